@@ -1,0 +1,24 @@
+"""Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
+
+from . import backends, masks, ops
+from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
+from .models import VLAE, AutoregressiveFlow, PixelCNNDecoder, loss_function
+from .sampling import PixelCNNSampler, naive_sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MADE",
+    "VLAE",
+    "AutoregressiveFlow",
+    "GatedMaskedConv2d",
+    "MaskedConv2d",
+    "MaskedLinear",
+    "PixelCNNDecoder",
+    "PixelCNNSampler",
+    "backends",
+    "loss_function",
+    "masks",
+    "naive_sample",
+    "ops",
+]

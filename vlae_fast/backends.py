@@ -1,0 +1,78 @@
+"""The table of backends: who can run an op, on which devices, and why not.
+
+A backend is a row here and a namespace of functions named like the ops. ``auto`` takes the first row that is able; a
+named backend runs or raises with its reason. Nothing falls back silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import native, reference
+
+OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
+
+
+class Backend(NamedTuple):
+    name: str
+    devices: tuple[str, ...]  # empty: every device
+    dtypes: tuple[torch.dtype, ...]  # empty: every floating-point dtype
+    namespace: ModuleType
+    absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
+
+    def why_not(self, op: str, x: Tensor | None = None) -> str | None:
+        """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
+        if (reason := self.absent()) is not None:
+            return reason
+        if not hasattr(self.namespace, op):
+            return f"has no {op}"
+        if x is not None and self.devices and x.device.type not in self.devices:
+            return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
+        if x is not None and self.dtypes and x.dtype not in self.dtypes:
+            return f"computes in {', '.join(_short(d) for d in self.dtypes)}, the input is {_short(x.dtype)}"
+        return None
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+TABLE = (
+    Backend("cpu", ("cpu",), (torch.float32,), native, native.why_not),
+    Backend("reference", (), (), reference, lambda: None),
+)
+NAMES = ("auto", *(row.name for row in TABLE))
+
+
+def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
+    """The row that runs ``op`` on a tensor like ``x``.
+
+    Raises:
+        ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
+    """
+    if backend not in NAMES:
+        raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}, got {backend!r}")
+    reasons = []
+    for row in TABLE:
+        if backend in ("auto", row.name):
+            reason = row.why_not(op, x)
+            if reason is None:
+                return row
+            reasons.append(f"{row.name}: {reason}")
+    raise RuntimeError(f"{op}: backend {backend!r} cannot run this: " + "; ".join(reasons))
+
+
+def report() -> str:
+    """The table as text: a line per backend and op, with the reason where it cannot run."""
+    lines = []
+    for row in TABLE:
+        reason = row.absent()
+        lines.append(f"{row.name:<10} {'absent: ' + reason if reason else 'ready'}")
+        if reason is None:
+            lines += [f"  {op:<16} {row.why_not(op) or 'yes'}" for op in OPS]
+    return "\n".join(lines)

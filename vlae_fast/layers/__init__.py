@@ -1,0 +1,6 @@
+"""Modules over the ops, with the parameters and the state_dict of the plain layers."""
+
+from .conv import GatedMaskedConv2d, MaskedConv2d
+from .linear import MADE, MaskedLinear
+
+__all__ = ["MADE", "GatedMaskedConv2d", "MaskedConv2d", "MaskedLinear"]

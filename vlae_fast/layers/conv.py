@@ -1,0 +1,139 @@
+"""Masked convolutions as modules: the same parameters and state_dict as the plain layers people have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..masks import Tap, conv_mask, live_taps
+from ..ops import masked_conv
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A PixelCNN convolution: ``activation(conv2d(x, weight * mask, bias))`` with only the live taps computed.
+
+    Args:
+        mask_type: ``A`` or ``B`` (also ``vertical_*``, ``horizontal_*``), see `vlae_fast.masks.live_taps`.
+        in_channels, out_channels, kernel_size: as of `torch.nn.Conv2d`; the kernel is square and odd.
+        padding: must keep the image's size: ``kernel_size // 2``, the default.
+        image_channels: 3 makes the layer autoregressive over RGB too, see `vlae_fast.masks.conv_mask`.
+        activation: ``none``, ``relu``, ``elu``, ``gate``.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+
+    Shapes: x ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``. A ``mask`` entry in an incoming state_dict is accepted when it
+    is the mask of this layer.
+
+    >>> layer = MaskedConv2d("A", 1, 8, 7)
+    >>> layer(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 8, 28, 28])
+    """
+
+    def __init__(
+        self,
+        mask_type: str,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        padding: int | None = None,
+        bias: bool = True,
+        *,
+        image_channels: int = 1,
+        activation: str = "none",
+        backend: str = "auto",
+    ) -> None:
+        live_taps(mask_type, (kernel_size, kernel_size))  # names a wrong mask type or an even kernel
+        if padding is not None and padding != kernel_size // 2:
+            raise ValueError(f"MaskedConv2d: padding must be kernel_size // 2 = {kernel_size // 2}, got {padding}")
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.mask_type, self.image_channels = mask_type, image_channels
+        self.activation, self.backend = activation, backend
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Live taps (dy, dx), the centre among them where some channel reads it."""
+        kh, kw = self.kernel_size[0], self.kernel_size[1]
+        live = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels).flatten(0, 1).any(0)
+        return tuple((i - kh // 2, j - kw // 2) for i, j in live.nonzero().tolist())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._run(x, None)
+
+    def _run(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        return masked_conv(
+            x,
+            self.weight,
+            self.bias,
+            cond,
+            mask_type=self.mask_type,
+            image_channels=self.image_channels,
+            activation=self.activation,
+            backend=self.backend,
+        )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        mask = state_dict.pop(f"{prefix}mask", None)
+        if mask is not None:
+            ours = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels)
+            if not (mask.expand_as(ours).cpu() != 0).equal(ours):
+                raise ValueError(f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"{self.mask_type!r}, {super().extra_repr()}, activation={self.activation!r}, backend={self.backend!r}"
+
+
+class GatedMaskedConv2d(MaskedConv2d):
+    """Gated PixelCNN layer: ``tanh(a) * sigmoid(b)`` with ``a, b`` the halves of ``W x + bias + V cond``.
+
+    Args:
+        out_channels: after the gate; ``weight`` is ``[2 * out_channels, C_in, k, k]``.
+        cond_channels: D, the channels of the condition (0: none); its weight V is ``cond.weight``, ``[2 * C_out, D, 1, 1]``.
+
+    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]`` expanded over the
+    image is recognised by its strides and costs no more than ``[B, D]``.
+
+    Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 and 4.
+    """
+
+    def __init__(
+        self,
+        mask_type: str,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        cond_channels: int = 0,
+        image_channels: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            mask_type,
+            in_channels,
+            2 * out_channels,
+            kernel_size,
+            image_channels=image_channels,
+            activation="gate",
+            backend=backend,
+        )
+        self.cond_channels = cond_channels
+        self.cond = nn.Conv2d(cond_channels, 2 * out_channels, 1, bias=False) if cond_channels else None
+
+    def condition(self, cond: Tensor) -> Tensor:
+        """The condition's part of the pre-activation: ``[B, 2 C_out]`` or ``[B, 2 C_out, H, W]``."""
+        if self.cond is None:
+            raise ValueError("GatedMaskedConv2d: cond must be None where cond_channels is 0, got a tensor")
+        if cond.dim() not in (2, 4) or cond.shape[1] != self.cond_channels:
+            raise ValueError(
+                f"GatedMaskedConv2d: cond must be [B, {self.cond_channels}] or [B, {self.cond_channels}, H, W], "
+                f"got {tuple(cond.shape)}"
+            )
+        if cond.dim() == 4 and cond.stride()[2:] == (0, 0):
+            cond = cond[:, :, 0, 0]
+        return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        if cond is None and self.cond is not None:
+            raise ValueError(f"GatedMaskedConv2d: cond must be given, this layer has cond_channels = {self.cond_channels}, got None")
+        return self._run(x, None if cond is None else self.condition(cond))

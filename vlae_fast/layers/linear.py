@@ -1,0 +1,131 @@
+"""Masked linear layers and the MADE built of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..masks import linear_mask, made_degrees
+from ..ops import masked_linear
+
+
+class MaskedLinear(nn.Linear):
+    """``activation(linear(x, weight * M, bias))`` with ``M[o, i] = out_degrees[o] >= in_degrees[i]``.
+
+    Args:
+        in_degrees, out_degrees: integer ``[I]`` and ``[O]``. Sorted degrees make M block-triangular: what is fast.
+        activation: ``none``, ``relu``, ``elu``, ``tanh``.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+
+    Shapes: x ``[B, I]`` -> ``[B, O]``. A ``mask`` entry in an incoming state_dict is accepted when it equals M.
+
+    >>> layer = MaskedLinear(torch.arange(3), torch.arange(3))     # lower-triangular
+    >>> layer(torch.zeros(5, 3)).shape
+    torch.Size([5, 3])
+    """
+
+    in_degrees: Tensor
+    out_degrees: Tensor
+
+    def __init__(
+        self,
+        in_degrees: Tensor,
+        out_degrees: Tensor,
+        bias: bool = True,
+        *,
+        activation: str = "none",
+        backend: str = "auto",
+    ) -> None:
+        in_degrees, out_degrees = torch.as_tensor(in_degrees), torch.as_tensor(out_degrees)
+        for name, degrees in (("in_degrees", in_degrees), ("out_degrees", out_degrees)):
+            if degrees.dim() != 1 or degrees.is_floating_point():
+                raise ValueError(f"MaskedLinear: {name} must be integers of one dimension, got {degrees.dtype} {tuple(degrees.shape)}")
+        super().__init__(len(in_degrees), len(out_degrees), bias)
+        self.register_buffer("in_degrees", in_degrees.long(), persistent=False)
+        self.register_buffer("out_degrees", out_degrees.long(), persistent=False)
+        self.activation, self.backend = activation, backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        return masked_linear(
+            x,
+            self.weight,
+            self.bias,
+            in_degrees=self.in_degrees,
+            out_degrees=self.out_degrees,
+            activation=self.activation,
+            backend=self.backend,
+        )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        mask = state_dict.pop(f"{prefix}mask", None)
+        if mask is not None and not (mask != 0).cpu().equal(linear_mask(self.in_degrees, self.out_degrees).cpu()):
+            raise ValueError(f"MaskedLinear: {prefix}mask must be out_degrees >= in_degrees, got another mask")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation!r}, backend={self.backend!r}"
+
+
+class MADE(nn.Module):
+    """Masked autoencoder: ``out[:, k]`` never sees ``x[:, k % D:]``.
+
+    Args:
+        input_dim: D. hidden_dim: units of each hidden layer. output_dim: a multiple of D (two parameters a dimension: 2 D;
+            ``out[:, :D]`` and ``out[:, D:]`` are then one parameter of every dimension each).
+        n_hidden: hidden layers, at least 1. context_dim: channels of an optional context that every unit may see.
+        activation: ``relu``, ``elu``, ``tanh``.
+
+    Shapes: ``forward(x [B, D], context [B, context_dim] or None) -> [B, output_dim]``.
+
+    Source: Germain et al. 2015, arXiv 1502.03509.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        output_dim: int,
+        *,
+        n_hidden: int = 2,
+        context_dim: int = 0,
+        activation: str = "relu",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if input_dim < 1 or output_dim < 1 or output_dim % input_dim:
+            raise ValueError(f"MADE: output_dim must be a multiple of input_dim = {input_dim}, got {output_dim}")
+        if n_hidden < 1 or hidden_dim < 1:
+            raise ValueError(f"MADE: n_hidden and hidden_dim must be positive, got {n_hidden} and {hidden_dim}")
+        self.input_dim, self.activation, self.context_dim = input_dim, activation, context_dim
+        degrees = made_degrees(input_dim, (hidden_dim,) * n_hidden, output_dim // input_dim)
+        # the first activation waits for the context, so it is not fused where there is one
+        fused = ["none" if context_dim and i == 0 else activation for i in range(n_hidden)] + ["none"]
+        self.layers = nn.ModuleList(
+            MaskedLinear(i, o, activation=act, backend=backend)
+            for i, o, act in zip(degrees[:-1], degrees[1:], fused, strict=True)
+        )
+        self.context = nn.Linear(context_dim, hidden_dim, bias=False) if context_dim else None
+
+    @property
+    def degrees(self) -> list[Tensor]:
+        """Degrees of the inputs, the hidden layers and the outputs."""
+        return [self.layers[0].in_degrees, *(layer.out_degrees for layer in self.layers)]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if x.dim() != 2 or x.shape[1] != self.input_dim:
+            raise ValueError(f"MADE: x must be [B, {self.input_dim}], got {tuple(x.shape)}")
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i == 0 and self.context is not None:
+                x = getattr(F, self.activation)(x + self.project(context))
+        return x
+
+    def project(self, context: Tensor | None) -> Tensor:
+        """The context's part of the first pre-activation, ``[B, hidden_dim]``."""
+        if self.context is None or context is None or context.shape[-1] != self.context_dim:
+            got = None if context is None else tuple(context.shape)
+            raise ValueError(f"MADE: context must be [B, {self.context_dim}], got {got}")
+        return self.context(context)

@@ -1,0 +1,78 @@
+"""Which weights may be alive: PixelCNN taps and MADE degrees. The only place where a mask is made."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Tap = tuple[int, int]
+
+MASK_TYPES = ("A", "B", "vertical_A", "vertical_B", "horizontal_A", "horizontal_B")
+
+
+def _check_mask(mask_type: str, kernel_size: tuple[int, int]) -> None:
+    if mask_type not in MASK_TYPES:
+        raise ValueError(f"mask_type must be one of {', '.join(MASK_TYPES)}, got {mask_type!r}")
+    if any(k < 1 or k % 2 == 0 for k in kernel_size):
+        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+
+
+def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
+    """Offsets (dy, dx) that a mask lets an output pixel read, in raster order.
+
+    ``A``, ``B``: the pixels before this one in raster order; B adds the pixel itself (van den Oord et al. 2016,
+    arXiv 1601.06759). ``vertical_*``: the rows above (B adds the whole current row); ``horizontal_*``: the current row
+    to the left (B adds the pixel itself): the two stacks of the Gated PixelCNN (arXiv 1606.05328).
+
+    The centre tap of type A is listed for no output; with several image channels it is alive in part, see `conv_mask`.
+
+    >>> live_taps("A", (3, 3))
+    ((-1, -1), (-1, 0), (-1, 1), (0, -1))
+    """
+    _check_mask(mask_type, kernel_size)
+    stack, _, kind = mask_type.rpartition("_")
+    ry, rx = kernel_size[0] // 2, kernel_size[1] // 2
+    above = [(dy, dx) for dy in range(-ry, 0) for dx in range(-rx, rx + 1)] if stack != "horizontal" else []
+    if stack == "vertical":
+        here = [(0, dx) for dx in range(-rx, rx + 1)] if kind == "B" else []
+    else:
+        here = [(0, dx) for dx in range(-rx, 1 if kind == "B" else 0)]
+    return tuple(above + here)
+
+
+def conv_mask(
+    mask_type: str, weight_shape: tuple[int, ...] | torch.Size, *, image_channels: int = 1, device: torch.device | None = None
+) -> Tensor:
+    """Boolean mask ``[C_out, C_in, kh, kw]`` of a convolution: True where the weight is alive.
+
+    With ``image_channels = n > 1`` the model is autoregressive over the channels of a pixel too (RGB): feature ``c``
+    belongs to image channel ``c % n``, and at the centre tap an output of channel o reads inputs of channel i < o
+    (type A) or i <= o (type B). For ``n = 1`` this is the plain rule.
+    """
+    c_out, c_in, kh, kw = weight_shape
+    mask = torch.zeros(kh, kw, dtype=torch.bool, device=device)
+    for dy, dx in live_taps(mask_type, (kh, kw)):
+        mask[kh // 2 + dy, kw // 2 + dx] = True
+    mask = mask.expand(c_out, c_in, kh, kw).clone()
+    if image_channels > 1 and not mask_type.startswith("vertical"):
+        out = torch.arange(c_out, device=device)[:, None] % image_channels
+        inp = torch.arange(c_in, device=device)[None, :] % image_channels
+        mask[:, :, kh // 2, kw // 2] = out > inp if mask_type.endswith("A") else out >= inp
+    return mask
+
+
+def made_degrees(dim: int, hidden: tuple[int, ...], n_params: int, *, device: torch.device | None = None) -> list[Tensor]:
+    """Degrees of every layer of a MADE (Germain et al. 2015, arXiv 1502.03509): inputs, hidden layers, outputs.
+
+    Input d has degree d = 1..D. Hidden degrees 1..D-1 are spread evenly and *sorted*, so the masks are block-triangular.
+    The outputs of dimension d have degree d - 1 and are tiled: ``out[:, k]`` belongs to dimension ``k % D``, so that
+    splitting the output in ``n_params`` equal parts gives one parameter of every dimension each.
+    """
+    inputs = torch.arange(1, dim + 1, device=device)
+    spread = [torch.arange(h, device=device) * (dim - 1) // h + min(1, dim - 1) for h in hidden]
+    return [inputs, *spread, torch.arange(dim, device=device).repeat(n_params)]
+
+
+def linear_mask(in_degrees: Tensor, out_degrees: Tensor) -> Tensor:
+    """Boolean mask ``[O, I]`` of a masked linear layer: ``M[o, i] = out_degrees[o] >= in_degrees[i]``."""
+    return out_degrees[:, None] >= in_degrees[None, :]

@@ -1,0 +1,66 @@
+"""The default decoder: one stack of masked convolutions, conditioned on z."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..layers import GatedMaskedConv2d, MaskedConv2d
+
+
+class PixelCNNDecoder(nn.Module):
+    """Single-stack gated PixelCNN: a type A convolution, gated type B layers conditioned on z, a 1x1 convolution.
+
+    Args:
+        input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim: channels. n_layers: gated layers.
+        kernel_size: of the gated layers. initial_kernel: of the type A layer. A small window forces the use of z
+            (arXiv 1611.02731, section 2), and makes the wavefront wide.
+        residual: adds a gated layer's input to its output. image_size: (H, W).
+
+    Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> Bernoulli logits ``[B, C, H, W]``. The logits of a pixel
+    depend on the pixels before it in raster order only.
+    """
+
+    def __init__(
+        self,
+        input_dim: int = 1,
+        latent_dim: int = 32,
+        hidden_dim: int = 64,
+        n_layers: int = 3,
+        *,
+        kernel_size: int = 3,
+        initial_kernel: int = 7,
+        residual: bool = False,
+        image_size: tuple[int, int] = (28, 28),
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if n_layers < 0 or hidden_dim < 1 or input_dim < 1 or latent_dim < 0:
+            sizes = (input_dim, latent_dim, hidden_dim, n_layers)
+            raise ValueError(f"PixelCNNDecoder: input_dim, latent_dim, hidden_dim, n_layers must not be negative, got {sizes}")
+        self.input_dim, self.latent_dim, self.residual = input_dim, latent_dim, residual
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.initial_conv = MaskedConv2d("A", input_dim, hidden_dim, initial_kernel, backend=backend)
+        self.decoder_layers = nn.ModuleList(
+            GatedMaskedConv2d("B", hidden_dim, hidden_dim, kernel_size, cond_channels=latent_dim, backend=backend)
+            for _ in range(n_layers)
+        )
+        self.final_conv = nn.Conv2d(hidden_dim, input_dim, 1)
+
+    def check_z(self, z: Tensor | None) -> None:
+        """Raises ValueError where z does not fit this decoder."""
+        height, width = self.image_size
+        shapes = ((self.latent_dim,), (self.latent_dim, height, width))
+        if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
+            got = None if z is None else tuple(z.shape)
+            raise ValueError(f"z must be [B, {self.latent_dim}] or [B, {self.latent_dim}, {height}, {width}], got {got}")
+        if not self.latent_dim and z is not None:
+            raise ValueError(f"z must be None where latent_dim is 0, got {tuple(z.shape)}")
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        if x.dim() != 4 or tuple(x.shape[1:]) != (self.input_dim, *self.image_size):
+            raise ValueError(f"x must be [B, {self.input_dim}, {self.image_size[0]}, {self.image_size[1]}], got {tuple(x.shape)}")
+        self.check_z(z)
+        h = self.initial_conv(x)
+        for layer in self.decoder_layers:
+            h = layer(h, z) + h if self.residual else layer(h, z)
+        return self.final_conv(h)

@@ -1,0 +1,175 @@
+"""Contract of `masked_conv`: the convolution of a PixelCNN, with its condition and activation in the same pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..masks import MASK_TYPES
+from . import registry
+
+ACTIVATIONS = ("none", "relu", "elu", "gate")
+
+
+def masked_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    cond: Tensor | None = None,
+    *,
+    mask_type: str,
+    image_channels: int = 1,
+    activation: str = "none",
+    backend: str = "auto",
+) -> Tensor:
+    """``act( sum over live taps t of W[:, :, t] x[. + t] + bias + cond )`` on a zero-padded image of the same size.
+
+    Args:
+        x: ``[B, C_in, H, W]``, floating point, any strides.
+        weight: ``[C_out, C_in, k, k]`` with k odd, the dtype of x. Dead entries are never read; their gradient is 0.
+        bias: ``[C_out]`` or None.
+        cond: ``[B, C_out]`` or ``[B, C_out, H, W]`` or None, added before the activation.
+        mask_type: ``A``, ``B``, ``vertical_A``, ``vertical_B``, ``horizontal_A``, ``horizontal_B``, see `masks.live_taps`.
+        image_channels: autoregressive channels of a pixel (3 for RGB), see `masks.conv_mask`.
+        activation: ``none``, ``relu``, ``elu`` (alpha 1) or ``gate`` (``tanh(a) * sigmoid(b)`` of the channel halves).
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+
+    Returns:
+        ``[B, C_out, H, W]``, half the channels under ``gate``; memory format channels_last.
+
+    Raises:
+        ValueError, TypeError: an argument breaks a rule above. RuntimeError: the named backend cannot run this.
+
+    Equivalent to::
+
+        y = F.conv2d(x, weight * vf.masks.conv_mask(mask_type, weight.shape), bias, padding=k // 2) + cond[:, :, None, None]
+        y = y.chunk(2, 1)[0].tanh() * y.chunk(2, 1)[1].sigmoid()        # activation="gate"
+
+    Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 (gate) and eq. 4 (condition).
+    """
+    _check(x, weight, bias, cond, mask_type, image_channels, activation)
+    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, mask_type, image_channels, activation, backend)
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+) -> None:
+    def fail(rule: str, got: object) -> None:
+        raise ValueError(f"masked_conv: {rule}, got {got}")
+
+    if mask_type not in MASK_TYPES:
+        fail(f"mask_type must be one of {', '.join(MASK_TYPES)}", repr(mask_type))
+    if activation not in ACTIVATIONS:
+        fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+    if x.dim() != 4 or not x.is_floating_point():
+        fail("x must be a floating-point tensor [B, C_in, H, W]", f"{x.dtype} {tuple(x.shape)}")
+    if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
+        fail("weight must be [C_out, C_in, k, k] with k odd", tuple(weight.shape))
+    c_out = weight.shape[0]
+    if weight.shape[1] != x.shape[1]:
+        fail(f"x must have the C_in of weight, {weight.shape[1]} channels", x.shape[1])
+    if activation == "gate" and c_out % 2:
+        fail("weight must have an even C_out under activation 'gate'", c_out)
+    channels = c_out // 2 if activation == "gate" else c_out
+    if image_channels < 1 or (image_channels > 1 and channels % image_channels):
+        fail(f"image_channels must be positive and divide the {channels} output channels", image_channels)
+    if bias is not None and bias.shape != (c_out,):
+        fail(f"bias must be [C_out] = [{c_out}]", tuple(bias.shape))
+    batch, _, height, width = x.shape
+    if cond is not None and cond.shape not in ((batch, c_out), (batch, c_out, height, width)):
+        fail(f"cond must be {[batch, c_out]} or {[batch, c_out, height, width]}", tuple(cond.shape))
+    for name, tensor in (("weight", weight), ("bias", bias), ("cond", cond)):
+        # under autocast the op itself brings every tensor to one dtype
+        if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"masked_conv: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x in the one memory format an output has, also where sizes of 1 make a format ambiguous."""
+    out = torch.empty_like(x, memory_format=torch.channels_last)
+    return x if x.stride() == out.stride() else out.copy_(x)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    backend: str,
+) -> Tensor:
+    row = backends.pick("masked_conv", x, backend)
+    return _channels_last(row.namespace.masked_conv(x, weight, bias, cond, mask_type, image_channels, activation))
+
+
+def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    channels = weight.shape[0] // (2 if args[-2] == "gate" else 1)
+    return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    backend: str,
+    needs: list[bool],
+) -> list[Tensor]:
+    row = backends.pick("masked_conv", x, backend)
+    grads = row.namespace.masked_conv_backward(
+        grad, x, weight, bias, cond, mask_type, image_channels, activation, needs
+    )
+    like = (x, weight, bias, cond)
+    return [_channels_last(g) if g.dim() == 4 and t is not weight else g for g, t in zip(grads, like, strict=True) if g is not None]
+
+
+def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any) -> list[Tensor]:
+    formats = [torch.channels_last, torch.contiguous_format, torch.contiguous_format, None]
+    formats[3] = torch.channels_last if cond is not None and cond.dim() == 4 else torch.contiguous_format
+    return [
+        torch.empty_like(t, memory_format=f)
+        for t, f, need in zip((x, weight, bias, cond), formats, args[-1], strict=True)
+        if need
+    ]
+
+
+class _MaskedConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        ctx.save_for_backward(*args[:4])
+        ctx.options = args[4:]
+        return registry.below_autograd("masked_conv", *args)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        needs = list(ctx.needs_input_grad[:4])
+        out = iter(registry.below_autograd("masked_conv_backward", grads[0], *ctx.saved_tensors, *ctx.options, needs))
+        return (*registry.once("masked_conv", [next(out) if need else None for need in needs]), *(None,) * 4)
+
+
+_OPTIONS = "str mask_type, int image_channels, str activation, str backend"
+registry.define(
+    f"masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, {_OPTIONS}) -> Tensor", _forward, _forward_fake
+)
+registry.define(
+    f"masked_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, Tensor? cond, {_OPTIONS}, bool[] needs) -> Tensor[]",
+    _backward,
+    _backward_fake,
+)
+registry.autograd("masked_conv", _MaskedConv.apply)
+registry.autocast("masked_conv")

@@ -1,0 +1,133 @@
+"""Contract of `masked_linear`: the layer of a MADE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from . import registry
+
+ACTIVATIONS = ("none", "relu", "elu", "tanh")
+
+
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    in_degrees: Tensor | None = None,
+    out_degrees: Tensor | None = None,
+    adjacency: Tensor | None = None,
+    activation: str = "none",
+    backend: str = "auto",
+) -> Tensor:
+    """``act( x (W * M)^T + b )`` with ``M[o, i] = out_degrees[o] >= in_degrees[i]``, or with any boolean adjacency M.
+
+    Args:
+        x: ``[B, I]``, floating point, any strides.
+        weight: ``[O, I]``, the dtype of x. Dead entries are never read; their gradient is 0.
+        bias: ``[O]`` or None.
+        in_degrees, out_degrees: integer ``[I]`` and ``[O]``; sorted degrees make M block-triangular, and empty blocks are
+            skipped by the kernels. Give these or ``adjacency``, not both.
+        adjacency: boolean ``[O, I]``.
+        activation: ``none``, ``relu``, ``elu`` (alpha 1), ``tanh``.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+
+    Returns:
+        ``[B, O]``, contiguous.
+
+    Raises:
+        ValueError, TypeError: an argument breaks a rule above. RuntimeError: the named backend cannot run this.
+
+    Equivalent to ``F.linear(x, weight * vf.masks.linear_mask(in_degrees, out_degrees), bias)``.
+
+    Source: Germain et al. 2015, arXiv 1502.03509, eq. 8-11.
+    """
+    _check(x, weight, bias, in_degrees, out_degrees, adjacency, activation)
+    return torch.ops.vlae_fast.masked_linear(
+        x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend
+    )
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    in_degrees: Tensor | None,
+    out_degrees: Tensor | None,
+    adjacency: Tensor | None,
+    activation: str,
+) -> None:
+    def fail(rule: str, got: object) -> None:
+        raise ValueError(f"masked_linear: {rule}, got {got}")
+
+    if activation not in ACTIVATIONS:
+        fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+    if x.dim() != 2 or not x.is_floating_point():
+        fail("x must be a floating-point tensor [B, I]", f"{x.dtype} {tuple(x.shape)}")
+    if weight.dim() != 2 or weight.shape[1] != x.shape[1]:
+        fail(f"weight must be [O, I] with I = {x.shape[1]} of x", tuple(weight.shape))
+    if bias is not None and bias.shape != weight.shape[:1]:
+        fail(f"bias must be [O] = [{weight.shape[0]}]", tuple(bias.shape))
+    if adjacency is not None:
+        if in_degrees is not None or out_degrees is not None:
+            fail("give degrees or adjacency", "both")
+        if adjacency.dtype != torch.bool or adjacency.shape != weight.shape:
+            fail(f"adjacency must be boolean {list(weight.shape)}", f"{adjacency.dtype} {tuple(adjacency.shape)}")
+    else:
+        for name, degrees, size in (("in", in_degrees, weight.shape[1]), ("out", out_degrees, weight.shape[0])):
+            if degrees is None:
+                fail(f"{name}_degrees must be given where adjacency is not", None)
+            elif degrees.shape != (size,) or degrees.is_floating_point():
+                fail(f"{name}_degrees must be integers [{size}]", f"{degrees.dtype} {tuple(degrees.shape)}")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"masked_linear: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
+
+
+def _forward(x: Tensor, *args: Any) -> Tensor:
+    row = backends.pick("masked_linear", x, args[-1])
+    return row.namespace.masked_linear(x, *args[:-1]).contiguous()
+
+
+def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def _backward(grad: Tensor, x: Tensor, *args: Any) -> list[Tensor]:
+    *options, backend, needs = args
+    row = backends.pick("masked_linear", x, backend)
+    grads = row.namespace.masked_linear_backward(grad, x, *options, needs)
+    return [g.contiguous() for g in grads if g is not None]
+
+
+def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, bias: Any, *args: Any) -> list[Tensor]:
+    return [t.new_empty(t.shape) for t, need in zip((x, weight, bias), args[-1], strict=True) if need]
+
+
+class _MaskedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        ctx.save_for_backward(*args[:6])
+        ctx.options = args[6:]
+        return registry.below_autograd("masked_linear", *args)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        needs = list(ctx.needs_input_grad[:3])
+        args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
+        out = iter(registry.below_autograd("masked_linear_backward", *args))
+        return (*registry.once("masked_linear", [next(out) if need else None for need in needs]), *(None,) * 5)
+
+
+_ARGS = (
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, "
+    "str activation, str backend"
+)
+registry.define(f"masked_linear({_ARGS}) -> Tensor", _forward, _forward_fake)
+registry.define(f"masked_linear_backward(Tensor grad, {_ARGS}, bool[] needs) -> Tensor[]", _backward, _backward_fake)
+registry.autograd("masked_linear", _MaskedLinear.apply)
+registry.autocast("masked_linear")

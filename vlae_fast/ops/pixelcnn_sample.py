@@ -1,0 +1,205 @@
+"""Contract of `pixelcnn_sample`: draw images from a *program* of stages, in the order of a schedule.
+
+A program says what a decoder computes at a pixel, a schedule says when. Both travel to a backend as one list of integers,
+the plan, so that every backend reads the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..masks import Tap
+from . import registry
+
+PLAN_VERSION = 1
+ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
+
+
+class Source(NamedTuple):
+    """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
+
+    buffer: int
+    taps: tuple[Tap, ...]
+
+
+class Stage(NamedTuple):
+    """``out = act( bias + cond + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) (+ buffer[residual])``."""
+
+    out_channels: int  # after the activation; the gate's pre-activation has twice as many
+    activation: str
+    residual: int  # a buffer, or -1
+    cond: bool  # whether the next tensor of ``conds`` is added to the pre-activation
+    sources: tuple[Source, ...]
+
+
+class Plan(NamedTuple):
+    """A program and its schedule.
+
+    Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
+    ``j + slope * i``. ``words`` is the same as integers::
+
+        version, image channels, slope, number of stages, then per stage:
+            out_channels, activation, residual, cond, lead, number of sources, then per source:
+                buffer, number of taps, dy, dx, dy, dx, ...
+    """
+
+    image_channels: int
+    slope: int
+    stages: tuple[Stage, ...]
+    leads: tuple[int, ...]
+
+    @property
+    def words(self) -> list[int]:
+        words = [PLAN_VERSION, self.image_channels, self.slope, len(self.stages)]
+        for stage, lead in zip(self.stages, self.leads, strict=True):
+            words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, int(stage.cond), lead]
+            words.append(len(stage.sources))
+            for source in stage.sources:
+                words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
+        return words
+
+    @staticmethod
+    def from_words(words: Sequence[int]) -> Plan:
+        it = iter(words)
+        if (version := next(it)) != PLAN_VERSION:
+            raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
+        image_channels, slope, n_stages = next(it), next(it), next(it)
+        stages, leads = [], []
+        for _ in range(n_stages):
+            out_channels, activation, residual, cond, lead, n_sources = (next(it) for _ in range(6))
+            sources = []
+            for _ in range(n_sources):
+                buffer, n_taps = next(it), next(it)
+                sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
+            stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, bool(cond), tuple(sources)))
+            leads.append(lead)
+        return Plan(image_channels, slope, tuple(stages), tuple(leads))
+
+
+def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto") -> list[Tensor]:
+    """Weights of a program in the layout of a backend; done once per sampler.
+
+    Args:
+        weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``.
+
+    Raises:
+        ValueError: a weight is NaN or infinite; RuntimeError: the named backend cannot run this.
+    """
+    for i, weight in enumerate(weights):
+        if not torch.isfinite(weight).all():
+            bad = (~torch.isfinite(weight)).flatten().nonzero()[0].item()
+            value = weight.flatten()[bad].item()
+            raise ValueError(f"pixelcnn_pack: weights[{i}] must be finite, got {value} at index {bad}")
+    row = backends.pick("pixelcnn_sample", weights[0], backend)
+    return row.namespace.pixelcnn_pack(list(weights), plan)
+
+
+def pixelcnn_sample(
+    noise: Tensor,
+    packed: Sequence[Tensor],
+    plan: Plan,
+    conds: Sequence[Tensor] = (),
+    known_mask: Tensor | None = None,
+    known: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Images drawn pixel by pixel, each from the ones before it; given the noise the result is a function.
+
+    Args:
+        noise: ``[B, C, H, W]``, uniform in [0, 1), float32 (the reference takes any floating point).
+        packed: what `pixelcnn_pack` gave for the same plan and backend.
+        conds: for each stage with a condition, ``[B, P]`` or ``[B, P, H, W]``.
+        known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.
+        temperature: positive; the logits are divided by it.
+
+    Returns:
+        images and the logits they were drawn from, ``[B, C, H, W]``: 1 where ``noise < sigmoid(logits / temperature)``,
+        compared in float64, else 0. Not differentiable.
+
+    Raises:
+        ValueError: an argument breaks a rule above. RuntimeError: the named backend cannot run this.
+
+    Equivalent to::
+
+        for i, j in itertools.product(range(H), range(W)):
+            logits[:, :, i, j] = decoder(image, z)[:, :, i, j]
+            image[:, :, i, j] = (noise[:, :, i, j] < (logits[:, :, i, j] / temperature).sigmoid()).float()
+    """
+    _check(noise, plan, conds, known_mask, known, temperature)
+    return torch.ops.vlae_fast.pixelcnn_sample(
+        noise, list(packed), plan.words, list(conds), known_mask, known, temperature, backend
+    )
+
+
+def _check(
+    noise: Tensor,
+    plan: Plan,
+    conds: Sequence[Tensor],
+    known_mask: Tensor | None,
+    known: Tensor | None,
+    temperature: float,
+) -> None:
+    def fail(rule: str, got: object) -> None:
+        raise ValueError(f"pixelcnn_sample: {rule}, got {got}")
+
+    if noise.dim() != 4 or noise.shape[1] != plan.image_channels or not noise.is_floating_point():
+        fail(f"noise must be floating point [B, {plan.image_channels}, H, W]", f"{noise.dtype} {tuple(noise.shape)}")
+    if noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
+        outside = noise[~((noise >= 0) & (noise < 1))][0].item()
+        fail("noise must be in [0, 1)", outside)
+    if not (0 < temperature < float("inf")):
+        fail("temperature must be positive and finite", temperature)
+    if (known is None) != (known_mask is None):
+        fail("known_mask and known must be given together", "one of them")
+    if known is not None and known_mask is not None:
+        if known_mask.dtype != torch.bool or known_mask.shape != noise.shape:
+            fail(f"known_mask must be boolean {list(noise.shape)}", f"{known_mask.dtype} {tuple(known_mask.shape)}")
+        if known.shape != noise.shape or known.dtype != noise.dtype:
+            fail(f"known must be {noise.dtype} {list(noise.shape)}", f"{known.dtype} {tuple(known.shape)}")
+    conditioned = [s for s in plan.stages if s.cond]
+    if len(conds) != len(conditioned):
+        fail(f"conds must have {len(conditioned)} tensors, one for each stage with a condition", len(conds))
+    batch, _, height, width = noise.shape
+    for i, (cond, stage) in enumerate(zip(conds, conditioned, strict=True)):
+        channels = stage.out_channels * (2 if stage.activation == "gate" else 1)
+        if cond.shape not in ((batch, channels), (batch, channels, height, width)):
+            fail(f"conds[{i}] must be {[batch, channels]} or {[batch, channels, height, width]}", tuple(cond.shape))
+        if not torch.isfinite(cond).all():
+            fail(f"conds[{i}] must be finite", "nan or inf")
+
+
+def _forward(
+    noise: Tensor,
+    packed: list[Tensor],
+    words: list[int],
+    conds: list[Tensor],
+    known_mask: Tensor | None,
+    known: Tensor | None,
+    temperature: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    row = backends.pick("pixelcnn_sample", noise, backend)
+    plan = Plan.from_words(words)
+    images, logits = row.namespace.pixelcnn_sample(
+        noise.contiguous(), packed, plan, conds, known_mask, known, temperature
+    )
+    return images, logits
+
+
+def _forward_fake(noise: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    return noise.new_empty(noise.shape), noise.new_empty(noise.shape)
+
+
+registry.define(
+    "pixelcnn_sample(Tensor noise, Tensor[] packed, int[] words, Tensor[] conds, Tensor? known_mask, Tensor? known, "
+    "float temperature, str backend) -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)

@@ -1,0 +1,74 @@
+"""How an op joins PyTorch's dispatcher: schema, implementation, fake, autocast. One call per op.
+
+define/impl and a hand-written `torch.autograd.Function` cost a third of `torch.library.custom_op` per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+library = torch.library.Library("vlae_fast", "DEF")
+_DEVICES = ("CPU", "CUDA")
+
+
+def define(schema: str, impl: Callable, fake: Callable) -> None:
+    """Registers ``schema`` with its implementation and its fake (shapes and strides only)."""
+    name = schema.partition("(")[0]
+    library.define(schema)
+    for device in _DEVICES:
+        library.impl(name, impl, device)
+    torch.library.register_fake(f"vlae_fast::{name}", fake, lib=library)
+
+
+def autograd(name: str, apply: Callable) -> None:
+    """``apply`` runs on the Autograd key; inside `torch.autograd.Function` call the op through `below_autograd`."""
+    library.impl(name, apply, "Autograd")
+
+
+def below_autograd(name: str, *args: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return getattr(torch.ops.vlae_fast, name)(*args)
+
+
+class _Refuse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, name: str, *outputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.name = name
+        return tuple(out.view_as(out) for out in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(f"{ctx.name}: double backward is not implemented")
+
+
+def once(name: str, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Gradients that raise, naming the op, when somebody differentiates them again (``create_graph=True``)."""
+    if not torch.is_grad_enabled():
+        return tuple(grads)
+    live = [g.detach().requires_grad_() for g in grads if g is not None]
+    refusing = iter(_Refuse.apply(name, *live))
+    return tuple(None if g is None else next(refusing) for g in grads)
+
+
+def autocast(name: str) -> None:
+    """Under `torch.autocast` every floating-point tensor argument is cast to the autocast dtype first."""
+    for device in _DEVICES:
+        key = getattr(torch._C.DispatchKey, f"Autocast{device}")
+
+        def run(*args: Any, _key: Any = key, _device: str = device.lower()) -> Any:
+            dtype = torch.get_autocast_dtype(_device)
+            with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_key)):
+                return getattr(torch.ops.vlae_fast, name)(*(_cast(a, dtype) for a in args))
+
+        library.impl(name, run, f"Autocast{device}")
+
+
+def _cast(arg: Any, dtype: torch.dtype) -> Any:
+    if isinstance(arg, (list, tuple)):
+        return [_cast(a, dtype) for a in arg]
+    castable = isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype != torch.float64
+    return arg.to(dtype) if castable else arg

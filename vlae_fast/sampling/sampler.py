@@ -1,0 +1,160 @@
+"""Drawing images from a decoder: one forward pass per pixel, or every activation computed exactly once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import backends, reference
+from ..ops import pixelcnn_pack, pixelcnn_sample
+from ..ops.pixelcnn_sample import Plan
+from .schedule import derive
+from .stages import build_program
+
+_COND_BYTES = 32 << 20  # a batch with a condition per pixel is drawn in parts, so that its conditions stay this small
+
+
+class PixelCNNSampler:
+    """Cached wavefront sampler of a decoder's current weights; they are packed once, here.
+
+    Args:
+        decoder: `PixelCNNDecoder`, or a module of the same three parts built of layers that a program can express.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`; chosen once, see ``.backend``.
+        order: ``wavefront`` draws every pixel whose dependencies are known in one step; ``raster`` one pixel a step. The
+            images are the same.
+
+    ``.steps`` is the number of steps an image takes.
+
+    Raises:
+        ValueError: a layer cannot be expressed (named by its path), or a weight is NaN. RuntimeError: see `backends.pick`.
+    """
+
+    def __init__(self, decoder: nn.Module, backend: str = "auto", *, order: str = "wavefront") -> None:
+        self.decoder = decoder
+        self._program = build_program(decoder)
+        self._size = (int(decoder.image_size[0]), int(decoder.image_size[1]))  # type: ignore[index]
+        self._schedule = derive(self._program.stages, self._size, order=order)
+        self._plan = Plan(
+            self._program.image_channels, self._schedule.slope, tuple(self._program.stages), self._schedule.leads
+        )
+        self.steps = self._schedule.steps
+        self.backend = backends.pick("pixelcnn_sample", self._program.weights[0], backend).name
+        self._packed = pixelcnn_pack(self._program.weights, self._plan, backend=self.backend)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        z: Tensor | None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Images ``[B, C, H, W]`` of 0 and 1.
+
+        Args:
+            z: ``[B, D]`` or ``[B, D, H, W]``; None for a decoder without z.
+            noise: uniform in [0, 1), ``[B, C, H, W]``: given the noise, the images are a function. Default: drawn from
+                ``generator``.
+            known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given, and
+                the rest of the image is drawn to fit it.
+            temperature: divides the logits; below 1 the images are cleaner and less varied.
+
+        Raises:
+            ValueError: an argument breaks a rule above.
+        """
+        return self.sample_with_logits(z, noise, generator, known, temperature)[0]
+
+    @torch.no_grad()
+    def sample_with_logits(
+        self,
+        z: Tensor | None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `sample`; also the logits the pixels were drawn from. They do not depend on batch, threads or order, bit for bit."""
+        noise = self._noise(z, noise, generator)
+        mask, values = self._known(known, noise)
+        batch = noise.shape[0]
+        per_pixel = z is not None and z.dim() == 4 and z.stride()[2:] != (0, 0)
+        part = self._part() if per_pixel else max(batch, 1)
+        images, logits = torch.empty_like(noise), torch.empty_like(noise)
+        for i in range(0, batch, part):
+            rows = slice(i, i + part)
+            images[rows], logits[rows] = pixelcnn_sample(
+                noise[rows],
+                self._packed,
+                self._plan,
+                self._program.conditions_on(None if z is None else z[rows]),
+                None if mask is None else mask[rows],
+                None if values is None else values[rows],
+                temperature=temperature,
+                backend=self.backend,
+            )
+        return images, logits
+
+    def _part(self) -> int:
+        """Samples whose conditions, one per pixel, fit the budget."""
+        pres = [s.out_channels * (2 if s.activation == "gate" else 1) for s in self._plan.stages if s.cond]
+        return max(1, _COND_BYTES // (4 * max(1, sum(pres)) * self._size[0] * self._size[1]))
+
+    def _noise(self, z: Tensor | None, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        if hasattr(self.decoder, "check_z"):
+            self.decoder.check_z(z)  # type: ignore[operator]
+        weight = self._program.weights[0]
+        if z is not None and not torch.isfinite(z).all():
+            raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
+        if noise is None:
+            batch = 1 if z is None else z.shape[0]
+            shape = (batch, self._program.image_channels, *self._size)
+            return torch.rand(shape, dtype=weight.dtype, device=weight.device, generator=generator)
+        batch = noise.shape[0] if z is None else z.shape[0]
+        shape = (batch, self._program.image_channels, *self._size)
+        if tuple(noise.shape) != shape:
+            raise ValueError(f"PixelCNNSampler: noise must be {list(shape)}, got {list(noise.shape)}")
+        return noise
+
+    @staticmethod
+    def _known(known: tuple[Tensor, Tensor] | None, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if known is None:
+            return None, None
+        mask, values = known
+        try:
+            mask, values = mask.expand_as(noise).contiguous(), values.to(noise.dtype).expand_as(noise).contiguous()
+        except RuntimeError:
+            shapes = (tuple(mask.shape), tuple(values.shape))
+            raise ValueError(
+                f"PixelCNNSampler: known must be (mask, values) that broadcast to {tuple(noise.shape)}, got {shapes}"
+            ) from None
+        if mask.dtype != torch.bool:
+            raise ValueError(f"PixelCNNSampler: known must have a boolean mask, got {mask.dtype}")
+        if not ((values == 0) | (values == 1) | ~mask).all():
+            raise ValueError("PixelCNNSampler: known must have values 0 or 1 where the mask is set, got others")
+        return mask, values
+
+
+@torch.no_grad()
+def naive_sample(
+    decoder: nn.Module,
+    z: Tensor | None,
+    noise: Tensor,
+    known: tuple[Tensor, Tensor] | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The specification of sampling: one full forward pass of the decoder per pixel. Arguments as of `PixelCNNSampler.sample`."""
+    return naive_sample_with_logits(decoder, z, noise, known, temperature)[0]
+
+
+@torch.no_grad()
+def naive_sample_with_logits(
+    decoder: nn.Module,
+    z: Tensor | None,
+    noise: Tensor,
+    known: tuple[Tensor, Tensor] | None = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """As `naive_sample`; also the logits the pixels were drawn from."""
+    mask, values = PixelCNNSampler._known(known, noise)
+    return reference.naive_sample(lambda image: decoder(image, z), noise, mask, values, temperature)

@@ -1,0 +1,60 @@
+"""When each stage computes each pixel: a wavefront, derived from the taps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..ops.pixelcnn_sample import Stage
+
+_NO_LIMIT = 1 << 30
+
+
+class Schedule(NamedTuple):
+    """Stage s computes column j of row i at step ``j + slope * i - leads[s]``; pixel (i, j) is drawn at ``j + slope * i``."""
+
+    slope: int
+    leads: tuple[int, ...]
+    steps: int
+
+
+def leads_at(stages: Sequence[Stage], slope: int, size: tuple[int, int]) -> list[int]:
+    """The largest lead of every stage at a slope.
+
+    A read of buffer m at tap (dy, dx) needs ``lead <= lead_m - dx - slope * dy``. The image is written last in a step, so it
+    counts as a stage of lead -1. Taps that never land in the image set no limit.
+    """
+    leads = [-1]
+    for stage in stages:
+        reads = [(source.buffer, dy, dx) for source in stage.sources for dy, dx in source.taps]
+        if stage.residual >= 0:
+            reads.append((stage.residual, 0, 0))
+        limits = [leads[m] - dx - slope * dy for m, dy, dx in reads if abs(dy) < size[0] and abs(dx) < size[1]]
+        leads.append(min(limits, default=_NO_LIMIT))
+    # nothing is gained by running further ahead than the whole image
+    ahead = size[1] + slope * size[0]
+    return [min(lead, ahead) for lead in leads[1:]]
+
+
+def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wavefront") -> Schedule:
+    """The schedule of fewest steps for an image of ``size`` (H, W); ``order="raster"`` draws one pixel a step.
+
+    >>> from ..ops.pixelcnn_sample import Source
+    >>> a, b = ((-1, -1), (-1, 0), (-1, 1), (0, -1)), ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
+    >>> derive([Stage(8, "none", -1, False, (Source(0, a),)), Stage(1, "none", -1, False, (Source(1, b),))], (28, 28)).steps
+    82
+
+    Raises:
+        ValueError: the stages read the future: no slope puts every read after its write.
+    """
+    if order not in ("wavefront", "raster"):
+        raise ValueError(f"PixelCNNSampler: order must be wavefront or raster, got {order!r}")
+    height, width = size
+    reach = sum(max((abs(dx) for s in stage.sources for _, dx in s.taps), default=0) for stage in stages)
+    slope = width if order == "raster" else 0
+    while slope <= width + reach + 1:
+        leads = leads_at(stages, slope, size)
+        if leads[-1] >= 0:
+            return Schedule(slope, tuple(leads), width + slope * (height - 1))
+        slope += 1
+    raise ValueError("PixelCNNSampler: decoder must read only pixels before its own in raster order, got one that reads ahead")
