@@ -41,7 +41,11 @@ def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
 
 
 def conv_mask(
-    mask_type: str, weight_shape: tuple[int, ...] | torch.Size, *, image_channels: int = 1, device: torch.device | None = None
+    mask_type: str,
+    weight_shape: tuple[int, ...] | torch.Size,
+    *,
+    image_channels: int = 1,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Boolean mask ``[C_out, C_in, kh, kw]`` of a convolution: True where the weight is alive.
 
@@ -61,10 +65,12 @@ def conv_mask(
     return mask
 
 
-def made_degrees(dim: int, hidden: tuple[int, ...], n_params: int, *, device: torch.device | None = None) -> list[Tensor]:
+def made_degrees(
+    dim: int, hidden: tuple[int, ...], n_params: int, *, device: torch.device | None = None
+) -> list[Tensor]:
     """Degrees of every layer of a MADE (Germain et al. 2015, arXiv 1502.03509): inputs, hidden layers, outputs.
 
-    Input d has degree d = 1..D. Hidden degrees 1..D-1 are spread evenly and *sorted*, so the masks are block-triangular.
+    Input d has degree d = 1..D. Hidden degrees 1..D-1 are spread evenly, *sorted*: the masks are block-triangular.
     The outputs of dimension d have degree d - 1 and are tiled: ``out[:, k]`` belongs to dimension ``k % D``, so that
     splitting the output in ``n_params`` equal parts gives one parameter of every dimension each.
     """

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are thos
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -143,13 +144,29 @@ def made_inverse(
     cond: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, Tensor]:
-    """The x with ``eps = (x - shift(x)) * exp(-log_scale(x))``, and ``log|det d eps/d x|`` = -sum log_scale, ``[B]``."""
+    """The x with ``eps = (x - shift(x)) * exp(-log_scale(x))``, and ``log|det d eps/d x|`` ``[B]``."""
     x, log_det = torch.zeros_like(eps), eps.new_zeros(eps.shape[0])
     for _ in range(eps.shape[1]):  # pass n makes the dimensions of degree <= n right
         params, _, _ = made(x, (weights, biases, degrees), cond, activation)
         shift, log_scale = shift_and_log_scale(params, eps.shape[1])
         x, log_det = shift + torch.exp(log_scale) * eps, -log_scale.sum(1)
     return x, log_det
+
+
+def made_backward(
+    grad: Tensor, layers: Layers, inputs: Sequence[Tensor], pres: Sequence[Tensor], activation: str
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Gradients of x, weights, biases and the first pre-activation (that of cond) from that of the parameters."""
+    weights, _, degrees = layers
+    grad_weights, grad_biases = [], []
+    for i, weight in reversed(list(enumerate(weights))):
+        if i + 1 < len(weights):
+            grad = activate_backward(grad, pres[i], activation)
+        live = linear_mask(degrees[i], degrees[i + 1])
+        grad_weights.append(torch.where(live, grad.T @ inputs[i], 0))
+        grad_biases.append(grad.sum(0))
+        grad_pre, grad = grad, grad @ torch.where(live, weight, 0)
+    return grad, grad_weights[::-1], grad_biases[::-1], grad_pre
 
 
 def made_inverse_backward(
@@ -167,23 +184,14 @@ def made_inverse_backward(
     With ``J = d eps/d x = diag(exp(-log_scale)) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
     D steps of ``v = exp(log_scale) * (g - N^T v)`` are exact.
     """
-    params, inputs, pres = made(x, (weights, biases, degrees), cond, activation)
+    layers = (weights, biases, degrees)
+    params, inputs, pres = made(x, layers, cond, activation)
     shift, log_scale = shift_and_log_scale(params, x.shape[1])
     eps, affine = (x - shift) * torch.exp(-log_scale), params.shape[1] > x.shape[1]
 
     def backward(grad_shift: Tensor, grad_log_scale: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
         grad = torch.cat([grad_shift, grad_log_scale], 1) if affine else grad_shift
-        grad_weights, grad_biases = [], []
-        for i in reversed(range(len(weights))):
-            grad = activate_backward(grad, pres[i], activation) if i + 1 < len(weights) else grad
-            first = grad
-            out = masked_linear_backward(
-                grad, inputs[i], weights[i], biases[i], degrees[i], degrees[i + 1], None, "none", (True,) * 3
-            )
-            grad = out[0]  # type: ignore[assignment]
-            grad_weights.insert(0, out[1])
-            grad_biases.insert(0, out[2])
-        return grad, grad_weights, grad_biases, first  # type: ignore[return-value]
+        return made_backward(grad, layers, inputs, pres, activation)
 
     from_log_det = -grad_log_det[:, None].expand_as(x)
     target = grad_x + backward(torch.zeros_like(x), from_log_det)[0]
@@ -201,9 +209,9 @@ def shifted(x: Tensor, dy: int, dx: int) -> Tensor:
     return F.pad(x, (rx, rx, ry, ry))[..., ry + dy : ry + dy + h, rx + dx : rx + dx + w]
 
 
-def run_program(stages: Sequence, weights: Sequence[Tensor], conds: Sequence[Tensor], image: Tensor) -> Tensor:
+def run_program(stages: Sequence, weights: Sequence[Tensor], context: Tensor | None, image: Tensor) -> Tensor:
     """All stages of a sampling program on a whole image ``[B, C, H, W]``; returns the last buffer."""
-    buffers, weights_left, conds_left = [image], iter(weights), iter(conds)
+    buffers, weights_left = [image], iter(weights)
     for stage in stages:
         pre: Tensor | float = 0.0
         for source in stage.sources:
@@ -211,9 +219,9 @@ def run_program(stages: Sequence, weights: Sequence[Tensor], conds: Sequence[Ten
             for t, (dy, dx) in enumerate(source.taps):
                 pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t], shifted(buffers[source.buffer], dy, dx))
         pre = pre + next(weights_left)[:, None, None]
-        if stage.cond:
-            cond = next(conds_left)
-            pre = pre + (cond if cond.dim() == 4 else cond[:, :, None, None])
+        if stage.context_dim and context is not None:
+            at = context if context.dim() == 4 else context[:, :, None, None]
+            pre = pre + torch.einsum("pd,bdhw->bphw", next(weights_left), at)
         out = activate(pre, stage.activation)
         buffers.append(out if stage.residual < 0 else out + buffers[stage.residual])
     return buffers[-1]
@@ -243,17 +251,19 @@ def naive_sample(
     return image, logits
 
 
-def pixelcnn_pack(weights: Sequence[Tensor], plan: object) -> list[Tensor]:
+def pixelcnn_pack(weights: Sequence[Tensor], plan: Any) -> list[Tensor]:
     return list(weights)
 
 
 def pixelcnn_sample(
     noise: Tensor,
     packed: Sequence[Tensor],
-    plan,  # noqa: ANN001  ops.pixelcnn_sample.Plan
-    conds: Sequence[Tensor],
+    plan: Any,  # ops.pixelcnn_sample.Plan: this module imports no contract
+    context: Tensor | None,
     known_mask: Tensor | None,
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    return naive_sample(lambda image: run_program(plan.stages, packed, conds, image), noise, known_mask, known, temperature)
+    return naive_sample(
+        lambda image: run_program(plan.stages, packed, context, image), noise, known_mask, known, temperature
+    )

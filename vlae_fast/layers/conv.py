@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,8 +23,8 @@ class MaskedConv2d(nn.Conv2d):
         activation: ``none``, ``relu``, ``elu``, ``gate``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
-    Shapes: x ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``. A ``mask`` entry in an incoming state_dict is accepted when it
-    is the mask of this layer.
+    Shapes: x ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``. A ``mask`` entry in an incoming state_dict is
+    accepted when it is the mask of this layer.
 
     >>> layer = MaskedConv2d("A", 1, 8, 7)
     >>> layer(torch.zeros(2, 1, 28, 28)).shape
@@ -57,6 +58,13 @@ class MaskedConv2d(nn.Conv2d):
         live = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels).flatten(0, 1).any(0)
         return tuple((i - kh // 2, j - kw // 2) for i, j in live.nonzero().tolist())
 
+    def live_weight(self) -> Tensor:
+        """The weight with exact zeros where the mask is dead."""
+        live = conv_mask(
+            self.mask_type, self.weight.shape, image_channels=self.image_channels, device=self.weight.device
+        )
+        return torch.where(live, self.weight, 0)
+
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, None)
 
@@ -77,11 +85,18 @@ class MaskedConv2d(nn.Conv2d):
         if mask is not None:
             ours = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels)
             if not (mask.expand_as(ours).cpu() != 0).equal(ours):
-                raise ValueError(f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another")
+                raise ValueError(
+                    f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another"
+                )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{self.mask_type!r}, {super().extra_repr()}, activation={self.activation!r}, backend={self.backend!r}"
+
+
+def without_expansion(z: Tensor) -> Tensor:
+    """``[B, D]`` of a ``[B, D, H, W]`` that only repeats it (strides of 0); anything else as it is."""
+    return z[:, :, 0, 0] if z.dim() == 4 and z.stride()[2:] == (0, 0) else z
 
 
 class GatedMaskedConv2d(MaskedConv2d):
@@ -89,10 +104,10 @@ class GatedMaskedConv2d(MaskedConv2d):
 
     Args:
         out_channels: after the gate; ``weight`` is ``[2 * out_channels, C_in, k, k]``.
-        cond_channels: D, the channels of the condition (0: none); its weight V is ``cond.weight``, ``[2 * C_out, D, 1, 1]``.
+        cond_channels: D, channels of the condition, 0: none; its weight V is ``cond.weight`` ``[2 * C_out, D, 1, 1]``.
 
-    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]`` expanded over the
-    image is recognised by its strides and costs no more than ``[B, D]``.
+    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]``
+    expanded over the image is recognised by its strides and costs no more than ``[B, D]``.
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 and 4.
     """
@@ -129,11 +144,12 @@ class GatedMaskedConv2d(MaskedConv2d):
                 f"GatedMaskedConv2d: cond must be [B, {self.cond_channels}] or [B, {self.cond_channels}, H, W], "
                 f"got {tuple(cond.shape)}"
             )
-        if cond.dim() == 4 and cond.stride()[2:] == (0, 0):
-            cond = cond[:, :, 0, 0]
+        cond = without_expansion(cond)
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         if cond is None and self.cond is not None:
-            raise ValueError(f"GatedMaskedConv2d: cond must be given, this layer has cond_channels = {self.cond_channels}, got None")
+            raise ValueError(
+                f"GatedMaskedConv2d: cond must be given, this layer has cond_channels = {self.cond_channels}, got None"
+            )
         return self._run(x, None if cond is None else self.condition(cond))

@@ -42,7 +42,9 @@ class MaskedLinear(nn.Linear):
         in_degrees, out_degrees = torch.as_tensor(in_degrees), torch.as_tensor(out_degrees)
         for name, degrees in (("in_degrees", in_degrees), ("out_degrees", out_degrees)):
             if degrees.dim() != 1 or degrees.is_floating_point():
-                raise ValueError(f"MaskedLinear: {name} must be integers of one dimension, got {degrees.dtype} {tuple(degrees.shape)}")
+                raise ValueError(
+                    f"MaskedLinear: {name} must be 1-D integers, got {degrees.dtype} {tuple(degrees.shape)}"
+                )
         super().__init__(len(in_degrees), len(out_degrees), bias)
         self.register_buffer("in_degrees", in_degrees.long(), persistent=False)
         self.register_buffer("out_degrees", out_degrees.long(), persistent=False)
@@ -73,8 +75,8 @@ class MADE(nn.Module):
     """Masked autoencoder: ``out[:, k]`` never sees ``x[:, k % D:]``.
 
     Args:
-        input_dim: D. hidden_dim: units of each hidden layer. output_dim: a multiple of D (two parameters a dimension: 2 D;
-            ``out[:, :D]`` and ``out[:, D:]`` are then one parameter of every dimension each).
+        input_dim: D. hidden_dim: units of each hidden layer. output_dim: a multiple of D (two parameters a dimension:
+            2 D; ``out[:, :D]`` and ``out[:, D:]`` are then one parameter of every dimension each).
         n_hidden: hidden layers, at least 1. context_dim: channels of an optional context that every unit may see.
         activation: ``relu``, ``elu``, ``tanh``.
 
@@ -112,7 +114,11 @@ class MADE(nn.Module):
     @property
     def degrees(self) -> list[Tensor]:
         """Degrees of the inputs, the hidden layers and the outputs."""
-        return [self.layers[0].in_degrees, *(layer.out_degrees for layer in self.layers)]
+        layers = self.masked_layers()
+        return [layers[0].in_degrees, *(layer.out_degrees for layer in layers)]
+
+    def masked_layers(self) -> list[MaskedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.input_dim:

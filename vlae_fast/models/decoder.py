@@ -16,8 +16,8 @@ class PixelCNNDecoder(nn.Module):
             (arXiv 1611.02731, section 2), and makes the wavefront wide.
         residual: adds a gated layer's input to its output. image_size: (H, W).
 
-    Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> Bernoulli logits ``[B, C, H, W]``. The logits of a pixel
-    depend on the pixels before it in raster order only.
+    Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> Bernoulli logits ``[B, C, H, W]``. The logits of
+    a pixel depend on the pixels before it in raster order only.
     """
 
     def __init__(
@@ -36,7 +36,9 @@ class PixelCNNDecoder(nn.Module):
         super().__init__()
         if n_layers < 0 or hidden_dim < 1 or input_dim < 1 or latent_dim < 0:
             sizes = (input_dim, latent_dim, hidden_dim, n_layers)
-            raise ValueError(f"PixelCNNDecoder: input_dim, latent_dim, hidden_dim, n_layers must not be negative, got {sizes}")
+            raise ValueError(
+                f"PixelCNNDecoder: input_dim, latent_dim, hidden_dim, n_layers must not be negative, got {sizes}"
+            )
         self.input_dim, self.latent_dim, self.residual = input_dim, latent_dim, residual
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.initial_conv = MaskedConv2d("A", input_dim, hidden_dim, initial_kernel, backend=backend)
@@ -52,13 +54,17 @@ class PixelCNNDecoder(nn.Module):
         shapes = ((self.latent_dim,), (self.latent_dim, height, width))
         if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
             got = None if z is None else tuple(z.shape)
-            raise ValueError(f"z must be [B, {self.latent_dim}] or [B, {self.latent_dim}, {height}, {width}], got {got}")
+            raise ValueError(
+                f"z must be [B, {self.latent_dim}] or [B, {self.latent_dim}, {height}, {width}], got {got}"
+            )
         if not self.latent_dim and z is not None:
             raise ValueError(f"z must be None where latent_dim is 0, got {tuple(z.shape)}")
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != (self.input_dim, *self.image_size):
-            raise ValueError(f"x must be [B, {self.input_dim}, {self.image_size[0]}, {self.image_size[1]}], got {tuple(x.shape)}")
+            raise ValueError(
+                f"x must be [B, {self.input_dim}, {self.image_size[0]}, {self.image_size[1]}], got {tuple(x.shape)}"
+            )
         self.check_z(z)
         h = self.initial_conv(x)
         for layer in self.decoder_layers:

@@ -25,6 +25,8 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"ConvEncoder: x must be [B, {', '.join(map(str, self.image_shape))}], got {tuple(x.shape)}")
+            raise ValueError(
+                f"ConvEncoder: x must be [B, {', '.join(map(str, self.image_shape))}], got {tuple(x.shape)}"
+            )
         mu, logvar = self.head(self.features(x)).chunk(2, dim=1)
         return mu, logvar

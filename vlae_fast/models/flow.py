@@ -46,13 +46,13 @@ class AutoregressiveFlow(nn.Module):
             raise ValueError(f"AutoregressiveFlow: n_steps must be positive, got {n_steps}")
         self.dim, self.backend = dim, backend
         outputs = 2 * dim if transform == "affine" else dim
-        self.steps = nn.ModuleList(
-            MADE(dim, hidden_dim, outputs, n_hidden=n_hidden, activation=activation, backend=backend)
-            for _ in range(n_steps)
-        )
-        for step in self.steps:
-            nn.init.zeros_(step.layers[-1].weight)
-            nn.init.zeros_(step.layers[-1].bias)
+        self.steps = nn.ModuleList()
+        for _ in range(n_steps):
+            made = MADE(dim, hidden_dim, outputs, n_hidden=n_hidden, activation=activation, backend=backend)
+            last = made.masked_layers()[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.steps.append(made)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         self._check(z, "z")
@@ -69,10 +69,16 @@ class AutoregressiveFlow(nn.Module):
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         self._check(eps, "eps")
         log_det = eps.new_zeros(eps.shape[0])
-        for i, step in reversed(list(enumerate(self.steps))):
-            weights, biases = [layer.weight for layer in step.layers], [layer.bias for layer in step.layers]
+        mades = [step for step in self.steps if isinstance(step, MADE)]
+        for i, made in reversed(list(enumerate(mades))):
+            layers = made.masked_layers()
             eps, step_log_det = made_inverse(
-                eps, weights, biases, step.degrees, activation=step.activation, backend=self.backend
+                eps,
+                [layer.weight for layer in layers],
+                [layer.bias for layer in layers],
+                made.degrees,
+                activation=made.activation,
+                backend=self.backend,
             )
             log_det = log_det + step_log_det
             eps = eps.flip(1) if i else eps

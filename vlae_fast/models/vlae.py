@@ -36,7 +36,8 @@ class VLAE(nn.Module):
     Args:
         input_dim: image channels C. latent_dim: D. hidden_dim: channels of encoder and decoder. n_layers: gated layers.
         use_flow: AF prior (``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z)); else N(0, I).
-        image_size: (H, W). kernel_size, initial_kernel, residual: of the decoder. flow_hidden, flow_steps: of the prior.
+        image_size: (H, W). kernel_size, initial_kernel, residual: of the decoder.
+        flow_hidden, flow_steps: of the prior.
         backend: of every layer.
 
     ``model(x [B, C, H, W])`` gives logits, mu, logvar, z, log_pz; pixels are Bernoulli.
@@ -81,7 +82,9 @@ class VLAE(nn.Module):
         }
         self.latent_dim, self.backend = latent_dim, backend
         self.encoder = ConvEncoder(input_dim, latent_dim, hidden_dim, (image_size[0], image_size[1]))
-        self.prior = AutoregressiveFlow(latent_dim, flow_hidden, n_steps=flow_steps, backend=backend) if use_flow else None
+        self.prior = (
+            AutoregressiveFlow(latent_dim, flow_hidden, n_steps=flow_steps, backend=backend) if use_flow else None
+        )
         self.decoder = PixelCNNDecoder(
             input_dim,
             latent_dim,
@@ -138,7 +141,7 @@ class VLAE(nn.Module):
 
 
 def loss_terms(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, log_pz: Tensor) -> LossTerms:
-    """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)``, nats per image. Exact in expectation for any prior."""
+    """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior."""
     log_qz = -0.5 * (logvar + (z - mu) ** 2 * torch.exp(-logvar) + math.log(2 * math.pi)).sum(1)
     return LossTerms(-bernoulli_log_prob(logits, x), log_qz - log_pz)
 

@@ -28,10 +28,10 @@ def made_inverse(
 
     Args:
         eps: ``[B, D]``, floating point.
-        weights, biases: of the L masked layers, ``[O, I]`` and ``[O]``. The last has 2 D outputs (shift, then log_scale:
-            affine) or D outputs (shift: mean-only, log_scale = 0).
-        degrees: L + 1 integer tensors: of the inputs (a permutation of 1..D), the hidden layers, the outputs. The outputs
-            that belong to input i have its degree - 1.
+        weights, biases: of the L masked layers, ``[O, I]`` and ``[O]``. The last has 2 D outputs (shift, then
+            log_scale: affine) or D outputs (shift: mean-only, log_scale = 0).
+        degrees: L + 1 integer tensors: of the inputs (a permutation of 1..D), the hidden layers, the outputs. The
+            outputs that belong to input i have its degree - 1.
         cond: ``[B, H]`` or None, added to the first layer's pre-activation (context).
         activation: of the hidden layers: ``relu``, ``elu`` (alpha 1), ``tanh``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
@@ -79,12 +79,16 @@ def _check(
     dim, size = eps.shape[1], eps.shape[1]
     for i, (weight, bias, degree) in enumerate(zip(weights, biases, degrees, strict=False)):
         if weight.dim() != 2 or weight.shape[1] != size or degree.shape != (size,):
-            fail(f"weights[{i}], degrees[{i}] must be [O, {size}], [{size}]", (tuple(weight.shape), tuple(degree.shape)))
+            fail(
+                f"weights[{i}], degrees[{i}] must be [O, {size}], [{size}]", (tuple(weight.shape), tuple(degree.shape))
+            )
         size = weight.shape[0]
         if bias.shape != (size,):
             fail(f"biases[{i}] must be [{size}]", tuple(bias.shape))
     if size not in (dim, 2 * dim) or degrees[-1].shape != (size,):
-        fail(f"weights[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) outputs, with a degree each", size)
+        fail(
+            f"weights[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) outputs, with a degree each", size
+        )
     if not torch.compiler.is_compiling() and degrees[0].device.type == "cpu":  # elsewhere the look would synchronise
         if not torch.equal(degrees[0].sort().values, torch.arange(1, dim + 1)):
             fail(f"degrees[0] must be a permutation of 1..{dim}", degrees[0].tolist())
@@ -158,6 +162,8 @@ def _autograd(
 _ARGS = "Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation"
 registry.define(f"made_inverse(Tensor eps, {_ARGS}, str backend) -> (Tensor, Tensor)", _forward, _forward_fake)
 registry.define(
-    f"made_inverse_backward(Tensor grad_x, Tensor grad_log_det, Tensor x, {_ARGS}) -> Tensor[]", _backward, _backward_fake
+    f"made_inverse_backward(Tensor grad_x, Tensor grad_log_det, Tensor x, {_ARGS}) -> Tensor[]",
+    _backward,
+    _backward_fake,
 )
 registry.autograd("made_inverse", _autograd)

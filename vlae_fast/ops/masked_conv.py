@@ -32,7 +32,7 @@ def masked_conv(
         weight: ``[C_out, C_in, k, k]`` with k odd, the dtype of x. Dead entries are never read; their gradient is 0.
         bias: ``[C_out]`` or None.
         cond: ``[B, C_out]`` or ``[B, C_out, H, W]`` or None, added before the activation.
-        mask_type: ``A``, ``B``, ``vertical_A``, ``vertical_B``, ``horizontal_A``, ``horizontal_B``, see `masks.live_taps`.
+        mask_type: ``A``, ``B``, ``vertical_*`` or ``horizontal_*``, see `masks.live_taps`.
         image_channels: autoregressive channels of a pixel (3 for RGB), see `masks.conv_mask`.
         activation: ``none``, ``relu``, ``elu`` (alpha 1) or ``gate`` (``tanh(a) * sigmoid(b)`` of the channel halves).
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
@@ -45,7 +45,8 @@ def masked_conv(
 
     Equivalent to::
 
-        y = F.conv2d(x, weight * vf.masks.conv_mask(mask_type, weight.shape), bias, padding=k // 2) + cond[:, :, None, None]
+        mask = vf.masks.conv_mask(mask_type, weight.shape)
+        y = F.conv2d(x, weight * mask, bias, padding=k // 2) + cond[:, :, None, None]
         y = y.chunk(2, 1)[0].tanh() * y.chunk(2, 1)[1].sigmoid()        # activation="gate"
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 (gate) and eq. 4 (condition).
@@ -135,7 +136,11 @@ def _backward(
         grad, x, weight, bias, cond, mask_type, image_channels, activation, needs
     )
     like = (x, weight, bias, cond)
-    return [_channels_last(g) if g.dim() == 4 and t is not weight else g for g, t in zip(grads, like, strict=True) if g is not None]
+    return [
+        _channels_last(g) if g.dim() == 4 and t is not weight else g
+        for g, t in zip(grads, like, strict=True)
+        if g is not None
+    ]
 
 
 def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any) -> list[Tensor]:
@@ -162,14 +167,11 @@ class _MaskedConv(torch.autograd.Function):
         return (*registry.once("masked_conv", [next(out) if need else None for need in needs]), *(None,) * 4)
 
 
-_OPTIONS = "str mask_type, int image_channels, str activation, str backend"
-registry.define(
-    f"masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, {_OPTIONS}) -> Tensor", _forward, _forward_fake
+_ARGS = (
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? cond, "
+    "str mask_type, int image_channels, str activation, str backend"
 )
-registry.define(
-    f"masked_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, Tensor? cond, {_OPTIONS}, bool[] needs) -> Tensor[]",
-    _backward,
-    _backward_fake,
-)
+registry.define(f"masked_conv({_ARGS}) -> Tensor", _forward, _forward_fake)
+registry.define(f"masked_conv_backward(Tensor grad, {_ARGS}, bool[] needs) -> Tensor[]", _backward, _backward_fake)
 registry.autograd("masked_conv", _MaskedConv.apply)
 registry.autocast("masked_conv")

@@ -30,8 +30,8 @@ def masked_linear(
         x: ``[B, I]``, floating point, any strides.
         weight: ``[O, I]``, the dtype of x. Dead entries are never read; their gradient is 0.
         bias: ``[O]`` or None.
-        in_degrees, out_degrees: integer ``[I]`` and ``[O]``; sorted degrees make M block-triangular, and empty blocks are
-            skipped by the kernels. Give these or ``adjacency``, not both.
+        in_degrees, out_degrees: integer ``[I]`` and ``[O]``; sorted degrees make M block-triangular, and
+            empty blocks are skipped by the kernels. Give these or ``adjacency``, not both.
         adjacency: boolean ``[O, I]``.
         activation: ``none``, ``relu``, ``elu`` (alpha 1), ``tanh``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
@@ -47,9 +47,7 @@ def masked_linear(
     Source: Germain et al. 2015, arXiv 1502.03509, eq. 8-11.
     """
     _check(x, weight, bias, in_degrees, out_degrees, adjacency, activation)
-    return torch.ops.vlae_fast.masked_linear(
-        x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend
-    )
+    return torch.ops.vlae_fast.masked_linear(x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
 
 
 def _check(

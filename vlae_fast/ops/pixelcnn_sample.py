@@ -1,7 +1,7 @@
 """Contract of `pixelcnn_sample`: draw images from a *program* of stages, in the order of a schedule.
 
-A program says what a decoder computes at a pixel, a schedule says when. Both travel to a backend as one list of integers,
-the plan, so that every backend reads the same words.
+A program says what a decoder computes at a pixel, a schedule says when. Both travel to a backend as one list of
+integers, the plan, so that every backend reads the same words.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Source(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """``out = act( bias + cond + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) (+ buffer[residual])``."""
+    """``out = act( bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) + buffer[residual]``."""
 
     out_channels: int  # after the activation; the gate's pre-activation has twice as many
     activation: str
     residual: int  # a buffer, or -1
-    cond: bool  # whether the next tensor of ``conds`` is added to the pre-activation
+    context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
     sources: tuple[Source, ...]
 
 
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     ``j + slope * i``. ``words`` is the same as integers::
 
         version, image channels, slope, number of stages, then per stage:
-            out_channels, activation, residual, cond, lead, number of sources, then per source:
+            out_channels, activation, residual, context_dim, lead, number of sources, then per source:
                 buffer, number of taps, dy, dx, dy, dx, ...
     """
 
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     def words(self) -> list[int]:
         words = [PLAN_VERSION, self.image_channels, self.slope, len(self.stages)]
         for stage, lead in zip(self.stages, self.leads, strict=True):
-            words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, int(stage.cond), lead]
+            words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
             words.append(len(stage.sources))
             for source in stage.sources:
                 words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
@@ -71,12 +71,12 @@ class Plan(NamedTuple):
         image_channels, slope, n_stages = next(it), next(it), next(it)
         stages, leads = [], []
         for _ in range(n_stages):
-            out_channels, activation, residual, cond, lead, n_sources = (next(it) for _ in range(6))
+            out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
             sources = []
             for _ in range(n_sources):
                 buffer, n_taps = next(it), next(it)
                 sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
-            stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, bool(cond), tuple(sources)))
+            stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
             leads.append(lead)
         return Plan(image_channels, slope, tuple(stages), tuple(leads))
 
@@ -85,14 +85,15 @@ def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto
     """Weights of a program in the layout of a backend; done once per sampler.
 
     Args:
-        weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``.
+        weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``,
+            then V ``[P, D]`` where the stage has a context.
 
     Raises:
         ValueError: a weight is NaN or infinite; RuntimeError: the named backend cannot run this.
     """
     for i, weight in enumerate(weights):
         if not torch.isfinite(weight).all():
-            bad = (~torch.isfinite(weight)).flatten().nonzero()[0].item()
+            bad = int((~torch.isfinite(weight)).flatten().nonzero()[0])
             value = weight.flatten()[bad].item()
             raise ValueError(f"pixelcnn_pack: weights[{i}] must be finite, got {value} at index {bad}")
     row = backends.pick("pixelcnn_sample", weights[0], backend)
@@ -103,7 +104,7 @@ def pixelcnn_sample(
     noise: Tensor,
     packed: Sequence[Tensor],
     plan: Plan,
-    conds: Sequence[Tensor] = (),
+    context: Tensor | None = None,
     known_mask: Tensor | None = None,
     known: Tensor | None = None,
     *,
@@ -115,7 +116,7 @@ def pixelcnn_sample(
     Args:
         noise: ``[B, C, H, W]``, uniform in [0, 1), float32 (the reference takes any floating point).
         packed: what `pixelcnn_pack` gave for the same plan and backend.
-        conds: for each stage with a condition, ``[B, P]`` or ``[B, P, H, W]``.
+        context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.
         temperature: positive; the logits are divided by it.
 
@@ -132,16 +133,16 @@ def pixelcnn_sample(
             logits[:, :, i, j] = decoder(image, z)[:, :, i, j]
             image[:, :, i, j] = (noise[:, :, i, j] < (logits[:, :, i, j] / temperature).sigmoid()).float()
     """
-    _check(noise, plan, conds, known_mask, known, temperature)
+    _check(noise, plan, context, known_mask, known, temperature)
     return torch.ops.vlae_fast.pixelcnn_sample(
-        noise, list(packed), plan.words, list(conds), known_mask, known, temperature, backend
+        noise, list(packed), plan.words, context, known_mask, known, temperature, backend
     )
 
 
 def _check(
     noise: Tensor,
     plan: Plan,
-    conds: Sequence[Tensor],
+    context: Tensor | None,
     known_mask: Tensor | None,
     known: Tensor | None,
     temperature: float,
@@ -152,8 +153,7 @@ def _check(
     if noise.dim() != 4 or noise.shape[1] != plan.image_channels or not noise.is_floating_point():
         fail(f"noise must be floating point [B, {plan.image_channels}, H, W]", f"{noise.dtype} {tuple(noise.shape)}")
     if noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
-        outside = noise[~((noise >= 0) & (noise < 1))][0].item()
-        fail("noise must be in [0, 1)", outside)
+        fail("noise must be in [0, 1)", noise[~((noise >= 0) & (noise < 1))][0].item())
     if not (0 < temperature < float("inf")):
         fail("temperature must be positive and finite", temperature)
     if (known is None) != (known_mask is None):
@@ -163,23 +163,25 @@ def _check(
             fail(f"known_mask must be boolean {list(noise.shape)}", f"{known_mask.dtype} {tuple(known_mask.shape)}")
         if known.shape != noise.shape or known.dtype != noise.dtype:
             fail(f"known must be {noise.dtype} {list(noise.shape)}", f"{known.dtype} {tuple(known.shape)}")
-    conditioned = [s for s in plan.stages if s.cond]
-    if len(conds) != len(conditioned):
-        fail(f"conds must have {len(conditioned)} tensors, one for each stage with a condition", len(conds))
-    batch, _, height, width = noise.shape
-    for i, (cond, stage) in enumerate(zip(conds, conditioned, strict=True)):
-        channels = stage.out_channels * (2 if stage.activation == "gate" else 1)
-        if cond.shape not in ((batch, channels), (batch, channels, height, width)):
-            fail(f"conds[{i}] must be {[batch, channels]} or {[batch, channels, height, width]}", tuple(cond.shape))
-        if not torch.isfinite(cond).all():
-            fail(f"conds[{i}] must be finite", "nan or inf")
+    dims = {s.context_dim for s in plan.stages if s.context_dim}
+    if len(dims) > 1:
+        fail("plan must have one context_dim", sorted(dims))
+    if (context is None) != (not dims):
+        fail(f"context must be {'given' if dims else 'None'}", "None" if context is None else tuple(context.shape))
+    if context is not None:
+        shape = (noise.shape[0], *dims)
+        if context.shape not in (shape, (*shape, *noise.shape[2:])) or context.dtype != noise.dtype:
+            rule = f"context must be {noise.dtype} {list(shape)} or {[*shape, *noise.shape[2:]]}"
+            fail(rule, f"{context.dtype} {tuple(context.shape)}")
+        if not torch.isfinite(context).all():
+            fail("context must be finite", "nan or inf")
 
 
 def _forward(
     noise: Tensor,
     packed: list[Tensor],
     words: list[int],
-    conds: list[Tensor],
+    context: Tensor | None,
     known_mask: Tensor | None,
     known: Tensor | None,
     temperature: float,
@@ -188,7 +190,7 @@ def _forward(
     row = backends.pick("pixelcnn_sample", noise, backend)
     plan = Plan.from_words(words)
     images, logits = row.namespace.pixelcnn_sample(
-        noise.contiguous(), packed, plan, conds, known_mask, known, temperature
+        noise.contiguous(), packed, plan, context, known_mask, known, temperature
     )
     return images, logits
 
@@ -198,7 +200,7 @@ def _forward_fake(noise: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 
 
 registry.define(
-    "pixelcnn_sample(Tensor noise, Tensor[] packed, int[] words, Tensor[] conds, Tensor? known_mask, Tensor? known, "
+    "pixelcnn_sample(Tensor noise, Tensor[] packed, int[] words, Tensor? context, Tensor? known_mask, Tensor? known, "
     "float temperature, str backend) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import backends, reference
+from ..layers.conv import without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import Plan
 from .schedule import derive
 from .stages import build_program
-
-_COND_BYTES = 32 << 20  # a batch with a condition per pixel is drawn in parts, so that its conditions stay this small
 
 
 class PixelCNNSampler:
@@ -20,13 +19,14 @@ class PixelCNNSampler:
     Args:
         decoder: `PixelCNNDecoder`, or a module of the same three parts built of layers that a program can express.
         backend: ``auto`` or a name of `vlae_fast.backends.report`; chosen once, see ``.backend``.
-        order: ``wavefront`` draws every pixel whose dependencies are known in one step; ``raster`` one pixel a step. The
-            images are the same.
+        order: ``wavefront`` draws every pixel whose dependencies are known in one step; ``raster`` one pixel a
+            step. The images are the same.
 
     ``.steps`` is the number of steps an image takes.
 
     Raises:
-        ValueError: a layer cannot be expressed (named by its path), or a weight is NaN. RuntimeError: see `backends.pick`.
+        ValueError: a layer cannot be expressed (named by its path), or a weight is not finite.
+        RuntimeError: see `backends.pick`.
     """
 
     def __init__(self, decoder: nn.Module, backend: str = "auto", *, order: str = "wavefront") -> None:
@@ -56,8 +56,8 @@ class PixelCNNSampler:
             z: ``[B, D]`` or ``[B, D, H, W]``; None for a decoder without z.
             noise: uniform in [0, 1), ``[B, C, H, W]``: given the noise, the images are a function. Default: drawn from
                 ``generator``.
-            known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given, and
-                the rest of the image is drawn to fit it.
+            known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given,
+                and the rest of the image is drawn to fit it.
             temperature: divides the logits; below 1 the images are cleaner and less varied.
 
         Raises:
@@ -74,31 +74,19 @@ class PixelCNNSampler:
         known: tuple[Tensor, Tensor] | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """As `sample`; also the logits the pixels were drawn from. They do not depend on batch, threads or order, bit for bit."""
+        """As `sample`; also the logits: the same bits whatever the batch, the number of threads or the order."""
         noise = self._noise(z, noise, generator)
         mask, values = self._known(known, noise)
-        batch = noise.shape[0]
-        per_pixel = z is not None and z.dim() == 4 and z.stride()[2:] != (0, 0)
-        part = self._part() if per_pixel else max(batch, 1)
-        images, logits = torch.empty_like(noise), torch.empty_like(noise)
-        for i in range(0, batch, part):
-            rows = slice(i, i + part)
-            images[rows], logits[rows] = pixelcnn_sample(
-                noise[rows],
-                self._packed,
-                self._plan,
-                self._program.conditions_on(None if z is None else z[rows]),
-                None if mask is None else mask[rows],
-                None if values is None else values[rows],
-                temperature=temperature,
-                backend=self.backend,
-            )
-        return images, logits
-
-    def _part(self) -> int:
-        """Samples whose conditions, one per pixel, fit the budget."""
-        pres = [s.out_channels * (2 if s.activation == "gate" else 1) for s in self._plan.stages if s.cond]
-        return max(1, _COND_BYTES // (4 * max(1, sum(pres)) * self._size[0] * self._size[1]))
+        return pixelcnn_sample(
+            noise,
+            self._packed,
+            self._plan,
+            None if z is None else without_expansion(z),
+            mask,
+            values,
+            temperature=temperature,
+            backend=self.backend,
+        )
 
     def _noise(self, z: Tensor | None, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if hasattr(self.decoder, "check_z"):
@@ -143,7 +131,10 @@ def naive_sample(
     known: tuple[Tensor, Tensor] | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """The specification of sampling: one full forward pass of the decoder per pixel. Arguments as of `PixelCNNSampler.sample`."""
+    """The specification of sampling: one full forward pass of the decoder per pixel.
+
+    Arguments as of `PixelCNNSampler.sample`.
+    """
     return naive_sample_with_logits(decoder, z, noise, known, temperature)[0]
 
 

@@ -11,7 +11,7 @@ _NO_LIMIT = 1 << 30
 
 
 class Schedule(NamedTuple):
-    """Stage s computes column j of row i at step ``j + slope * i - leads[s]``; pixel (i, j) is drawn at ``j + slope * i``."""
+    """Stage s computes column j of row i at step ``j + slope * i - leads[s]``; pixel (i, j) is drawn when lead is 0."""
 
     slope: int
     leads: tuple[int, ...]
@@ -21,8 +21,8 @@ class Schedule(NamedTuple):
 def leads_at(stages: Sequence[Stage], slope: int, size: tuple[int, int]) -> list[int]:
     """The largest lead of every stage at a slope.
 
-    A read of buffer m at tap (dy, dx) needs ``lead <= lead_m - dx - slope * dy``. The image is written last in a step, so it
-    counts as a stage of lead -1. Taps that never land in the image set no limit.
+    A read of buffer m at tap (dy, dx) needs ``lead <= lead_m - dx - slope * dy``. The image is written last in a step,
+    so it counts as a stage of lead -1. Taps that never land in the image set no limit.
     """
     leads = [-1]
     for stage in stages:
@@ -41,7 +41,8 @@ def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wave
 
     >>> from ..ops.pixelcnn_sample import Source
     >>> a, b = ((-1, -1), (-1, 0), (-1, 1), (0, -1)), ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
-    >>> derive([Stage(8, "none", -1, False, (Source(0, a),)), Stage(1, "none", -1, False, (Source(1, b),))], (28, 28)).steps
+    >>> stages = [Stage(8, "elu", -1, 0, (Source(0, a),)), Stage(1, "none", -1, 0, (Source(1, b),))]
+    >>> derive(stages, (28, 28)).steps
     82
 
     Raises:
@@ -57,4 +58,6 @@ def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wave
         if leads[-1] >= 0:
             return Schedule(slope, tuple(leads), width + slope * (height - 1))
         slope += 1
-    raise ValueError("PixelCNNSampler: decoder must read only pixels before its own in raster order, got one that reads ahead")
+    raise ValueError(
+        "PixelCNNSampler: decoder must read only pixels before its own in raster order, got one that reads ahead"
+    )

@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from ..layers import GatedMaskedConv2d, MaskedConv2d
+from ..masks import Tap
 from ..ops.pixelcnn_sample import Source, Stage
-
-Condition = Callable[[Tensor], Tensor]
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
 
 
 @dataclass
 class Program:
-    """Stages, their weights (per stage: one ``[P, C, taps]`` per source, then the bias ``[P]``), their conditions on z."""
+    """Stages and a snapshot of their weights, in the order that `ops.pixelcnn_pack` asks for."""
 
     image_channels: int
     stages: list[Stage] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
 
-    def conv(self, layer: nn.Conv2d, taps: tuple[tuple[int, int], ...], buffer: int, activation: str) -> None:
-        """Appends a convolution of one buffer, snapshotting the weights of its live taps."""
+    def conv(self, layer: nn.Conv2d, taps: tuple[Tap, ...], buffer: int, activation: str) -> None:
+        """Appends a convolution of one buffer, with the condition of a gated layer."""
         kh, kw = layer.weight.shape[2:]
-        live = layer.weight.detach()[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]]
-        if isinstance(layer, MaskedConv2d) and layer.image_channels > 1:
-            live = live * _centre_mask(layer, taps)
-        zeros = live.new_zeros(live.shape[0])
-        self.weights += [live.contiguous(), zeros if layer.bias is None else layer.bias.detach().clone()]
+        weight = layer.live_weight() if isinstance(layer, MaskedConv2d) else layer.weight
+        live = weight.detach()[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]]
+        bias = live.new_zeros(live.shape[0]) if layer.bias is None else layer.bias.detach().clone()
+        self.weights += [live.contiguous(), bias]
+        context_dim = 0
+        if isinstance(layer, GatedMaskedConv2d) and layer.cond is not None:
+            context_dim = layer.cond_channels
+            self.weights.append(layer.cond.weight.detach()[:, :, 0, 0].clone())
         channels = live.shape[0] // (2 if activation == "gate" else 1)
-        cond = isinstance(layer, GatedMaskedConv2d) and layer.cond is not None
-        self.stages.append(Stage(channels, activation, -1, cond, (Source(buffer, taps),)))
-
-    def conditions_on(self, z: Tensor | None) -> list[Tensor]:
-        """The tensors that the stages with a condition add, for a batch of z."""
-        return [condition(z) for condition in self.conditions] if z is not None else []
-
-
-def _centre_mask(layer: MaskedConv2d, taps: tuple[tuple[int, int], ...]) -> Tensor:
-    from ..masks import conv_mask
-
-    kh, kw = layer.weight.shape[2:]
-    mask = conv_mask(layer.mask_type, layer.weight.shape, image_channels=layer.image_channels, device=layer.weight.device)
-    return mask[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]]
+        self.stages.append(Stage(channels, activation, -1, context_dim, (Source(buffer, taps),)))
 
 
 def _add(program: Program, path: str, module: nn.Module, buffer: int) -> int:
@@ -56,12 +42,10 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int) -> int:
         for name, child in module.named_children():
             buffer = _add(program, f"{path}.{name}", child, buffer)
         return buffer
-    if isinstance(module, (nn.Identity, nn.Dropout)):  # a sampler runs in evaluation mode
+    if isinstance(module, (nn.Identity, nn.Dropout)):  # a sampler draws as in evaluation mode
         return buffer
     if isinstance(module, MaskedConv2d):
         program.conv(module, module.taps, buffer, module.activation)
-        if isinstance(module, GatedMaskedConv2d) and module.cond is not None:
-            program.conditions.append(module.condition)
         return len(program.stages)
     if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1:
         program.conv(module, ((0, 0),), buffer, "none")
@@ -72,8 +56,8 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int) -> int:
             program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
             return buffer
     raise ValueError(
-        f"PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, ReLU and ELU after a convolution, "
-        f"got {type(module).__name__} at {path!r}"
+        "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
+        f"convolution, got {type(module).__name__} at {path!r}"
     )
 
 
@@ -93,6 +77,4 @@ def build_program(decoder: nn.Module) -> Program:
         if getattr(decoder, "residual", False):
             program.stages[-1] = program.stages[-1]._replace(residual=before)
     _add(program, "final_conv", decoder.final_conv, buffer)  # type: ignore[arg-type]
-    if not all(torch.is_floating_point(w) for w in program.weights):
-        raise ValueError("PixelCNNSampler: decoder must have floating-point weights")
     return program

@@ -1,0 +1,38 @@
+"""What every test shares: backends that must be there, seeds, and the folder of real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlae_fast import backends
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def require(backend: str) -> str:
+    """The backend's name; skips where it is absent, fails where the run says that it must be there."""
+    row = next(r for r in backends.TABLE if r.name == backend)
+    reason = row.absent()
+    if reason is not None:
+        if os.environ.get(f"VLAE_FAST_REQUIRE_{backend.upper()}") == "1":
+            pytest.fail(f"backend {backend} is required and absent: {reason}")
+        pytest.skip(f"backend {backend} is absent: {reason}")
+    return backend
+
+
+def backends_of(op: str) -> list[str]:
+    """Rows that have an op, as a list to parametrize over; absent ones are left to `require`."""
+    return [r.name for r in backends.TABLE if r.absent() is not None or hasattr(r.namespace, op)]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    folder = os.environ.get("VLAE_FAST_DATA")
+    if not folder:
+        pytest.skip("VLAE_FAST_DATA does not name a folder of real data")
+    return Path(folder)

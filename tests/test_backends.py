@@ -1,0 +1,50 @@
+"""The table of backends: choosing, refusing, reporting."""
+
+import pytest
+import torch
+from conftest import require
+
+from vlae_fast import backends
+
+
+def test_report_names_every_row_and_op() -> None:
+    report = backends.report()
+    assert all(row.name in report for row in backends.TABLE)
+    assert all(op in report for op in backends.OPS)
+
+
+def test_reference_runs_everything() -> None:
+    for op in backends.OPS:
+        assert backends.pick(op, torch.zeros(1, dtype=torch.bfloat16), "reference").name == "reference"
+
+
+def test_auto_takes_the_first_able_row() -> None:
+    for op in backends.OPS:
+        x = torch.zeros(1)
+        able = [row.name for row in backends.TABLE if row.why_not(op, x) is None]
+        assert backends.pick(op, x).name == able[0]
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ValueError, match=r"masked_conv: backend must be one of auto, .*reference, got 'fastest'"):
+        backends.pick("masked_conv", torch.zeros(1), "fastest")
+
+
+def test_named_backend_runs_or_says_why() -> None:
+    require("cpu")
+    with pytest.raises(
+        RuntimeError, match="backend 'cpu' cannot run this: cpu: computes in float32, the input is float64"
+    ):
+        backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64), "cpu")
+    with pytest.raises(RuntimeError, match="cpu: runs on cpu, the input is on meta"):
+        backends.pick("pixelcnn_sample", torch.zeros(1, device="meta"), "cpu")
+    assert backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64)).name == "reference"
+
+
+def test_absent_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = backends.TABLE[0]._replace(absent=lambda: "no compiler was found")
+    monkeypatch.setattr(backends, "TABLE", (absent, *backends.TABLE[1:]))
+    with pytest.raises(RuntimeError, match=f"{absent.name}: no compiler was found"):
+        backends.pick("masked_conv", torch.zeros(1), absent.name)
+    assert backends.pick("masked_conv", torch.zeros(1)).name == "reference"
+    assert "absent: no compiler was found" in backends.report()

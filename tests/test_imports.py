@@ -1,0 +1,97 @@
+"""Imports run one way, from the command line down to the kernels; the table below is the order."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The lowest first. A unit (a module or a sub-package) imports from itself and from the rows listed before its own.
+ROWS = [
+    {"masks", "native", "kernels", "_extras"},
+    {"reference", "data"},
+    {"backends"},
+    {"ops"},
+    {"layers"},
+    {"sampling"},
+    {"models"},
+    {"testing", "evaluation", "checkpoint"},
+    {"training", "visualization"},
+    {"__init__"},
+    {"demo"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Dotted name and file of every module, kernels under the name that they are installed by."""
+    for folder, package in ((ROOT / "vlae_fast", "vlae_fast"), (ROOT / "kernels", "vlae_fast.kernels")):
+        for path in sorted(folder.rglob("*.py")):
+            yield ".".join((package, *path.relative_to(folder).with_suffix("").parts)), path
+
+
+UNITS = {name.split(".")[1] for name, _ in modules()}
+
+
+def imported(name: str, path: Path) -> Iterator[str]:
+    """Full names of what a module imports, inside functions too, but not for its types; `from a import b` is a.b."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    types = {inner for guard in guards for statement in guard.body for inner in ast.walk(statement)}
+    for node in ast.walk(tree):
+        if node in types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = name.split(".")[: -node.level] if node.level else []
+            yield from (".".join([*base, *([node.module] if node.module else []), alias.name]) for alias in node.names)
+
+
+def unit(name: str) -> str:
+    """vlae_fast.ops.masked_conv -> ops; a name that vlae_fast/__init__.py itself gives -> __init__."""
+    first = name.split(".")[1] if "." in name else "__init__"
+    return first if first in UNITS else "__init__"
+
+
+def test_imports_run_one_way() -> None:
+    wrong = []
+    for name, path in modules():
+        here = unit(name)
+        assert here in RANK, f"{here} has no row in {Path(__file__).name}"
+        for target in imported(name, path):
+            there = unit(target) if target.split(".")[0] == "vlae_fast" else here
+            if there != here and RANK[there] >= RANK[here]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_kernels_refuse_to_be_a_top_level_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    monkeypatch.syspath_prepend(str(ROOT))
+    with pytest.raises(ImportError, match=r"vlae_fast\.kernels: run `pip install -e \.`"):
+        __import__("kernels")
+
+
+def test_kernels_are_found_under_their_own_name() -> None:
+    import vlae_fast.kernels
+
+    assert Path(vlae_fast.kernels.__file__).parent == ROOT / "kernels"
+
+
+@pytest.mark.slow
+def test_importing_the_package_prints_and_warns_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:vlae_fast", "-c", "import vlae_fast"],
+        text=True,
+        capture_output=True,
+        cwd=ROOT.parent,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,208 @@
+"""The VLAE: flow, prior, loss, causality, and the corrected mathematics."""
+
+import math
+
+import pytest
+import torch
+
+import vlae_fast as vf
+from vlae_fast.masks import MASK_TYPES
+from vlae_fast.models.flow import standard_normal_log_prob
+from vlae_fast.models.vlae import loss_terms
+
+
+def random_flow(dim: int = 5, std: float = 0.3, **kwargs) -> vf.AutoregressiveFlow:
+    flow = vf.AutoregressiveFlow(dim, 16, **kwargs).double()
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=std)
+    return flow
+
+
+def small_vlae(**kwargs) -> vf.VLAE:
+    return vf.VLAE(
+        **{"latent_dim": 4, "hidden_dim": 8, "n_layers": 2, "image_size": (6, 5), "flow_hidden": 16, **kwargs}
+    )
+
+
+@pytest.mark.parametrize("transform", ["affine", "mean-only"])
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_flow_log_det_is_that_of_the_jacobian(transform: str, n_steps: int) -> None:
+    flow = random_flow(transform=transform, n_steps=n_steps)
+    z = torch.randn(4, 5, dtype=torch.float64)
+    _, log_det = flow(z)
+    for b in range(4):
+        jacobian = torch.autograd.functional.jacobian(lambda v: flow(v[None])[0][0], z[b])
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[b], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("transform", ["affine", "mean-only"])
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_flow_of_inverse_is_eps(transform: str, n_steps: int) -> None:
+    flow = random_flow(transform=transform, n_steps=n_steps)
+    eps = torch.randn(7, 5, dtype=torch.float64)
+    z, log_det = flow.inverse(eps)
+    back, forward_log_det = flow(z)
+    torch.testing.assert_close(back, eps, rtol=0, atol=1e-11)
+    torch.testing.assert_close(log_det, forward_log_det, rtol=0, atol=1e-11)
+
+
+def test_log_prior_is_a_density() -> None:
+    """log p(z) against the brute-force change of variables, and its integral over a 2-D plane."""
+    model = small_vlae(latent_dim=2).double()
+    model.prior = random_flow(dim=2, std=0.15, activation="tanh")
+    z = torch.randn(6, 2, dtype=torch.float64)
+    eps = model.prior(z)[0]
+    for b in range(6):
+        jacobian = torch.autograd.functional.jacobian(lambda v: model.prior(v[None])[0][0], z[b])
+        brute = -0.5 * (eps[b] ** 2).sum() - math.log(2 * math.pi) + jacobian.det().abs().log()
+        torch.testing.assert_close(model.log_prior(z)[b], brute, rtol=0, atol=1e-5)
+    axis = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    with torch.no_grad():
+        total = model.log_prior(grid).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert abs(total.item() - 1) < 1e-3
+
+
+def test_prior_samples_come_from_the_flow() -> None:
+    """With a flow that moves z away from the origin, draws are away from it, and the flow brings them back to eps."""
+    model = small_vlae()
+    with torch.no_grad():
+        for p in model.prior.parameters():
+            p.normal_(std=0.2)
+        model.prior.steps[0].layers[-1].bias[:4] = 5.0
+    z = model.sample_prior(2000, torch.Generator().manual_seed(1))
+    assert z.mean(0).abs().min() > 3
+    eps = torch.randn(2000, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(model.prior(z)[0], eps, rtol=1e-4, atol=1e-4)
+
+
+def test_loss_is_the_negative_elbo() -> None:
+    model = small_vlae()
+    x = (torch.rand(3, 1, 6, 5) < 0.5).float()
+    out = model(x)
+    assert out._fields == ("logits", "mu", "logvar", "z", "log_pz")
+    q = torch.distributions.Normal(out.mu, torch.exp(0.5 * out.logvar))
+    log_px = torch.distributions.Bernoulli(logits=out.logits).log_prob(x).sum((1, 2, 3))
+    expected = -(log_px + out.log_pz - q.log_prob(out.z).sum(1)).sum()
+    torch.testing.assert_close(vf.loss_function(out.logits, x, out.mu, out.logvar, out.z, out.log_pz), expected)
+
+
+def test_kl_of_equal_distributions_is_zero() -> None:
+    z = torch.randn(50, 4)
+    zeros = torch.zeros(50, 4)
+    terms = loss_terms(torch.zeros(50, 1, 2, 2), torch.zeros(50, 1, 2, 2), zeros, zeros, z, standard_normal_log_prob(z))
+    torch.testing.assert_close(terms.kl, torch.zeros(50), rtol=0, atol=1e-5)
+    torch.testing.assert_close(terms.reconstruction, torch.full((50,), 4 * math.log(2)))
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"residual": True}, {"n_layers": 0}, {"input_dim": 2}, {"initial_kernel": 3, "kernel_size": 5}]
+)
+def test_decoder_is_exactly_causal(kwargs: dict) -> None:
+    """Every pixel's logits have exactly zero gradient to itself and all later pixels."""
+    options = {"input_dim": 1, "latent_dim": 3, "hidden_dim": 6, "n_layers": 2, "image_size": (4, 5), **kwargs}
+    decoder, channels = vf.PixelCNNDecoder(**options), options["input_dim"]
+    x, z = torch.rand(1, channels, 4, 5), torch.randn(1, 3)
+    jacobian = torch.autograd.functional.jacobian(lambda v: decoder(v, z)[0].flatten(1), x)  # [C, P, 1, C, H, W]
+    jacobian = jacobian.squeeze(2).flatten(-2)  # [C, P, C, P]
+    for p in range(20):
+        assert (jacobian[:, p, :, p:] == 0).all()
+    assert (jacobian[:, 1:, :, 0] != 0).any()
+
+
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+@pytest.mark.parametrize("image_channels", [1, 3])
+def test_masked_layer_is_exactly_causal(mask_type: str, image_channels: int) -> None:
+    """One layer's Jacobian is zero at exactly the inputs that its mask hides, at every position and border."""
+    layer = vf.MaskedConv2d(mask_type, 3, 6, 3, image_channels=image_channels)
+    jacobian = torch.autograd.functional.jacobian(lambda v: layer(v)[0], torch.randn(1, 3, 4, 4)).squeeze(3)
+    mask = vf.masks.conv_mask(mask_type, layer.weight.shape, image_channels=image_channels)
+    for i in range(4):
+        for j in range(4):
+            seen = torch.zeros(6, 3, 6, 6, dtype=torch.bool)
+            seen[:, :, i : i + 3, j : j + 3] = mask
+            assert (jacobian[:, i, j] != 0).equal(seen[:, :, 1:5, 1:5])
+
+
+def test_tutorial_calls() -> None:
+    model = small_vlae()
+    x = (torch.rand(3, 1, 6, 5) < 0.5).float()
+    mu, logvar = model.encoder(x)
+    z = model.reparameterize(mu, logvar)
+    z_map = z[:, :, None, None].expand(-1, -1, 6, 5)
+    h = model.initial_conv(x)
+    for layer in model.decoder_layers:
+        h = layer(h, z_map)
+    torch.testing.assert_close(model.final_conv(h), model.decoder(x, z))
+    images = model.sample(5, generator=torch.Generator().manual_seed(0))
+    assert images.shape == (5, 1, 6, 5) and set(images.unique().tolist()) <= {0.0, 1.0}
+    assert images.equal(model.sample(5, generator=torch.Generator().manual_seed(0)))
+    assert model.sample(0).shape == (0, 1, 6, 5)
+    rebuilt = vf.VLAE(**model.config)
+    assert rebuilt.load_state_dict(model.state_dict()).missing_keys == []
+
+
+def test_z_map_that_varies_is_used() -> None:
+    layer = vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)
+    x, cond = torch.randn(2, 2, 5, 5), torch.randn(2, 4)
+    flat = layer(x, cond)
+    torch.testing.assert_close(layer(x, cond[:, :, None, None].expand(-1, -1, 5, 5)), flat)
+    torch.testing.assert_close(layer(x, cond[:, :, None, None].repeat(1, 1, 5, 5)), flat)
+    varied = cond[:, :, None, None].repeat(1, 1, 5, 5)
+    varied[:, :, 2, 2] += 1
+    changed = (layer(x, varied) - flat).abs().amax((0, 1)) > 1e-4
+    assert changed[2, 2] and changed.sum() == 1
+
+
+def test_standard_prior_without_flow() -> None:
+    model = small_vlae(use_flow=False)
+    z = torch.randn(4, 4)
+    torch.testing.assert_close(model.log_prior(z), torch.distributions.Normal(0, 1).log_prob(z).sum(1))
+
+
+def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
+    layer = vf.MaskedConv2d("A", 2, 3, 5)
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    mask = vf.masks.conv_mask("A", layer.weight.shape)
+    plain = {"weight": torch.randn(3, 2, 5, 5), "bias": torch.randn(3), "mask": mask.float()}
+    layer.load_state_dict(plain)
+    assert layer.weight.equal(plain["weight"])
+    with pytest.raises(ValueError, match="mask must be the mask of type A, got another"):
+        layer.load_state_dict({**plain, "mask": torch.ones(3, 2, 5, 5)})
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: vf.MaskedConv2d("A", 1, 8, 4), r"kernel_size must be odd and positive, got \(4, 4\)"),
+        (lambda: vf.MaskedConv2d("A", 1, 8, 3, padding=0), "padding must be kernel_size // 2 = 1, got 0"),
+        (
+            lambda: vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)(torch.zeros(1, 2, 5, 5)),
+            "cond must be given.*got None",
+        ),
+        (
+            lambda: vf.GatedMaskedConv2d("B", 2, 3, 3)(torch.zeros(1, 2, 5, 5), torch.zeros(1, 3)),
+            "cond must be None where",
+        ),
+        (
+            lambda: vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)(torch.zeros(1, 2, 5, 5), torch.zeros(1, 5)),
+            r"cond must be \[B, 4\] or \[B, 4, H, W\], got \(1, 5\)",
+        ),
+        (lambda: vf.VLAE(latent_dim=0), "latent_dim must be >= 1.*got 0"),
+        (lambda: small_vlae()(torch.zeros(2, 1, 5, 5)), r"ConvEncoder: x must be \[B, 1, 6, 5\], got \(2, 1, 5, 5\)"),
+        (
+            lambda: small_vlae().decoder(torch.zeros(2, 1, 6, 5), torch.zeros(2, 3)),
+            r"z must be \[B, 4\] or .*got \(2, 3\)",
+        ),
+        (lambda: small_vlae().decoder(torch.zeros(2, 2, 6, 5), torch.zeros(2, 4)), r"x must be \[B, 1, 6, 5\], got"),
+        (
+            lambda: vf.AutoregressiveFlow(4, 8, transform="cubic"),
+            "transform must be one of affine, mean-only, got 'cubic'",
+        ),
+        (lambda: vf.AutoregressiveFlow(4, 8)(torch.zeros(2, 3)), r"z must be \[B, 4\], got \(2, 3\)"),
+        (lambda: vf.AutoregressiveFlow(4, 8).inverse(torch.zeros(2, 3)), r"eps must be \[B, 4\], got \(2, 3\)"),
+    ],
+)
+def test_errors(call, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        call()

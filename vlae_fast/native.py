@@ -1,0 +1,82 @@
+"""The C++ library for CPUs: loaded once, on import. Its absence is a reason to give, never an ImportError."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .ops.pixelcnn_sample import Plan
+
+_LIBRARY = Path(__file__).with_name("_native_cpu.so")
+_REPORT = Path(__file__).with_name("_build_report.json")
+
+
+def build_report() -> dict[str, Any]:
+    """The build: ``{"cpu": {"built": bool, "why_not": str, "isas": [...], "compiler": str}}``; {} if unknown."""
+    try:
+        report = json.loads(_REPORT.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def _registered() -> bool:
+    return hasattr(torch.ops.vlae_fast_cpu, "isas")
+
+
+def _load() -> str | None:
+    if _registered():  # a second registration of the same ops would end the process
+        return None
+    if not _LIBRARY.is_file():
+        reason = build_report().get("cpu", {}).get("why_not") or "vlae_fast was not installed by pip"
+        return f"not built because {reason}"
+    try:
+        torch.ops.load_library(_LIBRARY)
+    except Exception as error:  # OSError from the loader, RuntimeError from registration
+        return f"failed to load because {error}"
+    return None if _registered() else f"failed to load because {_LIBRARY.name} is stale: it has no op `isas`; reinstall"
+
+
+_WHY_NOT = _load()
+
+
+def why_not() -> str | None:
+    """Why the CPU library is absent; None where it is loaded."""
+    return _WHY_NOT
+
+
+def isas() -> tuple[str, ...]:
+    """The instruction sets that the loaded library has kernels for; empty where it is absent."""
+    if _WHY_NOT is not None:
+        return ()
+    names: str = torch.ops.vlae_fast_cpu.isas()
+    return tuple(names.split(","))
+
+
+def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:
+    """The program's weights in panels for one instruction set; the best one of this machine by default."""
+    contiguous = [w.detach().contiguous() for w in weights]
+    return [torch.ops.vlae_fast_cpu.pixelcnn_pack(contiguous, plan.words, isa)]
+
+
+def pixelcnn_sample(
+    noise: Tensor,
+    packed: Sequence[Tensor],
+    plan: Plan,
+    context: Tensor | None,
+    known_mask: Tensor | None,
+    known: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    if context is not None and context.dim() == 4:  # channels_last, as everything the kernel reads
+        context = context.permute(0, 2, 3, 1)
+    context, known_mask, known = (None if t is None else t.contiguous() for t in (context, known_mask, known))
+    return torch.ops.vlae_fast_cpu.pixelcnn_sample(
+        noise, packed[0], plan.words, context, known_mask, known, temperature
+    )

@@ -1,0 +1,226 @@
+"""How an op is held to its reference: inputs, budgets, one check for every backend. Used by tests and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .masks import made_degrees
+
+OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an op: ``function(*tensors, **options)``; floating-point tensors are differentiated."""
+
+    name: str
+    op: str
+    tensors: dict[str, Any]  # Tensor, list of Tensor, or None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, dtype: torch.dtype) -> Case:
+        return Case(
+            self.name, self.op, _map(self.tensors, lambda t: t.to(dtype) if t.is_floating_point() else t), self.options
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {k: _map(v, function) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map(v, function) for v in value]
+    return function(value) if isinstance(value, Tensor) else value
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+@contextmanager
+def uninitialised_is_nan() -> Iterator[None]:
+    """New memory is filled with NaN, so that a kernel that forgets to write an element is caught."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def sliced(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A normal tensor cut out of a larger one, so that it is not contiguous."""
+    big = torch.randn([s + 2 for s in shape], generator=generator, dtype=torch.float64).to(dtype)
+    return big[tuple(slice(1, s + 1) for s in shape)]
+
+
+def run(case: Case, backend: str, cotangents: list[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs of a case, and the gradients of its floating-point tensors for the given cotangents."""
+    tensors = _map(case.tensors, lambda t: t.detach().requires_grad_(t.is_floating_point()))
+    with uninitialised_is_nan():
+        out = getattr(ops, case.op)(**tensors, **case.options, backend=backend)
+        outs = list(out) if isinstance(out, tuple) else [out]
+        if cotangents is None:
+            return [o.detach() for o in outs], []
+        wanted = [t for t in _leaves(tensors) if t.requires_grad]
+        grads = torch.autograd.grad(outs, wanted, cotangents, allow_unused=True)
+    return [o.detach() for o in outs], [g for g in grads if g is not None]
+
+
+def budget(truth: Tensor, same_dtype: Tensor) -> float:
+    """The largest error that is not a bug: ``2 * (error of the reference in this dtype + eps * max|truth|)``."""
+    if truth.numel() == 0:
+        return 0.0
+    eps = torch.finfo(same_dtype.dtype).eps
+    return 2 * ((same_dtype.double() - truth).abs().max().item() + eps * truth.abs().max().item())
+
+
+def check_op(case: Case, backend: str, *, grad: bool = True) -> dict[str, float]:
+    """Holds a backend to the reference: forward and every gradient, within the derived budget.
+
+    Returns the largest error over its budget, per quantity (below 1 is right).
+
+    Raises:
+        AssertionError: names the case, the quantity, the error and the budget.
+    """
+    generator = torch.Generator().manual_seed(0)
+    outs, _ = run(case, backend)
+    cotangents = [sliced(*o.shape, generator=generator, dtype=o.dtype) for o in outs] if grad else None
+    got = run(case, backend, cotangents)
+    same = run(case, "reference", cotangents)
+    truth = run(case.to(torch.float64), "reference", None if cotangents is None else [c.double() for c in cotangents])
+    ratios = {}
+    for kind, gots, sames, truths in zip(("output", "gradient"), got, same, truth, strict=True):
+        assert len(gots) == len(truths), f"{case}: {backend} gave {len(gots)} {kind}s, the reference {len(truths)}"
+        for i, (g, s, t) in enumerate(zip(gots, sames, truths, strict=True)):
+            assert g.shape == t.shape and g.dtype == s.dtype, f"{case}: {kind} {i} is {g.dtype} {tuple(g.shape)}"
+            error, allowed = (g.double() - t).abs().max().item() if g.numel() else 0.0, budget(t, s)
+            assert error <= allowed, f"{case}: {backend} {kind} {i} is off by {error:.3g}, budget {allowed:.3g}"
+            ratios[f"{kind}{i}"] = error / allowed if allowed else 0.0
+    return ratios
+
+
+def opcheck(case: Case, backend: str) -> None:
+    """`torch.library.opcheck` of the dispatcher op behind a case."""
+    tensors = _map(case.tensors, lambda t: t.detach().requires_grad_(t.is_floating_point()))
+    defaults = {
+        "cond": None,
+        "bias": None,
+        "in_degrees": None,
+        "out_degrees": None,
+        "adjacency": None,
+        "image_channels": 1,
+    }
+    given = {**defaults, "activation": "relu" if case.op == "made_inverse" else "none", **tensors, **case.options}
+    overload = getattr(torch.ops.vlae_fast, case.op).default
+    args = [given[a.name] if a.name != "backend" else backend for a in overload._schema.arguments]
+    torch.library.opcheck(overload, tuple(args), test_utils=OPCHECKS)
+
+
+def conv_case(
+    mask_type: str,
+    shape: tuple[int, int, int, int],
+    c_out: int,
+    k: int,
+    *,
+    activation: str = "none",
+    cond: str = "none",
+    bias: bool = True,
+    image_channels: int = 1,
+    layout: str = "sliced",
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    """A `masked_conv` call; cond: none, vector, map; layout of x: sliced, contiguous, channels_last, expanded."""
+    g = torch.Generator().manual_seed(1)
+    b, c_in, h, w = shape
+    x = sliced(*shape, generator=g, dtype=dtype)
+    if layout == "contiguous":
+        x = x.contiguous()
+    elif layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "expanded":
+        x = x[:1].expand(shape) if b else x
+    scale = (c_in * k * k) ** -0.5
+    tensors = {
+        "x": x,
+        "weight": sliced(c_out, c_in, k, k, generator=g, dtype=dtype) * scale,
+        "bias": sliced(c_out, generator=g, dtype=dtype) if bias else None,
+        "cond": {"none": None, "vector": sliced(b, c_out, generator=g), "map": sliced(b, c_out, h, w, generator=g)}[
+            cond
+        ],
+    }
+    tensors = _map(tensors, lambda t: t.to(dtype))
+    options = {"mask_type": mask_type, "activation": activation, "image_channels": image_channels}
+    name = "-".join(map(str, (f"{mask_type}{k}x{k}", *shape, c_out, activation, cond, layout, dtype)))
+    return Case(name, "masked_conv", tensors, options)
+
+
+def linear_case(
+    batch: int,
+    in_dim: int,
+    out_dim: int,
+    *,
+    adjacency: bool = False,
+    activation: str = "none",
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    """A `masked_linear` call with sorted degrees, or with a random adjacency."""
+    g = torch.Generator().manual_seed(2)
+    top = max(in_dim, 2)
+    tensors: dict[str, Any] = {
+        "x": sliced(batch, in_dim, generator=g, dtype=dtype),
+        "weight": sliced(out_dim, in_dim, generator=g, dtype=dtype) * in_dim**-0.5,
+        "bias": sliced(out_dim, generator=g, dtype=dtype),
+    }
+    if adjacency:
+        tensors["adjacency"] = torch.rand(out_dim, in_dim, generator=g) < 0.4
+    else:
+        tensors["in_degrees"] = torch.arange(in_dim) * top // in_dim
+        tensors["out_degrees"] = torch.arange(out_dim) * top // out_dim
+    kind = "adjacency" if adjacency else "degrees"
+    name = f"{batch}x{in_dim}-{out_dim}-{kind}-{activation}-{str(dtype).removeprefix('torch.')}"
+    return Case(name, "masked_linear", tensors, {"activation": activation})
+
+
+def made_case(
+    batch: int,
+    dim: int,
+    hidden: tuple[int, ...],
+    *,
+    affine: bool = True,
+    activation: str = "relu",
+    cond: bool = False,
+    reverse: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    """A `made_inverse` call with small weights, so that the inverse is well conditioned."""
+    g = torch.Generator().manual_seed(3)
+    degrees = made_degrees(dim, hidden, 2 if affine else 1)
+    if reverse:
+        degrees[0], degrees[-1] = degrees[0].flip(0), (degrees[0].flip(0) - 1).repeat(2 if affine else 1)
+    sizes = [len(d) for d in degrees]
+    tensors = {
+        "eps": sliced(batch, dim, generator=g, dtype=dtype),
+        "weights": [sliced(o, i, generator=g, dtype=dtype) * 0.5 * i**-0.5 for i, o in pairwise(sizes)],
+        "biases": [sliced(o, generator=g, dtype=dtype) * 0.1 for o in sizes[1:]],
+        "degrees": degrees,
+        "cond": sliced(batch, hidden[0], generator=g, dtype=dtype) if cond else None,
+    }
+    kind = "affine" if affine else "mean_only"
+    extras = [word for word, on in (("cond", cond), ("reverse", reverse)) if on]
+    name = "-".join([f"{batch}x{dim}", *map(str, hidden), kind, activation, *extras])
+    return Case(name, "made_inverse", tensors, {"activation": activation})
