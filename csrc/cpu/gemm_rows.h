@@ -1,0 +1,72 @@
+// block[p][r][n] += sum over runs, over k of rows[r][run.offset + k] * weight[p][run.weight + k][n]
+//
+// A matrix product whose left rows lie anywhere: each row is a pointer, and the runs (shared by all rows) say which
+// stretches of memory behind it are multiplied. A convolution over channels_last data is that: neighbouring taps are one run.
+//
+// The block stays in registers: up to kMaxRows x 2 vectors, so a weight is loaded once for all rows and a row's value once
+// for two vectors. So few rows that a panel's sums cannot fill the latency of the multiply-adds take two panels at a time.
+//
+// Every output has a single accumulator and takes its products in the order of the runs, k ascending, in every
+// instantiation: its bits do not depend on the rows that happen to share its block.
+#pragma once
+
+#include <utility>
+
+#include "program.h"
+#include "vec.h"
+
+namespace vlae::VLAE_ISA {
+
+constexpr int kMaxRows = kManyRegisters ? 14 : 6;
+constexpr int kFewRows = 3;
+constexpr int kPanel = kPanelVecs * kLanes;  // floats between two rows of a block
+constexpr int kBlock = kMaxRows * kPanel;    // floats between the blocks of two panels
+
+// panel_stride: floats between the weights of two panels.
+using GemmRows = void (*)(const Run* runs, int n_runs, const float* const* rows, const float* weight, int64_t panel_stride,
+                          float* block);
+
+template <int Rows, int Vecs, int Panels>
+[[gnu::noinline]] void gemm_rows(const Run* runs, int n_runs, const float* const* rows, const float* weight,
+                                 int64_t panel_stride, float* block) {
+  Vec acc[Rows][Panels][Vecs];
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < Panels * Vecs; ++v)
+      acc[r][v / Vecs][v % Vecs] = load(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes);
+
+  for (const Run* run = runs; run != runs + n_runs; ++run) {
+    const float* a[Rows];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) a[r] = rows[r] + run->offset;
+    const float* w = weight + run->weight * (Vecs * kLanes);
+    for (int64_t k = 0; k < run->length; ++k, w += Vecs * kLanes) {
+      Vec b[Panels][Vecs];
+#pragma GCC unroll 4
+      for (int v = 0; v < Panels * Vecs; ++v) b[v / Vecs][v % Vecs] = load(w + v / Vecs * panel_stride + v % Vecs * kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < Panels * Vecs; ++v)
+          acc[r][v / Vecs][v % Vecs] = a[r][k] * b[v / Vecs][v % Vecs] + acc[r][v / Vecs][v % Vecs];
+    }
+  }
+
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < Panels * Vecs; ++v)
+      store(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes, acc[r][v / Vecs][v % Vecs]);
+}
+
+// GemmTable<Vecs, Panels>::by_rows[n - 1] is the product for n rows.
+template <int Vecs, int Panels, typename Rows = std::make_integer_sequence<int, Panels == 1 ? kMaxRows : kFewRows>>
+struct GemmTable;
+
+template <int Vecs, int Panels, int... R>
+struct GemmTable<Vecs, Panels, std::integer_sequence<int, R...>> {
+  static constexpr GemmRows by_rows[] = {gemm_rows<R + 1, Vecs, Panels>...};
+};
+
+}  // namespace vlae::VLAE_ISA

@@ -1,0 +1,23 @@
+// The instruction sets compiled into this library, best first, and which of them this machine runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "program.h"
+
+namespace vlae {
+
+struct Isa {
+  const char* name;
+  int id;  // kept in packed tensors: never reuse a number
+  IsaKernels kernels;
+};
+
+const std::vector<Isa>& runnable_isas();
+std::string runnable_names();
+// "" is the best one.
+const Isa& isa_by_name(const char* op, const std::string& name);
+const Isa& isa_by_id(const char* op, int id);
+
+}  // namespace vlae

@@ -1,0 +1,99 @@
+#include "packing.h"
+
+#include <algorithm>
+
+#include "../checks.h"
+
+namespace vlae {
+
+namespace {
+
+constexpr int64_t kMaxFloats = int64_t{1} << 40;
+constexpr int32_t kMagic = 0x564c41;
+constexpr int32_t kFormat = 1;
+constexpr int64_t kHeaderWords = 8;
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// The column of the unpacked weights that a lane of a packed vector holds, or -1 for padding.
+int64_t column_of(const PlanStage& stage, int64_t vec, int64_t lane, int64_t lanes) {
+  const bool gate = stage.activation == Activation::gate;
+  const int64_t channel = (gate ? vec / 2 : vec) * lanes + lane;
+  if (channel >= stage.out_channels) return -1;
+  return gate && vec % 2 ? stage.out_channels + channel : channel;
+}
+
+// Whole numbers of at most 24 bits: as floats they are exact and never NaN, so any copy of the tensor keeps them.
+void header_words(int32_t (&words)[kHeaderWords], const Plan& plan, int isa, int64_t size) {
+  const auto piece = [](uint64_t value, int shift) { return static_cast<int32_t>(value >> shift & 0xffffff); };
+  const int32_t all[kHeaderWords] = {kMagic, kFormat, isa, piece(size, 0), piece(size, 24),
+                                     piece(plan.checksum, 0), piece(plan.checksum, 24), piece(plan.checksum, 48)};
+  for (int64_t i = 0; i < kHeaderWords; ++i) words[i] = all[i];
+}
+
+}  // namespace
+
+PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
+  PackedLayout layout;
+  int64_t at = kHeaderFloats;
+  for (const PlanStage& stage : plan.stages) {
+    const bool gate = stage.activation == Activation::gate;
+    StageLayout place;
+    place.vecs = round_up(stage.out_channels, lanes) / lanes * (gate ? 2 : 1);
+    place.depth = 0;
+    for (const PlanSource& source : stage.sources)
+      place.depth += plan.channels[source.buffer] * static_cast<int64_t>(source.taps.size());
+    place.bias = at;
+    place.weight = at + place.vecs * lanes;
+    int64_t floats;
+    const bool overflow = __builtin_mul_overflow(place.depth, place.vecs * lanes, &floats);
+    VLAE_CHECK(!overflow && floats <= kMaxFloats - place.weight, op, "plan", text("need at most ", kMaxFloats, " weights"),
+               text("a stage of ", place.depth, " x ", stage.columns()));
+    at = place.weight + floats;
+    layout.stages.push_back(place);
+  }
+  layout.size = at;
+  return layout;
+}
+
+void write_header(float* packed, const Plan& plan, int isa, int64_t size) {
+  int32_t words[kHeaderWords];
+  header_words(words, plan, isa, size);
+  for (int64_t i = 0; i < kHeaderFloats; ++i) packed[i] = i < kHeaderWords ? static_cast<float>(words[i]) : 0.0f;
+}
+
+int read_header(const char* op, const float* packed, int64_t size, const Plan& plan) {
+  VLAE_CHECK(size >= kHeaderFloats && packed[0] == kMagic && packed[1] == kFormat, op, "packed", "come from pixelcnn_pack",
+             text("a tensor of ", size, " floats without its header"));
+  int32_t words[kHeaderWords];
+  const int isa = packed[2] >= 0 && packed[2] < 256 ? static_cast<int>(packed[2]) : -1;
+  header_words(words, plan, isa, size);
+  VLAE_CHECK(packed[3] == words[3] && packed[4] == words[4], op, "packed", "have the size its header says",
+             text(size, " floats"));
+  VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed",
+             "be packed for this plan", "the weights of another plan");
+  return isa;
+}
+
+void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StageLayout& layout,
+                const float* const* weights, int lanes) {
+  const float* bias = weights[stage.sources.size()];
+  for (int64_t first = 0; first < layout.vecs; first += kPanelVecs) {
+    const int64_t vecs = std::min<int64_t>(kPanelVecs, layout.vecs - first);
+    float* out = packed + layout.weight + first * layout.depth * lanes;
+    for (int64_t lane = 0; lane < vecs * lanes; ++lane) {
+      const int64_t column = column_of(stage, first + lane / lanes, lane % lanes, lanes);
+      packed[layout.bias + first * lanes + lane] = column < 0 ? 0.0f : bias[column];
+      float* to = out + lane;
+      for (size_t s = 0; s < stage.sources.size(); ++s) {
+        const int64_t depth = channels[stage.sources[s].buffer];
+        const int64_t taps = static_cast<int64_t>(stage.sources[s].taps.size());
+        for (int64_t tap = 0; tap < taps; ++tap)
+          for (int64_t c = 0; c < depth; ++c, to += vecs * lanes)
+            *to = column < 0 ? 0.0f : weights[s][(column * depth + c) * taps + tap];
+      }
+    }
+  }
+}
+
+}  // namespace vlae

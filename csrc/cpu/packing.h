@@ -1,0 +1,37 @@
+// The packed weights: a header that names plan and instruction set, then per stage bias and panels.
+//
+// A panel is [products][2 vectors of columns], so the inner loop of the matrix product reads it front to back. Columns are
+// padded to whole vectors. A gated stage pairs a vector of its first half with the same channels of its second half: the
+// gate is then applied to a block while it is in the nearest cache.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "plan.h"
+
+namespace vlae {
+
+constexpr int64_t kHeaderFloats = 16;
+
+struct StageLayout {
+  int64_t bias, weight;  // floats from the start
+  int64_t depth, vecs;
+};
+
+struct PackedLayout {
+  std::vector<StageLayout> stages;
+  int64_t size;  // floats
+};
+
+PackedLayout packed_layout(const char* op, const Plan& plan, int lanes);
+
+void write_header(float* packed, const Plan& plan, int isa, int64_t size);
+// Returns the number of the instruction set; throws if this is no packed tensor of this plan.
+int read_header(const char* op, const float* packed, int64_t size, const Plan& plan);
+
+// weights: of each source [columns, channels, taps], then bias [columns].
+void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StageLayout& layout,
+                const float* const* weights, int lanes);
+
+}  // namespace vlae

@@ -1,0 +1,50 @@
+// The sampling program as the caller writes it: a list of int64, checked before anything is computed.
+//
+//   1 (version), C, slope, number of stages, then per stage
+//   out_channels, activation, residual, cond, lead, number of sources, then per source
+//   buffer, number of taps, then per tap dy, dx
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "program.h"
+
+namespace vlae {
+
+struct Tap {
+  int64_t dy, dx;
+};
+
+struct PlanSource {
+  int64_t buffer;
+  std::vector<Tap> taps;
+};
+
+struct PlanStage {
+  int64_t out_channels, residual, lead;
+  Activation activation;
+  bool cond;
+  std::vector<PlanSource> sources;
+
+  // Channels before the activation.
+  int64_t columns() const { return activation == Activation::gate ? 2 * out_channels : out_channels; }
+};
+
+struct Plan {
+  int64_t slope;
+  std::vector<int64_t> channels;  // of every buffer: the image, then each stage's output
+  std::vector<PlanStage> stages;
+  uint64_t checksum;
+};
+
+// Throws unless the plan is well formed whatever the image's size.
+Plan parse_plan(const char* op, const std::vector<int64_t>& words);
+
+// Throws unless every value is computed before it is read, on an image of this size.
+void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t width);
+
+// Whether a tap can read a pixel of the image at all; the others contribute nothing.
+bool lands(const Tap& tap, int64_t height, int64_t width);
+
+}  // namespace vlae

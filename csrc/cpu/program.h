@@ -1,0 +1,99 @@
+// A sampling program bound to its tensors: plain data that the executors of every instruction set share.
+// No inline functions and no containers here: the per-instruction-set files must not instantiate shared code.
+#pragma once
+
+#include <cstdint>
+
+namespace vlae {
+
+enum class Activation : int32_t { none, relu, elu, gate };
+
+// A stretch of `length` floats behind a row's pointer, multiplied by rows weight, weight + 1, ... of a packed panel.
+struct Run {
+  int64_t offset, weight, length;
+};
+
+// One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach.
+struct Buffer {
+  int64_t origin;    // floats from the sample's cache to pixel (0, 0)
+  int64_t row;       // pixels from a pixel to the one below
+  int64_t channels;  // floats from a pixel to its right neighbour
+};
+
+struct Source {
+  int64_t buffer;
+  const Run* runs;
+  int n_runs;
+};
+
+// Strides are 0 where the condition does not vary.
+struct Cond {
+  const float* data;  // nullptr: none
+  int64_t sample, row, column;
+};
+
+struct Stage {
+  Activation activation;
+  int n_sources;
+  const Source* sources;
+  int64_t out;       // buffer written
+  int64_t residual;  // buffer added, or -1
+  int64_t columns, out_channels, lead;
+  int64_t depth, vecs;  // of the packed weights: products per output, vectors of columns
+  const float *bias, *weight;
+  Cond cond;
+};
+
+// What is drawn from and written to, all [B, C, H, W].
+struct Draw {
+  const float *noise, *known;
+  const bool* known_mask;  // nullptr: nothing is known
+  float *images, *logits;
+  double temperature;
+};
+
+struct Program {
+  int64_t height, width, slope, steps;
+  int64_t sample_floats;  // of one sample's caches
+  int64_t n_stages, n_buffers;
+  const Stage* stages;
+  const Buffer* buffers;
+  Draw draw;
+};
+
+// The pixels (i, j) with j + slope * i == index: rows i = top .. top + pixels - 1.
+struct Wave {
+  int64_t index, top, pixels;
+};
+
+// Samples first .. first + count - 1 of the batch, and the memory of their caches.
+struct Tile {
+  float* cache;
+  int64_t first, count;
+};
+
+// Part `index` of the `count` that a stage's work in a wave is cut into.
+struct Part {
+  int index, count;
+};
+
+constexpr int kMaxSources = 64;
+constexpr int kPanelVecs = 2;  // vectors of columns that packed weights keep together
+
+using RunStage = void (*)(const Program&, const Stage&, const Wave&, const Tile&, Part) noexcept;
+
+// What a per-instruction-set file exports.
+struct IsaKernels {
+  int lanes;  // floats of a vector
+  RunStage run_stage;
+};
+
+Wave wave_at(const Program& program, int64_t index);
+// The first wave from `index` on that has a pixel; INT64_MAX after the last.
+int64_t next_wave(const Program& program, int64_t index);
+// The first step from `step` on at which some stage or the draw has a pixel.
+int64_t next_step(const Program& program, int64_t step);
+
+void draw_wave(const Program& program, const Wave& wave, const Tile& tile) noexcept;
+
+}  // namespace vlae

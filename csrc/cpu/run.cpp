@@ -1,0 +1,135 @@
+#include "run.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "../checks.h"
+#include "packing.h"
+#include "team.h"
+
+namespace vlae {
+
+namespace {
+
+// Products below which a second thread costs more than it brings: starting a team, sharing one wave of one stage.
+constexpr double kTeamWork = 1e7;
+constexpr double kShareWork = 1e5;
+constexpr int64_t kShareRows = 6;  // below that many rows to a part, the weights are read for too little
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileBytes = int64_t{64} << 20;
+constexpr size_t kAlign = 64;
+
+double stage_work(const Stage& stage) { return static_cast<double>(stage.depth) * static_cast<double>(stage.columns); }
+
+int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / kPanelVecs; }
+
+// Runs the steps of a tile; `run_wave` computes one wave of one stage.
+template <typename RunWave>
+void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave) {
+  for (int64_t step = 0; step < program.steps; step = next_step(program, step + 1)) {
+    for (int64_t s = 0; s < program.n_stages; ++s) {
+      // At the first step a stage that runs ahead catches up with all waves before its own.
+      const int64_t lead = program.stages[s].lead, last = std::min(step + lead, program.steps - 1);
+      int64_t index = next_wave(program, step == 0 ? 0 : step + lead);
+      for (; index <= last; index = next_wave(program, index + 1)) run_wave(s, wave_at(program, index));
+    }
+    draw_wave(program, wave_at(program, step), tile);
+  }
+}
+
+// In how many parts threads share a wave of a stage: panels first, so that a part reads few weights, then rows.
+int count_parts(const Stage& stage, int64_t rows, int threads) {
+  if (stage_work(stage) * static_cast<double>(rows) < kShareWork) return 1;
+  const int64_t panels = std::min<int64_t>(panels_of(stage), 2 * threads);
+  return static_cast<int>(panels * std::clamp<int64_t>(2 * threads / panels, 1, std::max<int64_t>(1, rows / kShareRows)));
+}
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// Zeroed memory of the caches of `samples` samples.
+class Caches {
+ public:
+  Caches(const char* op, const Program& program, int64_t samples) {
+    const size_t bytes = static_cast<size_t>(samples * program.sample_floats) * sizeof(float) + kAlign;
+    memory_.reset(std::calloc(bytes, 1));
+    VLAE_CHECK(memory_ != nullptr, op, "memory", text("hold ", samples, " samples at a time"),
+               text("none for ", bytes, " bytes"));
+  }
+
+  float* data() const {
+    const uintptr_t start = reinterpret_cast<uintptr_t>(memory_.get());
+    return reinterpret_cast<float*>((start + kAlign - 1) / kAlign * kAlign);
+  }
+
+ private:
+  std::unique_ptr<void, Free> memory_;
+};
+
+// Enough samples to fill the register blocks; more would only crowd the weights out of the cache.
+int64_t tile_samples(const Program& p) {
+  const int64_t pixels = p.height * p.width;
+  const int64_t waves = std::min(p.steps, pixels);
+  const int64_t wanted = (kTileRows * waves + pixels - 1) / pixels;
+  const int64_t fit = kTileBytes / (p.sample_floats * static_cast<int64_t>(sizeof(float)));
+  return std::max<int64_t>(1, std::min(wanted, fit));
+}
+
+// Threads share the waves of every stage; what is too small to share, and the draws, are the first thread's.
+void run_shared(const char* op, const Program& program, const IsaKernels& kernels, int64_t batch, int threads) {
+  const Caches caches(op, program, batch);
+  const Tile tile = {caches.data(), 0, batch};
+  Parts parts([&](const Parts::Job& job, int part) {
+    kernels.run_stage(program, program.stages[job.stage], wave_at(program, job.wave), tile, {part, job.parts});
+  });
+  run_team(threads, [&](int thread) {
+    if (thread > 0) return parts.help();
+    run_steps(program, tile, [&](int64_t s, const Wave& wave) {
+      const Stage& stage = program.stages[s];
+      const int n = count_parts(stage, wave.pixels * batch, threads);
+      n > 1 ? parts.share({s, wave.index, n}) : kernels.run_stage(program, stage, wave, tile, {0, 1});
+    });
+    parts.close();
+  });
+}
+
+// Threads take whole tiles.
+void run_tiles(const char* op, const Program& program, const IsaKernels& kernels, int64_t batch, int threads) {
+  const int64_t most = tile_samples(program);
+  const int64_t tiles = std::min(batch, ((batch + most - 1) / most + threads - 1) / threads * threads);
+  std::vector<Caches> caches;
+  for (int i = 0; i < threads; ++i) caches.emplace_back(op, program, (batch + tiles - 1) / tiles);
+  std::atomic<int64_t> next{0};
+  run_team(threads, [&](int thread) {
+    for (int64_t index = next++; index < tiles; index = next++) {
+      const int64_t first = batch * index / tiles;
+      const Tile tile = {caches[thread].data(), first, batch * (index + 1) / tiles - first};
+      run_steps(program, tile, [&](int64_t s, const Wave& wave) {
+        kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
+      });
+    }
+  });
+}
+
+}  // namespace
+
+void run_program(const char* op, const Program& program, const IsaKernels& kernels, int64_t batch, int threads) {
+  double work = 0;
+  int64_t parts = 1;  // at most, that a wave can be shared in
+  for (int64_t s = 0; s < program.n_stages; ++s) {
+    work += stage_work(program.stages[s]);
+    parts = std::max(parts, panels_of(program.stages[s]) * std::max<int64_t>(1, batch * program.height / kShareRows));
+  }
+  work *= static_cast<double>(batch * program.height * program.width);
+  threads = static_cast<int>(std::min<double>(threads, 1 + work / kTeamWork));
+  if (batch < threads)
+    run_shared(op, program, kernels, batch, static_cast<int>(std::min<int64_t>(threads, parts)));
+  else
+    run_tiles(op, program, kernels, batch, threads);
+}
+
+}  // namespace vlae

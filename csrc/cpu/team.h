@@ -1,0 +1,46 @@
+// Threads for the time of one call, and the handing out of small work to them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "program.h"
+
+namespace vlae {
+
+// body(index) on up to `wanted` threads, index 0 being the caller. Returns when all are done. body must not throw.
+void run_team(int wanted, const std::function<void(int)>& body);
+
+// The first thread posts jobs of a few microseconds, cut in parts; whoever is there takes the next part.
+//
+// Not a barrier: the first thread waits only for parts that a helper has begun. Where other programs keep the helpers from
+// running it does the work alone, instead of waiting for their turn at every job.
+class Parts {
+ public:
+  struct Job {
+    int64_t stage, wave;
+    int parts;
+  };
+  using Work = std::function<void(const Job&, int part)>;
+
+  explicit Parts(const Work& work) : work_(work) {}
+
+  void share(const Job& job) noexcept;  // the first thread; returns when every part is done
+  void help() noexcept;                 // the others; returns after close()
+  void close() noexcept;                // the first thread, when there are no more jobs
+
+ private:
+  static constexpr int kPartBits = 16;
+  static constexpr uint64_t kPartMask = (uint64_t{1} << kPartBits) - 1;
+  static constexpr uint64_t kClosed = ~uint64_t{0};
+
+  const Work work_;
+  // Number of the job, then its next part. It only grows: who read an older job's data cannot claim a part with them.
+  alignas(64) std::atomic<uint64_t> ticket_{kPartMask};
+  std::atomic<int64_t> stage_{0}, wave_{0};
+  std::atomic<int> parts_{0};
+  alignas(64) std::atomic<int> helped_{0};  // parts of this job that helpers have done
+};
+
+}  // namespace vlae

@@ -1,0 +1,82 @@
+// Vectors of floats and the activations over them, for the instruction set this file is compiled for.
+//
+// GCC and Clang lower the vector extension to SSE, AVX2, AVX-512 or NEON alike, so there is one source. Everything lives in
+// the namespace of its instruction set: were two of them to share a name, the linker would keep one copy for both.
+#pragma once
+
+#include <cstdint>
+
+#ifndef VLAE_ISA
+#error "define VLAE_ISA as the name of the instruction set"
+#endif
+
+#if defined(__AVX512F__)
+#define VLAE_LANES 16
+#elif defined(__AVX__)
+#define VLAE_LANES 8
+#else
+#define VLAE_LANES 4
+#endif
+
+namespace vlae::VLAE_ISA {
+
+constexpr int kLanes = VLAE_LANES;
+
+typedef float Vec __attribute__((vector_size(4 * VLAE_LANES)));
+typedef int32_t IntVec __attribute__((vector_size(4 * VLAE_LANES)));
+
+// 32 vector registers or 16: the register blocks are sized by this.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool kManyRegisters = true;
+#else
+constexpr bool kManyRegisters = false;
+#endif
+
+inline Vec load(const float* p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+inline Vec splat(float x) { return x - Vec{}; }
+
+// The comparisons are written so that NaN passes through.
+inline Vec clamp(Vec x, float low, float high) {
+  x = x < splat(low) ? splat(low) : x;
+  return x > splat(high) ? splat(high) : x;
+}
+
+// e^x within 2 units in the last place on [-87, 88], clamped outside. Only chains of a * b + c: they contract in one way.
+inline Vec exp(Vec x) {
+  x = clamp(x, -87.0f, 88.0f);
+  const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+  const Vec shifted = x * splat(1.44269504088896341f) + shift;
+  const Vec n = shifted - shift;
+  Vec r = n * splat(-0.693359375f) + x;  // ln 2 in two parts, the first exact in 10 bits
+  r = n * splat(2.12194440e-4f) + r;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * r + splat(1.0f);
+  p = p * r + splat(1.0f);
+  const IntVec exponent = ((IntVec)shifted << 23) + (127 << 23);
+  return p * (Vec)exponent;
+}
+
+inline Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }
+
+inline Vec elu(Vec x) { return x > Vec{} ? x : exp(x) - splat(1.0f); }
+
+// tanh(a) * sigmoid(b) with one division. tanh is 1 in float32 from 9.02 on; the clamp of b keeps the product finite.
+inline Vec gate(Vec a, Vec b) {
+  const Vec e = exp(clamp(a, -9.1f, 9.1f) * splat(2.0f));
+  const Vec f = exp(clamp(-b, -60.0f, 60.0f));
+  return (e - splat(1.0f)) / ((e + splat(1.0f)) * (f + splat(1.0f)));
+}
+
+}  // namespace vlae::VLAE_ISA

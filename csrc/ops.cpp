@@ -1,0 +1,195 @@
+// The CPU ops and their argument checks. Against libtorch's stable ABI: one binary for every torch from 2.10 on.
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "checks.h"
+#include "cpu/bind.h"
+#include "cpu/isa.h"
+#include "cpu/packing.h"
+#include "cpu/plan.h"
+#include "cpu/run.h"
+
+namespace vlae {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr const char* kPack = "pixelcnn_pack";
+constexpr const char* kSample = "pixelcnn_sample";
+constexpr int64_t kMaxSide = int64_t{1} << 20;
+
+std::string sizes_text(const std::vector<int64_t>& sizes) { return shape_text({sizes.data(), sizes.size()}); }
+
+bool has_shape(const Tensor& tensor, const std::vector<int64_t>& sizes) {
+  const auto got = tensor.sizes();
+  return std::equal(got.begin(), got.end(), sizes.begin(), sizes.end());
+}
+
+void check_data(const char* op, const std::string& name, const Tensor& tensor, ScalarType dtype, const char* dtype_name) {
+  VLAE_CHECK(tensor.is_cpu(), op, name, "be on the CPU", "another device");
+  VLAE_CHECK(tensor.scalar_type() == dtype, op, name, text("be ", dtype_name),
+             text("ScalarType ", static_cast<int>(tensor.scalar_type())));
+  VLAE_CHECK(tensor.is_contiguous(), op, name, "be contiguous", text("strides ", shape_text(tensor.strides())));
+}
+
+void check_float(const char* op, const std::string& name, const Tensor& tensor) {
+  check_data(op, name, tensor, ScalarType::Float, "float32");
+}
+
+void check_shape(const char* op, const std::string& name, const Tensor& tensor, const std::vector<int64_t>& sizes) {
+  VLAE_CHECK(has_shape(tensor, sizes), op, name, "be " + sizes_text(sizes), shape_text(tensor.sizes()));
+}
+
+const float* floats(const Tensor& tensor) { return tensor.const_data_ptr<float>(); }
+
+// ---- pixelcnn_pack
+
+const float* check_weight(size_t index, const Tensor& weight, const std::vector<int64_t>& sizes) {
+  const std::string name = text("weights[", index, "]");
+  check_float(kPack, name, weight);
+  check_shape(kPack, name, weight, sizes);
+  const float* data = floats(weight);
+  const int64_t n = weight.numel();
+  for (int64_t i = 0; i < n; ++i)
+    VLAE_CHECK(std::isfinite(data[i]), kPack, name, "be finite", number_text(data[i]) + text(" at index ", i));
+  return data;
+}
+
+std::vector<const float*> check_weights(const std::vector<Tensor>& weights, const Plan& plan) {
+  size_t wanted = 0;
+  for (const PlanStage& stage : plan.stages) wanted += stage.sources.size() + 1;
+  VLAE_CHECK(weights.size() == wanted, kPack, "weights", text("have ", wanted, " tensors for this plan"), weights.size());
+  std::vector<const float*> data;
+  for (const PlanStage& stage : plan.stages) {
+    for (const PlanSource& source : stage.sources) {
+      const int64_t taps = static_cast<int64_t>(source.taps.size());
+      data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), plan.channels[source.buffer], taps}));
+    }
+    data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns()}));
+  }
+  return data;
+}
+
+Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
+  const Isa& isa = isa_by_name(kPack, isa_name);
+  const Plan plan = parse_plan(kPack, words);
+  const std::vector<const float*> data = check_weights(weights, plan);
+  const PackedLayout layout = packed_layout(kPack, plan, isa.kernels.lanes);
+  Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
+  float* out = packed.mutable_data_ptr<float>();
+  write_header(out, plan, isa.id, layout.size);
+  const float* const* next = data.data();
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    pack_stage(out, plan.stages[s], plan.channels, layout.stages[s], next, isa.kernels.lanes);
+    next += plan.stages[s].sources.size() + 1;
+  }
+  return packed;
+}
+
+// ---- pixelcnn_sample
+
+void check_noise(const Tensor& noise, const Plan& plan) {
+  check_float(kSample, "noise", noise);
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.channels[0], kSample, "noise",
+             text("be [B, ", plan.channels[0], ", H, W]"), shape_text(noise.sizes()));
+  for (int64_t side = 2; side < 4; ++side)
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
+               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+  const float* data = floats(noise);
+  const int64_t n = noise.numel();
+  for (int64_t i = 0; i < n; ++i)
+    VLAE_CHECK(0.0f <= data[i] && data[i] < 1.0f, kSample, "noise", "be in [0, 1)",
+               number_text(data[i]) + text(" at index ", i));
+}
+
+std::vector<CondTensor> check_conds(const std::vector<Tensor>& conds, const Plan& plan, const Tensor& noise) {
+  size_t wanted = 0;
+  for (const PlanStage& stage : plan.stages) wanted += stage.cond;
+  VLAE_CHECK(conds.size() == wanted, kSample, "conds", text("have ", wanted, " tensors for this plan"), conds.size());
+  std::vector<CondTensor> bound;
+  for (const PlanStage& stage : plan.stages) {
+    if (!stage.cond) continue;
+    const Tensor& cond = conds[bound.size()];
+    const std::string name = text("conds[", bound.size(), "]");
+    check_float(kSample, name, cond);
+    const std::vector<int64_t> flat = {noise.size(0), stage.columns()};
+    const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), stage.columns()};
+    VLAE_CHECK(has_shape(cond, flat) || has_shape(cond, full), kSample, name,
+               "be " + sizes_text(flat) + " or " + sizes_text(full), shape_text(cond.sizes()));
+    bound.push_back({floats(cond), cond.dim() == 4});
+  }
+  return bound;
+}
+
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise) {
+  VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
+             mask ? "known_mask alone" : "known alone");
+  if (!mask) return;
+  const std::vector<int64_t> sizes(noise.sizes().begin(), noise.sizes().end());
+  check_data(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
+  check_shape(kSample, "known_mask", *mask, sizes);
+  check_float(kSample, "known", *known);
+  check_shape(kSample, "known", *known, sizes);
+}
+
+const Isa& check_packed(const Tensor& packed, const Plan& plan) {
+  check_float(kSample, "packed", packed);
+  VLAE_CHECK(packed.dim() == 1, kSample, "packed", "have one dimension", shape_text(packed.sizes()));
+  return isa_by_id(kSample, read_header(kSample, floats(packed), packed.numel(), plan));
+}
+
+std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
+                                           std::vector<Tensor> conds, std::optional<Tensor> known_mask,
+                                           std::optional<Tensor> known, double temperature) {
+  const Plan plan = parse_plan(kSample, words);
+  check_noise(noise, plan);
+  const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
+  check_schedule(kSample, plan, height, width);
+  const Isa& isa = check_packed(packed, plan);
+  const PackedLayout layout = packed_layout(kSample, plan, isa.kernels.lanes);
+  VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
+  const std::vector<CondTensor> bound = check_conds(conds, plan, noise);
+  check_known(known_mask, known, noise);
+  VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
+             number_text(temperature));
+
+  Tensor images = torch::stable::new_empty(noise, noise.sizes());
+  Tensor logits = torch::stable::new_empty(noise, noise.sizes());
+  if (batch == 0) return {images, logits};
+  const Draw draw = {floats(noise), known ? floats(*known) : nullptr,
+                     known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
+                     logits.mutable_data_ptr<float>(), temperature};
+  const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
+  run_program(kSample, program.program(), isa.kernels, batch, static_cast<int>(torch::stable::get_num_threads()));
+  return {images, logits};
+}
+
+std::string isas() { return runnable_names(); }
+
+}  // namespace
+}  // namespace vlae
+
+STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
+  m.def("isas() -> str");
+  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
+  m.def(
+      "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor[] conds, Tensor? known_mask, Tensor? known, "
+      "float temperature) -> (Tensor images, Tensor logits)");
+}
+
+// No tensor among its arguments tells the dispatcher of a device.
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) { m.impl("isas", TORCH_BOX(&vlae::isas)); }
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_pack));
+  m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample));
+}
