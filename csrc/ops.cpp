@@ -64,9 +64,11 @@ const float* check_weight(size_t index, const Tensor& weight, const std::vector<
   return data;
 }
 
+size_t count_weights(const PlanStage& stage) { return stage.sources.size() + 1 + (stage.context_dim > 0); }
+
 std::vector<const float*> check_weights(const std::vector<Tensor>& weights, const Plan& plan) {
   size_t wanted = 0;
-  for (const PlanStage& stage : plan.stages) wanted += stage.sources.size() + 1;
+  for (const PlanStage& stage : plan.stages) wanted += count_weights(stage);
   VLAE_CHECK(weights.size() == wanted, kPack, "weights", text("have ", wanted, " tensors for this plan"), weights.size());
   std::vector<const float*> data;
   for (const PlanStage& stage : plan.stages) {
@@ -75,6 +77,8 @@ std::vector<const float*> check_weights(const std::vector<Tensor>& weights, cons
       data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), plan.channels[source.buffer], taps}));
     }
     data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns()}));
+    if (stage.context_dim > 0)
+      data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), stage.context_dim}));
   }
   return data;
 }
@@ -88,9 +92,15 @@ Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, st
   float* out = packed.mutable_data_ptr<float>();
   write_header(out, plan, isa.id, layout.size);
   const float* const* next = data.data();
+  auto context = layout.contexts.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    pack_stage(out, plan.stages[s], plan.channels, layout.stages[s], next, isa.kernels.lanes);
-    next += plan.stages[s].sources.size() + 1;
+    const PlanStage& stage = plan.stages[s];
+    pack_stage(out, stage, plan.channels, layout.stages[s], next, isa.kernels.lanes);
+    next += count_weights(stage);
+    if (stage.context_dim == 0) continue;
+    const std::vector<float> no_bias(stage.columns());  // the stage itself adds its bias
+    const float* const matrix[] = {next[-1], no_bias.data()};
+    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, isa.kernels.lanes);
   }
   return packed;
 }
@@ -111,23 +121,17 @@ void check_noise(const Tensor& noise, const Plan& plan) {
                number_text(data[i]) + text(" at index ", i));
 }
 
-std::vector<CondTensor> check_conds(const std::vector<Tensor>& conds, const Plan& plan, const Tensor& noise) {
-  size_t wanted = 0;
-  for (const PlanStage& stage : plan.stages) wanted += stage.cond;
-  VLAE_CHECK(conds.size() == wanted, kSample, "conds", text("have ", wanted, " tensors for this plan"), conds.size());
-  std::vector<CondTensor> bound;
-  for (const PlanStage& stage : plan.stages) {
-    if (!stage.cond) continue;
-    const Tensor& cond = conds[bound.size()];
-    const std::string name = text("conds[", bound.size(), "]");
-    check_float(kSample, name, cond);
-    const std::vector<int64_t> flat = {noise.size(0), stage.columns()};
-    const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), stage.columns()};
-    VLAE_CHECK(has_shape(cond, flat) || has_shape(cond, full), kSample, name,
-               "be " + sizes_text(flat) + " or " + sizes_text(full), shape_text(cond.sizes()));
-    bound.push_back({floats(cond), cond.dim() == 4});
-  }
-  return bound;
+ContextTensor check_context(const std::optional<Tensor>& context, const Plan& plan, const Tensor& noise) {
+  const bool wanted = plan.context_dim > 0;
+  VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
+             context ? shape_text(context->sizes()) : "None");
+  if (!context) return {nullptr, false};
+  check_float(kSample, "context", *context);
+  const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
+  const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
+  VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
+             "be " + sizes_text(flat) + " or " + sizes_text(full), shape_text(context->sizes()));
+  return {floats(*context), context->dim() == 4};
 }
 
 void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise) {
@@ -148,7 +152,7 @@ const Isa& check_packed(const Tensor& packed, const Plan& plan) {
 }
 
 std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
-                                           std::vector<Tensor> conds, std::optional<Tensor> known_mask,
+                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
                                            std::optional<Tensor> known, double temperature) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
@@ -157,7 +161,7 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vec
   const Isa& isa = check_packed(packed, plan);
   const PackedLayout layout = packed_layout(kSample, plan, isa.kernels.lanes);
   VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
-  const std::vector<CondTensor> bound = check_conds(conds, plan, noise);
+  const ContextTensor bound = check_context(context, plan, noise);
   check_known(known_mask, known, noise);
   VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
              number_text(temperature));
@@ -182,7 +186,7 @@ STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
   m.def("isas() -> str");
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
   m.def(
-      "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor[] conds, Tensor? known_mask, Tensor? known, "
+      "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
       "float temperature) -> (Tensor images, Tensor logits)");
 }
 

@@ -243,7 +243,7 @@ def test_opcheck() -> None:
 class Stateful(vf.PixelCNNDecoder):
     def __init__(self) -> None:
         super().__init__(1, 2, 4, 2, image_size=(5, 5))
-        self.decoder_layers[1] = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4))
+        self.decoder_layers[1] = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
 
 
 DECODER = vf.PixelCNNDecoder(1, 2, 4, 1, image_size=(5, 6))

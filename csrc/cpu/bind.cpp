@@ -68,20 +68,41 @@ void BoundProgram::add_runs(const PlanStage& stage) {
   }
 }
 
-Cond BoundProgram::bind_cond(const CondTensor& cond, int64_t columns) const {
-  if (!cond.per_pixel) return {cond.data, columns, 0, 0};
-  return {cond.data, program_.height * program_.width * columns, program_.width * columns, columns};
+int64_t BoundProgram::place_context(const char* op, int64_t channels, bool per_pixel) {
+  const int64_t pixels = per_pixel ? program_.height * program_.width : 1;
+  buffers_.push_back({program_.sample_floats, per_pixel ? program_.width : 0, per_pixel ? channels : 0});
+  program_.sample_floats += (pixels * channels + 15) / 16 * 16;
+  VLAE_CHECK(program_.sample_floats <= kMaxFloats, op, "plan", text("need at most ", kMaxFloats, " cached floats for a sample"),
+             text("at least ", program_.sample_floats));
+  return static_cast<int64_t>(buffers_.size()) - 1;
+}
+
+void BoundProgram::add_context(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed,
+                               const ContextTensor& context) {
+  const int64_t dim = plan.context_dim, pixels = context.per_pixel ? program_.height * program_.width : 1;
+  const int64_t buffer = place_context(op, dim, context.per_pixel);
+  const std::vector<Run>& runs = runs_.emplace_back(std::vector<Run>{{0, 0, dim}});
+  const std::vector<Source>& sources = sources_.emplace_back(std::vector<Source>{{buffer, runs.data(), 1}});
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    if (plan.stages[s].context_dim == 0) continue;
+    const StageLayout& place = layout.contexts[context_stages_.size()];
+    const int64_t columns = plan.stages[s].columns();
+    stages_[s].cond = place_context(op, columns, context.per_pixel);
+    context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
+                               packed + place.bias, packed + place.weight, -1});
+  }
+  program_.context = {context.data, buffer, pixels * dim, context.per_pixel, static_cast<int64_t>(context_stages_.size()),
+                      context_stages_.data()};
 }
 
 BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,
-                           int64_t width, const std::vector<CondTensor>& conds, const Draw& draw) {
+                           int64_t width, const ContextTensor& context, const Draw& draw) {
   program_ = {};
   program_.height = height;
   program_.width = width;
   program_.slope = plan.slope;
   program_.steps = width + plan.slope * (height - 1);
   place_buffers(op, plan);
-  auto cond = conds.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
     const StageLayout& place = layout.stages[s];
@@ -89,9 +110,9 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout&
     const std::vector<Source>& sources = sources_.back();
     stages_.push_back({stage.activation, static_cast<int>(sources.size()), sources.data(), static_cast<int64_t>(s + 1),
                        stage.residual, stage.columns(), stage.out_channels, stage.lead, place.depth, place.vecs,
-                       packed + place.bias, packed + place.weight,
-                       stage.cond ? bind_cond(*cond++, stage.columns()) : Cond{}});
+                       packed + place.bias, packed + place.weight, -1});
   }
+  if (plan.context_dim > 0) add_context(op, plan, layout, packed, context);
   program_.n_stages = static_cast<int64_t>(stages_.size());
   program_.stages = stages_.data();
   program_.buffers = buffers_.data();

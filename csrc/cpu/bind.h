@@ -9,16 +9,16 @@
 
 namespace vlae {
 
-struct CondTensor {
-  const float* data;
-  bool per_pixel;  // [B, H, W, P] rather than [B, P]
+struct ContextTensor {
+  const float* data;  // nullptr: none
+  bool per_pixel;     // [B, H, W, D] rather than [B, D]
 };
 
 class BoundProgram {
  public:
   // The plan's schedule must have been checked for this height and width.
   BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,
-               int64_t width, const std::vector<CondTensor>& conds, const Draw& draw);
+               int64_t width, const ContextTensor& context, const Draw& draw);
   BoundProgram(const BoundProgram&) = delete;
   BoundProgram& operator=(const BoundProgram&) = delete;
 
@@ -26,11 +26,14 @@ class BoundProgram {
 
  private:
   void place_buffers(const char* op, const Plan& plan);
+  // Without a border: one value per sample, or per pixel.
+  int64_t place_context(const char* op, int64_t channels, bool per_pixel);
+  void add_context(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed,
+                   const ContextTensor& context);
   void add_runs(const PlanStage& stage);
-  Cond bind_cond(const CondTensor& cond, int64_t columns) const;
 
   Program program_;
-  std::vector<Stage> stages_;
+  std::vector<Stage> stages_, context_stages_;
   std::vector<Buffer> buffers_;
   // Deques: the program points at their elements while they grow.
   std::deque<std::vector<Run>> runs_;

@@ -23,6 +23,22 @@ int64_t column_of(const PlanStage& stage, int64_t vec, int64_t lane, int64_t lan
   return gate && vec % 2 ? stage.out_channels + channel : channel;
 }
 
+// Puts a stage behind the first `size` floats and moves `size` behind it.
+StageLayout place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
+  const bool gate = stage.activation == Activation::gate;
+  StageLayout place;
+  place.vecs = round_up(stage.out_channels, lanes) / lanes * (gate ? 2 : 1);
+  place.depth = depth;
+  place.bias = size;
+  place.weight = size + place.vecs * lanes;
+  int64_t floats;
+  const bool overflow = __builtin_mul_overflow(depth, place.vecs * lanes, &floats);
+  VLAE_CHECK(!overflow && floats <= kMaxFloats - place.weight, op, "plan", text("need at most ", kMaxFloats, " weights"),
+             text("a stage of ", depth, " x ", stage.columns()));
+  size = place.weight + floats;
+  return place;
+}
+
 // Whole numbers of at most 24 bits: as floats they are exact and never NaN, so any copy of the tensor keeps them.
 void header_words(int32_t (&words)[kHeaderWords], const Plan& plan, int isa, int64_t size) {
   const auto piece = [](uint64_t value, int shift) { return static_cast<int32_t>(value >> shift & 0xffffff); };
@@ -33,26 +49,22 @@ void header_words(int32_t (&words)[kHeaderWords], const Plan& plan, int isa, int
 
 }  // namespace
 
+PlanStage context_stage(const PlanStage& stage) {
+  return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}};
+}
+
 PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
   PackedLayout layout;
-  int64_t at = kHeaderFloats;
+  layout.size = kHeaderFloats;
   for (const PlanStage& stage : plan.stages) {
-    const bool gate = stage.activation == Activation::gate;
-    StageLayout place;
-    place.vecs = round_up(stage.out_channels, lanes) / lanes * (gate ? 2 : 1);
-    place.depth = 0;
+    int64_t depth = 0;
     for (const PlanSource& source : stage.sources)
-      place.depth += plan.channels[source.buffer] * static_cast<int64_t>(source.taps.size());
-    place.bias = at;
-    place.weight = at + place.vecs * lanes;
-    int64_t floats;
-    const bool overflow = __builtin_mul_overflow(place.depth, place.vecs * lanes, &floats);
-    VLAE_CHECK(!overflow && floats <= kMaxFloats - place.weight, op, "plan", text("need at most ", kMaxFloats, " weights"),
-               text("a stage of ", place.depth, " x ", stage.columns()));
-    at = place.weight + floats;
-    layout.stages.push_back(place);
+      depth += plan.channels[source.buffer] * static_cast<int64_t>(source.taps.size());
+    layout.stages.push_back(place_stage(op, stage, depth, lanes, layout.size));
   }
-  layout.size = at;
+  for (const PlanStage& stage : plan.stages)
+    if (stage.context_dim > 0)
+      layout.contexts.push_back(place_stage(op, context_stage(stage), stage.context_dim, lanes, layout.size));
   return layout;
 }
 

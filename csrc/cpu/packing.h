@@ -1,4 +1,5 @@
-// The packed weights: a header that names plan and instruction set, then per stage bias and panels.
+// The packed weights: a header that names plan and instruction set, then per stage bias and panels, then
+// the same of the matrices that turn the context into conditions.
 //
 // A panel is [products][2 vectors of columns], so the inner loop of the matrix product reads it front to back. Columns are
 // padded to whole vectors. A gated stage pairs a vector of its first half with the same channels of its second half: the
@@ -21,8 +22,12 @@ struct StageLayout {
 
 struct PackedLayout {
   std::vector<StageLayout> stages;
+  std::vector<StageLayout> contexts;  // of the stages that see the context
   int64_t size;  // floats
 };
+
+// The condition of a stage as a stage of its own: reads the context (buffer 0), no activation.
+PlanStage context_stage(const PlanStage& stage);
 
 PackedLayout packed_layout(const char* op, const Plan& plan, int lanes);
 

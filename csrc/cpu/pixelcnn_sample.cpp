@@ -38,9 +38,7 @@ void locate(const Program& p, const Stage& stage, const Wave& wave, const Tile& 
     for (int s = 0; s < stage.n_sources; ++s) rows.source[s][r] = pixel_at(p, stage.sources[s].buffer, cache, i, j);
     rows.out[r] = pixel_at(p, stage.out, cache, i, j);
     if (stage.residual >= 0) rows.residual[r] = pixel_at(p, stage.residual, cache, i, j);
-    if (stage.cond.data)
-      rows.cond[r] =
-          stage.cond.data + (tile.first + sample) * stage.cond.sample + i * stage.cond.row + j * stage.cond.column;
+    if (stage.cond >= 0) rows.cond[r] = pixel_at(p, stage.cond, cache, i, j);
   }
 }
 
@@ -63,7 +61,7 @@ void start(const Stage& stage, int64_t first_vec, int vecs, const Rows& rows, fl
     const Vec bias = load(stage.bias + (first_vec + v) * kLanes);
     const Columns columns = columns_of(stage, first_vec + v);
     for (int r = 0; r < rows.count; ++r) {
-      const Vec value = stage.cond.data ? bias + load_some(rows.cond[r] + columns.first, columns.count) : bias;
+      const Vec value = stage.cond >= 0 ? bias + load_some(rows.cond[r] + columns.first, columns.count) : bias;
       store(block + r * kPanel + v * kLanes, value);
     }
   }

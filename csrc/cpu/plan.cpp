@@ -62,7 +62,7 @@ PlanStage read_stage(Reader& in, int64_t index) {
   stage.out_channels = in.next("out_channels", 1, kMaxChannels);
   stage.activation = static_cast<Activation>(in.next("activation", 0, 3));
   stage.residual = in.next("residual", -1, index);
-  stage.cond = in.next("cond", 0, 1) == 1;
+  stage.context_dim = in.next("context_dim", 0, kMaxChannels);
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);
   const int64_t sources = in.count("number of sources", kMaxSources, 4);
   for (int64_t i = 0; i < sources; ++i) stage.sources.push_back(read_source(in, index));
@@ -106,6 +106,7 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   Plan plan;
   plan.channels.push_back(in.next("image channels", 1, kMaxChannels));
   plan.slope = in.next("slope", 0, kMaxSlope);
+  plan.context_dim = 0;
   const int64_t stages = in.count("number of stages", kMaxStages, 10);
   for (int64_t s = 0; s < stages; ++s) {
     plan.stages.push_back(read_stage(in, s));
@@ -114,6 +115,10 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
                text("plan: residual of stage ", s), text("have its ", stage.out_channels, " channels"),
                plan.channels[stage.residual]);
     plan.channels.push_back(stage.out_channels);
+    VLAE_CHECK(stage.context_dim == 0 || plan.context_dim == 0 || stage.context_dim == plan.context_dim, op,
+               text("plan: context_dim of stage ", s), text("be ", plan.context_dim, " like the stages before"),
+               stage.context_dim);
+    if (stage.context_dim > 0) plan.context_dim = stage.context_dim;
   }
   in.finish();
   check_last(op, plan);

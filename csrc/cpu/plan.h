@@ -1,7 +1,7 @@
 // The sampling program as the caller writes it: a list of int64, checked before anything is computed.
 //
 //   1 (version), C, slope, number of stages, then per stage
-//   out_channels, activation, residual, cond, lead, number of sources, then per source
+//   out_channels, activation, residual, context_dim, lead, number of sources, then per source
 //   buffer, number of taps, then per tap dy, dx
 #pragma once
 
@@ -24,7 +24,7 @@ struct PlanSource {
 struct PlanStage {
   int64_t out_channels, residual, lead;
   Activation activation;
-  bool cond;
+  int64_t context_dim;  // channels of the context that the stage sees, 0 for none
   std::vector<PlanSource> sources;
 
   // Channels before the activation.
@@ -35,6 +35,7 @@ struct Plan {
   int64_t slope;
   std::vector<int64_t> channels;  // of every buffer: the image, then each stage's output
   std::vector<PlanStage> stages;
+  int64_t context_dim;  // that of every stage that sees the context, 0 where none does
   uint64_t checksum;
 };
 

@@ -13,7 +13,8 @@ struct Run {
   int64_t offset, weight, length;
 };
 
-// One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach.
+// One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach. Strides of 0 make one
+// value serve every pixel.
 struct Buffer {
   int64_t origin;    // floats from the sample's cache to pixel (0, 0)
   int64_t row;       // pixels from a pixel to the one below
@@ -26,12 +27,6 @@ struct Source {
   int n_runs;
 };
 
-// Strides are 0 where the condition does not vary.
-struct Cond {
-  const float* data;  // nullptr: none
-  int64_t sample, row, column;
-};
-
 struct Stage {
   Activation activation;
   int n_sources;
@@ -41,7 +36,17 @@ struct Stage {
   int64_t columns, out_channels, lead;
   int64_t depth, vecs;  // of the packed weights: products per output, vectors of columns
   const float *bias, *weight;
-  Cond cond;
+  int64_t cond;  // buffer added before the activation, or -1
+};
+
+// What the stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before the
+// first step: their outputs are the conditions that the program's stages add.
+struct Context {
+  const float* data;  // nullptr: none
+  int64_t buffer, floats;  // where a sample's copy goes, and its size
+  bool per_pixel;
+  int64_t n_stages;
+  const Stage* stages;
 };
 
 // What is drawn from and written to, all [B, C, H, W].
@@ -58,6 +63,7 @@ struct Program {
   int64_t n_stages, n_buffers;
   const Stage* stages;
   const Buffer* buffers;
+  Context context;
   Draw draw;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -25,6 +26,22 @@ constexpr size_t kAlign = 64;
 double stage_work(const Stage& stage) { return static_cast<double>(stage.depth) * static_cast<double>(stage.columns); }
 
 int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / kPanelVecs; }
+
+// Copies the tile's context into its caches and computes the conditions of every stage from it.
+void run_context(const Program& program, const IsaKernels& kernels, const Tile& tile) {
+  const Context& context = program.context;
+  for (int64_t i = 0; i < tile.count && context.n_stages > 0; ++i)
+    std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
+                context.data + (tile.first + i) * context.floats, static_cast<size_t>(context.floats) * sizeof(float));
+  for (int64_t s = 0; s < context.n_stages; ++s) {
+    if (!context.per_pixel) {
+      kernels.run_stage(program, context.stages[s], {0, 0, 1}, tile, {0, 1});
+      continue;
+    }
+    for (int64_t index = 0; index < program.steps; index = next_wave(program, index + 1))
+      kernels.run_stage(program, context.stages[s], wave_at(program, index), tile, {0, 1});
+  }
+}
 
 // Runs the steps of a tile; `run_wave` computes one wave of one stage.
 template <typename RunWave>
@@ -88,6 +105,7 @@ void run_shared(const char* op, const Program& program, const IsaKernels& kernel
   });
   run_team(threads, [&](int thread) {
     if (thread > 0) return parts.help();
+    run_context(program, kernels, tile);
     run_steps(program, tile, [&](int64_t s, const Wave& wave) {
       const Stage& stage = program.stages[s];
       const int n = count_parts(stage, wave.pixels * batch, threads);
@@ -108,6 +126,7 @@ void run_tiles(const char* op, const Program& program, const IsaKernels& kernels
     for (int64_t index = next++; index < tiles; index = next++) {
       const int64_t first = batch * index / tiles;
       const Tile tile = {caches[thread].data(), first, batch * (index + 1) / tiles - first};
+      run_context(program, kernels, tile);
       run_steps(program, tile, [&](int64_t s, const Wave& wave) {
         kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
       });

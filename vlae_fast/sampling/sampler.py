@@ -37,6 +37,7 @@ class PixelCNNSampler:
         self._plan = Plan(
             self._program.image_channels, self._schedule.slope, tuple(self._program.stages), self._schedule.leads
         )
+        self._sees_z = any(stage.context_dim for stage in self._plan.stages)  # false without a gated layer
         self.steps = self._schedule.steps
         self.backend = backends.pick("pixelcnn_sample", self._program.weights[0], backend).name
         self._packed = pixelcnn_pack(self._program.weights, self._plan, backend=self.backend)
@@ -81,7 +82,7 @@ class PixelCNNSampler:
             noise,
             self._packed,
             self._plan,
-            None if z is None else without_expansion(z),
+            without_expansion(z) if z is not None and self._sees_z else None,
             mask,
             values,
             temperature=temperature,

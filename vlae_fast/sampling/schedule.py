@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from ..ops.pixelcnn_sample import Stage
 
-_NO_LIMIT = 1 << 30
-
 
 class Schedule(NamedTuple):
     """Stage s computes column j of row i at step ``j + slope * i - leads[s]``; pixel (i, j) is drawn when lead is 0."""
@@ -30,10 +28,9 @@ def leads_at(stages: Sequence[Stage], slope: int, size: tuple[int, int]) -> list
         if stage.residual >= 0:
             reads.append((stage.residual, 0, 0))
         limits = [leads[m] - dx - slope * dy for m, dy, dx in reads if abs(dy) < size[0] and abs(dx) < size[1]]
-        leads.append(min(limits, default=_NO_LIMIT))
-    # nothing is gained by running further ahead than the whole image
-    ahead = size[1] + slope * size[0]
-    return [min(lead, ahead) for lead in leads[1:]]
+        # nothing is gained by running further ahead than the whole image
+        leads.append(min([size[1] + slope * size[0], *limits]))
+    return leads[1:]
 
 
 def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wavefront") -> Schedule:

@@ -1,0 +1,1 @@
+"""Benchmarks: check, then time. `python -m benchmarks.run --help`."""

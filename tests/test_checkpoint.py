@@ -1,0 +1,225 @@
+"""checkpoint.py: what is saved comes back, interruptions lose nothing, damaged and hostile files are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vlae_fast import VLAE, checkpoint, loss_function
+
+safetensors = pytest.importorskip("safetensors.torch")
+SIZES = {"input_dim": 1, "latent_dim": 2, "hidden_dim": 4, "n_layers": 1, "image_size": (6, 6), "flow_hidden": 8}
+
+
+def trained(steps: int = 2) -> tuple[VLAE, torch.optim.Adam]:
+    torch.manual_seed(0)
+    model = VLAE(**SIZES)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        update(model, optimizer)
+    return model, optimizer
+
+
+def update(model: VLAE, optimizer: torch.optim.Optimizer) -> None:
+    torch.manual_seed(1)
+    x = (torch.rand(3, 1, 6, 6) < 0.5).float()
+    out = model(x)
+    optimizer.zero_grad()
+    loss_function(out.logits, x, out.mu, out.logvar, out.z, out.log_pz).backward()
+    optimizer.step()
+
+
+def save(folder: Path, epoch: int = 1, model: VLAE | None = None) -> VLAE:
+    trained_model, optimizer = trained()
+    history = [{"epoch": float(i + 1)} for i in range(epoch)]
+    checkpoint.save(folder, model or trained_model, optimizer, epoch=epoch, training={"seed": 3}, history=history)
+    return trained_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save(tmp_path / "c")
+    return tmp_path / "c"
+
+
+def edit(folder: Path, change: dict[str, Any], *, model: bool = False) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    (config["model"] if model else config).update(change)
+    path.write_text(json.dumps(config))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = save(tmp_path / "runs" / "c", epoch=2)
+    found = checkpoint.load(tmp_path / "runs" / "c")
+    assert found.epoch == 2 and found.training == {"seed": 3} and found.history == [{"epoch": 1.0}, {"epoch": 2.0}]
+    assert found.model.config == model.config and not found.model.training
+    for name, tensor in model.state_dict().items():
+        assert found.model.state_dict()[name].equal(tensor), name
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["c"]
+    assert sorted(p.name for p in (tmp_path / "runs" / "c").iterdir()) == sorted(checkpoint._FILES)
+
+
+def test_the_next_update_after_loading_is_the_same(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    checkpoint.save(tmp_path / "c", model, optimizer, epoch=0, training={}, history=[])
+    found = checkpoint.load(tmp_path / "c")
+    theirs = torch.optim.Adam(found.model.parameters(), lr=1e-2)
+    checkpoint.load_optimizer(found, theirs)
+    for _ in range(2):
+        update(model, optimizer)
+        update(found.model, theirs)
+    for (name, ours), other in zip(model.named_parameters(), found.model.parameters(), strict=True):
+        assert ours.equal(other), name
+
+
+class StopError(BaseException):
+    """Stands for the power going away: not an Exception, so that no handler mends anything."""
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_an_interrupted_save_leaves_a_good_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The power goes away before the n-th change on disk; what is found is the old or the new checkpoint, whole."""
+    left = [after]
+
+    def stopping(function: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise StopError
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        for module, name in ((safetensors, "save_file"), (os, "fsync"), (os, "replace"), (shutil, "rmtree")):
+            patch.setattr(module, name, stopping(getattr(module, name)))
+        with pytest.raises(StopError):
+            save(folder, epoch=2)
+            save(folder, epoch=3)
+    assert checkpoint.exists(folder)
+    assert checkpoint.load(folder).epoch in (1, 2)
+    save(folder, epoch=4)
+    assert checkpoint.load(folder).epoch == 4
+    assert [p.name for p in folder.parent.iterdir()] == ["c"]
+
+
+def test_stopped_between_the_two_renames(folder: Path) -> None:
+    folder.rename(folder.with_name("c.previous"))
+    assert checkpoint.exists(folder) and checkpoint.load(folder).epoch == 1
+
+
+@pytest.mark.parametrize("name", checkpoint._FILES[:2])
+def test_missing_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+        checkpoint.load(folder)
+
+
+def test_missing_folder_and_its_hint(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is not an existing folder"):
+        checkpoint.load(folder / "nowhere")
+    save(folder.parent / "run" / "checkpoint")
+    with pytest.raises(FileNotFoundError, match=r"run has no config.json: did you mean .*checkpoint\?"):
+        checkpoint.load(folder.parent / "run")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, -1])
+def test_truncated_tensors(folder: Path, keep: int) -> None:
+    for name, load in (("model", checkpoint.load), ("optimizer", load_optimizer)):
+        path = folder / f"{name}.safetensors"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:keep])
+        with pytest.raises(ValueError, match=rf"{name}.safetensors: damaged or truncated safetensors file"):
+            load(folder)
+        path.write_bytes(whole)
+
+
+def load_optimizer(folder: Path) -> None:
+    found = checkpoint.load(folder)
+    checkpoint.load_optimizer(found, torch.optim.Adam(found.model.parameters()))
+
+
+BAD_JSON = {
+    "broken": ('{"format": ', "not valid JSON"),
+    "deep": ("[" * 100_000, "not valid JSON"),
+    "binary": ("\x00\x01", "not valid JSON"),
+    "list": ("[1]", "format must be 'vlae_fast.checkpoint', got 'list'"),
+    "format": ('{"format": "zip"}', "format must be 'vlae_fast.checkpoint', got 'zip'"),
+    "version": ('{"format": "vlae_fast.checkpoint", "version": 2}', "version must be 1, got 2"),
+    "no model": ('{"format": "vlae_fast.checkpoint", "version": 1}', "model must be a JSON dict, got None"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_JSON.values(), ids=BAD_JSON.keys())
+def test_bad_json(folder: Path, text: str, message: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(folder)
+
+
+def test_history_has_one_entry_per_epoch(folder: Path) -> None:
+    edit(folder, {"epoch": 5})
+    with pytest.raises(ValueError, match=r"history must have one entry per epoch \(5\), got 1"):
+        checkpoint.load(folder)
+    edit(folder, {"epoch": True})
+    with pytest.raises(ValueError, match="epoch must be a JSON int, got True"):
+        checkpoint.load(folder)
+
+
+BAD_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"dropout": 0.5}, "does not build a VLAE: .*dropout"),
+    "wrong type": ({"hidden_dim": "four"}, "does not build a VLAE"),
+    "wider": ({"hidden_dim": 6}, r"must be \(.*\) according to config.json, found \("),
+    "deeper": ({"n_layers": 2}, r"missing decoder.decoder_layers.1.*, extra none"),
+    "no flow": ({"use_flow": False}, r"missing none, extra .*and \d+ more"),
+    "too wide": ({"hidden_dim": 10**9}, r"model: hidden_dim: must be at most 65,536, got 1000000000"),
+    "too deep": ({"n_layers": 10**6}, r"model: n_layers: must be at most 1,024, got 1000000"),
+    "too large": ({"image_size": [28, 10**5]}, r"image_size: 1: must be at most 4,096, got 100000"),
+    "terabytes": ({"hidden_dim": 60_000, "latent_dim": 60_000, "flow_hidden": 60_000}, "according to config.json"),
+    "window": ({"kernel_size": 10_001}, "kernel_size: must be at most 63"),
+    "not a number": ({"hidden_dim": float("nan")}, "hidden_dim: must be at most 65,536, got nan"),
+    "long list": ({"image_size": [1] * 10**4}, "image_size: must have at most 64 entries, got 10000"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_MODELS.values(), ids=BAD_MODELS.keys())
+def test_bad_model_config(folder: Path, change: dict[str, Any], message: str) -> None:
+    edit(folder, change, model=True)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(folder)
+
+
+def test_tensors_that_do_not_fit(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.load_file(path)
+    name = "decoder.final_conv.bias"
+    safetensors.save_file(tensors | {name: torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=rf"{name} must be \(1,\) according to config.json, found \(3,\)"):
+        checkpoint.load(folder)
+    safetensors.save_file(tensors | {name: torch.full((1,), float("nan"))}, path)
+    with pytest.raises(ValueError, match=rf"{name} must be finite"):
+        checkpoint.load(folder)
+    safetensors.save_file(tensors | {"evil": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="missing none, extra evil"):
+        checkpoint.load(folder)
+
+
+def test_optimizer_that_does_not_fit(folder: Path) -> None:
+    path = folder / "optimizer.safetensors"
+    tensors = safetensors.load_file(path)
+    name = "decoder.final_conv.bias/exp_avg"
+    safetensors.save_file(tensors | {name: torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=rf"{name} must be \(1,\)"):
+        load_optimizer(folder)
+    safetensors.save_file({k: v for k, v in tensors.items() if k != name}, path)
+    with pytest.raises(ValueError, match=f"missing {name}, extra none"):
+        load_optimizer(folder)

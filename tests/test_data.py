@@ -1,0 +1,179 @@
+"""data.py: the embedded digits, IDX files whole and damaged, and binarization."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlae_fast import data
+
+REAL = os.environ.get("VLAE_FAST_DATA")
+real_files = pytest.mark.skipif(not REAL, reason="VLAE_FAST_DATA names no folder with mnist/ and fashion_mnist/")
+
+
+def idx_bytes(tensor: torch.Tensor) -> bytes:
+    header = bytes([0, 0, 8, tensor.dim()]) + b"".join(n.to_bytes(4, "big") for n in tensor.shape)
+    return header + bytes(tensor.flatten().tolist())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """12 training and 5 test images of 3x4, gzipped images beside plain labels; grey level = 20 x row number."""
+    for stem, n in (("train", 12), ("t10k", 5)):
+        images = torch.arange(n, dtype=torch.uint8)[:, None, None].expand(n, 3, 4) * 20
+        (tmp_path / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
+        (tmp_path / f"{stem}-labels.idx1-ubyte").write_bytes(idx_bytes(torch.arange(n, dtype=torch.uint8)))
+    return tmp_path
+
+
+def test_digits_are_28x28_binary_and_split_once() -> None:
+    images = data.load()
+    assert [len(images.grey(split)) for split in data.SPLITS] == [1500, 100, 197]
+    assert images.image_size == (28, 28) and images.dims == 784 and images.binarization == "threshold"
+    x = images.fixed("test")
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert 0.15 < float(x.mean()) < 0.35, "strokes should cover about a quarter of the picture"
+    margin = torch.cat([x[..., :2].flatten(), x[..., -2:].flatten(), x[..., :2, :].flatten(), x[..., -2:, :].flatten()])
+    assert margin.sum() == 0
+    assert images.labels is not None and images.labels["train"].bincount().min() > 100
+    assert data.load("digits").train.equal(images.train)
+
+
+def test_idx_folder_keeps_order_and_takes_the_last_sixth_for_validation(folder: Path) -> None:
+    images = data.load(data_dir=folder)
+    assert images.name == folder.name and images.binarization == "dynamic"
+    assert images.train[:, 0, 0, 0].tolist() == [20 * i for i in range(10)]
+    assert images.valid[:, 0, 0, 0].tolist() == [200, 220]
+    assert images.labels is not None
+    assert {k: v.tolist() for k, v in images.labels.items()} == {
+        "train": list(range(10)), "valid": [10, 11], "test": [0, 1, 2, 3, 4],
+    }  # fmt: skip
+    assert "10 train / 2 valid" in images.split and images.image_size == (3, 4)
+
+
+def test_name_is_a_folder_of_data_dir(folder: Path) -> None:
+    assert data.load(folder.name, folder.parent).train.equal(data.load(data_dir=folder).train)
+
+
+def test_threshold_is_at_one_half() -> None:
+    grey = torch.tensor([0, 127, 128, 255], dtype=torch.uint8)
+    assert data.binarize(grey, "threshold").tolist() == [0, 0, 1, 1]
+
+
+def test_dynamic_binarization_is_redrawn_and_unbiased() -> None:
+    grey = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(64, 1, 1, 3)
+    images = data.Images("grey", grey, grey, grey, "none")
+    generator = torch.Generator().manual_seed(1)
+    epochs = [torch.cat(list(images.batches("train", 10, generator=generator))) for _ in range(100)]
+    assert not epochs[0].equal(epochs[1])
+    mean = torch.cat(epochs).mean((0, 1, 2))
+    assert mean[0] == 0 and mean[2] == 1
+    assert abs(mean[1] - 0.2) < 5 * (0.2 * 0.8 / 6400) ** 0.5
+
+
+@pytest.mark.parametrize("binarization", data.BINARIZATIONS)
+def test_batches_are_a_function_of_the_seed(folder: Path, binarization: str) -> None:
+    images = data.load(data_dir=folder, binarization=binarization)
+    runs = [
+        list(images.batches("train", 4, generator=torch.Generator().manual_seed(seed), shuffle=True))
+        for seed in (3, 3, 4)
+    ]
+    assert [len(x) for x in runs[0]] == [4, 4, 2]
+    assert all(a.equal(b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert not torch.cat(runs[0]).equal(torch.cat(runs[2]))
+    assert images.fixed("test", 7).equal(images.fixed("test", 7))
+
+
+def test_truncated_files_say_expected_and_found(folder: Path) -> None:
+    path = folder / "t10k-labels.idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ValueError, match=r"truncated: expected 5 bytes .*, found 3"):
+        data.load(data_dir=folder)
+    path.write_bytes(b"\0\0\x08\x01\0\0")
+    with pytest.raises(ValueError, match=r"header is truncated: expected 8 bytes, found 6"):
+        data.read_idx(path)
+
+
+def test_truncated_gzip(folder: Path) -> None:
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match="damaged gzip data"):
+        data.load(data_dir=folder)
+    path.write_bytes(b"not gzip at all")
+    with pytest.raises(ValueError, match="damaged gzip data"):
+        data.read_idx(path)
+
+
+BAD_IDX = {
+    "magic": (b"\x89PNG\r\n\x1a\n", r"magic number must be 0x00000803 .* got 0x89504e47"),
+    "empty": (b"", r"magic number .* got 0x\(empty\)"),
+    "float": (b"\0\0\x0d\x03" + bytes(12), r"got 0x00000d03"),
+    "too long": (b"\0\0\x08\x01\0\0\0\x02abc", r"too long: expected 2 bytes .*, found more"),
+    "huge": (
+        b"\0\0\x08\x03" + b"\x7f\xff\xff\xff" * 3,
+        r"at most 4096 pixels a side, but its header says \[2147483647",
+    ),
+    "nothing": (b"\0\0\x08\x01\0\0\0\0", r"must hold 1 to"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_IDX.values(), ids=BAD_IDX.keys())
+def test_bad_idx_files(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        data.read_idx(tmp_path / "x")
+
+
+def test_a_header_takes_no_memory_on_its_word(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\0\0\x08\x01\xff\xff\xff\xff" + bytes(10))
+    with pytest.raises(ValueError, match=r"truncated: expected 4,294,967,295 bytes .*, found 10"):
+        data.read_idx(tmp_path / "x")
+
+
+def test_missing_files_and_folders(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"must be an existing folder, got .*nowhere"):
+        data.load(data_dir=tmp_path / "nowhere")
+    (folder / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"no IDX files with the test images .* looked for t10k-images-idx3-ubyte"
+    ):
+        data.load(data_dir=folder)
+
+
+def test_files_that_do_not_belong_together(folder: Path) -> None:
+    (folder / "train-labels.idx1-ubyte").write_bytes(idx_bytes(torch.zeros(11, dtype=torch.uint8)))
+    with pytest.raises(ValueError, match=r"train labels must be one per image \(12\), got \(11,\)"):
+        data.load(data_dir=folder)
+    (folder / "train-labels.idx1-ubyte").unlink()
+    other = idx_bytes(torch.zeros(5, 3, 5, dtype=torch.uint8))
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(other))
+    with pytest.raises(ValueError, match=r"test: images must be of the training images' size \(3, 4\), got \(3, 5\)"):
+        data.load(data_dir=folder)
+
+
+def test_bad_arguments(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"'mnist' is not embedded"):
+        data.load("mnist")
+    with pytest.raises(ValueError, match=r'"digits" is embedded and takes no data_dir'):
+        data.load("digits", folder)
+    with pytest.raises(ValueError, match="binarization: must be one of dynamic, threshold, got 'median'"):
+        data.load(binarization="median")
+    images = data.load(data_dir=folder)
+    generator = torch.Generator()
+    with pytest.raises(ValueError, match="batch_size: must be at least 1, got 0"):
+        next(images.batches("train", 0, generator=generator))
+    with pytest.raises(ValueError, match="split: must be one of train, valid, test, got 'tset'"):
+        images.fixed("tset")  # type: ignore[arg-type]
+
+
+@real_files
+@pytest.mark.parametrize(("name", "mean"), [("mnist", 0.1325), ("fashion_mnist", 0.2868)])
+def test_real_files(name: str, mean: float) -> None:
+    images = data.load(name, REAL)
+    assert [len(images.grey(split)) for split in data.SPLITS] == [50_000, 10_000, 10_000]
+    assert float(images.fixed("test").mean()) == pytest.approx(mean, abs=1e-3)
+    assert images.labels is not None and images.labels["test"].bincount().sum() == 10_000

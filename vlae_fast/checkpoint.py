@@ -1,0 +1,229 @@
+"""A checkpoint is a folder of three files, none of them a pickle:
+
+    model.safetensors      the model's state_dict
+    optimizer.safetensors  Adam's state, one tensor per "<parameter>/<state>"
+    config.json            format, version, model (the constructor's arguments), training, epoch, history
+
+No random state is kept: training derives the random numbers of epoch e from (seed, e); the epoch number is the random
+state.
+
+The folder is replaced as a whole. `save` writes "<folder>.incomplete", renames the old folder to "<folder>.previous",
+the new one into its place, and removes the old one; `load` falls back to ".previous", so at every moment a complete
+one is found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._extras import require
+from .models.vlae import VLAE
+
+FORMAT, VERSION = "vlae_fast.checkpoint", 1
+_FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
+_MAX_CONFIG_BYTES = 64 << 20
+# Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
+_LIMITS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), 1 << 16)
+_LIMITS |= {"image_size": 1 << 12, "kernel_size": 63, "initial_kernel": 63}
+_LIMIT = 1 << 10  # of the rest: layers, steps
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint folder holds. history: one dict per epoch, in nats per image unless named otherwise."""
+
+    model: VLAE
+    epoch: int
+    training: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    folder: Path = Path()
+
+
+def save(
+    folder: str | Path,
+    model: VLAE,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    training: Mapping[str, Any],
+    history: list[dict[str, float]],
+) -> None:
+    """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one."""
+    folder = Path(folder)
+    fresh, previous = _beside(folder, ".incomplete"), _beside(folder, ".previous")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    write = require("safetensors.torch").save_file
+    write(_contiguous(model.state_dict()), fresh / "model.safetensors")
+    write(_contiguous(_flatten(model, optimizer)), fresh / "optimizer.safetensors")
+    config = {"format": FORMAT, "version": VERSION, "model": model.config, "training": dict(training)}
+    config |= {"epoch": epoch, "history": history}
+    (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for name in _FILES:
+        _to_disk(fresh / name)
+    if (
+        folder.exists()
+    ):  # else a previous save stopped between its two renames, and ".previous" is still the last good one
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+    os.replace(fresh, folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def exists(folder: str | Path) -> bool:
+    return any((place / "config.json").is_file() for place in (Path(folder), _beside(Path(folder), ".previous")))
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """The model of a checkpoint, on `device`, in eval mode.
+
+    Nothing is trusted: config.json and the shapes in the tensor file are compared before memory is taken for a model.
+
+    Raises: FileNotFoundError for a missing folder or file; ValueError naming the file, the rule and what was found.
+    """
+    place = _place(Path(folder))
+    config = read_config(place / "config.json")
+    path = place / "model.safetensors"
+    expected = {name: tuple(t.shape) for name, t in build(config["model"], "meta").state_dict().items()}
+    _check_shapes(path, _shapes(path), expected)
+    model = build(config["model"], "cpu")
+    model.load_state_dict(_read(path))
+    _check_finite(path, model)
+    return Checkpoint(model.to(device).eval(), config["epoch"], config["training"], config["history"], place)
+
+
+def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Puts the saved state into `optimizer`, which was made for `found.model.parameters()` and has its own settings."""
+    path = found.folder / "optimizer.safetensors"
+    names = [name for name, _ in found.model.named_parameters()]
+    shapes = dict(zip(names, (tuple(p.shape) for p in found.model.parameters()), strict=True))
+    stored = _shapes(path)
+    trained = {name.rpartition("/")[0] for name in stored}  # a parameter that never got a gradient has no state
+    expected: dict[str, tuple[int, ...]] = {}
+    for name in (name for name in names if name in trained):
+        expected |= {f"{name}/step": (), f"{name}/exp_avg": shapes[name], f"{name}/exp_avg_sq": shapes[name]}
+    _check_shapes(path, stored, expected)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _read(path).items():
+        name, _, what = key.rpartition("/")
+        state.setdefault(names.index(name), {})[what] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def build(model_config: Mapping[str, Any], device: str) -> VLAE:
+    """VLAE(**model_config) on `device`; on "meta" it has shapes and no memory."""
+    _check_bounds("config.json: model", dict(model_config))
+    try:
+        with torch.device(device):
+            return VLAE(**model_config)
+    except (TypeError, ValueError, RuntimeError) as error:  # unknown or missing names, values out of range, overflow
+        raise ValueError(f"config.json: model: does not build a VLAE: {error}") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    if (size := path.stat().st_size) > _MAX_CONFIG_BYTES:
+        raise ValueError(f"{path}: must be at most {_MAX_CONFIG_BYTES:,} bytes, got {size:,}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise ValueError(f"{path}: format must be {FORMAT!r}, got {found!r}")
+    if config.get("version") != VERSION:
+        raise ValueError(f"{path}: version must be {VERSION}, got {config.get('version')!r}")
+    types = {"model": dict, "training": dict, "epoch": int, "history": list}
+    for key, kind in types.items():
+        if not isinstance(config.get(key), kind) or isinstance(config.get(key), bool):
+            raise ValueError(f"{path}: {key} must be a JSON {kind.__name__}, got {config.get(key)!r}")
+    if len(config["history"]) != config["epoch"]:
+        raise ValueError(
+            f"{path}: history must have one entry per epoch ({config['epoch']}), got {len(config['history'])}"
+        )
+    return config
+
+
+def _check_bounds(where: str, value: object, limit: float = _LIMIT) -> None:
+    if isinstance(value, dict | list | tuple):
+        if len(value) > 64:
+            raise ValueError(f"{where}: must have at most 64 entries, got {len(value)}")
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_bounds(f"{where}: {key}", item, _LIMITS.get(str(key), limit))
+    elif isinstance(value, int | float) and not abs(value) <= limit:
+        raise ValueError(f"{where}: must be at most {limit:,}, got {value!r:.40}")
+
+
+def _place(folder: Path) -> Path:
+    for place in (folder, _beside(folder, ".previous")):
+        if (place / "config.json").is_file():
+            for name in _FILES:
+                if not (place / name).is_file():
+                    raise FileNotFoundError(f"checkpoint: {place} has no {name}")
+            return place
+    hint = f": did you mean {folder / 'checkpoint'}?" if exists(folder / "checkpoint") else ""
+    problem = "has no config.json" if folder.is_dir() else "is not an existing folder"
+    raise FileNotFoundError(f"checkpoint: {folder} {problem}{hint}")
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes from the header, which safetensors has checked against the file's length; no tensor is read."""
+    safetensors = require("safetensors")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: damaged or truncated safetensors file: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    return dict(require("safetensors.torch").load_file(path))
+
+
+def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or extra:
+        raise ValueError(f"{path}: tensors must be those of config.json: missing {_few(missing)}, extra {_few(extra)}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(f"{path}: {name} must be {shape} according to config.json, found {found[name]}")
+
+
+def _check_finite(path: Path, model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path}: {name} must be finite, found NaN or infinity")
+
+
+def _few(names: list[str]) -> str:
+    return (", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")) or "none"
+
+
+def _flatten(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    named = ((name, optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters())
+    return {f"{name}/{what}": tensor for name, state in named for what, tensor in state.items()}
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies: safetensors refuses strided tensors and tensors that share memory."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    folder = folder.resolve()
+    return folder.with_name(folder.name + suffix)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,65 @@
+"""How good a model is: the evidence lower bound and its two terms, in nats per image and in bits per dimension."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from .data import Images, Split
+from .models.vlae import VLAE, loss_terms
+
+
+class Evaluation(NamedTuple):
+    """Means over a split: `elbo = -(reconstruction + kl)`, all three in nats per image.
+
+    kl is the Monte Carlo estimate log q(z|x) - log p(z) under the model's own prior, one z per image.
+    """
+
+    elbo: float
+    reconstruction: float
+    kl: float
+    bits_per_dim: float
+    images: int
+
+    def __str__(self) -> str:
+        return (
+            f"ELBO {self.elbo:.2f} = -(reconstruction {self.reconstruction:.2f} + KL {self.kl:.2f}) nats/image, "
+            f"at most {self.bits_per_dim:.4f} bits/dim ({self.images:,} images)"
+        )
+
+
+def bits_per_dim(nats_per_image: float, dims: int) -> float:
+    """Nats per image -> bits per pixel and channel: nats / (dims ln 2)."""
+    return nats_per_image / (dims * math.log(2))
+
+
+@torch.no_grad()
+def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Evaluation:
+    """The mean ELBO of `split`. The seed decides binarization and z; the caller's random state is kept."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
+    with torch.random.fork_rng(devices=_cuda_devices(device)):  # reparameterize draws from the global generators
+        torch.manual_seed(seed)
+        for x in images.batches(split, batch_size, generator=torch.Generator().manual_seed(seed)):
+            x = x.to(device)
+            terms = loss_terms(*_outputs(model, x))
+            sums += torch.stack([terms.reconstruction.sum(), terms.kl.sum()]).double().cpu()
+            count += len(x)
+    model.train(was_training)
+    reconstruction, kl = (sums / count).tolist()
+    loss = reconstruction + kl
+    return Evaluation(-loss, reconstruction, kl, bits_per_dim(loss, images.dims), count)
+
+
+def _outputs(model: VLAE, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """(logits, x, mu, logvar, z, log_pz): what the loss functions take."""
+    out = model(x)
+    return out.logits, x, out.mu, out.logvar, out.z, out.log_pz
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
