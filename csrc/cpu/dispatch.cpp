@@ -4,22 +4,22 @@
 
 namespace vlae {
 
-namespace baseline {
-IsaKernels kernels();
-}
+// What the files compiled for an instruction set export; asking runs code compiled for it.
+#define VLAE_EXPORTS(isa)              \
+  namespace isa {                      \
+  PixelcnnKernels pixelcnn_kernels();  \
+  inline IsaKernels kernels() { return {pixelcnn_kernels()}; } \
+  }
 
+VLAE_EXPORTS(baseline)
 #if defined(__x86_64__)
-namespace avx2 {
-IsaKernels kernels();
-}
-namespace avx512 {
-IsaKernels kernels();
-}
+VLAE_EXPORTS(avx2)
+VLAE_EXPORTS(avx512)
 #endif
 
 namespace {
 
-// Asking an instruction set for its table runs code compiled for it, so it comes after the question whether it runs here.
+// The question whether an instruction set runs here comes before its code does.
 void add(std::vector<Isa>& isas, const char* name, int id, bool (*runs_here)(), IsaKernels (*kernels)()) {
   if (runs_here()) isas.push_back({name, id, kernels()});
 }

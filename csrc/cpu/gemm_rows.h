@@ -12,7 +12,7 @@
 
 #include <utility>
 
-#include "program.h"
+#include "runs.h"
 #include "vec.h"
 
 namespace vlae::VLAE_ISA {

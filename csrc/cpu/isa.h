@@ -4,9 +4,14 @@
 #include <string>
 #include <vector>
 
-#include "program.h"
+#include "pixelcnn_sample/program.h"
 
 namespace vlae {
+
+// The kernels of one instruction set, a member per op family.
+struct IsaKernels {
+  PixelcnnKernels pixelcnn;
+};
 
 struct Isa {
   const char* name;

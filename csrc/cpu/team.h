@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <functional>
 
-#include "program.h"
-
 namespace vlae {
 
 // body(index) on up to `wanted` threads, index 0 being the caller. Returns when all are done. body must not throw.

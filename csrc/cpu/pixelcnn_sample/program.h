@@ -4,14 +4,11 @@
 
 #include <cstdint>
 
+#include "../runs.h"
+
 namespace vlae {
 
 enum class Activation : int32_t { none, relu, elu, gate };
-
-// A stretch of `length` floats behind a row's pointer, multiplied by rows weight, weight + 1, ... of a packed panel.
-struct Run {
-  int64_t offset, weight, length;
-};
 
 // One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach. Strides of 0 make one
 // value serve every pixel.
@@ -84,12 +81,10 @@ struct Part {
 };
 
 constexpr int kMaxSources = 64;
-constexpr int kPanelVecs = 2;  // vectors of columns that packed weights keep together
-
 using RunStage = void (*)(const Program&, const Stage&, const Wave&, const Tile&, Part) noexcept;
 
-// What a per-instruction-set file exports.
-struct IsaKernels {
+// What stage.cpp exports for its instruction set.
+struct PixelcnnKernels {
   int lanes;  // floats of a vector
   RunStage run_stage;
 };

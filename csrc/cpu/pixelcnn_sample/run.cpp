@@ -7,9 +7,9 @@
 #include <memory>
 #include <vector>
 
-#include "../checks.h"
+#include "../../checks.h"
 #include "packing.h"
-#include "team.h"
+#include "../team.h"
 
 namespace vlae {
 
@@ -28,7 +28,7 @@ double stage_work(const Stage& stage) { return static_cast<double>(stage.depth) 
 int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / kPanelVecs; }
 
 // Copies the tile's context into its caches and computes the conditions of every stage from it.
-void run_context(const Program& program, const IsaKernels& kernels, const Tile& tile) {
+void run_context(const Program& program, const PixelcnnKernels& kernels, const Tile& tile) {
   const Context& context = program.context;
   for (int64_t i = 0; i < tile.count && context.n_stages > 0; ++i)
     std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
@@ -97,7 +97,7 @@ int64_t tile_samples(const Program& p) {
 }
 
 // Threads share the waves of every stage; what is too small to share, and the draws, are the first thread's.
-void run_shared(const char* op, const Program& program, const IsaKernels& kernels, int64_t batch, int threads) {
+void run_shared(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
   const Caches caches(op, program, batch);
   const Tile tile = {caches.data(), 0, batch};
   Parts parts([&](const Parts::Job& job, int part) {
@@ -116,7 +116,7 @@ void run_shared(const char* op, const Program& program, const IsaKernels& kernel
 }
 
 // Threads take whole tiles.
-void run_tiles(const char* op, const Program& program, const IsaKernels& kernels, int64_t batch, int threads) {
+void run_tiles(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
   const int64_t most = tile_samples(program);
   const int64_t tiles = std::min(batch, ((batch + most - 1) / most + threads - 1) / threads * threads);
   std::vector<Caches> caches;
@@ -136,7 +136,7 @@ void run_tiles(const char* op, const Program& program, const IsaKernels& kernels
 
 }  // namespace
 
-void run_program(const char* op, const Program& program, const IsaKernels& kernels, int64_t batch, int threads) {
+void run_program(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
   double work = 0;
   int64_t parts = 1;  // at most, that a wave can be shared in
   for (int64_t s = 0; s < program.n_stages; ++s) {

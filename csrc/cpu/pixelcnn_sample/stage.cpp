@@ -3,7 +3,8 @@
 // Rows of the matrix product are samples x pixels of the wave, up to kMaxRows a block; columns are the stage's channels, a
 // panel of two vectors at a time. What makes it fast: a block's rows are read in place (no im2col), its weights stream once
 // per block, and bias, condition, activation and residual are applied to a block that is still in the nearest cache.
-#include "gemm_rows.h"
+#include "../gemm_rows.h"
+#include "program.h"
 
 namespace vlae {
 namespace VLAE_ISA {
@@ -141,7 +142,7 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
 
 }  // namespace
 
-IsaKernels kernels() { return {kLanes, run_stage}; }
+PixelcnnKernels pixelcnn_kernels() { return {kLanes, run_stage}; }
 
 }  // namespace VLAE_ISA
 }  // namespace vlae

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../checks.h"
+#include "../../checks.h"
 
 namespace vlae {
 

@@ -1,0 +1,145 @@
+// The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
+#include <cmath>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../../ops.h"
+#include "../../tensors.h"
+#include "../isa.h"
+#include "bind.h"
+#include "packing.h"
+#include "plan.h"
+#include "run.h"
+
+namespace vlae {
+namespace {
+
+constexpr const char* kPack = "pixelcnn_pack";
+constexpr const char* kSample = "pixelcnn_sample";
+constexpr int64_t kMaxSide = int64_t{1} << 20;
+
+const float* check_weight(size_t index, const Tensor& weight, const std::vector<int64_t>& sizes) {
+  const std::string name = text("weights[", index, "]");
+  check_float(kPack, name, weight);
+  check_shape(kPack, name, weight, sizes);
+  const float* data = floats(weight);
+  const int64_t n = weight.numel();
+  for (int64_t i = 0; i < n; ++i)
+    VLAE_CHECK(std::isfinite(data[i]), kPack, name, "be finite", number_text(data[i]) + text(" at index ", i));
+  return data;
+}
+
+size_t count_weights(const PlanStage& stage) { return stage.sources.size() + 1 + (stage.context_dim > 0); }
+
+std::vector<const float*> check_weights(const std::vector<Tensor>& weights, const Plan& plan) {
+  size_t wanted = 0;
+  for (const PlanStage& stage : plan.stages) wanted += count_weights(stage);
+  VLAE_CHECK(weights.size() == wanted, kPack, "weights", text("have ", wanted, " tensors for this plan"), weights.size());
+  std::vector<const float*> data;
+  for (const PlanStage& stage : plan.stages) {
+    for (const PlanSource& source : stage.sources) {
+      const int64_t taps = static_cast<int64_t>(source.taps.size());
+      data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), plan.channels[source.buffer], taps}));
+    }
+    data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns()}));
+    if (stage.context_dim > 0)
+      data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), stage.context_dim}));
+  }
+  return data;
+}
+
+void check_noise(const Tensor& noise, const Plan& plan) {
+  check_float(kSample, "noise", noise);
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.channels[0], kSample, "noise",
+             text("be [B, ", plan.channels[0], ", H, W]"), shape_text(noise.sizes()));
+  for (int64_t side = 2; side < 4; ++side)
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
+               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+  const float* data = floats(noise);
+  const int64_t n = noise.numel();
+  for (int64_t i = 0; i < n; ++i)
+    VLAE_CHECK(0.0f <= data[i] && data[i] < 1.0f, kSample, "noise", "be in [0, 1)",
+               number_text(data[i]) + text(" at index ", i));
+}
+
+ContextTensor check_context(const std::optional<Tensor>& context, const Plan& plan, const Tensor& noise) {
+  const bool wanted = plan.context_dim > 0;
+  VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
+             context ? shape_text(context->sizes()) : "None");
+  if (!context) return {nullptr, false};
+  check_float(kSample, "context", *context);
+  const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
+  const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
+  VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
+             "be " + sizes_text(flat) + " or " + sizes_text(full), shape_text(context->sizes()));
+  return {floats(*context), context->dim() == 4};
+}
+
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise) {
+  VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
+             mask ? "known_mask alone" : "known alone");
+  if (!mask) return;
+  const std::vector<int64_t> sizes(noise.sizes().begin(), noise.sizes().end());
+  check_data(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
+  check_shape(kSample, "known_mask", *mask, sizes);
+  check_float(kSample, "known", *known);
+  check_shape(kSample, "known", *known, sizes);
+}
+
+const Isa& check_packed(const Tensor& packed, const Plan& plan) {
+  check_float(kSample, "packed", packed);
+  VLAE_CHECK(packed.dim() == 1, kSample, "packed", "have one dimension", shape_text(packed.sizes()));
+  return isa_by_id(kSample, read_header(kSample, floats(packed), packed.numel(), plan));
+}
+
+}  // namespace
+
+Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
+  const Isa& isa = isa_by_name(kPack, isa_name);
+  const Plan plan = parse_plan(kPack, words);
+  const std::vector<const float*> data = check_weights(weights, plan);
+  const PackedLayout layout = packed_layout(kPack, plan, isa.kernels.pixelcnn.lanes);
+  Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
+  float* out = packed.mutable_data_ptr<float>();
+  write_header(out, plan, isa.id, layout.size);
+  const float* const* next = data.data();
+  auto context = layout.contexts.begin();
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const PlanStage& stage = plan.stages[s];
+    pack_stage(out, stage, plan.channels, layout.stages[s], next, isa.kernels.pixelcnn.lanes);
+    next += count_weights(stage);
+    if (stage.context_dim == 0) continue;
+    const std::vector<float> no_bias(stage.columns());  // the stage itself adds its bias
+    const float* const matrix[] = {next[-1], no_bias.data()};
+    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, isa.kernels.pixelcnn.lanes);
+  }
+  return packed;
+}
+
+std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
+                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
+                                           std::optional<Tensor> known, double temperature) {
+  const Plan plan = parse_plan(kSample, words);
+  check_noise(noise, plan);
+  const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
+  check_schedule(kSample, plan, height, width);
+  const Isa& isa = check_packed(packed, plan);
+  const PackedLayout layout = packed_layout(kSample, plan, isa.kernels.pixelcnn.lanes);
+  VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
+  const ContextTensor bound = check_context(context, plan, noise);
+  check_known(known_mask, known, noise);
+  VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
+             number_text(temperature));
+
+  Tensor images = torch::stable::new_empty(noise, noise.sizes());
+  Tensor logits = torch::stable::new_empty(noise, noise.sizes());
+  if (batch == 0) return {images, logits};
+  const Draw draw = {floats(noise), known ? floats(*known) : nullptr,
+                     known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
+                     logits.mutable_data_ptr<float>(), temperature};
+  const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
+  run_program(kSample, program.program(), isa.kernels.pixelcnn, batch, static_cast<int>(torch::stable::get_num_threads()));
+  return {images, logits};
+}
+
+}  // namespace vlae

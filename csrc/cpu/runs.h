@@ -1,0 +1,16 @@
+// The left rows of a matrix product that are read in place: which stretches of memory behind a row's pointer are multiplied.
+// Plain data, shared by the files of every instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace vlae {
+
+constexpr int kPanelVecs = 2;  // vectors of columns that packed weights keep together
+
+// A stretch of `length` floats behind a row's pointer, multiplied by rows weight, weight + 1, ... of a packed panel.
+struct Run {
+  int64_t offset, weight, length;
+};
+
+}  // namespace vlae

@@ -1,0 +1,19 @@
+// One declaration per op; each is defined in its family's folder.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/tensor.h>
+
+namespace vlae {
+
+using torch::stable::Tensor;
+
+Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> plan, std::string isa);
+std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> plan, std::optional<Tensor> context,
+                                           std::optional<Tensor> known_mask, std::optional<Tensor> known, double temperature);
+
+}  // namespace vlae

@@ -1,0 +1,41 @@
+// Checks of tensor arguments and the reading of their data.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <torch/csrc/stable/tensor.h>
+
+#include "checks.h"
+
+namespace vlae {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline std::string sizes_text(const std::vector<int64_t>& sizes) { return shape_text({sizes.data(), sizes.size()}); }
+
+inline bool has_shape(const Tensor& tensor, const std::vector<int64_t>& sizes) {
+  const auto got = tensor.sizes();
+  return std::equal(got.begin(), got.end(), sizes.begin(), sizes.end());
+}
+
+inline void check_data(const char* op, const std::string& name, const Tensor& tensor, ScalarType dtype, const char* dtype_name) {
+  VLAE_CHECK(tensor.is_cpu(), op, name, "be on the CPU", "another device");
+  VLAE_CHECK(tensor.scalar_type() == dtype, op, name, text("be ", dtype_name),
+             text("ScalarType ", static_cast<int>(tensor.scalar_type())));
+  VLAE_CHECK(tensor.is_contiguous(), op, name, "be contiguous", text("strides ", shape_text(tensor.strides())));
+}
+
+inline void check_float(const char* op, const std::string& name, const Tensor& tensor) {
+  check_data(op, name, tensor, ScalarType::Float, "float32");
+}
+
+inline void check_shape(const char* op, const std::string& name, const Tensor& tensor, const std::vector<int64_t>& sizes) {
+  VLAE_CHECK(has_shape(tensor, sizes), op, name, "be " + sizes_text(sizes), shape_text(tensor.sizes()));
+}
+
+inline const float* floats(const Tensor& tensor) { return tensor.const_data_ptr<float>(); }
+
+}  // namespace vlae
