@@ -27,11 +27,12 @@ def random_decoder(seed: int) -> vf.PixelCNNDecoder:
     )
     decoder = vf.PixelCNNDecoder(
         input_dim=rng.choice([1, 1, 2, 3]),
-        latent_dim=rng.choice([0, 3, 16]),
+        latent_dim=(latent_dim := rng.choice([0, 3, 16])),
         hidden_dim=rng.choice([8, 9, 16, 17, 31, 32, 40, 63, 96]) if seed not in (1, 2) else 13,
         n_layers=rng.randint(0, 5),
         kernel_size=rng.choice([3, 5, 7]),
         initial_kernel=rng.choice([3, 5, 7]),
+        z_channels=5 if latent_dim and seed % 3 == 1 else 0,
         residual=rng.random() < 0.4,
         image_size=size,
     )
@@ -42,7 +43,8 @@ def random_decoder(seed: int) -> vf.PixelCNNDecoder:
 
 def inputs(decoder: vf.PixelCNNDecoder, batch: int, *, z_map: bool = False) -> tuple[torch.Tensor | None, torch.Tensor]:
     size = decoder.image_size if z_map else ()
-    z = torch.randn(batch, decoder.latent_dim, *size) if decoder.latent_dim else None
+    channels = decoder.z_channels if z_map else decoder.latent_dim
+    z = torch.randn(batch, channels, *size) if decoder.latent_dim else None
     return z, torch.rand(batch, decoder.input_dim, *decoder.image_size)
 
 
@@ -108,7 +110,7 @@ def test_program_is_the_decoder(seed: int) -> None:
     z, x = inputs(decoder, 3)
     z = None if z is None else z.double()
     x = (x < 0.5).double()
-    dense = reference.run_program(program.stages, program.weights, z, x)
+    dense = reference.run_program(program.stages, program.weights, decoder.spread(z), x)
     torch.testing.assert_close(dense, decoder(x, z), rtol=0, atol=1e-12)
 
 
@@ -133,8 +135,9 @@ def test_known_pixels_and_temperature(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))
-def test_batch_zero_and_generator(backend: str) -> None:
-    decoder = random_decoder(9)
+@pytest.mark.parametrize("seed", [9, 13])
+def test_batch_zero_and_generator(backend: str, seed: int) -> None:
+    decoder = random_decoder(seed)
     sampler = vf.PixelCNNSampler(decoder, require(backend))
     z, _ = inputs(decoder, 0)
     assert sampler.sample(z, torch.rand(0, decoder.input_dim, *decoder.image_size)).shape[0] == 0
@@ -236,7 +239,16 @@ def test_opcheck() -> None:
     decoder = random_decoder(6)
     sampler = vf.PixelCNNSampler(decoder, "reference")
     z, noise = inputs(decoder, 2)
-    args = (noise, sampler._packed, sampler._plan.words, z, None, None, 1.0, "reference")
+    args = (
+        noise,
+        sampler._packed,
+        sampler._plan.words,
+        sampler._context(z) if z is not None else None,
+        None,
+        None,
+        1.0,
+        "reference",
+    )
     torch.library.opcheck(torch.ops.vlae_fast.pixelcnn_sample.default, args)
 
 

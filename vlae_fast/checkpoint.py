@@ -32,7 +32,7 @@ FORMAT, VERSION = "vlae_fast.checkpoint", 1
 _FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
 _MAX_CONFIG_BYTES = 64 << 20
 # Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
-_LIMITS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), 1 << 16)
+_LIMITS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden", "z_channels"), 1 << 16)
 _LIMITS |= {"image_size": 1 << 12, "kernel_size": 63, "initial_kernel": 63}
 _LIMIT = 1 << 10  # of the rest: layers, steps
 

@@ -76,6 +76,7 @@ def train(
     latent_dim: Annotated[int, typer.Option(min=1, help="Dimensions of z")] = 32,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Channels of the decoder")] = 64,
     n_layers: Annotated[int, typer.Option(min=1, help="Masked layers of the decoder")] = 3,
+    z_channels: Annotated[int, typer.Option(min=0, help="Channels of the map that spreads z; 0: z as it is")] = 16,
     flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
     warmup_epochs: Annotated[int, typer.Option(min=0, help="Epochs over which the weight of the KL rises to 1")] = 0,
     free_bits: Annotated[float, typer.Option(min=0, help="KL that costs nothing, in bits per image")] = 0.0,
@@ -89,7 +90,7 @@ def train(
     images = data.load(data_name, data_dir, binarization)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     torch.manual_seed(seed)
-    model = VLAE(1, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size)
+    model = VLAE(1, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, z_channels=z_channels)
     history = training.train(
         model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,
         overwrite=overwrite, device=_device(device), warmup_epochs=warmup_epochs, free_bits=free_bits,

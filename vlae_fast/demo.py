@@ -16,7 +16,10 @@ from .models.vlae import VLAE
 from .sampling import PixelCNNSampler, naive_sample
 from .visualization import DECOMPRESSIONS, beside, decompress, save_grid
 
-MODEL: dict[str, Any] = {"input_dim": 1, "latent_dim": 16, "hidden_dim": 32, "n_layers": 3, "use_flow": True}
+MODEL: dict[str, Any] = {
+    "input_dim": 1, "latent_dim": 16, "hidden_dim": 24, "n_layers": 2, "use_flow": True,
+    "flow_hidden": 64, "initial_kernel": 5, "z_channels": 16, "residual": True,
+}  # fmt: skip
 TRAINING: dict[str, Any] = {"epochs": 24, "batch_size": 25, "lr": 3e-3, "lr_decay": 0.92, "free_bits": 24.0}
 SECONDS = 110.0  # training stops here on slower machines; the rest of the demo takes a few seconds
 NAIVE_IMAGES = 4  # one full forward pass per pixel: more would take longer than the training is worth

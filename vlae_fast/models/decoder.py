@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import GatedMaskedConv2d, MaskedConv2d
+
+
+class CodeMap(nn.Module):
+    """Spreads a code over the image: z ``[B, D]`` -> ``[B, channels, H, W]``, smooth on the scale of four pixels.
+
+    A decoder of a small window does not see where it is: given the same z everywhere it cannot place a stroke,
+    and learns to ignore z. A map tells each pixel its part of the code.
+    """
+
+    def __init__(self, latent_dim: int, channels: int, image_size: tuple[int, int], hidden: int = 256) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.coarse = (channels, (image_size[0] + 3) // 4, (image_size[1] + 3) // 4)
+        self.hidden = nn.Linear(latent_dim, hidden)
+        self.out = nn.Linear(hidden, math.prod(self.coarse))
+
+    def forward(self, z: Tensor) -> Tensor:
+        coarse = F.elu(self.out(F.elu(self.hidden(z)))).unflatten(1, self.coarse)
+        return F.interpolate(coarse, self.image_size, mode="bilinear", align_corners=False)
 
 
 class PixelCNNDecoder(nn.Module):
@@ -14,6 +36,7 @@ class PixelCNNDecoder(nn.Module):
         input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim: channels. n_layers: gated layers.
         kernel_size: of the gated layers. initial_kernel: of the type A layer. A small window forces the use of z
             (arXiv 1611.02731, section 2), and makes the wavefront wide.
+        z_channels: 0: every pixel is given z as it is; else a `CodeMap` spreads z over the image in so many channels.
         residual: adds a gated layer's input to its output. image_size: (H, W).
 
     Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> Bernoulli logits ``[B, C, H, W]``. The logits of
@@ -29,6 +52,7 @@ class PixelCNNDecoder(nn.Module):
         *,
         kernel_size: int = 3,
         initial_kernel: int = 7,
+        z_channels: int = 0,
         residual: bool = False,
         image_size: tuple[int, int] = (28, 28),
         backend: str = "auto",
@@ -41,9 +65,11 @@ class PixelCNNDecoder(nn.Module):
             )
         self.input_dim, self.latent_dim, self.residual = input_dim, latent_dim, residual
         self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.z_channels = z_channels or latent_dim
+        self.code_map = CodeMap(latent_dim, z_channels, self.image_size) if z_channels else None
         self.initial_conv = MaskedConv2d("A", input_dim, hidden_dim, initial_kernel, backend=backend)
         self.decoder_layers = nn.ModuleList(
-            GatedMaskedConv2d("B", hidden_dim, hidden_dim, kernel_size, cond_channels=latent_dim, backend=backend)
+            GatedMaskedConv2d("B", hidden_dim, hidden_dim, kernel_size, cond_channels=self.z_channels, backend=backend)
             for _ in range(n_layers)
         )
         self.final_conv = nn.Conv2d(hidden_dim, input_dim, 1)
@@ -51,14 +77,18 @@ class PixelCNNDecoder(nn.Module):
     def check_z(self, z: Tensor | None) -> None:
         """Raises ValueError where z does not fit this decoder."""
         height, width = self.image_size
-        shapes = ((self.latent_dim,), (self.latent_dim, height, width))
+        shapes = ((self.latent_dim,), (self.z_channels, height, width))
         if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
             got = None if z is None else tuple(z.shape)
             raise ValueError(
-                f"z must be [B, {self.latent_dim}] or [B, {self.latent_dim}, {height}, {width}], got {got}"
+                f"z must be [B, {self.latent_dim}] or [B, {self.z_channels}, {height}, {width}], got {got}"
             )
         if not self.latent_dim and z is not None:
             raise ValueError(f"z must be None where latent_dim is 0, got {tuple(z.shape)}")
+
+    def spread(self, z: Tensor | None) -> Tensor | None:
+        """What the layers are conditioned on: z itself, or its map ``[B, z_channels, H, W]``."""
+        return z if self.code_map is None or z is None or z.dim() == 4 else self.code_map(z)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != (self.input_dim, *self.image_size):
@@ -66,6 +96,7 @@ class PixelCNNDecoder(nn.Module):
                 f"x must be [B, {self.input_dim}, {self.image_size[0]}, {self.image_size[1]}], got {tuple(x.shape)}"
             )
         self.check_z(z)
+        z = self.spread(z)
         h = self.initial_conv(x)
         for layer in self.decoder_layers:
             h = layer(h, z) + h if self.residual else layer(h, z)

@@ -36,7 +36,7 @@ class VLAE(nn.Module):
     Args:
         input_dim: image channels C. latent_dim: D. hidden_dim: channels of encoder and decoder. n_layers: gated layers.
         use_flow: AF prior (``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z)); else N(0, I).
-        image_size: (H, W). kernel_size, initial_kernel, residual: of the decoder.
+        image_size: (H, W). kernel_size, initial_kernel, z_channels, residual: of the decoder.
         flow_hidden, flow_steps: of the prior.
         backend: of every layer.
 
@@ -58,6 +58,7 @@ class VLAE(nn.Module):
         image_size: tuple[int, int] = (28, 28),
         kernel_size: int = 3,
         initial_kernel: int = 7,
+        z_channels: int = 0,
         residual: bool = False,
         flow_hidden: int = 256,
         flow_steps: int = 2,
@@ -75,6 +76,7 @@ class VLAE(nn.Module):
             "image_size": list(image_size),
             "kernel_size": kernel_size,
             "initial_kernel": initial_kernel,
+            "z_channels": z_channels,
             "residual": residual,
             "flow_hidden": flow_hidden,
             "flow_steps": flow_steps,
@@ -92,6 +94,7 @@ class VLAE(nn.Module):
             n_layers,
             kernel_size=kernel_size,
             initial_kernel=initial_kernel,
+            z_channels=z_channels,
             residual=residual,
             image_size=(image_size[0], image_size[1]),
             backend=backend,

@@ -82,12 +82,21 @@ class PixelCNNSampler:
             noise,
             self._packed,
             self._plan,
-            without_expansion(z) if z is not None and self._sees_z else None,
+            self._context(z) if z is not None and self._sees_z else None,
             mask,
             values,
             temperature=temperature,
             backend=self.backend,
         )
+
+    def _context(self, z: Tensor) -> Tensor:
+        """What the gated layers see: z, or the map that the decoder spreads it to."""
+        if getattr(self.decoder, "code_map", None) is None or z.dim() == 4:
+            return without_expansion(z)
+        if z.shape[0] == 0:
+            return z.new_empty(0, self.decoder.z_channels)
+        # image by image, each in memory of its own: the bits of PyTorch's products depend on batch and alignment
+        return torch.cat([self.decoder.spread(row.clone()) for row in z.split(1)])  # type: ignore[operator]
 
     def _noise(self, z: Tensor | None, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if hasattr(self.decoder, "check_z"):
