@@ -45,7 +45,7 @@ def run_sampling(case: SamplingCase, backend: str, rounds: int) -> list[dict[str
     checked = check_sampling(case, sampler, plain, z, noise)
     height = decoder.image_size[0]
     scale = height / (case.naive_rows or height)
-    naive = "naive eager" if scale == 1 else f"naive eager ({case.naive_rows} rows, scaled)"
+    naive = "naive eager" if scale == 1 else f"naive eager ({case.naive_rows} of {height} rows, scaled)"
     times = interleaved(
         {
             "vlae_fast": lambda: sampler.sample(z, noise),

@@ -24,6 +24,7 @@ class Backend(NamedTuple):
     dtypes: tuple[torch.dtype, ...]  # empty: every floating-point dtype
     namespace: ModuleType
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
+    detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
 
     def why_not(self, op: str, x: Tensor | None = None) -> str | None:
         """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
@@ -43,7 +44,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 TABLE = (
-    Backend("cpu", ("cpu",), (torch.float32,), native, native.why_not),
+    Backend("cpu", ("cpu",), (torch.float32,), native, native.why_not, lambda: f": {', '.join(native.isas())}"),
     Backend("reference", (), (), reference, lambda: None),
 )
 NAMES = ("auto", *(row.name for row in TABLE))
@@ -72,7 +73,7 @@ def report() -> str:
     lines = []
     for row in TABLE:
         reason = row.absent()
-        lines.append(f"{row.name:<10} {'absent: ' + reason if reason else 'ready'}")
+        lines.append(f"{row.name:<10} {'absent: ' + reason if reason else 'ready' + row.detail()}")
         if reason is None:
             lines += [f"  {op:<16} {row.why_not(op) or 'yes'}" for op in OPS]
     return "\n".join(lines)
