@@ -40,8 +40,8 @@ def table(runs: dict[str, list[dict[str, str]]]) -> str:
     machine = f"{first['device']}, {first['threads']} threads, {first['isa']}, torch {first['torch']}, {first['date']}"
     note = (
         f"\nMeasured by `python -m benchmarks.run` on: {machine}.\n"
-        "Medians of one run, contenders taking turns, every image compared first. Where scaled, the naive sampler was timed\n"
-        "on the first rows only and multiplied up; it is plain PyTorch with the masks applied beforehand.\n"
+        "Medians of one run, contenders taking turns, every image compared first. Where scaled, the naive sampler was\n"
+        "timed on the first rows only and multiplied up; it is plain PyTorch with the masks applied beforehand.\n"
     )
     return "\n".join(lines) + "\n" + note
 

@@ -1,6 +1,6 @@
 """Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
 
-from . import backends, masks, ops
+from . import backends, masks, ops, visualization
 from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
 from .models import VLAE, AutoregressiveFlow, PixelCNNDecoder, loss_function
 from .sampling import PixelCNNSampler, naive_sample
@@ -21,4 +21,5 @@ __all__ = [
     "masks",
     "naive_sample",
     "ops",
+    "visualization",
 ]

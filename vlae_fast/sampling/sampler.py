@@ -94,7 +94,7 @@ class PixelCNNSampler:
         if getattr(self.decoder, "code_map", None) is None or z.dim() == 4:
             return without_expansion(z)
         if z.shape[0] == 0:
-            return z.new_empty(0, self.decoder.z_channels)
+            return z.new_empty((0, int(self.decoder.z_channels)))  # type: ignore[arg-type]
         # image by image, each in memory of its own: the bits of PyTorch's products depend on batch and alignment
         return torch.cat([self.decoder.spread(row.clone()) for row in z.split(1)])  # type: ignore[operator]
 
