@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import vlae_fast as vf
-from vlae_fast.ops.pixelcnn_sample import Stage
+from vlae_fast.program import Stage
 
 
 @dataclass(frozen=True)

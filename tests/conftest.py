@@ -1,7 +1,6 @@
-"""What every test shares: backends that must be there, seeds, and the folder of real data."""
+"""What every test shares: backends that must be there, and seeds."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,11 +27,3 @@ def require(backend: str) -> str:
 def backends_of(op: str) -> list[str]:
     """Rows that have an op, as a list to parametrize over; absent ones are left to `require`."""
     return [r.name for r in backends.TABLE if r.absent() is not None or hasattr(r.namespace, op)]
-
-
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    folder = os.environ.get("VLAE_FAST_DATA")
-    if not folder:
-        pytest.skip("VLAE_FAST_DATA does not name a folder of real data")
-    return Path(folder)

@@ -124,12 +124,19 @@ def test_missing_file(folder: Path, name: str) -> None:
         checkpoint.load(folder)
 
 
-def test_missing_folder_and_its_hint(folder: Path) -> None:
+def test_missing_folder(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is not an existing folder"):
         checkpoint.load(folder / "nowhere")
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty has no config.json"):
+        checkpoint.load(folder.parent / "empty")
+
+
+def test_a_run_is_loaded_by_its_folder(folder: Path) -> None:
     save(folder.parent / "run" / "checkpoint")
-    with pytest.raises(FileNotFoundError, match=r"run has no config.json: did you mean .*checkpoint\?"):
-        checkpoint.load(folder.parent / "run")
+    by_run, by_checkpoint = (checkpoint.load(folder.parent / "run" / name) for name in ("", "checkpoint"))
+    assert by_run.epoch == by_checkpoint.epoch
+    assert all(a.equal(b) for a, b in zip(by_run.model.parameters(), by_checkpoint.model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, -1])

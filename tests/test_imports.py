@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The lowest first. A unit (a module or a sub-package) imports from itself and from the rows listed before its own.
 ROWS = [
-    {"masks", "native", "kernels", "_extras"},
-    {"reference", "data"},
+    {"masks", "kernels", "_extras"},
+    {"program", "data"},
+    {"reference", "native"},
     {"backends"},
     {"ops"},
     {"layers"},
@@ -41,13 +42,8 @@ UNITS = {name.split(".")[1] for name, _ in modules()}
 
 
 def imported(name: str, path: Path) -> Iterator[str]:
-    """Full names of what a module imports, inside functions too, but not for its types; `from a import b` is a.b."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
-    types = {inner for guard in guards for statement in guard.body for inner in ast.walk(statement)}
-    for node in ast.walk(tree):
-        if node in types:
-            continue
+    """Full names of what a module imports, inside functions and for its types too; `from a import b` is a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

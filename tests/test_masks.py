@@ -53,7 +53,10 @@ def test_made_is_autoregressive(dim: int, hidden: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("mask_type", "kernel", "match"),
-    [("C", (3, 3), "mask_type must be one of A, B.*got 'C'"), ("A", (4, 4), r"kernel_size must be odd.*got \(4, 4\)")],
+    [
+        ("C", (3, 3), "live_taps: mask_type must be one of A, B.*got 'C'"),
+        ("A", (4, 4), r"kernel_size must be odd.*got \(4, 4\)"),
+    ],
 )
 def test_errors(mask_type: str, kernel: tuple[int, int], match: str) -> None:
     with pytest.raises(ValueError, match=match):

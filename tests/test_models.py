@@ -174,7 +174,7 @@ def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: vf.MaskedConv2d("A", 1, 8, 4), r"kernel_size must be odd and positive, got \(4, 4\)"),
+        (lambda: vf.MaskedConv2d("A", 1, 8, 4), r"MaskedConv2d: kernel_size must be odd and positive, got \(4, 4\)"),
         (lambda: vf.MaskedConv2d("A", 1, 8, 3, padding=0), "padding must be kernel_size // 2 = 1, got 0"),
         (
             lambda: vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)(torch.zeros(1, 2, 5, 5)),
@@ -188,6 +188,8 @@ def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
             lambda: vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)(torch.zeros(1, 2, 5, 5), torch.zeros(1, 5)),
             r"cond must be \[B, 4\] or \[B, 4, H, W\], got \(1, 5\)",
         ),
+        (lambda: vf.PixelCNNDecoder(hidden_dim=0), "PixelCNNDecoder: hidden_dim must be at least 1, got 0"),
+        (lambda: vf.PixelCNNDecoder(z_channels=-1), "z_channels must be at least 0, got -1"),
         (lambda: vf.VLAE(latent_dim=0), "latent_dim must be >= 1.*got 0"),
         (lambda: small_vlae()(torch.zeros(2, 1, 5, 5)), r"ConvEncoder: x must be \[B, 1, 6, 5\], got \(2, 1, 5, 5\)"),
         (

@@ -11,7 +11,7 @@ import vlae_fast as vf
 from vlae_fast import native, reference
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
-from vlae_fast.ops.pixelcnn_sample import Plan, Source, Stage
+from vlae_fast.program import Plan, Source, Stage
 from vlae_fast.sampling.sampler import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.sampling.stages import build_program
@@ -87,7 +87,7 @@ def test_logits_are_the_same_bits(seed: int, isa: str) -> None:
     z, noise = inputs(decoder, 9)
     samplers = [vf.PixelCNNSampler(decoder, "cpu", order=order) for order in ("wavefront", "raster")]
     for s in samplers:
-        s._packed = native.pixelcnn_pack(s._program.weights, s._plan, isa)
+        s._packed = native.pixelcnn_pack(s.program.weights, s.plan, isa)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -242,7 +242,7 @@ def test_opcheck() -> None:
     args = (
         noise,
         sampler._packed,
-        sampler._plan.words,
+        sampler.plan.words,
         sampler._context(z) if z is not None else None,
         None,
         None,
@@ -256,6 +256,11 @@ class Stateful(vf.PixelCNNDecoder):
     def __init__(self) -> None:
         super().__init__(1, 2, 4, 2, image_size=(5, 5))
         self.decoder_layers[1] = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+
+
+class OwnForward(vf.PixelCNNDecoder):
+    def forward(self, x: torch.Tensor, z: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x, z).relu()
 
 
 DECODER = vf.PixelCNNDecoder(1, 2, 4, 1, image_size=(5, 6))
@@ -299,8 +304,14 @@ def future_decoder() -> nn.Module:
             lambda s: vf.PixelCNNSampler(nan_decoder("final_conv.weight")),
             r"weights\[\d\] must be finite, got nan at index",
         ),
+        (
+            lambda s: vf.PixelCNNSampler(OwnForward(1, 2, 4, 1, image_size=(5, 6))),
+            "decoder.forward must be initial_conv",
+        ),
+        (lambda s: vf.naive_sample(DECODER, Z, NOISE + 1), r"naive_sample: noise must be in \[0, 1\), got 1\.\d+"),
+        (lambda s: vf.naive_sample(DECODER, Z, NOISE[0]), r"naive_sample: noise must be floating point \[B, 1, H, W\]"),
         (lambda s: vf.PixelCNNSampler(Stateful()), "got BatchNorm2d at 'decoder_layers.1.1'"),
-        (lambda s: vf.PixelCNNSampler(nn.Linear(2, 2)), "decoder must have input_dim, initial_conv.*got Linear"),
+        (lambda s: vf.PixelCNNSampler(nn.Linear(2, 2)), "decoder must have input_dim, image_size.*got Linear"),
         (lambda s: vf.PixelCNNSampler(future_decoder()), "decoder must read only pixels before its own"),
         (lambda s: vf.PixelCNNSampler(DECODER, backend="abacus"), "backend must be one of auto.*got 'abacus'"),
     ],
@@ -308,3 +319,11 @@ def future_decoder() -> nn.Module:
 def test_errors(call, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         call(vf.PixelCNNSampler(DECODER))
+
+
+def test_dtype_errors() -> None:
+    sampler = vf.PixelCNNSampler(DECODER)
+    with pytest.raises(TypeError, match=r"noise must have the weights' dtype, torch.float32, got torch.float64"):
+        sampler.sample(Z, NOISE.double())
+    with pytest.raises(TypeError, match=r"z must have the weights' dtype, torch.float32, got torch.float64"):
+        sampler.sample(Z.double(), NOISE)

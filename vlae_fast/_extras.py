@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-INSTALL = 'pip install "vlae-fast[app]"'
+INSTALL = 'install vlae-fast with its extra "app", e.g. pip install ".[app]" in a checkout'
 
 
 class MissingExtraError(ImportError):
@@ -16,6 +16,8 @@ def require(module: str) -> Any:
     """The module, or MissingExtraError with the one command that brings it."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+            raise  # it is installed, and something that it needs is not
         package = {"sklearn": "scikit-learn"}.get(module.partition(".")[0], module.partition(".")[0])
         raise MissingExtraError(f"{package} is needed here and is not installed: {INSTALL}") from error

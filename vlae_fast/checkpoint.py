@@ -163,15 +163,15 @@ def _check_bounds(where: str, value: object, limit: float = _LIMIT) -> None:
 
 
 def _place(folder: Path) -> Path:
-    for place in (folder, _beside(folder, ".previous")):
+    run = folder / "checkpoint"  # what training writes: a run's folder is as good a name as its checkpoint's
+    for place in (folder, _beside(folder, ".previous"), run, _beside(run, ".previous")):
         if (place / "config.json").is_file():
             for name in _FILES:
                 if not (place / name).is_file():
                     raise FileNotFoundError(f"checkpoint: {place} has no {name}")
             return place
-    hint = f": did you mean {folder / 'checkpoint'}?" if exists(folder / "checkpoint") else ""
     problem = "has no config.json" if folder.is_dir() else "is not an existing folder"
-    raise FileNotFoundError(f"checkpoint: {folder} {problem}{hint}")
+    raise FileNotFoundError(f"checkpoint: {folder} {problem}")
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -10,11 +10,12 @@ Tap = tuple[int, int]
 MASK_TYPES = ("A", "B", "vertical_A", "vertical_B", "horizontal_A", "horizontal_B")
 
 
-def _check_mask(mask_type: str, kernel_size: tuple[int, int]) -> None:
+def check_mask(op: str, mask_type: str, kernel_size: tuple[int, int]) -> None:
+    """Raises ValueError unless there is such a mask; ``op`` is who asks."""
     if mask_type not in MASK_TYPES:
-        raise ValueError(f"mask_type must be one of {', '.join(MASK_TYPES)}, got {mask_type!r}")
+        raise ValueError(f"{op}: mask_type must be one of {', '.join(MASK_TYPES)}, got {mask_type!r}")
     if any(k < 1 or k % 2 == 0 for k in kernel_size):
-        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        raise ValueError(f"{op}: kernel_size must be odd and positive, got {kernel_size}")
 
 
 def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
@@ -29,7 +30,7 @@ def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
     >>> live_taps("A", (3, 3))
     ((-1, -1), (-1, 0), (-1, 1), (0, -1))
     """
-    _check_mask(mask_type, kernel_size)
+    check_mask("live_taps", mask_type, kernel_size)
     stack, _, kind = mask_type.rpartition("_")
     ry, rx = kernel_size[0] // 2, kernel_size[1] // 2
     above = [(dy, dx) for dy in range(-ry, 0) for dx in range(-rx, rx + 1)] if stack != "horizontal" else []

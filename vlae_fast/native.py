@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .ops.pixelcnn_sample import Plan
+from .program import Plan
 
 _LIBRARY = Path(__file__).with_name("_native_cpu.so")
 _REPORT = Path(__file__).with_name("_build_report.json")

@@ -6,13 +6,13 @@ Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are thos
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .masks import conv_mask, linear_mask
+from .program import Plan, Stage
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -209,7 +209,7 @@ def shifted(x: Tensor, dy: int, dx: int) -> Tensor:
     return F.pad(x, (rx, rx, ry, ry))[..., ry + dy : ry + dy + h, rx + dx : rx + dx + w]
 
 
-def run_program(stages: Sequence, weights: Sequence[Tensor], context: Tensor | None, image: Tensor) -> Tensor:
+def run_program(stages: Sequence[Stage], weights: Sequence[Tensor], context: Tensor | None, image: Tensor) -> Tensor:
     """All stages of a sampling program on a whole image ``[B, C, H, W]``; returns the last buffer."""
     buffers, weights_left = [image], iter(weights)
     for stage in stages:
@@ -251,14 +251,14 @@ def naive_sample(
     return image, logits
 
 
-def pixelcnn_pack(weights: Sequence[Tensor], plan: Any) -> list[Tensor]:
+def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
     return list(weights)
 
 
 def pixelcnn_sample(
     noise: Tensor,
     packed: Sequence[Tensor],
-    plan: Any,  # ops.pixelcnn_sample.Plan: this module imports no contract
+    plan: Plan,
     context: Tensor | None,
     known_mask: Tensor | None,
     known: Tensor | None,

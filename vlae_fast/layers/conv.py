@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..masks import Tap, conv_mask, live_taps
+from ..masks import Tap, check_mask, conv_mask
 from ..ops import masked_conv
 
 
@@ -44,26 +44,30 @@ class MaskedConv2d(nn.Conv2d):
         activation: str = "none",
         backend: str = "auto",
     ) -> None:
-        live_taps(mask_type, (kernel_size, kernel_size))  # names a wrong mask type or an even kernel
+        check_mask(type(self).__name__, mask_type, (kernel_size, kernel_size))
         if padding is not None and padding != kernel_size // 2:
-            raise ValueError(f"MaskedConv2d: padding must be kernel_size // 2 = {kernel_size // 2}, got {padding}")
+            raise ValueError(
+                f"{type(self).__name__}: padding must be kernel_size // 2 = {kernel_size // 2}, got {padding}"
+            )
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.mask_type, self.image_channels = mask_type, image_channels
         self.activation, self.backend = activation, backend
 
     @property
+    def mask(self) -> Tensor:
+        """Boolean ``[C_out, C_in, k, k]``: True where the weight is alive."""
+        weight = self.weight
+        return conv_mask(self.mask_type, weight.shape, image_channels=self.image_channels, device=weight.device)
+
+    @property
     def taps(self) -> tuple[Tap, ...]:
         """Live taps (dy, dx), the centre among them where some channel reads it."""
         kh, kw = self.kernel_size[0], self.kernel_size[1]
-        live = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels).flatten(0, 1).any(0)
-        return tuple((i - kh // 2, j - kw // 2) for i, j in live.nonzero().tolist())
+        return tuple((i - kh // 2, j - kw // 2) for i, j in self.mask.flatten(0, 1).any(0).nonzero().tolist())
 
     def live_weight(self) -> Tensor:
         """The weight with exact zeros where the mask is dead."""
-        live = conv_mask(
-            self.mask_type, self.weight.shape, image_channels=self.image_channels, device=self.weight.device
-        )
-        return torch.where(live, self.weight, 0)
+        return torch.where(self.mask, self.weight, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, None)
@@ -83,8 +87,7 @@ class MaskedConv2d(nn.Conv2d):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
         if mask is not None:
-            ours = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels)
-            if not (mask.expand_as(ours).cpu() != 0).equal(ours):
+            if not (mask.expand_as(self.weight).cpu() != 0).equal(self.mask.cpu()):
                 raise ValueError(
                     f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another"
                 )
@@ -132,6 +135,7 @@ class GatedMaskedConv2d(MaskedConv2d):
             activation="gate",
             backend=backend,
         )
+        self.out_channels = out_channels  # after the gate, as the user gave it
         self.cond_channels = cond_channels
         self.cond = nn.Conv2d(cond_channels, 2 * out_channels, 1, bias=False) if cond_channels else None
 
@@ -153,3 +157,6 @@ class GatedMaskedConv2d(MaskedConv2d):
                 f"GatedMaskedConv2d: cond must be given, this layer has cond_channels = {self.cond_channels}, got None"
             )
         return self._run(x, None if cond is None else self.condition(cond))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, cond_channels={self.cond_channels}"

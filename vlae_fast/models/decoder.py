@@ -58,11 +58,11 @@ class PixelCNNDecoder(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if n_layers < 0 or hidden_dim < 1 or input_dim < 1 or latent_dim < 0:
-            sizes = (input_dim, latent_dim, hidden_dim, n_layers)
-            raise ValueError(
-                f"PixelCNNDecoder: input_dim, latent_dim, hidden_dim, n_layers must not be negative, got {sizes}"
-            )
+        least = {"input_dim": 1, "latent_dim": 0, "hidden_dim": 1, "n_layers": 0, "z_channels": 0}
+        given = dict(zip(least, (input_dim, latent_dim, hidden_dim, n_layers, z_channels), strict=True))
+        for name, value in given.items():
+            if value < least[name]:
+                raise ValueError(f"PixelCNNDecoder: {name} must be at least {least[name]}, got {value}")
         self.input_dim, self.latent_dim, self.residual = input_dim, latent_dim, residual
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.z_channels = z_channels or latent_dim
@@ -80,23 +80,23 @@ class PixelCNNDecoder(nn.Module):
         shapes = ((self.latent_dim,), (self.z_channels, height, width))
         if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
             got = None if z is None else tuple(z.shape)
-            raise ValueError(
-                f"z must be [B, {self.latent_dim}] or [B, {self.z_channels}, {height}, {width}], got {got}"
-            )
+            rule = f"[B, {self.latent_dim}] or [B, {self.z_channels}, {height}, {width}]"
+            raise ValueError(f"PixelCNNDecoder: z must be {rule}, got {got}")
         if not self.latent_dim and z is not None:
-            raise ValueError(f"z must be None where latent_dim is 0, got {tuple(z.shape)}")
+            raise ValueError(f"PixelCNNDecoder: z must be None where latent_dim is 0, got {tuple(z.shape)}")
 
-    def spread(self, z: Tensor | None) -> Tensor | None:
+    def spread(self, z: Tensor) -> Tensor:
         """What the layers are conditioned on: z itself, or its map ``[B, z_channels, H, W]``."""
-        return z if self.code_map is None or z is None or z.dim() == 4 else self.code_map(z)
+        return z if self.code_map is None or z.dim() == 4 else self.code_map(z)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        if x.dim() != 4 or tuple(x.shape[1:]) != (self.input_dim, *self.image_size):
+        height, width = self.image_size
+        if x.dim() != 4 or tuple(x.shape[1:]) != (self.input_dim, height, width):
             raise ValueError(
-                f"x must be [B, {self.input_dim}, {self.image_size[0]}, {self.image_size[1]}], got {tuple(x.shape)}"
+                f"PixelCNNDecoder: x must be [B, {self.input_dim}, {height}, {width}], got {tuple(x.shape)}"
             )
         self.check_z(z)
-        z = self.spread(z)
+        z = None if z is None else self.spread(z)
         h = self.initial_conv(x)
         for layer in self.decoder_layers:
             h = layer(h, z) + h if self.residual else layer(h, z)

@@ -150,7 +150,7 @@ class _MadeInverse(torch.autograd.Function):
             "made_inverse_backward", *grads, x, layers[:n], layers[n:], ctx.degrees, cond, ctx.activation
         )
         out = [g if need else None for g, need in zip(out, ctx.needs_input_grad[1:], strict=True)]
-        return (None, *registry.once("made_inverse", out))
+        return (None, *registry.once_differentiable("made_inverse", out))
 
 
 def _autograd(

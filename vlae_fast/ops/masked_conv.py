@@ -164,7 +164,10 @@ class _MaskedConv(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         needs = list(ctx.needs_input_grad[:4])
         out = iter(registry.below_autograd("masked_conv_backward", grads[0], *ctx.saved_tensors, *ctx.options, needs))
-        return (*registry.once("masked_conv", [next(out) if need else None for need in needs]), *(None,) * 4)
+        return (
+            *registry.once_differentiable("masked_conv", [next(out) if need else None for need in needs]),
+            *(None,) * 4,
+        )
 
 
 _ARGS = (

@@ -118,7 +118,10 @@ class _MaskedLinear(torch.autograd.Function):
         needs = list(ctx.needs_input_grad[:3])
         args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
         out = iter(registry.below_autograd("masked_linear_backward", *args))
-        return (*registry.once("masked_linear", [next(out) if need else None for need in needs]), *(None,) * 5)
+        return (
+            *registry.once_differentiable("masked_linear", [next(out) if need else None for need in needs]),
+            *(None,) * 5,
+        )
 
 
 _ARGS = (

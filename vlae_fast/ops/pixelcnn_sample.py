@@ -1,84 +1,16 @@
-"""Contract of `pixelcnn_sample`: draw images from a *program* of stages, in the order of a schedule.
-
-A program says what a decoder computes at a pixel, a schedule says when. Both travel to a backend as one list of
-integers, the plan, so that every backend reads the same words.
-"""
+"""Contract of `pixelcnn_sample`: draw images from a program of stages, in the order of a schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import backends
-from ..masks import Tap
+from ..program import Plan
 from . import registry
-
-PLAN_VERSION = 1
-ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
-
-
-class Source(NamedTuple):
-    """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
-
-    buffer: int
-    taps: tuple[Tap, ...]
-
-
-class Stage(NamedTuple):
-    """``out = act( bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) + buffer[residual]``."""
-
-    out_channels: int  # after the activation; the gate's pre-activation has twice as many
-    activation: str
-    residual: int  # a buffer, or -1
-    context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
-    sources: tuple[Source, ...]
-
-
-class Plan(NamedTuple):
-    """A program and its schedule.
-
-    Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
-    ``j + slope * i``. ``words`` is the same as integers::
-
-        version, image channels, slope, number of stages, then per stage:
-            out_channels, activation, residual, context_dim, lead, number of sources, then per source:
-                buffer, number of taps, dy, dx, dy, dx, ...
-    """
-
-    image_channels: int
-    slope: int
-    stages: tuple[Stage, ...]
-    leads: tuple[int, ...]
-
-    @property
-    def words(self) -> list[int]:
-        words = [PLAN_VERSION, self.image_channels, self.slope, len(self.stages)]
-        for stage, lead in zip(self.stages, self.leads, strict=True):
-            words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
-            words.append(len(stage.sources))
-            for source in stage.sources:
-                words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
-        return words
-
-    @staticmethod
-    def from_words(words: Sequence[int]) -> Plan:
-        it = iter(words)
-        if (version := next(it)) != PLAN_VERSION:
-            raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
-        image_channels, slope, n_stages = next(it), next(it), next(it)
-        stages, leads = [], []
-        for _ in range(n_stages):
-            out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
-            sources = []
-            for _ in range(n_sources):
-                buffer, n_taps = next(it), next(it)
-                sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
-            stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
-            leads.append(lead)
-        return Plan(image_channels, slope, tuple(stages), tuple(leads))
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto") -> list[Tensor]:
@@ -139,6 +71,18 @@ def pixelcnn_sample(
     )
 
 
+def check_noise(op: str, noise: Tensor, channels: int, temperature: float) -> None:
+    """Raises ValueError unless noise is ``[B, channels, H, W]`` in [0, 1) and the temperature positive."""
+    if noise.dim() != 4 or noise.shape[1] != channels or not noise.is_floating_point():
+        raise ValueError(
+            f"{op}: noise must be floating point [B, {channels}, H, W], got {noise.dtype} {tuple(noise.shape)}"
+        )
+    if noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
+        raise ValueError(f"{op}: noise must be in [0, 1), got {noise[~((noise >= 0) & (noise < 1))][0].item()}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"{op}: temperature must be positive and finite, got {temperature}")
+
+
 def _check(
     noise: Tensor,
     plan: Plan,
@@ -150,12 +94,7 @@ def _check(
     def fail(rule: str, got: object) -> None:
         raise ValueError(f"pixelcnn_sample: {rule}, got {got}")
 
-    if noise.dim() != 4 or noise.shape[1] != plan.image_channels or not noise.is_floating_point():
-        fail(f"noise must be floating point [B, {plan.image_channels}, H, W]", f"{noise.dtype} {tuple(noise.shape)}")
-    if noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
-        fail("noise must be in [0, 1)", noise[~((noise >= 0) & (noise < 1))][0].item())
-    if not (0 < temperature < float("inf")):
-        fail("temperature must be positive and finite", temperature)
+    check_noise("pixelcnn_sample", noise, plan.image_channels, temperature)
     if (known is None) != (known_mask is None):
         fail("known_mask and known must be given together", "one of them")
     if known is not None and known_mask is not None:

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 library = torch.library.Library("vlae_fast", "DEF")
-_DEVICES = ("CPU", "CUDA")
+_AUTOCAST = ("CPU", "CUDA")
 
 
 def define(schema: str, impl: Callable, fake: Callable) -> None:
     """Registers ``schema`` with its implementation and its fake (shapes and strides only)."""
     name = schema.partition("(")[0]
     library.define(schema)
-    for device in _DEVICES:
-        library.impl(name, impl, device)
+    library.impl(name, impl, "CompositeExplicitAutograd")  # every device: the table of backends chooses
     torch.library.register_fake(f"vlae_fast::{name}", fake, lib=library)
 
 
@@ -45,7 +44,7 @@ class _Refuse(torch.autograd.Function):
         raise RuntimeError(f"{ctx.name}: double backward is not implemented")
 
 
-def once(name: str, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def once_differentiable(name: str, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Gradients that raise, naming the op, when somebody differentiates them again (``create_graph=True``)."""
     if not torch.is_grad_enabled():
         return tuple(grads)
@@ -56,7 +55,7 @@ def once(name: str, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]
 
 def autocast(name: str) -> None:
     """Under `torch.autocast` every floating-point tensor argument is cast to the autocast dtype first."""
-    for device in _DEVICES:
+    for device in _AUTOCAST:
         key = getattr(torch._C.DispatchKey, f"Autocast{device}")
 
         def run(*args: Any, _key: Any = key, _device: str = device.lower()) -> Any:

@@ -57,7 +57,7 @@ struct Draw {
 struct Program {
   int64_t height, width, slope, steps;
   int64_t sample_floats;  // of one sample's caches
-  int64_t n_stages, n_buffers;
+  int64_t n_stages;
   const Stage* stages;
   const Buffer* buffers;
   Context context;

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "../../checks.h"
-#include "packing.h"
 #include "../team.h"
 
 namespace vlae {

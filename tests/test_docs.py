@@ -1,0 +1,40 @@
+"""What the documentation prints, runs: the README's code and the examples in docstrings."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+README = Path(__file__).parent.parent / "README.md"
+WITH_EXAMPLES = ("masks", "layers.conv", "layers.linear", "models.vlae", "sampling.schedule")
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_docstring_examples(name: str) -> None:
+    module = importlib.import_module(f"vlae_fast.{name}")
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.slow
+def test_readme_code() -> None:
+    """The before/after runs as printed, and so does the loop it is said to be equivalent to."""
+    before_after, equivalent = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[:2]
+    names: dict = {}
+    exec(before_after, names)
+    with torch.no_grad():
+        exec(equivalent, names)
+    assert names["image"].equal(names["after"])
+
+
+def test_readme_commands_exist() -> None:
+    text = README.read_text(encoding="utf-8")
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
+        assert f"\n{target}:" in makefile
+    commands = set(re.findall(r"python -m vlae_fast (\w+)", text))
+    source = (README.parent / "vlae_fast" / "commands.py").read_text(encoding="utf-8")
+    assert commands and all(f"def {c}(" in source or f'command("{c}")' in source for c in commands)

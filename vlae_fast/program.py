@@ -1,0 +1,72 @@
+"""The sampling program: what a decoder computes at a pixel, and when. Read by every backend of `pixelcnn_sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .masks import Tap
+
+PLAN_VERSION = 1
+ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
+
+
+class Source(NamedTuple):
+    """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
+
+    buffer: int
+    taps: tuple[Tap, ...]
+
+
+class Stage(NamedTuple):
+    """``out = act( bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) + buffer[residual]``."""
+
+    out_channels: int  # after the activation; the gate's pre-activation has twice as many
+    activation: str
+    residual: int  # a buffer, or -1
+    context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
+    sources: tuple[Source, ...]
+
+
+class Plan(NamedTuple):
+    """A program and its schedule.
+
+    Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
+    ``j + slope * i``. ``words`` is the same as integers::
+
+        version, image channels, slope, number of stages, then per stage:
+            out_channels, activation, residual, context_dim, lead, number of sources, then per source:
+                buffer, number of taps, dy, dx, dy, dx, ...
+    """
+
+    image_channels: int
+    slope: int
+    stages: tuple[Stage, ...]
+    leads: tuple[int, ...]
+
+    @property
+    def words(self) -> list[int]:
+        words = [PLAN_VERSION, self.image_channels, self.slope, len(self.stages)]
+        for stage, lead in zip(self.stages, self.leads, strict=True):
+            words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
+            words.append(len(stage.sources))
+            for source in stage.sources:
+                words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
+        return words
+
+    @staticmethod
+    def from_words(words: Sequence[int]) -> Plan:
+        it = iter(words)
+        if (version := next(it)) != PLAN_VERSION:
+            raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
+        image_channels, slope, n_stages = next(it), next(it), next(it)
+        stages, leads = [], []
+        for _ in range(n_stages):
+            out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
+            sources = []
+            for _ in range(n_sources):
+                buffer, n_taps = next(it), next(it)
+                sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
+            stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
+            leads.append(lead)
+        return Plan(image_channels, slope, tuple(stages), tuple(leads))
