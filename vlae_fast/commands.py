@@ -77,7 +77,12 @@ def train(
     hidden_dim: Annotated[int, typer.Option(min=1, help="Channels of the decoder")] = 64,
     n_layers: Annotated[int, typer.Option(min=1, help="Masked layers of the decoder")] = 3,
     z_channels: Annotated[int, typer.Option(min=0, help="Channels of the map that spreads z; 0: z as it is")] = 16,
+    kernel_size: Annotated[int, typer.Option(min=1, help="Side of the gated layers' kernels, odd")] = 3,
+    initial_kernel: Annotated[int, typer.Option(min=1, help="Side of the first kernel, odd")] = 7,
+    residual: Annotated[bool, typer.Option("--residual", help="Add a gated layer's input to its output")] = False,
     flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
+    flow_hidden: Annotated[int, typer.Option(min=1, help="Hidden units of each MADE of the prior")] = 256,
+    flow_steps: Annotated[int, typer.Option(min=1, help="MADE transforms of the prior")] = 2,
     warmup_epochs: Annotated[int, typer.Option(min=0, help="Epochs over which the weight of the KL rises to 1")] = 0,
     free_bits: Annotated[float, typer.Option(min=0, help="KL that costs nothing, in bits per image")] = 0.0,
     seed: Seed = 0,
@@ -90,7 +95,11 @@ def train(
     images = data.load(data_name, data_dir, binarization)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     torch.manual_seed(seed)
-    model = VLAE(1, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, z_channels=z_channels)
+    model = VLAE(
+        1, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, kernel_size=kernel_size,
+        initial_kernel=initial_kernel, z_channels=z_channels, residual=residual, flow_hidden=flow_hidden,
+        flow_steps=flow_steps,
+    )  # fmt: skip
     history = training.train(
         model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,
         overwrite=overwrite, device=_device(device), warmup_epochs=warmup_epochs, free_bits=free_bits,
