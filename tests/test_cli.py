@@ -188,3 +188,9 @@ def test_demo_learns_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert found.differing_pixels == 0 and found.speedup > 1
     assert history[-1]["valid_kl"] > 5
     assert history[-1]["valid_loss"] < 0.9 * history[0]["valid_loss"]
+
+
+def test_traceback_on_demand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLAE_FAST_TRACEBACK", "1")
+    result = call("sample", tmp_path / "nowhere")
+    assert isinstance(result.exception, FileNotFoundError)

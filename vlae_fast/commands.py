@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -25,7 +26,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Fast Variational Lossy Autoencoders. Likelihoods are in nats per image and in bits per dimension.",
+    help="Fast Variational Lossy Autoencoders. Likelihoods are in nats per image and in bits per dimension. "
+    "VLAE_FAST_TRACEBACK=1 shows where an error comes from.",
 )
 
 Data = Annotated[
@@ -47,7 +49,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def user_errors(command: Command) -> Command:
-    """What a user can cause becomes one line and exit code 2; anything else is a defect and keeps its traceback."""
+    """An error becomes one line and exit code 2; VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -56,7 +58,9 @@ def user_errors(command: Command) -> Command:
         except training.Interrupted as interrupt:
             typer.echo(str(interrupt), err=True)
             raise typer.Exit(130) from None
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+            if os.environ.get("VLAE_FAST_TRACEBACK") == "1":
+                raise
             typer.echo("error: " + " ".join(str(error).split()), err=True)
             raise typer.Exit(2) from None
 

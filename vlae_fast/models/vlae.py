@@ -37,8 +37,8 @@ class VLAE(nn.Module):
         input_dim: image channels C. latent_dim: D. hidden_dim: channels of encoder and decoder. n_layers: gated layers.
         use_flow: AF prior (``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z)); else N(0, I).
         image_size: (H, W). kernel_size, initial_kernel, residual: of the decoder.
-        z_channels: 0: every pixel is given the same z, as in the tutorials; a small window then has no way to know where
-            it is and tends to ignore z. Else z is spread over the image in so many channels (`CodeMap`), and
+        z_channels: 0: every pixel is given the same z, as in the tutorials; a small window then cannot know
+            where it is and tends to ignore z. Else z is spread over the image in so many channels (`CodeMap`), and
             ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
         flow_hidden, flow_steps: of the prior.
         backend: of every layer.
