@@ -41,10 +41,9 @@ void run_team(int wanted, const std::function<void(int)>& body) {
 void Parts::share(const Job& job) noexcept {
   stage_.store(job.stage, std::memory_order_relaxed);
   wave_.store(job.wave, std::memory_order_relaxed);
-  parts_.store(job.parts, std::memory_order_relaxed);
   helped_.store(0, std::memory_order_relaxed);
-  const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> kPartBits) + 1;
-  ticket_.store(number << kPartBits, std::memory_order_release);
+  const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> kJobBits) + 1;
+  ticket_.store(number << kJobBits | static_cast<uint64_t>(job.parts) << kPartBits, std::memory_order_release);
   int own = 0;
   for (;; ++own) {
     const uint64_t part = ticket_.fetch_add(1, std::memory_order_relaxed) & kPartMask;
@@ -59,11 +58,11 @@ void Parts::help() noexcept {
   for (;;) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     if (ticket == kClosed) return;
+    const uint64_t part = ticket & kPartMask, parts = ticket >> kPartBits & kPartMask;
     const Job job = {stage_.load(std::memory_order_relaxed), wave_.load(std::memory_order_relaxed),
-                     parts_.load(std::memory_order_relaxed)};
-    const uint64_t part = ticket & kPartMask;
+                     static_cast<int>(parts)};
     // Success means that this part was still to be done, so the job's data were not yet overwritten by the next job's.
-    if (part < static_cast<uint64_t>(job.parts) && ticket_.compare_exchange_weak(ticket, ticket + 1)) {
+    if (part < parts && ticket_.compare_exchange_weak(ticket, ticket + 1)) {
       work_(job, static_cast<int>(part));
       helped_.fetch_add(1, std::memory_order_release);
       spin = {};

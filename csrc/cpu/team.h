@@ -16,6 +16,8 @@ void run_team(int wanted, const std::function<void(int)>& body);
 // running it does the work alone, instead of waiting for their turn at every job.
 class Parts {
  public:
+  static constexpr int kMaxParts = 1 << 15;
+
   struct Job {
     int64_t stage, wave;
     int parts;
@@ -29,15 +31,15 @@ class Parts {
   void close() noexcept;                // the first thread, when there are no more jobs
 
  private:
-  static constexpr int kPartBits = 16;
+  static constexpr int kPartBits = 16, kJobBits = 2 * kPartBits;
   static constexpr uint64_t kPartMask = (uint64_t{1} << kPartBits) - 1;
   static constexpr uint64_t kClosed = ~uint64_t{0};
 
   const Work work_;
-  // Number of the job, then its next part. It only grows: who read an older job's data cannot claim a part with them.
-  alignas(64) std::atomic<uint64_t> ticket_{kPartMask};
+  // Number of the job, its number of parts, its next part. It only grows, and a part is only claimed by the ticket that
+  // says that it is left: who read an older job's data cannot claim a part with them.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
   std::atomic<int64_t> stage_{0}, wave_{0};
-  std::atomic<int> parts_{0};
   alignas(64) std::atomic<int> helped_{0};  // parts of this job that helpers have done
 };
 

@@ -60,7 +60,8 @@ void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave
 int count_parts(const Stage& stage, int64_t rows, int threads) {
   if (stage_work(stage) * static_cast<double>(rows) < kShareWork) return 1;
   const int64_t panels = std::min<int64_t>(panels_of(stage), 2 * threads);
-  return static_cast<int>(panels * std::clamp<int64_t>(2 * threads / panels, 1, std::max<int64_t>(1, rows / kShareRows)));
+  const int64_t lines = std::clamp<int64_t>(2 * threads / panels, 1, std::max<int64_t>(1, rows / kShareRows));
+  return static_cast<int>(std::min<int64_t>(panels * lines, Parts::kMaxParts));
 }
 
 struct Free {
