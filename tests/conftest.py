@@ -27,3 +27,12 @@ def require(backend: str) -> str:
 def backends_of(op: str) -> list[str]:
     """Rows that have an op, as a list to parametrize over; absent ones are left to `require`."""
     return [r.name for r in backends.TABLE if r.absent() is not None or hasattr(r.namespace, op)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts the samples that differ from the naive sampler (each at a logit too close to its threshold to decide)."""
+    found = [dict(report.user_properties) for report in terminalreporter.stats.get("passed", [])]
+    found = [properties for properties in found if "differing_samples" in properties]
+    if found:
+        differing, samples = (sum(p[key] for p in found) for key in ("differing_samples", "samples"))
+        terminalreporter.write_line(f"{differing} of {samples} samples differ from the naive sampler, all at ties")

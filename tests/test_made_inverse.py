@@ -99,7 +99,7 @@ T = made_case(2, 3, (6,)).tensors
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
-        ({"eps": torch.zeros(3)}, r"eps must be a floating-point tensor \[B, D\], got"),
+        ({"eps": torch.zeros(3)}, r"eps must be a floating-point tensor \[B, D\] with D >= 1, got"),
         ({"biases": []}, r"weights, biases, degrees must have L, L and L \+ 1 entries with L >= 1, got \(2, 0, 3\)"),
         ({"weights": [torch.zeros(6, 4), T["weights"][1]]}, r"weights\[0\], degrees\[0\] must be \[O, 3\], \[3\], got"),
         ({"biases": [torch.zeros(5), T["biases"][1]]}, r"biases\[0\] must be \[6\], got \(5,\)"),

@@ -188,9 +188,15 @@ def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
             lambda: vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)(torch.zeros(1, 2, 5, 5), torch.zeros(1, 5)),
             r"cond must be \[B, 4\] or \[B, 4, H, W\], got \(1, 5\)",
         ),
+        (lambda: small_vlae(image_size=(5,)), r"VLAE: image_size must be \(H, W\), both positive, got \(5,\)"),
+        (lambda: small_vlae(backend="abacus"), "VLAE: backend must be one of auto.*got 'abacus'"),
+        (lambda: small_vlae().sample(-1), "VLAE: n must not be negative, got -1"),
+        (lambda: vf.PixelCNNDecoder(image_size=(0, 5)), "PixelCNNDecoder: image_size must be"),
+        (lambda: vf.PixelCNNDecoder(latent_dim=0, z_channels=3), "z_channels must be 0 where latent_dim is 0, got 3"),
+        (lambda: vf.MADE(3, 8, 6, activation="gelu"), "MADE: activation must be one of relu, elu, tanh, got 'gelu'"),
         (lambda: vf.PixelCNNDecoder(hidden_dim=0), "PixelCNNDecoder: hidden_dim must be at least 1, got 0"),
         (lambda: vf.PixelCNNDecoder(z_channels=-1), "z_channels must be at least 0, got -1"),
-        (lambda: vf.VLAE(latent_dim=0), "latent_dim must be >= 1.*got 0"),
+        (lambda: vf.VLAE(latent_dim=0), "VLAE: latent_dim must be at least 1, got 0"),
         (lambda: small_vlae()(torch.zeros(2, 1, 5, 5)), r"ConvEncoder: x must be \[B, 1, 6, 5\], got \(2, 1, 5, 5\)"),
         (
             lambda: small_vlae().decoder(torch.zeros(2, 1, 6, 5), torch.zeros(2, 3)),
@@ -208,3 +214,14 @@ def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
 def test_errors(call, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_materialised_from_the_meta_device() -> None:
+    """to_empty and load_state_dict give the same model: the degrees are in no state_dict and are written again."""
+    model = small_vlae()
+    with torch.device("meta"):
+        other = small_vlae()
+    other = other.to_empty(device="cpu")
+    other.load_state_dict(model.state_dict())
+    z = torch.randn(3, 4)
+    assert other.log_prior(z).equal(model.log_prior(z))

@@ -87,7 +87,7 @@ class MaskedConv2d(nn.Conv2d):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
         if mask is not None:
-            if not (mask.expand_as(self.weight).cpu() != 0).equal(self.mask.cpu()):
+            if mask.shape != self.weight.shape or not (mask.cpu() != 0).equal(self.mask.cpu()):
                 raise ValueError(
                     f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another"
                 )

@@ -39,16 +39,26 @@ class MaskedLinear(nn.Linear):
         activation: str = "none",
         backend: str = "auto",
     ) -> None:
-        in_degrees, out_degrees = torch.as_tensor(in_degrees), torch.as_tensor(out_degrees)
         for name, degrees in (("in_degrees", in_degrees), ("out_degrees", out_degrees)):
-            if degrees.dim() != 1 or degrees.is_floating_point():
+            if degrees.dim() != 1 or degrees.is_floating_point() or degrees.is_meta:
                 raise ValueError(
-                    f"MaskedLinear: {name} must be 1-D integers, got {degrees.dtype} {tuple(degrees.shape)}"
+                    f"MaskedLinear: {name} must be 1-D integers, not on meta, got {degrees.dtype} "
+                    f"{tuple(degrees.shape)} on {degrees.device}"
                 )
         super().__init__(len(in_degrees), len(out_degrees), bias)
         self.register_buffer("in_degrees", in_degrees.long(), persistent=False)
         self.register_buffer("out_degrees", out_degrees.long(), persistent=False)
+        self._degrees = {"in_degrees": in_degrees.tolist(), "out_degrees": out_degrees.tolist()}
         self.activation, self.backend = activation, backend
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MaskedLinear:
+        """`to_empty` leaves buffers undefined, and these are in no state_dict: they are written again."""
+        super()._apply(fn, recurse)
+        for name, values in self._degrees.items():
+            buffer = getattr(self, name)
+            if not buffer.is_meta:
+                buffer.copy_(torch.tensor(values, device="cpu"))
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         return masked_linear(
@@ -99,10 +109,14 @@ class MADE(nn.Module):
         super().__init__()
         if input_dim < 1 or output_dim < 1 or output_dim % input_dim:
             raise ValueError(f"MADE: output_dim must be a multiple of input_dim = {input_dim}, got {output_dim}")
+        if activation not in ("relu", "elu", "tanh"):
+            raise ValueError(f"MADE: activation must be one of relu, elu, tanh, got {activation!r}")
         if n_hidden < 1 or hidden_dim < 1:
             raise ValueError(f"MADE: n_hidden and hidden_dim must be positive, got {n_hidden} and {hidden_dim}")
         self.input_dim, self.activation, self.context_dim = input_dim, activation, context_dim
-        degrees = made_degrees(input_dim, (hidden_dim,) * n_hidden, output_dim // input_dim)
+        # real values on the CPU, also where the parameters are made on the meta device
+        cpu = torch.device("cpu")
+        degrees = made_degrees(input_dim, (hidden_dim,) * n_hidden, output_dim // input_dim, device=cpu)
         # the first activation waits for the context, so it is not fused where there is one
         fused = ["none" if context_dim and i == 0 else activation for i in range(n_hidden)] + ["none"]
         self.layers = nn.ModuleList(

@@ -63,6 +63,10 @@ class PixelCNNDecoder(nn.Module):
         for name, value in given.items():
             if value < least[name]:
                 raise ValueError(f"PixelCNNDecoder: {name} must be at least {least[name]}, got {value}")
+        if min(image_size) < 1 or len(image_size) != 2:
+            raise ValueError(f"PixelCNNDecoder: image_size must be (H, W), both positive, got {tuple(image_size)}")
+        if z_channels and not latent_dim:
+            raise ValueError(f"PixelCNNDecoder: z_channels must be 0 where latent_dim is 0, got {z_channels}")
         self.input_dim, self.latent_dim, self.residual = input_dim, latent_dim, residual
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.z_channels = z_channels or latent_dim

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import backends
 from ..sampling import PixelCNNSampler
 from .decoder import PixelCNNDecoder
 from .encoder import ConvEncoder
@@ -68,8 +69,17 @@ class VLAE(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if latent_dim < 1 or hidden_dim < 2:
-            raise ValueError(f"VLAE: latent_dim must be >= 1 and hidden_dim >= 2, got {latent_dim} and {hidden_dim}")
+        for name, value, least in (
+            ("latent_dim", latent_dim, 1),
+            ("hidden_dim", hidden_dim, 2),
+            ("flow_hidden", flow_hidden, 1),
+        ):
+            if value < least:
+                raise ValueError(f"VLAE: {name} must be at least {least}, got {value}")
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"VLAE: image_size must be (H, W), both positive, got {tuple(image_size)}")
+        if backend not in backends.NAMES:
+            raise ValueError(f"VLAE: backend must be one of {', '.join(backends.NAMES)}, got {backend!r}")
         self.config: dict[str, Any] = {
             "input_dim": input_dim,
             "latent_dim": latent_dim,
@@ -135,6 +145,8 @@ class VLAE(nn.Module):
     @torch.no_grad()
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of z from the prior, ``[n, D]``: eps ~ N(0, I), then the flow's inverse."""
+        if n < 0:
+            raise ValueError(f"VLAE: n must not be negative, got {n}")
         weight = self.decoder.final_conv.weight
         eps = torch.randn(n, self.latent_dim, dtype=weight.dtype, device=weight.device, generator=generator)
         return eps if self.prior is None else self.prior.inverse(eps)[0]

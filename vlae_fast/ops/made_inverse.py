@@ -71,8 +71,8 @@ def _check(
 
     if activation not in ACTIVATIONS:
         fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
-    if eps.dim() != 2 or not eps.is_floating_point():
-        fail("eps must be a floating-point tensor [B, D]", f"{eps.dtype} {tuple(eps.shape)}")
+    if eps.dim() != 2 or eps.shape[1] < 1 or not eps.is_floating_point():
+        fail("eps must be a floating-point tensor [B, D] with D >= 1", f"{eps.dtype} {tuple(eps.shape)}")
     if not weights or len(biases) != len(weights) or len(degrees) != len(weights) + 1:
         counts = (len(weights), len(biases), len(degrees))
         fail("weights, biases, degrees must have L, L and L + 1 entries with L >= 1", counts)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import backends, reference
+from ..layers.conv import without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
 from ..program import Plan
 from .schedule import derive
-from .stages import Decoder, build_program, context_of
+from .stages import Decoder, build_program
 
 Known = tuple[Tensor, Tensor]
 
@@ -36,7 +38,8 @@ class PixelCNNSampler:
     ``.steps`` is the number of steps an image takes, ``.plan`` what a backend is told.
 
     Raises:
-        ValueError: a layer cannot be expressed (named by its path), or a weight is not finite.
+        ValueError: a layer cannot be expressed (named by its path), a weight is not finite, or `decoder.forward` does
+            something else than its parts in turn.
         RuntimeError: the named backend cannot run this; says why.
     """
 
@@ -51,6 +54,9 @@ class PixelCNNSampler:
         self.backend = backends.pick("pixelcnn_sample", weights[0], backend).name
         self._dtype, self._device = weights[0].dtype, weights[0].device
         self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend)
+        # a snapshot, as the packed weights are; frozen, so that it can be copied
+        self._spread = copy.deepcopy(getattr(decoder, "code_map", None))
+        self._check_forward()
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, (self.program.image_channels, *self._size)))
@@ -98,10 +104,11 @@ class PixelCNNSampler:
         elif noise.dtype != self._dtype:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")
         mask, values = _expand_known(known, noise)
-        context = self._context(z) if z is not None and self.program.context_dim else None
-        drawn = pixelcnn_sample(
-            noise, self._packed, self.plan, context, mask, values, temperature=temperature, backend=self.backend
-        )
+        with torch.autocast(self._device.type, enabled=False):  # the same image inside and outside
+            context = self._context(z) if z is not None and self.program.context_dim else None
+            drawn = pixelcnn_sample(
+                noise, self._packed, self.plan, context, mask, values, temperature=temperature, backend=self.backend
+            )
         return Samples(*drawn)
 
     def _check_z(self, z: Tensor | None) -> None:
@@ -115,17 +122,49 @@ class PixelCNNSampler:
             raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
 
     def _context(self, z: Tensor) -> Tensor:
-        """`context_of` in bits that do not depend on the batch: PyTorch's products depend on it, and on alignment."""
-        if getattr(self.decoder, "code_map", None) is None or z.dim() == 4:
-            return context_of(self.decoder, z)
+        """What the gated layers see of z: z itself, or its map, in bits that do not depend on the batch.
+
+        PyTorch's products depend on the batch and on alignment, so a map is made image by image.
+        """
+        if self._spread is None or z.dim() == 4:
+            return without_expansion(z)
         if z.shape[0] == 0:
             return z.new_empty((0, self.program.context_dim))
-        return torch.cat([context_of(self.decoder, row.clone()) for row in z.split(1)])
+        return torch.cat([self._spread(row.clone()) for row in z.split(1)])
+
+    @torch.no_grad()
+    def _check_forward(self) -> None:
+        """Compares with the decoder once: a `forward` of its own would be sampled wrongly in silence."""
+        decoder, generator = self.decoder, torch.Generator().manual_seed(0)
+        shape = (1, self.program.image_channels, *self._size)
+        x = torch.rand(shape, generator=generator).round().to(self._device, self._dtype)
+        z = None
+        if latent_dim := getattr(decoder, "latent_dim", self.program.context_dim):
+            z = torch.randn(1, latent_dim, generator=generator).to(self._device, self._dtype)
+        with torch.autocast(self._device.type, enabled=False):
+            expected = decoder(x, z)
+            if self.backend == "reference":
+                context = self._context(z) if z is not None and self.program.context_dim else None
+                got = reference.run_program(self.plan.stages, self._packed, context, x)
+            else:  # with every pixel given, one pass gives the logits of a whole image
+                got = self.sample_with_logits(
+                    z, torch.zeros_like(x), known=(torch.ones_like(x, dtype=torch.bool), x)
+                ).logits
+        # convolutions on a GPU may round their inputs to 10 bits
+        eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
+        error, allowed = (got - expected).abs().max().item(), 1e3 * eps * (1 + expected.abs().max().item())
+        if not error <= allowed:
+            raise ValueError(
+                "PixelCNNSampler: decoder.forward must be initial_conv, decoder_layers and final_conv in turn (and in "
+                f"evaluation mode where it has dropout), got logits that differ by {error:.3g}"
+            )
 
 
 def _expand_known(known: Known | None, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
     if known is None:
         return None, None
+    if len(known) != 2:
+        raise ValueError(f"PixelCNNSampler: known must be (mask, values), got {len(known)} entries")
     mask, values = known
     try:
         mask, values = mask.expand_as(noise), values.to(noise.dtype).expand_as(noise)

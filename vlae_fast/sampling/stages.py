@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from ..layers import GatedMaskedConv2d, MaskedConv2d
-from ..layers.conv import without_expansion
 from ..masks import Tap
 from ..program import Source, Stage
-from ..reference import run_program
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
 
@@ -67,21 +64,24 @@ class Program:
         self.stages.append(Stage(channels, activation, -1, context_dim, (Source(buffer, taps),)))
 
 
-def _add(program: Program, path: str, module: nn.Module, buffer: int) -> int:
-    """Appends ``module`` reading ``buffer``; returns the buffer it writes. Errors name the module by its path."""
+def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int = -1) -> int:
+    """Appends ``module`` reading ``buffer``; returns the buffer it writes. Errors name the module by its path.
+
+    An activation is fused into the stage before it, unless that is buffer ``keep``, which a residual still reads.
+    """
     if isinstance(module, nn.Sequential):
         for name, child in module.named_children():
-            buffer = _add(program, f"{path}.{name}", child, buffer)
+            buffer = _add(program, f"{path}.{name}", child, buffer, keep)
         return buffer
     if isinstance(module, (nn.Identity, nn.Dropout)):  # a sampler draws as in evaluation mode
         return buffer
     if isinstance(module, MaskedConv2d):
         program.conv(module, module.taps, buffer, module.activation)
         return len(program.stages)
-    if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.stride == (1, 1) and module.groups == 1:
+    if type(module) is nn.Conv2d and _is_pointwise(module):
         program.conv(module, ((0, 0),), buffer, "none")
         return len(program.stages)
-    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages):
+    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
         if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
             program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
@@ -92,47 +92,34 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int) -> int:
     )
 
 
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return (conv.kernel_size, conv.stride, conv.groups) == ((1, 1), (1, 1), 1) and conv.padding in (
+        (0, 0),
+        "valid",
+        "same",
+    )
+
+
 def build_program(decoder: Decoder) -> Program:
     """The program of a decoder's current weights.
 
     Raises:
-        ValueError: a layer cannot be expressed as a stage (named by its path), or `decoder.forward` does something else
-            than its parts in turn.
+        ValueError: a layer cannot be expressed as a stage; named by its path.
     """
     parts = ("input_dim", "image_size", "initial_conv", "decoder_layers", "final_conv")
     missing = [name for name in parts if not hasattr(decoder, name)]
     if missing:
         raise ValueError(f"PixelCNNSampler: decoder must have {', '.join(missing)}, got {type(decoder).__name__}")
-    program = Program(decoder.input_dim)
+    program, residual = Program(decoder.input_dim), getattr(decoder, "residual", False)
     buffer = _add(program, "initial_conv", decoder.initial_conv, 0)
     for i, layer in enumerate(decoder.decoder_layers):
-        before, buffer = buffer, _add(program, f"decoder_layers.{i}", layer, buffer)
-        if getattr(decoder, "residual", False):
+        path, before = f"decoder_layers.{i}", buffer
+        buffer = _add(program, path, layer, before, keep=before if residual else -1)
+        if residual and buffer == before:
+            raise ValueError(
+                f"PixelCNNSampler: decoder must have a convolution in each residual layer, got none at {path!r}"
+            )
+        if residual:
             program.stages[-1] = program.stages[-1]._replace(residual=before)
     _add(program, "final_conv", decoder.final_conv, buffer)
-    _check_forward(decoder, program)
     return program
-
-
-def context_of(decoder: Decoder, z: Tensor) -> Tensor:
-    """What the gated layers see of z: z itself, or the map that the decoder spreads it to."""
-    return without_expansion(decoder.spread(z) if hasattr(decoder, "spread") else z)
-
-
-@torch.no_grad()
-def _check_forward(decoder: Decoder, program: Program) -> None:
-    """Runs program and decoder once on the same noise: a `forward` of its own would be sampled wrongly in silence."""
-    weight, generator = program.weights[0], torch.Generator().manual_seed(0)
-    x = torch.rand(1, program.image_channels, *decoder.image_size, generator=generator).to(weight).round()
-    z = None
-    if latent_dim := getattr(decoder, "latent_dim", program.context_dim):
-        z = torch.randn(1, latent_dim, generator=generator).to(weight)
-    context = context_of(decoder, z) if z is not None and program.context_dim else None
-    expected, got = decoder(x, z), run_program(program.stages, program.weights, context, x)
-    if torch.isfinite(expected).all():  # weights that are not finite are named when they are packed
-        error, scale = (got - expected).abs().max().item(), 1 + expected.abs().max().item()
-        if error > 1e3 * torch.finfo(weight.dtype).eps * scale:
-            raise ValueError(
-                "PixelCNNSampler: decoder.forward must be initial_conv, decoder_layers and final_conv in turn (and in "
-                f"evaluation mode where it has dropout), got logits that differ by {error:.3g}"
-            )
