@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 import vlae_fast as vf
+from vlae_fast.masks import linear_mask, live_taps, made_degrees
 from vlae_fast.program import Stage
 
 
@@ -29,6 +32,67 @@ class SamplingCase:
         return decoder
 
 
+@dataclass(frozen=True)
+class ConvCase:
+    """`masked_conv`, forward or forward + backward (gradients of x, weight, bias)."""
+
+    name: str
+    mask_type: str
+    batch: int
+    c_in: int
+    c_out: int  # of the weight: twice the output's under "gate"
+    k: int
+    size: int
+    activation: str
+    backward: bool = True
+    quick: bool = False
+
+    @property
+    def flops(self) -> int:
+        taps = len(live_taps(self.mask_type, (self.k, self.k)))
+        return (6 if self.backward else 2) * self.batch * self.size**2 * taps * self.c_in * self.c_out
+
+
+@dataclass(frozen=True)
+class LinearCase:
+    """A MADE of `masked_linear` layers, forward + backward (gradients of x, weights, biases)."""
+
+    name: str
+    batch: int
+    dim: int
+    hidden: tuple[int, ...]
+    quick: bool = False
+
+    @property
+    def flops(self) -> int:
+        return 6 * self.batch * live_weights(made_degrees(self.dim, self.hidden, 2))
+
+
+@dataclass(frozen=True)
+class InverseCase:
+    """`made_inverse` of an affine transform."""
+
+    name: str
+    batch: int
+    dim: int
+    hidden: tuple[int, ...]
+    quick: bool = False
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.batch * live_weights(made_degrees(self.dim, self.hidden, 2))
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One Adam step of a VLAE on a batch of 28x28 binary images."""
+
+    name: str
+    batch: int
+    model: dict[str, Any] = field(default_factory=dict)
+    quick: bool = False
+
+
 SAMPLING = (
     SamplingCase("28x28-64ch-3gated-batch1", 1, quick=True),
     SamplingCase("28x28-64ch-3gated-batch16", 16, quick=True, naive_rows=2),
@@ -38,8 +102,36 @@ SAMPLING = (
     SamplingCase("28x28-32ch-6gated-residual-batch1", 1, {"hidden_dim": 32, "n_layers": 6, "residual": True}),
 )
 
+LAYERS: tuple[ConvCase | LinearCase, ...] = (
+    ConvCase("gated-3x3B-64ch-28x28-batch64", "B", 64, 64, 128, 3, 28, "gate", quick=True),
+    ConvCase("gated-3x3B-64ch-28x28-batch64-forward", "B", 64, 64, 128, 3, 28, "gate", backward=False),
+    ConvCase("gated-3x3B-160ch-32x32-batch16", "B", 16, 160, 320, 3, 32, "gate"),
+    ConvCase("elu-3x3B-12ch-28x28-batch64", "B", 64, 12, 12, 3, 28, "elu"),
+    ConvCase("7x7A-1to64ch-28x28-batch64", "A", 64, 1, 64, 7, 28, "none"),
+    LinearCase("made-64-640-640-128-batch128", 128, 64, (640, 640), quick=True),
+    LinearCase("made-64-640-640-128-batch1024", 1024, 64, (640, 640)),
+    LinearCase("made-784-1024-1024-1568-batch256", 256, 784, (1024, 1024)),
+)
 
-def live_flops(stages: tuple[Stage, ...], image_channels: int, size: tuple[int, int]) -> int:
+FLOWS = (
+    InverseCase("maf-64-2x512-batch64", 64, 64, (512, 512), quick=True),
+    InverseCase("maf-64-2x512-batch1", 1, 64, (512, 512)),
+    InverseCase("maf-784-2x1024-batch64", 64, 784, (1024, 1024)),
+    InverseCase("maf-784-2x1024-batch1", 1, 784, (1024, 1024)),
+    InverseCase("maf-784-2x1024-batch1024", 1024, 784, (1024, 1024)),
+)
+
+TRAINING = (TrainingCase("vlae-default-batch64", 64, quick=True),)
+
+SUITES: dict[str, Sequence[Any]] = {"sampling": SAMPLING, "layers": LAYERS, "flows": FLOWS, "training": TRAINING}
+
+
+def live_weights(degrees: list[torch.Tensor]) -> int:
+    """Weights of a MADE that its masks leave alive."""
+    return sum(int(linear_mask(i, o).sum()) for i, o in pairwise(degrees))
+
+
+def live_flops(stages: Sequence[Stage], image_channels: int, size: tuple[int, int]) -> int:
     """Floating-point operations of one image: two per live weight and pixel, the context's once per image."""
     channels = [image_channels]
     total = 0

@@ -1,10 +1,13 @@
-"""What users have today, in plain PyTorch: the code that ours is timed against, in the same run."""
+"""What users have today: the code that ours is timed against, in the same run."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import vlae_fast as vf
 
@@ -30,9 +33,9 @@ class PlainDecoder:
     def __call__(self, x: Tensor, z: Tensor) -> Tensor:
         h = F.conv2d(x, *self.first, padding=self.first[0].shape[-1] // 2)
         for weight, bias, cond in self.layers:
-            pre = F.conv2d(h, weight, bias, padding=weight.shape[-1] // 2) + F.linear(z, cond)[:, :, None, None]
-            a, b = pre.chunk(2, 1)
-            gated = torch.tanh(a) * torch.sigmoid(b)
+            gated = activate(
+                F.conv2d(h, weight, bias, padding=weight.shape[-1] // 2) + F.linear(z, cond)[:, :, None, None], "gate"
+            )
             h = gated + h if self.residual else gated
         return F.conv2d(h, *self.last)
 
@@ -46,3 +49,68 @@ def naive_sample(decoder: PlainDecoder, z: Tensor, noise: Tensor, rows: int | No
             probability = torch.sigmoid(decoder(image, z)[:, :, i, j])
             image[:, :, i, j] = (noise[:, :, i, j] < probability).float()
     return image
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    if activation == "gate":
+        a, b = x.chunk(2, 1)
+        return torch.tanh(a) * torch.sigmoid(b)
+    return {"none": lambda v: v, "elu": F.elu, "relu": F.relu}[activation](x)
+
+
+class PlainConv(nn.Module):
+    """Masked convolution by a dense one: ``conv2d(x, weight * mask)``."""
+
+    def __init__(self, layer: vf.MaskedConv2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.activation = layer.weight, layer.bias, layer.activation
+        self.register_buffer("mask", layer.mask.float())
+        self.cond = getattr(layer, "cond", None)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        y = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.weight.shape[-1] // 2)
+        if z is not None and self.cond is not None:
+            y = y + F.linear(z, self.cond.weight[:, :, 0, 0])[:, :, None, None]
+        return activate(y, self.activation)
+
+
+class PlainLinear(nn.Module):
+    """Masked linear layer by a dense one: ``linear(x, weight * mask)``."""
+
+    def __init__(self, layer: vf.MaskedLinear) -> None:
+        super().__init__()
+        self.weight, self.bias, self.activation = layer.weight, layer.bias, layer.activation
+        self.register_buffer("mask", vf.masks.linear_mask(layer.in_degrees, layer.out_degrees).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activate(F.linear(x, self.weight * self.mask, self.bias), self.activation)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy of a model with every layer of ours replaced by plain PyTorch of the same parameters."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, vf.MaskedConv2d):
+                setattr(parent, name, PlainConv(child))
+            elif isinstance(child, vf.MaskedLinear):
+                setattr(parent, name, PlainLinear(child))
+    return model
+
+
+def foreign_inverses(batch: int, dim: int, hidden: tuple[int, ...]) -> dict[str, Callable[[], object]]:
+    """The inverse of a masked autoregressive transform of these sizes, random weights, by zuko and by nflows.
+
+    Raises:
+        ImportError: one of them is not installed (the extra ``bench``).
+    """
+    import zuko
+    from nflows.transforms import MaskedAffineAutoregressiveTransform
+
+    eps = torch.randn(batch, dim)
+    theirs = zuko.flows.autoregressive.MaskedAutoregressiveTransform(dim, hidden_features=hidden)
+    nflows = MaskedAffineAutoregressiveTransform(dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False)
+    return {
+        "zuko": torch.no_grad()(lambda: theirs().inv(eps)),
+        "nflows": torch.no_grad()(lambda: nflows.inverse(eps)),
+    }

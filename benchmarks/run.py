@@ -6,89 +6,72 @@ import argparse
 import csv
 import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
-import vlae_fast as vf
 from vlae_fast import native
 
-from .cases import SAMPLING, SamplingCase, live_flops
+from .cases import SUITES
 from .measure import SGEMM_FLOPS, commit, cpu_name, interleaved, quantile, sgemm
-from .peers import PlainDecoder, naive_sample
+from .suites import Contest, prepare
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "suite case contender backend dtype p20_ms p50_ms p80_ms gflops sgemm_gflops fraction_of_sgemm speedup "
     "device isa threads torch commit date"
 ).split()
+OURS = "vlae_fast"
 
 
-def check_sampling(
-    case: SamplingCase, sampler: vf.PixelCNNSampler, plain: PlainDecoder, z: torch.Tensor, noise: torch.Tensor
-) -> str:
-    """Raises where the image is not that of the naive sampler; says what was compared."""
-    rows = case.naive_rows or noise.shape[2]
-    images, logits = sampler.sample_with_logits(z, noise)
-    naive = naive_sample(plain, z, noise, rows)
-    different = (images[:, :, :rows] != naive[:, :, :rows]).flatten(1).any(1)
-    close = ((logits - torch.logit(noise)).abs() < 1e-5).flatten(1).any(1)  # float32 cannot decide these pixels
-    if (different & ~close).any():
-        raise SystemExit(f"{case.name}: images differ from the naive sampler; nothing is timed")
-    return f"{int(different.sum())} of {case.batch} images differ in {rows} rows"
-
-
-def run_sampling(case: SamplingCase, backend: str, rounds: int) -> list[dict[str, object]]:
-    decoder = case.build()
-    z = torch.randn(case.batch, decoder.latent_dim)
-    noise = torch.rand(case.batch, decoder.input_dim, *decoder.image_size)
-    sampler, plain = vf.PixelCNNSampler(decoder, backend), PlainDecoder(decoder)
-    checked = check_sampling(case, sampler, plain, z, noise)
-    height = decoder.image_size[0]
-    scale = height / (case.naive_rows or height)
-    naive = "naive eager" if scale == 1 else f"naive eager ({case.naive_rows} of {height} rows, scaled)"
-    times = interleaved(
-        {
-            "vlae_fast": lambda: sampler.sample(z, noise),
-            "sgemm": sgemm(),
-            naive: lambda: naive_sample(plain, z, noise, case.naive_rows),
-        },
-        rounds,
-    )
-    times[naive] = [t * scale for t in times[naive]]
-    flops = case.batch * live_flops(sampler.plan.stages, decoder.input_dim, decoder.image_size)
-    ceiling = SGEMM_FLOPS / quantile(times["sgemm"], 0.5)
-    ours = quantile(times["vlae_fast"], 0.5)
+def time_case(suite: str, name: str, contest: Contest, rounds: int) -> list[dict[str, object]]:
+    """Rows of a contest: ours first, then the peers; ``speedup`` is how much longer a contender takes than ours."""
+    times = interleaved({OURS: contest.ours, "sgemm": sgemm(), **contest.peers}, rounds)
+    for peer, scale in contest.scale.items():
+        times[peer] = [t * scale for t in times[peer]]
+    ceiling, ours = SGEMM_FLOPS / quantile(times["sgemm"], 0.5), quantile(times[OURS], 0.5)
     rows = []
-    for contender in ("vlae_fast", naive):
+    for contender in (OURS, *contest.peers):
         p50 = quantile(times[contender], 0.5)
         rows.append(
             {
-                "suite": "sampling",
-                "case": case.name,
+                "suite": suite,
+                "case": name,
                 "contender": contender,
-                "backend": sampler.backend if contender == "vlae_fast" else "eager",
+                "backend": contest.backend if contender == OURS else "",
                 "dtype": "float32",
                 **{f"p{q}_ms": f"{1e3 * quantile(times[contender], q / 100):.3f}" for q in (20, 50, 80)},
-                "gflops": f"{flops / p50 / 1e9:.1f}",
+                "gflops": f"{contest.flops / p50 / 1e9:.1f}",
                 "sgemm_gflops": f"{ceiling / 1e9:.1f}",
-                "fraction_of_sgemm": f"{flops / p50 / ceiling:.3f}",
-                "speedup": f"{p50 / ours:.1f}",
+                "fraction_of_sgemm": f"{contest.flops / p50 / ceiling:.3f}",
+                "speedup": f"{p50 / ours:.2f}",
             }
         )
-    print(
-        f"{case.name}: {1e3 * ours:.2f} ms, {sampler.steps} steps, {flops / ours / 1e9:.0f} GFLOP/s of live work "
-        f"(sgemm {ceiling / 1e9:.0f}), {rows[1]['speedup']}x {naive}; {checked}",
-        flush=True,
-    )
     return rows
+
+
+def describe(rows: list[dict[str, Any]], checked: str) -> str:
+    ours, *peers = rows
+    against = ", ".join(f"{row['speedup']}x {row['contender']}" for row in peers)
+    live = f"{ours['gflops']} GFLOP/s of live work (sgemm {ours['sgemm_gflops']})"
+    return f"{ours['case']} [{ours['backend']}]: {ours['p50_ms']} ms, {live}; {against}; {checked}"
+
+
+def append(path: Path, rows: list[dict[str, object]]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
     parser.add_argument("--backend", default="auto", help="backend of ours; see `python -m vlae_fast info`")
-    parser.add_argument(
-        "--quick", action="store_true", help="few cases, one round; rows go to out/bench, unless --out says where"
-    )
+    parser.add_argument("--quick", action="store_true", help="few cases, one round; rows go to out/bench")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the peers")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder of the CSV files that rows are appended to")
     args = parser.parse_args()
@@ -103,16 +86,13 @@ def main() -> None:
     }
     out = args.out or (Path("out/bench") if args.quick else RESULTS)
     out.mkdir(parents=True, exist_ok=True)
-    for case in SAMPLING:
-        if case.quick or not args.quick:
-            rows = run_sampling(case, args.backend, rounds=1 if args.quick else 3)
-            path = out / "sampling.csv"
-            new = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                if new:
-                    writer.writeheader()
-                writer.writerows({**row, **about} for row in rows)
+    for suite in SUITES if args.suite == "all" else [args.suite]:
+        for case in SUITES[suite]:
+            if case.quick or not args.quick:
+                contest = prepare(case, args.backend, not (args.quick or args.no_compile))
+                rows = time_case(suite, case.name, contest, 1 if args.quick else 3)
+                print(describe(rows, contest.checked), flush=True)
+                append(out / f"{suite}.csv", [{**row, **about} for row in rows])
 
 
 if __name__ == "__main__":
