@@ -79,4 +79,7 @@ inline Vec gate(Vec a, Vec b) {
   return (e - splat(1.0f)) / ((e + splat(1.0f)) * (f + splat(1.0f)));
 }
 
+// Never 0, so that the gate's value divided by it is its tanh.
+inline Vec sigmoid(Vec b) { return splat(1.0f) / (exp(clamp(-b, -60.0f, 60.0f)) + splat(1.0f)); }
+
 }  // namespace vlae::VLAE_ISA
