@@ -54,8 +54,20 @@ def masked_conv(
     return activate(pre, activation)
 
 
+def masked_conv_saves(activation: str) -> bool:
+    """Whether `masked_conv_saving` keeps a tensor like its output for the backward."""
+    return False
+
+
+def masked_conv_saving(*args: Any) -> tuple[Tensor, Tensor]:
+    """`masked_conv`, and what its backward wants besides inputs and output: nothing, all is computed again."""
+    return masked_conv(*args), args[0].new_empty(0)
+
+
 def masked_conv_backward(
     grad: Tensor,
+    out: Tensor | None,
+    saved: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
