@@ -95,7 +95,7 @@ def masked_conv_saving(
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
     taps, live = _live(mask_type, tuple(weight.shape), image_channels)
-    out, sigmoid = torch.ops.vlae_fast_cpu.masked_conv(
+    return torch.ops.vlae_fast_cpu.masked_conv(
         _nhwc(x),
         weight.contiguous(),
         None if bias is None else bias.contiguous(),
@@ -106,7 +106,6 @@ def masked_conv_saving(
         save and masked_conv_saves(activation),
         isa,
     )
-    return out.permute(0, 3, 1, 2), sigmoid.permute(0, 3, 1, 2) if sigmoid.dim() == 4 else sigmoid
 
 
 def masked_conv(
@@ -154,10 +153,7 @@ def masked_conv_backward(
             isa,
         )
     )
-    grad_x, grad_weight, grad_bias, grad_cond = (next(grads) if need else None for need in needs)
-    if grad_cond is not None and grad_cond.dim() == 4:
-        grad_cond = grad_cond.permute(0, 3, 1, 2)
-    return [None if grad_x is None else grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, grad_cond]
+    return [next(grads) if need else None for need in needs]
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:

@@ -87,7 +87,7 @@ def masked_conv_backward(
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad, x, live_weight, [weight.shape[0]], [1, 1], padding, [1, 1], False, [0, 0], 1, list(needs[:3])
     )
-    grad_cond = None if cond is None or not needs[3] else grad if cond.dim() == 4 else grad.sum((2, 3))
+    grad_cond = None if cond is None or not needs[3] else grad.clone() if cond.dim() == 4 else grad.sum((2, 3))
     return [grad_x, torch.where(live, grad_weight, 0) if needs[1] else None, grad_bias, grad_cond]
 
 

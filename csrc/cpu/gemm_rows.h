@@ -8,7 +8,8 @@
 // for two vectors. So few rows that a panel's sums cannot fill the latency of the multiply-adds take two panels at a time.
 //
 // Every output has a single accumulator and takes its products in the order of the runs, k ascending, in every
-// instantiation: its bits do not depend on the rows that happen to share its block.
+// instantiation: its bits do not depend on the rows that happen to share its block. It starts from the block, or (`fresh`)
+// from 0 and is added to the block: long sums cut into such parts err less.
 #pragma once
 
 #include <utility>
@@ -54,17 +55,18 @@ struct SideBySide {
 
 // panel_stride: floats between the weights of two panels.
 template <typename Left>
-using GemmRows = void (*)(const Left& left, const Run* runs, int n_runs, const float* weight, int64_t panel_stride, float* block);
+using GemmRows = void (*)(const Left& left, const Run* runs, int n_runs, bool fresh, const float* weight, int64_t panel_stride,
+                          float* block);
 
 template <typename Left, int Rows, int Vecs, int Panels>
-[[gnu::noinline]] void gemm_rows(const Left& left, const Run* runs, int n_runs, const float* weight, int64_t panel_stride,
-                                 float* block) {
+[[gnu::noinline]] void gemm_rows(const Left& left, const Run* runs, int n_runs, bool fresh, const float* weight,
+                                 int64_t panel_stride, float* block) {
   Vec acc[Rows][Panels][Vecs];
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < Panels * Vecs; ++v)
-      acc[r][v / Vecs][v % Vecs] = load(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes);
+      acc[r][v / Vecs][v % Vecs] = fresh ? Vec{} : load(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes);
 
   for (const Run* run = runs; run != runs + n_runs; ++run) {
     const typename Left::template Behind<Rows> a(left, run->offset);
@@ -84,8 +86,10 @@ template <typename Left, int Rows, int Vecs, int Panels>
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < Panels * Vecs; ++v)
-      store(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes, acc[r][v / Vecs][v % Vecs]);
+    for (int v = 0; v < Panels * Vecs; ++v) {
+      float* to = block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes;
+      store(to, fresh ? acc[r][v / Vecs][v % Vecs] + load(to) : acc[r][v / Vecs][v % Vecs]);
+    }
 }
 
 // GemmTable<Left, Vecs, Panels>::by_rows[n - 1] is the product for n rows.

@@ -12,6 +12,7 @@ namespace vlae::VLAE_ISA {
 struct Product {
   const Run* runs;
   int n_runs;
+  bool fresh;  // summed from 0, then added
   const float* const* rows;
 };
 
@@ -31,6 +32,8 @@ struct Columns {
   int64_t first, count;
 };
 
+constexpr int64_t kLine = 16;  // floats of a cache line
+
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline Columns columns_of(const Layer& layer, int64_t vec) {
@@ -39,29 +42,10 @@ inline Columns columns_of(const Layer& layer, int64_t vec) {
   return {gate && vec % 2 ? layer.out_channels + channel : channel, least(kLanes, layer.out_channels - channel)};
 }
 
-// `count` < kLanes floats in pieces of powers of two: a handful of moves instead of a loop.
-inline void copy_some(float* to, const float* from, int64_t count) {
-#pragma GCC unroll 4
-  for (int piece = kLanes / 2; piece > 0; piece /= 2) {
-    if (!(count & piece)) continue;
-    for (int i = 0; i < piece; ++i) to[i] = from[i];
-    to += piece;
-    from += piece;
-  }
-}
-
-inline Vec load_some(const float* p, int64_t count) {
-  if (count == kLanes) return load(p);
-  float lanes[kLanes] = {};
-  copy_some(lanes, p, count);
-  return load(lanes);
-}
-
-inline void store_some(float* p, Vec value, int64_t count) {
-  if (count == kLanes) return store(p, value);
-  float lanes[kLanes];
-  store(lanes, value);
-  copy_some(p, lanes, count);
+// Asks for the lines that finish() will write while there is a product to wait for.
+inline void fetch_output(int rows, float* const* out, int64_t channel, int64_t count) {
+  for (int r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < count; c += kLine) __builtin_prefetch(out[r] + channel + c, 1);
 }
 
 // block = bias + cond
@@ -106,14 +90,15 @@ inline void finish(int rows, const float* const* residual, float* const* out, in
 template <int Vecs, int Panels>
 void run_panels(const Layer& layer, int64_t first, const RowBlock& rows) {
   alignas(64) float block[Panels * kBlock];
+  const int64_t width = layer.activation == Activation::gate ? kLanes : kPanel;
+  fetch_output(rows.count, rows.out, first * width, least(Panels * width, layer.out_channels - first * width));
   for (int p = 0; p < Panels; ++p) start(layer, (first + p) * kPanelVecs, Vecs, rows, block + p * kBlock);
   const int64_t stride = layer.depth * kPanel;
   for (int i = 0; i < rows.n_products; ++i) {
     const Product& product = rows.products[i];
-    GemmTable<RowPointers, Vecs, Panels>::by_rows[rows.count - 1]({product.rows}, product.runs, product.n_runs,
+    GemmTable<RowPointers, Vecs, Panels>::by_rows[rows.count - 1]({product.rows}, product.runs, product.n_runs, product.fresh,
                                                                   layer.weight + first * stride, stride, block);
   }
-  const int64_t width = layer.activation == Activation::gate ? kLanes : kPanel;
   for (int p = 0; p < Panels; ++p) {
     float* sums = block + p * kBlock;
     if (layer.activation != Activation::none) activate(layer.activation, rows.sigmoid, rows.count, Vecs, sums);

@@ -1,5 +1,7 @@
 #include "arguments.h"
 
+#include <torch/csrc/stable/ops.h>
+
 namespace vlae {
 namespace {
 
@@ -34,6 +36,12 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
   }
   a.x = floats(x), a.weight = floats(weight), a.live = live ? live->const_data_ptr<bool>() : nullptr;
   return a;
+}
+
+Tensor new_image(const ConvArguments& a, int64_t channels) {
+  const int64_t sizes[] = {a.batch, channels, a.image.height, a.image.width};
+  return torch::stable::empty({sizes, 4}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
+                              torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
 }  // namespace vlae

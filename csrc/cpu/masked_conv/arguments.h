@@ -1,4 +1,4 @@
-// The arguments that forward and backward share, checked. Images are [B, H, W, C], contiguous.
+// The arguments that forward and backward share, checked. Images come in as [B, H, W, C], contiguous.
 #pragma once
 
 #include <optional>
@@ -23,5 +23,8 @@ struct ConvArguments {
 
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
                          const std::optional<Tensor>& live, const std::string& activation);
+
+// [B, channels, H, W] in channels_last memory.
+Tensor new_image(const ConvArguments& arguments, int64_t channels);
 
 }  // namespace vlae

@@ -43,7 +43,7 @@ class Backward {
     if (to.x) plan_x();
     chunks_ = bands_.count();
     if (to.weight) plan_weight();
-    if (to.bias || (to.cond && !to.map)) sums_.resize(bands_.count() * columns_);
+    if (to.bias || (to.cond && !to.map)) sums_.resize(bands_.count() * 2 * columns_);
   }
 
   void run() {
@@ -68,7 +68,7 @@ class Backward {
     const int64_t pixel = slope_.vecs * kernels_.lanes;
     gather_ = {{Activation::none, a_.c_in, 0, 0, nullptr, nullptr}, a_.image, pixel,
                (a_.image.width + slope_.reach.left + slope_.reach.right) * pixel, products_x_.runs.data(), products_x_.dy.data(),
-               static_cast<int>(products_x_.runs.size())};
+               products_x_.ends.data(), static_cast<int>(products_x_.ends.size())};
     packed_ = pack({a_.weight, a_.live, a_.taps.kernel * a_.taps.kernel}, products_x_, gather_.layer, nullptr, kernels_.lanes);
   }
 
@@ -91,7 +91,7 @@ class Backward {
     const int64_t at = n * pixels * a_.channels, row = band.first * a_.image.width;
     kernels_.slope(slope_, band,
                    {upstream_.grad + at, upstream_.out + at, upstream_.sigmoid + at, planes,
-                    sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * columns_,
+                    sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * 2 * columns_,
                     to_.cond && to_.map ? to_.cond + n * pixels * a_.c_out : nullptr});
     if (to_.x) {
       const float* source = planes + slope_.reach.above * gather_.row + slope_.reach.left * gather_.pixel;
@@ -129,18 +129,18 @@ class Backward {
   }
 
   void sum_columns() const {
-    std::vector<float> all(columns_), image(columns_);
+    std::vector<double> all(columns_), image(columns_);
     for (int64_t n = 0; n < bands_.images; ++n) {
-      std::fill(image.begin(), image.end(), 0.0f);
+      std::fill(image.begin(), image.end(), 0.0);
       for (int64_t band = n * bands_.per_image; band < (n + 1) * bands_.per_image; ++band)
-        for (int64_t i = 0; i < columns_; ++i) image[i] += sums_[band * columns_ + i];
+        for (int64_t i = 0; i < columns_; ++i) image[i] += sums_[band * 2 * columns_ + i];
       for (int64_t i = 0; i < columns_; ++i) {
-        all[i] += image[i];
-        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = image[i];
+        all[i] += static_cast<float>(image[i]);
+        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = static_cast<float>(image[i]);
       }
     }
     for (int64_t i = 0; i < columns_ && to_.bias; ++i)
-      if (column(i) >= 0) to_.bias[column(i)] = all[i];
+      if (column(i) >= 0) to_.bias[column(i)] = static_cast<float>(all[i]);
   }
 
   const ConvArguments& a_;
@@ -166,6 +166,14 @@ const float* check_like_grad(const std::string& name, const std::optional<Tensor
   return floats(*tensor);
 }
 
+Tensor new_gradient(int index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
+  if (index == 0) return new_image(a, a.c_in);
+  if (index == 1) return torch::stable::new_empty(weight, weight.sizes());
+  if (index == 3 && cond_map) return new_image(a, a.c_out);
+  const int64_t sizes[] = {a.batch, a.c_out};
+  return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
+}
+
 }  // namespace
 
 std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
@@ -180,17 +188,14 @@ std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out,
                               check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad), nullptr, nullptr,
                               nullptr};
   VLAE_CHECK(needs.size() == 4, kOp, "needs", "have 4 entries", needs.size());
-  const std::vector<int64_t> map = {a.batch, a.image.height, a.image.width, a.c_out};
-  const std::vector<int64_t> sizes[] = {{x.sizes().begin(), x.sizes().end()}, {weight.sizes().begin(), weight.sizes().end()},
-                                        {a.c_out}, cond_map ? map : std::vector<int64_t>{a.batch, a.c_out}};
   std::vector<Tensor> grads;
   float* to[4] = {};
   for (int i = 0; i < 4; ++i) {
     if (!needs[i]) continue;
-    const torch::headeronly::IntHeaderOnlyArrayRef size(sizes[i].data(), sizes[i].size());
+    grads.push_back(new_gradient(i, a, weight, cond_map));
+    to[i] = grads.back().mutable_data_ptr<float>();
     // what no pixel adds to, and what dead weights keep, is 0
-    grads.push_back(i == 1 || grad.numel() == 0 ? torch::stable::new_zeros(x, size) : torch::stable::new_empty(x, size));
-    to[i] = grads.back().numel() > 0 ? grads.back().mutable_data_ptr<float>() : nullptr;
+    if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
   }
   if (grad.numel() > 0)
     Backward(a, isa.kernels.masked_conv, upstream, {to[0], to[1], to[2], to[3], cond_map}).run();

@@ -31,8 +31,11 @@ struct Gather {
   int64_t pixel, row;  // floats of the source from a pixel to its right neighbour, to the one below
   const Run* runs;     // in the order of dy, relative to the output pixel
   const int64_t* dy;   // of each run
-  int n_runs;
+  const int* ends;     // of each part of the runs: a part is summed by itself
+  int n_parts;
 };
+
+constexpr int kMaxParts = 32;
 
 // Where a band reads and writes: all at pixel (band.first, 0).
 struct GatherData {
@@ -57,7 +60,7 @@ struct Slope {
 struct SlopeData {
   const float *grad, *out, *sigmoid;  // of the image; what the activation has no use for may be any of them
   float* planes;                      // of the band with its borders
-  float* sums;                        // [planes * vecs * lanes]: over the band's own rows; nullptr: not wanted
+  float* sums;  // [2][planes * vecs * lanes]: over the band's own rows, and what their rounding lost; nullptr: not wanted
   float* map;                         // [pixel][columns] of the image: grad of a cond map; nullptr: not wanted
 };
 

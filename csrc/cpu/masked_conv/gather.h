@@ -28,12 +28,16 @@ inline void locate_pixels(const Gather& g, const GatherData& data, int64_t first
   }
 }
 
-// The runs that touch the image from some row of first .. last.
-inline Product live_product(const Gather& g, int64_t first, int64_t last, const PixelRows& rows) {
-  int begin = 0, end = g.n_runs;
-  while (begin < end && last + g.dy[begin] < 0) ++begin;
-  while (begin < end && first + g.dy[end - 1] >= g.image.height) --end;
-  return {g.runs + begin, end - begin, rows.source};
+// The parts of the runs that touch the image from some row of first .. last; returns how many.
+inline int live_products(const Gather& g, int64_t first, int64_t last, const PixelRows& rows, Product* products) {
+  int n = 0;
+  for (int part = 0, begin = 0; part < g.n_parts; begin = g.ends[part++]) {
+    int from = begin, to = g.ends[part];
+    while (from < to && last + g.dy[from] < 0) ++from;
+    while (from < to && first + g.dy[to - 1] >= g.image.height) --to;
+    if (from < to) products[n++] = {g.runs + from, to - from, true, rows.source};
+  }
+  return n;
 }
 
 inline void gather_band(const Gather& g, const Band& band, const GatherData& data) noexcept {
@@ -42,14 +46,15 @@ inline void gather_band(const Gather& g, const Band& band, const GatherData& dat
   const int64_t panels = (g.layer.vecs + kPanelVecs - 1) / kPanelVecs;
   const int64_t fit = kPanelsBytes / (g.layer.depth * kPanel * 4 + 1), sweep = fit < 1 ? 1 : fit;
   PixelRows rows;
+  Product products[kMaxParts];
   for (int64_t panel = 0; panel < panels; panel += sweep) {
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = pixels * b / blocks, last = pixels * (b + 1) / blocks - 1;
       const int count = static_cast<int>(last + 1 - first);
       locate_pixels(g, data, first, count, rows);
-      const Product product = live_product(g, band.first + first / width, band.first + last / width, rows);
+      const int n = live_products(g, band.first + first / width, band.first + last / width, rows, products);
       run_columns(g.layer, panel, least(panel + sweep, panels),
-                  {count, 1, &product, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
+                  {count, n, products, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
     }
   }
 }

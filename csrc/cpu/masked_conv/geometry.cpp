@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "../../checks.h"
 #include "../panels.h"
@@ -25,6 +26,29 @@ std::vector<Group> group(const std::vector<Tap>& taps) {
     ++groups.back().count;
   }
   return groups;
+}
+
+constexpr int64_t kPartProducts = 128;  // of a sum; a long one is cut, for it errs more
+
+// Cuts long runs, and the list of runs into parts of about that many products.
+void cut_parts(Products& products) {
+  const int64_t depth = static_cast<int64_t>(products.from.size());
+  const int64_t parts = std::clamp<int64_t>((depth + kPartProducts - 1) / kPartProducts, 1, kMaxParts);
+  const int64_t most = (depth + parts - 1) / parts;
+  Products cut;
+  int64_t end = most;
+  for (size_t r = 0; r < products.runs.size(); ++r) {
+    Run run = products.runs[r];
+    while (run.length > 0) {
+      if (run.weight == end) cut.ends.push_back(static_cast<int>(cut.runs.size())), end += most;
+      const int64_t length = std::min(run.length, end - run.weight);
+      cut.runs.push_back({run.offset, run.weight, length});
+      cut.dy.push_back(products.dy[r]);
+      run = {run.offset + length, run.weight + length, run.length - length};
+    }
+  }
+  cut.ends.push_back(static_cast<int>(cut.runs.size()));
+  products.runs = std::move(cut.runs), products.dy = std::move(cut.dy), products.ends = std::move(cut.ends);
 }
 
 int64_t place_of(const Tap& tap, int64_t kernel) { return (tap.dy + kernel / 2) * kernel + tap.dx + kernel / 2; }
@@ -61,6 +85,7 @@ Products forward_products(const Taps& taps, int64_t channels, int64_t row) {
   for (const Tap& tap : taps.list)
     for (int64_t c = 0; c < channels; ++c)
       products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
+  cut_parts(products);
   return products;
 }
 
@@ -85,6 +110,7 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
       }
     }
   }
+  cut_parts(products);
   return products;
 }
 

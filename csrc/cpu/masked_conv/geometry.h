@@ -27,6 +27,7 @@ Reach mirrored(const Reach& reach);
 struct Products {
   std::vector<Run> runs;
   std::vector<int64_t> dy;    // of each run
+  std::vector<int> ends;      // of the parts that are summed by themselves
   std::vector<int64_t> from;  // of each product: its weight's place behind that of the column's first one; -1: 0
 };
 

@@ -33,7 +33,7 @@ void run_forward(const ConvArguments& a, const MaskedConvKernels& kernels, const
   const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
   const Products products = forward_products(a.taps, a.c_in, row);
   Gather gather = {{a.activation, a.channels, 0, 0, nullptr, nullptr}, a.image, a.c_in, row, products.runs.data(),
-                   products.dy.data(), static_cast<int>(products.runs.size())};
+                   products.dy.data(), products.ends.data(), static_cast<int>(products.ends.size())};
   const Weights weights = {a.weight, a.live, a.c_in * a.taps.kernel * a.taps.kernel};
   const std::vector<float> packed = pack(weights, products, gather.layer, bias, kernels.lanes);
   const int64_t halo = reach.above + reach.below;
@@ -63,9 +63,9 @@ std::tuple<Tensor, Tensor> masked_conv(Tensor x, Tensor weight, std::optional<Te
   }
   const Cond condition = check_cond(cond, a);
   VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate", "true");
-  const int64_t sizes[] = {a.batch, a.image.height, a.image.width, a.channels}, none = 0;
-  Tensor out = torch::stable::new_empty(x, {sizes, 4});
-  Tensor sigmoid = keep_sigmoid ? torch::stable::new_empty(x, {sizes, 4}) : torch::stable::new_empty(x, {&none, 1});
+  const int64_t none = 0;
+  Tensor out = new_image(a, a.channels);
+  Tensor sigmoid = keep_sigmoid ? new_image(a, a.channels) : torch::stable::new_empty(x, {&none, 1});
   if (out.numel() > 0)
     run_forward(a, isa.kernels.masked_conv, bias ? floats(*bias) : nullptr, condition, out.mutable_data_ptr<float>(),
                 keep_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);

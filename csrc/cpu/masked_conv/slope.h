@@ -30,61 +30,66 @@ inline void slope_of_gate(const SlopePixel& p, int64_t count, Vec (&slope)[2]) {
   slope[1] = grad * out * (one - sigmoid);
 }
 
+// Kahan: a gradient of bias is one sum over all pixels.
+inline void add_up(float* sum, int64_t to_lost, Vec value) {
+  const Vec before = load(sum), term = value - load(sum + to_lost), after = before + term;
+  store(sum + to_lost, (after - before) - term);
+  store(sum, after);
+}
+
 template <bool Gate, int Vecs>
-void slope_row(const Slope& s, const SlopeData& data, int64_t plane, int64_t row, float* to, Vec (&sums)[2], bool own) {
-  const int64_t width = s.image.width, columns = Gate ? 2 * s.channels : s.channels;
-  for (int64_t j = 0; j < width; ++j, to += Vecs * kLanes) {
-    Vec slope[2] = {};
-    const int64_t pixel = row * width + j;
-    for (int v = 0; v < (Gate ? 1 : Vecs); ++v) {
+void slope_pixel(const Slope& s, const SlopeData& data, int64_t pixel, bool own, float* to) {
+  const int64_t columns = Gate ? 2 * s.channels : s.channels;
+  for (int64_t plane = 0; plane < s.planes; ++plane, to += s.plane_floats) {
+    for (int v = 0; v < Vecs; v += Gate ? 2 : 1) {
       const int64_t channel = (Gate ? plane : plane * Vecs + v) * kLanes, count = least(kLanes, s.channels - channel);
       const int64_t at = pixel * s.channels + channel;
       const SlopePixel from = {data.grad + at, data.out + at, data.sigmoid + at};
+      Vec slope[2];
       if constexpr (Gate)
         slope_of_gate(from, count, slope);
       else
-        slope[v] = slope_of(s.activation, from, count);
-      if (!own || !data.map) continue;
-      store_some(data.map + pixel * columns + channel, slope[v], count);
-      if (Gate) store_some(data.map + pixel * columns + s.channels + channel, slope[1], count);
-    }
-    for (int v = 0; v < Vecs; ++v) {
-      store(to + v * kLanes, slope[v]);
-      if (own) sums[v] += slope[v];
+        slope[0] = slope_of(s.activation, from, count);
+      for (int half = 0; half < (Gate ? 2 : 1); ++half) {
+        store(to + (v + half) * kLanes, slope[half]);
+        if (!own) continue;
+        if (data.sums) add_up(data.sums + (plane * Vecs + v + half) * kLanes, s.planes * Vecs * kLanes, slope[half]);
+        if (data.map) store_some(data.map + pixel * columns + half * s.channels + channel, slope[half], count);
+      }
     }
   }
 }
 
-inline void zero(float* from, const float* to) {
-  for (; from < to; ++from) *from = 0.0f;
+// Zeros in every plane.
+inline void zero_border(const Slope& s, float* to, int64_t floats) {
+  for (int64_t plane = 0; plane < s.planes; ++plane, to += s.plane_floats)
+    for (int64_t i = 0; i < floats; i += kLanes) store(to + i, Vec{});
 }
 
 template <bool Gate, int Vecs>
-void slope_plane(const Slope& s, const Band& band, const SlopeData& data, int64_t plane) {
+void slope_rows(const Slope& s, const Band& band, const SlopeData& data) {
   const Reach& reach = s.reach;
-  const int64_t pixel = Vecs * kLanes, row = (s.image.width + reach.left + reach.right) * pixel;
-  const int64_t rows = band.rows + reach.above + reach.below;
-  float* to = data.planes + plane * s.plane_floats;
-  Vec sums[2] = {};
-  for (int64_t r = 0; r < rows; ++r, to += row) {
-    const int64_t i = band.first + r - reach.above;
+  const int64_t floats = Vecs * kLanes, width = s.image.width;
+  const int64_t left = reach.left * floats, inner = width * floats, right = reach.right * floats;
+  float* to = data.planes;
+  for (int64_t i = band.first - reach.above; i < band.first + band.rows + reach.below; ++i, to += left + inner + right) {
     if (i < 0 || i >= s.image.height) {
-      zero(to, to + row);
+      zero_border(s, to, left + inner + right);
       continue;
     }
-    zero(to, to + reach.left * pixel);
-    zero(to + row - reach.right * pixel, to + row);
-    slope_row<Gate, Vecs>(s, data, plane, i, to + reach.left * pixel, sums, i >= band.first && i < band.first + band.rows);
+    const bool own = i >= band.first && i < band.first + band.rows;
+    zero_border(s, to, left);
+    for (int64_t j = 0; j < width; ++j) slope_pixel<Gate, Vecs>(s, data, i * width + j, own, to + left + j * floats);
+    zero_border(s, to + left + inner, right);
   }
-  if (data.sums)
-    for (int v = 0; v < Vecs; ++v) store(data.sums + (plane * Vecs + v) * kLanes, sums[v]);
 }
 
 inline void slope_band(const Slope& s, const Band& band, const SlopeData& data) noexcept {
-  const auto run = s.activation == Activation::gate ? slope_plane<true, 2>
-                   : s.vecs == 2                    ? slope_plane<false, 2>
-                                                    : slope_plane<false, 1>;
-  for (int64_t plane = 0; plane < s.planes; ++plane) run(s, band, data, plane);
+  for (int64_t i = 0; data.sums && i < 2 * s.planes * s.vecs * kLanes; i += kLanes) store(data.sums + i, Vec{});
+  const auto run = s.activation == Activation::gate ? slope_rows<true, 2>
+                   : s.vecs == 2                    ? slope_rows<false, 2>
+                                                    : slope_rows<false, 1>;
+  run(s, band, data);
 }
 
 }  // namespace vlae::VLAE_ISA

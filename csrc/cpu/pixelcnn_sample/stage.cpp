@@ -48,7 +48,7 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
   const Layer layer = {stage.activation, stage.out_channels, stage.depth, stage.vecs, stage.bias, stage.weight};
   Rows rows;
   Product products[kMaxSources];
-  for (int s = 0; s < stage.n_sources; ++s) products[s] = {stage.sources[s].runs, stage.sources[s].n_runs, rows.source[s]};
+  for (int s = 0; s < stage.n_sources; ++s) products[s] = {stage.sources[s].runs, stage.sources[s].n_runs, false, rows.source[s]};
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = begin + count * b / blocks;
     rows.count = static_cast<int>(begin + count * (b + 1) / blocks - first);
