@@ -53,8 +53,8 @@ def main() -> None:
     machine = f"{first['device']}, {first['threads']} threads, {first['isa']}, torch {first['torch']}, {first['date']}"
     note = (
         f"\nMeasured by `python -m benchmarks.run` on: {machine}.\n"
-        "Medians of one run, contenders taking turns, each case checked against the reference first. Where scaled, the\n"
-        "naive sampler was timed on the first rows and multiplied up; it is plain PyTorch with the masks applied beforehand.\n"
+        "Medians of one run, contenders taking turns, each case checked against the reference first. Where scaled,\n"
+        "the naive sampler was timed on the first rows and multiplied up; it is plain PyTorch, masked beforehand.\n"
     )
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

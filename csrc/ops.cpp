@@ -15,6 +15,12 @@ std::string isas() { return runnable_names(); }
 
 STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
   m.def("isas() -> str");
+  m.def(
+      "masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, int[] taps, Tensor? live, str activation, "
+      "bool keep_sigmoid, str isa) -> (Tensor out, Tensor sigmoid)");
+  m.def(
+      "masked_conv_backward(Tensor grad, Tensor? out, Tensor? sigmoid, Tensor x, Tensor weight, int[] taps, Tensor? live, "
+      "str activation, int[] needs, bool cond_map, str isa) -> Tensor[]");
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
@@ -25,6 +31,8 @@ STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) { m.impl("isas", TORCH_BOX(&vlae::isas)); }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv));
+  m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv_backward));
   m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_pack));
   m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample));
 }

@@ -12,6 +12,12 @@ namespace vlae {
 
 using torch::stable::Tensor;
 
+std::tuple<Tensor, Tensor> masked_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
+                                       std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
+                                       bool keep_sigmoid, std::string isa);
+std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
+                                         Tensor weight, std::vector<int64_t> taps, std::optional<Tensor> live,
+                                         std::string activation, std::vector<int64_t> needs, bool cond_map, std::string isa);
 Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> plan, std::string isa);
 std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> plan, std::optional<Tensor> context,
                                            std::optional<Tensor> known_mask, std::optional<Tensor> known, double temperature);

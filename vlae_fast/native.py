@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .masks import conv_mask, live_taps
 from .program import Plan
 
 _LIBRARY = Path(__file__).with_name("_native_cpu.so")
@@ -56,6 +58,100 @@ def isas() -> tuple[str, ...]:
         return ()
     names: str = torch.ops.vlae_fast_cpu.isas()
     return tuple(names.split(","))
+
+
+@lru_cache(maxsize=256)
+def _live(mask_type: str, weight_shape: tuple[int, ...], image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
+    """Live taps dy, dx, ... in raster order, and the mask of the weights where some tap is alive only in part."""
+    taps = live_taps(mask_type, (weight_shape[2], weight_shape[3]))
+    if image_channels == 1 or mask_type.startswith("vertical"):
+        return tuple(n for tap in taps for n in tap), None
+    taps = (*(tap for tap in taps if tap != (0, 0)), (0, 0))  # the last one of these masks
+    return tuple(n for tap in taps for n in tap), conv_mask(mask_type, weight_shape, image_channels=image_channels)
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous() if x.dim() == 4 else x.contiguous()
+
+
+def masked_conv_saves(activation: str) -> bool:
+    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
+    return activation == "gate"
+
+
+def masked_conv_saving(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    *,
+    save: bool = True,
+    isa: str = "",
+) -> tuple[Tensor, Tensor]:
+    """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
+    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    return torch.ops.vlae_fast_cpu.masked_conv(
+        _nhwc(x),
+        weight.contiguous(),
+        None if bias is None else bias.contiguous(),
+        None if cond is None else _nhwc(cond),
+        taps,
+        live,
+        activation,
+        save and masked_conv_saves(activation),
+        isa,
+    )
+
+
+def masked_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    *,
+    isa: str = "",
+) -> Tensor:
+    return masked_conv_saving(x, weight, bias, cond, mask_type, image_channels, activation, save=False, isa=isa)[0]
+
+
+def masked_conv_backward(
+    grad: Tensor,
+    out: Tensor | None,
+    saved: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    needs: Sequence[bool],
+    *,
+    isa: str = "",
+) -> list[Tensor | None]:
+    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    grads = iter(
+        torch.ops.vlae_fast_cpu.masked_conv_backward(
+            _nhwc(grad),
+            None if out is None else _nhwc(out),
+            _nhwc(saved) if masked_conv_saves(activation) else None,
+            _nhwc(x),
+            weight.contiguous(),
+            taps,
+            live,
+            activation,
+            list(map(int, needs)),
+            cond is not None and cond.dim() == 4,
+            isa,
+        )
+    )
+    return [next(grads) if need else None for need in needs]
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:

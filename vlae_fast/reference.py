@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are thos
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,20 @@ def masked_conv(
     return activate(pre, activation)
 
 
+def masked_conv_saves(activation: str) -> bool:
+    """Whether `masked_conv_saving` keeps a tensor like its output for the backward."""
+    return False
+
+
+def masked_conv_saving(*args: Any) -> tuple[Tensor, Tensor]:
+    """`masked_conv`, and what its backward wants besides inputs and output: nothing, all is computed again."""
+    return masked_conv(*args), args[0].new_empty(0)
+
+
 def masked_conv_backward(
     grad: Tensor,
+    out: Tensor | None,
+    saved: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -75,7 +88,7 @@ def masked_conv_backward(
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad, x, live_weight, [weight.shape[0]], [1, 1], padding, [1, 1], False, [0, 0], 1, list(needs[:3])
     )
-    grad_cond = None if cond is None or not needs[3] else grad if cond.dim() == 4 else grad.sum((2, 3))
+    grad_cond = None if cond is None or not needs[3] else grad.clone() if cond.dim() == 4 else grad.sum((2, 3))
     return [grad_x, torch.where(live, grad_weight, 0) if needs[1] else None, grad_bias, grad_cond]
 
 

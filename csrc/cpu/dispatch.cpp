@@ -7,8 +7,9 @@ namespace vlae {
 // What the files compiled for an instruction set export; asking runs code compiled for it.
 #define VLAE_EXPORTS(isa)              \
   namespace isa {                      \
+  MaskedConvKernels masked_conv_kernels(); \
   PixelcnnKernels pixelcnn_kernels();  \
-  inline IsaKernels kernels() { return {pixelcnn_kernels()}; } \
+  inline IsaKernels kernels() { return {masked_conv_kernels(), pixelcnn_kernels()}; } \
   }
 
 VLAE_EXPORTS(baseline)

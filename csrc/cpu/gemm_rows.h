@@ -2,12 +2,14 @@
 //
 // A matrix product whose left rows lie anywhere: each row is a pointer, and the runs (shared by all rows) say which
 // stretches of memory behind it are multiplied. A convolution over channels_last data is that: neighbouring taps are one run.
+// Its weight gradient is the same product with rows side by side in memory and k over pixels.
 //
 // The block stays in registers: up to kMaxRows x 2 vectors, so a weight is loaded once for all rows and a row's value once
 // for two vectors. So few rows that a panel's sums cannot fill the latency of the multiply-adds take two panels at a time.
 //
 // Every output has a single accumulator and takes its products in the order of the runs, k ascending, in every
-// instantiation: its bits do not depend on the rows that happen to share its block.
+// instantiation: its bits do not depend on the rows that happen to share its block. It starts from the block, or (`fresh`)
+// from 0 and is added to the block: long sums cut into such parts err less.
 #pragma once
 
 #include <utility>
@@ -22,24 +24,52 @@ constexpr int kFewRows = 3;
 constexpr int kPanel = kPanelVecs * kLanes;  // floats between two rows of a block
 constexpr int kBlock = kMaxRows * kPanel;    // floats between the blocks of two panels
 
+// Rows anywhere, k along memory.
+struct RowPointers {
+  const float* const* rows;
+
+  template <int Rows>
+  struct Behind {
+    const float* row[Rows];
+    Behind(const RowPointers& left, int64_t offset) {
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) row[r] = left.rows[r] + offset;
+    }
+    float at(int r, int64_t k) const { return row[r][k]; }
+  };
+};
+
+// Rows side by side, `step` floats from k to k + 1: the transpose of a matrix read in place.
+struct SideBySide {
+  const float* first;
+  int64_t step;
+
+  template <int Rows>
+  struct Behind {
+    const float* first;
+    int64_t step;
+    Behind(const SideBySide& left, int64_t offset) : first(left.first + offset), step(left.step) {}
+    float at(int r, int64_t k) const { return first[k * step + r]; }
+  };
+};
+
 // panel_stride: floats between the weights of two panels.
-using GemmRows = void (*)(const Run* runs, int n_runs, const float* const* rows, const float* weight, int64_t panel_stride,
+template <typename Left>
+using GemmRows = void (*)(const Left& left, const Run* runs, int n_runs, bool fresh, const float* weight, int64_t panel_stride,
                           float* block);
 
-template <int Rows, int Vecs, int Panels>
-[[gnu::noinline]] void gemm_rows(const Run* runs, int n_runs, const float* const* rows, const float* weight,
+template <typename Left, int Rows, int Vecs, int Panels>
+[[gnu::noinline]] void gemm_rows(const Left& left, const Run* runs, int n_runs, bool fresh, const float* weight,
                                  int64_t panel_stride, float* block) {
   Vec acc[Rows][Panels][Vecs];
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < Panels * Vecs; ++v)
-      acc[r][v / Vecs][v % Vecs] = load(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes);
+      acc[r][v / Vecs][v % Vecs] = fresh ? Vec{} : load(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes);
 
   for (const Run* run = runs; run != runs + n_runs; ++run) {
-    const float* a[Rows];
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) a[r] = rows[r] + run->offset;
+    const typename Left::template Behind<Rows> a(left, run->offset);
     const float* w = weight + run->weight * (Vecs * kLanes);
     for (int64_t k = 0; k < run->length; ++k, w += Vecs * kLanes) {
       Vec b[Panels][Vecs];
@@ -49,24 +79,26 @@ template <int Rows, int Vecs, int Panels>
       for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < Panels * Vecs; ++v)
-          acc[r][v / Vecs][v % Vecs] = a[r][k] * b[v / Vecs][v % Vecs] + acc[r][v / Vecs][v % Vecs];
+          acc[r][v / Vecs][v % Vecs] = a.at(r, k) * b[v / Vecs][v % Vecs] + acc[r][v / Vecs][v % Vecs];
     }
   }
 
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < Panels * Vecs; ++v)
-      store(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes, acc[r][v / Vecs][v % Vecs]);
+    for (int v = 0; v < Panels * Vecs; ++v) {
+      float* to = block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes;
+      store(to, fresh ? acc[r][v / Vecs][v % Vecs] + load(to) : acc[r][v / Vecs][v % Vecs]);
+    }
 }
 
-// GemmTable<Vecs, Panels>::by_rows[n - 1] is the product for n rows.
-template <int Vecs, int Panels, typename Rows = std::make_integer_sequence<int, Panels == 1 ? kMaxRows : kFewRows>>
+// GemmTable<Left, Vecs, Panels>::by_rows[n - 1] is the product for n rows.
+template <typename Left, int Vecs, int Panels, typename Rows = std::make_integer_sequence<int, Panels == 1 ? kMaxRows : kFewRows>>
 struct GemmTable;
 
-template <int Vecs, int Panels, int... R>
-struct GemmTable<Vecs, Panels, std::integer_sequence<int, R...>> {
-  static constexpr GemmRows by_rows[] = {gemm_rows<R + 1, Vecs, Panels>...};
+template <typename Left, int Vecs, int Panels, int... R>
+struct GemmTable<Left, Vecs, Panels, std::integer_sequence<int, R...>> {
+  static constexpr GemmRows<Left> by_rows[] = {gemm_rows<Left, R + 1, Vecs, Panels>...};
 };
 
 }  // namespace vlae::VLAE_ISA

@@ -4,12 +4,14 @@
 #include <string>
 #include <vector>
 
+#include "masked_conv/conv.h"
 #include "pixelcnn_sample/program.h"
 
 namespace vlae {
 
 // The kernels of one instruction set, a member per op family.
 struct IsaKernels {
+  MaskedConvKernels masked_conv;
   PixelcnnKernels pixelcnn;
 };
 

@@ -6,6 +6,10 @@
 
 #include <cstdint>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #ifndef VLAE_ISA
 #error "define VLAE_ISA as the name of the instruction set"
 #endif
@@ -39,6 +43,37 @@ inline Vec load(const float* p) {
 }
 
 inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// The first `count` lanes, 0 < count <= kLanes; nothing behind them is touched. The others are loaded as 0.
+#if defined(__AVX512F__)
+inline Vec load_some(const float* p, int64_t count) {
+  return count == kLanes ? load(p) : (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+}
+inline void store_some(float* p, Vec v, int64_t count) {
+  count == kLanes ? store(p, v) : _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
+}
+#elif defined(__AVX__)
+inline __m256i first_lanes(int64_t count) {
+  return (__m256i)(static_cast<int32_t>(count) - IntVec{} > IntVec{0, 1, 2, 3, 4, 5, 6, 7});
+}
+inline Vec load_some(const float* p, int64_t count) {
+  return count == kLanes ? load(p) : (Vec)_mm256_maskload_ps(p, first_lanes(count));
+}
+inline void store_some(float* p, Vec v, int64_t count) {
+  count == kLanes ? store(p, v) : _mm256_maskstore_ps(p, first_lanes(count), (__m256)v);
+}
+#else
+inline Vec load_some(const float* p, int64_t count) {
+  if (count == kLanes) return load(p);
+  Vec v = {};
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = p[lane];
+  return v;
+}
+inline void store_some(float* p, Vec v, int64_t count) {
+  if (count == kLanes) return store(p, v);
+  for (int64_t lane = 0; lane < count; ++lane) p[lane] = v[lane];
+}
+#endif
 
 inline Vec splat(float x) { return x - Vec{}; }
 
@@ -78,5 +113,8 @@ inline Vec gate(Vec a, Vec b) {
   const Vec f = exp(clamp(-b, -60.0f, 60.0f));
   return (e - splat(1.0f)) / ((e + splat(1.0f)) * (f + splat(1.0f)));
 }
+
+// Never 0, so that the gate's value divided by it is its tanh.
+inline Vec sigmoid(Vec b) { return splat(1.0f) / (exp(clamp(-b, -60.0f, 60.0f)) + splat(1.0f)); }
 
 }  // namespace vlae::VLAE_ISA

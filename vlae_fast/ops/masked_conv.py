@@ -96,8 +96,10 @@ def _check(
 
 def _channels_last(x: Tensor) -> Tensor:
     """x in the one memory format an output has, also where sizes of 1 make a format ambiguous."""
-    out = torch.empty_like(x, memory_format=torch.channels_last)
-    return x if x.stride() == out.stride() else out.copy_(x)
+    _, channels, height, width = (max(size, 1) for size in x.shape)
+    if x.stride() == (height * width * channels, 1, width * channels, channels):
+        return x
+    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
 def _forward(
@@ -119,8 +121,20 @@ def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
 
 
+def _saving(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    out, saved = backends.pick("masked_conv", x, args[-1]).namespace.masked_conv_saving(x, *args[:-1])
+    return _channels_last(out), _channels_last(saved) if saved.dim() == 4 else saved
+
+
+def _saving_fake(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    out, namespace = _forward_fake(x, *args), backends.pick("masked_conv", x, args[-1]).namespace
+    return out, torch.empty_like(out) if namespace.masked_conv_saves(args[-2]) else x.new_empty(0)
+
+
 def _backward(
     grad: Tensor,
+    out: Tensor | None,
+    saved: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -133,7 +147,7 @@ def _backward(
 ) -> list[Tensor]:
     row = backends.pick("masked_conv", x, backend)
     grads = row.namespace.masked_conv_backward(
-        grad, x, weight, bias, cond, mask_type, image_channels, activation, needs
+        grad, out, saved, x, weight, bias, cond, mask_type, image_channels, activation, needs
     )
     like = (x, weight, bias, cond)
     return [
@@ -143,7 +157,9 @@ def _backward(
     ]
 
 
-def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any) -> list[Tensor]:
+def _backward_fake(
+    grad: Tensor, out: Any, saved: Any, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any
+) -> list[Tensor]:
     formats = [torch.channels_last, torch.contiguous_format, torch.contiguous_format, None]
     formats[3] = torch.channels_last if cond is not None and cond.dim() == 4 else torch.contiguous_format
     return [
@@ -154,11 +170,20 @@ def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, bias: Any, cond: Any
 
 
 class _MaskedConv(torch.autograd.Function):
+    """Keeps the output, from which the slope of the activation follows, and what the backend adds to it.
+
+    Measured on the CPU against computing the pre-activation again: a third less arithmetic in the backward, for one
+    tensor like the output under ``gate`` and none otherwise.
+    """
+
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        ctx.save_for_backward(*args[:4])
+        if not any(ctx.needs_input_grad):
+            return registry.below_autograd("masked_conv", *args)
+        out, saved = registry.below_autograd("masked_conv_saving", *args)
+        ctx.save_for_backward(None if args[6] == "none" else out, saved, *args[:4])
         ctx.options = args[4:]
-        return registry.below_autograd("masked_conv", *args)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -170,11 +195,20 @@ class _MaskedConv(torch.autograd.Function):
         )
 
 
+def _autograd(*args: Any) -> Tensor:
+    return _MaskedConv.apply(*args) if torch.is_grad_enabled() else registry.below_autograd("masked_conv", *args)
+
+
 _ARGS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor? cond, "
     "str mask_type, int image_channels, str activation, str backend"
 )
 registry.define(f"masked_conv({_ARGS}) -> Tensor", _forward, _forward_fake)
-registry.define(f"masked_conv_backward(Tensor grad, {_ARGS}, bool[] needs) -> Tensor[]", _backward, _backward_fake)
-registry.autograd("masked_conv", _MaskedConv.apply)
+registry.define(f"masked_conv_saving({_ARGS}) -> (Tensor out, Tensor saved)", _saving, _saving_fake)
+registry.define(
+    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor saved, {_ARGS}, bool[] needs) -> Tensor[]",
+    _backward,
+    _backward_fake,
+)
+registry.autograd("masked_conv", _autograd)
 registry.autocast("masked_conv")

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../../checks.h"
+#include "../panels.h"
 
 namespace vlae {
 
@@ -13,21 +14,10 @@ constexpr int32_t kMagic = 0x564c41;
 constexpr int32_t kFormat = 1;
 constexpr int64_t kHeaderWords = 8;
 
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-// The column of the unpacked weights that a lane of a packed vector holds, or -1 for padding.
-int64_t column_of(const PlanStage& stage, int64_t vec, int64_t lane, int64_t lanes) {
-  const bool gate = stage.activation == Activation::gate;
-  const int64_t channel = (gate ? vec / 2 : vec) * lanes + lane;
-  if (channel >= stage.out_channels) return -1;
-  return gate && vec % 2 ? stage.out_channels + channel : channel;
-}
-
 // Puts a stage behind the first `size` floats and moves `size` behind it.
 StageLayout place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
-  const bool gate = stage.activation == Activation::gate;
   StageLayout place;
-  place.vecs = round_up(stage.out_channels, lanes) / lanes * (gate ? 2 : 1);
+  place.vecs = vecs_of(stage.activation, stage.out_channels, lanes);
   place.depth = depth;
   place.bias = size;
   place.weight = size + place.vecs * lanes;
@@ -94,7 +84,7 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t
     const int64_t vecs = std::min<int64_t>(kPanelVecs, layout.vecs - first);
     float* out = packed + layout.weight + first * layout.depth * lanes;
     for (int64_t lane = 0; lane < vecs * lanes; ++lane) {
-      const int64_t column = column_of(stage, first + lane / lanes, lane % lanes, lanes);
+      const int64_t column = column_of(stage.activation, stage.out_channels, first + lane / lanes, lane % lanes, lanes);
       packed[layout.bias + first * lanes + lane] = column < 0 ? 0.0f : bias[column];
       float* to = out + lane;
       for (size_t s = 0; s < stage.sources.size(); ++s) {

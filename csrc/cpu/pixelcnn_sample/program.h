@@ -4,11 +4,9 @@
 
 #include <cstdint>
 
-#include "../runs.h"
+#include "../layer.h"
 
 namespace vlae {
-
-enum class Activation : int32_t { none, relu, elu, gate };
 
 // One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach. Strides of 0 make one
 // value serve every pixel.

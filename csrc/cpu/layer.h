@@ -1,0 +1,22 @@
+// What the kernels of every family call a layer: packed weights, and what is done to the sums. Plain data, shared by the files
+// of every instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "runs.h"
+
+namespace vlae {
+
+enum class Activation : int32_t { none, relu, elu, gate };
+
+// Packed weights are panels of [depth][up to 2 vectors of columns], columns padded to whole vectors. A gated layer pairs a
+// vector of its first half with the same channels of its second half: the gate is applied to a block in the nearest cache.
+struct Layer {
+  Activation activation;
+  int64_t out_channels;  // half the columns under the gate
+  int64_t depth, vecs;   // products per output, vectors of columns
+  const float *bias, *weight;
+};
+
+}  // namespace vlae

@@ -1,0 +1,47 @@
+#include "arguments.h"
+
+#include <torch/csrc/stable/ops.h>
+
+namespace vlae {
+namespace {
+
+Activation parse_activation(const char* op, const std::string& name) {
+  if (name == "none") return Activation::none;
+  if (name == "relu") return Activation::relu;
+  if (name == "elu") return Activation::elu;
+  VLAE_CHECK(name == "gate", op, "activation", "be one of none, relu, elu, gate", name);
+  return Activation::gate;
+}
+
+}  // namespace
+
+ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
+                         const std::optional<Tensor>& live, const std::string& activation) {
+  ConvArguments a;
+  a.activation = parse_activation(op, activation);
+  check_float(op, "x", x);
+  VLAE_CHECK(x.dim() == 4, op, "x", "be [B, H, W, C_in]", shape_text(x.sizes()));
+  check_float(op, "weight", weight);
+  VLAE_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, op, "weight",
+             "be [C_out, C_in, k, k] with k odd", shape_text(weight.sizes()));
+  VLAE_CHECK(weight.size(1) == x.size(3), op, "x", text("have the C_in of weight, ", weight.size(1), " channels"), x.size(3));
+  a.batch = x.size(0), a.image = {x.size(1), x.size(2)}, a.c_in = x.size(3), a.c_out = weight.size(0);
+  const bool gate = a.activation == Activation::gate;
+  VLAE_CHECK(!gate || a.c_out % 2 == 0, op, "weight", "have an even C_out under activation gate", a.c_out);
+  a.channels = gate ? a.c_out / 2 : a.c_out;
+  a.taps = parse_taps(op, taps, weight.size(2));
+  if (live) {
+    check_data(op, "live", *live, ScalarType::Bool, "bool");
+    check_shape(op, "live", *live, {weight.sizes().begin(), weight.sizes().end()});
+  }
+  a.x = floats(x), a.weight = floats(weight), a.live = live ? live->const_data_ptr<bool>() : nullptr;
+  return a;
+}
+
+Tensor new_image(const ConvArguments& a, int64_t channels) {
+  const int64_t sizes[] = {a.batch, channels, a.image.height, a.image.width};
+  return torch::stable::empty({sizes, 4}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
+                              torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
+}  // namespace vlae

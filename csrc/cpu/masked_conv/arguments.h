@@ -1,0 +1,30 @@
+// The arguments that forward and backward share, checked. Images come in as [B, H, W, C], contiguous.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../../tensors.h"
+#include "../isa.h"
+#include "geometry.h"
+
+namespace vlae {
+
+struct ConvArguments {
+  Activation activation;
+  Taps taps;
+  Image image;
+  int64_t batch, c_in, c_out, channels;  // channels: of the output
+  const float* x;
+  const float* weight;
+  const bool* live;
+};
+
+ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
+                         const std::optional<Tensor>& live, const std::string& activation);
+
+// [B, channels, H, W] in channels_last memory.
+Tensor new_image(const ConvArguments& arguments, int64_t channels);
+
+}  // namespace vlae

@@ -1,0 +1,205 @@
+// The backward op. A band's slope and its padded x stay in the nearest caches for all gradients: neither goes to memory.
+//
+// The gradient of x is the forward's kernel with mirrored taps. The weight gradient is summed in chunks of bands whose number
+// depends on shapes alone, then over chunks in their order.
+#include "../../ops.h"
+
+#include <cstring>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../panels.h"
+#include "../workers.h"
+#include "arguments.h"
+
+namespace vlae {
+namespace {
+
+constexpr const char* kOp = "masked_conv_backward";
+constexpr int64_t kBandFloats = 96 << 10;          // of a band's slope and x
+constexpr int64_t kChunkPixels = 1024;             // at least, or summing the chunks counts
+constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight gradients
+
+// Where the gradients go; nullptr for what is not wanted.
+struct Gradients {
+  float *x, *weight, *bias, *cond;
+  bool map;  // cond is [B, H, W, C_out]
+};
+
+class Backward {
+ public:
+  Backward(const ConvArguments& a, const MaskedConvKernels& kernels, const SlopeData& upstream, const Gradients& to)
+      : a_(a), kernels_(kernels), upstream_(upstream), to_(to) {
+    const Reach& reach = a.taps.reach;
+    const int64_t vecs = vecs_of(a.activation, a.channels, kernels.lanes), halo = reach.above + reach.below;
+    slope_ = {a.activation, a.channels, 0, vecs % 2 ? 1 : 2, a.image, mirrored(reach), 0};
+    slope_.planes = vecs / slope_.vecs;
+    columns_ = vecs * kernels.lanes;
+    const int64_t padded = a.image.width + reach.left + reach.right;
+    x_row_ = padded * a.c_in;
+    const int64_t slope_row = padded * slope_.vecs * kernels.lanes;
+    bands_ = cut_bands(a.batch, a.image, x_row_ + slope_.planes * slope_row, halo, kBandFloats);
+    slope_.plane_floats = (bands_.rows + halo) * slope_row;
+    if (to.x) plan_x();
+    chunks_ = bands_.count();
+    if (to.weight) plan_weight();
+    if (to.bias || (to.cond && !to.map)) sums_.resize(bands_.count() * 2 * columns_);
+  }
+
+  void run() {
+    const int64_t slope_floats = slope_.planes * slope_.plane_floats, halo = slope_.reach.above + slope_.reach.below;
+    const int64_t x_floats = to_.weight ? (bands_.rows + halo) * x_row_ : 0;
+    run_tasks(kOp, chunks_, slope_floats + x_floats + bands_.rows * run_floats_, [&](int64_t chunk, float* scratch) {
+      if (to_.weight) std::memset(partial(chunk), 0, static_cast<size_t>(partial_floats_) * sizeof(float));
+      for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
+        run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));
+    });
+    if (to_.weight) sum_weight();
+    if (!sums_.empty()) sum_columns();
+  }
+
+ private:
+  static constexpr int64_t run_floats_ = sizeof(Run) / sizeof(float);
+
+  float* partial(int64_t chunk) const { return partials_.get() + chunk * partial_floats_; }
+
+  void plan_x() {
+    products_x_ = grad_products(a_.taps, a_.c_in, slope_, kernels_.lanes);
+    const int64_t pixel = slope_.vecs * kernels_.lanes;
+    gather_ = {{Activation::none, a_.c_in, 0, 0, nullptr, nullptr}, a_.image, pixel,
+               (a_.image.width + slope_.reach.left + slope_.reach.right) * pixel, products_x_.runs.data(), products_x_.dy.data(),
+               products_x_.ends.data(), static_cast<int>(products_x_.ends.size())};
+    packed_ = pack({a_.weight, a_.live, a_.taps.kernel * a_.taps.kernel}, products_x_, gather_.layer, nullptr, kernels_.lanes);
+  }
+
+  void plan_weight() {
+    products_ = forward_products(a_.taps, a_.c_in, x_row_);
+    for (size_t r = 0; r < products_.runs.size(); ++r)
+      stretches_.push_back({products_.runs[r].offset, products_.runs[r].weight, products_.runs[r].length, products_.dy[r]});
+    const int64_t depth = static_cast<int64_t>(products_.from.size());
+    outer_ = {stretches_.data(), static_cast<int>(stretches_.size()), depth, a_.c_in, x_row_, slope_};
+    partial_floats_ = slope_.planes * depth * kPanelVecs * kernels_.lanes;
+    const int64_t pixels = a_.batch * a_.image.height * a_.image.width;
+    chunks_ = std::min({bands_.count(), pixels / kChunkPixels, kPartialFloats / std::max<int64_t>(partial_floats_, 1)});
+    chunks_ = std::max<int64_t>(chunks_, 1);
+    partials_.reset(new float[std::max<int64_t>(chunks_ * partial_floats_, 1)]);
+  }
+
+  void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {
+    const int64_t n = index / bands_.per_image, pixels = a_.image.height * a_.image.width;
+    const Band band = band_at(bands_, a_.image, index);
+    const int64_t at = n * pixels * a_.channels, row = band.first * a_.image.width;
+    kernels_.slope(slope_, band,
+                   {upstream_.grad + at, upstream_.out + at, upstream_.sigmoid + at, planes,
+                    sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * 2 * columns_,
+                    to_.cond && to_.map ? to_.cond + n * pixels * a_.c_out : nullptr});
+    if (to_.x) {
+      const float* source = planes + slope_.reach.above * gather_.row + slope_.reach.left * gather_.pixel;
+      kernels_.gather(gather_, band, {source, nullptr, 0, to_.x + (n * pixels + row) * a_.c_in, nullptr});
+    }
+    if (to_.weight) {
+      pad_band(a_.x + n * pixels * a_.c_in, a_.image, a_.c_in, a_.taps.reach, band, x);
+      const float* first = x + a_.taps.reach.above * x_row_ + a_.taps.reach.left * a_.c_in;
+      kernels_.outer(outer_, band, {first, planes, runs, partial(chunk)});
+    }
+  }
+
+  int64_t column(int64_t lane) const {
+    return column_of(a_.activation, a_.channels, lane / kernels_.lanes, lane % kernels_.lanes, kernels_.lanes);
+  }
+
+  // The chunks into the first one, then its live entries to where they belong.
+  void sum_weight() const {
+    torch::stable::parallel_for(0, partial_floats_, 1 << 14, [&](int64_t begin, int64_t end) {
+      for (int64_t chunk = 1; chunk < chunks_; ++chunk) {
+        const float* from = partial(chunk);
+        float* to = partial(0);
+        for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+      }
+    });
+    const int64_t lanes = slope_.vecs * kernels_.lanes, stride = a_.c_in * a_.taps.kernel * a_.taps.kernel;
+    for (int64_t i = 0; i < columns_; ++i) {
+      if (column(i) < 0) continue;
+      const float* from = partial(0) + i / lanes * outer_.depth * kPanelVecs * kernels_.lanes + i % lanes;
+      for (int64_t k = 0; k < outer_.depth; ++k, from += kPanelVecs * kernels_.lanes) {
+        const int64_t at = column(i) * stride + products_.from[k];
+        if (!a_.live || a_.live[at]) to_.weight[at] = *from;
+      }
+    }
+  }
+
+  void sum_columns() const {
+    std::vector<double> all(columns_), image(columns_);
+    for (int64_t n = 0; n < bands_.images; ++n) {
+      std::fill(image.begin(), image.end(), 0.0);
+      for (int64_t band = n * bands_.per_image; band < (n + 1) * bands_.per_image; ++band)
+        for (int64_t i = 0; i < columns_; ++i) image[i] += sums_[band * 2 * columns_ + i];
+      for (int64_t i = 0; i < columns_; ++i) {
+        all[i] += static_cast<float>(image[i]);
+        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = static_cast<float>(image[i]);
+      }
+    }
+    for (int64_t i = 0; i < columns_ && to_.bias; ++i)
+      if (column(i) >= 0) to_.bias[column(i)] = static_cast<float>(all[i]);
+  }
+
+  const ConvArguments& a_;
+  const MaskedConvKernels& kernels_;
+  const SlopeData upstream_;
+  const Gradients to_;
+  Bands bands_;
+  Slope slope_;
+  int64_t columns_, x_row_, partial_floats_ = 0, chunks_ = 0;
+  Products products_x_, products_;
+  Gather gather_;
+  std::vector<float> packed_, sums_;
+  std::vector<Stretch> stretches_;
+  Outer outer_;
+  std::unique_ptr<float[]> partials_;
+};
+
+const float* check_like_grad(const std::string& name, const std::optional<Tensor>& tensor, bool wanted, const Tensor& grad) {
+  VLAE_CHECK(!wanted || tensor, kOp, name, "be given with this activation", "None");
+  if (!wanted) return floats(grad);
+  check_float(kOp, name, *tensor);
+  check_shape(kOp, name, *tensor, {grad.sizes().begin(), grad.sizes().end()});
+  return floats(*tensor);
+}
+
+Tensor new_gradient(int index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
+  if (index == 0) return new_image(a, a.c_in);
+  if (index == 1) return torch::stable::new_empty(weight, weight.sizes());
+  if (index == 3 && cond_map) return new_image(a, a.c_out);
+  const int64_t sizes[] = {a.batch, a.c_out};
+  return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
+}
+
+}  // namespace
+
+std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
+                                         Tensor weight, std::vector<int64_t> taps, std::optional<Tensor> live,
+                                         std::string activation, std::vector<int64_t> needs, bool cond_map,
+                                         std::string isa_name) {
+  const Isa& isa = isa_by_name(kOp, isa_name);
+  const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
+  check_float(kOp, "grad", grad);
+  check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.channels});
+  const SlopeData upstream = {floats(grad), check_like_grad("out", out, a.activation != Activation::none, grad),
+                              check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad), nullptr, nullptr,
+                              nullptr};
+  VLAE_CHECK(needs.size() == 4, kOp, "needs", "have 4 entries", needs.size());
+  std::vector<Tensor> grads;
+  float* to[4] = {};
+  for (int i = 0; i < 4; ++i) {
+    if (!needs[i]) continue;
+    grads.push_back(new_gradient(i, a, weight, cond_map));
+    to[i] = grads.back().mutable_data_ptr<float>();
+    // what no pixel adds to, and what dead weights keep, is 0
+    if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
+  }
+  if (grad.numel() > 0)
+    Backward(a, isa.kernels.masked_conv, upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
+  return grads;
+}
+
+}  // namespace vlae

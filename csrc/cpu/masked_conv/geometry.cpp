@@ -1,0 +1,170 @@
+#include "geometry.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "../../checks.h"
+#include "../panels.h"
+
+namespace vlae {
+namespace {
+
+constexpr int64_t kMinBands = 16;        // so that every core has work where a batch is small ...
+constexpr int64_t kMinBandPixels = 128;  // ... but not less than this, or weights are read for too little
+
+// Neighbouring taps of one row.
+struct Group {
+  int64_t dy, dx, first, count;
+};
+
+std::vector<Group> group(const std::vector<Tap>& taps) {
+  std::vector<Group> groups;
+  for (size_t t = 0; t < taps.size(); ++t) {
+    const bool next = t > 0 && taps[t].dy == taps[t - 1].dy && taps[t].dx == taps[t - 1].dx + 1;
+    if (!next) groups.push_back({taps[t].dy, taps[t].dx, static_cast<int64_t>(t), 0});
+    ++groups.back().count;
+  }
+  return groups;
+}
+
+constexpr int64_t kPartProducts = 128;  // of a sum; a long one is cut, for it errs more
+
+// Cuts long runs, and the list of runs into parts of about that many products.
+void cut_parts(Products& products) {
+  const int64_t depth = static_cast<int64_t>(products.from.size());
+  const int64_t parts = std::clamp<int64_t>((depth + kPartProducts - 1) / kPartProducts, 1, kMaxParts);
+  const int64_t most = (depth + parts - 1) / parts;
+  Products cut;
+  int64_t end = most;
+  for (size_t r = 0; r < products.runs.size(); ++r) {
+    Run run = products.runs[r];
+    while (run.length > 0) {
+      if (run.weight == end) cut.ends.push_back(static_cast<int>(cut.runs.size())), end += most;
+      const int64_t length = std::min(run.length, end - run.weight);
+      cut.runs.push_back({run.offset, run.weight, length});
+      cut.dy.push_back(products.dy[r]);
+      run = {run.offset + length, run.weight + length, run.length - length};
+    }
+  }
+  cut.ends.push_back(static_cast<int>(cut.runs.size()));
+  products.runs = std::move(cut.runs), products.dy = std::move(cut.dy), products.ends = std::move(cut.ends);
+}
+
+int64_t place_of(const Tap& tap, int64_t kernel) { return (tap.dy + kernel / 2) * kernel + tap.dx + kernel / 2; }
+
+}  // namespace
+
+Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel) {
+  VLAE_CHECK(words.size() % 2 == 0, op, "taps", "be pairs of dy and dx", text(words.size(), " numbers"));
+  Taps taps = {{}, kernel, {0, 0, 0, 0}};
+  for (size_t t = 0; t < words.size(); t += 2) {
+    const Tap tap = {words[t], words[t + 1]};
+    const int64_t reach = kernel / 2;
+    VLAE_CHECK(std::abs(tap.dy) <= reach && std::abs(tap.dx) <= reach, op, "taps", text("reach at most ", reach, " pixels"),
+               text("(", tap.dy, ", ", tap.dx, ")"));
+    VLAE_CHECK(t == 0 || place_of(taps.list.back(), kernel) < place_of(tap, kernel), op, "taps", "be in raster order",
+               text("(", tap.dy, ", ", tap.dx, ") behind (", taps.list.back().dy, ", ", taps.list.back().dx, ")"));
+    taps.list.push_back(tap);
+    taps.reach.above = std::max(taps.reach.above, -tap.dy);
+    taps.reach.below = std::max(taps.reach.below, tap.dy);
+    taps.reach.left = std::max(taps.reach.left, -tap.dx);
+    taps.reach.right = std::max(taps.reach.right, tap.dx);
+  }
+  return taps;
+}
+
+Reach mirrored(const Reach& reach) { return {reach.below, reach.above, reach.right, reach.left}; }
+
+Products forward_products(const Taps& taps, int64_t channels, int64_t row) {
+  Products products;
+  for (const Group& g : group(taps.list)) {
+    products.runs.push_back({g.dy * row + g.dx * channels, g.first * channels, g.count * channels});
+    products.dy.push_back(g.dy);
+  }
+  for (const Tap& tap : taps.list)
+    for (int64_t c = 0; c < channels; ++c)
+      products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
+  cut_parts(products);
+  return products;
+}
+
+Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes) {
+  std::vector<Tap> mirror;
+  for (auto tap = taps.list.rbegin(); tap != taps.list.rend(); ++tap) mirror.push_back({-tap->dy, -tap->dx});
+  const int64_t pixel = slope.vecs * lanes, row = (slope.image.width + slope.reach.left + slope.reach.right) * pixel;
+  const int64_t kernel = taps.kernel;
+  Products products;
+  for (const Group& g : group(mirror)) {
+    for (int64_t plane = 0; plane < slope.planes; ++plane) {
+      products.runs.push_back({plane * slope.plane_floats + g.dy * row + g.dx * pixel,
+                               static_cast<int64_t>(products.from.size()), g.count * pixel});
+      products.dy.push_back(g.dy);
+      for (int64_t t = g.first; t < g.first + g.count; ++t) {
+        for (int64_t lane = 0; lane < pixel; ++lane) {
+          const int64_t vec = plane * slope.vecs + lane / lanes;
+          const int64_t column = column_of(slope.activation, slope.channels, vec, lane % lanes, lanes);
+          const int64_t place = place_of({-mirror[t].dy, -mirror[t].dx}, kernel);
+          products.from.push_back(column < 0 ? -1 : column * channels * kernel * kernel + place);
+        }
+      }
+    }
+  }
+  cut_parts(products);
+  return products;
+}
+
+std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes) {
+  layer.depth = static_cast<int64_t>(products.from.size());
+  layer.vecs = vecs_of(layer.activation, layer.out_channels, lanes);
+  const int64_t columns = layer.vecs * lanes;
+  std::vector<float> packed(columns * (1 + layer.depth));
+  for (int64_t vec = 0; vec < layer.vecs; ++vec) {
+    const int64_t panel = vec / kPanelVecs * kPanelVecs;
+    const int64_t step = std::min<int64_t>(kPanelVecs, layer.vecs - panel) * lanes;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t column = column_of(layer.activation, layer.out_channels, vec, lane, lanes);
+      if (column < 0) continue;
+      if (bias) packed[vec * lanes + lane] = bias[column];
+      float* to = packed.data() + columns + panel * lanes * layer.depth + (vec - panel) * lanes + lane;
+      for (const int64_t from : products.from) {
+        const int64_t at = column * weights.column_stride + from;
+        if (from >= 0 && (!weights.live || weights.live[at])) *to = weights.data[at];
+        to += step;
+      }
+    }
+  }
+  layer.bias = packed.data();
+  layer.weight = packed.data() + columns;
+  return packed;
+}
+
+Bands cut_bands(int64_t images, const Image& image, int64_t row_floats, int64_t halo, int64_t budget_floats) {
+  int64_t rows = std::max(budget_floats / row_floats - halo, halo);
+  rows = std::min(rows, std::max((images * image.height + kMinBands - 1) / kMinBands, kMinBandPixels / image.width));
+  rows = std::clamp<int64_t>(rows, 1, image.height);
+  const int64_t per_image = (image.height + rows - 1) / rows;
+  return {per_image, (image.height + per_image - 1) / per_image, images};
+}
+
+Band band_at(const Bands& bands, const Image& image, int64_t index) {
+  const int64_t band = index % bands.per_image;
+  const int64_t first = image.height * band / bands.per_image;
+  return {first, image.height * (band + 1) / bands.per_image - first};
+}
+
+void pad_band(const float* image, const Image& size, int64_t channels, const Reach& reach, const Band& band, float* out) {
+  const int64_t left = reach.left * channels, right = reach.right * channels, inner = size.width * channels;
+  const auto zero = [](float* to, int64_t floats) { std::memset(to, 0, static_cast<size_t>(floats) * sizeof(float)); };
+  for (int64_t i = band.first - reach.above; i < band.first + band.rows + reach.below; ++i, out += left + inner + right) {
+    if (i < 0 || i >= size.height) {
+      zero(out, left + inner + right);
+      continue;
+    }
+    zero(out, left);
+    std::memcpy(out + left, image + i * inner, static_cast<size_t>(inner) * sizeof(float));
+    zero(out + left + inner, right);
+  }
+}
+
+}  // namespace vlae

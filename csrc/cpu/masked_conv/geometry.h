@@ -1,0 +1,61 @@
+// Live taps as runs over padded memory, weights in the order of those runs, and the cut of the work into bands.
+//
+// The cut depends on shapes alone, never on the number of threads: so do the order of every sum and its bits.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "conv.h"
+
+namespace vlae {
+
+struct Tap {
+  int64_t dy, dx;
+};
+
+struct Taps {
+  std::vector<Tap> list;  // in raster order
+  int64_t kernel;         // k of a k x k weight
+  Reach reach;
+};
+
+// words: dy, dx of each live tap.
+Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel);
+Reach mirrored(const Reach& reach);
+
+struct Products {
+  std::vector<Run> runs;
+  std::vector<int64_t> dy;    // of each run
+  std::vector<int> ends;      // of the parts that are summed by themselves
+  std::vector<int64_t> from;  // of each product: its weight's place behind that of the column's first one; -1: 0
+};
+
+// Over padded channels_last memory with rows of `row` floats.
+Products forward_products(const Taps& taps, int64_t channels, int64_t row);
+// The mirrored taps over the planes of a slope.
+Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes);
+
+// Weights of `columns` columns, `column_stride` floats from one to the next, into panels. live: bool of every weight, or
+// nullptr; dead weights are not read.
+struct Weights {
+  const float* data;
+  const bool* live;
+  int64_t column_stride;
+};
+std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes);
+
+struct Bands {
+  int64_t per_image, rows;  // rows: at most
+  int64_t images;
+  int64_t count() const { return images * per_image; }
+};
+
+// row_floats: memory of a padded row; halo: rows that a band needs beyond its own.
+Bands cut_bands(int64_t images, const Image& image, int64_t row_floats, int64_t halo, int64_t budget_floats);
+Band band_at(const Bands& bands, const Image& image, int64_t index);
+
+// The band's rows of one channels_last image with its border of zeros, row_floats floats a row.
+void pad_band(const float* image, const Image& size, int64_t channels, const Reach& reach, const Band& band, float* out);
+
+}  // namespace vlae

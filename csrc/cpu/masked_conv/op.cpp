@@ -1,0 +1,75 @@
+// The forward op: one pass over the image, bands of it shared out among threads.
+#include "../../ops.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../workers.h"
+#include "arguments.h"
+
+namespace vlae {
+namespace {
+
+constexpr const char* kOp = "masked_conv";
+constexpr int64_t kBandFloats = 32 << 10;  // of a padded band
+
+struct Cond {
+  const float* data;
+  int64_t image, pixel, row;  // floats from one to the next
+};
+
+Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
+  if (!cond) return {nullptr, 0, 0, 0};
+  check_float(kOp, "cond", *cond);
+  const std::vector<int64_t> vector = {a.batch, a.c_out}, map = {a.batch, a.image.height, a.image.width, a.c_out};
+  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map), kOp, "cond", "be " + sizes_text(vector) + " or " + sizes_text(map),
+             shape_text(cond->sizes()));
+  if (cond->dim() == 2) return {floats(*cond), a.c_out, 0, 0};
+  return {floats(*cond), a.image.height * a.image.width * a.c_out, a.c_out, a.image.width * a.c_out};
+}
+
+void run_forward(const ConvArguments& a, const MaskedConvKernels& kernels, const float* bias, const Cond& cond, float* out,
+                 float* sigmoid) {
+  const Reach& reach = a.taps.reach;
+  const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
+  const Products products = forward_products(a.taps, a.c_in, row);
+  Gather gather = {{a.activation, a.channels, 0, 0, nullptr, nullptr}, a.image, a.c_in, row, products.runs.data(),
+                   products.dy.data(), products.ends.data(), static_cast<int>(products.ends.size())};
+  const Weights weights = {a.weight, a.live, a.c_in * a.taps.kernel * a.taps.kernel};
+  const std::vector<float> packed = pack(weights, products, gather.layer, bias, kernels.lanes);
+  const int64_t halo = reach.above + reach.below;
+  const Bands bands = cut_bands(a.batch, a.image, row, halo, kBandFloats);
+  run_tasks(kOp, bands.count(), (bands.rows + halo) * row, [&](int64_t task, float* scratch) {
+    const int64_t n = task / bands.per_image, pixels = a.image.height * a.image.width;
+    const Band band = band_at(bands, a.image, task);
+    pad_band(a.x + n * pixels * a.c_in, a.image, a.c_in, reach, band, scratch);
+    const int64_t to = (n * pixels + band.first * a.image.width) * a.channels;
+    kernels.gather(gather, band,
+                   {scratch + reach.above * row + reach.left * a.c_in,
+                    cond.data ? cond.data + n * cond.image + band.first * cond.row : nullptr, cond.pixel, out + to,
+                    sigmoid ? sigmoid + to : nullptr});
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> masked_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
+                                       std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
+                                       bool keep_sigmoid, std::string isa_name) {
+  const Isa& isa = isa_by_name(kOp, isa_name);
+  const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
+  if (bias) {
+    check_float(kOp, "bias", *bias);
+    check_shape(kOp, "bias", *bias, {a.c_out});
+  }
+  const Cond condition = check_cond(cond, a);
+  VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate", "true");
+  const int64_t none = 0;
+  Tensor out = new_image(a, a.channels);
+  Tensor sigmoid = keep_sigmoid ? new_image(a, a.channels) : torch::stable::new_empty(x, {&none, 1});
+  if (out.numel() > 0)
+    run_forward(a, isa.kernels.masked_conv, bias ? floats(*bias) : nullptr, condition, out.mutable_data_ptr<float>(),
+                keep_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);
+  return {out, sigmoid};
+}
+
+}  // namespace vlae

@@ -1,0 +1,95 @@
+// The gradient of the pre-activation from that of the output, for one band and the rows beyond it that its neighbours reach.
+// Everything comes from the output itself and the gate's sigmoid: no exp, and the 2 C columns stay in the nearest caches.
+#pragma once
+
+#include "../row_blocks.h"
+#include "conv.h"
+
+namespace vlae::VLAE_ISA {
+
+struct SlopePixel {
+  const float *grad, *out, *sigmoid;
+};
+
+inline Vec slope_of(Activation activation, const SlopePixel& p, int64_t count) {
+  const Vec grad = load_some(p.grad, count);
+  if (activation == Activation::none) return grad;
+  const Vec out = load_some(p.out, count);
+  const Vec one = splat(1.0f);
+  if (activation == Activation::relu) return out > Vec{} ? grad : Vec{};
+  return out > Vec{} ? grad : grad * (out + one);
+}
+
+// out = tanh * sigmoid; padding divides by the 1 that load_some does not give.
+inline void slope_of_gate(const SlopePixel& p, int64_t count, Vec (&slope)[2]) {
+  const Vec grad = load_some(p.grad, count), out = load_some(p.out, count), one = splat(1.0f);
+  Vec sigmoid = load_some(p.sigmoid, count);
+  sigmoid = sigmoid > Vec{} ? sigmoid : one;
+  const Vec tanh = out / sigmoid;
+  slope[0] = grad * sigmoid * (one - tanh * tanh);
+  slope[1] = grad * out * (one - sigmoid);
+}
+
+// Kahan: a gradient of bias is one sum over all pixels.
+inline void add_up(float* sum, int64_t to_lost, Vec value) {
+  const Vec before = load(sum), term = value - load(sum + to_lost), after = before + term;
+  store(sum + to_lost, (after - before) - term);
+  store(sum, after);
+}
+
+template <bool Gate, int Vecs>
+void slope_pixel(const Slope& s, const SlopeData& data, int64_t pixel, bool own, float* to) {
+  const int64_t columns = Gate ? 2 * s.channels : s.channels;
+  for (int64_t plane = 0; plane < s.planes; ++plane, to += s.plane_floats) {
+    for (int v = 0; v < Vecs; v += Gate ? 2 : 1) {
+      const int64_t channel = (Gate ? plane : plane * Vecs + v) * kLanes, count = least(kLanes, s.channels - channel);
+      const int64_t at = pixel * s.channels + channel;
+      const SlopePixel from = {data.grad + at, data.out + at, data.sigmoid + at};
+      Vec slope[2];
+      if constexpr (Gate)
+        slope_of_gate(from, count, slope);
+      else
+        slope[0] = slope_of(s.activation, from, count);
+      for (int half = 0; half < (Gate ? 2 : 1); ++half) {
+        store(to + (v + half) * kLanes, slope[half]);
+        if (!own) continue;
+        if (data.sums) add_up(data.sums + (plane * Vecs + v + half) * kLanes, s.planes * Vecs * kLanes, slope[half]);
+        if (data.map) store_some(data.map + pixel * columns + half * s.channels + channel, slope[half], count);
+      }
+    }
+  }
+}
+
+// Zeros in every plane.
+inline void zero_border(const Slope& s, float* to, int64_t floats) {
+  for (int64_t plane = 0; plane < s.planes; ++plane, to += s.plane_floats)
+    for (int64_t i = 0; i < floats; i += kLanes) store(to + i, Vec{});
+}
+
+template <bool Gate, int Vecs>
+void slope_rows(const Slope& s, const Band& band, const SlopeData& data) {
+  const Reach& reach = s.reach;
+  const int64_t floats = Vecs * kLanes, width = s.image.width;
+  const int64_t left = reach.left * floats, inner = width * floats, right = reach.right * floats;
+  float* to = data.planes;
+  for (int64_t i = band.first - reach.above; i < band.first + band.rows + reach.below; ++i, to += left + inner + right) {
+    if (i < 0 || i >= s.image.height) {
+      zero_border(s, to, left + inner + right);
+      continue;
+    }
+    const bool own = i >= band.first && i < band.first + band.rows;
+    zero_border(s, to, left);
+    for (int64_t j = 0; j < width; ++j) slope_pixel<Gate, Vecs>(s, data, i * width + j, own, to + left + j * floats);
+    zero_border(s, to + left + inner, right);
+  }
+}
+
+inline void slope_band(const Slope& s, const Band& band, const SlopeData& data) noexcept {
+  for (int64_t i = 0; data.sums && i < 2 * s.planes * s.vecs * kLanes; i += kLanes) store(data.sums + i, Vec{});
+  const auto run = s.activation == Activation::gate ? slope_rows<true, 2>
+                   : s.vecs == 2                    ? slope_rows<false, 2>
+                                                    : slope_rows<false, 1>;
+  run(s, band, data);
+}
+
+}  // namespace vlae::VLAE_ISA
