@@ -19,6 +19,9 @@ STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
       "float temperature) -> (Tensor images, Tensor logits)");
+  m.def(
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, str isa) "
+      "-> (Tensor x, Tensor log_det)");
 }
 
 // No tensor among its arguments tells the dispatcher of a device.
@@ -27,4 +30,5 @@ STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) { m.impl(
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
   m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_pack));
   m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample));
+  m.impl("made_inverse", TORCH_BOX(&vlae::made_inverse));
 }

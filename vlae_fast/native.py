@@ -80,3 +80,23 @@ def pixelcnn_sample(
     return torch.ops.vlae_fast_cpu.pixelcnn_sample(
         noise, packed[0], plan.words, context, known_mask, known, temperature
     )
+
+
+def made_inverse(
+    eps: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    degrees: Sequence[Tensor],
+    cond: Tensor | None,
+    activation: str,
+    isa: str = "",
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.vlae_fast_cpu.made_inverse(
+        eps.contiguous(),
+        [w.contiguous() for w in weights],
+        [b.contiguous() for b in biases],
+        [d.long().contiguous() for d in degrees],
+        None if cond is None else cond.contiguous(),
+        activation,
+        isa,
+    )

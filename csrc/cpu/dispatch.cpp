@@ -8,7 +8,13 @@ namespace vlae {
 #define VLAE_EXPORTS(isa)              \
   namespace isa {                      \
   PixelcnnKernels pixelcnn_kernels();  \
-  inline IsaKernels kernels() { return {pixelcnn_kernels()}; } \
+  MadeKernels made_kernels();          \
+  inline IsaKernels kernels() {        \
+    return {                           \
+        pixelcnn_kernels(),            \
+        made_kernels(),                \
+    };                                 \
+  }                                    \
   }
 
 VLAE_EXPORTS(baseline)

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "made_inverse/plan.h"
 #include "pixelcnn_sample/program.h"
 
 namespace vlae {
@@ -11,6 +12,7 @@ namespace vlae {
 // The kernels of one instruction set, a member per op family.
 struct IsaKernels {
   PixelcnnKernels pixelcnn;
+  MadeKernels made;
 };
 
 struct Isa {
