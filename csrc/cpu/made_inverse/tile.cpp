@@ -5,7 +5,7 @@
 // up to 8 rows x 4 vectors in registers; only the small triangle inside the block goes step by step. So the activations,
 // which fill the second cache, are read once per block and register tile and not once per step.
 //
-// Every unit adds its products in the order of the sorted units before it, in one accumulator, whatever the tile: a sample's
+// A unit adds its products in an order that the degrees alone decide, kChunk of them in an accumulator at a time: a sample's
 // bits depend neither on its batch nor on the number of threads.
 #include <utility>
 
@@ -18,13 +18,14 @@ namespace {
 
 constexpr int kAccumulators = kManyRegisters ? 24 : 12;
 constexpr int kMostRows = 8;  // more rows a power of two apart would evict one another from the first cache
+constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 constexpr float kLargestExponent = 88.0f;
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// out[r] += sum over k in [begin, end) of rows[r][k] * in[k]
+// out[r] += sum over k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add.
 template <int Rows, int Vecs>
-[[gnu::noinline]] void product(const float* const* rows, int64_t begin, int64_t end, const float* in, float* out) {
+[[gnu::noinline]] void product(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out) {
   constexpr int kWidth = Vecs * kLanes;
   Vec acc[Rows][Vecs];
   const float* w[Rows];
@@ -32,7 +33,7 @@ template <int Rows, int Vecs>
   for (int r = 0; r < Rows; ++r) {
     w[r] = rows[r];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vecs; ++v) acc[r][v] = load(out + r * kWidth + v * kLanes);
+    for (int v = 0; v < Vecs; ++v) acc[r][v] = apart ? Vec{} : load(out + r * kWidth + v * kLanes);
   }
   const float* a = in + begin * kWidth;
   for (int64_t k = begin; k < end; ++k, a += kWidth) {
@@ -47,10 +48,13 @@ template <int Rows, int Vecs>
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vecs; ++v) store(out + r * kWidth + v * kLanes, acc[r][v]);
+    for (int v = 0; v < Vecs; ++v) {
+      float* to = out + r * kWidth + v * kLanes;
+      store(to, apart ? load(to) + acc[r][v] : acc[r][v]);
+    }
 }
 
-using Product = void (*)(const float* const* rows, int64_t begin, int64_t end, const float* in, float* out);
+using Product = void (*)(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out);
 
 template <int Vecs>
 struct Products {
@@ -63,12 +67,12 @@ struct Products {
   }
 
   static void run(const float* const* rows, int64_t count, int64_t begin, int64_t end, const float* in, float* out) {
-    if (begin >= end) return;
     const int64_t groups = (count + kRows - 1) / kRows;
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = count * g / groups, n = count * (g + 1) / groups - first;
-      of(static_cast<int>(n), std::make_integer_sequence<int, kRows>())(rows + first, begin, end, in,
-                                                                        out + first * Vecs * kLanes);
+      const Product multiply = of(static_cast<int>(n), std::make_integer_sequence<int, kRows>());
+      for (int64_t k = begin; k < end; k += kChunk)
+        multiply(rows + first, k, least(k + kChunk, end), in, k > begin, out + first * Vecs * kLanes);
     }
   }
 };
