@@ -21,4 +21,12 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
                                         std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
                                         std::string isa);
 
+Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
+                     std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation, std::string isa);
+// Gradients of x, weight and bias; without rows where they are not needed.
+std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::optional<Tensor> y, Tensor x, Tensor weight,
+                                                          std::optional<Tensor> in_degrees, std::optional<Tensor> out_degrees,
+                                                          std::optional<Tensor> adjacency, std::string activation, bool needs_x,
+                                                          bool needs_weight, bool needs_bias, std::string isa);
+
 }  // namespace vlae

@@ -9,10 +9,12 @@ namespace vlae {
   namespace isa {                      \
   PixelcnnKernels pixelcnn_kernels();  \
   MadeKernels made_kernels();          \
+  LinearKernels linear_kernels();      \
   inline IsaKernels kernels() {        \
     return {                           \
         pixelcnn_kernels(),            \
         made_kernels(),                \
+        linear_kernels(),              \
     };                                 \
   }                                    \
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "made_inverse/plan.h"
+#include "masked_linear/layer.h"
 #include "pixelcnn_sample/program.h"
 
 namespace vlae {
@@ -13,6 +14,7 @@ namespace vlae {
 struct IsaKernels {
   PixelcnnKernels pixelcnn;
   MadeKernels made;
+  LinearKernels linear;
 };
 
 struct Isa {

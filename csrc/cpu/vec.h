@@ -40,6 +40,19 @@ inline Vec load(const float* p) {
 
 inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
+// The first `count` lanes; the others are 0 and their memory is not touched.
+inline Vec load_some(const float* p, int64_t count) {
+  if (count == kLanes) return load(p);
+  float lanes[kLanes] = {};
+  for (int64_t l = 0; l < count; ++l) lanes[l] = p[l];
+  return load(lanes);
+}
+
+inline void store_some(float* p, int64_t count, Vec v) {
+  if (count == kLanes) return store(p, v);
+  for (int64_t l = 0; l < count; ++l) p[l] = v[l];
+}
+
 inline Vec splat(float x) { return x - Vec{}; }
 
 // The comparisons are written so that NaN passes through.

@@ -49,13 +49,6 @@ Columns columns_of(const Stage& stage, int64_t vec) {
   return {gate && vec % 2 ? stage.out_channels + channel : channel, least(kLanes, stage.out_channels - channel)};
 }
 
-Vec load_some(const float* p, int64_t count) {
-  if (count == kLanes) return load(p);
-  float lanes[kLanes] = {};
-  for (int64_t l = 0; l < count; ++l) lanes[l] = p[l];
-  return load(lanes);
-}
-
 // block = bias + cond
 void start(const Stage& stage, int64_t first_vec, int vecs, const Rows& rows, float* block) {
   for (int v = 0; v < vecs; ++v) {
