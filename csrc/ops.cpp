@@ -25,6 +25,16 @@ STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
       "float temperature) -> (Tensor images, Tensor logits)");
+  m.def(
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, str isa) "
+      "-> (Tensor x, Tensor log_det)");
+  m.def(
+      "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, "
+      "str activation, str isa) -> Tensor");
+  m.def(
+      "masked_linear_backward(Tensor grad, Tensor? y, Tensor x, Tensor weight, Tensor? in_degrees, Tensor? out_degrees, "
+      "Tensor? adjacency, str activation, bool needs_x, bool needs_weight, bool needs_bias, str isa) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
 }
 
 // No tensor among its arguments tells the dispatcher of a device.
@@ -35,4 +45,7 @@ STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
   m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv_backward));
   m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_pack));
   m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample));
+  m.impl("made_inverse", TORCH_BOX(&vlae::made_inverse));
+  m.impl("masked_linear", TORCH_BOX(&vlae::masked_linear));
+  m.impl("masked_linear_backward", TORCH_BOX(&vlae::masked_linear_backward));
 }

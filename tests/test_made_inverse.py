@@ -3,10 +3,23 @@
 import pytest
 import torch
 from conftest import backends_of, require
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vlae_fast import reference
+from vlae_fast import native, reference
 from vlae_fast.ops import made_inverse
-from vlae_fast.testing import Case, check_op, made_case, opcheck
+from vlae_fast.testing import Case, budget, check_op, made_case, opcheck
+
+
+def any_degrees(case: Case, seed: int = 0) -> Case:
+    """The case with its inputs in any order and any integers for hidden degrees, useless ones among them."""
+    g = torch.Generator().manual_seed(seed)
+    dim, n_params = len(case.tensors["degrees"][0]), len(case.tensors["degrees"][-1]) // len(case.tensors["degrees"][0])
+    inputs = torch.randperm(dim, generator=g) + 1
+    hidden = [torch.randint(-1, dim + 2, d.shape, generator=g) for d in case.tensors["degrees"][1:-1]]
+    degrees = [inputs, *hidden, (inputs - 1).repeat(n_params)]
+    return Case(f"{case.name}-any_degrees", case.op, {**case.tensors, "degrees": degrees}, case.options)
+
 
 CASES = [
     made_case(5, 6, (16, 16)),
@@ -17,6 +30,20 @@ CASES = [
     made_case(2, 1, (4,)),
     made_case(0, 3, (8,)),
     made_case(33, 17, (70, 45)),
+    made_case(6, 3, (5, 7, 3), activation="elu"),
+    made_case(7, 4, ()),
+    made_case(2, 1, (), affine=False),
+    any_degrees(made_case(7, 9, (30, 41), cond=True)),
+    any_degrees(made_case(2, 3, (6,), affine=False, activation="tanh")),
+    any_degrees(made_case(5, 1, (6, 4))),
+]
+FORWARD_CASES = [  # the gradient of these would take D passes of the reference per quantity
+    made_case(100, 63, (129, 200), activation="elu", cond=True),
+    made_case(33, 63, (77,), affine=False, activation="tanh"),
+    any_degrees(made_case(100, 63, (129, 200, 65))),
+    made_case(70, 5, (300, 300)),
+    pytest.param(made_case(7, 784, (1024, 1024)), marks=pytest.mark.slow),
+    pytest.param(any_degrees(made_case(40, 784, (1000, 999))), marks=pytest.mark.slow),
 ]
 
 
@@ -31,6 +58,68 @@ def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_reference(case: Case, backend: str) -> None:
     check_op(case, require(backend))
+
+
+@pytest.mark.parametrize("backend", backends_of("made_inverse"))
+@pytest.mark.parametrize("case", FORWARD_CASES, ids=str)
+def test_forward_agrees_with_reference(case: Case, backend: str) -> None:
+    check_op(case, require(backend), grad=False)
+
+
+def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+    t = case.tensors
+    cond = None if t["cond"] is None else t["cond"][rows]
+    layers = (t["weights"], t["biases"], t["degrees"])
+    return native.made_inverse(t["eps"][rows], *layers, cond, case.options["activation"], isa)
+
+
+@pytest.mark.parametrize("isa", native.isas() or ["absent"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        made_case(100, 20, (50, 33), activation="tanh", cond=True),
+        any_degrees(made_case(75, 13, (40, 40, 40), activation="elu")),
+        made_case(19, 6, (64,), affine=False),
+    ],
+    ids=str,
+)
+def test_same_bits(case: Case, isa: str) -> None:
+    """A sample's result depends neither on its batch nor on the threads, on every instruction set."""
+    require("cpu")
+    double = case.to(torch.float64)
+    args = [double.tensors[k] for k in ("eps", "weights", "biases", "degrees", "cond")]
+    truth = reference.made_inverse(*args, case.options["activation"])
+    same_dtype = reference.made_inverse(*(case.tensors[k] for k in case.tensors), case.options["activation"])
+    whole = natively(case, isa)
+    for got, want, same in zip(whole, truth, same_dtype, strict=True):
+        assert (got.double() - want).abs().max() <= budget(want, same)
+    threads, size = torch.get_num_threads(), case.tensors["eps"].shape[0]
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            for rows in (slice(0, size), slice(4, 5), slice(1, size), slice(2, 19)):
+                for got, want in zip(natively(case, isa, rows), whole, strict=True):
+                    assert got.equal(want[rows])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(0, 70),
+    dim=st.integers(1, 12),
+    hidden=st.lists(st.integers(1, 40), max_size=3),
+    affine=st.booleans(),
+    activation=st.sampled_from(["relu", "elu", "tanh"]),
+    seed=st.none() | st.integers(0, 99),
+)
+def test_any_shape(batch: int, dim: int, hidden: list, affine: bool, activation: str, seed: int | None) -> None:
+    require("cpu")
+    case = made_case(batch, dim, tuple(hidden), affine=affine, activation=activation)
+    case = case if seed is None else any_degrees(case, seed)
+    truth = made_inverse(**case.to(torch.float64).tensors, activation=activation, backend="reference")
+    for got, want in zip(natively(case), truth, strict=True):  # a log_det may cancel: its own size is no budget
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -115,6 +204,67 @@ T = made_case(2, 3, (6,)).tensors
 def test_errors(kwargs: dict, match: str) -> None:
     with pytest.raises(ValueError, match=f"made_inverse: {match}"):
         made_inverse(**{**T, **kwargs})
+
+
+@pytest.mark.parametrize("backend", backends_of("made_inverse"))
+@pytest.mark.parametrize(
+    ("eps", "bias", "match"),
+    [
+        (torch.nan, 0.0, r"eps must be finite, got nan at \[1, 2\]"),
+        (torch.inf, 0.0, r"eps must be finite, got inf at \[1, 2\]"),
+        (1.0, 100.0, r"shift and exp\(log_scale\) must be finite in torch.float32, got x = inf at \[0, 1\]"),
+        (1.0, torch.nan, r"shift and exp\(log_scale\) must be finite in torch.float32, got x = nan at \[0, 1\]"),
+        (1.0, -torch.inf, r"shift and exp\(log_scale\) must be finite in torch.float32, got log_det = "),
+    ],
+)
+def test_non_finite(backend: str, eps: float, bias: float, match: str) -> None:
+    t = made_case(2, 3, (6,)).tensors
+    t["eps"][:] = 1.0
+    t["eps"][1, 2] = eps
+    t["biases"][-1][4] = bias  # log_scale of dimension 1
+    t["weights"][-1][[2, 5]] = 0  # what follows from it stays finite where it can
+    if backend == "reference" and bias:  # it multiplies the mask's zeros by infinity: another element is first
+        match = match.partition(", got")[0]
+    with pytest.raises(ValueError, match=f"made_inverse: {match}"):
+        made_inverse(**t, backend=require(backend))
+
+
+def test_large_values_are_finite() -> None:
+    t = made_case(4, 3, (6,)).tensors
+    eps = torch.full_like(t["eps"], 3e38)  # their sum is not
+    x, _ = made_inverse(eps, [w * 0 for w in t["weights"]], [b * 0 for b in t["biases"]], t["degrees"])
+    assert x.equal(eps)
+
+
+def test_native_checks_what_it_is_given() -> None:
+    """The library is called without the contract's checks too."""
+    require("cpu")
+    eps, weights, biases, degrees = (T[k] for k in ("eps", "weights", "biases", "degrees"))
+
+    def call(**wrong: object) -> None:
+        names = ("eps", "weights", "biases", "degrees", "cond", "activation", "isa")
+        values = (eps.contiguous(), [w.contiguous() for w in weights], biases, degrees, None, "relu", "")
+        torch.ops.vlae_fast_cpu.made_inverse(*{**dict(zip(names, values, strict=True)), **wrong}.values())
+
+    repeated = [torch.tensor([1, 1, 3]), *degrees[1:]]
+    for wrong, match in (
+        ({"eps": eps[0]}, r"eps must be \[B, D\], got \(3,\)"),
+        ({"eps": eps.double().contiguous()}, "eps must be float32, got"),
+        ({"eps": eps.contiguous()[:, ::2]}, r"eps must be contiguous, got strides \(3, 2\)"),
+        ({"weights": []}, "weights, biases, degrees must have L, L and L \\+ 1 entries with L >= 1, got 0, 2, 3"),
+        ({"weights": [torch.zeros(6, 4), weights[1]]}, r"weights\[0\] must be \[O, 3\], got \(6, 4\)"),
+        ({"weights": [weights[0].contiguous(), torch.zeros(5, 6)], "biases": [biases[0], torch.zeros(5)],
+          "degrees": [*degrees[:2], torch.zeros(5).long()]}, r"weights\[-1\] must have D = 3 .* outputs, got 5"),
+        ({"biases": [torch.zeros(5), biases[1]]}, r"biases\[0\] must be \(6,\), got \(5,\)"),
+        ({"degrees": [degrees[0], degrees[1].int(), degrees[2]]}, r"degrees\[1\] must be int64, got"),
+        ({"degrees": repeated}, r"degrees\[0\] must be a permutation of 1..3, got 1 at index 1"),
+        ({"degrees": [*degrees[:2], degrees[2].sort().values]}, r"degrees\[-1\] must be degrees\[0\] - 1"),
+        ({"cond": torch.zeros(2, 5)}, r"cond must be \(2, 6\), got \(2, 5\)"),
+        ({"activation": "none"}, "activation must be one of relu, elu, tanh, got none"),
+        ({"isa": "mmx"}, "isa must be empty or one of .*, got mmx"),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match=f"made_inverse: {match}"):
+            call(**wrong)
 
 
 def test_dtype_error() -> None:

@@ -4,11 +4,33 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import backends_of, require
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vlae_fast import native
 from vlae_fast.layers import MADE, MaskedLinear
 from vlae_fast.masks import linear_mask
 from vlae_fast.ops import masked_linear
-from vlae_fast.testing import Case, check_op, linear_case, opcheck, run
+from vlae_fast.testing import Case, budget, check_op, linear_case, opcheck, run
+
+
+def any_degrees(case: Case, seed: int = 0, span: int = 10) -> Case:
+    """The case with degrees in no order, inputs that no output reads and outputs that read no input among them."""
+    g = torch.Generator().manual_seed(seed)
+    out_dim, in_dim = case.tensors["weight"].shape
+    degrees = {
+        "in_degrees": torch.randint(-span, span + 2, (in_dim,), generator=g),
+        "out_degrees": torch.randint(-span - 2, span, (out_dim,), generator=g),
+    }
+    return Case(f"{case.name}-any_degrees", case.op, {**case.tensors, **degrees}, case.options)
+
+
+def tiled_degrees(case: Case) -> Case:
+    """The case with the outputs of a MADE with two parameters a dimension: sorted, twice."""
+    half = case.tensors["out_degrees"][::2]
+    degrees = {"out_degrees": half.repeat(2)[: len(case.tensors["out_degrees"])]}
+    return Case(f"{case.name}-tiled", case.op, {**case.tensors, **degrees}, case.options)
+
 
 CASES = [
     linear_case(5, 8, 12),
@@ -18,6 +40,16 @@ CASES = [
     linear_case(4, 9, 6, adjacency=True, activation="relu"),
     linear_case(0, 4, 6),
     linear_case(16, 130, 257),
+    linear_case(1, 40, 30, adjacency=True, activation="elu"),
+    linear_case(33, 90, 71, adjacency=True, activation="tanh"),
+    linear_case(200, 20, 50, activation="relu"),
+    linear_case(29, 16, 32, activation="elu"),
+    any_degrees(linear_case(15, 67, 95, activation="relu")),
+    any_degrees(linear_case(3, 5, 4), span=1),
+    tiled_degrees(linear_case(31, 120, 128)),
+    linear_case(130, 640, 640, activation="relu"),
+    pytest.param(linear_case(256, 1024, 1568), marks=pytest.mark.slow),
+    pytest.param(linear_case(1024, 784, 1024, activation="relu"), marks=pytest.mark.slow),
 ]
 
 
@@ -25,6 +57,75 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_reference(case: Case, backend: str) -> None:
     check_op(case, require(backend))
+
+
+@pytest.mark.parametrize("isa", native.isas() or ["absent"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        linear_case(100, 70, 45, activation="elu"),
+        any_degrees(linear_case(130, 66, 33, activation="tanh")),
+        linear_case(61, 40, 77, adjacency=True, activation="relu"),
+    ],
+    ids=str,
+)
+def test_same_bits(case: Case, isa: str) -> None:
+    """The same call twice and any number of threads; outputs also whatever the batch. On every instruction set."""
+    require("cpu")
+    t = {"in_degrees": None, "out_degrees": None, "adjacency": None, **case.tensors}
+    mask = (t["in_degrees"], t["out_degrees"], t["adjacency"], case.options["activation"])
+    grad = torch.randn(t["x"].shape[0], t["weight"].shape[0])
+
+    def call(rows: slice) -> list[torch.Tensor]:
+        y = native.masked_linear(t["x"][rows], t["weight"], t["bias"], *mask, isa)
+        needs = (True, True, True)
+        return [y, *native.masked_linear_backward(grad[rows], y, t["x"][rows], t["weight"], *mask, needs, isa)]
+
+    double, _ = run(case.to(torch.float64), "reference")
+    single, _ = run(case, "reference")
+    whole = call(slice(None))
+    assert (whole[0].double() - double[0]).abs().max() <= budget(double[0], single[0])
+    threads = torch.get_num_threads()
+    try:
+        for n in (1, 2, 3, 16):
+            torch.set_num_threads(n)
+            for got, want in zip(call(slice(None)), whole, strict=True):
+                assert got.equal(want)
+            for got, want in zip(call(slice(3, 40))[:2], whole[:2], strict=True):
+                assert got.equal(want[3:40])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(0, 50),
+    in_dim=st.integers(1, 80),
+    out_dim=st.integers(1, 80),
+    kind=st.sampled_from(["sorted", "tiled", "any", "adjacency"]),
+    activation=st.sampled_from(["none", "relu", "elu", "tanh"]),
+)
+def test_any_shape(batch: int, in_dim: int, out_dim: int, kind: str, activation: str) -> None:
+    require("cpu")
+    case = linear_case(batch, in_dim, out_dim, adjacency=kind == "adjacency", activation=activation)
+    case = {"tiled": tiled_degrees, "any": any_degrees}.get(kind, lambda c: c)(case)
+    cotangent = [torch.randn(batch, out_dim)]
+    got = run(case, "cpu", cotangent)
+    want = run(case.to(torch.float64), "reference", [cotangent[0].double()])
+    for g, w in zip((*got[0], *got[1]), (*want[0], *want[1]), strict=True):
+        torch.testing.assert_close(g.double(), w, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", backends_of("masked_linear"))
+@pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True)])
+def test_gradients_one_by_one(backend: str, needs: tuple[bool, ...]) -> None:
+    t = dict(linear_case(9, 20, 30, activation="relu").tensors)
+    names = ("x", "weight", "bias")
+    for name, need in zip(names, needs, strict=True):
+        t[name] = t[name].clone().requires_grad_(need)
+    y = masked_linear(**t, activation="relu", backend=require(backend))
+    y.square().sum().backward()
+    assert [t[name].grad is not None for name in names] == list(needs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -140,6 +241,44 @@ X, W, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.arange(3), torch.arange
 def test_errors(kwargs: dict, match: str) -> None:
     with pytest.raises(ValueError, match=f"masked_linear: {match}"):
         masked_linear(**{"x": X, "weight": W, "in_degrees": I, "out_degrees": O, **kwargs})
+
+
+def test_native_checks_what_it_is_given() -> None:
+    """The library is called without the contract's checks too."""
+    require("cpu")
+    ops = torch.ops.vlae_fast_cpu
+    y = torch.zeros(2, 4)
+    forward = {"x": X, "weight": W, "bias": None, "i": I, "o": O, "adjacency": None, "activation": "relu", "isa": ""}
+    backward = {"grad": y, "y": y, **{k: v for k, v in forward.items() if k != "bias"}}
+    backward = {**backward, "isa": True, "w": True, "b": True, "name": ""}  # isa's place is that of needs_x
+    for wrong, match in (
+        ({"x": torch.zeros(3)}, r"x must be \[B, I\], got \(3,\)"),
+        ({"x": X.double()}, "x must be float32, got"),
+        ({"weight": torch.zeros(4, 5)}, r"weight must be \[O, 3\], got \(4, 5\)"),
+        ({"weight": torch.zeros(3, 4).T}, "weight must be contiguous, got strides"),
+        ({"i": O}, r"in_degrees must be \(3,\), got \(4,\)"),
+        ({"o": O.int()}, "out_degrees must be int64, got"),
+        ({"i": I + 2**31}, "in_degrees must fit in 32 bits, got 2147483648"),
+        ({"o": None}, "in_degrees, out_degrees must be given together, or else adjacency, got"),
+        ({"i": None, "o": None}, "in_degrees, out_degrees must be given together, or else adjacency, got"),
+        ({"i": None, "o": None, "adjacency": torch.ones(3, 4).bool()}, r"adjacency must be \(4, 3\), got \(3, 4\)"),
+        ({"activation": "gate"}, "activation must be one of none, relu, elu, tanh, got gate"),
+    ):
+        with pytest.raises(RuntimeError, match=f"masked_linear: {match}"):
+            ops.masked_linear(*{**forward, **wrong}.values())
+        with pytest.raises(RuntimeError, match=f"masked_linear_backward: {match}"):
+            ops.masked_linear_backward(*{**backward, **wrong}.values())
+    with pytest.raises(RuntimeError, match=r"masked_linear: bias must be \(4,\), got \(3,\)"):
+        ops.masked_linear(*{**forward, "bias": torch.zeros(3)}.values())
+    with pytest.raises(RuntimeError, match=r"masked_linear: isa must be empty or one of .*, got mmx"):
+        ops.masked_linear(*{**forward, "isa": "mmx"}.values())
+    for wrong, match in (
+        ({"grad": torch.zeros(2, 3)}, r"grad must be \(2, 4\), got \(2, 3\)"),
+        ({"y": torch.zeros(3, 4)}, r"y must be \(2, 4\), got \(3, 4\)"),
+        ({"y": None}, "y must be given with an activation, got None"),
+    ):
+        with pytest.raises(RuntimeError, match=f"masked_linear_backward: {match}"):
+            ops.masked_linear_backward(*{**backward, **wrong}.values())
 
 
 def test_dtype_error() -> None:

@@ -175,3 +175,66 @@ def pixelcnn_sample(
     return torch.ops.vlae_fast_cpu.pixelcnn_sample(
         noise, packed[0], plan.words, context, known_mask, known, temperature
     )
+
+
+def made_inverse(
+    eps: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    degrees: Sequence[Tensor],
+    cond: Tensor | None,
+    activation: str,
+    isa: str = "",
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.vlae_fast_cpu.made_inverse(
+        eps.contiguous(),
+        [w.contiguous() for w in weights],
+        [b.contiguous() for b in biases],
+        [d.long().contiguous() for d in degrees],
+        None if cond is None else cond.contiguous(),
+        activation,
+        isa,
+    )
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _degrees(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.long().contiguous()
+
+
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    in_degrees: Tensor | None,
+    out_degrees: Tensor | None,
+    adjacency: Tensor | None,
+    activation: str,
+    isa: str = "",
+) -> Tensor:
+    mask = (_degrees(in_degrees), _degrees(out_degrees), _contiguous(adjacency))
+    return torch.ops.vlae_fast_cpu.masked_linear(
+        x.contiguous(), weight.contiguous(), _contiguous(bias), *mask, activation, isa
+    )
+
+
+def masked_linear_backward(
+    grad: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    in_degrees: Tensor | None,
+    out_degrees: Tensor | None,
+    adjacency: Tensor | None,
+    activation: str,
+    needs: Sequence[bool],
+    isa: str = "",
+) -> list[Tensor | None]:
+    mask = (_degrees(in_degrees), _degrees(out_degrees), _contiguous(adjacency))
+    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(
+        grad.contiguous(), _contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
+    )
+    return [g if need else None for g, need in zip(grads, needs, strict=True)]

@@ -107,22 +107,26 @@ def masked_linear(
 
 def masked_linear_backward(
     grad: Tensor,
+    y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
     in_degrees: Tensor | None,
     out_degrees: Tensor | None,
     adjacency: Tensor | None,
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients of x, weight, bias; None where ``needs`` is False."""
+    """Gradients of x, weight, bias; None where ``needs`` is False. ``y`` is the output; None without an activation."""
     live = adjacency if adjacency is not None else linear_mask(in_degrees, out_degrees)  # type: ignore[arg-type]
-    live_weight = torch.where(live, weight, 0)
-    if activation != "none":
-        grad = activate_backward(grad, F.linear(x, live_weight, bias), activation)
+    if y is not None:
+        slope = {
+            "relu": lambda v: (v > 0).to(v.dtype),
+            "elu": lambda v: v.clamp(max=0) + 1,
+            "tanh": lambda v: 1 - v * v,
+        }
+        grad = grad * slope[activation](y)
     return [
-        grad @ live_weight if needs[0] else None,
+        grad @ torch.where(live, weight, 0) if needs[0] else None,
         torch.where(live, grad.T @ x, 0) if needs[1] else None,
         grad.sum(0) if needs[2] else None,
     ]

@@ -5,11 +5,20 @@
 namespace vlae {
 
 // What the files compiled for an instruction set export; asking runs code compiled for it.
-#define VLAE_EXPORTS(isa)              \
-  namespace isa {                      \
-  MaskedConvKernels masked_conv_kernels(); \
-  PixelcnnKernels pixelcnn_kernels();  \
-  inline IsaKernels kernels() { return {masked_conv_kernels(), pixelcnn_kernels()}; } \
+#define VLAE_EXPORTS(isa)                    \
+  namespace isa {                            \
+  MaskedConvKernels masked_conv_kernels();   \
+  PixelcnnKernels pixelcnn_kernels();        \
+  MadeKernels made_kernels();                \
+  LinearKernels linear_kernels();            \
+  inline IsaKernels kernels() {              \
+    return {                                 \
+        masked_conv_kernels(),               \
+        pixelcnn_kernels(),                  \
+        made_kernels(),                      \
+        linear_kernels(),                    \
+    };                                       \
+  }                                          \
   }
 
 VLAE_EXPORTS(baseline)

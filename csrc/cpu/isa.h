@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "made_inverse/plan.h"
 #include "masked_conv/conv.h"
+#include "masked_linear/layer.h"
 #include "pixelcnn_sample/program.h"
 
 namespace vlae {
@@ -13,6 +15,8 @@ namespace vlae {
 struct IsaKernels {
   MaskedConvKernels masked_conv;
   PixelcnnKernels pixelcnn;
+  MadeKernels made;
+  LinearKernels linear;
 };
 
 struct Isa {

@@ -83,8 +83,13 @@ inline Vec clamp(Vec x, float low, float high) {
   return x > splat(high) ? splat(high) : x;
 }
 
-// e^x within 2 units in the last place on [-87, 88], clamped outside. Only chains of a * b + c: they contract in one way.
-inline Vec exp(Vec x) {
+// e^x = (p * r + 1) * scale with |r| <= ln(2) / 2, on [-87, 88], clamped outside.
+struct ExpParts {
+  Vec p, r, scale;
+};
+
+// Only chains of a * b + c: they contract in one way.
+inline ExpParts exp_parts(Vec x) {
   x = clamp(x, -87.0f, 88.0f);
   const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
   const Vec shifted = x * splat(1.44269504088896341f) + shift;
@@ -98,14 +103,38 @@ inline Vec exp(Vec x) {
   p = p * r + splat(1.6666665459e-1f);
   p = p * r + splat(5.0000001201e-1f);
   p = p * r + splat(1.0f);
-  p = p * r + splat(1.0f);
   const IntVec exponent = ((IntVec)shifted << 23) + (127 << 23);
-  return p * (Vec)exponent;
+  return {p, r, (Vec)exponent};
+}
+
+// Within 2 units in the last place on [-87, 88], clamped outside.
+inline Vec exp(Vec x) {
+  const ExpParts e = exp_parts(x);
+  return (e.p * e.r + splat(1.0f)) * e.scale;
+}
+
+// e^x - 1 without the cancellation around 0.
+inline Vec expm1(Vec x) {
+  const ExpParts e = exp_parts(x);
+  return e.p * e.r * e.scale + (e.scale - splat(1.0f));
 }
 
 inline Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }
 
-inline Vec elu(Vec x) { return x > Vec{} ? x : exp(x) - splat(1.0f); }
+inline Vec elu(Vec x) { return x > Vec{} ? x : expm1(x); }
+
+// tanh within 3 units in the last place: an odd polynomial around 0, where 1 - 2 / (e^2x + 1) would cancel. NaN passes.
+inline Vec tanh(Vec x) {
+  const Vec z = x * x;
+  Vec p = splat(-5.70498872745e-3f);
+  p = p * z + splat(2.06390887954e-2f);
+  p = p * z + splat(-5.37397155531e-2f);
+  p = p * z + splat(1.33314422036e-1f);
+  p = p * z + splat(-3.33332819422e-1f);
+  const Vec near = p * z * x + x;
+  const Vec far = splat(1.0f) - splat(2.0f) / (exp(clamp(x, -9.1f, 9.1f) * splat(2.0f)) + splat(1.0f));
+  return (x < splat(0.625f)) & (x > splat(-0.625f)) ? near : far;
+}
 
 // tanh(a) * sigmoid(b) with one division. tanh is 1 in float32 from 9.02 on; the clamp of b keeps the product finite.
 inline Vec gate(Vec a, Vec b) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,8 @@ def made_inverse(
         x ``[B, D]`` and ``log|det d eps/d x|`` ``[B]`` in nats. Both are differentiable.
 
     Raises:
-        ValueError, TypeError: an argument breaks a rule above. RuntimeError: the named backend cannot run this.
+        ValueError, TypeError: an argument breaks a rule above; on the CPU also: eps, a shift or a scale is not finite.
+        RuntimeError: the named backend cannot run this.
 
     Equivalent to::
 
@@ -106,7 +108,27 @@ def _forward(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     *args, backend = args  # type: ignore[assignment]
     row = backends.pick("made_inverse", eps, backend)
     x, log_det = row.namespace.made_inverse(eps, *args)
+    if x.device.type == "cpu" and not math.isfinite((x.sum() + log_det.sum()).item()):  # elsewhere it would synchronise
+        _refuse_non_finite(eps, x, log_det, args[2][0])
     return x.contiguous(), log_det
+
+
+def _refuse_non_finite(eps: Tensor, x: Tensor, log_det: Tensor, degrees: Tensor) -> None:
+    """Names what the first bad sample owes its NaN or infinity to; a sum that merely overflowed is no offence."""
+    bad = ~torch.isfinite(x)
+    samples = (bad.any(1) | ~torch.isfinite(log_det)).nonzero()
+    if not len(samples):
+        return
+    b = int(samples[0])
+    infinite_eps = (~torch.isfinite(eps[b])).nonzero()
+    if len(infinite_eps):
+        i = int(infinite_eps[0])
+        raise ValueError(f"made_inverse: eps must be finite, got {eps[b, i].item()} at [{b}, {i}]")
+    got = f"log_det = {log_det[b].item()} of sample {b}"
+    if bad[b].any():  # the first one in the order of the degrees: the others follow from it
+        i = int(torch.where(bad[b], degrees, len(degrees) + 1).argmin())
+        got = f"x = {x[b, i].item()} at [{b}, {i}]"
+    raise ValueError(f"made_inverse: shift and exp(log_scale) must be finite in {x.dtype}, got {got}")
 
 
 def _forward_fake(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:

@@ -95,23 +95,27 @@ def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-def _backward(grad: Tensor, x: Tensor, *args: Any) -> list[Tensor]:
+def _backward(grad: Tensor, y: Tensor | None, x: Tensor, *args: Any) -> list[Tensor]:
     *options, backend, needs = args
     row = backends.pick("masked_linear", x, backend)
-    grads = row.namespace.masked_linear_backward(grad, x, *options, needs)
+    grads = row.namespace.masked_linear_backward(grad, y, x, *options, needs)
     return [g.contiguous() for g in grads if g is not None]
 
 
-def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, bias: Any, *args: Any) -> list[Tensor]:
-    return [t.new_empty(t.shape) for t, need in zip((x, weight, bias), args[-1], strict=True) if need]
+def _backward_fake(grad: Tensor, y: Any, x: Tensor, weight: Tensor, *args: Any) -> list[Tensor]:
+    shapes = (x.shape, weight.shape, weight.shape[:1])
+    return [x.new_empty(shape) for shape, need in zip(shapes, args[-1], strict=True) if need]
 
 
 class _MaskedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        ctx.save_for_backward(*args[:6])
+        y = registry.below_autograd("masked_linear", *args)
+        x, weight, _, *mask = args[:6]
+        # every activation's derivative follows from its output: nothing is computed again, and y is the next layer's x
+        ctx.save_for_backward(y if args[6] != "none" else None, x, weight, *mask)
         ctx.options = args[6:]
-        return registry.below_autograd("masked_linear", *args)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -124,11 +128,12 @@ class _MaskedLinear(torch.autograd.Function):
         )
 
 
-_ARGS = (
-    "Tensor x, Tensor weight, Tensor? bias, Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, "
-    "str activation, str backend"
+_MASK = "Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, str activation, str backend"
+registry.define(f"masked_linear(Tensor x, Tensor weight, Tensor? bias, {_MASK}) -> Tensor", _forward, _forward_fake)
+registry.define(
+    f"masked_linear_backward(Tensor grad, Tensor? y, Tensor x, Tensor weight, {_MASK}, bool[] needs) -> Tensor[]",
+    _backward,
+    _backward_fake,
 )
-registry.define(f"masked_linear({_ARGS}) -> Tensor", _forward, _forward_fake)
-registry.define(f"masked_linear_backward(Tensor grad, {_ARGS}, bool[] needs) -> Tensor[]", _backward, _backward_fake)
 registry.autograd("masked_linear", _MaskedLinear.apply)
 registry.autocast("masked_linear")

@@ -1,0 +1,136 @@
+// The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../../ops.h"
+#include "../../tensors.h"
+#include "../isa.h"
+#include "pack.h"
+
+namespace vlae {
+namespace {
+
+constexpr const char* kOp = "made_inverse";
+constexpr size_t kAlign = 64;
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+using Scratch = std::unique_ptr<void, Free>;
+
+Pointwise activation_by_name(const std::string& name) {
+  if (name == "relu") return Pointwise::relu;
+  if (name == "elu") return Pointwise::elu;
+  VLAE_CHECK(name == "tanh", kOp, "activation", "be one of relu, elu, tanh", name);
+  return Pointwise::tanh;
+}
+
+const int64_t* check_degrees(const std::string& name, const Tensor& degrees, int64_t size) {
+  check_data(kOp, name, degrees, ScalarType::Long, "int64");
+  check_shape(kOp, name, degrees, {size});
+  return degrees.const_data_ptr<int64_t>();
+}
+
+void check_layers(MadeTensors& made, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                  const std::vector<Tensor>& degrees) {
+  const size_t n = weights.size();
+  VLAE_CHECK(n >= 1 && biases.size() == n && degrees.size() == n + 1, kOp, "weights, biases, degrees",
+             "have L, L and L + 1 entries with L >= 1", text(n, ", ", biases.size(), ", ", degrees.size()));
+  made.degrees.push_back(check_degrees("degrees[0]", degrees[0], made.sizes[0]));
+  for (size_t l = 0; l < n; ++l) {
+    const std::string weight = text("weights[", l, "]"), bias = text("biases[", l, "]");
+    check_float(kOp, weight, weights[l]);
+    VLAE_CHECK(weights[l].dim() == 2 && weights[l].size(1) == made.sizes[l], kOp, weight, text("be [O, ", made.sizes[l], "]"),
+               shape_text(weights[l].sizes()));
+    made.sizes.push_back(weights[l].size(0));
+    check_float(kOp, bias, biases[l]);
+    check_shape(kOp, bias, biases[l], {made.sizes[l + 1]});
+    made.weights.push_back(floats(weights[l]));
+    made.biases.push_back(floats(biases[l]));
+    made.degrees.push_back(check_degrees(text("degrees[", l + 1, "]"), degrees[l + 1], made.sizes[l + 1]));
+  }
+}
+
+// Inputs and outputs are numbered by their degrees: these must be what the plan takes them for.
+void check_ends(const MadeTensors& made) {
+  const int64_t dim = made.sizes.front(), outputs = made.sizes.back();
+  const int64_t *in = made.degrees.front(), *out = made.degrees.back();
+  std::vector<char> seen(static_cast<size_t>(dim), 0);
+  for (int64_t i = 0; i < dim; ++i) {
+    VLAE_CHECK(1 <= in[i] && in[i] <= dim && !seen[in[i] - 1], kOp, "degrees[0]", text("be a permutation of 1..", dim),
+               text(in[i], " at index ", i));
+    seen[in[i] - 1] = 1;
+  }
+  VLAE_CHECK(outputs == dim || outputs == 2 * dim, kOp, "weights[-1]",
+             text("have D = ", dim, " (mean-only) or 2 D = ", 2 * dim, " (affine) outputs"), outputs);
+  for (int64_t o = 0; o < outputs; ++o)
+    VLAE_CHECK(out[o] == in[o % dim] - 1, kOp, "degrees[-1]", "be degrees[0] - 1, once per parameter",
+               text(out[o], " at index ", o));
+}
+
+float* aligned(const Scratch& memory) {
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.get()) + kAlign - 1) / kAlign * kAlign);
+}
+
+// Whole tiles are dealt out: as wide as leaves every thread one.
+void run_tiles(const MadePlan& plan, const MadeKernels& kernels, MadeTile tile, int64_t batch) {
+  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), batch);
+  const int64_t share = (batch + threads - 1) / threads;
+  tile.vecs = static_cast<int>(std::min<int64_t>(kMadeMaxVecs, (share + kernels.lanes - 1) / kernels.lanes));
+  const int64_t width = tile.vecs * kernels.lanes;
+  const int64_t tiles = std::min(batch, ((batch + width - 1) / width + threads - 1) / threads * threads);
+  const size_t bytes = static_cast<size_t>(plan.floats * width) * sizeof(float) + kAlign;
+  std::vector<Scratch> memory;
+  for (int64_t t = 0; t < std::min(threads, tiles); ++t) {
+    memory.emplace_back(std::malloc(bytes));
+    VLAE_CHECK(memory.back() != nullptr, kOp, "memory", text("hold ", width, " samples"), text("none for ", bytes, " bytes"));
+  }
+  std::atomic<int64_t> next{0}, free{0};
+  torch::stable::parallel_for(0, static_cast<int64_t>(memory.size()), 1, [&](int64_t first, int64_t last) {
+    MadeTile mine = tile;
+    mine.scratch = aligned(memory[free++]);
+    for (int64_t unused = first; unused < last; ++unused)
+      for (int64_t index = next++; index < tiles; index = next++) {
+        mine.first = batch * index / tiles;
+        mine.count = batch * (index + 1) / tiles - mine.first;
+        kernels.run_tile(plan, mine);
+      }
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
+                                        std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
+                                        std::string isa_name) {
+  const Isa& isa = isa_by_name(kOp, isa_name);
+  check_float(kOp, "eps", eps);
+  VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
+  MadeTensors made;
+  made.activation = activation_by_name(activation);
+  made.sizes.push_back(eps.size(1));
+  check_layers(made, weights, biases, degrees);
+  check_ends(made);
+  const int64_t batch = eps.size(0);
+  if (cond) {
+    check_float(kOp, "cond", *cond);
+    check_shape(kOp, "cond", *cond, {batch, made.sizes[1]});
+  }
+  Tensor x = torch::stable::new_empty(eps, eps.sizes()), log_det = torch::stable::new_empty(eps, {&batch, 1});
+  if (batch == 0) return {x, log_det};
+  const PackedMade packed(made);
+  MadeTile tile = {};
+  tile.eps = floats(eps);
+  tile.cond = cond ? floats(*cond) : nullptr;
+  tile.cond_size = made.sizes[1];
+  tile.x = x.mutable_data_ptr<float>();
+  tile.log_det = log_det.mutable_data_ptr<float>();
+  run_tiles(packed.plan(), isa.kernels.made, tile, batch);
+  return {x, log_det};
+}
+
+}  // namespace vlae

@@ -1,0 +1,117 @@
+#include "pack.h"
+
+#include <algorithm>
+
+#include <torch/csrc/stable/ops.h>
+
+namespace vlae {
+
+namespace {
+
+// A block of steps has about so many units in its widest layer: enough rows to fill the register tiles, few enough for the
+// triangle inside the block to be a small part of the work.
+constexpr int64_t kBlockUnits = 24;
+constexpr int64_t kCopyGrain = 16;  // rows
+
+}  // namespace
+
+PackedMade::PackedMade(const MadeTensors& made) {
+  const size_t n = made.weights.size();
+  plan_.dim = made.sizes[0];
+  plan_.params = made.sizes[n] > plan_.dim ? 2 : 1;
+  plan_.n_layers = static_cast<int64_t>(n);
+  plan_.activation = made.activation;
+  units_.resize(n + 1);
+  find_negatives(made);
+  for (size_t l = 0; l <= n; ++l) sort_units(made, l);
+  for (size_t l = 1; l <= n; ++l) bind_weights(made, l);
+  for (const Units& u : units_) layers_.push_back({u.rows.data(), u.bias.data(), u.order.data(), u.ends.data()});
+  plan_.layers = layers_.data();
+  cut_blocks();
+  place();
+}
+
+void PackedMade::find_negatives(const MadeTensors& made) {
+  for (size_t l = 1; l < made.weights.size(); ++l)
+    for (int64_t j = 0; j < made.sizes[l]; ++j)
+      if (made.degrees[l][j] < 0) negatives_.push_back(made.degrees[l][j]);
+  std::sort(negatives_.begin(), negatives_.end());
+  negatives_.erase(std::unique(negatives_.begin(), negatives_.end()), negatives_.end());
+  plan_.steps = static_cast<int64_t>(negatives_.size()) + plan_.dim;
+}
+
+// The step after which a unit is known; from plan_.steps on: none, as it feeds no output.
+int64_t PackedMade::step_of(size_t layer, int64_t degree) const {
+  const int64_t count = static_cast<int64_t>(negatives_.size());
+  if (layer == 0) return count + degree - 1;
+  if (degree >= plan_.dim) return plan_.steps;
+  return degree >= 0 ? count + degree : std::lower_bound(negatives_.begin(), negatives_.end(), degree) - negatives_.begin();
+}
+
+// Stable, by counting.
+void PackedMade::sort_units(const MadeTensors& made, size_t layer) {
+  Units& u = units_[layer];
+  const int64_t steps = plan_.steps, size = made.sizes[layer];
+  std::vector<int64_t> of(size), next(steps + 1, 0);  // a unit's step; the place of a step's next unit
+  for (int64_t j = 0; j < size; ++j) {
+    of[j] = step_of(layer, made.degrees[layer][j]);
+    if (of[j] < steps) ++next[of[j] + 1];
+  }
+  for (int64_t s = 0; s < steps; ++s) next[s + 1] += next[s];
+  // A step's units read the step's units of the layer before, but not the input that the step ends with.
+  u.ends.assign(next.begin() + (layer == 0 ? 0 : 1), next.end() - (layer == 0 ? 1 : 0));
+  u.order.resize(next[steps]);
+  for (int64_t j = 0; j < size; ++j)
+    if (of[j] < steps) u.order[next[of[j]]++] = j;
+  u.in_place = true;
+  for (size_t i = 0; i < u.order.size(); ++i) u.in_place &= u.order[i] == static_cast<int64_t>(i);
+}
+
+void PackedMade::bind_weights(const MadeTensors& made, size_t layer) {
+  Units& u = units_[layer];
+  const Units& before = units_[layer - 1];
+  const float *weight = made.weights[layer - 1], *bias = made.biases[layer - 1];
+  const int64_t columns = made.sizes[layer - 1], kept = static_cast<int64_t>(before.order.size());
+  const int64_t rows = static_cast<int64_t>(u.order.size());
+  for (const int64_t j : u.order) u.bias.push_back(bias[j]);
+  for (const int64_t j : u.order) u.rows.push_back(weight + j * columns);
+  if (before.in_place) return;
+  u.copy.resize(static_cast<size_t>(rows * kept));
+  torch::stable::parallel_for(0, rows, kCopyGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      float* to = u.copy.data() + r * kept;
+      for (int64_t k = 0; k < kept; ++k) to[k] = u.rows[r][before.order[k]];
+      u.rows[r] = to;
+    }
+  });
+}
+
+void PackedMade::cut_blocks() {
+  blocks_.push_back(0);
+  for (int64_t s = 0; s < plan_.steps; ++s) {
+    int64_t widest = 0;
+    for (size_t l = 1; l < units_.size(); ++l) {
+      const std::vector<int64_t>& ends = units_[l].ends;
+      widest = std::max(widest, ends[s] - (blocks_.back() > 0 ? ends[blocks_.back() - 1] : 0));
+    }
+    if (widest > kBlockUnits && s > blocks_.back()) blocks_.push_back(s);
+  }
+  plan_.n_blocks = plan_.steps > 0 ? static_cast<int64_t>(blocks_.size()) : 0;
+  blocks_.push_back(plan_.steps);
+  plan_.blocks = blocks_.data();
+}
+
+void PackedMade::place() {
+  plan_.floats = 0;
+  for (size_t l = 0; l + 1 < units_.size(); ++l) {
+    offsets_.push_back(plan_.floats);
+    plan_.floats += static_cast<int64_t>(units_[l].order.size());
+  }
+  int64_t longest = 0;
+  for (int64_t b = 0; b < plan_.n_blocks; ++b) longest = std::max(longest, blocks_[b + 1] - blocks_[b]);
+  offsets_.push_back(plan_.floats);
+  plan_.floats += longest * plan_.params;
+  plan_.offsets = offsets_.data();
+}
+
+}  // namespace vlae

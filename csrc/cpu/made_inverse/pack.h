@@ -1,0 +1,48 @@
+// The tensors of a MADE, checked, become a MadePlan.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "plan.h"
+
+namespace vlae {
+
+// What a call brings: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
+struct MadeTensors {
+  std::vector<int64_t> sizes;
+  std::vector<const float*> weights, biases;
+  std::vector<const int64_t*> degrees;
+  Pointwise activation;
+};
+
+class PackedMade {
+ public:
+  explicit PackedMade(const MadeTensors& made);
+  PackedMade(const PackedMade&) = delete;
+  PackedMade& operator=(const PackedMade&) = delete;
+
+  const MadePlan& plan() const { return plan_; }
+
+ private:
+  struct Units {
+    std::vector<int64_t> order, ends;  // by degree, of those that are read; see MadeLayer
+    bool in_place;                     // they lie in that order
+    std::vector<float> bias, copy;
+    std::vector<const float*> rows;
+  };
+
+  void find_negatives(const MadeTensors& made);
+  int64_t step_of(size_t layer, int64_t degree) const;
+  void sort_units(const MadeTensors& made, size_t layer);
+  void bind_weights(const MadeTensors& made, size_t layer);
+  void cut_blocks();
+  void place();
+
+  std::vector<Units> units_;
+  std::vector<MadeLayer> layers_;
+  std::vector<int64_t> negatives_, blocks_, offsets_;
+  MadePlan plan_;
+};
+
+}  // namespace vlae

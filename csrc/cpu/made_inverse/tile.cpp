@@ -1,0 +1,188 @@
+// The inverse of a MADE for a tile of samples, for one instruction set.
+//
+// The samples are in the lanes: activations lie [unit][vecs x kLanes], weights are read where they are, row by row, and each
+// serves vecs vectors. Steps go in blocks. What a block's units take from the units before the block is one dense product,
+// up to 8 rows x 4 vectors in registers; only the small triangle inside the block goes step by step. So the activations,
+// which fill the second cache, are read once per block and register tile and not once per step.
+//
+// A unit adds its products in an order that the degrees alone decide, kChunk of them in an accumulator at a time: a sample's
+// bits depend neither on its batch nor on the number of threads.
+#include <utility>
+
+#include "../activate.h"
+#include "plan.h"
+
+namespace vlae {
+namespace VLAE_ISA {
+namespace {
+
+constexpr int kAccumulators = kManyRegisters ? 24 : 12;
+constexpr int kMostRows = 8;  // more rows a power of two apart would evict one another from the first cache
+constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
+constexpr float kLargestExponent = 88.0f;
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// out[r] += sum over k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add.
+template <int Rows, int Vecs>
+[[gnu::noinline]] void product(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out) {
+  constexpr int kWidth = Vecs * kLanes;
+  Vec acc[Rows][Vecs];
+  const float* w[Rows];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+    w[r] = rows[r];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vecs; ++v) acc[r][v] = apart ? Vec{} : load(out + r * kWidth + v * kLanes);
+  }
+  const float* a = in + begin * kWidth;
+  for (int64_t k = begin; k < end; ++k, a += kWidth) {
+    Vec x[Vecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vecs; ++v) x[v] = load(a + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < Vecs; ++v) acc[r][v] = w[r][k] * x[v] + acc[r][v];
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vecs; ++v) {
+      float* to = out + r * kWidth + v * kLanes;
+      store(to, apart ? load(to) + acc[r][v] : acc[r][v]);
+    }
+}
+
+using Product = void (*)(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out);
+
+template <int Vecs>
+struct Products {
+  static constexpr int kRows = kAccumulators / Vecs < kMostRows ? kAccumulators / Vecs : kMostRows;
+
+  template <int... R>
+  static Product of(int rows, std::integer_sequence<int, R...>) {
+    static constexpr Product by_rows[] = {product<R + 1, Vecs>...};
+    return by_rows[rows - 1];
+  }
+
+  static void run(const float* const* rows, int64_t count, int64_t begin, int64_t end, const float* in, float* out) {
+    const int64_t groups = (count + kRows - 1) / kRows;
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t first = count * g / groups, n = count * (g + 1) / groups - first;
+      const Product multiply = of(static_cast<int>(n), std::make_integer_sequence<int, kRows>());
+      for (int64_t k = begin; k < end; k += kChunk)
+        multiply(rows + first, k, least(k + kChunk, end), in, k > begin, out + first * Vecs * kLanes);
+    }
+  }
+};
+
+template <int Vecs>
+class Inverse {
+ public:
+  Inverse(const MadePlan& plan, const MadeTile& tile) : plan_(plan), tile_(tile) {}
+
+  void run() {
+    read_eps();
+    for (int64_t b = 0; b < plan_.n_blocks; ++b) {
+      const int64_t first = plan_.blocks[b], last = plan_.blocks[b + 1];
+      for (int64_t l = 1; l <= plan_.n_layers; ++l) start(l, first, last);
+      for (int64_t s = first; s < last; ++s) step(first, s);
+    }
+    write_x();
+  }
+
+ private:
+  static constexpr int64_t kWidth = Vecs * kLanes;
+
+  float* at(int64_t layer) const { return tile_.scratch + plan_.offsets[layer] * kWidth; }
+  int64_t end(int64_t layer, int64_t step) const { return step < 0 ? 0 : plan_.layers[layer].ends[step]; }
+
+  // The outputs of one block are all that is kept of them.
+  float* unit(int64_t layer, int64_t index, int64_t first_step) const {
+    return at(layer) + (index - (layer == plan_.n_layers ? end(layer, first_step - 1) : 0)) * kWidth;
+  }
+
+  // The lanes behind the last sample repeat it: they do no harm and need no care.
+  int64_t sample(int64_t lane) const { return tile_.first + least(lane, tile_.count - 1); }
+
+  // x holds eps until it is overwritten.
+  void read_eps() const {
+    for (int64_t lane = 0; lane < kWidth; ++lane) {
+      const float* eps = tile_.eps + sample(lane) * plan_.dim;
+      for (int64_t i = 0; i < plan_.dim; ++i) at(0)[i * kWidth + lane] = eps[plan_.layers[0].units[i]];
+    }
+  }
+
+  void write_x() const {
+    for (int64_t lane = 0; lane < tile_.count; ++lane) {
+      float* x = tile_.x + (tile_.first + lane) * plan_.dim;
+      for (int64_t i = 0; i < plan_.dim; ++i) x[plan_.layers[0].units[i]] = at(0)[i * kWidth + lane];
+      tile_.log_det[tile_.first + lane] = log_det_[lane / kLanes][lane % kLanes];
+    }
+  }
+
+  // bias, cond, and all products with units before the block.
+  void start(int64_t layer, int64_t first, int64_t last) {
+    const MadeLayer& here = plan_.layers[layer];
+    const int64_t begin = end(layer, first - 1), stop = end(layer, last - 1);
+    float* out = unit(layer, begin, first);
+    for (int64_t j = begin; j < stop; ++j) {
+      float* row = out + (j - begin) * kWidth;
+      for (int v = 0; v < Vecs; ++v) store(row + v * kLanes, splat(here.bias[j]));
+      if (layer == 1 && tile_.cond)
+        for (int64_t lane = 0; lane < kWidth; ++lane) row[lane] += tile_.cond[sample(lane) * tile_.cond_size + here.units[j]];
+    }
+    Products<Vecs>::run(here.rows + begin, stop - begin, 0, end(layer - 1, first - 1), at(layer - 1), out);
+  }
+
+  // The units of one step, layer by layer, then the next dimension of x.
+  void step(int64_t first, int64_t step) {
+    for (int64_t l = 1; l <= plan_.n_layers; ++l) {
+      const int64_t begin = end(l, step - 1), count = end(l, step) - begin;
+      float* out = unit(l, begin, first);
+      Products<Vecs>::run(plan_.layers[l].rows + begin, count, end(l - 1, first - 1), end(l - 1, step), at(l - 1), out);
+      if (l < plan_.n_layers) activate(plan_.activation, count * Vecs, out);
+    }
+    const int64_t i = step - (plan_.steps - plan_.dim);
+    if (i >= 0) transform(at(0) + i * kWidth, unit(plan_.n_layers, i * plan_.params, first));
+  }
+
+  // x = shift + exp(log_scale) * eps; log_det -= log_scale, with the rounding error carried along (Kahan).
+  void transform(float* x, const float* params) {
+    for (int v = 0; v < Vecs; ++v, x += kLanes, params += kLanes) {
+      const Vec shift = load(params);
+      if (plan_.params == 1) {
+        store(x, shift + load(x));
+        continue;
+      }
+      const Vec log_scale = load(params + kWidth);
+      const Vec finite = exp(log_scale);
+      const Vec scale = log_scale > splat(kLargestExponent) ? splat(__builtin_inff()) : finite;
+      store(x, scale * load(x) + shift);
+      const Vec term = -log_scale - lost_[v], sum = log_det_[v] + term;
+      lost_[v] = (sum - log_det_[v]) - term;
+      log_det_[v] = sum;
+    }
+  }
+
+  const MadePlan& plan_;
+  const MadeTile& tile_;
+  Vec log_det_[Vecs] = {}, lost_[Vecs] = {};
+};
+
+void run_tile(const MadePlan& plan, const MadeTile& tile) noexcept {
+  switch (tile.vecs) {
+    case 1: return Inverse<1>(plan, tile).run();
+    case 2: return Inverse<2>(plan, tile).run();
+    case 3: return Inverse<3>(plan, tile).run();
+    default: return Inverse<kMadeMaxVecs>(plan, tile).run();
+  }
+}
+
+}  // namespace
+
+MadeKernels made_kernels() { return {kLanes, run_tile}; }
+
+}  // namespace VLAE_ISA
+}  // namespace vlae

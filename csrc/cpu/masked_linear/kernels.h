@@ -1,0 +1,10 @@
+// What the files of one instruction set know of each other.
+#pragma once
+
+#include "layer.h"
+
+namespace vlae::VLAE_ISA {
+
+void slopes(const Slopes& s, const Columns& columns) noexcept;
+
+}  // namespace vlae::VLAE_ISA

@@ -1,0 +1,72 @@
+// A masked linear layer and the products it needs: plain data that the kernels of every instruction set share. No inline
+// functions and no containers here: the per-instruction-set files must not instantiate shared code.
+//
+// y = act(x W^T + b), grad x = g W and grad W = g^T x with g = grad * act' are one kind of product: rows that are read where
+// they are, times a panel of a few columns that is packed first. The runs of a panel are the rows of the packed panel that
+// have a live weight in any of its columns; nothing else of W is read or multiplied.
+#pragma once
+
+#include <cstdint>
+
+#include "../pointwise.h"
+#include "../runs.h"
+
+namespace vlae {
+
+constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead for every output: a vector may read them
+
+// W is [outputs, inputs]; its entry (o, i) is alive where in_degrees[i] <= out_degrees[o], or where adjacency says so.
+struct LinearLayer {
+  int64_t inputs, outputs;
+  const float* weight;
+  const int32_t *in_degrees, *out_degrees;
+  const bool* adjacency;  // nullptr: the degrees say it
+};
+
+// Columns first .. first + count - 1 of a product, at most kPanelVecs vectors.
+struct Columns {
+  int64_t first, count;
+};
+
+struct Runs {
+  const Run* data;
+  int count;
+};
+
+// out[r, columns] = act(bias + left[r] panel) for r = 0 .. rows - 1.
+struct PanelProduct {
+  const float* left;
+  int64_t left_stride, rows;
+  Runs runs;
+  const float* panel;
+  Columns columns;
+  float* out;  // of row 0 and column 0
+  int64_t out_stride;
+  const float* bias;  // [all columns] or nullptr
+  Pointwise activation;
+  const LinearLayer* layer;  // given: out is a gradient of W, and 0 where its entry is dead
+  int64_t first_row;         // the output that row 0 is then
+};
+
+// g = grad * act'(y), its transpose (rows `transposed_stride` apart) and its sum over the batch, for a range of columns.
+struct Slopes {
+  const float *grad, *y;  // [batch, outputs]
+  int64_t batch, outputs;
+  Pointwise activation;
+  float* g;           // nullptr: not wanted
+  float* transposed;  // nullptr: not wanted
+  int64_t transposed_stride;
+  float* sums;  // nullptr: not wanted
+};
+
+struct LinearKernels {
+  int lanes;
+  // Panels [row of the runs][columns, filled up with zeros to whole vectors].
+  void (*pack_outputs)(const LinearLayer&, const Columns&, const Runs&, float* panel) noexcept;  // W^T
+  void (*pack_inputs)(const LinearLayer&, const Columns&, const Runs&, float* panel) noexcept;   // W
+  void (*pack_rows)(const float* rows, int64_t stride, int64_t count, const Columns&, float* panel) noexcept;
+  void (*multiply)(const PanelProduct&) noexcept;
+  void (*slopes)(const Slopes&, const Columns&) noexcept;  // at most one vector of columns
+};
+
+}  // namespace vlae

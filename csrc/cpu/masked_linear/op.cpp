@@ -1,0 +1,135 @@
+// The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
+#include <limits>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../../ops.h"
+#include "../../tensors.h"
+#include "../isa.h"
+#include "run.h"
+
+namespace vlae {
+namespace {
+
+constexpr const char* kForward = "masked_linear";
+constexpr const char* kBackward = "masked_linear_backward";
+
+Pointwise activation_by_name(const char* op, const std::string& name) {
+  if (name == "none") return Pointwise::none;
+  if (name == "relu") return Pointwise::relu;
+  if (name == "elu") return Pointwise::elu;
+  VLAE_CHECK(name == "tanh", op, "activation", "be one of none, relu, elu, tanh", name);
+  return Pointwise::tanh;
+}
+
+std::vector<int32_t> check_degrees(const char* op, const char* name, const Tensor& degrees, int64_t size) {
+  check_data(op, name, degrees, ScalarType::Long, "int64");
+  check_shape(op, name, degrees, {size});
+  const int64_t* data = degrees.const_data_ptr<int64_t>();
+  std::vector<int32_t> narrow(size);
+  for (int64_t i = 0; i < size; ++i) {
+    VLAE_CHECK(data[i] > std::numeric_limits<int32_t>::min() && data[i] < std::numeric_limits<int32_t>::max(), op, name,
+               "fit in 32 bits", data[i]);
+    narrow[i] = static_cast<int32_t>(data[i]);
+  }
+  return narrow;
+}
+
+// The layer and the memory behind it.
+struct CheckedLayer {
+  LinearLayer layer = {};
+  std::vector<int32_t> in_degrees, out_degrees;
+
+  CheckedLayer(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& in,
+               const std::optional<Tensor>& out, const std::optional<Tensor>& adjacency) {
+    check_float(op, "x", x);
+    VLAE_CHECK(x.dim() == 2, op, "x", "be [B, I]", shape_text(x.sizes()));
+    check_float(op, "weight", weight);
+    VLAE_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1), op, "weight", text("be [O, ", x.size(1), "]"),
+               shape_text(weight.sizes()));
+    layer.inputs = weight.size(1);
+    layer.outputs = weight.size(0);
+    layer.weight = floats(weight);
+    VLAE_CHECK(in.has_value() == out.has_value() && in.has_value() != adjacency.has_value(), op, "in_degrees, out_degrees",
+               "be given together, or else adjacency", text(in.has_value(), out.has_value(), adjacency.has_value()));
+    if (adjacency) {
+      check_data(op, "adjacency", *adjacency, ScalarType::Bool, "bool");
+      check_shape(op, "adjacency", *adjacency, {layer.outputs, layer.inputs});
+      layer.adjacency = adjacency->const_data_ptr<bool>();
+      return;
+    }
+    in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
+    in_degrees.resize(layer.inputs + kDegreePadding, std::numeric_limits<int32_t>::max());
+    out_degrees = check_degrees(op, "out_degrees", *out, layer.outputs);
+    layer.in_degrees = in_degrees.data();
+    layer.out_degrees = out_degrees.data();
+  }
+  CheckedLayer(const CheckedLayer&) = delete;
+  CheckedLayer& operator=(const CheckedLayer&) = delete;
+};
+
+Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) {
+  return torch::stable::new_empty(like, {sizes.data(), sizes.size()});
+}
+
+// An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
+int64_t padded_stride(int64_t batch) {
+  constexpr int64_t kLine = 16;
+  return ((batch + kLine - 1) / kLine | 1) * kLine;
+}
+
+}  // namespace
+
+Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
+                     std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
+                     std::string isa_name) {
+  const Isa& isa = isa_by_name(kForward, isa_name);
+  const Pointwise function = activation_by_name(kForward, activation);
+  const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency);
+  if (bias) {
+    check_float(kForward, "bias", *bias);
+    check_shape(kForward, "bias", *bias, {checked.layer.outputs});
+  }
+  Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
+  if (y.numel() > 0)
+    run_forward(isa.kernels.linear, checked.layer,
+                {floats(x), bias ? floats(*bias) : nullptr, x.size(0), function, y.mutable_data_ptr<float>()});
+  return y;
+}
+
+std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::optional<Tensor> y, Tensor x, Tensor weight,
+                                                          std::optional<Tensor> in_degrees, std::optional<Tensor> out_degrees,
+                                                          std::optional<Tensor> adjacency, std::string activation, bool needs_x,
+                                                          bool needs_weight, bool needs_bias, std::string isa_name) {
+  const Isa& isa = isa_by_name(kBackward, isa_name);
+  const Pointwise function = activation_by_name(kBackward, activation);
+  const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency);
+  const int64_t batch = x.size(0), inputs = checked.layer.inputs, outputs = checked.layer.outputs;
+  check_float(kBackward, "grad", grad);
+  check_shape(kBackward, "grad", grad, {batch, outputs});
+  VLAE_CHECK(y || function == Pointwise::none, kBackward, "y", "be given with an activation", "None");
+  if (y) {
+    check_float(kBackward, "y", *y);
+    check_shape(kBackward, "y", *y, {batch, outputs});
+  }
+  const int64_t stride = padded_stride(batch);
+  const bool copies = needs_x && function != Pointwise::none;
+  Tensor grad_x = empty_like_sizes(x, {needs_x ? batch : 0, inputs});
+  Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
+  Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});
+  Tensor g = empty_like_sizes(x, {copies ? batch : 0, outputs});
+  Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
+
+  run_slopes(isa.kernels.linear,
+             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function,
+              copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
+              stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
+  if (inputs > 0)
+    run_backward(isa.kernels.linear, checked.layer,
+                 {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
+                  needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
+                  needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
+  return {grad_x, grad_weight, grad_bias};
+}
+
+}  // namespace vlae

@@ -1,0 +1,26 @@
+// The products of a masked linear layer, dealt out to threads.
+#pragma once
+
+#include "layer.h"
+
+namespace vlae {
+
+struct LinearForward {
+  const float *x, *bias;  // bias: nullptr if none
+  int64_t batch;
+  Pointwise activation;
+  float* y;
+};
+
+// g and its transpose belong to the gradient that needs them; nullptr: not wanted.
+struct LinearBackward {
+  const float *x, *g, *g_transposed;
+  int64_t batch, transposed_stride;
+  float *grad_x, *grad_weight;
+};
+
+void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& forward);
+void run_slopes(const LinearKernels& kernels, const Slopes& slopes);
+void run_backward(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
+
+}  // namespace vlae

@@ -1,0 +1,49 @@
+// From the gradient of a layer's output to that of its pre-activation, for one instruction set. One pass over a square of
+// kLanes x kLanes gives g, its transpose and its sum while it is in registers.
+#include "../transpose.h"
+#include "kernels.h"
+
+namespace vlae {
+namespace VLAE_ISA {
+namespace {
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// The derivative follows from the output alone, so that nothing need be computed again. NaN passes.
+Vec times_slope(Pointwise activation, Vec grad, Vec y) {
+  switch (activation) {
+    case Pointwise::relu: return y > Vec{} ? grad : grad * Vec{};
+    case Pointwise::elu: return y > Vec{} ? grad : grad * (y + splat(1.0f));
+    case Pointwise::tanh: return grad * (splat(1.0f) - y * y);
+    default: return grad;
+  }
+}
+
+}  // namespace
+
+void slopes(const Slopes& s, const Columns& columns) noexcept {
+  Vec sum = {}, lost = {};  // Kahan: a batch may be long
+  for (int64_t first = 0; first < s.batch; first += kLanes) {
+    const int64_t rows = least(kLanes, s.batch - first);
+    Vec square[kLanes] = {}, total = {};
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t at = (first + r) * s.outputs + columns.first;
+      Vec g = load_some(s.grad + at, columns.count);
+      if (s.activation != Pointwise::none) g = times_slope(s.activation, g, load_some(s.y + at, columns.count));
+      if (s.g) store_some(s.g + at, g, columns.count);
+      square[r] = g;
+      total += g;
+    }
+    const Vec term = total - lost, next = sum + term;
+    lost = (next - sum) - term;
+    sum = next;
+    if (!s.transposed) continue;
+    transpose(square);
+    for (int64_t c = 0; c < columns.count; ++c)  // rows are padded to whole vectors
+      store(s.transposed + (columns.first + c) * s.transposed_stride + first, square[c]);
+  }
+  if (s.sums) store_some(s.sums + columns.first, sum, columns.count);
+}
+
+}  // namespace VLAE_ISA
+}  // namespace vlae

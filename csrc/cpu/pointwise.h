@@ -1,0 +1,10 @@
+// Activations of one value that may follow a matrix product. Plain data, shared by the files of every instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace vlae {
+
+enum class Pointwise : int32_t { none, relu, elu, tanh };
+
+}  // namespace vlae
