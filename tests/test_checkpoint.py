@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,33 +84,74 @@ class StopError(BaseException):
     """Stands for the power going away: not an Exception, so that no handler mends anything."""
 
 
-@pytest.mark.parametrize("after", range(7))
-def test_an_interrupted_save_leaves_a_good_checkpoint(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    """The power goes away before the n-th change on disk; what is found is the old or the new checkpoint, whole."""
-    left = [after]
+DISK = ((safetensors, "save_file"), (Path, "write_text"), *((os, n) for n in ("fsync", "replace", "unlink", "rmdir")))
 
-    def stopping(function: Any) -> Any:
+
+def disk_operations(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object], stop_before: int = -1) -> list[str]:
+    """Names of the changes on disk that `work` made; before the one of number `stop_before` the power goes away."""
+    done: list[str] = []
+
+    def counted(name: str, function: Any) -> Any:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
+            if len(done) == stop_before:
                 raise StopError
+            done.append(name)
             return function(*args, **kwargs)
 
         return wrapped
 
     with monkeypatch.context() as patch:
-        for module, name in ((safetensors, "save_file"), (os, "fsync"), (os, "replace"), (shutil, "rmtree")):
-            patch.setattr(module, name, stopping(getattr(module, name)))
-        with pytest.raises(StopError):
-            save(folder, epoch=2)
-            save(folder, epoch=3)
-    assert checkpoint.exists(folder)
-    assert checkpoint.load(folder).epoch in (1, 2)
-    save(folder, epoch=4)
-    assert checkpoint.load(folder).epoch == 4
-    assert [p.name for p in folder.parent.iterdir()] == ["c"]
+        for module, name in DISK:
+            patch.setattr(module, name, counted(name, getattr(module, name)))
+        if stop_before < 0:
+            work()
+        else:
+            with pytest.raises(StopError):
+                work()
+    return done
+
+
+def only_previous(folder: Path) -> None:
+    """A save was stopped between its two renames."""
+    folder.rename(folder.with_name("c.previous"))
+
+
+def with_leftovers(folder: Path) -> None:
+    """One save was stopped while it wrote, another while it removed the old checkpoint."""
+    for name in ("c.previous", "c.incomplete"):
+        shutil.copytree(folder, folder.with_name(name))
+        (folder.with_name(name) / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("before", "renames"), [(lambda _: None, 2), (only_previous, 1), (with_leftovers, 2)],
+    ids=["whole", "only previous", "leftovers"],
+)  # fmt: skip
+def test_a_save_interrupted_anywhere_leaves_a_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[[Path], None], renames: int
+) -> None:
+    """What is found is the old or the new checkpoint, whole, whichever operation is the first that does not happen."""
+
+    def start(name: str) -> Path:
+        folder = tmp_path / name / "c"
+        save(folder, epoch=1)
+        before(folder)
+        return folder
+
+    folder = start("uninterrupted")
+    operations = disk_operations(monkeypatch, lambda: save(folder, epoch=2))
+    assert operations.count("replace") == renames and operations.count("fsync") == len(checkpoint._FILES)
+    found = []
+    for number in range(len(operations)):
+        folder = start(str(number))
+        assert disk_operations(monkeypatch, lambda at=folder: save(at, epoch=2), number) == operations[:number]
+        assert checkpoint.exists(folder)
+        found.append(checkpoint.load(folder).epoch)
+        save(folder, epoch=3)
+        assert checkpoint.load(folder).epoch == 3
+        assert [p.name for p in folder.parent.iterdir()] == ["c"]
+    new = len(operations) - 1 - operations[::-1].index("replace")  # the rename that puts the new one into its place
+    assert found == [1] * (new + 1) + [2] * (len(operations) - new - 1)
 
 
 def test_stopped_between_the_two_renames(folder: Path) -> None:
@@ -182,19 +224,58 @@ def test_history_has_one_entry_per_epoch(folder: Path) -> None:
         checkpoint.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (1, "entry 1 must be a dict of finite numbers, got 1"),
+        ({"epoch": 1, "loss": "low"}, "entry 1 must be a dict of finite numbers, got .*low"),
+        ({"epoch": 1, "loss": True}, "entry 1 must be a dict of finite numbers, got .*True"),
+        ({"epoch": 1, "loss": float("nan")}, "entry 1 must be a dict of finite numbers, got .*nan"),
+        ({"epoch": 1, "loss": 10**400}, "entry 1 must be a dict of finite numbers"),
+        ({}, "entry 1 must have epoch 1, got None"),
+        ({"epoch": 2}, "entry 1 must have epoch 1, got 2"),
+    ],
+)
+def test_bad_history(folder: Path, row: object, message: str) -> None:
+    edit(folder, {"history": [row]})
+    with pytest.raises(ValueError, match=f"config.json: history: {message}"):
+        checkpoint.load(folder)
+
+
+def test_what_could_not_be_loaded_is_not_saved(folder: Path) -> None:
+    model, optimizer = trained()
+    model.config["residual"] = 1
+    with pytest.raises(ValueError, match="model: residual must be true or false, got 1"):
+        checkpoint.save(folder, model, optimizer, epoch=0, training={}, history=[])
+    assert checkpoint.load(folder).epoch == 1 and [p.name for p in folder.parent.iterdir()] == ["c"]
+
+
 BAD_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"dropout": 0.5}, "does not build a VLAE: .*dropout"),
-    "wrong type": ({"hidden_dim": "four"}, "does not build a VLAE"),
+    "wrong type": ({"hidden_dim": "four"}, "model: hidden_dim must be an integer from 1 to 65,536, got 'four'"),
+    "fraction": ({"n_layers": 1.0}, "model: n_layers must be an integer from 0 to 1,024, got 1.0"),
+    "bool": ({"latent_dim": True}, "model: latent_dim must be an integer from 1 to 65,536, got True"),
+    "even": ({"kernel_size": 4}, "model: does not build a VLAE: .*4"),
+    "no steps": ({"flow_steps": 0}, "model: flow_steps must be an integer from 1 to 1,024, got 0"),
+    "negative": ({"z_channels": -1}, "model: z_channels must be an integer from 0 to 65,536, got -1"),
+    "flag as text": ({"use_flow": "no"}, "model: use_flow must be true or false, got 'no'"),
+    "flag as number": ({"residual": 0}, "model: residual must be true or false, got 0"),
+    "backend": ({"backend": None}, "model: backend must be a string, got None"),
+    "no sides": ({"image_size": []}, r"model: image_size must be two integers from 1 to 4,096, got \[\]"),
+    "three sides": ({"image_size": [9, 7, 3]}, r"model: image_size must be two integers .*, got \[9, 7, 3\]"),
+    "side of zero": ({"image_size": [6, 0]}, r"model: image_size must be two integers .*, got \[6, 0\]"),
+    "side as text": ({"image_size": [6, "6"]}, r"model: image_size must be two integers .*, got \[6, '6'\]"),
+    "one side": ({"image_size": 6}, "model: image_size must be two integers .*, got 6"),
     "wider": ({"hidden_dim": 6}, r"must be \(.*\) according to config.json, found \("),
     "deeper": ({"n_layers": 2}, r"missing decoder.decoder_layers.1.*, extra none"),
     "no flow": ({"use_flow": False}, r"missing none, extra .*and \d+ more"),
-    "too wide": ({"hidden_dim": 10**9}, r"model: hidden_dim: must be at most 65,536, got 1000000000"),
-    "too deep": ({"n_layers": 10**6}, r"model: n_layers: must be at most 1,024, got 1000000"),
-    "too large": ({"image_size": [28, 10**5]}, r"image_size: 1: must be at most 4,096, got 100000"),
+    "too wide": ({"hidden_dim": 10**9}, "model: hidden_dim must be an integer from 1 to 65,536, got 1000000000"),
+    "too deep": ({"n_layers": 10**6}, "model: n_layers must be an integer from 0 to 1,024, got 1000000"),
+    "too large": ({"image_size": [28, 10**5]}, r"image_size must be two integers from 1 to 4,096, got \[28, 100000\]"),
     "terabytes": ({"hidden_dim": 60_000, "latent_dim": 60_000, "flow_hidden": 60_000}, "according to config.json"),
-    "window": ({"kernel_size": 10_001}, "kernel_size: must be at most 63"),
-    "not a number": ({"hidden_dim": float("nan")}, "hidden_dim: must be at most 65,536, got nan"),
-    "long list": ({"image_size": [1] * 10**4}, "image_size: must have at most 64 entries, got 10000"),
+    "window": ({"kernel_size": 10_001}, "kernel_size must be an integer from 1 to 63, got 10001"),
+    "not a number": ({"hidden_dim": float("nan")}, "hidden_dim must be an integer from 1 to 65,536, got nan"),
+    "long list": ({"image_size": [1] * 10**4}, r"image_size must be two integers .*, got \[1, 1, [1, ]{,60}$"),
 }
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from vlae_fast import VLAE, _extras, checkpoint, cli, commands, data, demo, training
+from vlae_fast.sampling.sampler import Samples
 
 RUN = ["--epochs", "1", "--hidden-dim", "8", "--n-layers", "1", "--latent-dim", "4"]
 
@@ -72,6 +73,31 @@ def test_sample_writes_the_same_png_for_the_same_seed(saved: Path, tmp_path: Pat
     assert a[:4] == b"\x89PNG" and a == b and a != c
 
 
+def test_train_passes_every_option_on(tmp_path: Path) -> None:
+    settings = {"batch_size": 20, "lr": 0.002, "lr_decay": 0.5, "seed": 7, "warmup_epochs": 3, "free_bits": 2.5}
+    sizes = {"latent_dim": 5, "hidden_dim": 6, "n_layers": 2, "z_channels": 3, "kernel_size": 5, "initial_kernel": 3}
+    sizes |= {"flow_hidden": 9, "flow_steps": 3}
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in (settings | sizes).items()]
+    for out, extra in (("a", ["--residual", "--binarization", "dynamic"]), ("b", ["--no-flow"])):
+        result = call("train", *options, *extra, "--epochs", 1, "--device", "cpu", "--out", tmp_path / out)
+        assert result.exit_code == 0, result.output
+    a, b = (checkpoint.load(tmp_path / out / "checkpoint") for out in "ab")
+    assert a.training == settings | {"data": "digits", "split": "60/10/10", "binarization": "dynamic"}
+    assert {key: a.model.config[key] for key in sizes} == sizes
+    for found, residual, use_flow in ((a, True, True), (b, False, False)):
+        assert (found.model.config["residual"], found.model.config["use_flow"]) == (residual, use_flow)
+    assert b.training["binarization"] == "threshold"
+
+
+def test_sample_passes_the_temperature_on(saved: Path, tmp_path: Path) -> None:
+    pictures = []
+    for i, options in enumerate(([], ["--temperature", 1], ["--temperature", 0.01], ["--temperature", 100])):
+        assert call("sample", saved, "-n", 4, *options, "--out", tmp_path / f"{i}.png").exit_code == 0
+        pictures.append((tmp_path / f"{i}.png").read_bytes())
+    default, one, cold, hot = pictures
+    assert default == one and len({one, cold, hot}) == 3
+
+
 def test_info_shows_versions_threads_and_every_backend() -> None:
     from vlae_fast import backends
 
@@ -87,7 +113,13 @@ USER_ERRORS = {
     "no folder": (["train", "--data-dir", "nowhere"], "data_dir: must be an existing folder, got 'nowhere'"),
     "binarization": (["train", "--binarization", "median"], "must be one of dynamic, threshold"),
     "lr": (["train", "--lr", "-1", "--out", "never-made"], "lr: must be finite and > 0, got -1.0"),
-    "device": (["train", "--device", "abacus", "--out", "never-made"], "device: 'abacus' cannot be used here"),
+    "device": (["train", "--device", "abacus", "--out", "never-made"], "--device: must be auto, cpu or a cuda device"),
+    "device type": (["train", "--device", "meta", "--out", "never-made"], "got 'meta': of another type"),
+    "device number": (["train", "--device", "cuda:99", "--out", "never-made"], "that is there, got 'cuda:99': "),
+    "both": (
+        ["train", "--resume", "--overwrite", "--out", "never-made"],
+        "resume, overwrite: at most one must be given",
+    ),
 }
 
 
@@ -123,9 +155,9 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(training, "_step", interrupt)
     result = call("train", *RUN, "--out", tmp_path)
-    assert (
-        result.exit_code == 130 and "interrupted: nothing is saved yet" in result.stderr and "--resume" in result.stderr
-    )
+    assert result.exit_code == 130 and result.stderr.splitlines()[-1].startswith("interrupted: nothing is saved yet")
+    result = call("demo", "--out", tmp_path)  # has no --resume
+    assert result.exit_code == 130 and result.stderr.endswith("interrupted: the same command starts the demo again\n")
 
 
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "info", "demo"])
@@ -166,17 +198,67 @@ def test_python_m_vlae_fast() -> None:
     assert result.stderr == "error: checkpoint: nowhere is not an existing folder\n"
 
 
-def test_demo_draws_equal_images_and_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_demo(small_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MODEL", demo.MODEL | {"hidden_dim": 4, "n_layers": 1})
     monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"epochs": 1})
-    monkeypatch.setattr(demo, "NAIVE_IMAGES", 2)
     monkeypatch.setattr(demo, "GRID", 2)
+
+
+def test_demo_draws_equal_images_and_writes_its_files(
+    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "NAIVE_IMAGES", 2)
     for _ in range(2):  # a second demo replaces the first
         result = call("demo", "--out", tmp_path)
         assert result.exit_code == 0, result.output
     for expected in ("nats/image", "bits/dim", "images/s", "equal pixel for pixel (0 of", "ms/image", "backend"):
         assert expected in result.output
+    assert "one full forward pass of model.decoder per pixel" in result.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "reconstructions.png", "samples.png"]
+
+
+def test_first_gaps() -> None:
+    """Two channels; image 1 differs in both at its pixel 2, and later, where nothing is close; image 0 is equal."""
+    noise = torch.full((2, 2, 2, 2), 0.5)
+    logits = torch.full((2, 2, 2, 2), 9.0)
+    fast, naive = torch.zeros(2, 2, 2, 2), torch.zeros(2, 2, 2, 2)
+    assert demo.first_gaps(fast, naive, logits, noise) == []
+    fast[1, :, 1] = 1
+    logits[1, :, 1, 0] = torch.tensor([-0.25, 0.125])
+    assert demo.first_gaps(fast, naive, logits, noise) == [0.25]
+    fast[1, 0, 1, 0] = 0
+    assert demo.first_gaps(fast, naive, logits, noise) == [0.125]
+    noise[1, 1, 1, 0] = torch.sigmoid(torch.tensor(0.125))
+    assert demo.first_gaps(fast, naive, logits, noise) == [pytest.approx(0, abs=1e-6)]
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdict"),
+    [
+        (9e-6, "equal up to rounding (3 of 1,568 pixels differ, images: 1, of them 1 first"),
+        (2e-5, "NOT EQUAL (3 of 1,568 pixels differ, images: 1, of them 0 first"),
+    ],
+)
+def test_demo_allows_a_difference_at_the_threshold_only(
+    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gap: float, verdict: str
+) -> None:
+    naive = demo.naive_sample_with_logits
+
+    def rounding(decoder: Any, z: torch.Tensor, noise: torch.Tensor) -> Any:
+        """The last pixels of image 1 fall the other way, the first of them `gap` from its threshold."""
+        images, logits = naive(decoder, z, noise)
+        images[1, 0, 27, 25:] = 1 - images[1, 0, 27, 25:]
+        logits = logits.double()
+        logits[1, 0, 27, 25] = torch.logit(noise[1, 0, 27, 25].double()) + gap
+        return Samples(images, logits)
+
+    monkeypatch.setattr(demo, "NAIVE_IMAGES", 2)
+    monkeypatch.setattr(demo, "naive_sample_with_logits", rounding)
+    result = call("demo", "--out", tmp_path)
+    assert verdict in result.output
+    assert result.exit_code == (0 if gap < demo.GAP else 2), result.output
+    assert ("the samplers disagree: 1 of 2 images" in result.stderr) == (gap > demo.GAP)
 
 
 @pytest.mark.slow
@@ -185,7 +267,7 @@ def test_demo_learns_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.undo()
     found = demo.run(tmp_path, progress=False)
     history = checkpoint.load(tmp_path / "checkpoint").history
-    assert found.differing_pixels == 0 and found.speedup > 1
+    assert found.wrong_images == 0 and found.speedup > 1
     assert history[-1]["valid_kl"] > 5
     assert history[-1]["valid_loss"] < 0.9 * history[0]["valid_loss"]
 

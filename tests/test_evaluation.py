@@ -49,6 +49,21 @@ def test_evaluate_is_repeatable_and_leaves_the_random_state_and_mode_alone(model
     assert model.training
 
 
+def test_the_mode_is_kept_when_evaluation_fails(
+    model: VLAE, images: data.Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        assert not model.training
+        raise MemoryError
+
+    monkeypatch.setattr(model.encoder, "forward", fail)
+    model.train()
+    state = torch.get_rng_state()
+    with pytest.raises(MemoryError):
+        evaluate(model, images)
+    assert model.training and torch.get_rng_state().equal(state)
+
+
 def test_kl_of_the_prior_itself_is_zero(images: data.Images) -> None:
     """With mu = 0, logvar = 0 and an identity flow, q is p: the KL vanishes for every z, not only on average."""
     model = VLAE(1, 3, 4, 1, image_size=(8, 8), flow_hidden=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from vlae_fast import VLAE, checkpoint, data, training
+from vlae_fast.models.vlae import loss_function, loss_terms
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
@@ -109,9 +111,46 @@ def test_interrupt_in_the_first_epoch(images: data.Images, tmp_path: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "_step", interrupt)
-    with pytest.raises(training.Interrupted, match="nothing is saved yet"):
+    with pytest.raises(training.Interrupted, match=r"nothing is saved yet .*; the same command starts again$"):
         run(new_model(), images, tmp_path)
     assert not checkpoint.exists(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_interrupt_while_overwriting(
+    images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """Until the first save the checkpoint is that of the run to be replaced: neither ours nor one to resume."""
+    run(new_model(), images, tmp_path, epochs=2)
+    weights, step = tmp_path / "checkpoint" / "model.safetensors", training._step
+    if damaged:
+        weights.write_bytes(b"")
+    before, left = weights.read_bytes(), [0]
+
+    def interrupting(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(training, "_step", interrupting)
+    with pytest.raises(training.Interrupted) as interrupt:
+        run(new_model(), images, tmp_path, overwrite=True, seed=1)
+    assert f"the earlier run in {tmp_path / 'checkpoint'} is still there, untouched" in str(interrupt.value)
+    assert "last good" not in str(interrupt.value) and "resume" not in str(interrupt.value)
+    assert weights.read_bytes() == before
+    left[0] = 4  # the second step of epoch 2
+    with pytest.raises(training.Interrupted, match=r"last good .*, epoch 1; .* with --resume instead of --overwrite"):
+        run(new_model(), images, tmp_path, overwrite=True, seed=1)
+    assert checkpoint.load(tmp_path / "checkpoint").training["seed"] == 1
+
+
+def test_a_non_finite_loss_while_overwriting(images: data.Images, tmp_path: Path) -> None:
+    run(new_model(), images, tmp_path, epochs=2)
+    model = new_model()
+    torch.nn.init.constant_(model.decoder.final_conv.bias, float("nan"))
+    with pytest.raises(ValueError, match=r"epoch 1, step 1: the loss is nan.*the earlier run in .* untouched"):
+        run(model, images, tmp_path, overwrite=True)
 
 
 def test_non_finite_loss_names_step_checkpoint_and_remedy(
@@ -141,6 +180,70 @@ def test_free_bits_cost_nothing(images: data.Images, tmp_path: Path) -> None:
         assert ours.equal(before) == name.startswith("prior."), name
 
 
+def far_from_its_prior() -> VLAE:
+    model = new_model()
+    torch.nn.init.constant_(model.encoder.head.bias, 1.0)
+    torch.nn.init.normal_(model.prior.steps[0].masked_layers()[-1].bias)
+    torch.manual_seed(1)  # of z
+    return model
+
+
+def one_step(images: data.Images, *, free_bits: float = 0.0, beta: float = 1.0) -> tuple[VLAE, float]:
+    """The model after one step of plain gradient descent, and its KL before that in bits per image."""
+    model, x = far_from_its_prior(), images.fixed("valid", 0)
+    settings = training.Settings(free_bits=free_bits)
+    _, kl = training._step(model, torch.optim.SGD(model.parameters(), lr=1.0), x, settings, beta)
+    return model, kl / math.log(2)
+
+
+def test_free_bits_are_bits(images: data.Images) -> None:
+    """Just below the KL they change nothing, just above it the KL costs nothing."""
+    plain, bits = one_step(images)
+    assert bits > 1
+    below, above, free = (
+        one_step(images, **o)[0] for o in ({"free_bits": 0.99 * bits}, {"free_bits": 1.01 * bits}, {"beta": 0.0})
+    )
+    assert same(below, plain) and not same(plain, above)
+    assert same(above, free)
+
+
+def test_the_weight_of_the_kl(images: data.Images) -> None:
+    """The parameters' step is -(gradient of the reconstruction + beta * gradient of the KL)."""
+    none, quarter, whole = (list(one_step(images, beta=beta)[0].parameters()) for beta in (0.0, 0.25, 1.0))
+    assert any(not a.allclose(b, atol=1e-3) for a, b in zip(none, whole, strict=True))
+    for a, b, c in zip(none, quarter, whole, strict=True):
+        torch.testing.assert_close(b, a + 0.25 * (c - a), rtol=1e-4, atol=1e-4)
+    model, x = far_from_its_prior(), images.fixed("valid", 0)
+    out = model(x)
+    loss = loss_function(out.logits, x, out.mu, out.logvar, out.z, out.log_pz) / len(x)
+    for start, gradient, c in zip(
+        model.parameters(), torch.autograd.grad(loss, list(model.parameters())), whole, strict=True
+    ):
+        torch.testing.assert_close(c, start - gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_shown_is_unweighted(images: data.Images) -> None:
+    model, x = new_model(), images.fixed("valid", 0)
+    torch.manual_seed(1)
+    out = model(x)
+    terms = loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz)
+    torch.manual_seed(1)
+    shown = training._step(model, torch.optim.Adam(model.parameters()), x, training.Settings(free_bits=99.0), 0.5)
+    assert shown == pytest.approx((terms.reconstruction.mean().item(), terms.kl.mean().item()))
+
+
+def test_every_epoch_has_its_weight(images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, weights = training._step, []
+
+    def noting(*args: Any) -> Any:
+        weights.append(args[-1])
+        return step(*args)
+
+    monkeypatch.setattr(training, "_step", noting)
+    run(new_model(), images, tmp_path, epochs=3, batch_size=20, warmup_epochs=2)
+    assert weights == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+
+
 def test_warm_up_rises_to_one() -> None:
     settings = training.Settings(warmup_epochs=3)
     assert [settings.beta(epoch) for epoch in range(1, 7)] == [0.25, 0.5, 0.75, 1, 1, 1]
@@ -167,6 +270,23 @@ def test_existing_run_is_not_overwritten_unasked(images: data.Images, tmp_path: 
     with pytest.raises(ValueError, match="checkpoint exists: resume or overwrite it"):
         run(new_model(), images, tmp_path)
     assert len(run(new_model(), images, tmp_path, epochs=1, overwrite=True)) == 1
+
+
+def test_resume_and_overwrite_contradict_each_other(images: data.Images, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"resume, overwrite: at most one must be given .*, got both"):
+        run(new_model(), images, tmp_path, resume=True, overwrite=True)
+    assert not any(tmp_path.iterdir())
+
+
+def test_resume_needs_every_figure(images: data.Images, tmp_path: Path) -> None:
+    run(new_model(), images, tmp_path, epochs=1)
+    path = tmp_path / "checkpoint" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"history": [{"epoch": 1, "kl": 2.0, "loss": 3.0}]}))
+    with pytest.raises(
+        ValueError, match=r"resume: history must have every figure .*, got no bits_per_dim, .* of epoch 1"
+    ):
+        run(new_model(), images, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(

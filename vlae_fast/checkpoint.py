@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,11 @@ FORMAT, VERSION = "vlae_fast.checkpoint", 1
 _FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
 _MAX_CONFIG_BYTES = 64 << 20
 # Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
-_LIMITS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden", "z_channels"), 1 << 16)
-_LIMITS |= {"image_size": 1 << 12, "kernel_size": 63, "initial_kernel": 63}
-_LIMIT = 1 << 10  # of the rest: layers, steps
+_INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), (1, 1 << 16))
+_INTEGERS |= {"z_channels": (0, 1 << 16), "kernel_size": (1, 63), "initial_kernel": (1, 63)}
+_INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 10)}
+_SIDE = (1, 1 << 12)  # of image_size
+_FLAGS = ("use_flow", "residual")
 
 
 @dataclass
@@ -57,22 +60,24 @@ def save(
     training: Mapping[str, Any],
     history: list[dict[str, float]],
 ) -> None:
-    """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one."""
+    """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one.
+
+    Raises: ValueError, before anything is written, for a model or a history that `load` would refuse.
+    """
     folder = Path(folder)
+    config = {"format": FORMAT, "version": VERSION, "model": model.config, "training": dict(training)}
+    config |= {"epoch": epoch, "history": history}
+    _check_config(str(folder), config)
     fresh, previous = _beside(folder, ".incomplete"), _beside(folder, ".previous")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     write = require("safetensors.torch").save_file
     write(_contiguous(model.state_dict()), fresh / "model.safetensors")
     write(_contiguous(_flatten(model, optimizer)), fresh / "optimizer.safetensors")
-    config = {"format": FORMAT, "version": VERSION, "model": model.config, "training": dict(training)}
-    config |= {"epoch": epoch, "history": history}
     (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name in _FILES:
         _to_disk(fresh / name)
-    if (
-        folder.exists()
-    ):  # else a previous save stopped between its two renames, and ".previous" is still the last good one
+    if folder.exists():  # else a save stopped between its two renames, and ".previous" is still the last good one
         shutil.rmtree(previous, ignore_errors=True)
         os.replace(folder, previous)
     os.replace(fresh, folder)
@@ -121,15 +126,15 @@ def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
 
 def build(model_config: Mapping[str, Any], device: str) -> VLAE:
     """VLAE(**model_config) on `device`; on "meta" it has shapes and no memory."""
-    _check_bounds("config.json: model", dict(model_config))
     try:
         with torch.device(device):
             return VLAE(**model_config)
-    except (TypeError, ValueError, RuntimeError) as error:  # unknown or missing names, values out of range, overflow
+    except (TypeError, ValueError, RuntimeError) as error:  # unknown names, values that do not go together, overflow
         raise ValueError(f"config.json: model: does not build a VLAE: {error}") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """config.json with the type, length and bounds of every value checked; ValueError names the first that is wrong."""
     if (size := path.stat().st_size) > _MAX_CONFIG_BYTES:
         raise ValueError(f"{path}: must be at most {_MAX_CONFIG_BYTES:,} bytes, got {size:,}")
     try:
@@ -141,25 +146,47 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: format must be {FORMAT!r}, got {found!r}")
     if config.get("version") != VERSION:
         raise ValueError(f"{path}: version must be {VERSION}, got {config.get('version')!r}")
-    types = {"model": dict, "training": dict, "epoch": int, "history": list}
-    for key, kind in types.items():
-        if not isinstance(config.get(key), kind) or isinstance(config.get(key), bool):
-            raise ValueError(f"{path}: {key} must be a JSON {kind.__name__}, got {config.get(key)!r}")
-    if len(config["history"]) != config["epoch"]:
-        raise ValueError(
-            f"{path}: history must have one entry per epoch ({config['epoch']}), got {len(config['history'])}"
-        )
+    _check_config(str(path), config)
     return config
 
 
-def _check_bounds(where: str, value: object, limit: float = _LIMIT) -> None:
-    if isinstance(value, dict | list | tuple):
-        if len(value) > 64:
-            raise ValueError(f"{where}: must have at most 64 entries, got {len(value)}")
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _check_bounds(f"{where}: {key}", item, _LIMITS.get(str(key), limit))
-    elif isinstance(value, int | float) and not abs(value) <= limit:
-        raise ValueError(f"{where}: must be at most {limit:,}, got {value!r:.40}")
+def _check_config(where: str, config: Mapping[str, Any]) -> None:
+    for key, kind in {"model": dict, "training": dict, "epoch": int, "history": list}.items():
+        if not isinstance(config.get(key), kind) or isinstance(config.get(key), bool):
+            raise ValueError(f"{where}: {key} must be a JSON {kind.__name__}, got {config.get(key)!r:.60}")
+    for key, value in config["model"].items():
+        if rule := _broken_rule(key, value):
+            raise ValueError(f"{where}: model: {key} must be {rule}, got {value!r:.60}")
+    history, epoch = config["history"], config["epoch"]
+    if len(history) != epoch:
+        raise ValueError(f"{where}: history must have one entry per epoch ({epoch}), got {len(history)}")
+    for number, row in enumerate(history, start=1):
+        if not isinstance(row, dict) or not all(map(_is_number, row.values())):
+            raise ValueError(f"{where}: history: entry {number} must be a dict of finite numbers, got {row!r:.60}")
+        if row.get("epoch") != number:
+            raise ValueError(f"{where}: history: entry {number} must have epoch {number}, got {row.get('epoch')!r}")
+
+
+def _broken_rule(key: str, value: object) -> str | None:
+    """What an argument of VLAE must be, where `value` is not; unknown keys are left to the constructor."""
+    if key in _INTEGERS:
+        low, high = _INTEGERS[key]
+        return None if _is_integer(value, low, high) else f"an integer from {low} to {high:,}"
+    if key == "image_size":
+        fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_integer(v, *_SIDE) for v in value)
+        return None if fits else f"two integers from {_SIDE[0]} to {_SIDE[1]:,}"
+    if key in _FLAGS:
+        return None if isinstance(value, bool) else "true or false"
+    return "a string" if key == "backend" and not isinstance(value, str) else None
+
+
+def _is_integer(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: object) -> bool:
+    """Finite and not a bool; compared, not converted, since JSON's integers may be too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _place(folder: Path) -> Path:

@@ -190,9 +190,15 @@ def demo_command(
     seconds: Annotated[float, typer.Option(min=1, help="Limit of the training time, in seconds")] = demo.SECONDS,
 ) -> None:
     """The main job on embedded digits, 2-3 minutes."""
-    found = demo.run(out, seconds=seconds, say=typer.echo)
-    if found.differing_pixels:
-        raise RuntimeError(f"the samplers disagree on {found.differing_pixels} of {found.pixels:,} pixels")
+    try:
+        found = demo.run(out, seconds=seconds, say=typer.echo)
+    except training.Interrupted as interrupt:  # whose advice is for `train`
+        raise training.Interrupted("interrupted: the same command starts the demo again") from interrupt
+    if found.wrong_images:
+        raise RuntimeError(
+            f"the samplers disagree: {found.wrong_images} of {found.images} images first differ where the logit is not "
+            f"within {demo.GAP:g} of its threshold"
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -200,7 +206,10 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type in ("cpu", "cuda"):
+            torch.empty(0, device=device)
+            return device
+        reason = "of another type"
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise ValueError(f"device: {name!r} cannot be used here: {error}") from None
-    return device
+        reason = str(error)
+    raise ValueError(f"--device: must be auto, cpu or a cuda device that is there, got {name!r}: {reason}")

@@ -37,19 +37,24 @@ def bits_per_dim(nats_per_image: float, dims: int) -> float:
 
 @torch.no_grad()
 def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Evaluation:
-    """The mean ELBO of `split`. The seed decides binarization and z; the caller's random state is kept."""
+    """The mean ELBO of `split`. The seed decides binarization and z.
+
+    The caller's random state and the model's mode are kept, an exception or not.
+    """
     device = next(model.parameters()).device
     was_training = model.training
-    model.eval()
     sums, count = torch.zeros(2, dtype=torch.float64), 0
-    with torch.random.fork_rng(devices=_cuda_devices(device)):  # reparameterize draws from the global generators
-        torch.manual_seed(seed)
-        for x in images.batches(split, batch_size, generator=torch.Generator().manual_seed(seed)):
-            x = x.to(device)
-            terms = loss_terms(*_outputs(model, x))
-            sums += torch.stack([terms.reconstruction.sum(), terms.kl.sum()]).double().cpu()
-            count += len(x)
-    model.train(was_training)
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=_cuda_devices(device)):  # reparameterize draws from the global generators
+            torch.manual_seed(seed)
+            for x in images.batches(split, batch_size, generator=torch.Generator().manual_seed(seed)):
+                x = x.to(device)
+                terms = loss_terms(*_outputs(model, x))
+                sums += torch.stack([terms.reconstruction.sum(), terms.kl.sum()]).double().cpu()
+                count += len(x)
+    finally:
+        model.train(was_training)
     reconstruction, kl = (sums / count).tolist()
     loss = reconstruction + kl
     return Evaluation(-loss, reconstruction, kl, bits_per_dim(loss, images.dims), count)

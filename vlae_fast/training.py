@@ -11,10 +11,12 @@ e and resumed is the run that was not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ from .evaluation import bits_per_dim, evaluate
 from .models.vlae import VLAE, loss_terms
 
 History = list[dict[str, float]]
+
+_PARTS = ("loss", "reconstruction", "kl", "bits_per_dim")
+_FIGURES = {"epoch", "seconds", *_PARTS, *(f"valid_{part}" for part in _PARTS)}  # of each epoch
 
 
 class Interrupted(KeyboardInterrupt):
@@ -87,7 +92,7 @@ def train(
     lr_decay: factor on lr after each epoch. free_bits: bits per image of KL that cost nothing. time_limit: seconds; no
     epoch starts that would likely end later.
     resume: continues from out_dir/checkpoint, and starts afresh where there is none. overwrite: starts afresh where
-    there is one, and replaces it after the first epoch. Leaves the caller's random state alone.
+    there is one, and replaces it after the first epoch. One of the two at most. Leaves the caller's random state alone.
 
     Returns: one dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in
     nats per image, bits_per_dim.
@@ -96,6 +101,8 @@ def train(
     settings = Settings(batch_size, lr, lr_decay, seed, warmup_epochs, free_bits)
     if epochs < 1:
         raise ValueError(f"epochs: must be at least 1, got {epochs}")
+    if resume and overwrite:
+        raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
     folder = Path(out_dir) / "checkpoint"
     description = asdict(settings) | _describe(images)
     model.to(device)
@@ -106,17 +113,16 @@ def train(
     elif checkpoint.exists(folder) and not overwrite:
         raise ValueError(f"out_dir: {folder} exists: resume or overwrite it, or choose another out_dir")
     start = time.perf_counter()
+    saved = functools.partial(_saved, folder, history, overwrite)
     try:
         for epoch in range(len(history) + 1, epochs + 1):
             if _out_of_time(start, time_limit, history):
                 break
             bar = _bar(progress, epoch, epochs, math.ceil(len(images.train) / batch_size))
-            history.append(_epoch(model, optimizer, images, settings, epoch, bar, folder))
+            history.append(_epoch(model, optimizer, images, settings, epoch, bar, saved))
             checkpoint.save(folder, model, optimizer, epoch=epoch, training=description, history=history)
     except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            f"interrupted: {_saved(folder)}; the same command with --resume (resume=True) goes on"
-        ) from interrupt
+        raise Interrupted("interrupted: " + "; ".join(saved())) from interrupt
     model.eval()
     return history
 
@@ -128,7 +134,7 @@ def _epoch(
     settings: Settings,
     epoch: int,
     bar: Any,
-    folder: Path,
+    saved: Callable[[], tuple[str, str]],
 ) -> dict[str, float]:
     start = time.perf_counter()
     device = next(model.parameters()).device
@@ -142,14 +148,14 @@ def _epoch(
         for x in images.batches("train", settings.batch_size, generator=order, shuffle=True):
             terms = _step(model, optimizer, x.to(device), settings, settings.beta(epoch))
             if not math.isfinite(sum(terms)):
-                raise _not_finite(f"epoch {epoch}, step {bar.n + 1}: the loss is {sum(terms)}", folder)
+                raise _not_finite(f"epoch {epoch}, step {bar.n + 1}: the loss is {sum(terms)}", saved()[0])
             sums, count = sums + len(x) * torch.tensor(terms, dtype=torch.float64), count + len(x)
             reconstruction, kl = (sums / count).tolist()
             bar.set_postfix_str(_figures(reconstruction, kl, images.dims), refresh=False)
             bar.update()
         valid = evaluate(model, images, "valid", seed=settings.seed)
         if not math.isfinite(valid.elbo):
-            raise _not_finite(f"epoch {epoch}: the validation loss is {-valid.elbo}", folder)
+            raise _not_finite(f"epoch {epoch}: the validation loss is {-valid.elbo}", saved()[0])
         bar.set_postfix_str(_figures(reconstruction, kl, images.dims) + f"; valid {-valid.elbo:.2f} nats/image")
     row = {"epoch": epoch, "seconds": time.perf_counter() - start}
     row |= _row("", reconstruction, kl, images.dims)
@@ -179,6 +185,10 @@ def _resume(folder: Path, model: VLAE, optimizer: torch.optim.Optimizer, descrip
     for key in sorted(theirs.keys() | ours.keys()):
         if _plain(theirs.get(key)) != _plain(ours.get(key)):
             raise ValueError(f"resume: {key} must be that of {folder}, {theirs.get(key)!r}, got {ours.get(key)!r}")
+    for row in found.history:
+        if missing := sorted(_FIGURES - row.keys()):
+            names, epoch = ", ".join(missing), row["epoch"]
+            raise ValueError(f"resume: history must have every figure of every epoch, got no {names} of epoch {epoch}")
     model.load_state_dict(found.model.state_dict())
     checkpoint.load_optimizer(found, optimizer)
     return list(found.history)
@@ -206,15 +216,31 @@ def _out_of_time(start: float, limit: float | None, history: History) -> bool:
     return limit is not None and bool(history) and time.perf_counter() - start + expected > limit
 
 
-def _not_finite(what: str, folder: Path) -> ValueError:
+def _not_finite(what: str, saved: str) -> ValueError:
     advice = "try a lower lr, more warm-up epochs or a smaller model, in another out_dir"
-    return ValueError(f"training stopped at {what}, which must be finite; {_saved(folder)}; {advice}")
+    return ValueError(f"training stopped at {what}, which must be finite; {saved}; {advice}")
 
 
-def _saved(folder: Path) -> str:
+def _saved(folder: Path, history: History, overwrite: bool) -> tuple[str, str]:
+    """What of this run is on disk, and how to go on."""
+    first = "(the first checkpoint is written after epoch 1)"
     if not checkpoint.exists(folder):
-        return "nothing is saved yet (the first checkpoint is written after epoch 1)"
-    return f"the last good checkpoint is {folder}, epoch {checkpoint.load(folder).epoch}"
+        return f"nothing is saved yet {first}", "the same command starts again"
+    if overwrite and not _is_of(folder, history):
+        earlier = f"the earlier run in {folder} is still there, untouched"
+        return f"nothing of this run is saved yet {first}, {earlier}", "the same command starts again and replaces it"
+    flag = "--resume instead of --overwrite" if overwrite else "--resume"
+    epoch = checkpoint.load(folder).epoch
+    return f"the last good checkpoint is {folder}, epoch {epoch}", f"the same command with {flag} (resume=True) goes on"
+
+
+def _is_of(folder: Path, history: History) -> bool:
+    """Whether the checkpoint belongs to the run of this history: no two runs took the same seconds."""
+    try:
+        found = checkpoint.load(folder)
+    except (ValueError, OSError):  # an earlier run may be damaged, and that is why it is replaced
+        return False
+    return found.epoch > 0 and found.history == history[: found.epoch]
 
 
 def _bar(progress: bool, epoch: int, epochs: int, steps: int) -> Any:
