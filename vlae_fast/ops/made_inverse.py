@@ -38,7 +38,8 @@ def made_inverse(
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
-        x ``[B, D]`` and ``log|det d eps/d x|`` ``[B]`` in nats. Both are differentiable.
+        x ``[B, D]`` and ``log|det d eps/d x|`` ``[B]`` in nats. Both are differentiable; the gradient is
+        computed by the reference, whichever backend drew x.
 
     Raises:
         ValueError, TypeError: an argument breaks a rule above; on the CPU also: eps, a shift or a scale is not finite.
