@@ -1,7 +1,6 @@
 // The backward op. A band's slope and its padded x stay in the nearest caches for all gradients: neither goes to memory.
 //
-// The gradient of x is the forward's kernel with mirrored taps. The weight gradient is summed in chunks of bands whose number
-// depends on shapes alone, then over chunks in their order.
+// The weight gradient is summed in chunks of bands whose number depends on shapes alone, then over chunks in their order.
 #include "../../ops.h"
 
 #include <cstring>
@@ -11,12 +10,13 @@
 #include "../panels.h"
 #include "../workers.h"
 #include "arguments.h"
+#include "grad_x.h"
 
 namespace vlae {
 namespace {
 
 constexpr const char* kOp = "masked_conv_backward";
-constexpr int64_t kBandFloats = 96 << 10;          // of a band's slope and x
+constexpr int64_t kBandFloats = 48 << 10;          // of a band's slope and x
 constexpr int64_t kChunkPixels = 1024;             // at least, or summing the chunks counts
 constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight gradients
 
@@ -40,7 +40,7 @@ class Backward {
     const int64_t slope_row = padded * slope_.vecs * kernels.lanes;
     bands_ = cut_bands(a.batch, a.image, x_row_ + slope_.planes * slope_row, halo, kBandFloats);
     slope_.plane_floats = (bands_.rows + halo) * slope_row;
-    if (to.x) plan_x();
+    if (to.x) grad_x_.emplace(a, slope_, kernels, bands_.rows);
     chunks_ = bands_.count();
     if (to.weight) plan_weight();
     if (to.bias || (to.cond && !to.map)) sums_.resize(bands_.count() * 2 * columns_);
@@ -48,7 +48,9 @@ class Backward {
 
   void run() {
     const int64_t slope_floats = slope_.planes * slope_.plane_floats, halo = slope_.reach.above + slope_.reach.below;
-    const int64_t x_floats = to_.weight ? (bands_.rows + halo) * x_row_ : 0;
+    int64_t x_floats = to_.weight ? (bands_.rows + halo) * x_row_ : 0;
+    if (to_.x) x_floats = std::max(x_floats, grad_x_->scratch_floats());
+    x_floats = round_up(x_floats, kernels_.lanes);
     run_tasks(kOp, chunks_, slope_floats + x_floats + bands_.rows * run_floats_, [&](int64_t chunk, float* scratch) {
       if (to_.weight) std::memset(partial(chunk), 0, static_cast<size_t>(partial_floats_) * sizeof(float));
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
@@ -63,17 +65,8 @@ class Backward {
 
   float* partial(int64_t chunk) const { return partials_.get() + chunk * partial_floats_; }
 
-  void plan_x() {
-    products_x_ = grad_products(a_.taps, a_.c_in, slope_, kernels_.lanes);
-    const int64_t pixel = slope_.vecs * kernels_.lanes;
-    gather_ = {{Activation::none, a_.c_in, 0, 0, nullptr, nullptr}, a_.image, pixel,
-               (a_.image.width + slope_.reach.left + slope_.reach.right) * pixel, products_x_.runs.data(), products_x_.dy.data(),
-               products_x_.ends.data(), static_cast<int>(products_x_.ends.size())};
-    packed_ = pack({a_.weight, a_.live, a_.taps.kernel * a_.taps.kernel}, products_x_, gather_.layer, nullptr, kernels_.lanes);
-  }
-
   void plan_weight() {
-    products_ = forward_products(a_.taps, a_.c_in, x_row_);
+    products_ = forward_products(a_.taps, a_.c_in, a_.c_out, x_row_);
     for (size_t r = 0; r < products_.runs.size(); ++r)
       stretches_.push_back({products_.runs[r].offset, products_.runs[r].weight, products_.runs[r].length, products_.dy[r]});
     const int64_t depth = static_cast<int64_t>(products_.from.size());
@@ -88,15 +81,12 @@ class Backward {
   void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {
     const int64_t n = index / bands_.per_image, pixels = a_.image.height * a_.image.width;
     const Band band = band_at(bands_, a_.image, index);
-    const int64_t at = n * pixels * a_.channels, row = band.first * a_.image.width;
+    const int64_t at = n * pixels * a_.channels;
     kernels_.slope(slope_, band,
                    {upstream_.grad + at, upstream_.out + at, upstream_.sigmoid + at, planes,
                     sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * 2 * columns_,
                     to_.cond && to_.map ? to_.cond + n * pixels * a_.c_out : nullptr});
-    if (to_.x) {
-      const float* source = planes + slope_.reach.above * gather_.row + slope_.reach.left * gather_.pixel;
-      kernels_.gather(gather_, band, {source, nullptr, 0, to_.x + (n * pixels + row) * a_.c_in, nullptr});
-    }
+    if (to_.x) grad_x_->run(band, planes, x, to_.x + n * pixels * a_.c_in);  // x is not needed yet: its memory is scratch
     if (to_.weight) {
       pad_band(a_.x + n * pixels * a_.c_in, a_.image, a_.c_in, a_.taps.reach, band, x);
       const float* first = x + a_.taps.reach.above * x_row_ + a_.taps.reach.left * a_.c_in;
@@ -117,12 +107,12 @@ class Backward {
         for (int64_t i = begin; i < end; ++i) to[i] += from[i];
       }
     });
-    const int64_t lanes = slope_.vecs * kernels_.lanes, stride = a_.c_in * a_.taps.kernel * a_.taps.kernel;
+    const int64_t lanes = slope_.vecs * kernels_.lanes;
     for (int64_t i = 0; i < columns_; ++i) {
       if (column(i) < 0) continue;
       const float* from = partial(0) + i / lanes * outer_.depth * kPanelVecs * kernels_.lanes + i % lanes;
       for (int64_t k = 0; k < outer_.depth; ++k, from += kPanelVecs * kernels_.lanes) {
-        const int64_t at = column(i) * stride + products_.from[k];
+        const int64_t at = products_.base[column(i)] + products_.from[k];
         if (!a_.live || a_.live[at]) to_.weight[at] = *from;
       }
     }
@@ -150,9 +140,9 @@ class Backward {
   Bands bands_;
   Slope slope_;
   int64_t columns_, x_row_, partial_floats_ = 0, chunks_ = 0;
-  Products products_x_, products_;
-  Gather gather_;
-  std::vector<float> packed_, sums_;
+  Products products_;
+  std::optional<GradX> grad_x_;
+  std::vector<float> sums_;
   std::vector<Stretch> stretches_;
   Outer outer_;
   std::unique_ptr<float[]> partials_;

@@ -30,27 +30,6 @@ std::vector<Group> group(const std::vector<Tap>& taps) {
 
 constexpr int64_t kPartProducts = 128;  // of a sum; a long one is cut, for it errs more
 
-// Cuts long runs, and the list of runs into parts of about that many products.
-void cut_parts(Products& products) {
-  const int64_t depth = static_cast<int64_t>(products.from.size());
-  const int64_t parts = std::clamp<int64_t>((depth + kPartProducts - 1) / kPartProducts, 1, kMaxParts);
-  const int64_t most = (depth + parts - 1) / parts;
-  Products cut;
-  int64_t end = most;
-  for (size_t r = 0; r < products.runs.size(); ++r) {
-    Run run = products.runs[r];
-    while (run.length > 0) {
-      if (run.weight == end) cut.ends.push_back(static_cast<int>(cut.runs.size())), end += most;
-      const int64_t length = std::min(run.length, end - run.weight);
-      cut.runs.push_back({run.offset, run.weight, length});
-      cut.dy.push_back(products.dy[r]);
-      run = {run.offset + length, run.weight + length, run.length - length};
-    }
-  }
-  cut.ends.push_back(static_cast<int>(cut.runs.size()));
-  products.runs = std::move(cut.runs), products.dy = std::move(cut.dy), products.ends = std::move(cut.ends);
-}
-
 int64_t place_of(const Tap& tap, int64_t kernel) { return (tap.dy + kernel / 2) * kernel + tap.dx + kernel / 2; }
 
 }  // namespace
@@ -76,8 +55,29 @@ Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kerne
 
 Reach mirrored(const Reach& reach) { return {reach.below, reach.above, reach.right, reach.left}; }
 
-Products forward_products(const Taps& taps, int64_t channels, int64_t row) {
+void cut_parts(Products& products) {
+  const int64_t depth = static_cast<int64_t>(products.from.size());
+  const int64_t parts = std::clamp<int64_t>((depth + kPartProducts - 1) / kPartProducts, 1, kMaxParts);
+  const int64_t most = (depth + parts - 1) / parts;
+  Products cut;
+  int64_t end = most;
+  for (size_t r = 0; r < products.runs.size(); ++r) {
+    Run run = products.runs[r];
+    while (run.length > 0) {
+      if (run.weight == end) cut.ends.push_back(static_cast<int>(cut.runs.size())), end += most;
+      const int64_t length = std::min(run.length, end - run.weight);
+      cut.runs.push_back({run.offset, run.weight, length});
+      cut.dy.push_back(products.dy[r]);
+      run = {run.offset + length, run.weight + length, run.length - length};
+    }
+  }
+  cut.ends.push_back(static_cast<int>(cut.runs.size()));
+  products.runs = std::move(cut.runs), products.dy = std::move(cut.dy), products.ends = std::move(cut.ends);
+}
+
+Products forward_products(const Taps& taps, int64_t channels, int64_t columns, int64_t row) {
   Products products;
+  for (int64_t c = 0; c < columns; ++c) products.base.push_back(c * channels * taps.kernel * taps.kernel);
   for (const Group& g : group(taps.list)) {
     products.runs.push_back({g.dy * row + g.dx * channels, g.first * channels, g.count * channels});
     products.dy.push_back(g.dy);
@@ -85,30 +85,51 @@ Products forward_products(const Taps& taps, int64_t channels, int64_t row) {
   for (const Tap& tap : taps.list)
     for (int64_t c = 0; c < channels; ++c)
       products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
-  cut_parts(products);
   return products;
 }
+
+namespace {
+
+// Products of one plane of a slope with the weights of one tap.
+void add_plane(const Slope& slope, int64_t plane, int64_t lanes, int64_t column_stride, int64_t place, Products& products) {
+  for (int64_t lane = 0; lane < slope.vecs * lanes; ++lane) {
+    const int64_t vec = plane * slope.vecs + lane / lanes;
+    const int64_t column = column_of(slope.activation, slope.channels, vec, lane % lanes, lanes);
+    products.from.push_back(column < 0 ? -1 : column * column_stride + place);
+  }
+}
+
+}  // namespace
 
 Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes) {
   std::vector<Tap> mirror;
   for (auto tap = taps.list.rbegin(); tap != taps.list.rend(); ++tap) mirror.push_back({-tap->dy, -tap->dx});
   const int64_t pixel = slope.vecs * lanes, row = (slope.image.width + slope.reach.left + slope.reach.right) * pixel;
-  const int64_t kernel = taps.kernel;
+  const int64_t area = taps.kernel * taps.kernel;
   Products products;
+  for (int64_t c = 0; c < channels; ++c) products.base.push_back(c * area);
   for (const Group& g : group(mirror)) {
     for (int64_t plane = 0; plane < slope.planes; ++plane) {
       products.runs.push_back({plane * slope.plane_floats + g.dy * row + g.dx * pixel,
                                static_cast<int64_t>(products.from.size()), g.count * pixel});
       products.dy.push_back(g.dy);
-      for (int64_t t = g.first; t < g.first + g.count; ++t) {
-        for (int64_t lane = 0; lane < pixel; ++lane) {
-          const int64_t vec = plane * slope.vecs + lane / lanes;
-          const int64_t column = column_of(slope.activation, slope.channels, vec, lane % lanes, lanes);
-          const int64_t place = place_of({-mirror[t].dy, -mirror[t].dx}, kernel);
-          products.from.push_back(column < 0 ? -1 : column * channels * kernel * kernel + place);
-        }
-      }
+      for (int64_t t = g.first; t < g.first + g.count; ++t)
+        add_plane(slope, plane, lanes, channels * area, place_of({-mirror[t].dy, -mirror[t].dx}, taps.kernel), products);
     }
+  }
+  cut_parts(products);
+  return products;
+}
+
+Products spread_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes) {
+  const int64_t area = taps.kernel * taps.kernel, pixel = slope.vecs * lanes;
+  Products products;
+  for (const Tap& tap : taps.list)
+    for (int64_t c = 0; c < channels; ++c) products.base.push_back(c * area + place_of(tap, taps.kernel));
+  for (int64_t plane = 0; plane < slope.planes; ++plane) {
+    products.runs.push_back({plane * slope.plane_floats, plane * pixel, pixel});
+    products.dy.push_back(0);
+    add_plane(slope, plane, lanes, channels * area, 0, products);
   }
   cut_parts(products);
   return products;
@@ -128,7 +149,7 @@ std::vector<float> pack(const Weights& weights, const Products& products, Layer&
       if (bias) packed[vec * lanes + lane] = bias[column];
       float* to = packed.data() + columns + panel * lanes * layer.depth + (vec - panel) * lanes + lane;
       for (const int64_t from : products.from) {
-        const int64_t at = column * weights.column_stride + from;
+        const int64_t at = products.base[column] + from;
         if (from >= 0 && (!weights.live || weights.live[at])) *to = weights.data[at];
         to += step;
       }

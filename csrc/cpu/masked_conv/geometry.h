@@ -27,22 +27,26 @@ Reach mirrored(const Reach& reach);
 struct Products {
   std::vector<Run> runs;
   std::vector<int64_t> dy;    // of each run
-  std::vector<int> ends;      // of the parts that are summed by themselves
-  std::vector<int64_t> from;  // of each product: its weight's place behind that of the column's first one; -1: 0
+  std::vector<int> ends;      // of the parts, once they are cut
+  std::vector<int64_t> base;  // of each column, and
+  std::vector<int64_t> from;  // of each product: the weight is at base + from; from is -1 where there is none
 };
 
-// Over padded channels_last memory with rows of `row` floats.
-Products forward_products(const Taps& taps, int64_t channels, int64_t row);
+// Over padded channels_last memory with rows of `row` floats. Not cut: the weight gradient needs whole runs.
+Products forward_products(const Taps& taps, int64_t channels, int64_t columns, int64_t row);
+// Cuts long runs, and the list of runs into parts that are summed by themselves.
+void cut_parts(Products& products);
 // The mirrored taps over the planes of a slope.
 Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes);
+// The pixel itself over the planes of a slope, for columns [tap][channel].
+Products spread_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes);
 
-// Weights of `columns` columns, `column_stride` floats from one to the next, into panels. live: bool of every weight, or
-// nullptr; dead weights are not read.
+// live: of every weight, or nullptr; dead weights are not read.
 struct Weights {
   const float* data;
   const bool* live;
-  int64_t column_stride;
 };
+// The panels of a layer, whose depth, vecs and pointers are set.
 std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes);
 
 struct Bands {

@@ -10,7 +10,7 @@ namespace vlae {
 namespace {
 
 constexpr const char* kOp = "masked_conv";
-constexpr int64_t kBandFloats = 32 << 10;  // of a padded band
+constexpr int64_t kBandFloats = 16 << 10;  // of a padded band
 
 struct Cond {
   const float* data;
@@ -31,11 +31,11 @@ void run_forward(const ConvArguments& a, const MaskedConvKernels& kernels, const
                  float* sigmoid) {
   const Reach& reach = a.taps.reach;
   const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
-  const Products products = forward_products(a.taps, a.c_in, row);
+  Products products = forward_products(a.taps, a.c_in, a.c_out, row);
+  cut_parts(products);
   Gather gather = {{a.activation, a.channels, 0, 0, nullptr, nullptr}, a.image, a.c_in, row, products.runs.data(),
                    products.dy.data(), products.ends.data(), static_cast<int>(products.ends.size())};
-  const Weights weights = {a.weight, a.live, a.c_in * a.taps.kernel * a.taps.kernel};
-  const std::vector<float> packed = pack(weights, products, gather.layer, bias, kernels.lanes);
+  const std::vector<float> packed = pack({a.weight, a.live}, products, gather.layer, bias, kernels.lanes);
   const int64_t halo = reach.above + reach.below;
   const Bands bands = cut_bands(a.batch, a.image, row, halo, kBandFloats);
   run_tasks(kOp, bands.count(), (bands.rows + halo) * row, [&](int64_t task, float* scratch) {

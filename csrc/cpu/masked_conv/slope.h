@@ -30,13 +30,6 @@ inline void slope_of_gate(const SlopePixel& p, int64_t count, Vec (&slope)[2]) {
   slope[1] = grad * out * (one - sigmoid);
 }
 
-// Kahan: a gradient of bias is one sum over all pixels.
-inline void add_up(float* sum, int64_t to_lost, Vec value) {
-  const Vec before = load(sum), term = value - load(sum + to_lost), after = before + term;
-  store(sum + to_lost, (after - before) - term);
-  store(sum, after);
-}
-
 template <bool Gate, int Vecs>
 void slope_pixel(const Slope& s, const SlopeData& data, int64_t pixel, bool own, float* to) {
   const int64_t columns = Gate ? 2 * s.channels : s.channels;
@@ -52,10 +45,26 @@ void slope_pixel(const Slope& s, const SlopeData& data, int64_t pixel, bool own,
         slope[0] = slope_of(s.activation, from, count);
       for (int half = 0; half < (Gate ? 2 : 1); ++half) {
         store(to + (v + half) * kLanes, slope[half]);
-        if (!own) continue;
-        if (data.sums) add_up(data.sums + (plane * Vecs + v + half) * kLanes, s.planes * Vecs * kLanes, slope[half]);
-        if (data.map) store_some(data.map + pixel * columns + half * s.channels + channel, slope[half], count);
+        if (own && data.map) store_some(data.map + pixel * columns + half * s.channels + channel, slope[half], count);
       }
+    }
+  }
+}
+
+// Adds a row of every plane to the sums: four short sums a row, then Kahan's, for a gradient of bias is one sum over all pixels.
+inline void sum_row(const Slope& s, const float* row, float* sums) {
+  const int64_t step = s.vecs * kLanes, to_lost = s.planes * step;
+  for (int64_t plane = 0; plane < s.planes; ++plane, row += s.plane_floats) {
+    for (int64_t lane = 0; lane < step; lane += kLanes, sums += kLanes) {
+      Vec part[4] = {};
+      const float *from = row + lane, *end = from + s.image.width * step;
+      for (; from + 3 * step < end; from += 4 * step)
+        for (int i = 0; i < 4; ++i) part[i] += load(from + i * step);
+      for (int i = 0; from < end; from += step) part[i++] += load(from);
+      const Vec before = load(sums), term = (part[0] + part[1]) + (part[2] + part[3]) - load(sums + to_lost);
+      const Vec after = before + term;
+      store(sums + to_lost, (after - before) - term);
+      store(sums, after);
     }
   }
 }
@@ -81,6 +90,7 @@ void slope_rows(const Slope& s, const Band& band, const SlopeData& data) {
     zero_border(s, to, left);
     for (int64_t j = 0; j < width; ++j) slope_pixel<Gate, Vecs>(s, data, i * width + j, own, to + left + j * floats);
     zero_border(s, to + left + inner, right);
+    if (own && data.sums) sum_row(s, to + left, data.sums);
   }
 }
 
