@@ -6,6 +6,7 @@
 #include "../../ops.h"
 #include "../../tensors.h"
 #include "../isa.h"
+#include "order.h"
 #include "run.h"
 
 namespace vlae {
@@ -78,6 +79,27 @@ int64_t padded_stride(int64_t batch) {
   return ((batch + kLine - 1) / kLine | 1) * kLine;
 }
 
+// How the layer's units are brought into order, and its results back.
+struct SortedDegrees {
+  std::optional<Order> in, out;
+
+  SortedDegrees(const std::optional<Tensor>& in_degrees, const std::optional<Tensor>& out_degrees) {
+    if (in_degrees) in = order_of(*in_degrees);
+    if (out_degrees) out = order_of(*out_degrees);
+  }
+  bool needed() const { return in || out; }
+  const std::vector<int64_t>* to_in() const { return in ? &in->index : nullptr; }
+  const std::vector<int64_t>* to_out() const { return out ? &out->index : nullptr; }
+  const std::vector<int64_t>* from_in() const { return in ? &in->inverse : nullptr; }
+  const std::vector<int64_t>* from_out() const { return out ? &out->inverse : nullptr; }
+};
+
+std::optional<Tensor> gathered_if(const std::optional<Tensor>& tensor, const std::vector<int64_t>* rows,
+                                  const std::vector<int64_t>* columns = nullptr) {
+  if (!tensor) return std::nullopt;
+  return gathered(*tensor, rows, columns);
+}
+
 }  // namespace
 
 Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
@@ -89,6 +111,12 @@ Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::o
   if (bias) {
     check_float(kForward, "bias", *bias);
     check_shape(kForward, "bias", *bias, {checked.layer.outputs});
+  }
+  if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
+    const Tensor y = masked_linear(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
+                                   gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
+                                   gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
+    return gathered(y, nullptr, order.from_out());
   }
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
   if (y.numel() > 0)
@@ -111,6 +139,15 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
   if (y) {
     check_float(kBackward, "y", *y);
     check_shape(kBackward, "y", *y, {batch, outputs});
+  }
+  if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
+    const auto [grad_x, grad_weight, grad_bias] = masked_linear_backward(
+        gathered(grad, nullptr, order.to_out()), gathered_if(y, nullptr, order.to_out()), gathered(x, nullptr, order.to_in()),
+        gathered(weight, order.to_out(), order.to_in()), gathered_if(in_degrees, order.to_in()),
+        gathered_if(out_degrees, order.to_out()), std::nullopt, activation, needs_x, needs_weight, needs_bias, isa_name);
+    return {needs_x ? gathered(grad_x, nullptr, order.from_in()) : grad_x,
+            needs_weight ? gathered(grad_weight, order.from_out(), order.from_in()) : grad_weight,
+            needs_bias ? gathered(grad_bias, order.from_out()) : grad_bias};
   }
   const int64_t stride = padded_stride(batch);
   const bool copies = needs_x && function != Pointwise::none;
