@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 
 
+SLOW_S = 3.0
+
+
 def quantile(times: list[float], q: float) -> float:
     ordered = sorted(times)
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
@@ -18,12 +21,20 @@ def quantile(times: list[float], q: float) -> float:
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], rounds: int, *, slice_s: float = 0.3
 ) -> dict[str, list[float]]:
-    """Seconds per call of every contender: in each round each one runs at least once, fast ones for ``slice_s``."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for contender in contenders.values():
+    """Seconds per call of every contender: in each round each one runs at least once, fast ones for ``slice_s``.
+
+    A first call warms up and is not counted, unless it takes over ``SLOW_S``: such a contender runs twice in all.
+    """
+    times: dict[str, list[float]] = {}
+    for name, contender in contenders.items():
+        start = time.perf_counter()
         contender()
+        first = time.perf_counter() - start
+        times[name] = [first] if first > SLOW_S else []
     for _ in range(rounds):
         for name, contender in contenders.items():
+            if len(times[name]) >= 2 and times[name][0] > SLOW_S:
+                continue
             until = time.perf_counter() + slice_s
             while True:
                 start = time.perf_counter()
