@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-
 SLOW_S = 3.0
 
 
