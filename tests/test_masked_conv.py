@@ -1,15 +1,11 @@
 """masked_conv: every backend against the reference, the reference against plain PyTorch, and the contract's errors."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import backends_of, require
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from vlae_fast import native, reference
+from vlae_fast import reference
 from vlae_fast.masks import MASK_TYPES, conv_mask
 from vlae_fast.ops import masked_conv
 from vlae_fast.testing import Case, check_op, conv_case, opcheck, run
@@ -50,42 +46,9 @@ def test_agrees_with_reference(case: Case, backend: str) -> None:
     check_op(case, require(backend))
 
 
-@pytest.mark.parametrize("isa", native.isas() or ["absent"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.tensors["x"].numel()], ids=str)
-def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    require("cpu")
-    for name in ("masked_conv", "masked_conv_saving", "masked_conv_backward"):
-        monkeypatch.setattr(native, name, partial(getattr(native, name), isa=isa))
-    check_op(case, "cpu")
-
-
 def forward_and_gradients(case: Case, backend: str, cotangent: torch.Tensor) -> list[torch.Tensor]:
     outs, grads = run(case, backend, [cotangent])
     return [*outs, *grads]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        conv_case("B", (5, 12, 28, 28), 12, 3, activation="elu"),
-        conv_case("B", (1, 33, 40, 41), 64, 3, activation="gate", cond="vector"),
-        conv_case("A", (7, 1, 28, 28), 64, 7, cond="map"),
-    ],
-    ids=str,
-)
-def test_the_same_bits_for_any_thread_count_and_every_time(case: Case) -> None:
-    require("cpu")
-    cotangent = torch.randn_like(run(case, "cpu")[0][0])
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 1, 2, 3, 5):
-            torch.set_num_threads(count)
-            results.append(forward_and_gradients(case, "cpu", cotangent))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(a.equal(b) for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
@@ -120,26 +83,6 @@ def test_only_what_is_asked_for(wanted: str, backend: str) -> None:
     out.backward(cotangent)
     torch.testing.assert_close(tensors[wanted].grad, everything[wanted])
     assert all(t.grad is None for name, t in tensors.items() if name != wanted)
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    mask_type=st.sampled_from(MASK_TYPES),
-    batch=st.integers(0, 3),
-    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
-    c_in=st.sampled_from([1, 2, 3, 12, 17, 33]),
-    channels=st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
-    k=st.sampled_from([1, 3, 5, 7, 9]),
-    activation=st.sampled_from(["none", "relu", "elu", "gate"]),
-    cond=st.sampled_from(["none", "vector", "map"]),
-    layout=st.sampled_from(["sliced", "contiguous", "channels_last", "expanded"]),
-    bias=st.booleans(),
-)
-def test_any_shape(mask_type, batch, size, c_in, channels, k, activation, cond, layout, bias) -> None:
-    require("cpu")
-    c_out = 2 * channels if activation == "gate" else channels
-    shape = (batch, c_in, *size)
-    check_op(conv_case(mask_type, shape, c_out, k, activation=activation, cond=cond, layout=layout, bias=bias), "cpu")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -290,55 +233,3 @@ def test_dtype_error() -> None:
         TypeError, match=r"masked_conv: weight must have the dtype of x, torch.float32, got torch.float64"
     ):
         masked_conv(X, W.double(), mask_type="B")
-
-
-def native_args(**changed: object) -> tuple:
-    """Arguments of the library's own forward op."""
-    args = {"x": torch.zeros(2, 5, 5, 4), "weight": W, "bias": None, "cond": None, "taps": (0, -1, 0, 0)}
-    args |= {"live": None, "activation": "none", "keep_sigmoid": False, "isa": ""}
-    return tuple((args | changed).values())
-
-
-@pytest.mark.parametrize(
-    ("changed", "match"),
-    [
-        ({"x": torch.zeros(2, 4, 5, 5)}, "x must have the C_in of weight, 4 channels, got 5"),
-        ({"x": torch.zeros(2, 5, 5, 8)[..., ::2]}, r"x must be contiguous, got strides \(200, 40, 8, 2\)"),
-        ({"x": torch.zeros(5, 5, 4)}, r"x must be \[B, H, W, C_in\], got \(5, 5, 4\)"),
-        ({"x": torch.zeros(2, 5, 5, 4).double()}, "x must be float32"),
-        ({"weight": torch.zeros(6, 4, 3, 5)}, r"weight must be \[C_out, C_in, k, k\] with k odd, got \(6, 4, 3, 5\)"),
-        ({"weight": W[:5].contiguous(), "activation": "gate"}, "weight must have an even C_out under.*got 5"),
-        ({"bias": torch.zeros(5)}, r"bias must be \(6,\), got \(5,\)"),
-        ({"cond": torch.zeros(2, 6, 5, 5)}, r"cond must be \(2, 6\) or \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
-        ({"taps": (0,)}, "taps must be pairs of dy and dx, got 1 numbers"),
-        ({"taps": (0, 2)}, r"taps must reach at most 1 pixels, got \(0, 2\)"),
-        ({"taps": (0, 0, 0, -1)}, r"taps must be in raster order, got \(0, -1\) behind \(0, 0\)"),
-        ({"live": torch.ones(6, 4)}, "live must be bool"),
-        ({"activation": "tanh"}, "activation must be one of none, relu, elu, gate, got tanh"),
-        ({"keep_sigmoid": True}, "keep_sigmoid must be false without activation gate, got true"),
-        ({"isa": "mmx"}, "isa must be empty or one of .*got mmx"),
-    ],
-)
-def test_errors_of_the_library(changed: dict, match: str) -> None:
-    require("cpu")
-    with pytest.raises(RuntimeError, match=f"masked_conv: {match}"):
-        torch.ops.vlae_fast_cpu.masked_conv(*native_args(**changed))
-
-
-def test_errors_of_the_library_backward() -> None:
-    require("cpu")
-    x, weight, taps, _, activation, _, isa = (native_args()[i] for i in (0, 1, 4, 5, 6, 7, 8))
-    grad = torch.zeros(2, 5, 5, 6)
-
-    def call(grad=grad, out=None, activation=activation, needs=(1, 1, 1, 1)) -> None:
-        library = torch.ops.vlae_fast_cpu
-        library.masked_conv_backward(grad, out, None, x, weight, taps, None, activation, needs, False, isa)
-
-    for kwargs, match in (
-        ({"grad": torch.zeros(2, 6, 5, 5)}, r"grad must be \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
-        ({"activation": "elu"}, "out must be given with this activation, got None"),
-        ({"activation": "elu", "out": grad[1:]}, r"out must be \(2, 5, 5, 6\), got \(1, 5, 5, 6\)"),
-        ({"needs": (1, 1)}, "needs must have 4 entries, got 2"),
-    ):
-        with pytest.raises(RuntimeError, match=f"masked_conv_backward: {match}"):
-            call(**kwargs)

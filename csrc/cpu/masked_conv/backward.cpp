@@ -16,8 +16,8 @@ namespace vlae {
 namespace {
 
 constexpr const char* kOp = "masked_conv_backward";
-constexpr int64_t kBandFloats = 48 << 10;          // of a band's slope and x
-constexpr int64_t kChunkPixels = 1024;             // at least, or summing the chunks counts
+constexpr int64_t kBandFloats = 48 << 10;             // of a band's slope and x
+constexpr int64_t kChunkPixels = 1024;                // at least, or summing the chunks counts
 constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight gradients
 
 // Where the gradients go; nullptr for what is not wanted.

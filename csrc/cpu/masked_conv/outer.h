@@ -28,8 +28,9 @@ inline void outer_band(const Outer& o, const Band& band, const OuterData& data) 
     for (int64_t plane = 0; plane < slope.planes; ++plane) {
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t first = s->length * b / blocks, count = s->length * (b + 1) / blocks - first;
-        by_rows[count - 1]({data.x + s->offset + first, o.x_pixel}, data.runs, n_runs, true, data.planes + plane * slope.plane_floats, 0,
-                           data.grad_weight + (plane * o.depth + s->k + first) * kPanel);
+        float* block = data.grad_weight + (plane * o.depth + s->k + first) * kPanel;
+        by_rows[count - 1]({data.x + s->offset + first, o.x_pixel}, data.runs, n_runs, true,
+                           data.planes + plane * slope.plane_floats, 0, block);
       }
     }
   }

@@ -1,8 +1,7 @@
 // One stage of a sampling program over one wave, for one instruction set.
 //
 // Rows of the matrix product are samples x pixels of the wave, up to kMaxRows a block; columns are the stage's channels, a
-// panel of two vectors at a time. What makes it fast: a block's rows are read in place (no im2col), its weights stream once
-// per block, and bias, condition, activation and residual are applied to a block that is still in the nearest cache.
+// panel of two vectors at a time. See row_blocks.h for what makes it fast.
 #include "../row_blocks.h"
 #include "program.h"
 
