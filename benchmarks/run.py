@@ -89,6 +89,7 @@ def main() -> None:
     for suite in SUITES if args.suite == "all" else [args.suite]:
         for case in SUITES[suite]:
             if case.quick or not args.quick:
+                torch.compiler.reset()  # a peer of many cases would run into the limit of recompilations
                 contest = prepare(case, args.backend, not (args.quick or args.no_compile))
                 rows = time_case(suite, case.name, contest, 1 if args.quick else 3)
                 print(describe(rows, contest.checked), flush=True)
