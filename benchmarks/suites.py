@@ -128,12 +128,12 @@ def _(case: InverseCase, backend: str, compiled: bool) -> Contest:
     tensors = {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in made.tensors.items()}
     tensors |= {k: [t.contiguous() for t in tensors[k]] for k in ("weights", "biases")}
     picked = vf.backends.pick("made_inverse", tensors["eps"], backend).name
-    small = testing.made_case(min(case.batch, 4), case.dim, case.hidden)
+    small = testing.made_case(4, case.dim, case.hidden)  # a sample's bits do not depend on its batch: tested
     worst = max(testing.check_op(small, picked, grad=False).values())
     ours = torch.no_grad()(lambda: vf.ops.made_inverse(**tensors, backend=picked))
     peers = foreign_inverses(case.batch, case.dim, case.hidden)
-    if case.dim * case.batch > 1e5:  # D passes over a large batch take minutes and say nothing new
-        peers = {}
+    if case.dim > 500:  # D passes each; the faster of the two is enough, and neither at a large batch
+        peers = {"zuko": peers["zuko"]} if case.batch <= 64 else {}
     degrees, weights, biases = tensors["degrees"], tensors["weights"], tensors["biases"]
     masked = [w * vf.masks.linear_mask(i, o) for w, i, o in zip(weights, degrees[:-1], degrees[1:], strict=True)]
 
