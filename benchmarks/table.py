@@ -33,6 +33,11 @@ def milliseconds(row: dict[str, str]) -> str:
     return f"{value / 1e3:.2f} s" if value >= 1e3 else f"{value:.2f} ms"
 
 
+def times(row: dict[str, str]) -> str:
+    value = float(row["speedup"])
+    return f"{value:,.0f}x" if value >= 100 else f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
+
+
 def table(runs: Run) -> str:
     lines = ["| case | vlae_fast | how much longer others take | live GFLOP/s (sgemm) |", "|---|---|---|---|"]
     for case, (ours, *peers) in runs.items():
@@ -55,6 +60,7 @@ def main() -> None:
         f"\nMeasured by `python -m benchmarks.run` on: {machine}.\n"
         "Medians of one run, contenders taking turns, each case checked against the reference first. Where scaled,\n"
         "the naive sampler was timed on the first rows and multiplied up; it is plain PyTorch, masked beforehand.\n"
+        "Layers and MADEs (`made-*`) are timed forward + backward unless the name says forward; `maf-*` is the inverse.\n"
     )
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
