@@ -41,9 +41,7 @@ def times(row: dict[str, str]) -> str:
 def table(runs: Run) -> str:
     lines = ["| case | vlae_fast | how much longer others take | live GFLOP/s (sgemm) |", "|---|---|---|---|"]
     for case, (ours, *peers) in runs.items():
-        others = "; ".join(
-            f"{row['contender']} {milliseconds(row)}: **{float(row['speedup']):,.3g}x**" for row in peers
-        )
+        others = "; ".join(f"{row['contender']} {milliseconds(row)}: **{times(row)}**" for row in peers)
         work = "" if ours["gflops"] == "nan" else f"{float(ours['gflops']):.0f} ({float(ours['sgemm_gflops']):.0f})"
         lines.append(f"| {case} | {milliseconds(ours)} | {others} | {work} |")
     return "\n".join(lines)
@@ -60,7 +58,7 @@ def main() -> None:
         f"\nMeasured by `python -m benchmarks.run` on: {machine}.\n"
         "Medians of one run, contenders taking turns, each case checked against the reference first. Where scaled,\n"
         "the naive sampler was timed on the first rows and multiplied up; it is plain PyTorch, masked beforehand.\n"
-        "Layers and MADEs (`made-*`) are timed forward + backward unless the name says forward; `maf-*` is the inverse.\n"
+        "Layers and MADEs (`made-*`): forward + backward unless the name says forward; `maf-*`: the inverse.\n"
     )
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
