@@ -54,8 +54,8 @@ class ConvCase:
 
 
 @dataclass(frozen=True)
-class LinearCase:
-    """A MADE of `masked_linear` layers, forward + backward (gradients of x, weights, biases)."""
+class MadeCase:
+    """A MADE with two parameters a dimension."""
 
     name: str
     batch: int
@@ -64,23 +64,25 @@ class LinearCase:
     quick: bool = False
 
     @property
-    def flops(self) -> int:
-        return 6 * self.batch * live_weights(made_degrees(self.dim, self.hidden, 2))
+    def forward_flops(self) -> int:
+        degrees = made_degrees(self.dim, self.hidden, 2)
+        return 2 * self.batch * sum(int(linear_mask(i, o).sum()) for i, o in pairwise(degrees))
 
 
-@dataclass(frozen=True)
-class InverseCase:
-    """`made_inverse` of an affine transform."""
-
-    name: str
-    batch: int
-    dim: int
-    hidden: tuple[int, ...]
-    quick: bool = False
+class LinearCase(MadeCase):
+    """Its `masked_linear` layers, forward + backward (gradients of x, weights, biases)."""
 
     @property
     def flops(self) -> int:
-        return 2 * self.batch * live_weights(made_degrees(self.dim, self.hidden, 2))
+        return 3 * self.forward_flops
+
+
+class InverseCase(MadeCase):
+    """`made_inverse` of the affine transform: each unit once, the work of one forward pass."""
+
+    @property
+    def flops(self) -> int:
+        return self.forward_flops
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,6 @@ FLOWS = (
 TRAINING = (TrainingCase("vlae-default-batch64", 64, quick=True),)
 
 SUITES: dict[str, Sequence[Any]] = {"sampling": SAMPLING, "layers": LAYERS, "flows": FLOWS, "training": TRAINING}
-
-
-def live_weights(degrees: list[torch.Tensor]) -> int:
-    """Weights of a MADE that its masks leave alive."""
-    return sum(int(linear_mask(i, o).sum()) for i, o in pairwise(degrees))
 
 
 def live_flops(stages: Sequence[Stage], image_channels: int, size: tuple[int, int]) -> int:

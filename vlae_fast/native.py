@@ -70,8 +70,13 @@ def _live(mask_type: str, weight_shape: tuple[int, ...], image_channels: int) ->
     return tuple(n for tap in taps for n in tap), conv_mask(mask_type, weight_shape, image_channels=image_channels)
 
 
-def _nhwc(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).contiguous() if x.dim() == 4 else x.contiguous()
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _nhwc(x: Tensor | None) -> Tensor | None:
+    """Channels_last, as everything the kernels read; a tensor that is no image is only made contiguous."""
+    return _contiguous(x if x is None or x.dim() != 4 else x.permute(0, 2, 3, 1))
 
 
 def masked_conv_saves(activation: str) -> bool:
@@ -96,8 +101,8 @@ def masked_conv_saving(
     return torch.ops.vlae_fast_cpu.masked_conv(
         _nhwc(x),
         weight.contiguous(),
-        None if bias is None else bias.contiguous(),
-        None if cond is None else _nhwc(cond),
+        _contiguous(bias),
+        _nhwc(cond),
         taps,
         live,
         activation,
@@ -139,7 +144,7 @@ def masked_conv_backward(
     grads = iter(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
             _nhwc(grad),
-            None if out is None else _nhwc(out),
+            _nhwc(out),
             _nhwc(saved) if masked_conv_saves(activation) else None,
             _nhwc(x),
             weight.contiguous(),
@@ -169,11 +174,9 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    if context is not None and context.dim() == 4:  # channels_last, as everything the kernel reads
-        context = context.permute(0, 2, 3, 1)
-    context, known_mask, known = (None if t is None else t.contiguous() for t in (context, known_mask, known))
+    known_mask, known = _contiguous(known_mask), _contiguous(known)
     return torch.ops.vlae_fast_cpu.pixelcnn_sample(
-        noise, packed[0], plan.words, context, known_mask, known, temperature
+        noise, packed[0], plan.words, _nhwc(context), known_mask, known, temperature
     )
 
 
@@ -191,14 +194,10 @@ def made_inverse(
         [w.contiguous() for w in weights],
         [b.contiguous() for b in biases],
         [d.long().contiguous() for d in degrees],
-        None if cond is None else cond.contiguous(),
+        _contiguous(cond),
         activation,
         isa,
     )
-
-
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
 
 
 def _degrees(tensor: Tensor | None) -> Tensor | None:

@@ -54,7 +54,7 @@ class PixelCNNSampler:
         self.backend = backends.pick("pixelcnn_sample", weights[0], backend).name
         self._dtype, self._device = weights[0].dtype, weights[0].device
         self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend)
-        # a snapshot, as the packed weights are; frozen, so that it can be copied
+        # a copy: training goes on, and a sampler stays what it was, as the packed weights do
         self._spread = copy.deepcopy(getattr(decoder, "code_map", None))
         self._check_forward()
 
@@ -105,9 +105,15 @@ class PixelCNNSampler:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")
         mask, values = _expand_known(known, noise)
         with torch.autocast(self._device.type, enabled=False):  # the same image inside and outside
-            context = self._context(z) if z is not None and self.program.context_dim else None
             drawn = pixelcnn_sample(
-                noise, self._packed, self.plan, context, mask, values, temperature=temperature, backend=self.backend
+                noise,
+                self._packed,
+                self.plan,
+                self._context(z),
+                mask,
+                values,
+                temperature=temperature,
+                backend=self.backend,
             )
         return Samples(*drawn)
 
@@ -121,11 +127,13 @@ class PixelCNNSampler:
         if not torch.isfinite(z).all():
             raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
 
-    def _context(self, z: Tensor) -> Tensor:
-        """What the gated layers see of z: z itself, or its map, in bits that do not depend on the batch.
+    def _context(self, z: Tensor | None) -> Tensor | None:
+        """What the gated layers see of z, None without such layers: z itself, or its map, the same bits in any batch.
 
         PyTorch's products depend on the batch and on alignment, so a map is made image by image.
         """
+        if z is None or not self.program.context_dim:
+            return None
         if self._spread is None or z.dim() == 4:
             return without_expansion(z)
         if z.shape[0] == 0:
@@ -144,8 +152,7 @@ class PixelCNNSampler:
         with torch.autocast(self._device.type, enabled=False):
             expected = decoder(x, z)
             if self.backend == "reference":
-                context = self._context(z) if z is not None and self.program.context_dim else None
-                got = reference.run_program(self.plan.stages, self._packed, context, x)
+                got = reference.run_program(self.plan.stages, self._packed, self._context(z), x)
             else:  # with every pixel given, one pass gives the logits of a whole image
                 got = self.sample_with_logits(
                     z, torch.zeros_like(x), known=(torch.ones_like(x, dtype=torch.bool), x)

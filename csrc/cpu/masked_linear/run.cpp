@@ -70,18 +70,24 @@ class Units {
 
 Runs runs_of(const std::vector<Run>& runs) { return {runs.data(), static_cast<int>(runs.size())}; }
 
-void run_grad_x(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
+// The unit's rows of left times its panel, into the same rows of out.
+PanelProduct product_of(const Unit& unit, const float* left, int64_t left_stride, const float* panel, float* out,
+                        int64_t out_stride) {
   PanelProduct product = {};
-  kernels.pack_inputs(layer, unit.columns, runs_of(*unit.runs), panel);
-  product.left = b.g + unit.first * layer.outputs;
-  product.left_stride = layer.outputs;
+  product.left = left + unit.first * left_stride;
+  product.left_stride = left_stride;
   product.rows = unit.last - unit.first;
   product.runs = runs_of(*unit.runs);
   product.panel = panel;
   product.columns = unit.columns;
-  product.out = b.grad_x + unit.first * layer.inputs;
-  product.out_stride = layer.inputs;
-  kernels.multiply(product);
+  product.out = out + unit.first * out_stride;
+  product.out_stride = out_stride;
+  return product;
+}
+
+void run_grad_x(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
+  kernels.pack_inputs(layer, unit.columns, runs_of(*unit.runs), panel);
+  kernels.multiply(product_of(unit, b.g, layer.outputs, panel, b.grad_x, layer.inputs));
 }
 
 // Rows without a live entry are only zeroed.
@@ -123,16 +129,8 @@ void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const L
   Units units;
   units.add(Kind::forward, f.batch, layer.outputs, width, [&](const Columns& c) { return live.of_outputs(c); });
   units.deal(static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
-    PanelProduct product = {};
     kernels.pack_outputs(layer, unit.columns, runs_of(*unit.runs), panel);
-    product.left = f.x + unit.first * layer.inputs;
-    product.left_stride = layer.inputs;
-    product.rows = unit.last - unit.first;
-    product.runs = runs_of(*unit.runs);
-    product.panel = panel;
-    product.columns = unit.columns;
-    product.out = f.y + unit.first * layer.outputs;
-    product.out_stride = layer.outputs;
+    PanelProduct product = product_of(unit, f.x, layer.inputs, panel, f.y, layer.outputs);
     product.bias = f.bias;
     product.activation = f.activation;
     kernels.multiply(product);

@@ -8,7 +8,13 @@ namespace vlae {
 
 namespace {
 
-constexpr int64_t kMaxFloats = int64_t{1} << 40;
+// Floats of the caches so far, once more were put behind them.
+int64_t grown(const char* op, int64_t floats, int64_t more) {
+  const int64_t size = floats + (more + 15) / 16 * 16;
+  VLAE_CHECK(size <= kMaxFloats, op, "plan", text("need at most ", kMaxFloats, " cached floats for a sample"),
+             text("at least ", size));
+  return size;
+}
 
 // How far beyond the image its readers reach.
 struct Border {
@@ -40,9 +46,7 @@ void BoundProgram::place_buffers(const char* op, const Plan& plan) {
     const int64_t row = program_.width + border.side, channels = plan.channels[m];
     buffers_.push_back({at + (border.top * row + border.side) * channels, row, channels});
     const int64_t pixels = (border.top + program_.height + border.bottom) * row + border.side;
-    at += (pixels * channels + 15) / 16 * 16;
-    VLAE_CHECK(at <= kMaxFloats, op, "plan", text("need at most ", kMaxFloats, " cached floats for a sample"),
-               text("at least ", at));
+    at = grown(op, at, pixels * channels);
   }
   program_.sample_floats = at;
 }
@@ -71,9 +75,7 @@ void BoundProgram::add_runs(const PlanStage& stage) {
 int64_t BoundProgram::place_context(const char* op, int64_t channels, bool per_pixel) {
   const int64_t pixels = per_pixel ? program_.height * program_.width : 1;
   buffers_.push_back({program_.sample_floats, per_pixel ? program_.width : 0, per_pixel ? channels : 0});
-  program_.sample_floats += (pixels * channels + 15) / 16 * 16;
-  VLAE_CHECK(program_.sample_floats <= kMaxFloats, op, "plan", text("need at most ", kMaxFloats, " cached floats for a sample"),
-             text("at least ", program_.sample_floats));
+  program_.sample_floats = grown(op, program_.sample_floats, pixels * channels);
   return static_cast<int64_t>(buffers_.size()) - 1;
 }
 

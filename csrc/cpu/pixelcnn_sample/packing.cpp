@@ -9,7 +9,6 @@ namespace vlae {
 
 namespace {
 
-constexpr int64_t kMaxFloats = int64_t{1} << 40;
 constexpr int32_t kMagic = 0x564c41;
 constexpr int32_t kFormat = 1;
 constexpr int64_t kHeaderWords = 8;

@@ -14,6 +14,7 @@
 namespace vlae {
 
 constexpr int64_t kHeaderFloats = 16;
+constexpr int64_t kMaxFloats = int64_t{1} << 40;  // of packed weights, and of the caches of a sample
 
 struct StageLayout {
   int64_t bias, weight;  // floats from the start
