@@ -78,6 +78,8 @@ def _check(
     c_out = weight.shape[0]
     if weight.shape[1] != x.shape[1]:
         fail(f"x must have the C_in of weight, {weight.shape[1]} channels", x.shape[1])
+    if 0 in (*x.shape[1:], c_out):  # a batch may be empty, an image may not
+        fail("x must have C_in, H, W >= 1 and weight C_out >= 1", (tuple(x.shape), tuple(weight.shape)))
     if activation == "gate" and c_out % 2:
         fail("weight must have an even C_out under activation 'gate'", c_out)
     channels = c_out // 2 if activation == "gate" else c_out

@@ -40,7 +40,8 @@ Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kerne
   for (size_t t = 0; t < words.size(); t += 2) {
     const Tap tap = {words[t], words[t + 1]};
     const int64_t reach = kernel / 2;
-    VLAE_CHECK(std::abs(tap.dy) <= reach && std::abs(tap.dx) <= reach, op, "taps", text("reach at most ", reach, " pixels"),
+    const auto near = [&](int64_t distance) { return -reach <= distance && distance <= reach; };  // abs(INT64_MIN) is negative
+    VLAE_CHECK(near(tap.dy) && near(tap.dx), op, "taps", text("reach at most ", reach, " pixels"),
                text("(", tap.dy, ", ", tap.dx, ")"));
     VLAE_CHECK(t == 0 || place_of(taps.list.back(), kernel) < place_of(tap, kernel), op, "taps", "be in raster order",
                text("(", tap.dy, ", ", tap.dx, ") behind (", taps.list.back().dy, ", ", taps.list.back().dx, ")"));
