@@ -1,71 +1,50 @@
-"""masked_conv of the CPU library: instruction sets, the same bits for any thread count, any shape, its own errors."""
-
-from functools import partial
+"""masked_conv of the CPU library: instruction sets, any call, its own errors."""
 
 import pytest
 import torch
 from conftest import require
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
 from test_masked_conv import CASES
 
 from vlae_fast import native
 from vlae_fast.masks import MASK_TYPES
-from vlae_fast.testing import Case, check_op, conv_case, run
+from vlae_fast.testing import Case, check_op, conv_case
 
 
 @pytest.mark.parametrize("isa", native.isas() or ["absent"])
 @pytest.mark.parametrize("case", [c for c in CASES if c.tensors["x"].numel()], ids=str)
 def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require("cpu")
-    for name in ("masked_conv", "masked_conv_saving", "masked_conv_backward"):
-        monkeypatch.setattr(native, name, partial(getattr(native, name), isa=isa))
+    use_isa(isa, monkeypatch)
     check_op(case, "cpu")
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        conv_case("B", (5, 12, 28, 28), 12, 3, activation="elu"),
-        conv_case("B", (1, 33, 40, 41), 64, 3, activation="gate", cond="vector"),
-        conv_case("A", (7, 1, 28, 28), 64, 7, cond="map"),
-    ],
-    ids=str,
-)
-def test_the_same_bits_for_any_thread_count_and_every_time(case: Case) -> None:
-    require("cpu")
-    cotangent = torch.randn_like(run(case, "cpu")[0][0])
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 1, 2, 3, 5):
-            torch.set_num_threads(count)
-            outs, grads = run(case, "cpu", [cotangent])
-            results.append([*outs, *grads])
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(a.equal(b) for a, b in zip(results[0], other, strict=True))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
+@any_call(
     mask_type=st.sampled_from(MASK_TYPES),
     batch=st.integers(0, 3),
     size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
     c_in=st.sampled_from([1, 2, 3, 12, 17, 33]),
     channels=st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
+    image_channels=st.sampled_from([1, 1, 1, 3]),
     k=st.sampled_from([1, 3, 5, 7, 9]),
     activation=st.sampled_from(["none", "relu", "elu", "gate"]),
     cond=st.sampled_from(["none", "vector", "map"]),
-    layout=st.sampled_from(["sliced", "contiguous", "channels_last", "expanded"]),
     bias=st.booleans(),
+    layout=layouts,
+    dtype=dtypes,
+    isa=st.sampled_from(native.isas() or ["absent"]),
 )
-def test_any_shape(mask_type, batch, size, c_in, channels, k, activation, cond, layout, bias) -> None:
+def test_any_call(
+    mask_type, batch, size, c_in, channels, image_channels, k, activation, cond, bias, layout, dtype, isa
+) -> None:
     require("cpu")
-    c_out = 2 * channels if activation == "gate" else channels
-    shape = (batch, c_in, *size)
-    check_op(conv_case(mask_type, shape, c_out, k, activation=activation, cond=cond, layout=layout, bias=bias), "cpu")
+    c_out = channels * image_channels * (2 if activation == "gate" else 1)
+    options = {"activation": activation, "cond": cond, "bias": bias, "image_channels": image_channels}
+    case = conv_case(mask_type, (batch, c_in, *size), c_out, k, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        use_isa(isa, patch)
+        check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)
 
 
 def native_args(**changed: object) -> tuple:
@@ -85,6 +64,7 @@ def native_args(**changed: object) -> tuple:
     ("changed", "match"),
     [
         ({"x": torch.zeros(2, 4, 5, 5)}, "x must have the C_in of weight, 4 channels, got 5"),
+        ({"x": torch.zeros(2, 5, 5, 0), "weight": torch.zeros(6, 0, 3, 3)}, "x must have C_in >= 1, got 0"),
         ({"x": torch.zeros(2, 5, 5, 8)[..., ::2]}, r"x must be contiguous, got strides \(200, 40, 8, 2\)"),
         ({"x": torch.zeros(5, 5, 4)}, r"x must be \[B, H, W, C_in\], got \(5, 5, 4\)"),
         ({"x": torch.zeros(2, 5, 5, 4).double()}, "x must be float32"),
@@ -94,6 +74,7 @@ def native_args(**changed: object) -> tuple:
         ({"cond": torch.zeros(2, 6, 5, 5)}, r"cond must be \(2, 6\) or \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
         ({"taps": (0,)}, "taps must be pairs of dy and dx, got 1 numbers"),
         ({"taps": (0, 2)}, r"taps must reach at most 1 pixels, got \(0, 2\)"),
+        ({"taps": (0, -(1 << 63))}, r"taps must reach at most 1 pixels, got \(0, -9223372036854775808\)"),
         ({"taps": (0, 0, 0, -1)}, r"taps must be in raster order, got \(0, -1\) behind \(0, 0\)"),
         ({"live": torch.ones(6, 4)}, "live must be bool"),
         ({"activation": "tanh"}, "activation must be one of none, relu, elu, gate, got tanh"),

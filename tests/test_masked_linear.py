@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import backends_of, require
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
 
 from vlae_fast import native
 from vlae_fast.layers import MADE, MaskedLinear
@@ -30,6 +30,15 @@ def tiled_degrees(case: Case) -> Case:
     half = case.tensors["out_degrees"][::2]
     degrees = {"out_degrees": half.repeat(2)[: len(case.tensors["out_degrees"])]}
     return Case(f"{case.name}-tiled", case.op, {**case.tensors, **degrees}, case.options)
+
+
+def dead_blocks(case: Case) -> Case:
+    """The case with an adjacency that has empty rows, columns and blocks."""
+    adjacency = case.tensors["adjacency"].clone()
+    adjacency[: len(adjacency) // 2, adjacency.shape[1] // 3 :] = False
+    adjacency[1::5] = False
+    adjacency[:, 2::7] = False
+    return Case(f"{case.name}-dead_blocks", case.op, {**case.tensors, "adjacency": adjacency}, case.options)
 
 
 CASES = [
@@ -97,23 +106,23 @@ def test_same_bits(case: Case, isa: str) -> None:
         torch.set_num_threads(threads)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
+@any_call(
     batch=st.integers(0, 50),
     in_dim=st.integers(1, 80),
     out_dim=st.integers(1, 80),
-    kind=st.sampled_from(["sorted", "tiled", "any", "adjacency"]),
+    kind=st.sampled_from([None, tiled_degrees, any_degrees, dead_blocks, "adjacency"]),
     activation=st.sampled_from(["none", "relu", "elu", "tanh"]),
+    layout=layouts,
+    dtype=dtypes,
+    isa=st.sampled_from(native.isas() or ["absent"]),
 )
-def test_any_shape(batch: int, in_dim: int, out_dim: int, kind: str, activation: str) -> None:
+def test_any_call(batch, in_dim, out_dim, kind, activation, layout, dtype, isa) -> None:
     require("cpu")
-    case = linear_case(batch, in_dim, out_dim, adjacency=kind == "adjacency", activation=activation)
-    case = {"tiled": tiled_degrees, "any": any_degrees}.get(kind, lambda c: c)(case)
-    cotangent = [torch.randn(batch, out_dim)]
-    got = run(case, "cpu", cotangent)
-    want = run(case.to(torch.float64), "reference", [cotangent[0].double()])
-    for g, w in zip((*got[0], *got[1]), (*want[0], *want[1]), strict=True):
-        torch.testing.assert_close(g.double(), w, rtol=1e-5, atol=1e-5)
+    case = linear_case(batch, in_dim, out_dim, adjacency=kind in ("adjacency", dead_blocks), activation=activation)
+    case = kind(case) if callable(kind) else case
+    with pytest.MonkeyPatch.context() as patch:
+        use_isa(isa, patch)
+        check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_linear"))

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import ops
 from .masks import made_degrees
 
+ROUNDINGS = 4  # of one number on its way through an op
 OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
@@ -81,16 +82,35 @@ def run(case: Case, backend: str, cotangents: list[Tensor] | None = None) -> tup
     return [o.detach() for o in outs], [g for g in grads if g is not None]
 
 
-def budget(truth: Tensor, same_dtype: Tensor) -> float:
-    """The largest error that is not a bug: ``2 * (error of the reference in this dtype + eps * max|truth|)``."""
+def budget(truth: Tensor, same_dtype: Tensor, *nudged: Tensor) -> float:
+    """The largest error that is not a bug: ``2 * (error of the reference in this dtype + eps * max|truth|)``.
+
+    The error is the largest one of the reference in this dtype and of its results for nudged inputs.
+    """
     if truth.numel() == 0:
         return 0.0
     eps = torch.finfo(same_dtype.dtype).eps
-    return 2 * ((same_dtype.double() - truth).abs().max().item() + eps * truth.abs().max().item())
+    error = max((other.double() - truth).abs().max().item() for other in (same_dtype, *nudged))
+    return 2 * (error + eps * truth.abs().max().item())
 
 
-def check_op(case: Case, backend: str, *, grad: bool = True) -> dict[str, float]:
+def _nudge(t: Tensor, generator: torch.Generator) -> Tensor:
+    """t in float64, every number moved by as much as product, sum, activation and slope round."""
+    noise = torch.rand(t.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    return t.double() * (1 + ROUNDINGS * torch.finfo(t.dtype).eps * noise)
+
+
+def _run_nudged(case: Case, cotangents: list[Tensor] | None, generator: torch.Generator) -> tuple[list[Tensor], ...]:
+    tensors = _map(case.tensors, lambda t: _nudge(t, generator) if t.is_floating_point() else t)
+    moved = None if cotangents is None else [_nudge(c, generator) for c in cotangents]
+    return run(Case(case.name, case.op, tensors, case.options), "reference", moved)
+
+
+def check_op(case: Case, backend: str, *, grad: bool = True, nudges: int = 0) -> dict[str, float]:
     """Holds a backend to the reference: forward and every gradient, within the derived budget.
+
+    Where a result is one number or a few, the reference may owe a small error to luck: with ``nudges`` its error is
+    also measured as what that many inputs, off by some roundings, change in the result.
 
     Returns the largest error over its budget, per quantity (below 1 is right).
 
@@ -102,13 +122,15 @@ def check_op(case: Case, backend: str, *, grad: bool = True) -> dict[str, float]
     cotangents = [sliced(*o.shape, generator=generator, dtype=o.dtype) for o in outs] if grad else None
     got = run(case, backend, cotangents)
     same = run(case, "reference", cotangents)
-    truth = run(case.to(torch.float64), "reference", None if cotangents is None else [c.double() for c in cotangents])
+    double = None if cotangents is None else [c.double() for c in cotangents]
+    truth = run(case.to(torch.float64), "reference", double)
+    near = [_run_nudged(case, cotangents, generator) for _ in range(nudges)]
     ratios = {}
-    for kind, gots, sames, truths in zip(("output", "gradient"), got, same, truth, strict=True):
+    for kind, gots, sames, truths, *nears in zip(("output", "gradient"), got, same, truth, *near, strict=True):
         assert len(gots) == len(truths), f"{case}: {backend} gave {len(gots)} {kind}s, the reference {len(truths)}"
-        for i, (g, s, t) in enumerate(zip(gots, sames, truths, strict=True)):
+        for i, (g, s, t, *n) in enumerate(zip(gots, sames, truths, *nears, strict=True)):
             assert g.shape == t.shape and g.dtype == s.dtype, f"{case}: {kind} {i} is {g.dtype} {tuple(g.shape)}"
-            error, allowed = (g.double() - t).abs().max().item() if g.numel() else 0.0, budget(t, s)
+            error, allowed = (g.double() - t).abs().max().item() if g.numel() else 0.0, budget(t, s, *n)
             assert error <= allowed, f"{case}: {backend} {kind} {i} is off by {error:.3g}, budget {allowed:.3g}"
             ratios[f"{kind}{i}"] = error / allowed if allowed else 0.0
     return ratios

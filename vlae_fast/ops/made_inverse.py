@@ -39,7 +39,7 @@ def made_inverse(
 
     Returns:
         x ``[B, D]`` and ``log|det d eps/d x|`` ``[B]`` in nats. Both are differentiable; the gradient is
-        computed by the reference, whichever backend drew x.
+        computed by the reference, whichever backend drew x: its last bits may depend on the number of threads.
 
     Raises:
         ValueError, TypeError: an argument breaks a rule above; on the CPU also: eps, a shift or a scale is not finite.
