@@ -125,6 +125,88 @@ def test_a_packed_tensor_that_was_cut_or_relabelled_is_refused() -> None:
     refuse(lambda: pack(isa="mmx"), "isa must be empty or one of .*, got mmx")
 
 
+X, W, G = torch.zeros(2, 5, 6, 4), torch.zeros(6, 4, 3, 3), torch.zeros(2, 5, 6, 6)
+V, L, Y, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(2, 4), torch.arange(3), torch.arange(4)  # noqa: E741
+HALF = torch.full((2, 5, 6, 3), 0.5)  # of the gate
+TAPS = [-1, -1, 0, -1, 0, 0]
+CALLS = [
+    ("masked_conv", [X, W, torch.zeros(6), torch.zeros(2, 6), TAPS, None, "relu", False, ""]),
+    ("masked_conv", [X, W, None, G, TAPS, W.bool(), "gate", True, ""]),
+    ("masked_conv_backward", [G, G, None, X, W, TAPS, None, "elu", [1, 1, 1, 1], True, ""]),
+    ("masked_conv_backward", [HALF, HALF, HALF, X, W, TAPS, W.bool(), "gate", [1, 1, 1, 1], False, ""]),
+    ("masked_linear", [V, L, torch.zeros(4), I, O, None, "tanh", ""]),
+    ("masked_linear", [V, L, None, None, None, L.bool(), "elu", ""]),
+    ("masked_linear_backward", [Y, Y, V, L, I, O, None, "relu", True, True, True, ""]),
+    ("masked_linear_backward", [Y, None, V, L, None, None, L.bool(), "none", True, True, True, ""]),
+    ("made_inverse", [V, [L, W[:, :, 0, 0] + 0], [Y[0], G[0, 0, 0]], [I + 1, O - 1, I.repeat(2)], Y, "elu", ""]),
+    ("pixelcnn_pack", [WEIGHTS, WORDS, ""]),
+    ("pixelcnn_sample", [NOISE, None, WORDS, CONTEXT, MASK, NOISE, 1.0]),
+]
+
+
+def hostile(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """The tensor with one thing about it changed: type, device, shape, strides or values."""
+    sizes, dim = list(tensor.shape), rng.randrange(max(tensor.dim(), 1))
+    resized = {size: [*sizes[:dim], size, *sizes[dim + 1 :]] for size in (0, 1, 2, 7, 1 << 40, (1 << 62) + 1)}
+    changes: list[Callable[[], torch.Tensor]] = [
+        lambda: tensor.to(rng.choice([torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64])),
+        lambda: tensor.to("meta"),
+        lambda: tensor[None],
+        lambda: tensor[0],
+        lambda: tensor.mT,
+        lambda: tensor.repeat_interleave(2, -1)[..., ::2],
+        lambda: tensor.as_strided(sizes, [0] * len(sizes)),
+        lambda: tensor.new_zeros(resized[rng.choice([0, 1, 2, 7])]),
+        lambda: tensor.new_zeros(()).expand(resized[rng.choice([1 << 40, (1 << 62) + 1])]),
+        lambda: tensor.new_zeros([0 if i == dim else 1 << 20 for i in range(len(sizes))]),
+        lambda: torch.full_like(tensor, rng.choice([float("nan"), float("inf")]) if tensor.is_floating_point() else 1),
+        lambda: tensor * (1 if tensor.dtype == torch.bool else -(1 << 62)),
+        lambda: tensor.to_sparse(),
+    ]
+    return rng.choice(changes)()
+
+
+def mutated(argument: object, rng: random.Random) -> object:
+    if isinstance(argument, torch.Tensor):
+        return hostile(argument, rng) if rng.random() < 0.95 else None
+    if isinstance(argument, list) and argument and rng.random() < 0.8:
+        i = rng.randrange(len(argument))
+        return [*argument[:i], mutated(argument[i], rng), *argument[i + 1 :]]
+    if isinstance(argument, list):
+        return argument[:-1] if rng.random() < 0.5 else argument + argument[-1:]
+    if isinstance(argument, bool):
+        return not argument
+    if isinstance(argument, int):
+        return rng.choice([-1, 0, 1, 2, 1 << 31, (1 << 63) - 1, -(1 << 63)])
+    if isinstance(argument, float):
+        return rng.choice([0.0, -1.0, float("nan"), float("inf"), 1e-300])
+    return rng.choice(["", "none", "gate", "avx9", "x" * 1000]) if isinstance(argument, str) else torch.zeros(3)
+
+
+@pytest.mark.parametrize("i", range(len(CALLS)), ids=lambda i: f"{CALLS[i][0]}{i}")
+def test_hostile_arguments_run_or_are_refused(i: int) -> None:
+    """One or two arguments changed at random: a result or a RuntimeError, never a read or write out of bounds."""
+    require("cpu")
+    name, given = CALLS[i]
+    given = [pack() if name == "pixelcnn_sample" and j == 1 else argument for j, argument in enumerate(given)]
+    op, rng = getattr(torch.ops.vlae_fast_cpu, name), random.Random(i)
+    op(*given)
+    refused = 0
+    for _ in range(400):
+        arguments = list(given)
+        for _ in range(rng.randint(1, 2)):
+            j = rng.randrange(len(arguments))
+            try:
+                arguments[j] = mutated(arguments[j], rng)
+            except (RuntimeError, IndexError):  # there is no such tensor
+                continue
+        try:
+            op(*arguments)
+        except RuntimeError:  # NotImplementedError, where no kernel is registered for a device, is one
+            refused += 1
+    assert refused > 100
+
+
 def test_hostile_plans_run_or_are_refused() -> None:
     """Mutated plans, packed for where their weights still fit: an image or a message, never a crash."""
     require("cpu")
