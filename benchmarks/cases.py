@@ -1,17 +1,36 @@
-"""The table of cases: what is timed, and the arithmetic that cannot be avoided."""
+"""The table of cases: what is timed, and the arithmetic and the traffic that cannot be avoided.
+
+``flops`` counts live weights only. ``bytes`` counts, for each pass, its inputs and live weights read once and its
+outputs written once, in float32; what a forward keeps for its backward is not in it. ``op_cases`` are the same shapes
+in a smaller batch, which the tests and every run hold to the reference.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 import vlae_fast as vf
+from vlae_fast import testing
 from vlae_fast.masks import linear_mask, live_taps, made_degrees
 from vlae_fast.program import Stage
+from vlae_fast.sampling.stages import build_program
+
+FLOAT = torch.float32.itemsize
+
+
+def traffic(x: int, live: int, weights: int, y: int, *, backward: bool) -> int:
+    """Bytes of a forward pass, or of both, from the sizes of the input, the live weights, all weights and the output.
+
+    The backward reads the output's gradient, the input and the live weights, and writes the gradients of the input and
+    of all weights (zeros for the dead ones).
+    """
+    return FLOAT * ((x + live + y) + (y + x + live + x + weights if backward else 0))
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,19 @@ class SamplingCase:
             torch.nn.init.normal_(p, std=1.5 * p[0].numel() ** -0.5 if p.dim() > 1 else 0.2)
         return decoder
 
+    @property
+    def flops(self) -> int:
+        decoder = self.build()
+        return self.batch * live_flops(build_program(decoder).stages, decoder.input_dim, decoder.image_size)
+
+    @property
+    def bytes(self) -> int:
+        """Noise and z in, images out; the caches could stay in the processor's."""
+        decoder = self.build()
+        image = decoder.input_dim * decoder.image_size[0] * decoder.image_size[1]
+        weights = sum(weight.numel() for weight in build_program(decoder).weights)
+        return FLOAT * (self.batch * (2 * image + decoder.latent_dim) + weights)
+
 
 @dataclass(frozen=True)
 class ConvCase:
@@ -48,9 +80,23 @@ class ConvCase:
     quick: bool = False
 
     @property
+    def live(self) -> int:
+        return len(live_taps(self.mask_type, (self.k, self.k))) * self.c_in * self.c_out
+
+    @property
     def flops(self) -> int:
-        taps = len(live_taps(self.mask_type, (self.k, self.k)))
-        return (6 if self.backward else 2) * self.batch * self.size**2 * taps * self.c_in * self.c_out
+        return (6 if self.backward else 2) * self.batch * self.size**2 * self.live
+
+    @property
+    def bytes(self) -> int:
+        pixels, bias = self.batch * self.size**2, self.c_out
+        out = pixels * self.c_out // (2 if self.activation == "gate" else 1)
+        weights = self.k**2 * self.c_in * self.c_out
+        return traffic(pixels * self.c_in, self.live + bias, weights + bias, out, backward=self.backward)
+
+    def op_cases(self, batch: int = 2) -> list[testing.Case]:
+        shape = (batch, self.c_in, self.size, self.size)
+        return [testing.conv_case(self.mask_type, shape, self.c_out, self.k, activation=self.activation)]
 
 
 @dataclass(frozen=True)
@@ -64,9 +110,16 @@ class MadeCase:
     quick: bool = False
 
     @property
-    def forward_flops(self) -> int:
-        degrees = made_degrees(self.dim, self.hidden, 2)
-        return 2 * self.batch * sum(int(linear_mask(i, o).sum()) for i, o in pairwise(degrees))
+    def degrees(self) -> list[Tensor]:
+        return made_degrees(self.dim, self.hidden, 2)
+
+    @property
+    def live(self) -> int:
+        return sum(int(linear_mask(i, o).sum()) for i, o in pairwise(self.degrees))
+
+    @property
+    def biases(self) -> int:
+        return sum(self.hidden) + 2 * self.dim
 
 
 class LinearCase(MadeCase):
@@ -74,7 +127,22 @@ class LinearCase(MadeCase):
 
     @property
     def flops(self) -> int:
-        return 3 * self.forward_flops
+        return 6 * self.batch * self.live
+
+    @property
+    def bytes(self) -> int:
+        x, weights = self.batch * self.dim, sum(len(i) * len(o) for i, o in pairwise(self.degrees))
+        return traffic(x, self.live + self.biases, weights + self.biases, 2 * x, backward=True)
+
+    def op_cases(self, batch: int = 16) -> list[testing.Case]:
+        """A budget is twice the reference's largest error, which a row or two do not bring to light."""
+        activations = ["relu"] * len(self.hidden) + ["none"]
+        cases = []
+        for (i, o), activation in zip(pairwise(self.degrees), activations, strict=True):
+            case = testing.linear_case(batch, len(i), len(o), activation=activation)
+            tensors = case.tensors | {"in_degrees": i, "out_degrees": o}
+            cases.append(testing.Case(case.name, case.op, tensors, case.options))
+        return cases
 
 
 class InverseCase(MadeCase):
@@ -82,12 +150,23 @@ class InverseCase(MadeCase):
 
     @property
     def flops(self) -> int:
-        return self.forward_flops
+        return 2 * self.batch * self.live
+
+    @property
+    def bytes(self) -> int:
+        x, weights = self.batch * self.dim, self.live + self.biases
+        return traffic(x, weights, weights, x + self.batch, backward=False)
+
+    def op_cases(self, batch: int = 4) -> list[testing.Case]:
+        return [testing.made_case(batch, self.dim, self.hidden)]
 
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One Adam step of a VLAE on a batch of 28x28 binary images."""
+    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted."""
+
+    flops: ClassVar[float] = float("nan")
+    bytes: ClassVar[float] = float("nan")
 
     name: str
     batch: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -9,50 +10,79 @@ from pathlib import Path
 
 import torch
 
+Call = Callable[[], object]
 SLOW_S = 3.0
 
 
 def quantile(times: list[float], q: float) -> float:
-    ordered = sorted(times)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+    """Interpolated: the median of two is their mean, not the larger."""
+    return torch.tensor(times, dtype=torch.float64).quantile(q).item()
 
 
-def interleaved(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, *, slice_s: float = 0.3
-) -> dict[str, list[float]]:
+def seconds(call: Call) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def interleaved(contenders: Mapping[str, Call], rounds: int, *, slice_s: float = 0.3) -> dict[str, list[float]]:
     """Seconds per call of every contender: in each round each one runs at least once, fast ones for ``slice_s``.
 
-    A first call warms up and is not counted, unless it takes over ``SLOW_S``: such a contender runs twice in all.
+    A first call warms up (and compiles) and is never counted. A contender that takes over ``SLOW_S`` is timed twice.
     """
-    times: dict[str, list[float]] = {}
-    for name, contender in contenders.items():
-        start = time.perf_counter()
+    for contender in contenders.values():
         contender()
-        first = time.perf_counter() - start
-        times[name] = [first] if first > SLOW_S else []
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            if len(times[name]) >= 2 and times[name][0] > SLOW_S:
+            if len(times[name]) >= 2 and min(times[name]) > SLOW_S:
                 continue
             until = time.perf_counter() + slice_s
             while True:
-                start = time.perf_counter()
-                contender()
-                end = time.perf_counter()
-                times[name].append(end - start)
-                if end >= until:
+                times[name].append(seconds(contender))
+                if time.perf_counter() >= until:
                     break
     return times
 
 
-def sgemm() -> Callable[[], object]:
-    """The ceiling of arithmetic on a CPU: a float32 matrix product of 1024 x 1024 x 1024, `SGEMM_FLOPS` operations."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    out = torch.empty(1024, 1024)
+def sgemm(device: torch.device) -> Call:
+    """The ceiling of arithmetic: a float32 matrix product of 1024 x 1024 x 1024, `SGEMM_FLOPS` operations."""
+    a, b, out = (torch.ones(1024, 1024, device=device) for _ in range(3))
     return lambda: torch.mm(a, b, out=out)
 
 
 SGEMM_FLOPS = 2 * 1024**3
+
+
+def copy(device: torch.device) -> Call:
+    """The ceiling of memory: 128 MiB copied, beyond any cache, `COPY_BYTES` read and written."""
+    a, b = (torch.ones(COPY_BYTES // 8, device=device) for _ in range(2))
+    return lambda: b.copy_(a)
+
+
+COPY_BYTES = 2 * 128 * 2**20
+
+
+def peak_mb(call: Call) -> float:
+    """MiB that a call takes at its peak beyond what was held before it; NaN where the system cannot say (not Linux).
+
+    It is the process's high-water mark, so that scratch outside torch's allocator is in it. Memory that was freed and
+    kept for later use is given back first, or using it again would look like using none.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    except (OSError, AttributeError, TypeError):  # no /proc, no glibc, no C library by this name
+        return float("nan")
+    before = _status_kib("VmRSS")
+    call()
+    return (_status_kib("VmHWM") - before) / 1024
+
+
+def _status_kib(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 def cpu_name() -> str:

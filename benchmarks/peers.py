@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,10 +41,10 @@ class PlainDecoder:
 
 
 @torch.inference_mode()
-def naive_sample(decoder: PlainDecoder, z: Tensor, noise: Tensor, rows: int | None = None) -> Tensor:
+def naive_sample(decoder: Callable[[Tensor, Tensor], Tensor], z: Tensor, noise: Tensor, rows: int) -> Tensor:
     """One full forward pass per pixel of the first ``rows`` rows."""
     image = torch.zeros_like(noise)
-    for i in range(noise.shape[2] if rows is None else rows):
+    for i in range(rows):
         for j in range(noise.shape[3]):
             probability = torch.sigmoid(decoder(image, z)[:, :, i, j])
             image[:, :, i, j] = (noise[:, :, i, j] < probability).float()
@@ -98,8 +98,24 @@ def plain(model: nn.Module) -> nn.Module:
     return model
 
 
-def foreign_inverses(batch: int, dim: int, hidden: tuple[int, ...]) -> dict[str, Callable[[], object]]:
-    """The inverse of a masked autoregressive transform of these sizes, random weights, by zuko and by nflows.
+def dense_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], degrees: Sequence[Tensor]
+) -> Callable[[], Tensor]:
+    """One forward pass of a MADE by dense products, masked beforehand: the work that an inverse is measured by."""
+    masked = [w * vf.masks.linear_mask(i, o) for w, i, o in zip(weights, degrees[:-1], degrees[1:], strict=True)]
+
+    @torch.no_grad()
+    def forward() -> Tensor:
+        h = x
+        for weight, bias in zip(masked[:-1], biases[:-1], strict=True):
+            h = F.linear(h, weight, bias).relu()
+        return F.linear(h, masked[-1], biases[-1])
+
+    return forward
+
+
+def foreign_inverses(dim: int, hidden: tuple[int, ...], eps: Tensor) -> dict[str, Callable[[], object]]:
+    """The inverse at eps of a masked autoregressive transform of these sizes, random weights, by zuko and by nflows.
 
     Raises:
         ImportError: one of them is not installed (the extra ``bench``).
@@ -107,9 +123,9 @@ def foreign_inverses(batch: int, dim: int, hidden: tuple[int, ...]) -> dict[str,
     import zuko
     from nflows.transforms import MaskedAffineAutoregressiveTransform
 
-    eps = torch.randn(batch, dim)
-    theirs = zuko.flows.autoregressive.MaskedAutoregressiveTransform(dim, hidden_features=hidden)
+    theirs = zuko.flows.autoregressive.MaskedAutoregressiveTransform(dim, hidden_features=hidden).to(eps.device)
     nflows = MaskedAffineAutoregressiveTransform(dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False)
+    nflows = nflows.to(eps.device)
     return {
         "zuko": torch.no_grad()(lambda: theirs().inv(eps)),
         "nflows": torch.no_grad()(lambda: nflows.inverse(eps)),

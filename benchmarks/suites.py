@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any
@@ -12,58 +11,91 @@ from torch import Tensor, nn
 
 import vlae_fast as vf
 from vlae_fast import testing
+from vlae_fast.sampling.sampler import Samples
 
-from .cases import ConvCase, InverseCase, LinearCase, SamplingCase, TrainingCase, live_flops
-from .peers import PlainDecoder, foreign_inverses, naive_sample, plain
+from .cached import CachedSampler
+from .cases import ConvCase, InverseCase, LinearCase, SamplingCase, TrainingCase
+from .measure import Call
+from .peers import PlainDecoder, dense_forward, foreign_inverses, naive_sample, plain
 
-Call = Callable[[], object]
+GAP = 1e-5  # float32 cannot decide a pixel whose logit is this close to its threshold
 
 
 class WrongResultError(Exception):
-    """Ours disagrees with the reference: nothing is timed."""
+    """Ours disagrees with the reference, or a peer with ours: nothing is timed."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all cases of a run share. ``compiled``: torch.compile is among the peers."""
+
+    backend: str = "auto"
+    compiled: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass
 class Contest:
-    """Who is timed; ``flops`` is the live work of a call, ``scale`` what a peer's time is multiplied by."""
+    """Who is timed; ``checked`` says how it was, ``scale`` what a peer's time is multiplied by."""
 
     ours: Call
     backend: str
     peers: dict[str, Call]
-    flops: float
     checked: str
     scale: dict[str, float] = field(default_factory=dict)
 
 
 @singledispatch
-def prepare(case: Any, backend: str, compiled: bool) -> Contest:
+def prepare(case: Any, setup: Setup) -> Contest:
     """Builds and checks a case. Raises WrongResultError where ours is not the reference's."""
     raise TypeError(f"no suite has a {type(case).__name__}")
 
 
 @prepare.register
-def _(case: SamplingCase, backend: str, compiled: bool) -> Contest:
-    decoder = case.build()
-    z = torch.randn(case.batch, decoder.latent_dim)
-    noise = torch.rand(case.batch, decoder.input_dim, *decoder.image_size)
-    sampler, dense = vf.PixelCNNSampler(decoder, backend), PlainDecoder(decoder)
+def _(case: SamplingCase, setup: Setup) -> Contest:
+    decoder = case.build().to(setup.device)
+    z = torch.randn(case.batch, decoder.latent_dim, device=setup.device)
+    noise = torch.rand(case.batch, decoder.input_dim, *decoder.image_size, device=setup.device)
+    sampler = vf.PixelCNNSampler(decoder, setup.backend)
+    dense, cached = PlainDecoder(decoder), CachedSampler(decoder, case.batch)
     height = decoder.image_size[0]
     rows = case.naive_rows or height
-    images, logits = sampler.sample_with_logits(z, noise)
-    naive = naive_sample(dense, z, noise, rows)
-    different = (images[:, :, :rows] != naive[:, :, :rows]).flatten(1).any(1)
-    close = ((logits - torch.logit(noise)).abs() < 1e-5).flatten(1).any(1)  # float32 cannot decide these pixels
-    if (different & ~close).any():
-        raise WrongResultError(f"{case.name}: images differ from the naive sampler's")
-    name = "naive eager" if rows == height else f"naive eager ({rows} of {height} rows, scaled)"
-    return Contest(
-        lambda: sampler.sample(z, noise),
-        sampler.backend,
-        {name: lambda: naive_sample(dense, z, noise, case.naive_rows)},
-        case.batch * live_flops(sampler.plan.stages, decoder.input_dim, decoder.image_size),
-        f"{sampler.steps} steps; {int(different.sum())} of {case.batch} images differ in {rows} rows",
-        {name: height / rows},
-    )
+    drawn = sampler.sample_with_logits(z, noise)
+    differing = _check_images(case.name, drawn, noise, naive_sample(dense, z, noise, rows), "the naive sampler's", rows)
+    _check_images(case.name, drawn, noise, cached.sample(z, noise), "the cached sampler's", height)
+    scaled = "" if rows == height else f" ({rows} of {height} rows, scaled)"
+    peers: dict[str, Call] = {
+        "cached plain PyTorch": lambda: cached.sample(z, noise),
+        f"naive eager{scaled}": lambda: naive_sample(dense, z, noise, rows),
+    }
+    scale = {f"naive eager{scaled}": height / rows}
+    if setup.compiled:
+        forward = torch.compile(dense.__call__)
+        peers[f"naive torch.compile{scaled}"] = lambda: naive_sample(forward, z, noise, rows)
+        scale[f"naive torch.compile{scaled}"] = height / rows
+    checked = f"{sampler.steps} steps; {differing} of {case.batch} images differ in {rows} rows, at ties"
+    return Contest(lambda: sampler.sample(z, noise), sampler.backend, peers, checked, scale)
+
+
+def _check_images(name: str, drawn: Samples, noise: Tensor, expected: Tensor, whose: str, rows: int) -> int:
+    """Images that differ in the first rows: each may, from a pixel on that float32 cannot decide."""
+    images, logits, noise, expected = (t[:, :, :rows].permute(0, 2, 3, 1).flatten(1) for t in (*drawn, noise, expected))
+    different = images != expected
+    first = different.int().argmax(1, keepdim=True)
+    tie = (logits - torch.logit(noise)).abs().gather(1, first) < GAP
+    if (different.any(1) & ~tie[:, 0]).any():
+        raise WrongResultError(f"{name}: images differ from {whose}")
+    return int(different.any(1).sum())
+
+
+def _check_ops(case: ConvCase | LinearCase | InverseCase, backend: str) -> str:
+    """The ops of a case against the reference, in a small batch: what a sample gets does not depend on its batch."""
+    grad = not isinstance(case, InverseCase)
+    try:
+        errors = [testing.check_op(op_case, backend, grad=grad) for op_case in case.op_cases()]
+    except AssertionError as error:
+        raise WrongResultError(str(error)) from error
+    return f"largest error {max(max(ratios.values()) for ratios in errors):.2f} of its budget"
 
 
 def _check_module(name: str, ours: nn.Module, dense: nn.Module, x: Tensor) -> str:
@@ -90,81 +122,69 @@ def _step(module: nn.Module, x: Tensor, backward: bool) -> Call:
     return lambda: torch.autograd.grad(module(x), [x, *weights], cotangent)
 
 
-def _modules(
-    name: str, ours: nn.Module, x: Tensor, backend: str, flops: float, backward: bool, compiled: bool
-) -> Contest:
+def _modules(case: ConvCase | LinearCase, op: str, ours: nn.Module, x: Tensor, backward: bool, setup: Setup) -> Contest:
+    picked = vf.backends.pick(op, x, setup.backend).name
     dense = plain(nn.Sequential(ours))
-    checked = _check_module(name, ours, dense, x)
+    checked = f"{_check_ops(case, picked)}; plain PyTorch: {_check_module(case.name, ours, dense, x)}"
     peers = {"eager": _step(dense, x, backward)}
     if x.dim() == 4:
-        peers["eager channels_last"] = _step(dense, x.contiguous(memory_format=torch.channels_last), backward)
         x = x.contiguous(memory_format=torch.channels_last)  # what a model of these layers hands on
-    if compiled:
+        peers["eager channels_last"] = _step(dense, x, backward)
+    if setup.compiled:
         peers["torch.compile"] = _step(torch.compile(dense), x, backward)
-    return Contest(_step(ours, x, backward), backend, peers, flops, checked)
+    return Contest(_step(ours, x, backward), picked, peers, checked)
 
 
 @prepare.register
-def _(case: ConvCase, backend: str, compiled: bool) -> Contest:
+def _(case: ConvCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
-    layer = vf.MaskedConv2d(case.mask_type, case.c_in, case.c_out, case.k, activation=case.activation, backend=backend)
-    x = torch.randn(case.batch, case.c_in, case.size, case.size)
-    picked = vf.backends.pick("masked_conv", x, backend).name
-    return _modules(case.name, layer, x, picked, case.flops, case.backward, compiled)
+    layer = vf.MaskedConv2d(
+        case.mask_type, case.c_in, case.c_out, case.k, activation=case.activation, backend=setup.backend
+    ).to(setup.device)
+    x = torch.randn(case.batch, case.c_in, case.size, case.size, device=setup.device)
+    return _modules(case, "masked_conv", layer, x, case.backward, setup)
 
 
 @prepare.register
-def _(case: LinearCase, backend: str, compiled: bool) -> Contest:
+def _(case: LinearCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
-    made = vf.MADE(case.dim, case.hidden[0], 2 * case.dim, n_hidden=len(case.hidden), backend=backend)
-    x = torch.randn(case.batch, case.dim)
-    picked = vf.backends.pick("masked_linear", x, backend).name
-    return _modules(case.name, made, x, picked, case.flops, True, compiled)
+    made = vf.MADE(case.dim, case.hidden[0], 2 * case.dim, n_hidden=len(case.hidden), backend=setup.backend)
+    x = torch.randn(case.batch, case.dim, device=setup.device)
+    return _modules(case, "masked_linear", made.to(setup.device), x, True, setup)
 
 
 @prepare.register
-def _(case: InverseCase, backend: str, compiled: bool) -> Contest:
-    made = testing.made_case(case.batch, case.dim, case.hidden)
-    tensors = {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in made.tensors.items()}
-    tensors |= {k: [t.contiguous() for t in tensors[k]] for k in ("weights", "biases")}
-    picked = vf.backends.pick("made_inverse", tensors["eps"], backend).name
-    small = testing.made_case(4, case.dim, case.hidden)  # a sample's bits do not depend on its batch: tested
-    worst = max(testing.check_op(small, picked, grad=False).values())
-    ours = torch.no_grad()(lambda: vf.ops.made_inverse(**tensors, backend=picked))
-    checked = f"largest error {worst:.2f} of its budget"
+def _(case: InverseCase, setup: Setup) -> Contest:
+    (made,) = case.op_cases(case.batch)
+    eps = made.tensors["eps"].to(setup.device).contiguous()
+    weights, biases, degrees = (
+        [t.to(setup.device).contiguous() for t in made.tensors[key]] for key in ("weights", "biases", "degrees")
+    )
+    picked = vf.backends.pick("made_inverse", eps, setup.backend).name
+    checked = _check_ops(case, picked)
+    ours = torch.no_grad()(lambda: vf.ops.made_inverse(eps, weights, biases, degrees, backend=picked))
     try:
-        peers = foreign_inverses(case.batch, case.dim, case.hidden)
+        peers = foreign_inverses(case.dim, case.hidden, eps)
     except ImportError as error:
         peers, checked = {}, f'{checked}; without zuko and nflows ({error}): pip install ".[bench]"'
     if peers and case.dim > 500:  # D passes each; the faster of the two is enough, and neither at a large batch
         peers = {"zuko": peers["zuko"]} if case.batch <= 64 else {}
-    degrees, weights, biases = tensors["degrees"], tensors["weights"], tensors["biases"]
-    masked = [w * vf.masks.linear_mask(i, o) for w, i, o in zip(weights, degrees[:-1], degrees[1:], strict=True)]
-
-    @torch.no_grad()
-    def dense_forward() -> Tensor:
-        h = tensors["eps"]
-        for i, (weight, bias) in enumerate(zip(masked, biases, strict=True)):
-            h = torch.nn.functional.linear(h, weight, bias)
-            h = h.relu() if i + 1 < len(masked) else h
-        return h
-
-    peers["one dense forward pass"] = dense_forward
-    return Contest(ours, picked, peers, case.flops, checked)
+    peers["one dense forward pass"] = dense_forward(eps, weights, biases, degrees)
+    return Contest(ours, picked, peers, checked)
 
 
 @prepare.register
-def _(case: TrainingCase, backend: str, compiled: bool) -> Contest:
+def _(case: TrainingCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
-    model = vf.VLAE(**case.model, backend=backend)
-    x = (torch.rand(case.batch, 1, 28, 28) < 0.3).float()
+    model = vf.VLAE(**case.model, backend=setup.backend).to(setup.device)
+    x = (torch.rand(case.batch, 1, 28, 28, device=setup.device) < 0.3).float()
     dense = plain(model)
-    z = torch.randn(case.batch, model.latent_dim)
+    z = torch.randn(case.batch, model.latent_dim, device=setup.device)
     checked = _check_module(case.name, _GivenZ(model.decoder, z), _GivenZ(dense.decoder, z), x)
     peers = {"eager": _adam_step(dense, x)}
-    if compiled:
+    if setup.compiled:
         peers["torch.compile"] = _adam_step(torch.compile(plain(model)), x)
-    return Contest(_adam_step(model, x), backend, peers, float("nan"), checked)
+    return Contest(_adam_step(model, x), vf.backends.pick("masked_conv", x, setup.backend).name, peers, checked)
 
 
 class _GivenZ(nn.Module):

@@ -2,68 +2,65 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+from .records import RESULTS, Row, Run, last_runs
 
-from .cases import SUITES
-from .run import OURS, RESULTS
-
-README = Path(__file__).parent.parent / "README.md"
+README = RESULTS.parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks/table.py -->\n", "<!-- end -->"
-ABOUT = ("device", "isa", "threads", "torch", "commit", "date")
-
-Run = dict[str, list[dict[str, str]]]
+PICTURES = {"speedup": "How much longer others take", "roofline": "Live work and the measured ceilings"}
 
 
-def last_run(path: Path) -> Run:
-    """Rows of every case of the last run, ours first: one machine, one commit, one day."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    runs: Run = {}
-    for row in rows:
-        if all(row[key] == rows[-1][key] for key in ABOUT):
-            if row["contender"] == OURS:
-                runs[row["case"]] = []
-            runs[row["case"]].append(row)
-    return runs
-
-
-def milliseconds(row: dict[str, str]) -> str:
+def milliseconds(row: Row) -> str:
     value = float(row["p50_ms"])
     return f"{value / 1e3:.2f} s" if value >= 1e3 else f"{value:.2f} ms"
 
 
-def times(row: dict[str, str]) -> str:
+def times(row: Row) -> str:
     value = float(row["speedup"])
     return f"{value:,.0f}x" if value >= 100 else f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
 
 
+def cost(row: Row) -> str:
+    peak = "" if row["peak_mb"] == "nan" else f", {float(row['peak_mb']):.3g} MB"
+    return milliseconds(row) + peak
+
+
+def rate(row: Row, ours: str, ceiling: str) -> str:
+    return "" if row[ours] == "nan" else f"{float(row[ours]):.3g} ({float(row[ceiling]):.0f})"
+
+
 def table(runs: Run) -> str:
-    lines = ["| case | vlae_fast | how much longer others take | live GFLOP/s (sgemm) |", "|---|---|---|---|"]
+    lines = [
+        "| case | vlae_fast | how much longer others take | live GFLOP/s (sgemm) | GB/s (copy) |",
+        "|---|---|---|---|---|",
+    ]
     for case, (ours, *peers) in runs.items():
-        others = "; ".join(f"{row['contender']} {milliseconds(row)}: **{times(row)}**" for row in peers)
-        work = "" if ours["gflops"] == "nan" else f"{float(ours['gflops']):.0f} ({float(ours['sgemm_gflops']):.0f})"
-        lines.append(f"| {case} | {milliseconds(ours)} | {others} | {work} |")
+        others = "; ".join(f"{row['contender']} {cost(row)}: **{times(row)}**" for row in peers)
+        work, traffic = rate(ours, "gflops", "sgemm_gflops"), rate(ours, "gb_per_s", "copy_gb_per_s")
+        lines.append(f"| {case} | {cost(ours)} | {others} | {work} | {traffic} |")
     return "\n".join(lines)
 
 
+def pictures() -> str:
+    there = [name for name in PICTURES if (RESULTS / f"{name}.png").exists()]
+    return "".join(f"![{PICTURES[name]}](benchmarks/results/{name}.png)\n" for name in there)
+
+
 def main() -> None:
-    runs: Run = {}
-    for suite in SUITES:
-        if (path := RESULTS / f"{suite}.csv").exists():
-            runs |= last_run(path)
+    suites = last_runs(RESULTS)
+    runs = {case: rows for run in suites.values() for case, rows in run.items()}
     first = next(iter(runs.values()))[0]
     machine = f"{first['device']}, {first['threads']} threads, {first['isa']}, torch {first['torch']}, {first['date']}"
     note = (
         f"\nMeasured by `python -m benchmarks.run` on: {machine}.\n"
-        "Medians of one run, contenders taking turns, each case checked against the reference first. Where scaled,\n"
-        "the naive sampler was timed on the first rows and multiplied up; it is plain PyTorch, masked beforehand.\n"
-        "Layers and MADEs (`made-*`): forward + backward unless the name says forward; `maf-*`: the inverse.\n"
+        "Medians of one run, contenders taking turns, each case checked against the reference first; MB: peak of a\n"
+        "call beyond what was held before it. Where scaled, the naive sampler was timed on the first rows and\n"
+        "multiplied up; it is plain PyTorch, masked beforehand. Layers and MADEs (`made-*`): forward + backward\n"
+        "unless the name says forward; `maf-*`: the inverse.\n"
     )
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + table(runs) + "\n" + note + END + after, encoding="utf-8")
+    README.write_text(before + BEGIN + table(runs) + "\n" + note + pictures() + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

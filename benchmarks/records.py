@@ -1,0 +1,73 @@
+"""The CSV files of results: their columns, how rows are added, and which rows are the last run's."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from .cases import SUITES
+
+RESULTS = Path(__file__).parent / "results"
+OURS = "vlae_fast"
+ABOUT = ("device", "isa", "threads", "torch", "commit", "date")
+COLUMNS = (
+    *("suite", "case", "contender", "backend", "dtype", "p20_ms", "p50_ms", "p80_ms", "speedup", "peak_mb"),
+    *("gflops", "sgemm_gflops", "fraction_of_sgemm", "gb_per_s", "copy_gb_per_s", "fraction_of_copy"),
+    *ABOUT,
+)
+
+Row = dict[str, str]
+Run = dict[str, list[Row]]
+
+
+def check_columns(path: Path) -> None:
+    """Raises ValueError where a file of results has other columns than today's rows."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        found = next(csv.reader(file), [])
+    if found != list(COLUMNS):
+        missing, unknown = (
+            ", ".join(sorted(set(a) - set(b))) or "none" for a, b in ((COLUMNS, found), (found, COLUMNS))
+        )
+        raise ValueError(
+            f"{path}: columns must be {','.join(COLUMNS)} in this order, got {','.join(found)} "
+            f"(missing: {missing}; unknown: {unknown}): move the file away, or name another folder with --out"
+        )
+
+
+def append(path: Path, rows: list[Row]) -> None:
+    """Adds rows to a file of results, which is made where there is none."""
+    check_columns(path)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def last_run(path: Path) -> Run:
+    """Rows of every case of the last run, ours first: one machine, one commit, one day."""
+    check_columns(path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    runs: Run = {}
+    for row in rows:
+        if all(row[key] == rows[-1][key] for key in ABOUT):
+            if row["contender"] == OURS:
+                runs[row["case"]] = []
+            runs[row["case"]].append(row)
+    return runs
+
+
+def last_runs(folder: Path) -> dict[str, Run]:
+    """Of every suite that has results in a folder, its last run.
+
+    Raises:
+        FileNotFoundError: none has.
+    """
+    runs = {suite: last_run(path) for suite in SUITES if (path := folder / f"{suite}.csv").exists()}
+    if not runs:
+        raise FileNotFoundError(f"{folder}: no results; run `python -m benchmarks.run` first")
+    return runs
