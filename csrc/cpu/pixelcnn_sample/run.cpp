@@ -56,6 +56,11 @@ void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave
   }
 }
 
+// Of the largest wave.
+int64_t most_pixels(const Program& p) {
+  return p.slope == 0 ? p.height : std::min(p.height, (p.width - 1) / p.slope + 1);
+}
+
 // In how many parts threads share a wave of a stage: panels first, so that a part reads few weights, then rows.
 int count_parts(const Stage& stage, int64_t rows, int threads) {
   if (stage_work(stage) * static_cast<double>(rows) < kShareWork) return 1;
@@ -138,17 +143,17 @@ void run_tiles(const char* op, const Program& program, const PixelcnnKernels& ke
 
 void run_program(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
   double work = 0;
-  int64_t parts = 1;  // at most, that a wave can be shared in
-  for (int64_t s = 0; s < program.n_stages; ++s) {
-    work += stage_work(program.stages[s]);
-    parts = std::max(parts, panels_of(program.stages[s]) * std::max<int64_t>(1, batch * program.height / kShareRows));
-  }
+  for (int64_t s = 0; s < program.n_stages; ++s) work += stage_work(program.stages[s]);
   work *= static_cast<double>(batch * program.height * program.width);
   threads = static_cast<int>(std::min<double>(threads, 1 + work / kTeamWork));
-  if (batch < threads)
-    run_shared(op, program, kernels, batch, static_cast<int>(std::min<int64_t>(threads, parts)));
+  int parts = 1;  // at most, that a wave is shared in: where all are too small, a second thread would only be in the way
+  for (int64_t s = 0; s < program.n_stages; ++s)
+    parts = std::max(parts, count_parts(program.stages[s], most_pixels(program) * batch, threads));
+  const int sharing = std::min(threads, parts);
+  if (batch < sharing)
+    run_shared(op, program, kernels, batch, sharing);
   else
-    run_tiles(op, program, kernels, batch, threads);
+    run_tiles(op, program, kernels, batch, static_cast<int>(std::min<int64_t>(threads, batch)));
 }
 
 }  // namespace vlae
