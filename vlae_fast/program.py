@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from .masks import Tap
@@ -46,27 +47,38 @@ class Plan(NamedTuple):
 
     @property
     def words(self) -> list[int]:
-        words = [PLAN_VERSION, self.image_channels, self.slope, len(self.stages)]
-        for stage, lead in zip(self.stages, self.leads, strict=True):
-            words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
-            words.append(len(stage.sources))
-            for source in stage.sources:
-                words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
-        return words
+        return list(_words(self))
 
     @staticmethod
     def from_words(words: Sequence[int]) -> Plan:
-        it = iter(words)
-        if (version := next(it)) != PLAN_VERSION:
-            raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
-        image_channels, slope, n_stages = next(it), next(it), next(it)
-        stages, leads = [], []
-        for _ in range(n_stages):
-            out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
-            sources = []
-            for _ in range(n_sources):
-                buffer, n_taps = next(it), next(it)
-                sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
-            stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
-            leads.append(lead)
-        return Plan(image_channels, slope, tuple(stages), tuple(leads))
+        return _plan(tuple(words))
+
+
+# A plan goes both ways in every call of a sampler, beside which an image of less than a millisecond would notice them.
+@lru_cache(maxsize=64)
+def _words(plan: Plan) -> tuple[int, ...]:
+    words = [PLAN_VERSION, plan.image_channels, plan.slope, len(plan.stages)]
+    for stage, lead in zip(plan.stages, plan.leads, strict=True):
+        words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
+        words.append(len(stage.sources))
+        for source in stage.sources:
+            words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
+    return tuple(words)
+
+
+@lru_cache(maxsize=64)
+def _plan(words: tuple[int, ...]) -> Plan:
+    it = iter(words)
+    if (version := next(it)) != PLAN_VERSION:
+        raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
+    image_channels, slope, n_stages = next(it), next(it), next(it)
+    stages, leads = [], []
+    for _ in range(n_stages):
+        out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
+        sources = []
+        for _ in range(n_sources):
+            buffer, n_taps = next(it), next(it)
+            sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
+        stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
+        leads.append(lead)
+    return Plan(image_channels, slope, tuple(stages), tuple(leads))
