@@ -28,6 +28,8 @@ constexpr int kBlock = kMaxRows * kPanel;    // floats between the blocks of two
 struct RowPointers {
   const float* const* rows;
 
+  static constexpr int64_t weight_step(int64_t packed) { return packed; }
+
   template <int Rows>
   struct Behind {
     const float* row[Rows];
@@ -39,10 +41,13 @@ struct RowPointers {
   };
 };
 
-// Rows side by side, `step` floats from k to k + 1: the transpose of a matrix read in place.
+// Rows side by side, `step` floats from k to k + 1: the transpose of a matrix read in place. So are the weights, whose columns
+// may overlap those of k + 1: what a vector of them holds too much ends in columns of the block that nobody reads.
 struct SideBySide {
   const float* first;
-  int64_t step;
+  int64_t step, weights;
+
+  int64_t weight_step(int64_t) const { return weights; }
 
   template <int Rows>
   struct Behind {
@@ -68,10 +73,11 @@ template <typename Left, int Rows, int Vecs, int Panels>
     for (int v = 0; v < Panels * Vecs; ++v)
       acc[r][v / Vecs][v % Vecs] = fresh ? Vec{} : load(block + v / Vecs * kBlock + r * kPanel + v % Vecs * kLanes);
 
+  const int64_t step = left.weight_step(Vecs * kLanes);
   for (const Run* run = runs; run != runs + n_runs; ++run) {
     const typename Left::template Behind<Rows> a(left, run->offset);
-    const float* w = weight + run->weight * (Vecs * kLanes);
-    for (int64_t k = 0; k < run->length; ++k, w += Vecs * kLanes) {
+    const float* w = weight + run->weight * step;
+    for (int64_t k = 0; k < run->length; ++k, w += step) {
       Vec b[Panels][Vecs];
 #pragma GCC unroll 4
       for (int v = 0; v < Panels * Vecs; ++v) b[v / Vecs][v % Vecs] = load(w + v / Vecs * panel_stride + v % Vecs * kLanes);

@@ -32,14 +32,16 @@ class Backward {
       : a_(a), kernels_(kernels), upstream_(upstream), to_(to) {
     const Reach& reach = a.taps.reach;
     const int64_t vecs = vecs_of(a.activation, a.channels, kernels.lanes), halo = reach.above + reach.below;
-    slope_ = {a.activation, a.channels, 0, vecs % 2 ? 1 : 2, a.image, mirrored(reach), 0};
+    slope_ = {a.activation, a.channels, 0, vecs % 2 ? 1 : 2, 0, a.image, mirrored(reach), 0};
     slope_.planes = vecs / slope_.vecs;
+    const bool tight = slope_.planes == 1 && a.activation != Activation::gate;
+    slope_.pixel = tight ? a.channels : slope_.vecs * kernels.lanes;
     columns_ = vecs * kernels.lanes;
     const int64_t padded = a.image.width + reach.left + reach.right;
     x_row_ = padded * a.c_in;
-    const int64_t slope_row = padded * slope_.vecs * kernels.lanes;
+    const int64_t slope_row = padded * slope_.pixel;
     bands_ = cut_bands(a.batch, a.image, x_row_ + slope_.planes * slope_row, halo, kBandFloats);
-    slope_.plane_floats = (bands_.rows + halo) * slope_row;
+    slope_.plane_floats = round_up((bands_.rows + halo) * slope_row + slope_.vecs * kernels.lanes, kernels.lanes);
     if (to.x) grad_x_.emplace(a, slope_, kernels, bands_.rows);
     chunks_ = bands_.count();
     if (to.weight) plan_weight();

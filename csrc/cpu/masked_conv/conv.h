@@ -47,11 +47,13 @@ struct GatherData {
 };
 
 // The gradient of the pre-activation, in planes of `vecs` vectors of columns (1 or 2, in the order of packed weights):
-// [plane][padded row][padded pixel][lanes].
+// [plane][padded row][padded pixel][columns]. Where one plane holds all columns they are not padded to whole vectors: the
+// gradient of x has no product with padding, and the last vector of a pixel ends in the next one.
 struct Slope {
   Activation activation;
   int64_t channels;  // of the output
   int64_t planes, vecs;
+  int64_t pixel;  // floats from a pixel to the next
   Image image;
   Reach reach;       // borders of zeros
   int64_t plane_floats;  // from a plane to the next

@@ -93,7 +93,7 @@ namespace {
 
 // Products of one plane of a slope with the weights of one tap.
 void add_plane(const Slope& slope, int64_t plane, int64_t lanes, int64_t column_stride, int64_t place, Products& products) {
-  for (int64_t lane = 0; lane < slope.vecs * lanes; ++lane) {
+  for (int64_t lane = 0; lane < slope.pixel; ++lane) {
     const int64_t vec = plane * slope.vecs + lane / lanes;
     const int64_t column = column_of(slope.activation, slope.channels, vec, lane % lanes, lanes);
     products.from.push_back(column < 0 ? -1 : column * column_stride + place);
@@ -105,7 +105,7 @@ void add_plane(const Slope& slope, int64_t plane, int64_t lanes, int64_t column_
 Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes) {
   std::vector<Tap> mirror;
   for (auto tap = taps.list.rbegin(); tap != taps.list.rend(); ++tap) mirror.push_back({-tap->dy, -tap->dx});
-  const int64_t pixel = slope.vecs * lanes, row = (slope.image.width + slope.reach.left + slope.reach.right) * pixel;
+  const int64_t pixel = slope.pixel, row = (slope.image.width + slope.reach.left + slope.reach.right) * pixel;
   const int64_t area = taps.kernel * taps.kernel;
   Products products;
   for (int64_t c = 0; c < channels; ++c) products.base.push_back(c * area);
@@ -123,12 +123,12 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
 }
 
 Products spread_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes) {
-  const int64_t area = taps.kernel * taps.kernel, pixel = slope.vecs * lanes;
+  const int64_t area = taps.kernel * taps.kernel;
   Products products;
   for (const Tap& tap : taps.list)
     for (int64_t c = 0; c < channels; ++c) products.base.push_back(c * area + place_of(tap, taps.kernel));
   for (int64_t plane = 0; plane < slope.planes; ++plane) {
-    products.runs.push_back({plane * slope.plane_floats, plane * pixel, pixel});
+    products.runs.push_back({plane * slope.plane_floats, plane * slope.pixel, slope.pixel});
     products.dy.push_back(0);
     add_plane(slope, plane, lanes, channels * area, 0, products);
   }

@@ -29,7 +29,7 @@ inline void outer_band(const Outer& o, const Band& band, const OuterData& data) 
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t first = s->length * b / blocks, count = s->length * (b + 1) / blocks - first;
         float* block = data.grad_weight + (plane * o.depth + s->k + first) * kPanel;
-        by_rows[count - 1]({data.x + s->offset + first, o.x_pixel}, data.runs, n_runs, true,
+        by_rows[count - 1]({data.x + s->offset + first, o.x_pixel, slope.pixel}, data.runs, n_runs, true,
                            data.planes + plane * slope.plane_floats, 0, block);
       }
     }

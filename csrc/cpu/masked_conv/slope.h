@@ -30,10 +30,11 @@ inline void slope_of_gate(const SlopePixel& p, int64_t count, Vec (&slope)[2]) {
   slope[1] = grad * out * (one - sigmoid);
 }
 
+// A row of one plane, in ascending order: what a vector writes beyond its pixel is written over by the next.
 template <bool Gate, int Vecs>
-void slope_pixel(const Slope& s, const SlopeData& data, int64_t pixel, bool own, float* to) {
-  const int64_t columns = Gate ? 2 * s.channels : s.channels;
-  for (int64_t plane = 0; plane < s.planes; ++plane, to += s.plane_floats) {
+void slope_row(const Slope& s, const SlopeData& data, int64_t row, int64_t plane, bool map, float* to) {
+  const int64_t columns = Gate ? 2 * s.channels : s.channels, width = s.image.width;
+  for (int64_t pixel = row * width; pixel < (row + 1) * width; ++pixel, to += s.pixel) {
     for (int v = 0; v < Vecs; v += Gate ? 2 : 1) {
       const int64_t channel = (Gate ? plane : plane * Vecs + v) * kLanes, count = least(kLanes, s.channels - channel);
       const int64_t at = pixel * s.channels + channel;
@@ -45,52 +46,47 @@ void slope_pixel(const Slope& s, const SlopeData& data, int64_t pixel, bool own,
         slope[0] = slope_of(s.activation, from, count);
       for (int half = 0; half < (Gate ? 2 : 1); ++half) {
         store(to + (v + half) * kLanes, slope[half]);
-        if (own && data.map) store_some(data.map + pixel * columns + half * s.channels + channel, slope[half], count);
+        if (map) store_some(data.map + pixel * columns + half * s.channels + channel, slope[half], count);
       }
     }
   }
 }
 
-// Adds a row of every plane to the sums: four short sums a row, then Kahan's, for a gradient of bias is one sum over all pixels.
+// Adds a row of one plane to its sums: four short sums a row, then Kahan's, for a gradient of bias is one sum over all pixels.
 inline void sum_row(const Slope& s, const float* row, float* sums) {
-  const int64_t step = s.vecs * kLanes, to_lost = s.planes * step;
-  for (int64_t plane = 0; plane < s.planes; ++plane, row += s.plane_floats) {
-    for (int64_t lane = 0; lane < step; lane += kLanes, sums += kLanes) {
-      Vec part[4] = {};
-      const float *from = row + lane, *end = from + s.image.width * step;
-      for (; from + 3 * step < end; from += 4 * step)
-        for (int i = 0; i < 4; ++i) part[i] += load(from + i * step);
-      for (int i = 0; from < end; from += step) part[i++] += load(from);
-      const Vec before = load(sums), term = (part[0] + part[1]) + (part[2] + part[3]) - load(sums + to_lost);
-      const Vec after = before + term;
-      store(sums + to_lost, (after - before) - term);
-      store(sums, after);
-    }
+  const int64_t to_lost = s.planes * s.vecs * kLanes;
+  for (int64_t v = 0; v < s.vecs; ++v, row += kLanes, sums += kLanes) {
+    Vec part[4] = {};
+    const float *from = row, *end = row + s.image.width * s.pixel;
+    for (; from + 3 * s.pixel < end; from += 4 * s.pixel)
+      for (int i = 0; i < 4; ++i) part[i] += load(from + i * s.pixel);
+    for (int i = 0; from < end; from += s.pixel) part[i++] += load(from);
+    const Vec before = load(sums), term = (part[0] + part[1]) + (part[2] + part[3]) - load(sums + to_lost);
+    const Vec after = before + term;
+    store(sums + to_lost, (after - before) - term);
+    store(sums, after);
   }
 }
 
-// Zeros in every plane.
-inline void zero_border(const Slope& s, float* to, int64_t floats) {
-  for (int64_t plane = 0; plane < s.planes; ++plane, to += s.plane_floats)
-    for (int64_t i = 0; i < floats; i += kLanes) store(to + i, Vec{});
+inline void zero(float* to, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += kLanes) store(to + i, Vec{});
 }
 
 template <bool Gate, int Vecs>
 void slope_rows(const Slope& s, const Band& band, const SlopeData& data) {
   const Reach& reach = s.reach;
-  const int64_t floats = Vecs * kLanes, width = s.image.width;
-  const int64_t left = reach.left * floats, inner = width * floats, right = reach.right * floats;
+  const int64_t left = reach.left * s.pixel, inner = s.image.width * s.pixel, right = reach.right * s.pixel;
   float* to = data.planes;
   for (int64_t i = band.first - reach.above; i < band.first + band.rows + reach.below; ++i, to += left + inner + right) {
-    if (i < 0 || i >= s.image.height) {
-      zero_border(s, to, left + inner + right);
-      continue;
+    const bool inside = i >= 0 && i < s.image.height, own = i >= band.first && i < band.first + band.rows;
+    for (int64_t plane = 0; plane < s.planes; ++plane) {
+      float* row = to + plane * s.plane_floats;
+      zero(row, inside ? left : left + inner + right);
+      if (!inside) continue;
+      slope_row<Gate, Vecs>(s, data, i, plane, own && data.map, row + left);
+      zero(row + left + inner, right);
+      if (own && data.sums) sum_row(s, row + left, data.sums + plane * Vecs * kLanes);
     }
-    const bool own = i >= band.first && i < band.first + band.rows;
-    zero_border(s, to, left);
-    for (int64_t j = 0; j < width; ++j) slope_pixel<Gate, Vecs>(s, data, i * width + j, own, to + left + j * floats);
-    zero_border(s, to + left + inner, right);
-    if (own && data.sums) sum_row(s, to + left, data.sums);
   }
 }
 
