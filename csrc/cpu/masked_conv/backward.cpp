@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* kOp = "masked_conv_backward";
 constexpr int64_t kBandFloats = 48 << 10;             // of a band's slope and x
-constexpr int64_t kChunkPixels = 1024;                // at least, or summing the chunks counts
+constexpr int64_t kChunkPixels = 2048;                // at least, or summing the chunks counts
 constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight gradients
 
 // Where the gradients go; nullptr for what is not wanted.
@@ -58,14 +58,22 @@ class Backward {
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
         run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));
     });
-    if (to_.weight) sum_weight();
+    if (to_.weight) {
+      sum_weight();
+      partials_of_thread().give_back();
+    }
     if (!sums_.empty()) sum_columns();
   }
 
  private:
   static constexpr int64_t run_floats_ = sizeof(Run) / sizeof(float);
 
-  float* partial(int64_t chunk) const { return partials_.get() + chunk * partial_floats_; }
+  static KeptFloats& partials_of_thread() {
+    static thread_local KeptFloats partials;
+    return partials;
+  }
+
+  float* partial(int64_t chunk) const { return partials_ + chunk * partial_floats_; }
 
   void plan_weight() {
     products_ = forward_products(a_.taps, a_.c_in, a_.c_out, x_row_);
@@ -77,7 +85,9 @@ class Backward {
     const int64_t pixels = a_.batch * a_.image.height * a_.image.width;
     chunks_ = std::min({bands_.count(), pixels / kChunkPixels, kPartialFloats / std::max<int64_t>(partial_floats_, 1)});
     chunks_ = std::max<int64_t>(chunks_, 1);
-    partials_.reset(new float[std::max<int64_t>(chunks_ * partial_floats_, 1)]);
+    const int64_t floats = std::max<int64_t>(chunks_ * partial_floats_, 1);
+    partials_ = partials_of_thread().take(floats);
+    VLAE_CHECK(partials_, kOp, "memory", text("hold ", floats, " floats of partial sums"), "none");
   }
 
   void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {
@@ -147,7 +157,7 @@ class Backward {
   std::vector<float> sums_;
   std::vector<Stretch> stretches_;
   Outer outer_;
-  std::unique_ptr<float[]> partials_;
+  float* partials_ = nullptr;
 };
 
 const float* check_like_grad(const std::string& name, const std::optional<Tensor>& tensor, bool wanted, const Tensor& grad) {
