@@ -41,6 +41,16 @@ def test_named_backend_runs_or_says_why() -> None:
     assert backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64)).name == "reference"
 
 
+def test_bfloat16_where_it_pays() -> None:
+    require("cpu")
+    narrow = torch.zeros(1, dtype=torch.bfloat16)
+    assert backends.pick("masked_conv", narrow, "cpu").name == "cpu"
+    with pytest.raises(RuntimeError, match="cpu: computes in float32, the input is bfloat16"):
+        backends.pick("masked_linear", narrow, "cpu")
+    with pytest.raises(RuntimeError, match="cpu: computes in float32, bfloat16, the input is float16"):
+        backends.pick("masked_conv", narrow.half(), "cpu")
+
+
 def test_absent_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = backends.TABLE[0]._replace(absent=lambda: "no compiler was found")
     monkeypatch.setattr(backends, "TABLE", (absent, *backends.TABLE[1:]))

@@ -64,6 +64,11 @@ def test_dtypes(dtype: torch.dtype) -> None:
     check_op(conv_case("B", (2, 8, 9, 7), 16, 3, activation="gate", cond="vector", dtype=dtype), "reference")
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bfloat16_on_the_cpu(case: Case) -> None:
+    check_op(case.to(torch.bfloat16), require("cpu"))
+
+
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
 @pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[3], CASES[8], CASES[10]], ids=str)
 def test_opcheck(case: Case, backend: str) -> None:

@@ -6,8 +6,8 @@ named backend runs or raises with its reason. Nothing falls back silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ class Backend(NamedTuple):
     namespace: ModuleType
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
     detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
+    more_dtypes: Mapping[str, tuple[torch.dtype, ...]] = MappingProxyType({})  # of single ops
 
     def why_not(self, op: str, x: Tensor | None = None) -> str | None:
         """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
@@ -34,8 +35,9 @@ class Backend(NamedTuple):
             return f"has no {op}"
         if x is not None and self.devices and x.device.type not in self.devices:
             return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
-        if x is not None and self.dtypes and x.dtype not in self.dtypes:
-            return f"computes in {', '.join(_short(d) for d in self.dtypes)}, the input is {_short(x.dtype)}"
+        dtypes = (*self.dtypes, *self.more_dtypes.get(op, ()))
+        if x is not None and dtypes and x.dtype not in dtypes:
+            return f"computes in {', '.join(map(_short, dtypes))}, the input is {_short(x.dtype)}"
         return None
 
 
@@ -43,8 +45,14 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+# Where bfloat16 pays. Forward + backward against the reference's on two cores with AVX512-BF16, median of five runs:
+# masked_conv 1.2x with 12, 64 and 160 channels, 3.0x for 7x7 from 1 to 64 channels. masked_linear depends on the shape,
+# 0.85x for 64-640-640-128 at batch 1024, 1.45x at batch 128, 1.03x for 784-1024-1024-1568: it is left to the reference.
+_NARROW = MappingProxyType({"masked_conv": (torch.bfloat16,)})
 TABLE = (
-    Backend("cpu", ("cpu",), (torch.float32,), native, native.why_not, lambda: f": {', '.join(native.isas())}"),
+    Backend(
+        "cpu", ("cpu",), (torch.float32,), native, native.why_not, lambda: f": {', '.join(native.isas())}", _NARROW
+    ),
     Backend("reference", (), (), reference, lambda: None),
 )
 NAMES = ("auto", *(row.name for row in TABLE))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,30 @@ def _nhwc(x: Tensor | None) -> Tensor | None:
     return _contiguous(x if x is None or x.dim() != 4 else x.permute(0, 2, 3, 1))
 
 
+def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Bfloat16 is storage: widened before the kernels, every sum in float32, results rounded once."""
+
+    @wraps(function)
+    def run(first: Tensor, *args: Any, **options: Any) -> Any:
+        if first.dtype == torch.float32:
+            return function(first, *args, **options)
+
+        def narrow(result: Any) -> Any:
+            return result.to(first.dtype) if isinstance(result, Tensor) else result
+
+        wide = [a.float() if isinstance(a, Tensor) and a.dtype == first.dtype else a for a in args]
+        results = function(first.float(), *wide, **options)
+        return narrow(results) if isinstance(results, Tensor) else type(results)(map(narrow, results))
+
+    return run
+
+
 def masked_conv_saves(activation: str) -> bool:
     """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
     return activation == "gate"
 
 
+@_in_float32
 def masked_conv_saving(
     x: Tensor,
     weight: Tensor,
@@ -125,6 +144,7 @@ def masked_conv(
     return masked_conv_saving(x, weight, bias, cond, mask_type, image_channels, activation, save=False, isa=isa)[0]
 
 
+@_in_float32
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
