@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = [
     {"masks", "kernels", "_extras"},
     {"program", "data"},
-    {"reference", "native"},
+    {"reference", "native", "triton_kernels"},
     {"backends"},
     {"ops"},
     {"layers"},

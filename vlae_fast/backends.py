@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import native, reference
+from . import native, reference, triton_kernels
 
 OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
 
@@ -26,19 +26,25 @@ class Backend(NamedTuple):
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
     detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
     more_dtypes: Mapping[str, tuple[torch.dtype, ...]] = MappingProxyType({})  # of single ops
+    unfit: Callable[[str, tuple[Any, ...]], str | None] = lambda op, args: None  # why not with these arguments
+    only_named: Callable[[], str | None] = lambda: None  # why `auto` passes it over, or None
 
-    def why_not(self, op: str, x: Tensor | None = None) -> str | None:
-        """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
+    def why_not(self, op: str, x: Tensor | None = None, args: tuple[Any, ...] = ()) -> str | None:
+        """Reason why ``op`` cannot run here (on a tensor like ``x``, with ``args`` after it), or None when it can."""
         if (reason := self.absent()) is not None:
             return reason
         if not hasattr(self.namespace, op):
             return f"has no {op}"
         if x is not None and self.devices and x.device.type not in self.devices:
             return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
-        dtypes = (*self.dtypes, *self.more_dtypes.get(op, ()))
+        dtypes = self.dtypes_of(op)
         if x is not None and dtypes and x.dtype not in dtypes:
             return f"computes in {', '.join(map(_short, dtypes))}, the input is {_short(x.dtype)}"
-        return None
+        return self.unfit(op, args) if args else None
+
+    def dtypes_of(self, op: str) -> tuple[torch.dtype, ...]:
+        """Dtypes that ``op`` takes here; empty: every floating-point dtype."""
+        return (*self.dtypes, *self.more_dtypes.get(op, ()))
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -51,15 +57,31 @@ def _short(dtype: torch.dtype) -> str:
 _NARROW = MappingProxyType({"masked_conv": (torch.bfloat16,)})
 TABLE = (
     Backend(
-        "cpu", ("cpu",), (torch.float32,), native, native.why_not, lambda: f": {', '.join(native.isas())}", _NARROW
+        "cpu",
+        devices=("cpu",),
+        dtypes=(torch.float32,),
+        more_dtypes=_NARROW,
+        namespace=native,
+        absent=native.why_not,
+        detail=lambda: f": {', '.join(native.isas())}",
     ),
-    Backend("reference", (), (), reference, lambda: None),
+    Backend(
+        "triton",
+        devices=triton_kernels.devices(),
+        dtypes=(torch.float32, torch.bfloat16, torch.float16),
+        namespace=triton_kernels,
+        absent=triton_kernels.why_not,
+        detail=triton_kernels.detail,
+        unfit=triton_kernels.unfit,
+        only_named=triton_kernels.only_named,
+    ),
+    Backend("reference", devices=(), dtypes=(), namespace=reference, absent=lambda: None),
 )
 NAMES = ("auto", *(row.name for row in TABLE))
 
 
-def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
-    """The row that runs ``op`` on a tensor like ``x``.
+def pick(op: str, x: Tensor, backend: str = "auto", args: tuple[Any, ...] = ()) -> Backend:
+    """The row that runs ``op`` on a tensor like ``x``, with ``args`` after it where the row must see them to tell.
 
     Raises:
         ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
@@ -69,7 +91,7 @@ def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
     reasons = []
     for row in TABLE:
         if backend in ("auto", row.name):
-            reason = row.why_not(op, x)
+            reason = (row.only_named() if backend == "auto" else None) or row.why_not(op, x, args)
             if reason is None:
                 return row
             reasons.append(f"{row.name}: {reason}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -64,6 +66,22 @@ def conv_mask(
         inp = torch.arange(c_in, device=device)[None, :] % image_channels
         mask[:, :, kh // 2, kw // 2] = out > inp if mask_type.endswith("A") else out >= inp
     return mask
+
+
+@lru_cache(maxsize=256)
+def live_weights(
+    mask_type: str, weight_shape: tuple[int, ...], image_channels: int
+) -> tuple[tuple[Tap, ...], Tensor | None]:
+    """What a kernel that skips dead taps is told: the taps with a live weight, and the mask where one is so in part.
+
+    That one is the centre tap, and it is listed last. The mask ``[C_out, C_in, kh, kw]`` is on the CPU, None where all
+    weights of the listed taps are alive.
+    """
+    taps = live_taps(mask_type, (weight_shape[2], weight_shape[3]))
+    if image_channels == 1 or mask_type.startswith("vertical"):
+        return taps, None
+    mask = conv_mask(mask_type, weight_shape, image_channels=image_channels, device=torch.device("cpu"))
+    return (*(tap for tap in taps if tap != (0, 0)), (0, 0)), mask
 
 
 def made_degrees(

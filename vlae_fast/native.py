@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .masks import conv_mask, live_taps
+from .masks import live_weights
 from .program import Plan
 
 _LIBRARY = Path(__file__).with_name("_native_cpu.so")
@@ -60,14 +60,10 @@ def isas() -> tuple[str, ...]:
     return tuple(names.split(","))
 
 
-@lru_cache(maxsize=256)
-def _live(mask_type: str, weight_shape: tuple[int, ...], image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
-    """Live taps dy, dx, ... in raster order, and the mask of the weights where some tap is alive only in part."""
-    taps = live_taps(mask_type, (weight_shape[2], weight_shape[3]))
-    if image_channels == 1 or mask_type.startswith("vertical"):
-        return tuple(n for tap in taps for n in tap), None
-    taps = (*(tap for tap in taps if tap != (0, 0)), (0, 0))  # the last one of these masks
-    return tuple(n for tap in taps for n in tap), conv_mask(mask_type, weight_shape, image_channels=image_channels)
+def _live(mask_type: str, weight: Tensor, image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
+    """Live taps as dy, dx, dy, dx, ... and the mask of the weights where some tap is alive only in part."""
+    taps, mask = live_weights(mask_type, tuple(weight.shape), image_channels)
+    return tuple(n for tap in taps for n in tap), mask
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -116,7 +112,7 @@ def masked_conv_saving(
     isa: str = "",
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
-    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    taps, live = _live(mask_type, weight, image_channels)
     return torch.ops.vlae_fast_cpu.masked_conv(
         _nhwc(x),
         weight.contiguous(),
@@ -160,7 +156,7 @@ def masked_conv_backward(
     *,
     isa: str = "",
 ) -> list[Tensor | None]:
-    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    taps, live = _live(mask_type, weight, image_channels)
     grads = iter(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
             _nhwc(grad),

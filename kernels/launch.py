@@ -1,0 +1,62 @@
+"""How kernels are launched: block sizes from a shipped table, and the precision that the user's torch settings ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import triton
+
+TABLE = Path(__file__).with_name("configs.json")
+Config = dict[str, int]  # block sizes (BM, BN, BK, ...), num_warps, num_stages
+
+
+@lru_cache
+def _table() -> dict[str, dict[str, Config]]:
+    table: dict[str, dict[str, Config]] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return table
+
+
+@lru_cache
+def _device_name(index: int) -> str:
+    return torch.cuda.get_device_name(index)
+
+
+def size_class(*sizes: int) -> str:
+    """Key of a problem in the table: each size rounded up to a power of two. The batch is never among the sizes."""
+    return "-".join(str(triton.next_power_of_2(max(size, 1))) for size in sizes)
+
+
+def configs_of(kernel: str, dtype: torch.dtype, sizes: Sequence[int], device: str) -> Config:
+    """The configuration of a kernel: the device's own for these sizes, else its default for the dtype, else ours."""
+    dtype_name = str(dtype).removeprefix("torch.")
+    wanted = (f"{kernel}/{dtype_name}/{size_class(*sizes)}", f"{kernel}/{dtype_name}")
+    tables = (_table().get(device, {}), _table()["default"])
+    for key, table in ((key, table) for table in tables for key in wanted):
+        if key in table:
+            return dict(table[key])
+    raise KeyError(f"configs.json has no entry {wanted[1]!r}")
+
+
+def config(kernel: str, x: torch.Tensor, *sizes: int) -> Config:
+    """`configs_of` for the device and dtype of x. ``sizes`` are channels or units: what a model fixes."""
+    device = _device_name(x.device.index or 0) if x.device.type == "cuda" else "interpreter"
+    return configs_of(kernel, x.dtype, sizes, device)
+
+
+def shrunk(block: int, size: int, least: int = 16) -> int:
+    """A block no larger than what the problem fills; ``least`` is what a matrix instruction needs."""
+    return min(block, max(least, triton.next_power_of_2(max(size, 1))))
+
+
+def conv_precision(dtype: torch.dtype) -> str:
+    """``input_precision`` of `tl.dot` for convolutions: PyTorch rounds them to TF32 unless it is told otherwise."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+
+
+def matmul_precision(dtype: torch.dtype) -> str:
+    """The same for matrix products: float32 unless `torch.set_float32_matmul_precision` allows TF32."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

@@ -1,0 +1,134 @@
+"""The Triton kernels, for GPUs: imported on first use. Their absence is a reason to give, never an ImportError."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .masks import Tap, live_weights
+
+OLDEST_GPU = (8, 0)  # bfloat16 matrix instructions, asynchronous copies
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels on the CPU: ``TRITON_INTERPRET=1``, for tests and debugging."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def devices() -> tuple[str, ...]:
+    return ("cuda", "cpu") if interpreted() else ("cuda",)
+
+
+@lru_cache
+def why_not() -> str | None:
+    """Why the kernels cannot run here; None where they can."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if interpreted():
+        return None
+    if not torch.backends.cuda.is_built():
+        return "torch was built without CUDA"
+    if not torch.cuda.is_available():
+        return "no CUDA device was found"
+    oldest = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
+    if oldest < OLDEST_GPU:
+        wanted, found = (".".join(map(str, version)) for version in (OLDEST_GPU, oldest))
+        return f"needs GPUs of compute capability {wanted}, got {found}"
+    return None
+
+
+def only_named() -> str | None:
+    """Why ``auto`` passes the row over."""
+    return "runs in Triton's interpreter, which is for tests: name it" if interpreted() else None
+
+
+def detail() -> str:
+    import triton
+
+    return f": triton {triton.__version__}" + (", interpreted" if interpreted() else "")
+
+
+def unfit(op: str, args: tuple[Any, ...]) -> str | None:
+    """Why an op cannot run with these arguments (those after the first tensor), or None."""
+    return None
+
+
+@lru_cache(maxsize=256)
+def _live(
+    mask_type: str, weight_shape: tuple[int, ...], image_channels: int, device: torch.device
+) -> tuple[tuple[Tap, ...], Tensor | None]:
+    taps, mask = live_weights(mask_type, weight_shape, image_channels)
+    return taps, None if mask is None else mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].to(device)
+
+
+def _nhwc(x: Tensor | None) -> Tensor | None:
+    """``[B, H, W, C]``, contiguous; a tensor that is no image is only made contiguous."""
+    return None if x is None else (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).contiguous()
+
+
+def _nchw(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def masked_conv_saves(activation: str) -> bool:
+    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
+    return activation == "gate"
+
+
+def masked_conv_saving(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    *,
+    save: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
+    from .kernels import masked_conv as kernels
+
+    taps, centre = _live(mask_type, tuple(weight.shape), image_channels, weight.device)
+    out, saved = kernels.forward(
+        _nhwc(x), weight, bias, _nhwc(cond), taps, centre, activation, save and masked_conv_saves(activation)
+    )
+    return _nchw(out), _nchw(saved) if saved is not None else x.new_empty(0)
+
+
+def masked_conv(*args: Any) -> Tensor:
+    return masked_conv_saving(*args, save=False)[0]
+
+
+def masked_conv_backward(
+    grad: Tensor,
+    out: Tensor | None,
+    saved: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    from .kernels import masked_conv as kernels
+
+    taps, centre = _live(mask_type, tuple(weight.shape), image_channels, weight.device)
+    sigmoid = saved if masked_conv_saves(activation) else None
+    grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
+        _nhwc(grad), _nhwc(out), _nhwc(sigmoid), _nhwc(x), weight, taps, centre, activation, needs, cond
+    )
+    return [
+        None if grad_x is None else _nchw(grad_x),
+        grad_weight,
+        grad_bias,
+        grad_cond if grad_cond is None or grad_cond.dim() == 2 else _nchw(grad_cond),
+    ]
