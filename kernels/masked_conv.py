@@ -6,9 +6,8 @@ under the gate), weights packed to ``[T, C_in, P]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 import triton
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from . import launch
 from .activate import activate, tanh
+from .dot import dot
 from .slope import slope
 
 PROGRAMS = 264  # that the gradient of the weight is split into at least: two for each SM of an H100
@@ -110,7 +110,7 @@ def conv_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """A program computes BM pixels x BN channels; under the gate both halves of them, so that 2 C never reaches memory."""
+    """BM pixels x BN channels a program; under the gate both halves of these, so that 2 C never reaches memory."""
     GATE: tl.constexpr = ACTIVATION == "gate"
     n_blocks = tl.cdiv(C_out, BN)
     i_m, i_n = tl.program_id(0) // n_blocks, tl.program_id(0) % n_blocks
@@ -131,10 +131,10 @@ def conv_kernel(
         p_w = p_weight + (tap * s_tap + channel * s_k)[:, None] + o_n[None, :] * s_n
         live = real[:, None] & (o_n < C_out)[None, :]
         b_w = tl.load(p_w, live, other=0.0)  # [BK, BN]
-        a = tl.dot(b_x, b_w, a, input_precision=PRECISION)
+        a = dot(b_x, b_w, a, PRECISION)
         if GATE:
             b_w = tl.load(p_w + C_out * s_n, live, other=0.0)
-            b = tl.dot(b_x, b_w, b, input_precision=PRECISION)
+            b = dot(b_x, b_w, b, PRECISION)
 
     mask = (o_m < pixels)[:, None] & (o_n < C_out)[None, :]
     if HAS_BIAS:
@@ -196,7 +196,7 @@ def weight_grad_kernel(
         mask = (o_m < end)[:, None] & (o_n < P)[None, :]
         p_g = p_grad + tl.cast(start, tl.int64) * P + o_row[:, None] * P + o_n[None, :]
         b_g = tl.load(p_g, mask, other=0.0)  # [BM, BN]
-        acc = tl.dot(tl.trans(b_x), b_g, acc, input_precision=PRECISION)
+        acc = dot(tl.trans(b_x), b_g, acc, PRECISION)
     to = ((i_split * T + tap) * C_in + channel)[:, None] * P + o_n[None, :]
     tl.store(p_partial + to, acc, real[:, None] & (o_n < P)[None, :])
 
@@ -220,7 +220,7 @@ def unpack_kernel(
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     o_in, o_out = o // P, o % P
     mask = o < C_in * P
-    live = mask & (i_tap >= 0)
+    live = o < tl.where(i_tap < 0, 0, C_in * P)
     if HAS_CENTRE:
         if i_tap == T - 1:
             live = live & (tl.load(p_centre + o_out * C_in + o_in, mask, other=0) != 0)
@@ -414,7 +414,9 @@ def backward(
     pre, sums = grad, None
     if activation != "none" or needs[2] or vector:
         pre, sums = slope(grad, out, sigmoid, activation, x.shape[0])
-    grad_x = _conv(pre, _pack(weight, taps, centre), None, None, taps, "none", False, mirrored=True)[0] if needs[0] else None
+    grad_x = (
+        _conv(pre, _pack(weight, taps, centre), None, None, taps, "none", False, mirrored=True)[0] if needs[0] else None
+    )
     return [
         grad_x,
         _grad_weight(x, pre, weight, taps, centre) if needs[1] else None,

@@ -27,7 +27,7 @@ def slope_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """A program owns BN channels of a chunk of rows: each tensor is read or written once, the sums stay in registers."""
+    """BN channels of a chunk of rows a program: each tensor is read or written once, the sums stay in registers."""
     i_chunk, i_n = tl.program_id(0), tl.program_id(1)
     GATE: tl.constexpr = ACTIVATION == "gate"
     columns = 2 * C if GATE else C

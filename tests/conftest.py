@@ -8,7 +8,9 @@ import torch
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from vlae_fast import backends  # noqa: E402
+from vlae_fast import backends
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,12 @@ def require(backend: str) -> str:
 def backends_of(op: str) -> list[str]:
     """Rows that have an op, as a list to parametrize over; absent ones are left to `require`."""
     return [r.name for r in backends.TABLE if r.absent() is not None or hasattr(r.namespace, op)]
+
+
+def backends_and_dtypes(op: str) -> list[tuple[str, torch.dtype]]:
+    """Every row that has an op with every dtype that it computes in."""
+    rows = [r for r in backends.TABLE if r.name in backends_of(op)]
+    return [(r.name, dtype) for r in rows for dtype in r.dtypes or DTYPES]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

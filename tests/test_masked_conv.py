@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import backends_of, require
+from conftest import backends_and_dtypes, backends_of, require
 
 from vlae_fast import reference
 from vlae_fast.masks import MASK_TYPES, conv_mask
@@ -37,7 +37,6 @@ CASES = [
     conv_case("B", (2, 2, 4, 3), 6, 9, activation="gate"),
     conv_case("horizontal_B", (1, 7, 1, 40), 5, 9, activation="relu"),
 ]
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
@@ -59,9 +58,11 @@ def test_only_what_is_asked_for(wanted: str, backend: str) -> None:
     assert all(t.grad is None for name, t in tensors.items() if name != wanted)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_dtypes(dtype: torch.dtype) -> None:
-    check_op(conv_case("B", (2, 8, 9, 7), 16, 3, activation="gate", cond="vector", dtype=dtype), "reference")
+@pytest.mark.parametrize(("backend", "dtype"), backends_and_dtypes("masked_conv"))
+@pytest.mark.parametrize("activation", ["elu", "gate"])
+def test_dtypes(activation: str, backend: str, dtype: torch.dtype) -> None:
+    require(backend)
+    check_op(conv_case("B", (2, 8, 9, 7), 16, 3, activation=activation, cond="vector", dtype=dtype), backend)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

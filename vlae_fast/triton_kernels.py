@@ -64,7 +64,7 @@ def _live(
     mask_type: str, weight_shape: tuple[int, ...], image_channels: int, device: torch.device
 ) -> tuple[tuple[Tap, ...], Tensor | None]:
     taps, mask = live_weights(mask_type, weight_shape, image_channels)
-    return taps, None if mask is None else mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].to(device)
+    return taps, None if mask is None else mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].contiguous().to(device)
 
 
 def _nhwc(x: Tensor | None) -> Tensor | None:
