@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,32 +19,29 @@ def _table() -> dict[str, dict[str, Config]]:
     return table
 
 
-@lru_cache
-def _device_name(index: int) -> str:
-    return torch.cuda.get_device_name(index)
-
-
 def size_class(*sizes: int) -> str:
     """Key of a problem in the table: each size rounded up to a power of two. The batch is never among the sizes."""
     return "-".join(str(triton.next_power_of_2(max(size, 1))) for size in sizes)
 
 
-def configs_of(kernel: str, dtype: torch.dtype, sizes: Sequence[int], device: str) -> Config:
-    """The configuration of a kernel: the device's own for these sizes, else its default for the dtype, else ours."""
-    dtype_name = str(dtype).removeprefix("torch.")
-    wanted = (f"{kernel}/{dtype_name}/{size_class(*sizes)}", f"{kernel}/{dtype_name}")
-    tables = (_table().get(device, {}), _table()["default"])
-    for key, table in ((key, table) for table in tables for key in wanted):
-        if key in table:
-            # the default for the fusion of a product and a sum into one rounding is not the same in all releases
-            return {**table[key], "enable_fp_fusion": True}
-    raise KeyError(f"configs.json has no entry {wanted[1]!r}")
+@lru_cache
+def _config(kernel: str, dtype: torch.dtype, sizes: tuple[int, ...], device: torch.device) -> Config:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+    short = f"{kernel}/{str(dtype).removeprefix('torch.')}"
+    for table in (_table().get(name, {}), _table()["default"]):
+        for key in (f"{short}/{size_class(*sizes)}", short):
+            if key in table:
+                # the default for the fusion of a product and a sum into one rounding is not the same in all releases
+                return {**table[key], "enable_fp_fusion": True}
+    raise KeyError(f"configs.json has no entry {short!r}")
 
 
 def config(kernel: str, x: torch.Tensor, *sizes: int) -> Config:
-    """`configs_of` for the device and dtype of x. ``sizes`` are channels or units: what a model fixes."""
-    device = _device_name(x.device.index or 0) if x.device.type == "cuda" else "interpreter"
-    return configs_of(kernel, x.dtype, sizes, device)
+    """The configuration of a kernel for the device and dtype of x: the device's own for these sizes, else its default.
+
+    ``sizes`` are channels or units: what a model fixes.
+    """
+    return _config(kernel, x.dtype, sizes, x.device).copy()
 
 
 def shrunk(block: int, size: int, least: int = 16) -> int:

@@ -27,10 +27,10 @@ class Case:
     tensors: dict[str, Any]  # Tensor, list of Tensor, or None
     options: dict[str, Any] = field(default_factory=dict)
 
-    def to(self, dtype: torch.dtype) -> Case:
-        return Case(
-            self.name, self.op, _map(self.tensors, lambda t: t.to(dtype) if t.is_floating_point() else t), self.options
-        )
+    def to(self, dtype: torch.dtype | None = None, device: str | None = None) -> Case:
+        """The same call in another dtype (integers stay what they are) or on another device."""
+        tensors = _map(self.tensors, lambda t: t.to(device, dtype if t.is_floating_point() else None))
+        return Case(self.name, self.op, tensors, self.options)
 
     def __str__(self) -> str:
         return self.name
@@ -119,7 +119,7 @@ def check_op(case: Case, backend: str, *, grad: bool = True, nudges: int = 0) ->
     """
     generator = torch.Generator().manual_seed(0)
     outs, _ = run(case, backend)
-    cotangents = [sliced(*o.shape, generator=generator, dtype=o.dtype) for o in outs] if grad else None
+    cotangents = [sliced(*o.shape, generator=generator, dtype=o.dtype).to(o.device) for o in outs] if grad else None
     got = run(case, backend, cotangents)
     same = run(case, "reference", cotangents)
     double = None if cotangents is None else [c.double() for c in cotangents]

@@ -1,0 +1,205 @@
+"""On a GPU: the checks of every family again, and what only a GPU has: streams, graphs, TF32, the sanitizer."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import test_made_inverse
+import test_masked_conv
+import test_masked_linear
+import torch
+from decoders import inputs, random_decoder
+
+import vlae_fast as vf
+from vlae_fast import backends, triton_kernels
+from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, run
+
+pytestmark = pytest.mark.gpu
+
+CASES = [*test_masked_conv.CASES, *test_masked_linear.CASES, *test_made_inverse.CASES]
+SMALL = [
+    conv_case("B", (2, 32, 9, 7), 64, 3, activation="gate", cond="vector"),
+    conv_case("A", (2, 3, 6, 5), 12, 5, activation="relu", image_channels=3, cond="map"),
+    linear_case(5, 33, 65, activation="elu"),
+    linear_case(7, 16, 20, adjacency=True, activation="tanh"),
+    made_case(3, 9, (32, 32)),
+]
+GPU_ROWS = [row.name for row in backends.TABLE if "cuda" in row.devices]
+
+
+@pytest.fixture(params=[False, True], ids=["float32", "tf32"])
+def tf32(request: pytest.FixtureRequest) -> bool:
+    """Both settings of what PyTorch may round the inputs of a product to."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = request.param
+    yield request.param
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def able(row: str, op: str) -> str:
+    if (reason := next(r for r in backends.TABLE if r.name == row).why_not(op)) is not None:
+        pytest.skip(f"{row}: {reason}")
+    return row
+
+
+@pytest.mark.parametrize("row", GPU_ROWS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_reference(case: Case, row: str, tf32: bool) -> None:
+    check_op(case.to(device="cuda"), able(row, case.op))
+
+
+@pytest.mark.parametrize("row", GPU_ROWS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_half_precision(case: Case, dtype: torch.dtype, row: str) -> None:
+    check_op(case.to(dtype, "cuda"), able(row, case.op))
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_auto_is_not_the_reference(case: Case) -> None:
+    first = next(t for t in case.to(device="cuda").tensors.values() if isinstance(t, torch.Tensor))
+    assert backends.pick(case.op, first).name in GPU_ROWS
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_same_bits_every_time(case: Case) -> None:
+    case = case.to(device="cuda")
+    outs, _ = run(case, "auto")
+    cotangents = [torch.randn_like(o) for o in outs]
+    first = run(case, "auto", cotangents)
+    for _ in range(100):
+        for a, b in zip(first, run(case, "auto", cotangents), strict=True):
+            assert all(x.equal(y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_runs_on_the_current_stream(case: Case) -> None:
+    """A side stream that waits for its inputs: a kernel on another stream would read them before they are there."""
+    case = case.to(device="cuda")
+    expected, _ = run(case, "auto")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        late = case.to(torch.float64).to(torch.float32)  # copies that are made behind the sleep
+        got, _ = run(late, "auto")
+    stream.synchronize()
+    assert all(a.equal(b) for a, b in zip(got, expected, strict=True))
+
+
+def captured(function: Callable[[], list[torch.Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
+    """A graph of a function after a warm-up on a side stream, and its outputs."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        function()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outs = function()
+    return graph, outs
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_cuda_graph(case: Case) -> None:
+    case = case.to(device="cuda")
+    function = getattr(vf.ops, case.op)
+
+    def call() -> list[torch.Tensor]:
+        out = function(**case.tensors, **case.options)
+        return list(out) if isinstance(out, tuple) else [out]
+
+    expected = call()
+    graph, outs = captured(call)
+    for out in outs:
+        out.fill_(torch.nan)
+    graph.replay()
+    assert all(a.equal(b) for a, b in zip(outs, expected, strict=True))
+
+
+def test_cuda_graph_of_a_training_step() -> None:
+    model = vf.VLAE(latent_dim=8, hidden_dim=16, n_layers=2).cuda()
+    x = torch.rand(4, 1, 28, 28, device="cuda").round()
+    parameters = list(model.parameters())
+
+    def step() -> list[torch.Tensor]:
+        h = model.decoder(x, torch.zeros(4, 8, device="cuda"))
+        return list(torch.autograd.grad(h.square().sum(), parameters, allow_unused=True))
+
+    expected = [g for g in step() if g is not None]
+    graph, outs = captured(lambda: [g for g in step() if g is not None])
+    graph.replay()
+    for a, b in zip(outs, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("seed", range(5, 15))
+def test_images_are_those_of_the_naive_sampler(seed: int, record_property: Callable[[str, int], None]) -> None:
+    """Given the noise the image is a function, on a CPU and on a GPU."""
+    decoder = random_decoder(seed)
+    z, noise = inputs(decoder, 5)
+    expected = vf.naive_sample(decoder, z, noise)
+    sampler = vf.PixelCNNSampler(decoder.cuda())
+    assert sampler.backend in GPU_ROWS
+    got = sampler.sample_with_logits(None if z is None else z.cuda(), noise.cuda())
+    assert ties_only(got.images.cpu(), expected, got.logits.cpu(), noise)
+
+
+def ties_only(got: torch.Tensor, expected: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor) -> bool:
+    """Whether each sample's first difference is at a pixel whose threshold is within 1e-5 of its noise."""
+    for b in range(len(got)):
+        different = (got[b] != expected[b]).any(0).flatten().nonzero()
+        if len(different):
+            first = int(different[0])
+            gap = (torch.sigmoid(logits[b].double()) - noise[b]).abs().flatten(1)[:, first].min()
+            if gap > 1e-5:
+                return False
+    return True
+
+
+def test_logits_do_not_depend_on_the_batch() -> None:
+    decoder = random_decoder(6).cuda()
+    z, noise = inputs(decoder, 17)
+    z, noise = None if z is None else z.cuda(), noise.cuda()
+    sampler = vf.PixelCNNSampler(decoder)
+    together = sampler.sample_with_logits(z, noise)
+    for b in (0, 16):
+        alone = sampler.sample_with_logits(None if z is None else z[b : b + 1], noise[b : b + 1])
+        assert alone.images.equal(together.images[b : b + 1]) and alone.logits.equal(together.logits[b : b + 1])
+
+
+def test_training_compiled_under_autocast() -> None:
+    torch.manual_seed(0)
+    model = vf.VLAE(latent_dim=8, hidden_dim=32, n_layers=2).cuda()
+    x = torch.rand(8, 1, 28, 28, device="cuda").round()
+
+    def loss(compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(1)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            return vf.loss_function(*compute(x)[:1], x, *compute(x)[1:])
+
+    eager = loss(model)
+    compiled = loss(torch.compile(model, fullgraph=True))
+    torch.testing.assert_close(compiled, eager, rtol=2e-2, atol=0)
+    compiled.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_report_names_the_compiler() -> None:
+    assert triton_kernels.why_not() is None
+    assert "triton" in backends.report()
+
+
+@pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not installed")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_sanitizer(tool: str) -> None:
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q"]
+    words = [*command, "-m", "gpu", "-p", "no:cacheprovider", f"{__file__}::test_auto_agrees_on_small_cases"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_auto_agrees_on_small_cases(case: Case) -> None:
+    check_op(case.to(device="cuda"), "auto")
