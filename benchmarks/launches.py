@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from vlae_fast import triton_kernels
-from vlae_fast.testing import conv_case
+from vlae_fast.testing import conv_case, linear_case
 
 
 def conv(
@@ -24,10 +24,24 @@ def conv(
     triton_kernels.masked_conv_backward(grad, out, saved, *args, needs=[True] * 3 + [t["cond"] is not None])
 
 
+def linear(batch: int, inputs: int, outputs: int, adjacency: bool, activation: str, dtype: torch.dtype) -> None:
+    """Forward and backward of `masked_linear`, every gradient."""
+    case = linear_case(batch, inputs, outputs, adjacency=adjacency, activation=activation, dtype=dtype)
+    t = {"in_degrees": None, "out_degrees": None, "adjacency": None, **case.tensors}
+    mask = (t["in_degrees"], t["out_degrees"], t["adjacency"], activation)
+    y = triton_kernels.masked_linear(t["x"], t["weight"], t["bias"], *mask)
+    triton_kernels.masked_linear_backward(torch.empty_like(y), y, t["x"], t["weight"], *mask, needs=[True] * 3)
+
+
 LAUNCHES: dict[str, Callable[[torch.dtype], None]] = {
     "conv-gated-3x3B-64ch": partial(conv, "B", (4, 64, 28, 28), 128, 3, "gate"),
     "conv-gated-3x3B-128ch": partial(conv, "B", (4, 128, 32, 32), 256, 3, "gate"),
     "conv-gated-3x3B-160ch": partial(conv, "B", (4, 160, 32, 32), 320, 3, "gate"),
     "conv-elu-3x3B-12ch": partial(conv, "B", (4, 12, 28, 28), 12, 3, "elu"),
     "conv-7x7A-1to64ch": partial(conv, "A", (4, 1, 28, 28), 64, 7, "none"),
+    "linear-4096-4096": partial(linear, 4096, 4096, 4096, False, "relu"),
+    "linear-4096-1568": partial(linear, 4096, 4096, 1568, False, "none"),
+    "linear-4096-4096-adjacency": partial(linear, 4096, 4096, 4096, True, "elu"),
+    "linear-640-640-batch128": partial(linear, 128, 640, 640, False, "relu"),
+    "linear-32-64": partial(linear, 64, 32, 64, False, "tanh"),
 }

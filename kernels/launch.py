@@ -44,9 +44,14 @@ def config(kernel: str, x: torch.Tensor, *sizes: int) -> Config:
     return _config(kernel, x.dtype, sizes, x.device).copy()
 
 
+def cdiv(a: int, b: int) -> int:
+    """`triton.cdiv`, which on the host takes 1.6 us a time."""
+    return -(-a // b)
+
+
 def shrunk(block: int, size: int, least: int = 16) -> int:
     """A block no larger than what the problem fills; ``least`` is what a matrix instruction needs."""
-    return min(block, max(least, triton.next_power_of_2(max(size, 1))))
+    return min(block, max(least, 1 << max(size - 1, 0).bit_length()))
 
 
 def conv_precision(dtype: torch.dtype) -> str:
@@ -57,5 +62,4 @@ def conv_precision(dtype: torch.dtype) -> str:
 
 def matmul_precision(dtype: torch.dtype) -> str:
     """The same for matrix products: float32 unless `torch.set_float32_matmul_precision` allows TF32."""
-    allowed = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if dtype == torch.float32 and allowed == "tf32" else "ieee"
+    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

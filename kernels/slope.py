@@ -82,9 +82,9 @@ def slope(
     columns, rows = channels * (2 if activation == "gate" else 1), grad.numel() // max(channels * images, 1)
     blocks = launch.config("slope", grad, channels)
     block_m, block_n = launch.shrunk(blocks.pop("BM"), rows), launch.shrunk(blocks.pop("BN"), channels)
-    n_blocks = triton.cdiv(channels, block_n)
-    chunks = min(max(PROGRAMS // max(images * n_blocks, 1), 1), triton.cdiv(rows, block_m)) or 1
-    per_chunk = triton.cdiv(rows, chunks)
+    n_blocks = launch.cdiv(channels, block_n)
+    chunks = min(max(PROGRAMS // max(images * n_blocks, 1), 1), launch.cdiv(rows, block_m)) or 1
+    per_chunk = launch.cdiv(rows, chunks)
     pre = grad if activation == "none" else grad.new_empty(*grad.shape[:-1], columns)
     sums = grad.new_empty(images, chunks, columns, dtype=torch.float32)
     if images:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import backends_of, require
+from conftest import backends_and_dtypes, backends_of, require
 from hypothesis import strategies as st
 from properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
 
@@ -137,9 +137,11 @@ def test_gradients_one_by_one(backend: str, needs: tuple[bool, ...]) -> None:
     assert [t[name].grad is not None for name in names] == list(needs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_dtypes(dtype: torch.dtype) -> None:
-    check_op(linear_case(5, 8, 12, activation="elu", dtype=dtype), "reference")
+@pytest.mark.parametrize(("backend", "dtype"), backends_and_dtypes("masked_linear"))
+@pytest.mark.parametrize("adjacency", [False, True], ids=["degrees", "adjacency"])
+def test_dtypes(adjacency: bool, backend: str, dtype: torch.dtype) -> None:
+    case = linear_case(21, 70, 43, adjacency=adjacency, activation="elu", dtype=dtype)
+    check_op(case, require(backend))
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[4]], ids=str)

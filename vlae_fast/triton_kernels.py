@@ -67,6 +67,10 @@ def _live(
     return taps, None if mask is None else mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].contiguous().to(device)
 
 
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
 def _nhwc(x: Tensor | None) -> Tensor | None:
     """``[B, H, W, C]``, contiguous; a tensor that is no image is only made contiguous."""
     return None if x is None else (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).contiguous()
@@ -132,3 +136,42 @@ def masked_conv_backward(
         grad_bias,
         grad_cond if grad_cond is None or grad_cond.dim() == 2 else _nchw(grad_cond),
     ]
+
+
+def _mask(in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None) -> Any:
+    from .kernels.live_tiles import Mask
+
+    return Mask(out_degrees, in_degrees) if adjacency is None else Mask(adjacency)
+
+
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    in_degrees: Tensor | None,
+    out_degrees: Tensor | None,
+    adjacency: Tensor | None,
+    activation: str,
+) -> Tensor:
+    from .kernels import masked_linear as kernels
+
+    mask = _mask(in_degrees, out_degrees, adjacency)
+    return kernels.forward(x.contiguous(), weight.contiguous(), _contiguous(bias), mask, activation)
+
+
+def masked_linear_backward(
+    grad: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    in_degrees: Tensor | None,
+    out_degrees: Tensor | None,
+    adjacency: Tensor | None,
+    activation: str,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    from .kernels import masked_linear as kernels
+
+    mask = _mask(in_degrees, out_degrees, adjacency)
+    args = (grad.contiguous(), _contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
+    return kernels.backward(*args, needs)

@@ -1,0 +1,345 @@
+"""Masked linear layers: matrix products that never load a tile which the mask leaves empty.
+
+x is ``[B, I]``, the weight ``[O, I]``, both contiguous. Tiles of the weight are full, partial or empty: a program walks
+its full tiles first, straight from shared memory to the matrix instruction, then the few partial ones, whose dead
+entries it replaces by zeros on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import launch
+from .activate import activate
+from .dot import dot
+from .live_tiles import Mask
+from .parts import add_parts
+from .slope import slope
+
+PROGRAMS = 128  # that a product is cut into where it can be; fixed, for the order of sums must not hang on the device
+ROWS_PER_PART = 512  # of the batch, at least, that a part of a weight's gradient adds up
+
+
+@triton.jit
+def alive(p_mask, o_out, o_in, OUT, IN, ADJACENCY: tl.constexpr):
+    """The mask at outputs o_out and inputs o_in, which broadcast; False out of bounds."""
+    inside = (o_out < OUT) & (o_in < IN)
+    if ADJACENCY:
+        return tl.load(p_mask + o_out.to(tl.int64) * IN + o_in, inside, other=0) != 0
+    else:
+        rank_out = tl.load(p_mask + o_out, o_out < OUT, other=0)
+        return inside & (rank_out > tl.load(p_mask + OUT + o_in, o_in < IN, other=0))
+
+
+@triton.jit
+def walk(
+    acc,
+    first,
+    last,
+    p_x,
+    p_weight,
+    p_mask,
+    i_m,
+    i_n,
+    B,
+    N,
+    K,
+    MASKED: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    ADJACENCY: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """acc ``[BM, BN]`` plus the products of tiles first to last - 1 of K. Without MASKED they are full."""
+    o_m, o_n, o_block = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
+    # offsets within a block of rows fit 32 bits, their bases need 64
+    p_x += i_m.to(tl.int64) * BM * K
+    p_weight += i_n.to(tl.int64) * BN * (1 if TRANSPOSED else K)
+    at_x = o_m[:, None] * K + o_block[None, :]
+    at_weight = o_block[:, None] * N + o_n[None, :] if TRANSPOSED else o_block[:, None] + o_n[None, :] * K
+    o_n += i_n * BN
+    m_m, m_n = (o_m < B - i_m * BM)[:, None], (o_n < N)[None, :]
+    for i_k in range(first, last):
+        p_tile = p_weight + tl.cast(i_k, tl.int64) * BK * (N if TRANSPOSED else 1)
+        if MASKED:
+            o_k = i_k * BK + o_block
+            b_x = tl.load(p_x + i_k * BK + at_x, m_m & (o_k < K)[None, :], other=0.0)
+            b_weight = tl.load(p_tile + at_weight, m_n & (o_k < K)[:, None], other=0.0)
+            if TRANSPOSED:
+                live = alive(p_mask, o_k[:, None], o_n[None, :], K, N, ADJACENCY)
+            else:
+                live = alive(p_mask, o_n[None, :], o_k[:, None], N, K, ADJACENCY)
+            b_weight = tl.where(live, b_weight, 0.0)
+        else:
+            b_x = tl.load(p_x + i_k * BK + at_x, m_m, other=0.0)  # [BM, BK]
+            b_weight = tl.load(p_tile + at_weight, m_n, other=0.0)  # [BK, BN]
+        acc = dot(b_x, b_weight, acc, PRECISION)
+    return acc
+
+
+@triton.jit
+def product(
+    i_program,
+    p_x,
+    p_weight,
+    p_bias,
+    p_mask,
+    p_walks,
+    p_y,
+    B,
+    N,
+    K,
+    TRANSPOSED: tl.constexpr,  # the weight is [K, N]: outputs and inputs change places, as for the gradient of x
+    ADJACENCY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """y ``[B, N]`` = act( x ``[B, K]`` (W * M)^T + bias ): a program computes BM x BN of it, in steps of BK.
+
+    Programs with the longest walks start first, and the short ones fill the gaps at the end. GROUP blocks of rows go
+    through all columns before the next ones do, so that x stays in the L2 cache.
+    """
+    columns = tl.cdiv(N, BN)
+    first = i_program // (GROUP * columns) * GROUP
+    height = tl.minimum(tl.cdiv(B, BM) - first, GROUP)
+    at = i_program % (GROUP * columns)
+    p_walk = p_walks + at // height * (3 + 2 * tl.cdiv(K, BK))
+    i_m, i_n, full_runs, runs = first + at % height, tl.load(p_walk), tl.load(p_walk + 1), tl.load(p_walk + 2)
+    acc = tl.zeros([BM, BN], tl.float32)
+    for i in range(full_runs):
+        begin, end = tl.load(p_walk + 3 + 2 * i), tl.load(p_walk + 4 + 2 * i)
+        acc = walk(
+            acc, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
+            False, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK,
+        )  # fmt: skip
+    # a partial tile passes through registers to be masked: in steps half as long, it needs half of them
+    STEPS: tl.constexpr = 2 if BK > 16 else 1
+    for i in range(full_runs, runs):
+        begin, end = tl.load(p_walk + 3 + 2 * i) * STEPS, tl.load(p_walk + 4 + 2 * i) * STEPS
+        acc = walk(
+            acc, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
+            True, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK // STEPS,
+        )  # fmt: skip
+    o_m, o_n = tl.arange(0, BM), i_n * BN + tl.arange(0, BN)
+    m_n = o_n < N
+    if p_bias is not None:
+        acc += tl.load(p_bias + o_n, m_n, other=0.0).to(tl.float32)[None, :]
+    p_y += i_m.to(tl.int64) * BM * N
+    mask = (o_m < B - i_m * BM)[:, None] & m_n[None, :]
+    tl.store(p_y + o_m[:, None] * N + o_n[None, :], activate(acc, ACTIVATION).to(p_y.dtype.element_ty), mask)
+
+
+@triton.jit
+def weight_gradient(
+    i_program,
+    p_pre,
+    p_x,
+    p_mask,
+    p_tiles,
+    p_out,
+    B,
+    OUT,
+    IN,
+    rows,
+    ADJACENCY: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BB: tl.constexpr,
+):
+    """pre^T ``[OUT, B]`` x ``[B, IN]`` over one part of the batch, ``rows`` long: a program computes BO x BI of it.
+
+    The live tiles are all of the same length and come first; a dead one writes zeros.
+    """
+    width = tl.cdiv(IN, BI)
+    n_tiles = tl.cdiv(OUT, BO) * width
+    tile = tl.load(p_tiles + i_program % n_tiles)
+    part = i_program // n_tiles
+    begin = part * rows
+    end = tl.where(tile < 0, begin, tl.minimum(begin + rows, B))
+    tile = tl.where(tile < 0, -1 - tile, tile)
+    o_out, o_in = tile // width * BO + tl.arange(0, BO), tile % width * BI + tl.arange(0, BI)
+    m_out, m_in = (o_out < OUT)[None, :], (o_in < IN)[None, :]
+    o_b = tl.arange(0, BB)
+    at_pre, at_x = o_b[:, None] * OUT + o_out[None, :], o_b[:, None] * IN + o_in[None, :]
+    acc = tl.zeros([BO, BI], tl.float32)
+    for row in range(begin, end, BB):
+        base = tl.cast(row, tl.int64)
+        m_b = (o_b < end - row)[:, None]
+        b_pre = tl.load(p_pre + base * OUT + at_pre, m_b & m_out, other=0.0)  # [BB, BO]
+        b_x = tl.load(p_x + base * IN + at_x, m_b & m_in, other=0.0)  # [BB, BI]
+        acc = dot(tl.trans(b_pre), b_x, acc, PRECISION)
+    acc = tl.where(alive(p_mask, o_out[:, None], o_in[None, :], OUT, IN, ADJACENCY), acc, 0.0)
+    p_tile = p_out + (part * OUT + o_out).to(tl.int64)[:, None] * IN + o_in[None, :]
+    tl.store(p_tile, acc.to(p_out.dtype.element_ty), (o_out < OUT)[:, None] & m_in)
+
+
+@triton.jit(do_not_specialize=["B"])  # another batch, the same binary
+def forward_kernel(
+    p_x,
+    p_weight,
+    p_bias,
+    p_mask,
+    p_walks,
+    p_y,
+    B,
+    OUT,
+    IN,
+    ADJACENCY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    i_program = tl.program_id(0)
+    product(
+        i_program, p_x, p_weight, p_bias, p_mask, p_walks, p_y, B, OUT, IN,
+        False, ADJACENCY, ACTIVATION, PRECISION, BM, BN, BK, GROUP,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["B", "weight_programs", "rows"])
+def backward_kernel(
+    p_pre,
+    p_x,
+    p_weight,
+    p_mask,
+    p_walks,
+    p_tiles,
+    p_grad_x,
+    p_grad_weight,
+    B,
+    OUT,
+    IN,
+    weight_programs,
+    rows,
+    ADJACENCY: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BB: tl.constexpr,
+):
+    """Both gradients in one launch: the short walks of that of x fill the last wave of that of the weight."""
+    i_program = tl.program_id(0)
+    if p_grad_weight is not None:
+        if i_program < weight_programs:
+            weight_gradient(
+                i_program, p_pre, p_x, p_mask, p_tiles, p_grad_weight, B, OUT, IN, rows,
+                ADJACENCY, PRECISION, BO, BI, BB,
+            )  # fmt: skip
+    if p_grad_x is not None:
+        if i_program >= weight_programs:
+            product(
+                i_program - weight_programs, p_pre, p_weight, None, p_mask, p_walks, p_grad_x, B, IN, OUT,
+                True, ADJACENCY, "none", PRECISION, BM, BN, BK, GROUP,
+            )  # fmt: skip
+
+
+def _config(kernel: str, weight: Tensor, batch: int, *, transposed: bool) -> dict[str, int]:
+    """Blocks of one product ``[batch, K] x [K, N]``.
+
+    A tile wider than an eighth of the layer would compute too many dead products, one with more rows leave fewer than
+    `PROGRAMS` programs.
+    """
+    config = launch.config(kernel, weight, *weight.shape)
+    n, k = reversed(weight.shape) if transposed else weight.shape
+    config["BN"] = launch.shrunk(config["BN"], launch.cdiv(n, 8))
+    config["BK"] = launch.shrunk(config["BK"], launch.cdiv(k, 8))
+    config["BM"] = launch.shrunk(config["BM"], launch.cdiv(batch * launch.cdiv(n, config["BN"]), PROGRAMS))
+    return config
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
+    """Output ``[B, O]`` for x ``[B, I]``, weight ``[O, I]`` and bias ``[O]``, all contiguous."""
+    batch, (outputs, inputs) = x.shape[0], weight.shape
+    y = x.new_empty(batch, outputs)
+    if y.numel() == 0:
+        return y
+    config = _config("masked_linear", weight, batch, transposed=False)
+    # 32 outputs a thread at least, but a whole warp group
+    config["num_warps"] = min(config["num_warps"], max(4, config["BM"] * config["BN"] // 1024))
+    forward_kernel[(launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),)](
+        x,
+        weight,
+        bias,
+        mask.data(),
+        mask.walks(config["BN"], config["BK"]),
+        y,
+        batch,
+        outputs,
+        inputs,
+        ADJACENCY=mask.is_adjacency,
+        ACTIVATION=activation,
+        PRECISION=launch.matmul_precision(x.dtype),
+        **config,
+    )
+    return y
+
+
+def backward(
+    grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, mask: Mask, activation: str, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of x, weight and bias, None where ``needs`` is False; y, the output, is not read without activation."""
+    pre, grad_bias = grad, None
+    if activation != "none" or needs[2]:
+        pre, sums = slope(grad, y, None, activation, 1)
+        grad_bias = add_parts(sums, grad.dtype)[0] if needs[2] else None
+    return [*_products_backward(pre, x, weight, mask, needs[0], needs[1]), grad_bias]
+
+
+def _products_backward(
+    pre: Tensor, x: Tensor, weight: Tensor, mask: Mask, needs_x: bool, needs_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    batch, (outputs, inputs) = x.shape[0], weight.shape
+    config = _config("masked_linear_backward", weight, batch, transposed=True)
+    config["BO"] = launch.shrunk(config["BO"], launch.cdiv(outputs, 8))
+    config["BI"] = launch.shrunk(config["BI"], launch.cdiv(inputs, 8))
+    config["BB"] = launch.shrunk(config["BB"], batch)
+    grad_x = torch.empty_like(x) if needs_x else None
+    sums, rows, weight_programs = None, 0, 0
+    if needs_weight:
+        tiles = launch.cdiv(outputs, config["BO"]) * launch.cdiv(inputs, config["BI"])
+        parts = max(min(PROGRAMS // max(tiles, 1), batch // ROWS_PER_PART), 1)
+        rows = launch.cdiv(batch, parts * config["BB"]) * config["BB"]
+        weight_programs = tiles * parts
+        sums = x.new_empty(parts, outputs, inputs, dtype=weight.dtype if parts == 1 else torch.float32)
+    x_programs = launch.cdiv(batch, config["BM"]) * launch.cdiv(inputs, config["BN"]) if needs_x else 0
+    if weight_programs + x_programs:
+        backward_kernel[(weight_programs + x_programs,)](
+            pre,
+            x,
+            weight,
+            mask.data(),
+            mask.walks(config["BN"], config["BK"], transposed=True) if needs_x else None,
+            mask.tiles(config["BO"], config["BI"]) if needs_weight else None,
+            grad_x,
+            sums,
+            batch,
+            outputs,
+            inputs,
+            weight_programs,
+            rows,
+            ADJACENCY=mask.is_adjacency,
+            PRECISION=launch.matmul_precision(x.dtype),
+            **config,
+        )
+    if sums is None:
+        return grad_x, None
+    return grad_x, sums[0] if len(sums) == 1 else add_parts(sums.flatten(1)[None], x.dtype).view_as(weight)
