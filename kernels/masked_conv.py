@@ -17,6 +17,7 @@ from torch import Tensor
 from . import launch
 from .activate import activate, tanh
 from .dot import dot
+from .parts import add_parts
 from .slope import slope
 
 PROGRAMS = 264  # that the gradient of the weight is split into at least: two for each SM of an H100
@@ -251,7 +252,7 @@ def _pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
     out_channels, in_channels, height, width = weight.shape
     packed = weight.new_empty(len(taps), in_channels, out_channels)
     if packed.numel():
-        grid = (len(taps), triton.cdiv(in_channels * out_channels, 1024))
+        grid = (len(taps), launch.cdiv(in_channels * out_channels, 1024))
         pack_kernel[grid](
             weight,
             _taps(taps, weight.device),
@@ -296,7 +297,7 @@ def _conv(
     config["BM"] = launch.shrunk(config["BM"], pixels)
     config["BN"] = launch.shrunk(config["BN"], channels)
     config["BK"] = launch.shrunk(config["BK"], in_channels * (len(taps) if flat else 1))
-    conv_kernel[(triton.cdiv(pixels, config["BM"]) * triton.cdiv(channels, config["BN"]),)](
+    conv_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
         x,
         packed,
         bias,
@@ -357,11 +358,11 @@ def _grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Te
     config["BN"] = launch.shrunk(config["BN"], columns)
     config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if flat else 1))
     block_k = config["BK"]
-    k_blocks = triton.cdiv(n_taps * in_channels, block_k) if flat else n_taps * triton.cdiv(in_channels, block_k)
-    n_blocks = triton.cdiv(columns, config["BN"])
-    splits = min(triton.cdiv(PROGRAMS, k_blocks * n_blocks), triton.cdiv(pixels, 4 * config["BM"]))
-    per_split = triton.cdiv(triton.cdiv(pixels, splits), config["BM"]) * config["BM"]
-    splits = triton.cdiv(pixels, per_split)
+    k_blocks = launch.cdiv(n_taps * in_channels, block_k) if flat else n_taps * launch.cdiv(in_channels, block_k)
+    n_blocks = launch.cdiv(columns, config["BN"])
+    splits = min(launch.cdiv(PROGRAMS, k_blocks * n_blocks), launch.cdiv(pixels, 4 * config["BM"]))
+    per_split = launch.cdiv(launch.cdiv(pixels, splits), config["BM"]) * config["BM"]
+    splits = launch.cdiv(pixels, per_split)
     partial = x.new_empty(splits, n_taps, in_channels, columns, dtype=torch.float32)
     weight_grad_kernel[(k_blocks, n_blocks, splits)](
         x,
@@ -381,7 +382,7 @@ def _grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Te
     )
     kernel_size = (weight.shape[2], weight.shape[3])
     places = kernel_size[0] * kernel_size[1]
-    unpack_kernel[(places, triton.cdiv(in_channels * columns, 256))](
+    unpack_kernel[(places, launch.cdiv(in_channels * columns, 256))](
         partial,
         _tap_of(taps, kernel_size, x.device),
         centre,
@@ -410,16 +411,20 @@ def backward(
     cond: Tensor | None,
 ) -> list[Tensor | None]:
     """Gradients of x, weight, bias and cond; None where ``needs`` is False. Arguments as of `forward`."""
-    vector, cond_map = (cond is not None and cond.dim() == n and needs[3] for n in (2, 4))
-    pre, sums = grad, None
-    if activation != "none" or needs[2] or vector:
+    cond_is_vector = cond is not None and cond.dim() == 2
+    grads: list[Tensor | None] = [None] * 4
+    pre = grad
+    if activation != "none" or needs[2] or (needs[3] and cond_is_vector):
         pre, sums = slope(grad, out, sigmoid, activation, x.shape[0])
-    grad_x = (
-        _conv(pre, _pack(weight, taps, centre), None, None, taps, "none", False, mirrored=True)[0] if needs[0] else None
-    )
-    return [
-        grad_x,
-        _grad_weight(x, pre, weight, taps, centre) if needs[1] else None,
-        sums.sum((0, 1)).to(grad.dtype) if needs[2] and sums is not None else None,
-        sums.sum(1).to(grad.dtype) if vector and sums is not None else pre.clone() if cond_map else None,
-    ]
+        if needs[2]:
+            grads[2] = add_parts(sums.flatten(0, 1)[None], grad.dtype)[0]
+        if needs[3] and cond_is_vector:
+            grads[3] = add_parts(sums, grad.dtype)
+    if needs[3] and not cond_is_vector:
+        grads[3] = pre.clone()  # pre may be the caller's own
+    if needs[0]:
+        packed = _pack(weight, taps, centre)
+        grads[0], _ = _conv(pre, packed, None, None, taps, "none", False, mirrored=True)
+    if needs[1]:
+        grads[1] = _grad_weight(x, pre, weight, taps, centre)
+    return grads

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -80,11 +80,23 @@ def _nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton launches on the current device, which need not be that of the tensors."""
+
+    @wraps(function)
+    def run(first: Tensor, *args: Any, **options: Any) -> Any:
+        with torch.cuda.device_of(first):
+            return function(first, *args, **options)
+
+    return run
+
+
 def masked_conv_saves(activation: str) -> bool:
     """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
     return activation == "gate"
 
 
+@_on_its_device
 def masked_conv_saving(
     x: Tensor,
     weight: Tensor,
@@ -110,6 +122,7 @@ def masked_conv(*args: Any) -> Tensor:
     return masked_conv_saving(*args, save=False)[0]
 
 
+@_on_its_device
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
@@ -144,6 +157,7 @@ def _mask(in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tens
     return Mask(out_degrees, in_degrees) if adjacency is None else Mask(adjacency)
 
 
+@_on_its_device
 def masked_linear(
     x: Tensor,
     weight: Tensor,
@@ -159,6 +173,7 @@ def masked_linear(
     return kernels.forward(x.contiguous(), weight.contiguous(), _contiguous(bias), mask, activation)
 
 
+@_on_its_device
 def masked_linear_backward(
     grad: Tensor,
     y: Tensor | None,
