@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from vlae_fast import triton_kernels
-from vlae_fast.testing import conv_case, linear_case
+from vlae_fast.testing import conv_case, linear_case, made_case
 
 
 def conv(
@@ -33,6 +33,12 @@ def linear(batch: int, inputs: int, outputs: int, adjacency: bool, activation: s
     triton_kernels.masked_linear_backward(torch.empty_like(y), y, t["x"], t["weight"], *mask, needs=[True] * 3)
 
 
+def inverse(dim: int, hidden: tuple[int, ...], activation: str, cond: bool, dtype: torch.dtype) -> None:
+    """`made_inverse` of the affine transform."""
+    case = made_case(4, dim, hidden, activation=activation, cond=cond, dtype=dtype)
+    triton_kernels.made_inverse(*case.tensors.values(), activation)
+
+
 LAUNCHES: dict[str, Callable[[torch.dtype], None]] = {
     "conv-gated-3x3B-64ch": partial(conv, "B", (4, 64, 28, 28), 128, 3, "gate"),
     "conv-gated-3x3B-128ch": partial(conv, "B", (4, 128, 32, 32), 256, 3, "gate"),
@@ -44,4 +50,7 @@ LAUNCHES: dict[str, Callable[[torch.dtype], None]] = {
     "linear-4096-4096-adjacency": partial(linear, 4096, 4096, 4096, True, "elu"),
     "linear-640-640-batch128": partial(linear, 128, 640, 640, False, "relu"),
     "linear-32-64": partial(linear, 64, 32, 64, False, "tanh"),
+    "inverse-784-512-512-relu": partial(inverse, 784, (512, 512), "relu", False),
+    "inverse-64-512-512-elu-cond": partial(inverse, 64, (512, 512), "elu", True),
+    "inverse-32-64-tanh": partial(inverse, 32, (64,), "tanh", False),
 }

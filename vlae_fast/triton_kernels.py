@@ -190,3 +190,17 @@ def masked_linear_backward(
     mask = _mask(in_degrees, out_degrees, adjacency)
     args = (grad.contiguous(), _contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
     return kernels.backward(*args, needs)
+
+
+@_on_its_device
+def made_inverse(
+    eps: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    degrees: Sequence[Tensor],
+    cond: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    from .kernels import made_inverse as kernels
+
+    return kernels.forward(eps.contiguous(), weights, biases, degrees, _contiguous(cond), activation)
