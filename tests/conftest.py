@@ -1,6 +1,8 @@
 """What every test shares: backends that must be there, and seeds."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from vlae_fast import backends
+from vlae_fast import backends, triton_kernels
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -34,10 +36,18 @@ def backends_of(op: str) -> list[str]:
     return [r.name for r in backends.TABLE if r.absent() is not None or hasattr(r.namespace, op)]
 
 
+def backends_and_cases(op: str, cases: list[Any], slow_when_interpreted: Callable[[Any], bool]) -> list[Any]:
+    """Every row that has an op with every case; some are too much for an interpreter to be quick."""
+    interpreted = "triton" if triton_kernels.interpreted() else ""
+    pairs = [(row, case) for row in backends_of(op) for case in cases]
+    slow = [row == interpreted and slow_when_interpreted(case) for row, case in pairs]
+    return [pytest.param(*pair, marks=[pytest.mark.slow] * is_slow) for pair, is_slow in zip(pairs, slow, strict=True)]
+
+
 def backends_and_dtypes(op: str) -> list[tuple[str, torch.dtype]]:
     """Every row that has an op with every dtype that it computes in."""
     rows = [r for r in backends.TABLE if r.name in backends_of(op)]
-    return [(r.name, dtype) for r in rows for dtype in r.dtypes or DTYPES]
+    return [(r.name, dtype) for r in rows for dtype in r.dtypes_of(op) or DTYPES]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,0 +1,108 @@
+"""The live taps of a mask: where a block of K = taps x channels reads, and the weights of the live taps alone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import launch
+
+FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
+
+Taps = tuple[tuple[int, int], ...]
+
+
+@triton.jit
+def rows_and_columns(o_m, pixels, H, W):
+    """Row and column of a pixel in its image; past the last pixel a row that no tap brings back into the image."""
+    i = tl.where(o_m < pixels, (o_m // W) % H, -(2 << 20))
+    return i, o_m % W
+
+
+@triton.jit
+def k_block(p_taps, i_k, C_in, T, SIGN: tl.constexpr, FLAT: tl.constexpr, BK: tl.constexpr):
+    """Block i_k of K = taps x channels: tap, channel, which are real, and the taps' offsets. FLAT: across taps."""
+    if FLAT:
+        o_k = i_k * BK + tl.arange(0, BK)
+        tap = o_k // C_in
+        channel = o_k % C_in
+        real = o_k < T * C_in
+        dy = tl.load(p_taps + 2 * tap, real, other=0)[None, :]
+        dx = tl.load(p_taps + 2 * tap + 1, real, other=0)[None, :]
+    else:
+        blocks = tl.cdiv(C_in, BK)
+        tap = i_k // blocks
+        channel = (i_k % blocks) * BK + tl.arange(0, BK)
+        real = channel < C_in
+        dy = tl.load(p_taps + 2 * tap)
+        dx = tl.load(p_taps + 2 * tap + 1)
+    return tap, channel, real, SIGN * dy, SIGN * dx
+
+
+@triton.jit
+def pack_kernel(
+    p_weight,
+    p_taps,
+    p_centre,
+    p_packed,
+    P,
+    C_in,
+    s_out,
+    s_in,
+    s_y,
+    s_x,
+    RY: tl.constexpr,
+    RX: tl.constexpr,
+    HAS_CENTRE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Live taps of ``[P, C_in, k, k]`` to ``[T, C_in, P]``. Dead weights are not read: they may be anything."""
+    i_tap = tl.program_id(0)
+    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    o_in, o_out = o // P, o % P
+    mask = o < C_in * P
+    live = mask
+    if HAS_CENTRE:  # the last tap is alive in part
+        if i_tap == tl.num_programs(0) - 1:
+            live = mask & (tl.load(p_centre + o_out * C_in + o_in, mask, other=0) != 0)
+    dy, dx = tl.load(p_taps + 2 * i_tap), tl.load(p_taps + 2 * i_tap + 1)
+    at = o_out * s_out + o_in * s_in + (RY + dy) * s_y + (RX + dx) * s_x
+    tl.store(p_packed + i_tap * C_in * P + o, tl.load(p_weight + at, live, other=0.0), mask)
+
+
+@lru_cache(maxsize=256)
+def on_device(taps: Taps, device: torch.device) -> Tensor:
+    return torch.tensor(taps or [(0, 0)], dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=256)
+def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Tensor:
+    """Index of the tap at each place of the kernel, -1 where it is dead."""
+    height, width = kernel_size
+    places = [(y - height // 2, x - width // 2) for y in range(height) for x in range(width)]
+    return torch.tensor([taps.index(p) if p in taps else -1 for p in places], dtype=torch.int32, device=device)
+
+
+def pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
+    out_channels, in_channels, height, width = weight.shape
+    packed = weight.new_empty(len(taps), in_channels, out_channels)
+    if packed.numel():
+        grid = (len(taps), launch.cdiv(in_channels * out_channels, 1024))
+        pack_kernel[grid](
+            weight,
+            on_device(taps, weight.device),
+            centre,
+            packed,
+            out_channels,
+            in_channels,
+            *weight.stride(),
+            height // 2,
+            width // 2,
+            centre is not None,
+            1024,
+        )
+    return packed
