@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .masks import Tap, live_weights
+from .program import Plan
 
 OLDEST_GPU = (8, 0)  # bfloat16 matrix instructions, asynchronous copies
 
@@ -204,3 +205,27 @@ def made_inverse(
     from .kernels import made_inverse as kernels
 
     return kernels.forward(eps.contiguous(), weights, biases, degrees, _contiguous(cond), activation)
+
+
+def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
+    """The program's weights as the tiles that the kernel reads, in its order."""
+    from .kernels import pixelcnn_sample as kernels
+
+    return kernels.pack(weights, plan)
+
+
+@_on_its_device
+def pixelcnn_sample(
+    noise: Tensor,
+    packed: Sequence[Tensor],
+    plan: Plan,
+    context: Tensor | None,
+    known_mask: Tensor | None,
+    known: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    from .kernels import pixelcnn_sample as kernels
+
+    return kernels.sample(
+        noise.contiguous(), packed, plan, _nhwc(context), _contiguous(known_mask), _contiguous(known), temperature
+    )

@@ -1,0 +1,212 @@
+"""What the sampler's kernel is told: rings of activations, the table of reads, and weights in the order it reads them.
+
+Buffer 0 is the image, s + 1 the output of stage s, and the last one the context, so that a stage's condition is one more
+source. A plan is read by its attributes alone: image_channels, slope, leads, stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Tap = tuple[int, int]
+ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in the table of stages
+ALIGN = 16  # elements: every pixel of a ring starts on the 16 bytes that a load wants, in every dtype
+NARROW = 8  # channels up to which a tile of K is gathered from several taps: one tap would leave most of it empty
+BG = 32  # products of such a tile
+FAR = 1 << 24  # a column offset that is never in the image
+
+
+class Read(NamedTuple):
+    """A row of the kernel's table: where it finds pixels (i + dy, j + dx), (i + dy, j + dx + 1), ... of a wave.
+
+    The first is in slot ``(u + delta) % ring`` of its ring, u counting steps, and each further one in the next slot.
+    """
+
+    base: int = 0  # elements from the start of a sample's rings to the ring, and to the channel in its pixels
+    ring: int = 1
+    stride: int = 0  # elements from a pixel to the next
+    delta: int = 0
+    dy: int = 0
+    dx: int = FAR
+    tiles: int = 0  # of BK channels, in all pixels; 0 where the read is of single channels
+    unused: int = 0
+
+
+NOTHING = Read(base=-ALIGN)
+
+
+class Layout(NamedTuple):
+    """Tables of a plan for an image of one size, on the device, and the numbers that a launch needs."""
+
+    reads: Tensor  # [R, 8] int32: what is drawn from, what is drawn, the context, then those of every stage
+    stages: Tensor  # [S, 9] int32
+    ahead: int  # steps before the first pixel is drawn
+    context_lead: int
+    pixels: int  # of a wave, at most
+    sample_size: int  # elements of a sample's rings
+
+
+def _round_up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def channels(plan: Any) -> list[int]:
+    """Channels of every buffer; the context has 0 where no stage sees it."""
+    context = max(stage.context_dim for stage in plan.stages)
+    return [plan.image_channels, *(stage.out_channels for stage in plan.stages), context]
+
+
+def _halves(stage: Any) -> int:
+    return 2 if stage.activation == "gate" else 1
+
+
+def _is_narrow(plan: Any, buffer: int) -> bool:
+    return buffer <= len(plan.stages) and channels(plan)[buffer] <= NARROW
+
+
+def _strides(plan: Any, bk: int) -> list[int]:
+    return [_round_up(c, ALIGN if _is_narrow(plan, m) else bk) for m, c in enumerate(channels(plan))]
+
+
+def _sources(plan: Any, stage: Any) -> list[tuple[int, tuple[Tap, ...]]]:
+    """(buffer, taps) that a stage reads, the context last."""
+    sources = [(source.buffer, tuple(source.taps)) for source in stage.sources]
+    return sources + ([(len(plan.stages) + 1, ((0, 0),))] if stage.context_dim else [])
+
+
+def _leads(plan: Any) -> list[int]:
+    """Per buffer: wave ``t + lead`` is written in step t. The image counts as -1: it is written after all reads."""
+    context = [lead for stage, lead in zip(plan.stages, plan.leads, strict=True) if stage.context_dim]
+    return [-1, *plan.leads, max(context, default=0)]
+
+
+def _ages(plan: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """(buffer, how many waves after its own a pixel is read) of every read that can land in an image of ``size``."""
+    leads = _leads(plan)
+    for s, stage in enumerate(plan.stages):
+        residual = [(stage.residual, ((0, 0),))] if stage.residual >= 0 else []
+        for buffer, taps in _sources(plan, stage) + residual:
+            for dy, dx in taps:
+                if abs(dy) < size[0] and abs(dx) < size[1]:
+                    latest = leads[buffer] - dx - plan.slope * dy
+                    if plan.leads[s] > latest:
+                        raise ValueError(
+                            f"pixelcnn_sample: plan: lead of stage {s} must be at most {latest} to read buffer "
+                            f"{buffer} at ({dy}, {dx}), got {plan.leads[s]}"
+                        )
+                    yield buffer, latest - plan.leads[s]
+    if plan.leads[-1] < 0:
+        raise ValueError(f"pixelcnn_sample: plan must end with a stage of lead >= 0, got {plan.leads[-1]}")
+    yield len(plan.stages), plan.leads[-1]  # the draw
+
+
+def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
+    """Waves that each buffer keeps, and pixels of a wave: the least memory that forgets no pixel before its last read.
+
+    A pixel of wave w is in slot ``w % ring``, at place ``i % pixels`` of it. Two pixels of one wave are fewer than
+    ``ceil(W / slope)`` rows apart, so their places differ. A pixel that is read ``age`` waves after its own is
+    overwritten when the buffer's wave ``w + ring`` is written, and a stage writes before it is read in the same step:
+    so ``ring = 1 + the largest age`` is enough, and one less is not.
+    """
+    height, width = size
+    waves = [1] * (len(plan.stages) + 2)
+    for buffer, age in _ages(plan, size):
+        waves[buffer] = max(waves[buffer], age + 1)
+    return waves, min(height, -(-width // plan.slope)) if plan.slope else height
+
+
+def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], list[tuple[int, Tap, int]]]:
+    """What a stage reads, in the order of the packed weights.
+
+    (buffer, tap, channel) of everything that is gathered, and (buffer, first tap, number of taps) of the runs: taps of
+    one row, each the right neighbour of the one before.
+    """
+    gathered: list[tuple[int, Tap, int]] = []
+    runs: list[tuple[int, Tap, int]] = []
+    for buffer, taps in _sources(plan, stage):
+        if _is_narrow(plan, buffer):
+            gathered += [(buffer, tap, c) for tap in taps for c in range(channels(plan)[buffer])]
+            continue
+        start = len(runs)
+        for dy, dx in taps:
+            if len(runs) > start and runs[-1][1] == (dy, dx - runs[-1][2]):
+                runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+            else:
+                runs.append((buffer, (dy, dx), 1))
+    return gathered, runs
+
+
+def _columns(values: Tensor, halves: int, columns: int) -> Tensor:
+    """``[..., halves * C_out]`` -> ``[..., columns]``, the gate's two halves interleaved, zeros after the last channel."""
+    values = values.unflatten(-1, (halves, -1)).transpose(-1, -2).flatten(-2)
+    return F.pad(values, (0, columns - values.shape[-1]))
+
+
+def _tiles(rows: Tensor, k: int, bn: int) -> Tensor:
+    """``[K, columns]`` -> ``[tiles of columns, K * bn]``, in tiles ``[k, bn]``; zeros after the last row."""
+    rows = F.pad(rows, (0, 0, 0, -len(rows) % k))
+    return rows.unflatten(1, (-1, bn)).transpose(0, 1).flatten(1)
+
+
+def pack(weights: Sequence[Tensor], plan: Any, bn: int, bk: int) -> list[Tensor]:
+    """Weights as tiles ``[BG, BN]``, then ``[BK, BN]``, of every tile of columns of every stage; and the biases."""
+    left, panels, biases = iter(weights), [], []
+    for stage, stride in zip(plan.stages, _strides(plan, bk)[1:], strict=False):
+        halves = _halves(stage)
+        columns = _round_up(halves * stride, bn)
+        own = [next(left) for _ in stage.sources]  # [halves * C_out, C, taps]
+        biases.append(_columns(next(left).detach(), halves, columns))
+        own += [next(left)[:, :, None]] if stage.context_dim else []
+        gathered: list[Tensor] = []
+        runs: list[Tensor] = []
+        for (buffer, _), weight in zip(_sources(plan, stage), own, strict=True):
+            rows = _columns(weight.detach().permute(2, 1, 0), halves, columns)  # [taps, C, columns]
+            if _is_narrow(plan, buffer):
+                gathered.append(rows.flatten(0, 1))
+            else:
+                runs.append(F.pad(rows, (0, 0, 0, -rows.shape[1] % bk)).flatten(0, 1))
+        tiles = [_tiles(torch.cat(rows), k, bn) for rows, k in ((gathered, BG), (runs, bk)) if rows]
+        panels.append(torch.cat(tiles, 1).flatten())
+    return [torch.cat(panels), torch.cat(biases)]
+
+
+@lru_cache(maxsize=64)
+def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.device) -> Layout:
+    """Tables of a plan; kept, so that a later call copies nothing to the device."""
+    waves, pixels = rings(plan, size)
+    strides, leads, ahead = _strides(plan, bk), _leads(plan), max(0, *plan.leads)
+    bases = [0]
+    for ring, stride in zip(waves, strides, strict=True):
+        bases.append(bases[-1] + ring * pixels * stride)
+    if bases[-1] >= 1 << 31:
+        raise ValueError(f"pixelcnn_sample: plan must keep fewer than 2^31 values per sample, got {bases[-1]}")
+
+    def read(buffer: int, lead: int, tap: Tap = (0, 0), *, channel: int = 0, taps: int = 0) -> Read:
+        dy, dx = tap
+        delta = (lead - ahead + dx + plan.slope * dy) % waves[buffer]
+        tiles = taps * strides[buffer] // bk
+        return Read(bases[buffer] + channel, waves[buffer], strides[buffer], delta, dy, dx, tiles)
+
+    draw = len(plan.stages)
+    reads, stages = [read(draw, 0), read(0, 0), read(draw + 1, leads[draw + 1])], []
+    weight = bias = 0
+    for s, (stage, lead) in enumerate(zip(plan.stages, plan.leads, strict=True)):
+        gathered, runs = _stage_reads(plan, stage)
+        first, own = len(reads), [read(m, lead, tap, channel=c) for m, tap, c in gathered]
+        own += [Read()] * (-len(own) % BG)
+        n_gathered = len(own) // BG
+        own += [read(m, lead, tap, taps=n) for m, tap, n in runs]
+        reads += [*own, read(s + 1, lead), read(stage.residual, lead) if stage.residual >= 0 else NOTHING]
+        depth, columns = n_gathered * BG + sum(r.tiles for r in own) * bk, -(-_halves(stage) * strides[s + 1] // bn)
+        code = ACTIVATIONS.index(stage.activation)
+        stages.append((ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth))
+        weight += depth * columns
+        bias += columns * bn
+    tables = (torch.tensor(rows, dtype=torch.int32).to(device) for rows in (reads, stages))
+    return Layout(*tables, ahead, leads[draw + 1], pixels, bases[-1])
