@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+import vlae_fast as vf
 from vlae_fast import triton_kernels
 from vlae_fast.testing import conv_case, linear_case, made_case
 
@@ -33,6 +34,15 @@ def linear(batch: int, inputs: int, outputs: int, adjacency: bool, activation: s
     triton_kernels.masked_linear_backward(torch.empty_like(y), y, t["x"], t["weight"], *mask, needs=[True] * 3)
 
 
+def sample(batch: int, channels: int, dtype: torch.dtype) -> None:
+    """Draws from the default decoder's program at a number of channels."""
+    decoder = vf.PixelCNNDecoder(hidden_dim=channels, backend="reference")
+    sampler = vf.PixelCNNSampler(decoder.to(dtype), "reference")
+    noise, z = torch.empty(batch, 1, *decoder.image_size, dtype=dtype), torch.empty(batch, 32, dtype=dtype)
+    packed = triton_kernels.pixelcnn_pack(sampler.program.weights, sampler.plan)
+    triton_kernels.pixelcnn_sample(noise, packed, sampler.plan, z, None, None, 1.0)
+
+
 def inverse(dim: int, hidden: tuple[int, ...], activation: str, cond: bool, dtype: torch.dtype) -> None:
     """`made_inverse` of the affine transform."""
     case = made_case(4, dim, hidden, activation=activation, cond=cond, dtype=dtype)
@@ -53,4 +63,7 @@ LAUNCHES: dict[str, Callable[[torch.dtype], None]] = {
     "inverse-784-512-512-relu": partial(inverse, 784, (512, 512), "relu", False),
     "inverse-64-512-512-elu-cond": partial(inverse, 64, (512, 512), "elu", True),
     "inverse-32-64-tanh": partial(inverse, 32, (64,), "tanh", False),
+    "sample-64ch-batch1": partial(sample, 1, 64),
+    "sample-64ch": partial(sample, 4096, 64),
+    "sample-256ch": partial(sample, 4096, 256),
 }

@@ -1,7 +1,7 @@
 """What the sampler's kernel is told: rings of activations, the table of reads, and weights in the order it reads them.
 
-Buffer 0 is the image, s + 1 the output of stage s, and the last one the context, so that a stage's condition is one more
-source. A plan is read by its attributes alone: image_channels, slope, leads, stages.
+Buffer 0 is the image, s + 1 the output of stage s, and the last one the context, so that a stage's condition is one
+more source. A plan is read by its attributes alone: image_channels, slope, leads, stages.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], lis
 
 
 def _columns(values: Tensor, halves: int, columns: int) -> Tensor:
-    """``[..., halves * C_out]`` -> ``[..., columns]``, the gate's two halves interleaved, zeros after the last channel."""
+    """``[..., halves * C_out]`` -> ``[..., columns]``: the gate's halves interleaved, zeros after the last channel.
+
+    Interleaved, both halves of a channel are in one thread after one product.
+    """
     values = values.unflatten(-1, (halves, -1)).transpose(-1, -2).flatten(-2)
     return F.pad(values, (0, columns - values.shape[-1]))
 
@@ -208,5 +211,8 @@ def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         stages.append((ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth))
         weight += depth * columns
         bias += columns * bn
-    tables = (torch.tensor(rows, dtype=torch.int32).to(device) for rows in (reads, stages))
-    return Layout(*tables, ahead, leads[draw + 1], pixels, bases[-1])
+
+    def on_device(rows: Sequence[tuple[int, ...]]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.int32).to(device)
+
+    return Layout(on_device(reads), on_device(stages), ahead, leads[draw + 1], pixels, bases[-1])

@@ -27,9 +27,23 @@ def random_decoder(seed: int) -> vf.PixelCNNDecoder:
         residual=rng.random() < 0.4,
         image_size=size,
     )
-    for p in decoder.parameters():  # logits that are neither all certain nor all alike
+    return randomize(decoder)
+
+
+def randomize(decoder: vf.PixelCNNDecoder) -> vf.PixelCNNDecoder:
+    """Weights that give logits that are neither all certain nor all alike."""
+    for p in decoder.parameters():
         nn.init.normal_(p, std=1.5 * p[0].numel() ** -0.5 if p.dim() > 1 else 0.2)
     return decoder
+
+
+def small_decoder(input_dim: int = 1, latent_dim: int = 3, z_channels: int = 0) -> vf.PixelCNNDecoder:
+    """A decoder that an interpreted backend draws from in seconds."""
+    return randomize(
+        vf.PixelCNNDecoder(
+            input_dim, latent_dim, 6, 1, initial_kernel=3, z_channels=z_channels, residual=True, image_size=(3, 4)
+        )
+    )
 
 
 def inputs(decoder: vf.PixelCNNDecoder, batch: int, *, z_map: bool = False) -> tuple[torch.Tensor | None, torch.Tensor]:

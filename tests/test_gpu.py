@@ -9,6 +9,7 @@ import pytest
 import test_made_inverse
 import test_masked_conv
 import test_masked_linear
+import test_pixelcnn_sample_triton as sampling
 import torch
 from decoders import inputs, random_decoder
 
@@ -144,6 +145,22 @@ def test_images_are_those_of_the_naive_sampler(seed: int, record_property: Calla
     assert sampler.backend in GPU_ROWS
     got = sampler.sample_with_logits(None if z is None else z.cuda(), noise.cuda())
     assert ties_only(got.images.cpu(), expected, got.logits.cpu(), noise)
+
+
+@pytest.mark.parametrize("name", sampling.CASES)
+def test_images_of_programs(name: str) -> None:
+    sampling.check_images(sampling.CASES[name], "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", sampling.CASES)
+def test_images_of_programs_in_half_precision(name: str, dtype: torch.dtype) -> None:
+    sampling.check_half_precision(sampling.CASES[name], dtype, "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_images_of_programs_are_the_same_bits(dtype: torch.dtype, tf32: bool) -> None:
+    sampling.check_bits(dtype, "cuda")
 
 
 def ties_only(got: torch.Tensor, expected: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor) -> bool:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import backends_of, require
-from decoders import gated_stacks, inputs, random_decoder
+from decoders import gated_stacks, inputs, random_decoder, small_decoder
 from torch import nn
 
 import vlae_fast as vf
@@ -73,14 +73,14 @@ def test_logits_are_the_same_bits(seed: int, isa: str) -> None:
 
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))
 def test_known_pixels_and_temperature(backend: str) -> None:
-    decoder = random_decoder(8)
+    decoder = small_decoder(3, 0)
     z, noise = inputs(decoder, 4)
     mask = torch.zeros(decoder.image_size, dtype=torch.bool)
     mask[: decoder.image_size[0] // 2] = True
     values = (torch.rand(4, decoder.input_dim, *decoder.image_size) < 0.5).float()
     known = (mask, values)
     sampler = vf.PixelCNNSampler(decoder, require(backend))
-    for temperature in (0.3, 1.0, 2.5):
+    for temperature in (0.3, 2.5):
         images = sampler.sample(z, noise, known=known, temperature=temperature)
         assert images[..., mask].equal(values[..., mask])
         assert images.equal(vf.naive_sample(decoder, z, noise, known=known, temperature=temperature))
@@ -92,9 +92,9 @@ def test_known_pixels_and_temperature(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))
-@pytest.mark.parametrize("seed", [9, 13])
-def test_batch_zero_and_generator(backend: str, seed: int) -> None:
-    decoder = random_decoder(seed)
+@pytest.mark.parametrize("z_channels", [0, 5])
+def test_batch_zero_and_generator(backend: str, z_channels: int) -> None:
+    decoder = small_decoder(z_channels=z_channels)
     sampler = vf.PixelCNNSampler(decoder, require(backend))
     z, _ = inputs(decoder, 0)
     assert sampler.sample(z, torch.rand(0, decoder.input_dim, *decoder.image_size)).shape[0] == 0
@@ -114,7 +114,7 @@ def test_draws_follow_the_logits() -> None:
 
 
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))
-@pytest.mark.parametrize("size", [(6, 5), (5, 3), (1, 7), (4, 1)])
+@pytest.mark.parametrize("size", [(4, 5), (5, 3), (1, 7), (4, 1)])
 def test_stages_that_run_ahead(backend: str, size: tuple[int, int]) -> None:
     """Two stacks: several sources a stage, leads of more than 0, columns that do not exist."""
     require(backend)

@@ -1,0 +1,123 @@
+"""Where a wave's pixels are, and one stage of a sampling program over them: the device code of `pixelcnn_sample`."""
+
+import triton
+import triton.language as tl
+
+from .activate import activate, tanh
+from .dot import dot
+
+FIELDS = tl.constexpr(8)  # of a row of `Layout.reads`
+OUT, RESIDUAL = tl.constexpr(0), tl.constexpr(1)  # the two rows after a stage's runs
+RELU, ELU, GATE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+
+
+@triton.jit
+def wave_rows(o_m, w, sample0, shape):
+    """Sample, place in the wave, row and column of a block's pixels of wave w, [BM] each, and which of them exist."""
+    B, H, W, slope, pixels, samples = shape
+    o_s = o_m // pixels
+    o_q = o_m % pixels
+    top = tl.maximum(0, (w - W + slope) // tl.maximum(slope, 1))  # rows above are past their last column
+    o_i = top + o_q
+    o_j = w - slope * o_i
+    m_m = (o_s < samples) & (sample0 + o_s < B) & (o_i < H) & (o_j >= 0) & (o_j < W)
+    return o_s, o_q, top, o_i, o_j, m_m
+
+
+@triton.jit
+def place_of(row, o_q, H, pixels):
+    """Places in a slot of the rings of the rows ``row + o_q``: their remainders of division by ``pixels``."""
+    place = (row + pixels * H) % pixels + o_q  # pixels * H: no remainder of a negative number
+    return tl.where(place >= pixels, place - pixels, place)
+
+
+@triton.jit
+def own_pixels(p_read, u, o_place, pixels):
+    """Where a wave's own pixels are, [BM]: a multiple of 16 elements from the start of the sample's rings."""
+    slot = (u + tl.load(p_read + 3)) % tl.load(p_read + 1)
+    return tl.multiple_of(tl.load(p_read) + (slot * pixels + o_place) * tl.load(p_read + 2), 16)
+
+
+@triton.jit
+def _finish(b_out, p_row, p_own, u, o_place, m_m, o_c, pixels):
+    """Adds the residual, where the stage has one, and stores channels o_c of a wave's pixels."""
+    m = m_m[:, None] & (o_c[None, :] < tl.multiple_of(tl.load(p_own + OUT * FIELDS + 2), 16))
+    residual = own_pixels(p_own + RESIDUAL * FIELDS, u, o_place, pixels)[:, None]
+    b_old = tl.load(p_row[:, None] + residual + o_c[None, :], mask=m & (residual >= 0), other=0.0)
+    b_out = (b_out + b_old.to(tl.float32)).to(p_row.dtype.element_ty)
+    out = own_pixels(p_own + OUT * FIELDS, u, o_place, pixels)[:, None]
+    tl.store(p_row[:, None] + out + o_c[None, :], b_out, mask=m)
+
+
+@triton.jit
+def stage_block(
+    p_ring,  # of the program
+    p_weight,  # of the tile of columns
+    p_bias,
+    p_reads,  # of the stage
+    n_gathered,
+    n_runs,
+    o_m,
+    n,
+    u,
+    w,
+    activation,
+    sample0,
+    sample_size,
+    shape,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    BG: tl.constexpr,
+):
+    """A block of pixels x a tile of columns of one stage, products in the order of the packed weights.
+
+    Only the loop over a run is pipelined: it loads nothing but activations and weights, so that the copies of its next
+    tiles wait for no table.
+    """
+    _, H, W, _, pixels, _ = shape
+    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
+    p_row = p_ring + o_s * sample_size
+    o_n, o_k, o_g = tl.arange(0, BN)[None, :], tl.arange(0, BK), tl.arange(0, BG)
+    b_out = tl.zeros((BM, BN), tl.float32)
+    o_w = o_g[:, None] * BN + o_n  # [BG, BN]
+    for k in tl.range(0, n_gathered, num_stages=1):
+        p_read = p_reads + (k * BG + o_g[None, :]) * FIELDS
+        dy, dx = tl.load(p_read + 4), tl.load(p_read + 5)
+        slot = (u + tl.load(p_read + 3)) % tl.load(p_read + 1)
+        offset = tl.load(p_read) + (slot * pixels + place_of(top + dy, o_q[:, None], H, pixels)) * tl.load(p_read + 2)
+        i, j = o_i[:, None] + dy, o_j[:, None] + dx
+        m_x = m_m[:, None] & (i >= 0) & (i < H) & (j >= 0) & (j < W)
+        b_x = tl.load(p_row[:, None] + offset, mask=m_x, other=0.0)  # [BM, BG]: any taps, any channels
+        b_out = dot(b_x, tl.load(p_weight + o_w), b_out, PRECISION)
+        p_weight += BG * BN
+    o_w = o_k[:, None] * BN + o_n  # [BK, BN]
+    for r in tl.range(0, n_runs, num_stages=1):
+        p_read = p_reads + (n_gathered * BG + r) * FIELDS
+        ring, stride, delta, dx = tl.load(p_read + 1), tl.load(p_read + 2), tl.load(p_read + 3), tl.load(p_read + 5)
+        row = top + tl.load(p_read + 4)
+        offset = tl.load(p_read) + place_of(row, o_q, H, pixels) * stride
+        m_i = m_m & (row + o_q >= 0) & (row + o_q < H)
+        per_pixel = stride // BK
+        for k in tl.range(0, tl.load(p_read + 6)):
+            tap = k // per_pixel
+            at = offset + (u + delta + tap) % ring * (pixels * stride) + (k - tap * per_pixel) * BK
+            j = o_j + dx + tap
+            p_x = p_row[:, None] + tl.multiple_of(at, 16)[:, None] + o_k[None, :]
+            b_x = tl.load(p_x, mask=(m_i & (j >= 0) & (j < W))[:, None], other=0.0)  # [BM, BK]: channels of one tap
+            b_out = dot(b_x, tl.load(p_weight + o_w), b_out, PRECISION)
+            p_weight += BK * BN
+    b_out += tl.load(p_bias + o_n).to(tl.float32)
+    p_own = p_reads + (n_gathered * BG + n_runs) * FIELDS
+    o_place = place_of(top, o_q, H, pixels)
+    if activation == GATE:
+        b_a, b_b = tl.split(tl.reshape(b_out, (BM, BN // 2, 2)))
+        o_c = n * (BN // 2) + tl.arange(0, BN // 2)
+        _finish(tanh(b_a) * tl.sigmoid(b_b), p_row, p_own, u, o_place, m_m, o_c, pixels)
+    else:
+        if activation == RELU:
+            b_out = activate(b_out, "relu")
+        elif activation == ELU:
+            b_out = activate(b_out, "elu")
+        _finish(b_out, p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels)
