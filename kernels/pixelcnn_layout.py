@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .launch import cdiv
+
 Tap = tuple[int, int]
 ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in the table of stages
 ALIGN = 16  # elements: every pixel of a ring starts on the 16 bytes that a load wants, in every dtype
@@ -53,7 +55,7 @@ class Layout(NamedTuple):
 
 
 def _round_up(n: int, to: int) -> int:
-    return -(-n // to) * to
+    return cdiv(n, to) * to
 
 
 def channels(plan: Any) -> list[int]:
@@ -118,7 +120,7 @@ def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
     waves = [1] * (len(plan.stages) + 2)
     for buffer, age in _ages(plan, size):
         waves[buffer] = max(waves[buffer], age + 1)
-    return waves, min(height, -(-width // plan.slope)) if plan.slope else height
+    return waves, min(height, cdiv(width, plan.slope)) if plan.slope else height
 
 
 def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], list[tuple[int, Tap, int]]]:
@@ -206,7 +208,7 @@ def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         n_gathered = len(own) // BG
         own += [read(m, lead, tap, taps=n) for m, tap, n in runs]
         reads += [*own, read(s + 1, lead), read(stage.residual, lead) if stage.residual >= 0 else NOTHING]
-        depth, columns = n_gathered * BG + sum(r.tiles for r in own) * bk, -(-_halves(stage) * strides[s + 1] // bn)
+        depth, columns = n_gathered * BG + sum(r.tiles for r in own) * bk, cdiv(_halves(stage) * strides[s + 1], bn)
         code = ACTIVATIONS.index(stage.activation)
         stages.append((ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth))
         weight += depth * columns

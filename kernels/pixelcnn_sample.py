@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config, config, matmul_precision, shrunk
+from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_layout import BG, Layout, channels, layout
 from .pixelcnn_layout import pack as pack_tiles
 from .pixelcnn_stage import FIELDS, own_pixels, place_of, stage_block, wave_rows
@@ -198,9 +198,9 @@ def sample(
     bm = cfg.pop("BM")
     if precision == "ieee" and noise.dtype == torch.float32:
         # every row adds its products one by one whatever the block: rows that would be empty need not be computed
-        bm = shrunk(bm, -(-batch // processors) * told.pixels)
+        bm = shrunk(bm, cdiv(batch, processors) * told.pixels)
     samples = max(1, bm // told.pixels)
-    tiles = -(-batch // samples)
+    tiles = cdiv(batch, samples)
     programs = min(tiles, per_processor * processors)
     rings = noise.new_empty(programs * samples * told.sample_size)
     strides = (0, 0, 0)
