@@ -11,7 +11,7 @@ from . import launch
 from .dot import dot
 from .taps import FLAT_BELOW, Taps, k_block, on_device, rows_and_columns, tap_of
 
-PROGRAMS = 264  # that the gradient is split into at least: two for each SM of an H100
+PROGRAMS = 264  # that the gradient is split into at least; fixed, for the order of sums must not hang on the device
 
 
 @triton.jit

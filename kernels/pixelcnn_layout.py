@@ -7,7 +7,7 @@ more source. A plan is read by its attributes alone: image_channels, slope, lead
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -181,7 +181,7 @@ def pack(weights: Sequence[Tensor], plan: Any, bn: int, bk: int) -> list[Tensor]
     return [torch.cat(panels), torch.cat(biases)]
 
 
-@lru_cache(maxsize=64)
+@cache  # a captured graph knows the addresses of the tables
 def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.device) -> Layout:
     """Tables of a plan; kept, so that a later call copies nothing to the device."""
     waves, pixels = rings(plan, size)

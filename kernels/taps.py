@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -74,12 +74,12 @@ def pack_kernel(
     tl.store(p_packed + i_tap * C_in * P + o, tl.load(p_weight + at, live, other=0.0), mask)
 
 
-@lru_cache(maxsize=256)
+@cache  # a captured graph knows the address of the table
 def on_device(taps: Taps, device: torch.device) -> Tensor:
     return torch.tensor(taps or [(0, 0)], dtype=torch.int32, device=device)
 
 
-@lru_cache(maxsize=256)
+@cache  # a captured graph knows the address of the table
 def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Tensor:
     """Index of the tap at each place of the kernel, -1 where it is dead."""
     height, width = kernel_size

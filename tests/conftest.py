@@ -20,14 +20,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def require(backend: str) -> str:
+def require(backend: str, *, allow_module_level: bool = False) -> str:
     """The backend's name; skips where it is absent, fails where the run says that it must be there."""
     row = next(r for r in backends.TABLE if r.name == backend)
     reason = row.absent()
     if reason is not None:
         if os.environ.get(f"VLAE_FAST_REQUIRE_{backend.upper()}") == "1":
             pytest.fail(f"backend {backend} is required and absent: {reason}")
-        pytest.skip(f"backend {backend} is absent: {reason}")
+        pytest.skip(f"backend {backend} is absent: {reason}", allow_module_level=allow_module_level)
     return backend
 
 
@@ -38,7 +38,7 @@ def backends_of(op: str) -> list[str]:
 
 def backends_and_cases(op: str, cases: list[Any], slow_when_interpreted: Callable[[Any], bool]) -> list[Any]:
     """Every row that has an op with every case; some are too much for an interpreter to be quick."""
-    interpreted = "triton" if triton_kernels.interpreted() else ""
+    interpreted = "triton" if triton_kernels.INTERPRETED else ""
     pairs = [(row, case) for row in backends_of(op) for case in cases]
     slow = [row == interpreted and slow_when_interpreted(case) for row, case in pairs]
     return [pytest.param(*pair, marks=[pytest.mark.slow] * is_slow) for pair, is_slow in zip(pairs, slow, strict=True)]
@@ -47,7 +47,7 @@ def backends_and_cases(op: str, cases: list[Any], slow_when_interpreted: Callabl
 def backends_and_dtypes(op: str) -> list[tuple[str, torch.dtype]]:
     """Every row that has an op with every dtype that it computes in."""
     rows = [r for r in backends.TABLE if r.name in backends_of(op)]
-    return [(r.name, dtype) for r in rows for dtype in r.dtypes_of(op) or DTYPES]
+    return [(r.name, dtype) for r in rows for dtype in r.dtypes.get(op) or DTYPES]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

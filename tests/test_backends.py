@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import require
 
-from vlae_fast import backends
+from vlae_fast import backends, triton_kernels
 
 
 def test_report_names_every_row_and_op() -> None:
@@ -49,6 +49,39 @@ def test_bfloat16_where_it_pays() -> None:
         backends.pick("masked_linear", narrow, "cpu")
     with pytest.raises(RuntimeError, match="cpu: computes in float32, bfloat16, the input is float16"):
         backends.pick("masked_conv", narrow.half(), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [("find_spec", "triton is not installed"), ("is_built", "torch was built without CUDA"), ("", "no CUDA device")],
+)
+def test_triton_says_why_not(missing: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(triton_kernels, "find_spec", lambda name: None if missing == "find_spec" else name)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: missing != "is_built")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert reason in triton_kernels.why_not.__wrapped__()
+
+
+def test_triton_refuses_old_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(triton_kernels, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: ((9, 0), (7, 5))[i])
+    assert "needs GPUs of compute capability 8.0, found 7.5" in triton_kernels.why_not.__wrapped__()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: (8, 0))
+    assert triton_kernels.why_not.__wrapped__() is None
+
+
+def test_auto_passes_an_interpreter_over() -> None:
+    require("triton")
+    if triton_kernels.only_named() is None:
+        pytest.skip("the kernels run on a GPU here")
+    narrow = torch.zeros(1, dtype=torch.float16)  # what the cpu row does not take
+    assert backends.pick("masked_conv", narrow).name == "reference"
+    assert backends.pick("masked_conv", narrow, "triton").name == "triton"
 
 
 def test_absent_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ FORWARD_CASES = [  # the gradient of these would take D passes of the reference 
 
 def fewer(case: Case, backend: str) -> Case:
     """Of a large batch a part, where the interpreter takes seconds for a tile of samples."""
-    if backend != "triton" or not triton_kernels.interpreted():
+    if backend != "triton" or not triton_kernels.INTERPRETED:
         return case
     return Case(case.name, case.op, {**case.tensors, **rows_of(case, slice(7))}, case.options)
 

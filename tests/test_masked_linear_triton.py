@@ -12,11 +12,11 @@ from vlae_fast.masks import linear_mask
 from vlae_fast.ops import masked_linear
 from vlae_fast.testing import Case, check_op, linear_case, run
 
-pytest.importorskip("triton")
+require("triton", allow_module_level=True)
 
-from vlae_fast.kernels import live_tiles
-from vlae_fast.kernels.live_tiles import Mask
-from vlae_fast.kernels.parts import add_parts
+from vlae_fast.kernels import live_tiles  # noqa: E402
+from vlae_fast.kernels.live_tiles import Mask  # noqa: E402
+from vlae_fast.kernels.parts import add_parts  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

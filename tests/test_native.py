@@ -224,3 +224,10 @@ def test_hostile_plans_run_or_are_refused() -> None:
         except RuntimeError as error:
             assert re.match(r"pixelcnn_(pack|sample): .* must .*, got ", str(error)), error
     assert ran > 10  # the mutations that keep a plan valid
+
+
+def test_only_bfloat16_is_widened() -> None:
+    require("cpu")
+    x, weight = torch.randn(1, 2, 3, 3).double(), torch.randn(2, 2, 3, 3).double()
+    with pytest.raises(RuntimeError, match=r"masked_conv: .* must be .*float32"):
+        native.masked_conv(x, weight, None, None, "B", 1, "none")

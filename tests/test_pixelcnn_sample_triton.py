@@ -21,6 +21,11 @@ A3, B3 = live_taps("A", (3, 3)), live_taps("B", (3, 3))
 HERE = ((0, 0),)
 
 
+@pytest.fixture(autouse=True)
+def _triton() -> None:
+    require("triton")
+
+
 class Case(NamedTuple):
     size: tuple[int, int]
     batch: int

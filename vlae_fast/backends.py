@@ -7,8 +7,8 @@ named backend runs or raises with its reason. Nothing falls back silently.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,67 +21,52 @@ OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
 class Backend(NamedTuple):
     name: str
     devices: tuple[str, ...]  # empty: every device
-    dtypes: tuple[torch.dtype, ...]  # empty: every floating-point dtype
+    dtypes: Mapping[str, tuple[torch.dtype, ...]]  # of each op; none: every floating-point dtype
     namespace: ModuleType
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
     detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
-    more_dtypes: Mapping[str, tuple[torch.dtype, ...]] = MappingProxyType({})  # of single ops
-    unfit: Callable[[str, tuple[Any, ...]], str | None] = lambda op, args: None  # why not with these arguments
     only_named: Callable[[], str | None] = lambda: None  # why `auto` passes it over, or None
 
-    def why_not(self, op: str, x: Tensor | None = None, args: tuple[Any, ...] = ()) -> str | None:
-        """Reason why ``op`` cannot run here (on a tensor like ``x``, with ``args`` after it), or None when it can."""
+    def why_not(self, op: str, x: Tensor | None = None) -> str | None:
+        """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
         if (reason := self.absent()) is not None:
             return reason
         if not hasattr(self.namespace, op):
             return f"has no {op}"
         if x is not None and self.devices and x.device.type not in self.devices:
             return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
-        dtypes = self.dtypes_of(op)
+        dtypes = self.dtypes.get(op, ())
         if x is not None and dtypes and x.dtype not in dtypes:
             return f"computes in {', '.join(map(_short, dtypes))}, the input is {_short(x.dtype)}"
-        return self.unfit(op, args) if args else None
-
-    def dtypes_of(self, op: str) -> tuple[torch.dtype, ...]:
-        """Dtypes that ``op`` takes here; empty: every floating-point dtype."""
-        return (*self.dtypes, *self.more_dtypes.get(op, ()))
+        return None
 
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-# Where bfloat16 pays. Forward + backward against the reference's on two cores with AVX512-BF16, median of five runs:
-# masked_conv 1.2x with 12, 64 and 160 channels, 3.0x for 7x7 from 1 to 64 channels. masked_linear depends on the shape,
-# 0.85x for 64-640-640-128 at batch 1024, 1.45x at batch 128, 1.03x for 784-1024-1024-1568: it is left to the reference.
-_NARROW = MappingProxyType({"masked_conv": (torch.bfloat16,)})
+# The CPU kernels of masked_conv take bfloat16 as well, as storage: there they are faster than PyTorch's in the cases of
+# benchmarks/cases.py, also where the processor multiplies bfloat16. Those of masked_linear are so in some shapes only.
+_CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, torch.bfloat16)}
+_GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
-    Backend(
-        "cpu",
-        devices=("cpu",),
-        dtypes=(torch.float32,),
-        more_dtypes=_NARROW,
-        namespace=native,
-        absent=native.why_not,
-        detail=lambda: f": {', '.join(native.isas())}",
-    ),
+    Backend("cpu", ("cpu",), _CPU, native, native.why_not, lambda: f": {', '.join(native.isas())}"),
     Backend(
         "triton",
-        devices=triton_kernels.devices(),
-        dtypes=(torch.float32, torch.bfloat16, torch.float16),
-        namespace=triton_kernels,
-        absent=triton_kernels.why_not,
-        detail=triton_kernels.detail,
-        unfit=triton_kernels.unfit,
-        only_named=triton_kernels.only_named,
+        triton_kernels.devices(),
+        _GPU,
+        triton_kernels,
+        triton_kernels.why_not,
+        triton_kernels.detail,
+        triton_kernels.only_named,
     ),
-    Backend("reference", devices=(), dtypes=(), namespace=reference, absent=lambda: None),
+    Backend("reference", (), {}, reference, lambda: None),
 )
 NAMES = ("auto", *(row.name for row in TABLE))
 
 
-def pick(op: str, x: Tensor, backend: str = "auto", args: tuple[Any, ...] = ()) -> Backend:
-    """The row that runs ``op`` on a tensor like ``x``, with ``args`` after it where the row must see them to tell.
+def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
+    """The row that runs ``op`` on a tensor like ``x``.
 
     Raises:
         ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
@@ -91,7 +76,7 @@ def pick(op: str, x: Tensor, backend: str = "auto", args: tuple[Any, ...] = ()) 
     reasons = []
     for row in TABLE:
         if backend in ("auto", row.name):
-            reason = (row.only_named() if backend == "auto" else None) or row.why_not(op, x, args)
+            reason = (row.only_named() if backend == "auto" else None) or row.why_not(op, x)
             if reason is None:
                 return row
             reasons.append(f"{row.name}: {reason}")

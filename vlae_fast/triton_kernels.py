@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,15 +15,11 @@ from .masks import Tap, live_weights
 from .program import Plan
 
 OLDEST_GPU = (8, 0)  # bfloat16 matrix instructions, asynchronous copies
-
-
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels on the CPU: ``TRITON_INTERPRET=1``, for tests and debugging."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter runs the kernels, on the CPU: for tests
 
 
 def devices() -> tuple[str, ...]:
-    return ("cuda", "cpu") if interpreted() else ("cuda",)
+    return ("cuda", "cpu") if INTERPRETED else ("cuda",)
 
 
 @lru_cache
@@ -31,7 +27,7 @@ def why_not() -> str | None:
     """Why the kernels cannot run here; None where they can."""
     if find_spec("triton") is None:
         return "triton is not installed"
-    if interpreted():
+    if INTERPRETED:
         return None
     if not torch.backends.cuda.is_built():
         return "torch was built without CUDA"
@@ -40,28 +36,23 @@ def why_not() -> str | None:
     oldest = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
     if oldest < OLDEST_GPU:
         wanted, found = (".".join(map(str, version)) for version in (OLDEST_GPU, oldest))
-        return f"needs GPUs of compute capability {wanted}, got {found}"
+        return f"needs GPUs of compute capability {wanted}, found {found} (CUDA_VISIBLE_DEVICES can hide it)"
     return None
 
 
 def only_named() -> str | None:
     """Why ``auto`` passes the row over."""
-    return "runs in Triton's interpreter, which is for tests: name it" if interpreted() else None
+    return "runs in Triton's interpreter, which is for tests: name it" if INTERPRETED else None
 
 
 def detail() -> str:
     import triton
 
-    return f": triton {triton.__version__}" + (", interpreted" if interpreted() else "")
+    return f": triton {triton.__version__}" + (", interpreted" if INTERPRETED else "")
 
 
-def unfit(op: str, args: tuple[Any, ...]) -> str | None:
-    """Why an op cannot run with these arguments (those after the first tensor), or None."""
-    return None
-
-
-@lru_cache(maxsize=256)
-def _live(
+@cache  # a captured graph knows the addresses of these tables
+def _taps_and_centre(
     mask_type: str, weight_shape: tuple[int, ...], image_channels: int, device: torch.device
 ) -> tuple[tuple[Tap, ...], Tensor | None]:
     taps, mask = live_weights(mask_type, weight_shape, image_channels)
@@ -112,7 +103,7 @@ def masked_conv_saving(
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
     from .kernels import masked_conv as kernels
 
-    taps, centre = _live(mask_type, tuple(weight.shape), image_channels, weight.device)
+    taps, centre = _taps_and_centre(mask_type, tuple(weight.shape), image_channels, weight.device)
     out, saved = kernels.forward(
         _nhwc(x), weight, bias, _nhwc(cond), taps, centre, activation, save and masked_conv_saves(activation)
     )
@@ -139,7 +130,7 @@ def masked_conv_backward(
 ) -> list[Tensor | None]:
     from .kernels import masked_conv as kernels
 
-    taps, centre = _live(mask_type, tuple(weight.shape), image_channels, weight.device)
+    taps, centre = _taps_and_centre(mask_type, tuple(weight.shape), image_channels, weight.device)
     sigmoid = saved if masked_conv_saves(activation) else None
     grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
         _nhwc(grad), _nhwc(out), _nhwc(sigmoid), _nhwc(x), weight, taps, centre, activation, needs, cond
