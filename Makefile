@@ -8,7 +8,7 @@ SANITIZE := build/sanitize
 KERNEL_TESTS := gradients made_inverse masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize lint bench clean
+.PHONY: help demo test sanitize lint bench bench-gpu clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
@@ -16,6 +16,7 @@ help:
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks, quick settings"
+	@echo "make bench-gpu  the tests and benchmarks that need a CUDA device, into out/gpu"
 	@echo "make clean   remove what was built; $(VENV) stays"
 	@echo "PYTHON=$(PYTHON) VENV=$(VENV)"
 
@@ -55,6 +56,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run --quick
+
+bench-gpu: $(STAMP)
+	PYTHON=$(BIN)/python benchmarks/on_gpu.sh out/gpu test suite
 
 clean:
 	rm -rf build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

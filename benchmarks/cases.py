@@ -1,8 +1,9 @@
 """The table of cases: what is timed, and the arithmetic and the traffic that cannot be avoided.
 
 ``flops`` counts live weights only. ``bytes`` counts, for each pass, its inputs and live weights read once and its
-outputs written once, in float32; what a forward keeps for its backward is not in it. ``op_cases`` are the same shapes
-in a smaller batch, which the tests and every run hold to the reference.
+outputs written once, in the case's dtype; what a forward keeps for its backward is not in it. ``op_cases`` are the same
+shapes in a smaller batch, which the tests and every run hold to the reference. A ``dtype`` is a name of torch's, or
+``tf32``: float32 whose products may be rounded to TF32 first, which is PyTorch's own setting for convolutions on a GPU.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from vlae_fast.masks import linear_mask, live_taps, made_degrees
 from vlae_fast.program import Stage
 from vlae_fast.sampling.stages import build_program
 
-FLOAT = torch.float32.itemsize
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The dtype of a case's tensors."""
+    return torch.float32 if dtype == "tf32" else getattr(torch, dtype)
 
 
-def traffic(x: int, live: int, weights: int, y: int, *, backward: bool) -> int:
+def traffic(x: int, live: int, weights: int, y: int, dtype: str, *, backward: bool) -> int:
     """Bytes of a forward pass, or of both, from the sizes of the input, the live weights, all weights and the output.
 
     The backward reads the output's gradient, the input and the live weights, and writes the gradients of the input and
     of all weights (zeros for the dead ones).
     """
-    return FLOAT * ((x + live + y) + (y + x + live + x + weights if backward else 0))
+    return torch_dtype(dtype).itemsize * ((x + live + y) + (y + x + live + x + weights if backward else 0))
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class SamplingCase:
     decoder: dict[str, Any] = field(default_factory=dict)
     quick: bool = False
     naive_rows: int | None = None  # the naive sampler is timed on so many rows and scaled; None: on whole images
+    dtype: str = "float32"
 
     def build(self) -> vf.PixelCNNDecoder:
         torch.manual_seed(0)
@@ -61,7 +66,7 @@ class SamplingCase:
         decoder = self.build()
         image = decoder.input_dim * decoder.image_size[0] * decoder.image_size[1]
         weights = sum(weight.numel() for weight in build_program(decoder).weights)
-        return FLOAT * (self.batch * (2 * image + decoder.latent_dim) + weights)
+        return torch_dtype(self.dtype).itemsize * (self.batch * (2 * image + decoder.latent_dim) + weights)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class ConvCase:
     activation: str
     backward: bool = True
     quick: bool = False
+    dtype: str = "float32"
 
     @property
     def live(self) -> int:
@@ -92,7 +98,7 @@ class ConvCase:
         pixels, bias = self.batch * self.size**2, self.c_out
         out = pixels * self.c_out // (2 if self.activation == "gate" else 1)
         weights = self.k**2 * self.c_in * self.c_out
-        return traffic(pixels * self.c_in, self.live + bias, weights + bias, out, backward=self.backward)
+        return traffic(pixels * self.c_in, self.live + bias, weights + bias, out, self.dtype, backward=self.backward)
 
     def op_cases(self, batch: int = 2) -> list[testing.Case]:
         shape = (batch, self.c_in, self.size, self.size)
@@ -108,6 +114,7 @@ class MadeCase:
     dim: int
     hidden: tuple[int, ...]
     quick: bool = False
+    dtype: str = "float32"
 
     @property
     def degrees(self) -> list[Tensor]:
@@ -132,7 +139,7 @@ class LinearCase(MadeCase):
     @property
     def bytes(self) -> int:
         x, weights = self.batch * self.dim, sum(len(i) * len(o) for i, o in pairwise(self.degrees))
-        return traffic(x, self.live + self.biases, weights + self.biases, 2 * x, backward=True)
+        return traffic(x, self.live + self.biases, weights + self.biases, 2 * x, self.dtype, backward=True)
 
     def op_cases(self, batch: int = 16) -> list[testing.Case]:
         """A budget is twice the reference's largest error, which a row or two do not bring to light."""
@@ -155,7 +162,7 @@ class InverseCase(MadeCase):
     @property
     def bytes(self) -> int:
         x, weights = self.batch * self.dim, self.live + self.biases
-        return traffic(x, weights, weights, x + self.batch, backward=False)
+        return traffic(x, weights, weights, x + self.batch, self.dtype, backward=False)
 
     def op_cases(self, batch: int = 4) -> list[testing.Case]:
         return [testing.made_case(batch, self.dim, self.hidden)]
@@ -163,7 +170,10 @@ class InverseCase(MadeCase):
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted."""
+    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted.
+
+    In 16 bits it is a step under autocast, the weights in float32.
+    """
 
     flops: ClassVar[float] = float("nan")
     bytes: ClassVar[float] = float("nan")
@@ -172,6 +182,7 @@ class TrainingCase:
     batch: int
     model: dict[str, Any] = field(default_factory=dict)
     quick: bool = False
+    dtype: str = "float32"
 
 
 SAMPLING = (
@@ -204,7 +215,31 @@ FLOWS = (
 
 TRAINING = (TrainingCase("vlae-default-batch64", 64, quick=True),)
 
-SUITES: dict[str, Sequence[Any]] = {"sampling": SAMPLING, "layers": LAYERS, "flows": FLOWS, "training": TRAINING}
+BF16, TF32 = {"dtype": "bfloat16"}, {"dtype": "tf32"}
+GPU: tuple[Any, ...] = (  # in the order of what they are worth: the time may not suffice for the last ones
+    ConvCase("gated-3x3B-128ch-32x32-batch128-bf16", "B", 128, 128, 256, 3, 32, "gate", **BF16),
+    ConvCase("gated-3x3B-128ch-32x32-batch128-bf16-forward", "B", 128, 128, 256, 3, 32, "gate", False, **BF16),
+    ConvCase("gated-3x3B-64ch-28x28-batch64-bf16", "B", 64, 64, 128, 3, 28, "gate", **BF16),
+    SamplingCase("28x28-64ch-3gated-batch1-tf32", 1, naive_rows=4, **TF32),
+    SamplingCase("28x28-64ch-3gated-batch4096-tf32", 4096, naive_rows=1, **TF32),
+    InverseCase("maf-784-2x512-batch100", 100, 784, (512, 512)),
+    LinearCase("made-784-4096-4096-1568-batch4096-bf16", 4096, 784, (4096, 4096), **BF16),
+    TrainingCase("vlae-default-batch256-bf16", 256, **BF16),
+    SamplingCase("28x28-64ch-3gated-batch64-tf32", 64, naive_rows=2, **TF32),
+    InverseCase("maf-64-2x512-batch100", 100, 64, (512, 512)),
+    ConvCase("elu-3x3B-12ch-28x28-batch64-bf16", "B", 64, 12, 12, 3, 28, "elu", **BF16),
+    ConvCase("7x7A-1to64ch-28x28-batch64-bf16", "A", 64, 1, 64, 7, 28, "none", **BF16),
+    ConvCase("elu-3x3B-12ch-28x28-batch64-tf32", "B", 64, 12, 12, 3, 28, "elu", **TF32),
+    ConvCase("7x7A-1to64ch-28x28-batch64-tf32", "A", 64, 1, 64, 7, 28, "none", **TF32),
+    SamplingCase("28x28-64ch-3gated-batch1-float32", 1, naive_rows=4),
+    SamplingCase("28x28-64ch-3gated-batch4096-float32", 4096, naive_rows=1),
+    ConvCase("elu-3x3B-12ch-28x28-batch64-float32", "B", 64, 12, 12, 3, 28, "elu"),
+    ConvCase("7x7A-1to64ch-28x28-batch64-float32", "A", 64, 1, 64, 7, 28, "none"),
+    SamplingCase("28x28-64ch-3gated-batch4096-bf16", 4096, naive_rows=1, **BF16),
+)
+
+CPU_SUITES: dict[str, Sequence[Any]] = {"sampling": SAMPLING, "layers": LAYERS, "flows": FLOWS, "training": TRAINING}
+SUITES = {**CPU_SUITES, "gpu": GPU}
 
 
 def live_flops(stages: Sequence[Stage], image_channels: int, size: tuple[int, int]) -> int:

@@ -7,10 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-Call = Callable[[], object]
+from .gpu import Call
+
+Timer = Callable[[Call, float], list[float]]  # call, seconds of a slice -> seconds of each call
 SLOW_S = 3.0
 
 
@@ -26,42 +29,67 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(contenders: Mapping[str, Call], rounds: int, *, slice_s: float = 0.3) -> dict[str, list[float]]:
-    """Seconds per call of every contender: in each round each one runs at least once, fast ones for ``slice_s``.
-
-    A first call warms up (and compiles) and is never counted. A contender that takes over ``SLOW_S`` is timed twice.
-    """
-    for contender in contenders.values():
-        contender()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            if len(times[name]) >= 2 and min(times[name]) > SLOW_S:
-                continue
-            until = time.perf_counter() + slice_s
-            while True:
-                times[name].append(seconds(contender))
-                if time.perf_counter() >= until:
-                    break
+def wall_times(call: Call, slice_s: float) -> list[float]:
+    """Seconds of each of the calls that fill a slice, one at least."""
+    times = []
+    until = time.perf_counter() + slice_s
+    while not times or time.perf_counter() < until:
+        times.append(seconds(call))
     return times
 
 
-def sgemm(device: torch.device) -> Call:
-    """The ceiling of arithmetic: a float32 matrix product of 1024 x 1024 x 1024, `SGEMM_FLOPS` operations."""
-    a, b, out = (torch.ones(1024, 1024, device=device) for _ in range(3))
-    return lambda: torch.mm(a, b, out=out)
+def warmed_up(contenders: Mapping[str, Call], calls: int = 1) -> dict[str, str]:
+    """Calls every contender, which compiles; these calls are never counted. Returns who failed, and how.
+
+    Slow ones are called once: ``calls`` is more than one where a compiler records what the second call does.
+    """
+    failed = {}
+    for name, contender in contenders.items():
+        try:
+            contender()
+            for _ in range(calls - 1):
+                if seconds(contender) > SLOW_S:
+                    break
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    return failed
 
 
-SGEMM_FLOPS = 2 * 1024**3
+def interleaved(
+    contenders: Mapping[str, Call], rounds: int, *, slice_s: float = 0.3, timer: Timer = wall_times
+) -> dict[str, list[float]]:
+    """Seconds per call of every contender: in each round each one runs at least once, fast ones for ``slice_s``.
+
+    A contender that takes over ``SLOW_S`` is timed twice.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            if len(times[name]) < 2 or min(times[name]) <= SLOW_S:
+                times[name] += timer(contender, slice_s)
+    return times
 
 
-def copy(device: torch.device) -> Call:
-    """The ceiling of memory: 128 MiB copied, beyond any cache, `COPY_BYTES` read and written."""
-    a, b = (torch.ones(COPY_BYTES // 8, device=device) for _ in range(2))
-    return lambda: b.copy_(a)
+class Ceiling(NamedTuple):
+    call: Call
+    work: float  # floating-point operations or bytes of a call
 
 
-COPY_BYTES = 2 * 128 * 2**20
+def matmul(device: torch.device, dtype: torch.dtype) -> Ceiling:
+    """The ceiling of arithmetic: a product of square matrices, 1024 x 1024, on a GPU 8192 x 8192.
+
+    Of random numbers: a processor that is fed zeros needs less power, and runs faster than it ever will at work.
+    """
+    size = 8192 if device.type == "cuda" else 1024
+    a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+    return Ceiling(lambda: torch.mm(a, b, out=out), 2.0 * size**3)
+
+
+def copy(device: torch.device) -> Ceiling:
+    """The ceiling of memory: a copy beyond any cache, 128 MiB, on a GPU 1 GiB, read and written."""
+    size = 2**30 if device.type == "cuda" else 2**27
+    a, b = (torch.ones(size // 4, device=device) for _ in range(2))
+    return Ceiling(lambda: b.copy_(a), 2.0 * size)
 
 
 def peak_mb(call: Call) -> float:
@@ -85,8 +113,10 @@ def _status_kib(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
-def cpu_name() -> str:
-    """Model of the processor as the operating system names it."""
+def device_name(device: torch.device) -> str:
+    """Model of the GPU, or of the processor as the operating system names it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

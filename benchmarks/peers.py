@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vlae_fast as vf
+
+from .gpu import captured
 
 
 class PlainDecoder:
@@ -58,13 +61,38 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return {"none": lambda v: v, "elu": F.elu, "relu": F.relu}[activation](x)
 
 
+def graphed_naive_sample(
+    decoder: Callable[[Tensor, Tensor], Tensor], z: Tensor, noise: Tensor, rows: int
+) -> Callable[[], Tensor]:
+    """`naive_sample` as replays of one CUDA graph: a forward pass, the draw, and on to the next pixel."""
+    image, pixel = torch.zeros_like(noise), torch.zeros((), dtype=torch.long, device=noise.device)
+    places = torch.arange(noise[0, 0].numel(), device=noise.device).view_as(noise[0, 0])
+
+    @torch.inference_mode()
+    def step() -> None:
+        drawn = (noise < torch.sigmoid(decoder(image, z))).to(noise.dtype)
+        image.copy_(torch.where(places == pixel, drawn, image))
+        pixel.add_(1)
+
+    replay = captured(step, noise.device)
+
+    def sample() -> Tensor:
+        image.zero_()
+        pixel.zero_()
+        for _ in range(rows * noise.shape[3]):
+            replay()
+        return image
+
+    return sample
+
+
 class PlainConv(nn.Module):
     """Masked convolution by a dense one: ``conv2d(x, weight * mask)``."""
 
     def __init__(self, layer: vf.MaskedConv2d) -> None:
         super().__init__()
         self.weight, self.bias, self.activation = layer.weight, layer.bias, layer.activation
-        self.register_buffer("mask", layer.mask.float())
+        self.register_buffer("mask", layer.mask.to(layer.weight.dtype))
         self.cond = getattr(layer, "cond", None)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -80,7 +108,7 @@ class PlainLinear(nn.Module):
     def __init__(self, layer: vf.MaskedLinear) -> None:
         super().__init__()
         self.weight, self.bias, self.activation = layer.weight, layer.bias, layer.activation
-        self.register_buffer("mask", vf.masks.linear_mask(layer.in_degrees, layer.out_degrees).float())
+        self.register_buffer("mask", vf.masks.linear_mask(layer.in_degrees, layer.out_degrees).to(layer.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         return activate(F.linear(x, self.weight * self.mask, self.bias), self.activation)
@@ -114,19 +142,45 @@ def dense_forward(
     return forward
 
 
+def dense_inverse(
+    eps: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], degrees: Sequence[Tensor], *, graph: bool
+) -> Callable[[], Tensor]:
+    """The inverse as public libraries compute it: D forward passes. ``graph``: replays of one CUDA graph of a pass."""
+    x = torch.zeros_like(eps)
+    forward = dense_forward(x, weights, biases, degrees)
+
+    @torch.no_grad()
+    def step() -> None:
+        shift, log_scale = forward().chunk(2, 1)
+        x.copy_(shift + log_scale.exp() * eps)
+
+    replay = captured(step, eps.device) if graph else step
+
+    def inverse() -> Tensor:
+        x.zero_()
+        for _ in range(eps.shape[1]):
+            replay()
+        return x
+
+    return inverse
+
+
 def foreign_inverses(dim: int, hidden: tuple[int, ...], eps: Tensor) -> dict[str, Callable[[], object]]:
     """The inverse at eps of a masked autoregressive transform of these sizes, random weights, by zuko and by nflows.
 
-    Raises:
-        ImportError: one of them is not installed (the extra ``bench``).
+    Those of the two that are installed (the extra ``bench``).
     """
-    import zuko
-    from nflows.transforms import MaskedAffineAutoregressiveTransform
+    found: dict[str, Callable[[], object]] = {}
+    with suppress(ImportError):
+        from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
-    theirs = zuko.flows.autoregressive.MaskedAutoregressiveTransform(dim, hidden_features=hidden).to(eps.device)
-    nflows = MaskedAffineAutoregressiveTransform(dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False)
-    nflows = nflows.to(eps.device)
-    return {
-        "zuko": torch.no_grad()(lambda: theirs().inv(eps)),
-        "nflows": torch.no_grad()(lambda: nflows.inverse(eps)),
-    }
+        zuko = MaskedAutoregressiveTransform(dim, hidden_features=hidden).to(eps.device)
+        found["zuko"] = torch.no_grad()(lambda: zuko().inv(eps))
+    with suppress(ImportError):
+        from nflows.transforms import MaskedAffineAutoregressiveTransform
+
+        blocks = len(hidden) - 1
+        nflows = MaskedAffineAutoregressiveTransform(dim, hidden[0], num_blocks=blocks, use_residual_blocks=False)
+        nflows.to(eps.device)
+        found["nflows"] = torch.no_grad()(lambda: nflows.inverse(eps))
+    return found

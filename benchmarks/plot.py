@@ -16,17 +16,28 @@ from .records import OURS, RESULTS, Row, Run, last_runs
 ROW_IN = 0.36  # height of a case
 MARKERS = "osD^vPX*"
 PEERS = {  # words that a peer's name starts with -> marker and colour: one look for a peer in every suite
+    "cached plain PyTorch in a CUDA graph": ("d", "tab:pink"),
     "cached plain PyTorch": ("D", "tab:purple"),
+    "naive in a CUDA graph": ("v", "tab:brown"),
     "naive eager": ("o", "tab:blue"),
     "naive torch.compile": ("s", "tab:orange"),
     "eager channels_last": ("^", "tab:cyan"),
     "eager": ("o", "tab:blue"),
     "torch.compile": ("s", "tab:orange"),
+    "vlae_fast torch.compile": ("*", "tab:olive"),
+    "D passes in a CUDA graph": ("v", "tab:brown"),
+    "D passes, plain PyTorch": ("o", "tab:blue"),
     "zuko": ("P", "tab:green"),
     "nflows": ("X", "tab:red"),
     "one dense forward pass": ("|", "black"),
 }
-SUITES = {"sampling": "tab:purple", "layers": "tab:blue", "flows": "tab:green", "training": "tab:red"}
+SUITES = {
+    "sampling": "tab:purple",
+    "layers": "tab:blue",
+    "flows": "tab:green",
+    "training": "tab:red",
+    "gpu": "tab:blue",
+}
 
 
 def machine(row: Row) -> str:
@@ -107,18 +118,21 @@ def roofline_figure(ours: dict[str, list[Row]]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(plain_number))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8.5, frameon=False)
-    figure.suptitle(f"{OURS} and the measured ceilings, float32\n{machine(rows[0])}", fontsize=11)
+    figure.suptitle(f"{OURS} and the measured ceilings\n{machine(rows[0])}", fontsize=11)
     return figure
 
 
 def ceilings(axes: Axes, rows: list[Row], left: float, right: float) -> None:
-    flop_rate, byte_rate = (median([float(row[key]) for row in rows]) for key in ("sgemm_gflops", "copy_gb_per_s"))
-    ridge = min(max(flop_rate / byte_rate, left), right)
-    xs = [left, ridge, right]
-    axes.plot(xs, [min(x * byte_rate, flop_rate) for x in xs], color="black", linewidth=1.5)
+    """The slope of the copy, and a roof for every dtype: the matrix product of its numbers."""
+    byte_rate = median([float(row["copy_gb_per_s"]) for row in rows])
     place = {"textcoords": "offset points", "fontsize": 9}
-    axes.annotate(f"copy: {byte_rate:.0f} GB/s", (ridge, ridge * byte_rate), xytext=(-14, 0), ha="right", **place)
-    axes.annotate(f"sgemm: {flop_rate:.0f} GFLOP/s", (right, flop_rate), xytext=(-4, -14), ha="right", **place)
+    axes.annotate(f"copy: {byte_rate:.0f} GB/s", (left, left * byte_rate), xytext=(24, -4), **place)
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        flop_rate = median([float(row["matmul_gflops"]) for row in rows if row["dtype"] == dtype])
+        xs = [left, min(max(flop_rate / byte_rate, left), right), right]
+        axes.plot(xs, [min(x * byte_rate, flop_rate) for x in xs], color="black", linewidth=1.5)
+        roof = f"matmul {dtype}: {flop_rate:.0f} GFLOP/s"
+        axes.annotate(roof, (right, flop_rate), xytext=(-4, -14), ha="right", **place)
     axes.set_xlim(left, right)
 
 
@@ -127,14 +141,15 @@ def median(values: list[float]) -> float:
 
 
 def draw(folder: Path) -> None:
-    """Writes speedup.png, and roofline.png where work is counted, beside the results they show."""
-    runs = last_runs(folder)
-    figures = {"speedup": speedup_figure(runs)}
-    if any((ours := counted(runs)).values()):
-        figures["roofline"] = roofline_figure(ours)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
-        print(folder / f"{name}.png")
+    """Writes speedup.png, and roofline.png where work is counted, beside the results they show; a GPU has its own."""
+    for suffix, runs in last_runs(folder).items():
+        figures = {"speedup": speedup_figure(runs)}
+        if any((ours := counted(runs)).values()):
+            figures["roofline"] = roofline_figure(ours)
+        for name, figure in figures.items():
+            path = folder / f"{name}{suffix}.png"
+            figure.savefig(path, dpi=110)
+            print(path)
 
 
 def main() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from .cases import SUITES
+from .cases import CPU_SUITES
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "vlae_fast"
 ABOUT = ("device", "isa", "threads", "torch", "commit", "date")
 COLUMNS = (
     *("suite", "case", "contender", "backend", "dtype", "p20_ms", "p50_ms", "p80_ms", "speedup", "peak_mb"),
-    *("gflops", "sgemm_gflops", "fraction_of_sgemm", "gb_per_s", "copy_gb_per_s", "fraction_of_copy"),
+    *("gflops", "matmul_gflops", "fraction_of_matmul", "gb_per_s", "copy_gb_per_s", "fraction_of_copy"),
     *ABOUT,
 )
 
@@ -61,13 +61,18 @@ def last_run(path: Path) -> Run:
     return runs
 
 
-def last_runs(folder: Path) -> dict[str, Run]:
-    """Of every suite that has results in a folder, its last run.
+def last_runs(folder: Path) -> dict[str, dict[str, Run]]:
+    """Of every suite that has results in a folder, its last run: those of a CPU, those of a GPU, which are told apart.
+
+    The keys are the suffixes of what shows them: "" and "_gpu".
 
     Raises:
         FileNotFoundError: none has.
     """
-    runs = {suite: last_run(path) for suite in SUITES if (path := folder / f"{suite}.csv").exists()}
-    if not runs:
+    found = {}
+    for suffix, suites in {"": tuple(CPU_SUITES), "_gpu": ("gpu",)}.items():
+        if runs := {suite: last_run(path) for suite in suites if (path := folder / f"{suite}.csv").exists()}:
+            found[suffix] = runs
+    if not found:
         raise FileNotFoundError(f"{folder}: no results; run `python -m benchmarks.run` first")
-    return runs
+    return found

@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import vlae_fast as vf
-from vlae_fast import testing
-from vlae_fast.sampling.sampler import Samples
 
 from .cached import CachedSampler
-from .cases import ConvCase, InverseCase, LinearCase, SamplingCase, TrainingCase
-from .measure import Call
-from .peers import PlainDecoder, dense_forward, foreign_inverses, naive_sample, plain
-
-GAP = 1e-5  # float32 cannot decide a pixel whose logit is this close to its threshold
-
-
-class WrongResultError(Exception):
-    """Ours disagrees with the reference, or a peer with ours: nothing is timed."""
+from .cases import ConvCase, InverseCase, LinearCase, SamplingCase, TrainingCase, torch_dtype
+from .checks import WrongResultError, check_images, check_module, check_ops
+from .gpu import Call, captured
+from .peers import (
+    PlainDecoder,
+    dense_forward,
+    dense_inverse,
+    foreign_inverses,
+    graphed_naive_sample,
+    naive_sample,
+    plain,
+)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all cases of a run share. ``compiled``: torch.compile is among the peers."""
+    """What all cases of a run share.
+
+    ``mode``: of torch.compile, which is among the peers then. ``on_gpu``: the contenders are those of a GPU: CUDA
+    graphs, and ours compiled too, because the mode max-autotune makes a graph of what it compiles.
+    """
 
     backend: str = "auto"
-    compiled: bool = False
+    mode: str | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    on_gpu: bool = False
+
+    @property
+    def compiler(self) -> str:
+        """torch.compile as it is named among the contenders."""
+        return "torch.compile" if self.mode == "default" else f"torch.compile {self.mode}"
+
+    def compile(self, function: Any) -> Any:
+        return torch.compile(function, mode=self.mode)
 
 
 @dataclass
@@ -51,65 +67,44 @@ def prepare(case: Any, setup: Setup) -> Contest:
     raise TypeError(f"no suite has a {type(case).__name__}")
 
 
+def _made(case: Any, name: str, make: Callable[[], Callable[[], Tensor]]) -> dict[str, Callable[[], Tensor]]:
+    """A peer by its name; nothing where it cannot be made (a graph of what cannot be captured), which is said."""
+    try:
+        return {name: make()}
+    except RuntimeError as error:
+        print(f"{case.name}: {name} is left out: {error}".partition("\n")[0], flush=True)
+        return {}
+
+
 @prepare.register
 def _(case: SamplingCase, setup: Setup) -> Contest:
-    decoder = case.build().to(setup.device)
-    z = torch.randn(case.batch, decoder.latent_dim, device=setup.device)
-    noise = torch.rand(case.batch, decoder.input_dim, *decoder.image_size, device=setup.device)
+    decoder = case.build().to(setup.device, torch_dtype(case.dtype))
+    options = {"dtype": torch_dtype(case.dtype), "device": setup.device}
+    z = torch.randn(case.batch, decoder.latent_dim, **options)
+    noise = torch.rand(case.batch, decoder.input_dim, *decoder.image_size, **options)
     sampler = vf.PixelCNNSampler(decoder, setup.backend)
     dense, cached = PlainDecoder(decoder), CachedSampler(decoder, case.batch)
     height = decoder.image_size[0]
     rows = case.naive_rows or height
+    whole: dict[str, Callable[[], Tensor]] = {"cached plain PyTorch": lambda: cached.sample(z, noise)}
+    some: dict[str, Callable[[], Tensor]] = {"naive eager": lambda: naive_sample(dense, z, noise, rows)}
+    if setup.mode and not setup.on_gpu:  # there, it would add little to a graph
+        forward = setup.compile(dense.__call__)
+        some[f"naive {setup.compiler}"] = lambda: naive_sample(forward, z, noise, rows)
+    if setup.on_gpu:
+        eager = whole["cached plain PyTorch"]
+        whole |= _made(case, "cached plain PyTorch in a CUDA graph", lambda: captured(eager, setup.device))
+        some |= _made(case, "naive in a CUDA graph", lambda: graphed_naive_sample(dense, z, noise, rows))
     drawn = sampler.sample_with_logits(z, noise)
-    differing = _check_images(case.name, drawn, noise, naive_sample(dense, z, noise, rows), "the naive sampler's", rows)
-    _check_images(case.name, drawn, noise, cached.sample(z, noise), "the cached sampler's", height)
+    differing = [
+        check_images(case, drawn, noise, call(), peer, height if peer in whole else rows)
+        for peer, call in {**some, **whole}.items()
+    ]
     scaled = "" if rows == height else f" ({rows} of {height} rows, scaled)"
-    peers: dict[str, Call] = {
-        "cached plain PyTorch": lambda: cached.sample(z, noise),
-        f"naive eager{scaled}": lambda: naive_sample(dense, z, noise, rows),
-    }
-    scale = {f"naive eager{scaled}": height / rows}
-    if setup.compiled:
-        forward = torch.compile(dense.__call__)
-        peers[f"naive torch.compile{scaled}"] = lambda: naive_sample(forward, z, noise, rows)
-        scale[f"naive torch.compile{scaled}"] = height / rows
-    checked = f"{sampler.steps} steps; {differing} of {case.batch} images differ in {rows} rows, at ties"
+    peers = {**whole, **{f"{peer}{scaled}": call for peer, call in some.items()}}
+    scale = {f"{peer}{scaled}": height / rows for peer in some}
+    checked = f"{sampler.steps} steps; {max(differing)} of {case.batch} images differ, at ties"
     return Contest(lambda: sampler.sample(z, noise), sampler.backend, peers, checked, scale)
-
-
-def _check_images(name: str, drawn: Samples, noise: Tensor, expected: Tensor, whose: str, rows: int) -> int:
-    """Images that differ in the first rows: each may, from a pixel on that float32 cannot decide."""
-    images, logits, noise, expected = (t[:, :, :rows].permute(0, 2, 3, 1).flatten(1) for t in (*drawn, noise, expected))
-    different = images != expected
-    first = different.int().argmax(1, keepdim=True)
-    tie = (logits - torch.logit(noise)).abs().gather(1, first) < GAP
-    if (different.any(1) & ~tie[:, 0]).any():
-        raise WrongResultError(f"{name}: images differ from {whose}")
-    return int(different.any(1).sum())
-
-
-def _check_ops(case: ConvCase | LinearCase | InverseCase, backend: str) -> str:
-    """The ops of a case against the reference, in a small batch: what a sample gets does not depend on its batch."""
-    grad = not isinstance(case, InverseCase)
-    try:
-        errors = [testing.check_op(op_case, backend, grad=grad) for op_case in case.op_cases()]
-    except AssertionError as error:
-        raise WrongResultError(str(error)) from error
-    return f"largest error {max(max(ratios.values()) for ratios in errors):.2f} of its budget"
-
-
-def _check_module(name: str, ours: nn.Module, dense: nn.Module, x: Tensor) -> str:
-    """Outputs and gradients of the same parameters, at float32's accuracy for sums of this length."""
-    results = []
-    for module in (ours, dense):
-        leaf = x.clone().requires_grad_()
-        y = module(leaf)
-        weights = [p for p in module.parameters() if p.requires_grad]
-        results.append([y, *torch.autograd.grad(y, [leaf, *weights], torch.ones_like(y).div_(y.numel()))])
-    worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results, strict=True))
-    if not worst < 1e-3:
-        raise WrongResultError(f"{name}: off by {worst:.2g} of the largest value")
-    return f"largest difference {worst:.1e} of the largest value"
 
 
 def _step(module: nn.Module, x: Tensor, backward: bool) -> Call:
@@ -125,13 +120,16 @@ def _step(module: nn.Module, x: Tensor, backward: bool) -> Call:
 def _modules(case: ConvCase | LinearCase, op: str, ours: nn.Module, x: Tensor, backward: bool, setup: Setup) -> Contest:
     picked = vf.backends.pick(op, x, setup.backend).name
     dense = plain(nn.Sequential(ours))
-    checked = f"{_check_ops(case, picked)}; plain PyTorch: {_check_module(case.name, ours, dense, x)}"
+    checked = f"{check_ops(case, picked, setup.device)}; plain PyTorch: {check_module(case, ours, dense, x)}"
     peers = {"eager": _step(dense, x, backward)}
     if x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)  # what a model of these layers hands on
+        dense = copy.deepcopy(dense).to(memory_format=torch.channels_last)
         peers["eager channels_last"] = _step(dense, x, backward)
-    if setup.compiled:
-        peers["torch.compile"] = _step(torch.compile(dense), x, backward)
+    if setup.mode:
+        peers[setup.compiler] = _step(setup.compile(dense), x, backward)
+    if setup.mode and setup.on_gpu:
+        peers[f"vlae_fast {setup.compiler}"] = _step(setup.compile(ours), x, backward)
     return Contest(_step(ours, x, backward), picked, peers, checked)
 
 
@@ -140,8 +138,8 @@ def _(case: ConvCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
     layer = vf.MaskedConv2d(
         case.mask_type, case.c_in, case.c_out, case.k, activation=case.activation, backend=setup.backend
-    ).to(setup.device)
-    x = torch.randn(case.batch, case.c_in, case.size, case.size, device=setup.device)
+    ).to(setup.device, torch_dtype(case.dtype))
+    x = torch.randn(case.batch, case.c_in, case.size, case.size, device=setup.device, dtype=torch_dtype(case.dtype))
     return _modules(case, "masked_conv", layer, x, case.backward, setup)
 
 
@@ -149,26 +147,32 @@ def _(case: ConvCase, setup: Setup) -> Contest:
 def _(case: LinearCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
     made = vf.MADE(case.dim, case.hidden[0], 2 * case.dim, n_hidden=len(case.hidden), backend=setup.backend)
-    x = torch.randn(case.batch, case.dim, device=setup.device)
-    return _modules(case, "masked_linear", made.to(setup.device), x, True, setup)
+    x = torch.randn(case.batch, case.dim, device=setup.device, dtype=torch_dtype(case.dtype))
+    return _modules(case, "masked_linear", made.to(x), x, True, setup)
 
 
 @prepare.register
 def _(case: InverseCase, setup: Setup) -> Contest:
     (made,) = case.op_cases(case.batch)
-    eps = made.tensors["eps"].to(setup.device).contiguous()
-    weights, biases, degrees = (
-        [t.to(setup.device).contiguous() for t in made.tensors[key]] for key in ("weights", "biases", "degrees")
-    )
+    tensors = made.to(torch_dtype(case.dtype), str(setup.device)).tensors
+    eps = tensors["eps"].contiguous()
+    weights, biases, degrees = ([t.contiguous() for t in tensors[key]] for key in ("weights", "biases", "degrees"))
     picked = vf.backends.pick("made_inverse", eps, setup.backend).name
-    checked = _check_ops(case, picked)
+    checked = check_ops(case, picked, setup.device)
     ours = torch.no_grad()(lambda: vf.ops.made_inverse(eps, weights, biases, degrees, backend=picked))
-    try:
-        peers = foreign_inverses(case.dim, case.hidden, eps)
-    except ImportError as error:
-        peers, checked = {}, f'{checked}; without zuko and nflows ({error}): pip install ".[bench]"'
-    if peers and case.dim > 500:  # D passes each; the faster of the two is enough, and neither at a large batch
-        peers = {"zuko": peers["zuko"]} if case.batch <= 64 else {}
+    peers = foreign_inverses(case.dim, case.hidden, eps)
+    if missing := {"zuko", "nflows"} - peers.keys():
+        checked += f'; without {" and ".join(sorted(missing))}: pip install ".[bench]"'
+    if case.dim > 500 and not setup.on_gpu:  # D passes each; one of them is enough, and neither at a large batch
+        peers = {name: call for name, call in peers.items() if name == "zuko" and case.batch <= 64}
+    if setup.on_gpu:
+        passes = partial(dense_inverse, eps, weights, biases, degrees)
+        dense = _made(case, "D passes, plain PyTorch", lambda: passes(graph=False))
+        dense |= _made(case, "D passes in a CUDA graph", lambda: passes(graph=True))
+        peers |= dense
+        for name, inverse in dense.items():
+            if not torch.allclose(inverse(), ours()[0], rtol=1e-2, atol=1e-3):
+                raise WrongResultError(f"{case.name}: the inverse differs from that of {name}")
     peers["one dense forward pass"] = dense_forward(eps, weights, biases, degrees)
     return Contest(ours, picked, peers, checked)
 
@@ -180,11 +184,44 @@ def _(case: TrainingCase, setup: Setup) -> Contest:
     x = (torch.rand(case.batch, 1, 28, 28, device=setup.device) < 0.3).float()
     dense = plain(model)
     z = torch.randn(case.batch, model.latent_dim, device=setup.device)
-    checked = _check_module(case.name, _GivenZ(model.decoder, z), _GivenZ(dense.decoder, z), x)
-    peers = {"eager": _adam_step(dense, x)}
-    if setup.compiled:
-        peers["torch.compile"] = _adam_step(torch.compile(plain(model)), x)
-    return Contest(_adam_step(model, x), vf.backends.pick("masked_conv", x, setup.backend).name, peers, checked)
+    with _autocast(case, setup):
+        picked = vf.backends.pick("masked_conv", x.to(torch_dtype(case.dtype)), setup.backend).name
+        checked = check_module(case, _GivenZ(model.decoder, z), _GivenZ(dense.decoder, z), x)
+
+    def step(loss: nn.Module, compiled: bool = False) -> Call:
+        optimizer = torch.optim.Adam(loss.parameters(), lr=1e-4, fused=setup.on_gpu)
+        compute = setup.compile(loss) if compiled else loss
+
+        def call() -> None:
+            with _autocast(case, setup):
+                nats = compute(x)
+            optimizer.zero_grad()
+            nats.backward()
+            optimizer.step()
+
+        return call
+
+    peers = {"eager": step(_Loss(dense))}
+    if setup.mode:
+        peers[setup.compiler] = step(_Loss(plain(model)), compiled=True)
+    if setup.mode and setup.on_gpu:
+        peers[f"vlae_fast {setup.compiler}"] = step(_Loss(copy.deepcopy(model)), compiled=True)
+    return Contest(step(_Loss(model)), picked, peers, checked)
+
+
+def _autocast(case: TrainingCase, setup: Setup) -> torch.autocast:
+    dtype = torch_dtype(case.dtype)
+    return torch.autocast(setup.device.type, dtype, enabled=dtype.itemsize == 2)
+
+
+class _Loss(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.model(x)
+        return vf.loss_function(out.logits, x, out.mu, out.logvar, out.z, out.log_pz)
 
 
 class _GivenZ(nn.Module):
@@ -194,16 +231,3 @@ class _GivenZ(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(x, self.z)
-
-
-def _adam_step(model: nn.Module, x: Tensor) -> Call:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-
-    def step() -> None:
-        out = model(x)
-        loss = vf.loss_function(out.logits, x, out.mu, out.logvar, out.z, out.log_pz)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step

@@ -9,8 +9,19 @@ import pytest
 import torch
 from conftest import require
 
-from benchmarks import measure, records, run, suites
-from benchmarks.cases import FLOWS, LAYERS, SAMPLING, SUITES, SamplingCase, TrainingCase
+from benchmarks import cases, checks, gpu, measure, records, run, suites
+from benchmarks.cases import (
+    CPU_SUITES,
+    FLOWS,
+    LAYERS,
+    SAMPLING,
+    SUITES,
+    ConvCase,
+    InverseCase,
+    LinearCase,
+    SamplingCase,
+    TrainingCase,
+)
 from vlae_fast import testing
 
 SHAPES = {str(op_case): (case, op_case) for case in (*LAYERS, *FLOWS) for op_case in case.op_cases()}
@@ -44,10 +55,10 @@ def test_a_differing_image_is_not_timed() -> None:
     z, noise = torch.randn(3, decoder.latent_dim), torch.rand(3, 1, 6, 5)
     drawn = suites.vf.PixelCNNSampler(decoder).sample_with_logits(z, noise)
     expected = drawn.images.clone()
-    suites._check_images("small", drawn, noise, expected, "its own", 6)
+    checks.check_images(case, drawn, noise, expected, "its own", 6)
     expected[1, 0, 5, 4] = 1 - expected[1, 0, 5, 4]
-    with pytest.raises(suites.WrongResultError, match="small: images differ from whose"):
-        suites._check_images("small", drawn, noise, expected, "whose", 6)
+    with pytest.raises(checks.WrongResultError, match="small: images differ from those of whose"):
+        checks.check_images(case, drawn, noise, expected, "whose", 6)
 
 
 def test_work_of_a_case_by_hand() -> None:
@@ -55,6 +66,7 @@ def test_work_of_a_case_by_hand() -> None:
     x, live, weights = 64 * 784 * 12, 5 * 12 * 12 + 12, 9 * 12 * 12 + 12
     assert conv.flops == 6 * 64 * 784 * 5 * 12 * 12
     assert conv.bytes == 4 * (x + live + x + x + x + live + x + weights)
+    assert dataclasses.replace(conv, dtype="bfloat16").bytes == conv.bytes // 2
 
 
 def test_the_first_call_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +77,9 @@ def test_the_first_call_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def contender(name: str) -> measure.Call:
         return lambda: time.sleep(pauses[name].pop(0) if len(pauses[name]) > 1 else pauses[name][0])
 
-    times = measure.interleaved({name: contender(name) for name in pauses}, 3, slice_s=0.0)
+    contenders = {name: contender(name) for name in pauses}
+    assert measure.warmed_up(contenders) == {}
+    times = measure.interleaved(contenders, 3, slice_s=0.0)
     assert max(times["compiled"]) < 0.2 and len(times["compiled"]) == 3 and len(times["slow"]) == 2
     assert measure.quantile([1.0, 3.0], 0.5) == 2.0
 
@@ -97,7 +111,7 @@ def test_a_last_run_is_of_one_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", CPU_SUITES)
 def test_quick_runs_append_rows_and_draw(suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     arguments = ["--suite", suite, "--quick", "--plot", "--out", str(tmp_path), "--backend", require("cpu")]
@@ -109,3 +123,110 @@ def test_quick_runs_append_rows_and_draw(suite: str, tmp_path: Path, capsys: pyt
     assert [row["case"] for row in rows if row["contender"] == records.OURS] == [case.name for case in quick]
     assert (tmp_path / "speedup.png").exists()
     assert (tmp_path / "roofline.png").exists() == (not isinstance(quick[0], TrainingCase))
+
+
+TINY = {"hidden_dim": 8, "n_layers": 1, "image_size": (6, 5)}
+TINY_GPU = (
+    ConvCase("conv-bf16", "B", 4, 8, 16, 3, 8, "gate", dtype="bfloat16"),
+    ConvCase("conv-tf32-forward", "A", 4, 1, 8, 3, 8, "elu", backward=False, dtype="tf32"),
+    SamplingCase("sampling", 3, TINY, naive_rows=2),
+    SamplingCase("sampling-bf16", 3, TINY, naive_rows=1, dtype="bfloat16"),
+    InverseCase("inverse", 5, 6, (16, 16)),
+    LinearCase("made-bf16", 8, 6, (16, 16), dtype="bfloat16"),
+    TrainingCase("training-bf16", 2, {"hidden_dim": 8, "n_layers": 1}, dtype="bfloat16"),
+)
+
+
+def rehearse(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> tuple[int, list[dict[str, str]]]:
+    """The GPU's suite on a CPU: tiny cases, every contender called once and not timed. Exit status and rows."""
+
+    def timed(contenders: dict[str, measure.Call], *_: object, **__: object) -> dict[str, list[float]]:
+        return {name: [2.0] for name, call in contenders.items() if call() is not NotImplemented}
+
+    monkeypatch.setattr(run, "timed", timed)
+    monkeypatch.setitem(SUITES, "gpu", TINY_GPU)
+    status = run.main(["--suite", "gpu", "--device", "cpu", "--out", str(out), *arguments])
+    path = out / "gpu.csv"
+    return status, list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+def test_the_suite_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, rows = rehearse(monkeypatch, tmp_path, "--no-compile")
+    assert status == 0 and "left out" not in capsys.readouterr().out
+    assert [row["case"] for row in rows if row["contender"] == records.OURS] == [case.name for case in TINY_GPU]
+    contenders = {(row["case"], row["contender"]): row for row in rows}
+    assert contenders["conv-tf32-forward", "eager channels_last with TF32"]["dtype"] == "tf32"
+    assert float(contenders["sampling", "naive in a CUDA graph (2 of 6 rows, scaled) without TF32"]["speedup"]) == 3
+    assert ("inverse", "D passes in a CUDA graph without TF32") in contenders
+    assert ("conv-bf16", "eager") in contenders
+
+
+def test_what_the_time_does_not_suffice_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rehearse(monkeypatch, tmp_path, "--minutes", "0") == (1, [])
+    told = capsys.readouterr().out
+    assert all(f"left out: {case.name}: not started" in told for case in TINY_GPU)
+    with pytest.raises(run.OutOfTime), run.at_most(0.02):
+        time.sleep(10)
+
+
+def test_a_case_that_fails_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suites, "check_ops", lambda *_: 1 / 0)
+    status, rows = rehearse(monkeypatch, tmp_path, "--no-compile", "--case", "bf16")
+    assert status == 1 and {row["case"] for row in rows} == {"sampling-bf16", "training-bf16"}
+    assert "left out: conv-bf16: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_a_peer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run, "timed", lambda contenders, *_, **__: {name: [1.0] for name in contenders})
+    contest = suites.Contest(lambda: 0, "cpu", {"broken": lambda: 1 / 0, "eager": lambda: 0}, "")
+    rows = run.time_case("layers", LAYERS[0], contest, suites.Setup())
+    assert [row["contender"] for row in rows] == [records.OURS, "eager"]
+    assert "broken is left out: ZeroDivisionError" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        run.time_case("layers", LAYERS[0], suites.Contest(lambda: 1 / 0, "cpu", {}, ""), suites.Setup())
+
+
+def test_triton_in_the_suite_of_a_gpu() -> None:
+    setup = suites.Setup(require("triton"), on_gpu=True)
+    contest = suites.prepare(TINY_GPU[0], setup)
+    assert contest.backend == "triton" and "of its budget" in contest.checked
+
+
+def test_times_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls fill a slice, each from the event before it to the one behind it; one longer than a slice is one time."""
+
+    class Event:
+        def __init__(self, **_: bool) -> None: ...
+
+        def record(self) -> None:
+            self.at = time.perf_counter()
+
+        def elapsed_time(self, other: "Event") -> float:
+            return 1e3 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    times = gpu.event_times(lambda: time.sleep(0.005), 0.04)
+    assert 2 <= len(times) <= 8 and all(0.005 <= t < 0.2 for t in times)
+    assert len(gpu.event_times(lambda: time.sleep(0.02), 0.01)) == 1
+    assert len(gpu.event_times(lambda: None, 0.1)) == gpu.MOST
+
+
+def test_precision_is_set_and_set_back() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    for dtype in ("tf32", "float32"):
+        with gpu.precision(dtype):
+            assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (dtype == "tf32")
+    assert before == (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+
+
+def test_cases_have_names_of_their_own_and_known_dtypes() -> None:
+    every = [case for suite in SUITES.values() for case in suite]
+    assert len({case.name for case in every}) == len(every)
+    assert all(case.dtype in checks.TOLERANCE and case.dtype in checks.GAP for case in cases.GPU)
