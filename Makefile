@@ -8,12 +8,13 @@ SANITIZE := build/sanitize
 KERNEL_TESTS := gradients made_inverse masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize lint bench bench-gpu clean
+.PHONY: help demo test sanitize kernels lint bench bench-gpu clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
 	@echo "make test    the tests (PYTEST_ARGS='-m \"not gpu\"' for the slow ones too; VLAE_FAST_DATA=folder for real data)"
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
+	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks, quick settings"
 	@echo "make bench-gpu  the tests and benchmarks that need a CUDA device, into out/gpu"
@@ -48,6 +49,9 @@ sanitize: $(STAMP)
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		$(abspath $(BIN))/python -m pytest -q --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/test_%.py)
+
+kernels: $(STAMP)
+	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -103,8 +105,12 @@ def compiled(kernel: JITFunction, args: dict[str, Any], options: dict[str, Any],
     }
 
 
-def rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any]]:
-    """Every kernel that a case launches, once each."""
+def rows_of(case: str) -> list[dict[str, Any]]:
+    """Every kernel that a case launches in any dtype, for every architecture, once each."""
+    return [row for dtype in DTYPES for arch in ARCHITECTURES for row in _rows_of(case, dtype, arch)]
+
+
+def _rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any]]:
     call = LAUNCHES[case](dtype)
     with recorded() as launches:
         call()
@@ -134,14 +140,13 @@ def main(argv: list[str] | None = None) -> int:
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 replaces the compiler by the interpreter: unset it")
     rows, offences = [], []
-    for case in options.case or LAUNCHES:
-        for dtype in DTYPES:
-            for arch in ARCHITECTURES:
-                for row in rows_of(case, dtype, arch):
-                    if (wrong := offence(row)) is not None:
-                        offences.append(f"{case} {row['kernel']} {row['dtype']} {row['arch']}: {wrong}")
-                    rows.append({name: row[name] for name in COLUMNS})
-        print(f"{case}: {sum(row['case'] == case for row in rows)} kernels", flush=True)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for case_rows in pool.map(rows_of, options.case or LAUNCHES):
+            for row in case_rows:
+                if (wrong := offence(row)) is not None:
+                    offences.append(f"{row['case']} {row['kernel']} {row['dtype']} {row['arch']}: {wrong}")
+                rows.append({name: row[name] for name in COLUMNS})
+            print(f"{case_rows[0]['case']}: {len(case_rows)} kernels", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
