@@ -4,11 +4,10 @@
 
 #include <cstdint>
 
+#include "../activation.h"
 #include "runs.h"
 
 namespace vlae {
-
-enum class Activation : int32_t { none, relu, elu, gate };
 
 // Packed weights are panels of [depth][up to 2 vectors of columns], columns padded to whole vectors. A gated layer pairs a
 // vector of its first half with the same channels of its second half: the gate is applied to a block in the nearest cache.

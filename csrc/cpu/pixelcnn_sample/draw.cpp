@@ -1,18 +1,9 @@
 // Logits to pixels. Compiled once for all instruction sets: given the logits, the image is the same everywhere.
-#include <cmath>
+#include "../../pixelcnn_sample/draw.h"
 
 #include "program.h"
 
 namespace vlae {
-
-namespace {
-
-// noise < sigmoid(logit / temperature), in float64 and without a division by the sum.
-bool bernoulli(double noise, double logit, double temperature) {
-  return noise * (1.0 + std::exp(-logit / temperature)) < 1.0;
-}
-
-}  // namespace
 
 void draw_wave(const Program& p, const Wave& wave, const Tile& tile) noexcept {
   const Draw& draw = p.draw;
@@ -27,7 +18,7 @@ void draw_wave(const Program& p, const Wave& wave, const Tile& tile) noexcept {
       for (int64_t c = 0; c < image.channels; ++c) {
         const int64_t at = (((tile.first + sample) * image.channels + c) * p.height + i) * p.width + j;
         const bool known = draw.known_mask && draw.known_mask[at];
-        pixel[c] = known ? draw.known[at] : static_cast<float>(bernoulli(draw.noise[at], logit[c], draw.temperature));
+        pixel[c] = known ? draw.known[at] : static_cast<float>(draw_bernoulli(draw.noise[at], logit[c], draw.temperature));
         draw.images[at] = pixel[c];
         draw.logits[at] = logit[c];
       }

@@ -4,11 +4,10 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../../ops.h"
-#include "../../tensors.h"
+#include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
 #include "bind.h"
 #include "packing.h"
-#include "plan.h"
 #include "run.h"
 
 namespace vlae {
@@ -17,36 +16,6 @@ namespace {
 constexpr const char* kPack = "pixelcnn_pack";
 constexpr const char* kSample = "pixelcnn_sample";
 constexpr int64_t kMaxSide = int64_t{1} << 20;
-
-const float* check_weight(size_t index, const Tensor& weight, const std::vector<int64_t>& sizes) {
-  const std::string name = text("weights[", index, "]");
-  check_float(kPack, name, weight);
-  check_shape(kPack, name, weight, sizes);
-  const float* data = floats(weight);
-  const int64_t n = weight.numel();
-  for (int64_t i = 0; i < n; ++i)
-    VLAE_CHECK(std::isfinite(data[i]), kPack, name, "be finite", number_text(data[i]) + text(" at index ", i));
-  return data;
-}
-
-size_t count_weights(const PlanStage& stage) { return stage.sources.size() + 1 + (stage.context_dim > 0); }
-
-std::vector<const float*> check_weights(const std::vector<Tensor>& weights, const Plan& plan) {
-  size_t wanted = 0;
-  for (const PlanStage& stage : plan.stages) wanted += count_weights(stage);
-  VLAE_CHECK(weights.size() == wanted, kPack, "weights", text("have ", wanted, " tensors for this plan"), weights.size());
-  std::vector<const float*> data;
-  for (const PlanStage& stage : plan.stages) {
-    for (const PlanSource& source : stage.sources) {
-      const int64_t taps = static_cast<int64_t>(source.taps.size());
-      data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), plan.channels[source.buffer], taps}));
-    }
-    data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns()}));
-    if (stage.context_dim > 0)
-      data.push_back(check_weight(data.size(), weights[data.size()], {stage.columns(), stage.context_dim}));
-  }
-  return data;
-}
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_float(kSample, "noise", noise);
@@ -97,7 +66,7 @@ const Isa& check_packed(const Tensor& packed, const Plan& plan) {
 Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
   const Isa& isa = isa_by_name(kPack, isa_name);
   const Plan plan = parse_plan(kPack, words);
-  const std::vector<const float*> data = check_weights(weights, plan);
+  const std::vector<const float*> data = check_weights(kPack, weights, plan);
   const PackedLayout layout = packed_layout(kPack, plan, isa.kernels.pixelcnn.lanes);
   Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
   float* out = packed.mutable_data_ptr<float>();

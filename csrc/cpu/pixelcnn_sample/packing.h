@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "plan.h"
+#include "../../pixelcnn_sample/plan.h"
 
 namespace vlae {
 

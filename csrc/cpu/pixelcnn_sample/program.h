@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../../pixelcnn_sample/limits.h"
 #include "../layer.h"
 
 namespace vlae {
@@ -78,7 +79,6 @@ struct Part {
   int index, count;
 };
 
-constexpr int kMaxSources = 64;
 using RunStage = void (*)(const Program&, const Stage&, const Wave&, const Tile&, Part) noexcept;
 
 // What stage.cpp exports for its instruction set.

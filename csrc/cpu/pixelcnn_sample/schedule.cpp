@@ -3,14 +3,13 @@
 
 #include <algorithm>
 
+#include "../../pixelcnn_sample/waves.h"
+
 namespace vlae {
 
 Wave wave_at(const Program& p, int64_t index) {
-  if (p.slope == 0) return {index, 0, p.height};
-  const int64_t late = index - (p.width - 1);  // rows above late / slope are past their last column
-  const int64_t top = late <= 0 ? 0 : (late + p.slope - 1) / p.slope;
-  const int64_t bottom = std::min(p.height - 1, index / p.slope);
-  return {index, top, std::max<int64_t>(0, bottom - top + 1)};
+  const WaveRows<int64_t> rows = wave_rows(p.height, p.width, p.slope, index);
+  return {index, rows.top, rows.count};
 }
 
 int64_t next_wave(const Program& p, int64_t index) {

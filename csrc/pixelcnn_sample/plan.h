@@ -1,4 +1,5 @@
-// The sampling program as the caller writes it: a list of int64, checked before anything is computed.
+// The sampling program as the caller writes it: a list of int64, checked before anything is computed. Shared by the
+// libraries of every device.
 //
 //   1 (version), C, slope, number of stages, then per stage
 //   out_channels, activation, residual, context_dim, lead, number of sources, then per source
@@ -8,7 +9,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "program.h"
+#include "../activation.h"
+#include "limits.h"
 
 namespace vlae {
 

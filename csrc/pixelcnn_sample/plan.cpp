@@ -1,6 +1,6 @@
 #include "plan.h"
 
-#include "../../checks.h"
+#include "../checks.h"
 
 namespace vlae {
 

@@ -1,0 +1,28 @@
+// The rows of a wave, on the host and in a kernel. Not for the CPU's files of one instruction set: it has an inline function.
+#pragma once
+
+#if defined(__CUDACC__)
+#define VLAE_HOST_DEVICE __host__ __device__
+#else
+#define VLAE_HOST_DEVICE
+#endif
+
+namespace vlae {
+
+// Rows top .. top + count - 1 have a pixel in the wave.
+template <typename Int>
+struct WaveRows {
+  Int top, count;
+};
+
+// The pixels (i, j) of a height x width image with j + slope * i == index, 0 <= index < width + slope * (height - 1).
+template <typename Int>
+VLAE_HOST_DEVICE inline WaveRows<Int> wave_rows(Int height, Int width, Int slope, Int index) {
+  if (slope == 0) return {0, height};
+  const Int late = index - (width - 1);  // rows above late / slope are past their last column
+  const Int top = late <= 0 ? 0 : (late + slope - 1) / slope;
+  const Int last = index / slope, bottom = last < height ? last : height - 1;
+  return {top, bottom < top ? 0 : bottom - top + 1};
+}
+
+}  // namespace vlae
