@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import native, reference, triton_kernels
+from . import native, native_cuda, reference, triton_kernels
 
 OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
 
@@ -51,6 +51,14 @@ _CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, to
 _GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
     Backend("cpu", ("cpu",), _CPU, native, native.why_not, lambda: f": {', '.join(native.isas())}"),
+    Backend(
+        "cuda",
+        devices=("cuda",),
+        dtypes=(torch.float32,),
+        namespace=native_cuda,
+        absent=native_cuda.why_not,
+        detail=native_cuda.detail,
+    ),
     Backend(
         "triton",
         triton_kernels.devices(),

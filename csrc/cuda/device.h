@@ -1,0 +1,33 @@
+// CUDA, or the tests' emulation of it on the host, which compiles the same sources with a C++ compiler.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#define VLAE_SHARED_MEMORY(name) extern __shared__ float4 name[]
+#else
+#include "cuda_on_host.h"
+#endif
+
+namespace vlae::cuda {
+
+inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
+}
+
+// One-dimensional launch of `blocks` x `threads` on a stream, with so much dynamic shared memory.
+template <typename... Args>
+void launch(const char* op, void (*kernel)(Args...), int blocks, int threads, int shared_bytes, void* stream, const Args&... args) {
+  check_cuda(op, "asking for shared memory",
+             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  check_cuda(op, "launching the kernel", cudaLaunchKernelEx(&config, kernel, args...));
+}
+
+}  // namespace vlae::cuda

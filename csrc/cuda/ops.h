@@ -1,0 +1,21 @@
+// One declaration per op of the CUDA library; each is defined in its family's folder.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/tensor.h>
+
+namespace vlae::cuda {
+
+using torch::stable::Tensor;
+
+// On the CPU: the weights in the kernel's layout, and a header that says which plan they are for.
+std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> plan);
+std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> plan,
+                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
+                                           std::optional<Tensor> known, double temperature);
+
+}  // namespace vlae::cuda

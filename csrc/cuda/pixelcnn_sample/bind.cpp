@@ -1,0 +1,130 @@
+#include "bind.h"
+
+#include <algorithm>
+
+#include "../../checks.h"
+
+namespace vlae::cuda {
+
+namespace {
+
+constexpr int64_t kMaxSteps = int64_t{1} << 22;
+constexpr int64_t kMaxSampleFloats = int64_t{1} << 28;
+
+constexpr int64_t kLanes = 32;
+
+// How many waves ago the oldest value of each buffer that is still read was written. The image is written by the draw, as a
+// stage of lead 0 behind all others would; the draw itself reads the last buffer.
+std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) {
+  std::vector<int64_t> ages(plan.channels.size());
+  const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[buffer - 1].lead; };
+  const auto read = [&](int64_t buffer, int64_t by, const vlae::Tap& tap) {
+    ages[buffer] = std::max(ages[buffer], lead(buffer) - by - tap.dx - plan.slope * tap.dy);
+  };
+  for (const PlanStage& stage : plan.stages) {
+    for (const PlanSource& source : stage.sources)
+      for (const vlae::Tap& tap : source.taps)
+        if (lands(tap, height, width)) read(source.buffer, stage.lead, tap);
+    if (stage.residual >= 0) read(stage.residual, stage.lead, {0, 0});
+  }
+  read(static_cast<int64_t>(plan.stages.size()), 0, {0, 0});
+  return ages;
+}
+
+// With the last `age + 1` waves in a ring, the slot of the wave being written is that of a wave nobody reads.
+void place_rings(const char* op, const Plan& plan, Program& p) {
+  const std::vector<int64_t> ages = find_ages(plan, p.height, p.width);
+  int64_t size = 0;
+  for (size_t m = 0; m < ages.size(); ++m) {
+    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), stride = round_up(plan.channels[m], kGroup);
+    p.rings[m] = {static_cast<int32_t>(size), static_cast<int32_t>(stride), static_cast<int32_t>(waves)};
+    VLAE_CHECK(waves * p.rows <= (kMaxSampleFloats - size) / stride, op, "plan",
+               text("keep at most ", kMaxSampleFloats, " activations of a sample"),
+               text(waves, " waves of ", p.rows, " rows of ", plan.channels[m], " channels"));
+    size += waves * p.rows * stride;
+    p.zero_floats = std::max(p.zero_floats, static_cast<int32_t>(stride));
+  }
+  p.sample_floats = static_cast<int32_t>(size);
+}
+
+// As many slices as leave no warp without work.
+void cut(Stage& stage) {
+  stage.lane_columns = stage.columns > 2 * kLanes ? 4 : 2;
+  const int64_t chunk = kLanes * stage.lane_columns;
+  stage.chunks = static_cast<int32_t>((stage.columns + chunk - 1) / chunk);
+  for (stage.slices = 1; 2 * stage.slices * stage.chunks <= kWarps;) stage.slices *= 2;
+}
+
+void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {
+  stage.taps = n_taps;
+  int32_t group = 0;
+  for (const PlanSource& source : from.sources)
+    for (const vlae::Tap& tap : source.taps) {
+      p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx), group};
+      const int32_t groups = p.rings[source.buffer].stride / static_cast<int32_t>(kGroup), before = group;
+      group += groups;
+      for (int32_t slice = 0; slice < stage.slices; ++slice) {
+        const int64_t first = static_cast<int64_t>(stage.groups) * slice / stage.slices;
+        if (before <= first && first < group) stage.slice_taps[slice] = n_taps - 1 - stage.taps;
+      }
+    }
+  stage.n_taps = n_taps - stage.taps;
+  p.most_taps = std::max(p.most_taps, stage.n_taps);
+}
+
+Stage stage_of(const PlanStage& from, const StageLayout& place) {
+  Stage stage = {};
+  stage.activation = from.activation;
+  stage.channels = static_cast<int32_t>(from.out_channels);
+  stage.columns = static_cast<int32_t>(place.columns);
+  stage.lead = static_cast<int32_t>(from.lead);
+  stage.residual = static_cast<int32_t>(from.residual);
+  stage.groups = static_cast<int32_t>(place.groups);
+  stage.bias = static_cast<int32_t>(place.bias / kGroup);
+  stage.weight = static_cast<int32_t>(place.weight / kGroup);
+  stage.cond = -1;
+  cut(stage);
+  return stage;
+}
+
+void check_limits(const char* op, const Plan& plan, int64_t height, int64_t width, int64_t steps) {
+  VLAE_CHECK(steps <= kMaxSteps, op, "plan", text("take at most ", kMaxSteps, " steps"), steps);
+  VLAE_CHECK(plan.stages.size() <= kMaxStages, op, "plan", text("have at most ", kMaxStages, " stages"), plan.stages.size());
+  size_t taps = 0;
+  for (const PlanStage& stage : plan.stages) {
+    for (const PlanSource& source : stage.sources) taps += source.taps.size();
+    VLAE_CHECK(std::abs(stage.lead) <= width + plan.slope * height, op, "plan",
+               text("have leads of at most ", width + plan.slope * height, ", all waves of the image"), stage.lead);
+  }
+  VLAE_CHECK(taps <= kMaxTaps, op, "plan", text("have at most ", kMaxTaps, " taps"), taps);
+}
+
+}  // namespace
+
+Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64_t height, int64_t width, ContextKind context) {
+  const int64_t steps = width + plan.slope * (height - 1);
+  check_limits(op, plan, height, width, steps);
+  Program p = {};
+  p.height = static_cast<int32_t>(height);
+  p.width = static_cast<int32_t>(width);
+  p.slope = static_cast<int32_t>(plan.slope);
+  p.steps = static_cast<int32_t>(steps);
+  p.rows = static_cast<int32_t>(plan.slope == 0 ? height : std::min(height, (width + plan.slope - 1) / plan.slope));
+  p.image_channels = static_cast<int32_t>(plan.channels[0]);
+  p.n_stages = static_cast<int32_t>(plan.stages.size());
+  p.cond_columns = static_cast<int32_t>(layout.context_columns);
+  p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);
+  place_rings(op, plan, p);
+  int32_t n_taps = 0, cond = 0;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    p.stages[s] = stage_of(plan.stages[s], layout.stages[s]);
+    p.first_step = std::min(p.first_step, -p.stages[s].lead);
+    add_taps(plan.stages[s], p, p.stages[s], n_taps);
+    if (plan.stages[s].context_dim == 0) continue;
+    p.stages[s].cond = cond;
+    cond += p.stages[s].columns;
+  }
+  return p;
+}
+
+}  // namespace vlae::cuda

@@ -1,0 +1,27 @@
+// What sample.cu offers to the code that knows tensors.
+#pragma once
+
+#include "program.h"
+#include "tiling.h"
+
+namespace vlae::cuda {
+
+// Of the current device.
+Limits device_limits(const char* op);
+
+// cond = context * matrix, for every sample (and pixel): [rows, columns] from [rows, dim].
+struct Condition {
+  const float *context, *matrix;
+  float* cond;
+  int64_t rows;
+  int32_t dim, columns;
+};
+void run_condition(const char* op, const Condition& condition, void* stream);
+
+// caches: of every block, where they are in global memory.
+void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, float* caches, void* stream);
+
+// "", or why the kernels cannot run on the current device.
+const char* why_not();
+
+}  // namespace vlae::cuda

@@ -1,0 +1,83 @@
+// Sums of products of a block of rows: Rows x (32 lanes x Columns) of one warp, over its slice of the products.
+//
+// Weights go from L2 to registers, each read by one lane once per block of rows, so shared memory would only be a detour;
+// the next group of 4 products is on its way while this one is multiplied. Activations are read 4 at a time, all lanes the same.
+#pragma once
+
+#include "../device.h"
+#include "program.h"
+#include "tiling.h"
+
+namespace vlae::cuda {
+
+template <int Columns>
+struct Weights {
+  float at[4][Columns];  // [product, column]
+};
+
+template <int Columns>
+__device__ inline Weights<Columns> load_weights(const float* from, int columns) {
+  Weights<Columns> w;
+#pragma unroll
+  for (int k = 0; k < 4; ++k, from += columns) {
+    if constexpr (Columns == 4) {
+      const float4 v = __ldg(reinterpret_cast<const float4*>(from));
+      w.at[k][0] = v.x, w.at[k][1] = v.y, w.at[k][2] = v.z, w.at[k][3] = v.w;
+    } else {
+      const float2 v = __ldg(reinterpret_cast<const float2*>(from));
+      w.at[k][0] = v.x, w.at[k][1] = v.y;
+    }
+  }
+  return w;
+}
+
+// One accumulator an output, products in ascending order: the bits do not depend on Rows.
+template <int Rows, int Columns>
+__device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weights<Columns>& w, const float* cache,
+                                      const int (&at)[Rows], int channel) {
+#pragma unroll
+  for (int r = 0; r < Rows; ++r) {
+    const float4 a = *reinterpret_cast<const float4*>(cache + at[r] + channel);
+#pragma unroll
+    for (int c = 0; c < Columns; ++c) {
+      sums[r][c] = fmaf(a.x, w.at[0][c], sums[r][c]);
+      sums[r][c] = fmaf(a.y, w.at[1][c], sums[r][c]);
+      sums[r][c] = fmaf(a.z, w.at[2][c], sums[r][c]);
+      sums[r][c] = fmaf(a.w, w.at[3][c], sums[r][c]);
+    }
+  }
+}
+
+// weight: of this lane's first column. offsets: [tap][most_rows]. sums_out: [row][32 x Columns] of this warp.
+template <int Rows, int Columns>
+__device__ void multiply(const Program& p, const Stage& stage, int slice, const float* weight, const float* cache,
+                         const int* offsets, int most_rows, float* sums_out) {
+  float sums[Rows][Columns] = {};
+  const int last = stage.groups * (slice + 1) / stage.slices;
+  int group = stage.groups * slice / stage.slices;
+  int tap = stage.slice_taps[slice];
+  const int step = 4 * stage.columns;
+  const float* from = weight + static_cast<int64_t>(group) * step;
+  Weights<Columns> next;
+  if (group < last) next = load_weights<Columns>(from, stage.columns);
+  for (; group < last; ++tap) {
+    const Tap& source = p.taps[stage.taps + tap];
+    int channel = 4 * (group - source.group), at[Rows];
+    const int end = min(last, source.group + p.rings[source.buffer].stride / 4);
+#pragma unroll
+    for (int r = 0; r < Rows; ++r) at[r] = offsets[tap * most_rows + r];
+    for (; group < end; ++group, channel += 4) {
+      const Weights<Columns> w = next;
+      from += step;
+      if (group + 1 < last) next = load_weights<Columns>(from, stage.columns);
+      multiply_group<Rows, Columns>(sums, w, cache, at, channel);
+    }
+  }
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < Rows; ++r)
+#pragma unroll
+    for (int c = 0; c < Columns; ++c) sums_out[(r * 32 + lane) * Columns + c] = sums[r][c];
+}
+
+}  // namespace vlae::cuda

@@ -1,0 +1,140 @@
+// The op's arguments: checked here, so that nothing behind this file can be led out of bounds. What is on the GPU is not
+// looked into: that would wait for it.
+#include <algorithm>
+#include <cmath>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../../pixelcnn_sample/weights.h"
+#include "../current.h"
+#include "../ops.h"
+#include "bind.h"
+#include "kernel.h"
+
+namespace vlae::cuda {
+namespace {
+
+constexpr const char* kPack = "pixelcnn_pack";
+constexpr const char* kSample = "pixelcnn_sample";
+constexpr int64_t kMaxSide = int64_t{1} << 20;
+constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // of a batch: reached by 32-bit indices
+
+constexpr int64_t kMagic = 0x564c4143;
+constexpr int64_t kFormat = 1;
+
+std::vector<int64_t> header_of(const Plan& plan, const PackedLayout& layout) {
+  return {kMagic, kFormat, layout.size, static_cast<int64_t>(plan.checksum)};
+}
+
+void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, const PackedLayout& layout, const Tensor& noise) {
+  const std::vector<int64_t> wanted = header_of(plan, layout);
+  check_data(kSample, "header", header, ScalarType::Long, "int64");
+  const int64_t n = static_cast<int64_t>(wanted.size()), *words = header.const_data_ptr<int64_t>();
+  VLAE_CHECK(header.numel() == n && words[0] == kMagic && words[1] == kFormat, kSample, "packed", "come from pixelcnn_pack",
+             "a header that does not");
+  VLAE_CHECK(std::equal(wanted.begin(), wanted.end(), words), kSample, "packed", "be packed for this plan",
+             "the weights of another plan");
+  check_on_device(kSample, "packed", packed, noise);
+  check_values(kSample, "packed", packed, ScalarType::Float, "float32");
+  check_shape(kSample, "packed", packed, {layout.size});
+}
+
+void check_noise(const Tensor& noise, const Plan& plan) {
+  check_on_device(kSample, "noise", noise, noise);
+  check_values(kSample, "noise", noise, ScalarType::Float, "float32");
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.channels[0], kSample, "noise",
+             text("be [B, ", plan.channels[0], ", H, W]"), shape_text(noise.sizes()));
+  for (int64_t side = 2; side < 4; ++side)
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
+               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+  VLAE_CHECK(noise.numel() <= kMaxValues && noise.size(0) <= kMaxValues, kSample, "noise",
+             text("have at most ", kMaxValues, " values"), shape_text(noise.sizes()));
+}
+
+ContextKind check_context(const std::optional<Tensor>& context, const Plan& plan, const Tensor& noise) {
+  const bool wanted = plan.context_dim > 0;
+  VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
+             context ? shape_text(context->sizes()) : "None");
+  if (!context) return ContextKind::none;
+  check_on_device(kSample, "context", *context, noise);
+  check_values(kSample, "context", *context, ScalarType::Float, "float32");
+  const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
+  const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
+  VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
+             "be " + sizes_text(flat) + " or " + sizes_text(full), shape_text(context->sizes()));
+  return context->dim() == 4 ? ContextKind::map : ContextKind::vector;
+}
+
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise) {
+  VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
+             mask ? "known_mask alone" : "known alone");
+  if (!mask) return;
+  const std::vector<int64_t> sizes(noise.sizes().begin(), noise.sizes().end());
+  check_on_device(kSample, "known_mask", *mask, noise);
+  check_values(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
+  check_shape(kSample, "known_mask", *mask, sizes);
+  check_on_device(kSample, "known", *known, noise);
+  check_values(kSample, "known", *known, ScalarType::Float, "float32");
+  check_shape(kSample, "known", *known, sizes);
+}
+
+Tensor new_floats(const Tensor& like, int64_t n) { return torch::stable::new_empty(like, {&n, 1}); }
+
+// What every stage adds for what it sees of the context: [B, pixels, columns].
+Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional<Tensor>& context, const Plan& plan,
+                  const PackedLayout& layout, const Program& program, void* stream) {
+  const int64_t rows = noise.size(0) * program.cond_pixels;
+  VLAE_CHECK(rows <= kMaxValues, kSample, "context", text("have at most ", kMaxValues, " rows"), rows);
+  Tensor cond = new_floats(noise, rows * program.cond_columns);
+  if (context)
+    run_condition(kSample, {floats(*context), floats(packed) + layout.context, cond.mutable_data_ptr<float>(), rows,
+                            static_cast<int32_t>(plan.context_dim), program.cond_columns}, stream);
+  return cond;
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words) {
+  const Plan plan = parse_plan(kPack, words);
+  const std::vector<const float*> data = check_weights(kPack, weights, plan);
+  const PackedLayout layout = packed_layout(kPack, plan);
+  Tensor packed = new_floats(weights[0], layout.size);
+  float* out = packed.mutable_data_ptr<float>();
+  std::fill_n(out, layout.size, 0.0f);
+  pack(out, plan, layout, data.data());
+  const std::vector<int64_t> wanted = header_of(plan, layout);
+  const int64_t n = static_cast<int64_t>(wanted.size());
+  Tensor header = torch::stable::new_empty(weights[0], {&n, 1}, ScalarType::Long);
+  std::copy(wanted.begin(), wanted.end(), header.mutable_data_ptr<int64_t>());
+  return {packed, header};
+}
+
+std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> words,
+                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
+                                           std::optional<Tensor> known, double temperature) {
+  const Plan plan = parse_plan(kSample, words);
+  check_noise(noise, plan);
+  check_schedule(kSample, plan, noise.size(2), noise.size(3));
+  const PackedLayout layout = packed_layout(kSample, plan);
+  check_packed(packed, header, plan, layout, noise);
+  const ContextKind kind = check_context(context, plan, noise);
+  check_known(known_mask, known, noise);
+  VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
+             number_text(temperature));
+  const Program program = bind(kSample, plan, layout, noise.size(2), noise.size(3), kind);
+
+  Tensor images = torch::stable::new_empty(noise, noise.sizes());
+  Tensor logits = torch::stable::new_empty(noise, noise.sizes());
+  if (noise.size(0) == 0) return {images, logits};
+  const Current current(kSample, noise);
+  const Tiling tiling = tiling_of(program, noise.size(0), device_limits(kSample));
+  Tensor caches = new_floats(noise, tiling.blocks * tiling.global_floats);
+  const Tensor cond = conditions(noise, packed, context, plan, layout, program, current.stream());
+  const Tensors tensors = {floats(packed), floats(cond), floats(noise), known ? floats(*known) : nullptr,
+                           known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
+                           logits.mutable_data_ptr<float>(), temperature, noise.size(0)};
+  run_program(kSample, program, tiling, tensors, caches.mutable_data_ptr<float>(), current.stream());
+  return {images, logits};
+}
+
+}  // namespace vlae::cuda

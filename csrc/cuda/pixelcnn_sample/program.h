@@ -1,0 +1,72 @@
+// A sampling program as the kernel reads it: plain data that travels in the kernel's parameters, which every thread reads
+// through the constant cache, and which a CUDA graph keeps.
+#pragma once
+
+#include <cstdint>
+
+#include "../../activation.h"
+#include "../../pixelcnn_sample/waves.h"
+
+namespace vlae::cuda {
+
+constexpr int kWarps = 8;  // of a block
+constexpr int kMaxStages = 96;
+constexpr int kMaxTaps = 1024;
+
+// A ring of waves: wave w is written into the place of wave w - waves, which nobody reads any more.
+struct Ring {
+  int32_t at;      // floats from the start of a sample's rings
+  int32_t stride;  // floats of a pixel: its channels, rounded up to 4
+  int32_t waves;
+};
+
+struct Tap {
+  int32_t buffer, dy, dx;
+  int32_t group;  // the first of its groups of 4 products
+};
+
+// The products of a stage are cut in `slices`, its columns in chunks of 32 lanes x `lane_columns`: a warp computes one
+// slice of one chunk. Both follow from the plan alone, so an output adds its products in the same order in every batch.
+struct Stage {
+  Activation activation;
+  int32_t channels;  // written
+  int32_t columns;   // of the packed weights: rounded up to 4
+  int32_t lane_columns, chunks, slices;
+  int32_t lead, residual;
+  int32_t taps, n_taps;
+  int32_t groups;        // of 4 products
+  int32_t bias, weight;  // in units of 4 floats
+  int32_t cond;          // first column of its condition, or -1
+  int32_t slice_taps[kWarps];  // the tap that each slice starts in
+};
+
+struct Program {
+  int32_t height, width, slope, steps;
+  int32_t first_step;     // below 0: stages that run ahead start before the first pixel is drawn
+  int32_t rows;           // of the widest wave
+  int32_t sample_floats;  // of a sample's rings
+  int32_t zero_floats;    // of the pixel of zeros that stands for what is outside the image
+  int32_t image_channels, n_stages, most_taps;
+  int32_t cond_columns, cond_pixels;  // 0: no context; 1 or height * width to a sample
+  Ring rings[kMaxStages + 1];
+  Stage stages[kMaxStages];
+  Tap taps[kMaxTaps];
+};
+
+// What is drawn from and written to: [B, C, H, W]; conditions [B, cond_pixels, cond_columns].
+struct Tensors {
+  const float *packed, *cond, *noise, *known;
+  const bool* known_mask;  // nullptr: nothing is known
+  float *images, *logits;
+  double temperature;
+  int64_t batch;
+};
+
+// Floats from the start of a sample's rings to a pixel of a wave. Neither the waves nor the rows that live at the same time
+// meet in a slot: a wave has at most p.rows of them, one below the other.
+VLAE_HOST_DEVICE inline int32_t slot_of(const Program& p, int32_t buffer, int32_t wave, int32_t row) {
+  const Ring& ring = p.rings[buffer];
+  return ring.at + (wave % ring.waves * p.rows + row % p.rows) * ring.stride;
+}
+
+}  // namespace vlae::cuda

@@ -1,0 +1,41 @@
+#include "tiling.h"
+
+#include <algorithm>
+
+namespace vlae::cuda {
+
+namespace {
+
+constexpr int64_t kFloatBytes = 4;
+constexpr int64_t kMaxTileFloats = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
+
+// Of a block, beside its activations: two tables of offsets and every warp's sums.
+int64_t work_bytes(const Program& p, int64_t rows) {
+  return (2 * (p.most_taps + kRowEntries) + kWarps * kMaxColumns) * rows * kFloatBytes;
+}
+
+// Samples whose activations fit beside that, in floats.
+int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
+  return std::max<int64_t>(0, (limits.shared_bytes - work_bytes(p, rows)) / kFloatBytes - p.zero_floats) / p.sample_floats;
+}
+
+}  // namespace
+
+// Every processor gets a tile before one gets a larger tile. Fewer rows at a time are better than activations in global memory.
+Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
+  int64_t samples = std::max<int64_t>(1, (batch + limits.processors - 1) / limits.processors), rows = kMaxRows;
+  while (rows > kMinRows && fitting(p, rows, limits) == 0) rows /= 2;
+  const bool shared = fitting(p, rows, limits) > 0;
+  if (shared) {
+    samples = std::min(samples, fitting(p, rows, limits));
+  } else {  // enough samples to fill the rows
+    for (rows = kMaxRows; rows > kMinRows && work_bytes(p, rows) > limits.shared_bytes;) rows /= 2;
+    const int64_t full = (kMaxRows + p.rows - 1) / p.rows, most = (kMaxTileFloats - p.zero_floats) / p.sample_floats;
+    samples = std::min({samples, full, most});
+  }
+  const int64_t floats = p.zero_floats + samples * p.sample_floats;
+  return {static_cast<int32_t>(samples), static_cast<int32_t>(rows), static_cast<int32_t>((batch + samples - 1) / samples),
+          static_cast<int32_t>(work_bytes(p, rows) + (shared ? floats * kFloatBytes : 0)), shared ? 0 : floats};
+}
+
+}  // namespace vlae::cuda
