@@ -44,7 +44,7 @@ sanitize: $(STAMP)
 	cp -a csrc kernels vlae_fast setup.py pyproject.toml README.md LICENSE $(SANITIZE)/src
 	rm -f $(SANITIZE)/src/vlae_fast/*.so
 	sed -i 's/-O3/-O1/' $(SANITIZE)/src/csrc/build.json
-	CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" VLAE_FAST_REQUIRE_CPU=1 \
+	CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" CUDA_HOME=none VLAE_FAST_REQUIRE_CPU=1 \
 		$(BIN)/python -m pip install -q --no-build-isolation --no-deps --target $(SANITIZE)/site $(SANITIZE)/src
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \

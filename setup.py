@@ -1,9 +1,9 @@
-"""The part of the build that needs code: one shared library for CPUs, on libtorch's stable ABI. Cf. pyproject.toml.
+"""The part of the build that needs code: a shared library for CPUs and one for CUDA, on libtorch's stable ABI.
 
 torch's own BuildExtension gives every file the same flags and binds the library to one Python; here the kernels are
 compiled once per instruction set and nothing depends on Python, so a few lines of ninja do it. What to compile is in
 csrc/build.json. A build that cannot be done is no error: the reason goes into vlae_fast/_build_report.json.
-VLAE_FAST_REQUIRE_CPU=1 makes it one.
+VLAE_FAST_REQUIRE_CPU=1 and VLAE_FAST_REQUIRE_CUDA=1 make it one. Cf. pyproject.toml.
 """
 
 import importlib.util
@@ -18,20 +18,28 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-BUILD = Path("build", "cpu")
-LIBRARY = "_native_cpu.so"
 OLDEST_TORCH = (2, 10)
+OLDEST_NVCC = (12, 1)  # a kernel's parameters of more than 4 KB
 
 
 class NotBuilt(Exception):  # noqa: N818 - no error where the library is optional
-    """Why there is no CPU library."""
+    """Why there is no library."""
+
+
+class Unit(NamedTuple):
+    """A compilation: the rule that does it, and flags beside those of the rule."""
+
+    rule: str
+    source: str
+    target: str
+    flags: list[str]
 
 
 def find_torch() -> Path:
@@ -62,6 +70,19 @@ def find_compiler() -> list[str]:
     raise NotBuilt(f"no C++ compiler was found (tried {f'CXX={wanted}' if wanted else 'c++, g++, clang++'})")
 
 
+def find_nvcc() -> list[str]:
+    places = (
+        [f"{os.environ['CUDA_HOME']}/bin/nvcc"] if os.environ.get("CUDA_HOME") else ["nvcc", "/usr/local/cuda/bin/nvcc"]
+    )
+    found = next((path for path in map(shutil.which, places) if path), None)
+    if found is None or sys.platform != "linux":
+        raise NotBuilt("nvcc was not found")
+    version = re.search(r"release (\d+)\.(\d+)", version_of([found], line=-2))
+    if version is None or (int(version[1]), int(version[2])) < OLDEST_NVCC:
+        raise NotBuilt(f"nvcc {version[1]}.{version[2]} is too old" if version else "nvcc does not say its version")
+    return [found]
+
+
 def find_ninja() -> str:
     try:
         import ninja
@@ -74,58 +95,76 @@ def find_ninja() -> str:
     return found
 
 
-def units(plan: dict[str, Any], isas: dict[str, list[str]]) -> list[tuple[str, str, list[str]]]:
-    """Source, object and extra flags of each compilation."""
-
-    def object_of(source: str, suffix: str) -> str:
-        return (BUILD / source).with_suffix(suffix).as_posix()
-
-    common: list[tuple[str, str, list[str]]] = [(source, object_of(source, ".o"), []) for source in plan["common"]]
-    return common + [
-        (source, object_of(source, f".{isa}.o"), [*flags, f"-DVLAE_ISA={isa}"])
-        for isa, flags in isas.items()
-        for source in plan["isa_kernels"]
-    ]
+def words(*args: str) -> str:
+    return shlex.join(args).replace("$", "$$")
 
 
-def write_ninja(compiler: list[str], torch: Path) -> list[str]:
-    """Writes build.ninja; returns the instruction sets. Our paths stay relative: the library names no folder."""
-    plan = json.loads((ROOT / "csrc/build.json").read_text(encoding="utf-8"))
-    isas = plan["isas"].get({"AMD64": "x86_64"}.get(platform.machine(), platform.machine()), plan["isas"]["other"])
-
-    def words(*args: str) -> str:
-        return shlex.join(args).replace("$", "$$")
-
+def torch_flags(plan: dict[str, Any], torch: Path) -> list[str]:
+    """Our paths stay relative: the library names no folder."""
     flags = [*plan["cxx_flags"], *(f"-D{macro}" for macro in plan["define_macros"]), "-Icsrc"]
     for folder in (torch / "include", torch / "include/torch/csrc/api/include"):
         flags += ["-isystem", str(folder)]
-    flags += [f"-ffile-prefix-map={torch}=torch"]
+    return [*flags, f"-ffile-prefix-map={torch}=torch"]
+
+
+def write_ninja(
+    library: str, rules: dict[str, list[str]], link: list[str], after: list[str], units: list[Unit]
+) -> None:
+    """Writes build.ninja: a command per rule, and the two parts of the link's around its objects."""
+    build = Path("build", library)
+    lines = [f"builddir = {build.as_posix()}"]
+    for rule, command in rules.items():  # -MD, not -MMD: another torch at the same place is a reason to compile again
+        command_line = f"  command = {words(*command)} $more -MD -MF $out.d -c $in -o $out"
+        lines += [f"rule {rule}", command_line, "  depfile = $out.d", "  deps = gcc"]
+    lines += ["rule link", f"  command = {words(*link)} -shared $in {words(*after)} -o $out"]
+    for unit in units:
+        lines += [f"build {unit.target}: {unit.rule} csrc/{unit.source}", f"  more = {words(*unit.flags)}"]
+    lines += [f"build {(build / file_of(library)).as_posix()}: link {' '.join(unit.target for unit in units)}", ""]
+    (ROOT / build).mkdir(parents=True, exist_ok=True)
+    (ROOT / build / "build.ninja").write_text("\n".join(lines), encoding="utf-8")
+
+
+def prepare_cpu(plan: dict[str, Any]) -> dict[str, Any]:
+    """Writes what ninja is to do; returns what the report says of it."""
+    compiler, torch, build = find_compiler(), find_torch(), Path("build", "cpu")
+    isas = plan["isas"].get({"AMD64": "x86_64"}.get(platform.machine(), platform.machine()), plan["isas"]["other"])
+    units = [Unit("compile", source, (build / source).with_suffix(".o").as_posix(), []) for source in plan["common"]]
+    units += [
+        Unit("compile", source, (build / source).with_suffix(f".{isa}.o").as_posix(), [*flags, f"-DVLAE_ISA={isa}"])
+        for isa, flags in isas.items()
+        for source in plan["isa_kernels"]
+    ]
     if sys.platform == "darwin":  # torch is in the process before this library is
         link = ["-undefined", "dynamic_lookup", *plan["link_flags"]]
     else:  # by soname, without an rpath; a symbol that torch lacks fails here and not on a user's machine
         link = [f"-L{torch / 'lib'}", *(f"-l{name}" for name in plan["libraries"]), "-Wl,-z,defs", *plan["link_flags"]]
+    write_ninja("cpu", {"compile": [*compiler, *torch_flags(plan, torch)]}, compiler, link, units)
+    return {"isas": list(isas), "compiler": version_of(compiler)}
 
-    lines = [
-        f"builddir = {BUILD.as_posix()}",
-        "rule compile",  # -MD, not -MMD: another torch at the same place is a reason to compile again
-        f"  command = {words(*compiler, *flags)} $more -MD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule link",
-        f"  command = {words(*compiler)} -shared $in {words(*link)} -o $out",
+
+def prepare_cuda(plan: dict[str, Any]) -> dict[str, Any]:
+    """As `prepare_cpu`. libtorch.so is named for what it pulls in: libtorch_cuda.so, where torch has it."""
+    nvcc, compiler, torch, build = find_nvcc(), find_compiler(), find_torch(), Path("build", "cuda")
+    host, cuda = f"-ccbin={compiler[0]}", plan["cuda"]
+    rules = {
+        "compile": [*compiler, *torch_flags(plan, torch)],
+        "nvcc": [*nvcc, host, *cuda["nvcc_flags"], *cuda["architectures"].values(), "-Icsrc"],
+    }
+    units = [
+        Unit("nvcc" if source.endswith(".cu") else "compile", source, (build / f"{source}.o").as_posix(), [])
+        for source in cuda["sources"]
     ]
-    todo = units(plan, isas)
-    for source, target, more in todo:
-        lines += [f"build {target}: compile csrc/{source}", f"  more = {words(*more)}"]
-    lines += [f"build {(BUILD / LIBRARY).as_posix()}: link {' '.join(target for _, target, _ in todo)}", ""]
-    (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
-    (ROOT / BUILD / "build.ninja").write_text("\n".join(lines), encoding="utf-8")
-    return list(isas)
+    write_ninja("cuda", rules, [*nvcc, host], [f"-L{torch / 'lib'}", *cuda["link_flags"]], units)
+    return {"architectures": list(cuda["architectures"]), "compiler": version_of(nvcc, line=-2)}
 
 
-def run_ninja() -> None:
+def file_of(library: str) -> str:
+    return f"_native_{library}.so"
+
+
+def run_ninja(library: str) -> None:
     jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
-    command = [find_ninja(), "-f", str(BUILD / "build.ninja"), *jobs]
+    command = [find_ninja(), "-f", str(Path("build", library, "build.ninja")), *jobs]
     done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr, flush=True)
@@ -133,45 +172,51 @@ def run_ninja() -> None:
         raise NotBuilt(f"compilation failed: {first[0] if first else 'see the output of the build'}")
 
 
-def version_of(compiler: list[str]) -> str:
+def version_of(compiler: list[str], line: int = 0) -> str:
     done = subprocess.run([*compiler, "--version"], text=True, capture_output=True)
-    return (done.stdout.splitlines() or [shlex.join(compiler)])[0]
+    lines = done.stdout.splitlines()
+    return lines[line] if -len(lines) <= line < len(lines) else shlex.join(compiler)
 
 
-def build_cpu(package: Path) -> dict[str, Any]:
-    """Builds the library into `package`, or leaves none there; returns its entry in the report."""
-    entry: dict[str, Any] = {"built": False, "why_not": "", "isas": [], "compiler": ""}
-    library = package / LIBRARY
+def build_library(library: str, package: Path) -> dict[str, Any]:
+    """Builds a library into `package`, or leaves none there; returns its entry in the report."""
+    plan = json.loads((ROOT / "csrc/build.json").read_text(encoding="utf-8"))
+    entry: dict[str, Any] = {"built": False, "why_not": "", "compiler": ""}
+    built = package / file_of(library)
     try:
-        compiler = find_compiler()
-        entry["compiler"] = version_of(compiler)
-        isas = write_ninja(compiler, find_torch())
-        run_ninja()
+        entry |= PREPARE[library](plan)
+        run_ninja(library)
     except NotBuilt as error:
-        library.unlink(missing_ok=True)
+        built.unlink(missing_ok=True)
         return entry | {"why_not": str(error)}
     # Replaced in one step: writing into a library that a running process has mapped would crash it.
-    fresh = library.with_suffix(".new")
-    shutil.copy(ROOT / BUILD / LIBRARY, fresh)
-    fresh.replace(library)
-    return entry | {"built": True, "isas": isas}
+    fresh = built.with_suffix(".new")
+    shutil.copy(ROOT / "build" / library / file_of(library), fresh)
+    fresh.replace(built)
+    return entry | {"built": True}
+
+
+PREPARE = {"cpu": prepare_cpu, "cuda": prepare_cuda}
 
 
 class BuildNative(build_ext):
     def run(self) -> None:
         package = Path(ROOT if self.inplace else self.build_lib, "vlae_fast")
         package.mkdir(parents=True, exist_ok=True)
-        cpu = build_cpu(package)
-        (package / "_build_report.json").write_text(json.dumps({"cpu": cpu}, indent=2) + "\n", encoding="utf-8")
-        if cpu["built"]:
-            print(f"vlae_fast: built the cpu library ({', '.join(cpu['isas'])}) with {cpu['compiler']}")
-        elif os.environ.get("VLAE_FAST_REQUIRE_CPU") == "1":
-            raise SystemExit(f"vlae_fast: VLAE_FAST_REQUIRE_CPU=1, and the cpu library was not built: {cpu['why_not']}")
-        else:
-            print(f"vlae_fast: WARNING: no cpu library: {cpu['why_not']}", file=sys.stderr)
+        report = {library: build_library(library, package) for library in PREPARE}
+        (package / "_build_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        for library, entry in report.items():
+            if entry["built"]:
+                print(f"vlae_fast: built the {library} library with {entry['compiler']}")
+            elif os.environ.get(required := f"VLAE_FAST_REQUIRE_{library.upper()}") == "1":
+                raise SystemExit(
+                    f"vlae_fast: {required}=1, and the {library} library was not built: {entry['why_not']}"
+                )
+            else:
+                print(f"vlae_fast: WARNING: no {library} library: {entry['why_not']}", file=sys.stderr)
 
     def get_ext_filename(self, fullname: str) -> str:
-        return os.path.join("vlae_fast", LIBRARY)
+        return os.path.join("vlae_fast", file_of("cpu"))
 
 
 class TaggedWheel(bdist_wheel):

@@ -15,6 +15,7 @@ ROWS = [
     {"masks", "kernels", "_extras"},
     {"program", "data"},
     {"reference", "native", "triton_kernels"},
+    {"native_cuda"},
     {"backends"},
     {"ops"},
     {"layers"},

@@ -1,4 +1,4 @@
-"""What pip installs: the right files under the right names, with the CPU library or the reason why there is none."""
+"""What pip installs: the right files under the right names, with the native libraries or why there is none."""
 
 import json
 import os
@@ -18,9 +18,13 @@ SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", 
 slow = pytest.mark.slow
 
 
+LIBRARIES = ("cpu", "cuda")
+
+
 def run(*args: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
     """Python on `args`, in our environment but for `env`."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("CXX", "VLAE_FAST_REQUIRE_CPU")}
+    ours = ("CXX", *(f"VLAE_FAST_REQUIRE_{library.upper()}" for library in LIBRARIES))
+    inherited = {key: value for key, value in os.environ.items() if key not in ours}
     return subprocess.run([sys.executable, *args], cwd=cwd, env=inherited | env, text=True, capture_output=True)
 
 
@@ -70,14 +74,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        report = json.loads(archive.read("vlae_fast/_build_report.json"))["cpu"]
+        report = json.loads(archive.read("vlae_fast/_build_report.json"))
         tags = archive.read(next(name for name in names if name.endswith("/WHEEL"))).decode()
         entry_points = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
     for folder, package in (("vlae_fast", "vlae_fast"), ("kernels", "vlae_fast/kernels")):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"vlae_fast"}
-    assert ("vlae_fast/_native_cpu.so" in names) == report["built"]
+    assert set(report) == set(LIBRARIES)
+    for library in LIBRARIES:
+        assert (f"vlae_fast/_native_{library}.so" in names) == report[library]["built"]
     assert "Root-Is-Purelib: false" in tags and "Tag: py3-none-" in tags and "Tag: py3-none-any" not in tags
     assert "vlae-fast = vlae_fast.cli:main" in entry_points
 
@@ -113,6 +119,7 @@ def test_without_a_working_compiler_the_reason_is_kept(tmp_path: Path, env: dict
     broken.write_text("#!/bin/sh\necho 'broken-c++: error: no such luck'\nexit 1\n")
     broken.chmod(0o755)
     path = env.get("PATH", f"{broken.parent}{os.pathsep}{os.environ['PATH']}")
+    env = env | {"CUDA_HOME": "nowhere"}
 
     done = build(tmp_path, **env | {"PATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -124,6 +131,43 @@ def test_without_a_working_compiler_the_reason_is_kept(tmp_path: Path, env: dict
 
     shutil.rmtree(tmp_path / "src")
     required = build(tmp_path, **env | {"PATH": path, "VLAE_FAST_REQUIRE_CPU": "1"})
+    assert required.returncode != 0
+    assert reason in required.stdout + required.stderr
+
+
+def fake_nvcc(tmp: Path, release: str, says: str) -> Path:
+    """A CUDA_HOME whose nvcc is of this release and fails."""
+    nvcc = tmp / "cuda" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text(
+        '#!/bin/sh\n[ "$1" != --version ] || '
+        f"{{ echo 'tools, release {release}, V{release}'; echo 'Build'; exit; }}\necho '{says}'\nexit 1\n"
+    )
+    nvcc.chmod(0o755)
+    return tmp / "cuda"
+
+
+@slow
+@pytest.mark.parametrize(
+    ("release", "reason"),
+    [
+        (None, "nvcc was not found"),
+        ("11.8", "nvcc 11.8 is too old"),
+        ("13.0", "compilation failed: nvcc error: no such luck"),
+    ],
+    ids=["absent", "old", "broken"],
+)
+def test_without_a_working_nvcc_the_reason_is_kept(tmp_path: Path, release: str | None, reason: str) -> None:
+    home = fake_nvcc(tmp_path, release, "nvcc error: no such luck") if release else tmp_path
+    env = {"CUDA_HOME": str(home), "CXX": "g++" if shutil.which("g++") else "c++"}
+    source = checkout(tmp_path)
+    plan = json.loads((source / "csrc/build.json").read_text())
+    (source / "csrc/build.json").write_text(json.dumps(plan | {"common": [], "isa_kernels": []}))  # not the cpu's again
+    options = ("-v", "--no-build-isolation", "--no-deps", "--no-index", "-w", str(tmp_path / "dist"), ".")
+    done = run("-m", "pip", "wheel", *options, cwd=source, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"no cuda library: {reason}" in done.stdout + done.stderr
+    required = run("-m", "pip", "wheel", *options, cwd=source, **env, VLAE_FAST_REQUIRE_CUDA="1")
     assert required.returncode != 0
     assert reason in required.stdout + required.stderr
 

@@ -1,4 +1,4 @@
-"""The CUDA library: loaded once, on import, where torch has CUDA. Its absence is a reason to give, never an ImportError."""
+"""The CUDA library: loaded once, on import, where torch has CUDA. Its absence is a reason, never an ImportError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .native import _contiguous, _nhwc, build_report
+from .native import build_report
 from .program import Plan
 
 _LIBRARY = Path(__file__).with_name("_native_cuda.so")
@@ -72,5 +72,7 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    known_mask, known = _contiguous(known_mask), _contiguous(known)
-    return _OPS.pixelcnn_sample(noise, *packed, plan.words, _nhwc(context), known_mask, known, temperature)
+    if context is not None and context.dim() == 4:
+        context = context.permute(0, 2, 3, 1)
+    optional = [None if t is None else t.contiguous() for t in (context, known_mask, known)]
+    return _OPS.pixelcnn_sample(noise, *packed, plan.words, *optional, temperature)
