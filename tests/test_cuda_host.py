@@ -1,5 +1,6 @@
 """The CUDA kernels against the reference without a GPU: the same sources, compiled for the host and run by fibers."""
 
+import random
 from collections.abc import Callable
 from types import ModuleType
 
@@ -7,6 +8,7 @@ import cuda_host
 import pytest
 import torch
 from decoders import gated_stacks, inputs, random_decoder
+from test_native import mutated
 from test_pixelcnn_sample import compare
 
 import vlae_fast as vf
@@ -140,3 +142,86 @@ def test_batch_zero() -> None:
     z, _ = inputs(decoder, 0)
     images = vf.PixelCNNSampler(decoder, "cuda").sample(z, torch.rand(0, decoder.input_dim, *decoder.image_size))
     assert images.shape[0] == 0
+
+
+torch.manual_seed(1)
+SAMPLER = vf.PixelCNNSampler(vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, image_size=(5, 6)), "reference")
+WEIGHTS, PLAN = [w.contiguous() for w in SAMPLER.program.weights], SAMPLER.plan
+NOISE, CONTEXT = torch.rand(3, 1, 5, 6), torch.randn(3, 2)
+MASK = torch.zeros(3, 1, 5, 6, dtype=torch.bool)
+
+
+def pack(plan: Plan = PLAN) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ops.vlae_fast_cuda_host.pixelcnn_pack(WEIGHTS, plan.words)
+
+
+def arguments(**changed: object) -> list[object]:
+    packed, header = pack()
+    given = {"noise": NOISE, "packed": packed, "header": header, "words": PLAN.words, "context": CONTEXT}
+    return list((given | {"mask": None, "known": None, "temperature": 1.0} | changed).values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"noise": NOISE.double()}, "noise must be float32"),
+        ({"noise": NOISE.transpose(2, 3)}, "noise must be contiguous"),
+        ({"noise": NOISE[0]}, r"noise must be \[B, 1, H, W\], got \(1, 5, 6\)"),
+        ({"context": None}, "context must be given for this plan, got None"),
+        ({"context": CONTEXT[:2]}, r"context must be \(3, 2\) or \(3, 5, 6, 2\), got \(2, 2\)"),
+        ({"mask": MASK}, "known_mask and known must be given together"),
+        ({"mask": MASK.float(), "known": NOISE}, "known_mask must be bool"),
+        ({"mask": MASK, "known": NOISE[:1]}, r"known must be \(3, 1, 5, 6\), got \(1, 1, 5, 6\)"),
+        ({"temperature": 0.0}, "temperature must be positive and finite, got 0"),
+        ({"header": torch.zeros(4, dtype=torch.int64)}, "packed must come from pixelcnn_pack"),
+        ({"packed": torch.zeros(100)}, r"packed must be \(\d+,\), got \(100,\)"),
+        ({"words": PLAN._replace(slope=PLAN.slope + 1).words}, "packed must be packed for this plan"),
+    ],
+)
+def test_arguments_that_are_refused(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
+        torch.ops.vlae_fast_cuda_host.pixelcnn_sample(*arguments(**changed))
+
+
+def chain_of(n: int, taps: int = 1, lead: int = 0) -> Plan:
+    """A program of n stages that read the image at this many taps."""
+    stage = Stage(1, "none", -1, 0, (Source(0, ((-1, 0),) * taps),))
+    return Plan(1, 6, (stage,) * n, (lead,) * n)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (chain_of(97), "plan must have at most 96 stages, got 97"),
+        (chain_of(2, taps=600), "plan must have at most 1024 taps, got 1200"),
+        (chain_of(1)._replace(slope=1 << 21), r"plan must take at most 4194304 steps, got 8388614"),
+        (
+            Plan(1, 6, (*chain_of(1).stages, Stage(1, "none", -1, 0, (Source(0, ((-1, 0),)),))), (-37, 0)),
+            "plan must have leads of at most 36, all waves of the image, got -37",
+        ),
+    ],
+)
+def test_plans_that_the_kernel_cannot_hold(plan: Plan, message: str) -> None:
+    weights = [w for s in plan.stages for w in (torch.zeros(1, 1, len(s.sources[0].taps)), torch.zeros(1))]
+    packed = native_cuda.pixelcnn_pack(weights, plan)
+    with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
+        native_cuda.pixelcnn_sample(NOISE, packed, plan, None, None, None, 1.0)
+
+
+def test_hostile_arguments_run_or_are_refused() -> None:
+    """One or two arguments changed at random: a result or a RuntimeError, never a read or write out of bounds."""
+    rng, refused = random.Random(0), 0
+    given = arguments(mask=MASK, known=NOISE)
+    for _ in range(400):
+        changed = list(given)
+        for _ in range(rng.randint(1, 2)):
+            i = rng.randrange(len(changed))
+            try:
+                changed[i] = mutated(changed[i], rng)
+            except (RuntimeError, IndexError):  # there is no such tensor
+                continue
+        try:
+            torch.ops.vlae_fast_cuda_host.pixelcnn_sample(*changed)
+        except RuntimeError:
+            refused += 1
+    assert refused > 100

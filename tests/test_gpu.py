@@ -178,6 +178,45 @@ def test_logits_do_not_depend_on_the_batch() -> None:
         assert alone.images.equal(together.images[b : b + 1]) and alone.logits.equal(together.logits[b : b + 1])
 
 
+def sampler_on(row: str, seed: int, batch: int) -> tuple[vf.PixelCNNSampler, torch.Tensor | None, torch.Tensor]:
+    """A sampler by a named row, and inputs for it."""
+    decoder = random_decoder(seed)
+    z, noise = inputs(decoder, batch)
+    return (
+        vf.PixelCNNSampler(decoder.cuda(), able(row, "pixelcnn_sample")),
+        None if z is None else z.cuda(),
+        noise.cuda(),
+    )
+
+
+@pytest.mark.parametrize("row", GPU_ROWS)
+@pytest.mark.parametrize("seed", [6, 13])
+def test_same_image_every_time(seed: int, row: str) -> None:
+    sampler, z, noise = sampler_on(row, seed, 300)  # more than there are processors: tiles of several samples
+    images, logits = sampler.sample_with_logits(z, noise)
+    for _ in range(100):
+        again = sampler.sample_with_logits(z, noise)
+        assert again.images.equal(images) and again.logits.equal(logits)
+
+
+@pytest.mark.parametrize("row", GPU_ROWS)
+def test_cuda_graph_of_a_sampler(row: str) -> None:
+    """Below the contract, whose checks of the noise wait for the GPU."""
+    sampler, z, noise = sampler_on(row, 13, 3)
+    namespace = next(r for r in backends.TABLE if r.name == row).namespace
+
+    def draw() -> list[torch.Tensor]:
+        context = sampler._context(z)
+        return list(namespace.pixelcnn_sample(noise, sampler._packed, sampler.plan, context, None, None, 1.0))
+
+    expected = draw()
+    graph, outs = captured(draw)
+    for out in outs:
+        out.fill_(torch.nan)
+    graph.replay()
+    assert all(a.equal(b) for a, b in zip(outs, expected, strict=True))
+
+
 def test_training_compiled_under_autocast() -> None:
     torch.manual_seed(0)
     model = vf.VLAE(latent_dim=8, hidden_dim=32, n_layers=2).cuda()
@@ -205,7 +244,8 @@ def test_report_names_the_compiler() -> None:
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_sanitizer(tool: str) -> None:
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q"]
-    words = [*command, "-m", "gpu", "-p", "no:cacheprovider", f"{__file__}::test_auto_agrees_on_small_cases"]
+    words = [*command, "-m", "gpu", "-p", "no:cacheprovider"]
+    words += [f"{__file__}::{name}" for name in ("test_auto_agrees_on_small_cases", "test_every_row_samples")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-4000:]
 
@@ -213,3 +253,10 @@ def test_sanitizer(tool: str) -> None:
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_auto_agrees_on_small_cases(case: Case) -> None:
     check_op(case.to(device="cuda"), "auto")
+
+
+@pytest.mark.parametrize("row", GPU_ROWS)
+def test_every_row_samples(row: str) -> None:
+    sampler, z, noise = sampler_on(row, 13, 2)
+    images = sampler.sample(z, noise)
+    assert ((images == 0) | (images == 1)).all()

@@ -14,7 +14,9 @@
 namespace vlae::cuda {
 
 inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // or the next one to ask would be told of it
+  throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
 }
 
 // One-dimensional launch of `blocks` x `threads` on a stream, with so much dynamic shared memory.

@@ -33,11 +33,10 @@ __device__ inline Weights<Columns> load_weights(const float* from, int columns) 
 
 // One accumulator an output, products in ascending order: the bits do not depend on Rows.
 template <int Rows, int Columns>
-__device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weights<Columns>& w, const float* cache,
-                                      const int (&at)[Rows], int channel) {
+__device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weights<Columns>& w, const float4* (&at)[Rows]) {
 #pragma unroll
   for (int r = 0; r < Rows; ++r) {
-    const float4 a = *reinterpret_cast<const float4*>(cache + at[r] + channel);
+    const float4 a = *at[r]++;
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       sums[r][c] = fmaf(a.x, w.at[0][c], sums[r][c]);
@@ -62,15 +61,17 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, const 
   if (group < last) next = load_weights<Columns>(from, stage.columns);
   for (; group < last; ++tap) {
     const Tap& source = p.taps[stage.taps + tap];
-    int channel = 4 * (group - source.group), at[Rows];
+    const float4* at[Rows];
     const int end = min(last, source.group + p.rings[source.buffer].stride / 4);
 #pragma unroll
-    for (int r = 0; r < Rows; ++r) at[r] = offsets[tap * most_rows + r];
-    for (; group < end; ++group, channel += 4) {
+    for (int r = 0; r < Rows; ++r)
+      at[r] = reinterpret_cast<const float4*>(cache + offsets[tap * most_rows + r]) + (group - source.group);
+#pragma unroll 1  // more take so many registers that they spill
+    for (; group < end; ++group) {
       const Weights<Columns> w = next;
       from += step;
       if (group + 1 < last) next = load_weights<Columns>(from, stage.columns);
-      multiply_group<Rows, Columns>(sums, w, cache, at, channel);
+      multiply_group<Rows, Columns>(sums, w, at);
     }
   }
   const int lane = threadIdx.x % 32;
