@@ -18,6 +18,7 @@ from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.program import Plan, Source, Stage
 from vlae_fast.sampling.sampler import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
+from vlae_fast.testing import budget
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +126,39 @@ def test_widths(width: int, activation: str) -> None:
     check_program(stages, 1, (4, 5), torch.randn(2, 5))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("width", [1, 30, 64, 72, 130, 300])
+@pytest.mark.parametrize("activation", ["relu", "gate"])
+def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Callable[..., None]) -> None:
+    """Logits within the budget of the reference in this type, the same bits in every batch and tile."""
+    a, b = (Source(i, live_taps(t, (3, 3))) for i, t in enumerate("AB"))
+    stages = [
+        Stage(width, activation, -1, 5, (a,)),
+        Stage(width, activation, 1, 0, (b,)),
+        Stage(1, "none", -1, 0, (Source(2, ((0, 0),)), Source(1, ((0, -1),)))),
+    ]
+    size = (4, 5)
+    weights, plan = program(stages, 1, size, "wavefront")
+    weights, noise, context = (
+        [w.to(dtype) for w in weights],
+        torch.rand(3, 1, *size).to(dtype),
+        torch.randn(3, 5).to(dtype),
+    )
+    image = (torch.rand(3, 1, *size) < 0.5).to(dtype)  # given: all see the same pixels
+    known = torch.ones(3, 1, *size, dtype=torch.bool)
+    packed = pixelcnn_pack(weights, plan, backend="cuda")
+    _, logits = pixelcnn_sample(noise, packed, plan, context, known, image, backend="cuda")
+    same = reference.run_program(stages, weights, context, image)
+    truth = reference.run_program(stages, [w.double() for w in weights], context.double(), image.double())
+    assert (logits.double() - truth).abs().max() <= budget(truth, same)
+    images, logits = pixelcnn_sample(noise, packed, plan, context, backend="cuda")
+    for settings in ({"processors": 1, "order": "backward"}, {"shared": 24}):
+        gpu(**settings)
+        for rows in (slice(0, 3), slice(2, 3)):
+            got = pixelcnn_sample(noise[rows], packed, plan, context[rows], backend="cuda")
+            assert got[0].equal(images[rows]) and got[1].equal(logits[rows]), settings
+
+
 def test_known_pixels_and_temperature() -> None:
     decoder = random_decoder(8)
     z, noise = inputs(decoder, 3)
@@ -152,7 +186,7 @@ MASK = torch.zeros(3, 1, 5, 6, dtype=torch.bool)
 
 
 def pack(plan: Plan = PLAN) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.ops.vlae_fast_cuda_host.pixelcnn_pack(WEIGHTS, plan.words)
+    return torch.ops.vlae_fast_cuda_host.pixelcnn_pack(WEIGHTS, plan.words, "float32")
 
 
 def arguments(**changed: object) -> list[object]:
@@ -164,7 +198,8 @@ def arguments(**changed: object) -> list[object]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"noise": NOISE.double()}, "noise must be float32"),
+        ({"noise": NOISE.double()}, "noise must be float32, bfloat16 or float16"),
+        ({"noise": NOISE.bfloat16()}, "packed must be packed for this plan and noise"),
         ({"noise": NOISE.transpose(2, 3)}, "noise must be contiguous"),
         ({"noise": NOISE[0]}, r"noise must be \[B, 1, H, W\], got \(1, 5, 6\)"),
         ({"context": None}, "context must be given for this plan, got None"),
@@ -173,9 +208,9 @@ def arguments(**changed: object) -> list[object]:
         ({"mask": MASK.float(), "known": NOISE}, "known_mask must be bool"),
         ({"mask": MASK, "known": NOISE[:1]}, r"known must be \(3, 1, 5, 6\), got \(1, 1, 5, 6\)"),
         ({"temperature": 0.0}, "temperature must be positive and finite, got 0"),
-        ({"header": torch.zeros(4, dtype=torch.int64)}, "packed must come from pixelcnn_pack"),
+        ({"header": torch.zeros(5, dtype=torch.int64)}, "packed must come from pixelcnn_pack"),
         ({"packed": torch.zeros(100)}, r"packed must be \(\d+,\), got \(100,\)"),
-        ({"words": PLAN._replace(slope=PLAN.slope + 1).words}, "packed must be packed for this plan"),
+        ({"words": PLAN._replace(slope=PLAN.slope + 1).words}, "packed must be packed for this plan and noise"),
     ],
 )
 def test_arguments_that_are_refused(changed: dict[str, object], message: str) -> None:

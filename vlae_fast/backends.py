@@ -51,14 +51,7 @@ _CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, to
 _GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
     Backend("cpu", ("cpu",), _CPU, native, native.why_not, lambda: f": {', '.join(native.isas())}"),
-    Backend(
-        "cuda",
-        devices=("cuda",),
-        dtypes=(torch.float32,),
-        namespace=native_cuda,
-        absent=native_cuda.why_not,
-        detail=native_cuda.detail,
-    ),
+    Backend("cuda", ("cuda",), _GPU, native_cuda, native_cuda.why_not, native_cuda.detail),
     Backend(
         "triton",
         triton_kernels.devices(),

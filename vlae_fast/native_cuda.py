@@ -59,8 +59,9 @@ def detail() -> str:
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
     """The program's weights in the kernel's layout, on their device, and a header that stays on the CPU."""
-    packed, header = _OPS.pixelcnn_pack([w.detach().cpu().contiguous() for w in weights], plan.words)
-    return [packed.to(weights[0].device), header]
+    dtype, on_cpu = weights[0].dtype, [w.detach().cpu().float().contiguous() for w in weights]
+    packed, header = _OPS.pixelcnn_pack(on_cpu, plan.words, str(dtype).removeprefix("torch."))
+    return [packed.to(weights[0].device, dtype), header]
 
 
 def pixelcnn_sample(

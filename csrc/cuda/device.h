@@ -5,6 +5,8 @@
 #include <string>
 
 #if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define VLAE_SHARED_MEMORY(name) extern __shared__ float4 name[]
 #else

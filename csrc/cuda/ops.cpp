@@ -28,7 +28,7 @@ std::string problem() { return has_streams() ? why_not() : "torch was built with
 
 VLAE_DEFINE(VLAE_LIBRARY, m) {
   m.def("why_not() -> str");
-  m.def("pixelcnn_pack(Tensor[] weights, int[] plan) -> (Tensor packed, Tensor header)");
+  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str number) -> (Tensor packed, Tensor header)");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, int[] plan, Tensor? context, Tensor? known_mask, "
       "Tensor? known, float temperature) -> (Tensor images, Tensor logits)");

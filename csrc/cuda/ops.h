@@ -12,8 +12,9 @@ namespace vlae::cuda {
 
 using torch::stable::Tensor;
 
-// On the CPU: the weights in the kernel's layout, and a header that says which plan they are for.
-std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> plan);
+// On the CPU, in float32: the weights in the layout of the numbers they are to be kept in (float32, bfloat16 or float16), and a
+// header that says which plan and numbers they are for.
+std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> plan, std::string number);
 std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> plan,
                                            std::optional<Tensor> context, std::optional<Tensor> known_mask,
                                            std::optional<Tensor> known, double temperature);

@@ -1,6 +1,6 @@
 // The part of CUDA that csrc/cuda uses, on the host: its kernels compiled by a C++ compiler and run without a GPU.
 //
-// A block's threads are fibers of one thread; a barrier switches to the next fiber. Between two barriers a fiber runs alone,
+// A block's threads are fibers of one thread; a barrier, of the block or of a warp, switches to the next fiber. Between two barriers a fiber runs alone,
 // from the first to the last or (VLAE_HOST_ORDER=backward) from the last to the first: a barrier that is missing gives
 // other results in one of the orders. Shared memory starts as NaN and is exactly as large as was asked for.
 #pragma once
@@ -35,6 +35,34 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+struct __half {
+  _Float16 value;
+};
+
+inline float __bfloat162float(__nv_bfloat16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// To the nearest, ties to even.
+inline __nv_bfloat16 __float2bfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (x != x) return {0x7fff};
+  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+inline float __half2float(__half x) { return static_cast<float>(x.value); }
+inline __half __float2half(float x) { return {static_cast<_Float16>(x)}; }
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -44,11 +72,20 @@ using std::min;
 namespace vlae::host {
 
 constexpr size_t kStackBytes = 64 << 10;
+constexpr size_t kLanes = 32;
+
+enum class At { start, warp_barrier, block_barrier, end };
 
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
-  bool done = false;
+  At at = At::start;
+};
+
+// A lane's part of a matrix instruction.
+struct Operands {
+  float a[8], b[4];
+  float* d;
 };
 
 struct Block {
@@ -56,36 +93,60 @@ struct Block {
   std::unique_ptr<float4[]> shared;
   std::function<void()> body;
   ucontext_t scheduler;
-  size_t current = 0, waiting = 0;  // at the barrier
+  size_t current = 0;
+  Operands operands[kLanes];  // of the warp that runs
 };
 
 inline Block* block = nullptr;
 
+inline void stop(At at) {
+  Fiber& fiber = block->fibers[block->current];
+  fiber.at = at;
+  swapcontext(&fiber.context, &block->scheduler);
+}
+
 inline void run_fiber() {
   block->body();
-  block->fibers[block->current].done = true;
-  swapcontext(&block->fibers[block->current].context, &block->scheduler);
+  stop(At::end);
 }
 
-inline void wait() {
-  ++block->waiting;
-  swapcontext(&block->fibers[block->current].context, &block->scheduler);
-}
-
-// Every fiber as far as the next barrier, or to its end; all must get to the same.
-inline bool run_to_barrier(bool backward) {
-  const size_t n = block->fibers.size();
-  block->waiting = 0;
-  size_t done = 0;
-  for (size_t i = 0; i < n; ++i) {
-    block->current = backward ? n - 1 - i : i;
+// Fibers first .. first + count - 1 as far as their next barrier; all must get to the same.
+inline At run_some(size_t first, size_t count, bool backward) {
+  for (size_t i = 0; i < count; ++i) {
+    block->current = first + (backward ? count - 1 - i : i);
     threadIdx = dim3(static_cast<unsigned>(block->current));
     swapcontext(&block->scheduler, &block->fibers[block->current].context);
-    done += block->fibers[block->current].done;
   }
-  if (block->waiting + done != n || (block->waiting > 0 && done > 0))
-    throw std::runtime_error("cuda on host: some threads of a block ended before a barrier of the others");
-  return block->waiting > 0;
+  const At at = block->fibers[first].at;
+  for (size_t i = first; i < first + count; ++i)
+    if (block->fibers[i].at != at) throw std::runtime_error("cuda on host: threads stopped at different barriers");
+  return at;
+}
+
+// mma.m16n8k16: element [row, k] of a is in lane row % 8 * 4 + k % 8 / 2, [k, column] of b in lane column * 4 + k % 8 / 2;
+// a lane has elements [lane / 4 (+ 8), lane % 4 * 2 (+ 1)] of d.
+inline void multiply_operands() {
+  for (int lane = 0; lane < static_cast<int>(kLanes); ++lane)
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      float sum = block->operands[lane].d[i];
+      for (int k = 0; k < 16; ++k) {
+        const Operands& left = block->operands[row % 8 * 4 + k % 8 / 2];
+        const Operands& right = block->operands[column * 4 + k % 8 / 2];
+        sum += left.a[(k / 8 * 2 + row / 8) * 2 + k % 2] * right.b[k / 8 * 2 + k % 2];
+      }
+      block->operands[lane].d[i] = sum;
+    }
+}
+
+// A whole block as far as its next barrier, warp by warp. A warp waits for its matrix instructions alone.
+inline At run_to_barrier(bool backward) {
+  const size_t warps = block->fibers.size() / kLanes;
+  for (size_t i = 0; i < warps; ++i)
+    while (run_some((backward ? warps - 1 - i : i) * kLanes, kLanes, backward) == At::warp_barrier) multiply_operands();
+  for (const Fiber& fiber : block->fibers)
+    if (fiber.at != block->fibers[0].at) throw std::runtime_error("cuda on host: some warps ended before a barrier of the others");
+  return block->fibers[0].at;
 }
 
 inline void start(Fiber& fiber) {
@@ -105,9 +166,26 @@ inline void run_block(unsigned threads, size_t shared_bytes, const std::function
   block = &b;
   for (Fiber& fiber : b.fibers) start(fiber);
   const char* order = std::getenv("VLAE_HOST_ORDER");
-  while (run_to_barrier(order && !std::strcmp(order, "backward"))) {
+  while (run_to_barrier(order && !std::strcmp(order, "backward")) != At::end) {
   }
   block = nullptr;
+}
+
+inline float number(uint16_t bits, __nv_bfloat16) { return __bfloat162float({bits}); }
+inline float number(uint16_t bits, __half) {
+  __half x;
+  std::memcpy(&x, &bits, sizeof x);
+  return __half2float(x);
+}
+
+template <typename T>
+void multiply_matrices(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  Operands& mine = block->operands[threadIdx.x % kLanes];
+  const auto half_of = [](uint32_t two, int index) { return number(static_cast<uint16_t>(two >> index * 16), T{}); };
+  for (int i = 0; i < 8; ++i) mine.a[i] = half_of(a[i / 2], i % 2);
+  for (int i = 0; i < 4; ++i) mine.b[i] = half_of(i < 2 ? b0 : b1, i % 2);
+  mine.d = d;
+  stop(At::warp_barrier);
 }
 
 inline int setting(const char* name, int otherwise) {
@@ -117,7 +195,7 @@ inline int setting(const char* name, int otherwise) {
 
 }  // namespace vlae::host
 
-inline void __syncthreads() { vlae::host::wait(); }
+inline void __syncthreads() { vlae::host::stop(vlae::host::At::block_barrier); }
 
 template <typename T>
 T __ldg(const T* from) {

@@ -9,7 +9,7 @@ namespace vlae::cuda {
 namespace {
 
 constexpr int64_t kMaxSteps = int64_t{1} << 22;
-constexpr int64_t kMaxSampleFloats = int64_t{1} << 28;
+constexpr int64_t kMaxSampleSize = int64_t{1} << 28;
 
 constexpr int64_t kLanes = 32;
 
@@ -34,17 +34,20 @@ std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) 
 // With the last `age + 1` waves in a ring, the slot of the wave being written is that of a wave nobody reads.
 void place_rings(const char* op, const Plan& plan, Program& p) {
   const std::vector<int64_t> ages = find_ages(plan, p.height, p.width);
+  const Format format = format_of(p.number);
   int64_t size = 0;
   for (size_t m = 0; m < ages.size(); ++m) {
-    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), stride = round_up(plan.channels[m], kGroup);
-    p.rings[m] = {static_cast<int32_t>(size), static_cast<int32_t>(stride), static_cast<int32_t>(waves)};
-    VLAE_CHECK(waves * p.rows <= (kMaxSampleFloats - size) / stride, op, "plan",
-               text("keep at most ", kMaxSampleFloats, " activations of a sample"),
+    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), channels = round_up(plan.channels[m], format.group);
+    const int64_t stride = channels + format.pad;
+    p.rings[m] = {static_cast<int32_t>(size), static_cast<int32_t>(stride), static_cast<int32_t>(channels / format.group),
+                  static_cast<int32_t>(waves)};
+    VLAE_CHECK(waves * p.rows <= (kMaxSampleSize - size) / stride, op, "plan",
+               text("keep at most ", kMaxSampleSize, " activations of a sample"),
                text(waves, " waves of ", p.rows, " rows of ", plan.channels[m], " channels"));
     size += waves * p.rows * stride;
-    p.zero_floats = std::max(p.zero_floats, static_cast<int32_t>(stride));
+    p.zero_size = std::max(p.zero_size, static_cast<int32_t>(stride));
   }
-  p.sample_floats = static_cast<int32_t>(size);
+  p.sample_size = static_cast<int32_t>(size);
 }
 
 // As many slices as leave no warp without work.
@@ -61,8 +64,8 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   for (const PlanSource& source : from.sources)
     for (const vlae::Tap& tap : source.taps) {
       p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx), group};
-      const int32_t groups = p.rings[source.buffer].stride / static_cast<int32_t>(kGroup), before = group;
-      group += groups;
+      const int32_t before = group;
+      group += p.rings[source.buffer].groups;
       for (int32_t slice = 0; slice < stage.slices; ++slice) {
         const int64_t first = static_cast<int64_t>(stage.groups) * slice / stage.slices;
         if (before <= first && first < group) stage.slice_taps[slice] = n_taps - 1 - stage.taps;
@@ -72,7 +75,7 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   p.most_taps = std::max(p.most_taps, stage.n_taps);
 }
 
-Stage stage_of(const PlanStage& from, const StageLayout& place) {
+Stage stage_of(const PlanStage& from, const StageLayout& place, Number number) {
   Stage stage = {};
   stage.activation = from.activation;
   stage.channels = static_cast<int32_t>(from.out_channels);
@@ -80,8 +83,8 @@ Stage stage_of(const PlanStage& from, const StageLayout& place) {
   stage.lead = static_cast<int32_t>(from.lead);
   stage.residual = static_cast<int32_t>(from.residual);
   stage.groups = static_cast<int32_t>(place.groups);
-  stage.bias = static_cast<int32_t>(place.bias / kGroup);
-  stage.weight = static_cast<int32_t>(place.weight / kGroup);
+  stage.bias = static_cast<int32_t>(place.bias / format_of(number).aligned());
+  stage.weight = static_cast<int32_t>(place.weight / format_of(number).aligned());
   stage.cond = -1;
   cut(stage);
   return stage;
@@ -105,6 +108,7 @@ Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64
   const int64_t steps = width + plan.slope * (height - 1);
   check_limits(op, plan, height, width, steps);
   Program p = {};
+  p.number = layout.number;
   p.height = static_cast<int32_t>(height);
   p.width = static_cast<int32_t>(width);
   p.slope = static_cast<int32_t>(plan.slope);
@@ -117,7 +121,7 @@ Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64
   place_rings(op, plan, p);
   int32_t n_taps = 0, cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    p.stages[s] = stage_of(plan.stages[s], layout.stages[s]);
+    p.stages[s] = stage_of(plan.stages[s], layout.stages[s], p.number);
     p.first_step = std::min(p.first_step, -p.stages[s].lead);
     add_taps(plan.stages[s], p, p.stages[s], n_taps);
     if (plan.stages[s].context_dim == 0) continue;

@@ -9,17 +9,17 @@ namespace vlae::cuda {
 // Of the current device.
 Limits device_limits(const char* op);
 
-// cond = context * matrix, for every sample (and pixel): [rows, columns] from [rows, dim].
+// cond = context * matrix, for every sample (and pixel): [rows, columns] from [rows, dim], in float32 from any numbers.
 struct Condition {
-  const float *context, *matrix;
+  const void *context, *matrix;
   float* cond;
   int64_t rows;
   int32_t dim, columns;
 };
-void run_condition(const char* op, const Condition& condition, void* stream);
+void run_condition(const char* op, Number number, const Condition& condition, void* stream);
 
 // caches: of every block, where they are in global memory.
-void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, float* caches, void* stream);
+void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches, void* stream);
 
 // "", or why the kernels cannot run on the current device.
 const char* why_not();

@@ -22,8 +22,35 @@ constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // of a batch: reached b
 constexpr int64_t kMagic = 0x564c4143;
 constexpr int64_t kFormat = 1;
 
+struct NumberType {
+  const char* name;
+  ScalarType type;
+};
+
+constexpr NumberType kNumbers[] = {{"float32", ScalarType::Float}, {"bfloat16", ScalarType::BFloat16}, {"float16", ScalarType::Half}};
+
+Number number_named(const std::string& name) {
+  for (int i = 0; i < 3; ++i)
+    if (name == kNumbers[i].name) return static_cast<Number>(i);
+  VLAE_CHECK(false, kPack, "number", "be float32, bfloat16 or float16", name);
+  __builtin_unreachable();
+}
+
+Number number_of(const Tensor& noise) {
+  for (int i = 0; i < 3; ++i)
+    if (noise.scalar_type() == kNumbers[i].type) return static_cast<Number>(i);
+  VLAE_CHECK(false, kSample, "noise", "be float32, bfloat16 or float16", text("ScalarType ", static_cast<int>(noise.scalar_type())));
+  __builtin_unreachable();
+}
+
+// Contiguous, on noise's device, of noise's type.
+void check_numbers(const std::string& name, const Tensor& tensor, const Tensor& noise) {
+  check_on_device(kSample, name, tensor, noise);
+  check_values(kSample, name, tensor, noise.scalar_type(), kNumbers[static_cast<int>(number_of(noise))].name);
+}
+
 std::vector<int64_t> header_of(const Plan& plan, const PackedLayout& layout) {
-  return {kMagic, kFormat, layout.size, static_cast<int64_t>(plan.checksum)};
+  return {kMagic, kFormat, static_cast<int64_t>(layout.number), layout.size, static_cast<int64_t>(plan.checksum)};
 }
 
 void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, const PackedLayout& layout, const Tensor& noise) {
@@ -32,16 +59,14 @@ void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, 
   const int64_t n = static_cast<int64_t>(wanted.size()), *words = header.const_data_ptr<int64_t>();
   VLAE_CHECK(header.numel() == n && words[0] == kMagic && words[1] == kFormat, kSample, "packed", "come from pixelcnn_pack",
              "a header that does not");
-  VLAE_CHECK(std::equal(wanted.begin(), wanted.end(), words), kSample, "packed", "be packed for this plan",
-             "the weights of another plan");
-  check_on_device(kSample, "packed", packed, noise);
-  check_values(kSample, "packed", packed, ScalarType::Float, "float32");
+  VLAE_CHECK(std::equal(wanted.begin(), wanted.end(), words), kSample, "packed", "be packed for this plan and noise",
+             "the weights of another plan, or other numbers");
+  check_numbers("packed", packed, noise);
   check_shape(kSample, "packed", packed, {layout.size});
 }
 
 void check_noise(const Tensor& noise, const Plan& plan) {
-  check_on_device(kSample, "noise", noise, noise);
-  check_values(kSample, "noise", noise, ScalarType::Float, "float32");
+  check_numbers("noise", noise, noise);
   VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.channels[0], kSample, "noise",
              text("be [B, ", plan.channels[0], ", H, W]"), shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
@@ -56,8 +81,7 @@ ContextKind check_context(const std::optional<Tensor>& context, const Plan& plan
   VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
              context ? shape_text(context->sizes()) : "None");
   if (!context) return ContextKind::none;
-  check_on_device(kSample, "context", *context, noise);
-  check_values(kSample, "context", *context, ScalarType::Float, "float32");
+  check_numbers("context", *context, noise);
   const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
   const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
   VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
@@ -73,38 +97,38 @@ void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>&
   check_on_device(kSample, "known_mask", *mask, noise);
   check_values(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
   check_shape(kSample, "known_mask", *mask, sizes);
-  check_on_device(kSample, "known", *known, noise);
-  check_values(kSample, "known", *known, ScalarType::Float, "float32");
+  check_numbers("known", *known, noise);
   check_shape(kSample, "known", *known, sizes);
 }
 
-Tensor new_floats(const Tensor& like, int64_t n) { return torch::stable::new_empty(like, {&n, 1}); }
+Tensor new_vector(const Tensor& like, int64_t n, ScalarType type) { return torch::stable::new_empty(like, {&n, 1}, type); }
 
 // What every stage adds for what it sees of the context: [B, pixels, columns].
 Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional<Tensor>& context, const Plan& plan,
                   const PackedLayout& layout, const Program& program, void* stream) {
   const int64_t rows = noise.size(0) * program.cond_pixels;
   VLAE_CHECK(rows <= kMaxValues, kSample, "context", text("have at most ", kMaxValues, " rows"), rows);
-  Tensor cond = new_floats(noise, rows * program.cond_columns);
-  if (context)
-    run_condition(kSample, {floats(*context), floats(packed) + layout.context, cond.mutable_data_ptr<float>(), rows,
-                            static_cast<int32_t>(plan.context_dim), program.cond_columns}, stream);
+  Tensor cond = new_vector(noise, rows * program.cond_columns, ScalarType::Float);
+  if (!context) return cond;
+  const void* matrix = static_cast<const char*>(packed.const_data_ptr()) + layout.context * format_of(program.number).bytes;
+  run_condition(kSample, program.number,
+                {context->const_data_ptr(), matrix, cond.mutable_data_ptr<float>(), rows, static_cast<int32_t>(plan.context_dim),
+                 program.cond_columns}, stream);
   return cond;
 }
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words) {
+std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string number) {
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
-  const PackedLayout layout = packed_layout(kPack, plan);
-  Tensor packed = new_floats(weights[0], layout.size);
+  const PackedLayout layout = packed_layout(kPack, plan, number_named(number));
+  Tensor packed = new_vector(weights[0], layout.size, ScalarType::Float);
   float* out = packed.mutable_data_ptr<float>();
   std::fill_n(out, layout.size, 0.0f);
   pack(out, plan, layout, data.data());
   const std::vector<int64_t> wanted = header_of(plan, layout);
-  const int64_t n = static_cast<int64_t>(wanted.size());
-  Tensor header = torch::stable::new_empty(weights[0], {&n, 1}, ScalarType::Long);
+  Tensor header = new_vector(weights[0], static_cast<int64_t>(wanted.size()), ScalarType::Long);
   std::copy(wanted.begin(), wanted.end(), header.mutable_data_ptr<int64_t>());
   return {packed, header};
 }
@@ -115,7 +139,7 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor h
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   check_schedule(kSample, plan, noise.size(2), noise.size(3));
-  const PackedLayout layout = packed_layout(kSample, plan);
+  const PackedLayout layout = packed_layout(kSample, plan, number_of(noise));
   check_packed(packed, header, plan, layout, noise);
   const ContextKind kind = check_context(context, plan, noise);
   check_known(known_mask, known, noise);
@@ -128,12 +152,12 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor h
   if (noise.size(0) == 0) return {images, logits};
   const Current current(kSample, noise);
   const Tiling tiling = tiling_of(program, noise.size(0), device_limits(kSample));
-  Tensor caches = new_floats(noise, tiling.blocks * tiling.global_floats);
+  Tensor caches = new_vector(noise, tiling.blocks * tiling.global_size, noise.scalar_type());
   const Tensor cond = conditions(noise, packed, context, plan, layout, program, current.stream());
-  const Tensors tensors = {floats(packed), floats(cond), floats(noise), known ? floats(*known) : nullptr,
-                           known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
-                           logits.mutable_data_ptr<float>(), temperature, noise.size(0)};
-  run_program(kSample, program, tiling, tensors, caches.mutable_data_ptr<float>(), current.stream());
+  const Tensors tensors = {packed.const_data_ptr(), noise.const_data_ptr(), known ? known->const_data_ptr() : nullptr,
+                           floats(cond), known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
+                           images.mutable_data_ptr(), logits.mutable_data_ptr(), temperature, noise.size(0)};
+  run_program(kSample, program, tiling, tensors, caches.mutable_data_ptr(), current.stream());
   return {images, logits};
 }
 

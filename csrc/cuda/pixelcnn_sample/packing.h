@@ -1,33 +1,31 @@
-// The packed weights: per stage its bias and [groups][4 products][columns], then of all contexts together [D][columns].
+// The packed weights: per stage its bias and [groups][products x columns], then of all contexts together [D][columns].
 //
-// A product is a tap of a channel; the channels of a source are rounded up to groups of 4, so that a lane reads 4 of its
-// activations at once. A gated stage has the two halves of a channel in neighbouring columns: one lane holds both.
+// A product is a tap of a channel; the channels of a source are rounded up to whole groups, cf. format.h. A gated stage has the two halves of a channel in neighbouring columns: one lane holds both.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "../../pixelcnn_sample/plan.h"
+#include "format.h"
 
 namespace vlae::cuda {
 
-constexpr int64_t kGroup = 4;
-constexpr int64_t kMaxFloats = int64_t{1} << 31;
-
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+constexpr int64_t kMaxWeights = int64_t{1} << 31;
 
 struct StageLayout {
-  int64_t bias, weight;  // floats from the start
+  int64_t bias, weight;  // numbers from the start
   int64_t groups, columns;
 };
 
 struct PackedLayout {
+  Number number;
   std::vector<StageLayout> stages;
   int64_t context, context_columns;  // of the matrices that turn the context into conditions
-  int64_t size;                      // floats
+  int64_t size;                      // numbers
 };
 
-PackedLayout packed_layout(const char* op, const Plan& plan);
+PackedLayout packed_layout(const char* op, const Plan& plan, Number number);
 
 // weights: per stage of each source [columns, channels, taps], then bias, then [columns, D] where it sees the context.
 // packed: zeroed.

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "../../activation.h"
-#include "../../pixelcnn_sample/waves.h"
+#include "format.h"
 
 namespace vlae::cuda {
 
@@ -15,14 +15,15 @@ constexpr int kMaxTaps = 1024;
 
 // A ring of waves: wave w is written into the place of wave w - waves, which nobody reads any more.
 struct Ring {
-  int32_t at;      // floats from the start of a sample's rings
-  int32_t stride;  // floats of a pixel: its channels, rounded up to 4
+  int32_t at;      // numbers from the start of a sample's rings
+  int32_t stride;  // numbers of a pixel: its channels, rounded up to whole groups, and padding
+  int32_t groups;  // of its channels
   int32_t waves;
 };
 
 struct Tap {
   int32_t buffer, dy, dx;
-  int32_t group;  // the first of its groups of 4 products
+  int32_t group;  // the first of its groups of products
 };
 
 // The products of a stage are cut in `slices`, its columns in chunks of 32 lanes x `lane_columns`: a warp computes one
@@ -30,22 +31,23 @@ struct Tap {
 struct Stage {
   Activation activation;
   int32_t channels;  // written
-  int32_t columns;   // of the packed weights: rounded up to 4
+  int32_t columns;   // of the packed weights, rounded up
   int32_t lane_columns, chunks, slices;
   int32_t lead, residual;
   int32_t taps, n_taps;
-  int32_t groups;        // of 4 products
-  int32_t bias, weight;  // in units of 4 floats
+  int32_t groups;        // of products
+  int32_t bias, weight;  // in units of 16 bytes
   int32_t cond;          // first column of its condition, or -1
   int32_t slice_taps[kWarps];  // the tap that each slice starts in
 };
 
 struct Program {
+  Number number;
   int32_t height, width, slope, steps;
   int32_t first_step;     // below 0: stages that run ahead start before the first pixel is drawn
   int32_t rows;           // of the widest wave
-  int32_t sample_floats;  // of a sample's rings
-  int32_t zero_floats;    // of the pixel of zeros that stands for what is outside the image
+  int32_t sample_size;    // numbers of a sample's rings
+  int32_t zero_size;      // of the pixel of zeros that stands for what is outside the image
   int32_t image_channels, n_stages, most_taps;
   int32_t cond_columns, cond_pixels;  // 0: no context; 1 or height * width to a sample
   Ring rings[kMaxStages + 1];
@@ -53,16 +55,17 @@ struct Program {
   Tap taps[kMaxTaps];
 };
 
-// What is drawn from and written to: [B, C, H, W]; conditions [B, cond_pixels, cond_columns].
+// What is drawn from and written to: [B, C, H, W] of the program's numbers; conditions [B, cond_pixels, cond_columns].
 struct Tensors {
-  const float *packed, *cond, *noise, *known;
+  const void *packed, *noise, *known;
+  const float* cond;
   const bool* known_mask;  // nullptr: nothing is known
-  float *images, *logits;
+  void *images, *logits;
   double temperature;
   int64_t batch;
 };
 
-// Floats from the start of a sample's rings to a pixel of a wave. Neither the waves nor the rows that live at the same time
+// Numbers from the start of a sample's rings to a pixel of a wave. Neither the waves nor the rows that live at the same time
 // meet in a slot: a wave has at most p.rows of them, one below the other.
 VLAE_HOST_DEVICE inline int32_t slot_of(const Program& p, int32_t buffer, int32_t wave, int32_t row) {
   const Ring& ring = p.rings[buffer];

@@ -7,7 +7,8 @@
 #include "../../pixelcnn_sample/draw.h"
 #include "../device.h"
 #include "kernel.h"
-#include "multiply.h"
+#include "multiply_float.h"
+#include "multiply_half.h"
 
 namespace vlae::cuda {
 
@@ -15,14 +16,15 @@ namespace {
 
 constexpr int kThreads = 32 * kWarps;
 
-// A block's memory and its samples.
+// A block's memory and its samples. T: of activations and weights.
+template <typename T>
 struct Block {
   // [taps + kRowEntries][rows], twice: where the next rows are is found while these are still being finished.
   int* offsets;
   int* next_offsets;
   float* sums;   // [warp][row][column of its chunk]
   int rows;      // at a time, at most
-  float* cache;  // zero_floats zeros, then the rings of each sample
+  T* cache;      // zero_size zeros, then the rings of each sample
   int first_sample, samples;
 };
 
@@ -33,7 +35,7 @@ struct RowBlock {
 };
 
 __device__ int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry, int sample, int i) {
-  const int j = rows.wave - p.slope * i, cache = p.zero_floats + sample * p.sample_floats;
+  const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;
   if (entry < stage.n_taps) {
     const Tap& tap = p.taps[stage.taps + entry];
     const int y = i + tap.dy, x = j + tap.dx;
@@ -46,7 +48,8 @@ __device__ int entry_of(const Program& p, const Stage& stage, int stage_index, c
 }
 
 // Where each row reads and writes. Rows behind the last read zeros.
-__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block& block) {
+template <typename T>
+__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block<T>& block) {
   for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
     const int r = e % block.rows, row = rows.first + r;
     const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;
@@ -55,8 +58,8 @@ __device__ void locate(const Program& p, const Stage& stage, int stage_index, co
 }
 
 template <int Columns>
-__device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const float* weight, const Block& block,
-                              float* sums) {
+__device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const float* weight,
+                              const Block<float>& block, float* sums) {
   if (rows > 12)
     multiply<16, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
   else if (rows > 8)
@@ -67,19 +70,36 @@ __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, in
     multiply<4, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
 }
 
-// This warp's slice of its chunk; the warps behind the last chunk have none.
-__device__ void multiply_chunk(const Program& p, const Stage& stage, int first_chunk, int rows, const float* packed, const Block& block) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int chunk = first_chunk + warp / stage.slices, slice = warp % stage.slices;
-  if (chunk >= stage.chunks) return;
-  const int column = (chunk * 32 + lane) * stage.lane_columns;
-  // Lanes behind the last column repeat the first one's products, which nobody reads.
-  const float* weight = packed + 4 * static_cast<int64_t>(stage.weight) + (column < stage.columns ? column : 0);
-  float* sums = block.sums + warp * block.rows * kMaxColumns;
+// A slice of the products of a chunk of columns.
+__device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int rows, const float* weight,
+                               const Block<float>& block, float* sums) {
+  const int column = (chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
+  weight += column < stage.columns ? column : 0;  // lanes behind the last column: their products nobody reads
   if (stage.lane_columns == 4)
     multiply_rows<4>(p, stage, rows, slice, weight, block, sums);
   else
     multiply_rows<2>(p, stage, rows, slice, weight, block, sums);
+}
+
+template <typename T>
+__device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int, const T* weight,
+                               const Block<T>& block, float* sums) {
+  const int first = chunk * 2 * stage.lane_columns, pairs = stage.columns / 16 - first;
+  const uint4* right = reinterpret_cast<const uint4*>(weight) + first * 32 + threadIdx.x % 32;
+  if (stage.lane_columns == 4)
+    multiply<16>(p, stage, slice, pairs, right, block.cache, block.offsets, block.rows, sums);
+  else
+    multiply<8>(p, stage, slice, pairs, right, block.cache, block.offsets, block.rows, sums);
+}
+
+// Every warp a slice of a chunk; the warps behind the last chunk have none.
+template <typename T>
+__device__ void multiply_chunks(const Program& p, const Stage& stage, int first_chunk, int rows, const T* packed,
+                                const Block<T>& block) {
+  const int warp = threadIdx.x / 32, chunk = first_chunk + warp / stage.slices;
+  if (chunk >= stage.chunks) return;
+  const T* weight = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.weight);
+  multiply_slice(p, stage, chunk, warp % stage.slices, rows, weight, block, block.sums + warp * block.rows * kMaxColumns);
 }
 
 __device__ float activate(Activation activation, float x) {
@@ -91,9 +111,11 @@ __device__ float activate(Activation activation, float x) {
 }
 
 // The sums of a row's slices in their order, bias and condition; column is one of the stage's.
+template <typename T>
 struct Finish {
   const Stage& stage;
-  const float *sums, *bias, *cond;
+  const float *sums, *cond;
+  const T* bias;
   int warp_sums, first_chunk;
 
   __device__ float pre_activation(int row, int column, int64_t cond_row) const {
@@ -101,7 +123,7 @@ struct Finish {
     const float* from = sums + chunk * stage.slices * warp_sums + row * width + column % width;
     float sum = *from;
     for (int slice = 1; slice < stage.slices; ++slice) sum += from[slice * warp_sums];
-    sum += bias[column];
+    sum += to_float(bias[column]);
     return cond ? sum + cond[cond_row + column] : sum;
   }
 
@@ -113,36 +135,40 @@ struct Finish {
 };
 
 // Writes the channels of the chunks that were just multiplied.
+template <typename T>
 __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
-                              const Block& block) {
+                              const Block<T>& block) {
   const int per_channel = stage.activation == Activation::gate ? 2 : 1;
   const int width = 32 * stage.lane_columns / per_channel;  // channels of a chunk
   const int chunks = kWarps / stage.slices, first = first_chunk * width;
   const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
-  const Finish finish = {stage, block.sums, t.packed + 4 * static_cast<int64_t>(stage.bias), cond, block.rows * kMaxColumns, first_chunk};
+  const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
+  const Finish<T> finish = {stage, block.sums, cond, bias, block.rows * kMaxColumns, first_chunk};
   const int* entries = block.offsets + stage.n_taps * block.rows;
   const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
   for (int item = threadIdx.x; item < rows * chunks * width; item += kThreads) {
     const int row = item / (chunks * width), channel = first + item % (chunks * width);
     if (channel >= stage.channels) continue;
     const float out = finish.output(row, channel, (cond_start + entries[2 * block.rows + row]) * p.cond_columns);
-    const float added = stage.residual < 0 ? out : out + block.cache[entries[block.rows + row] + channel];
-    block.cache[entries[row] + channel] = added;
+    const float added = stage.residual < 0 ? out : out + to_float(block.cache[entries[block.rows + row] + channel]);
+    block.cache[entries[row] + channel] = from_float<T>(added);
   }
 }
 
-__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows, const Block& block) {
+template <typename T>
+__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows, const Block<T>& block) {
   const Stage& stage = p.stages[stage_index];
   locate(p, stage, stage_index, rows, block);
   for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
     __syncthreads();  // offsets are there; activations of the stage before; the sums have been read
-    multiply_chunk(p, stage, chunk, rows.count, t.packed, block);
+    multiply_chunks(p, stage, chunk, rows.count, static_cast<const T*>(t.packed), block);
     __syncthreads();
     finish_chunks(p, stage, t, chunk, rows.count, block);
   }
 }
 
-__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, Block& block) {
+template <typename T>
+__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, Block<T>& block) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int rows = pixels.count * block.samples;
@@ -154,41 +180,44 @@ __device__ void run_stage(const Program& p, int stage_index, int wave, const Ten
   }
 }
 
-__device__ void draw(const Program& p, int wave, const Tensors& t, const Block& block) {
+template <typename T>
+__device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T>& block) {
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   for (int item = threadIdx.x; item < block.samples * pixels.count * p.image_channels; item += kThreads) {
     const int c = item % p.image_channels, row = item / p.image_channels;
     const int sample = row / pixels.count, i = pixels.top + row % pixels.count, j = wave - p.slope * i;
-    float* cache = block.cache + p.zero_floats + sample * p.sample_floats + c;
-    const float logit = cache[slot_of(p, p.n_stages, wave, i)];
+    T* cache = block.cache + p.zero_size + sample * p.sample_size + c;
+    const T logit = cache[slot_of(p, p.n_stages, wave, i)];
     const int64_t plane = static_cast<int64_t>(block.first_sample + sample) * p.image_channels + c;
     const int64_t at = (plane * p.height + i) * p.width + j;
     const bool known = t.known_mask && t.known_mask[at];
-    const float pixel = known ? t.known[at] : draw_bernoulli(t.noise[at], logit, t.temperature) ? 1.0f : 0.0f;
+    const T pixel = known ? static_cast<const T*>(t.known)[at]
+                          : from_float<T>(draw_bernoulli(to_float(static_cast<const T*>(t.noise)[at]), to_float(logit),
+                                                         t.temperature));
     cache[slot_of(p, 0, wave, i)] = pixel;
-    t.images[at] = pixel;
-    t.logits[at] = logit;
+    static_cast<T*>(t.images)[at] = pixel;
+    static_cast<T*>(t.logits)[at] = logit;
   }
 }
 
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate.
-template <bool InShared>
+template <typename T, bool InShared>
 __global__ void __launch_bounds__(kThreads, 1)
-    sample(const __grid_constant__ Program p, const __grid_constant__ Tensors t, const __grid_constant__ Tiling tiling, float* caches) {
+    sample(const __grid_constant__ Program p, const __grid_constant__ Tensors t, const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
   float* sums = reinterpret_cast<float*>(memory);
-  float* behind = sums + kWarps * tiling.rows * kMaxColumns;
-  const int floats = p.zero_floats + tiling.samples * p.sample_floats;
-  Block block;
+  T* behind = reinterpret_cast<T*>(sums + kWarps * tiling.rows * kMaxColumns);
+  const int size = p.zero_size + tiling.samples * p.sample_size;
+  Block<T> block;
   block.sums = sums;
-  block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_floats;
-  block.offsets = reinterpret_cast<int*>(InShared ? behind + floats : behind);
+  block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
+  block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
   block.next_offsets = block.offsets + (p.most_taps + kRowEntries) * tiling.rows;
   block.rows = tiling.rows;
   block.first_sample = blockIdx.x * tiling.samples;
   block.samples = static_cast<int>(min(static_cast<int64_t>(tiling.samples), t.batch - block.first_sample));
 
-  for (int i = threadIdx.x; i < floats; i += kThreads) block.cache[i] = 0;
+  for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
   for (int step = p.first_step; step < p.steps; ++step) {
     for (int s = 0; s < p.n_stages; ++s) run_stage(p, s, step + p.stages[s].lead, t, block);
     __syncthreads();  // logits
@@ -196,14 +225,26 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
+template <typename T>
 __global__ void condition(const __grid_constant__ Condition c) {
   const int64_t all = c.rows * c.columns, stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t item = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; item < all; item += stride) {
-    const float* context = c.context + item / c.columns * c.dim;
-    const float* matrix = c.matrix + item % c.columns;
+    const T* context = static_cast<const T*>(c.context) + item / c.columns * c.dim;
+    const T* matrix = static_cast<const T*>(c.matrix) + item % c.columns;
     float sum = 0;
-    for (int d = 0; d < c.dim; ++d) sum = fmaf(context[d], matrix[static_cast<int64_t>(d) * c.columns], sum);
+    for (int d = 0; d < c.dim; ++d)
+      sum = fmaf(to_float(context[d]), to_float(matrix[static_cast<int64_t>(d) * c.columns]), sum);
     c.cond[item] = sum;
+  }
+}
+
+// Calls a function with a zero of the type.
+template <typename Function>
+void with_type(Number number, const Function& function) {
+  switch (number) {
+    case Number::float32: return function(float{});
+    case Number::bfloat16: return function(BFloat16{});
+    case Number::float16: return function(Float16{});
   }
 }
 
@@ -220,19 +261,24 @@ Limits device_limits(const char* op) {
   return {attribute(op, cudaDevAttrMultiProcessorCount), attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin)};
 }
 
-void run_condition(const char* op, const Condition& c, void* stream) {
+void run_condition(const char* op, Number number, const Condition& c, void* stream) {
   const int64_t blocks = (c.rows * c.columns + kThreads - 1) / kThreads;
-  launch(op, condition, static_cast<int>(blocks < 65536 ? blocks : 65536), kThreads, 0, stream, c);
+  with_type(number, [&](auto zero) {
+    launch(op, condition<decltype(zero)>, static_cast<int>(blocks < 65536 ? blocks : 65536), kThreads, 0, stream, c);
+  });
 }
 
-void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, float* caches, void* stream) {
-  launch(op, tiling.global_floats ? sample<false> : sample<true>, tiling.blocks, kThreads, tiling.shared_bytes, stream, program,
-         tensors, tiling, caches);
+void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches, void* stream) {
+  with_type(program.number, [&](auto zero) {
+    using T = decltype(zero);
+    launch(op, tiling.global_size ? sample<T, false> : sample<T, true>, tiling.blocks, kThreads, tiling.shared_bytes, stream,
+           program, tensors, tiling, static_cast<T*>(caches));
+  });
 }
 
 const char* why_not() {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, sample<true>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, sample<float, true>);
   return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 

@@ -6,17 +6,17 @@ namespace vlae::cuda {
 
 namespace {
 
-constexpr int64_t kFloatBytes = 4;
-constexpr int64_t kMaxTileFloats = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
+constexpr int64_t kMaxTile = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
 
 // Of a block, beside its activations: two tables of offsets and every warp's sums.
 int64_t work_bytes(const Program& p, int64_t rows) {
-  return (2 * (p.most_taps + kRowEntries) + kWarps * kMaxColumns) * rows * kFloatBytes;
+  return (2 * (p.most_taps + kRowEntries) + kWarps * kMaxColumns) * rows * static_cast<int64_t>(sizeof(float));
 }
 
-// Samples whose activations fit beside that, in floats.
+// Samples whose activations fit beside that.
 int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
-  return std::max<int64_t>(0, (limits.shared_bytes - work_bytes(p, rows)) / kFloatBytes - p.zero_floats) / p.sample_floats;
+  const int64_t left = (limits.shared_bytes - work_bytes(p, rows)) / format_of(p.number).bytes;
+  return std::max<int64_t>(0, left - p.zero_size) / p.sample_size;
 }
 
 }  // namespace
@@ -30,12 +30,12 @@ Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
     samples = std::min(samples, fitting(p, rows, limits));
   } else {  // enough samples to fill the rows
     for (rows = kMaxRows; rows > kMinRows && work_bytes(p, rows) > limits.shared_bytes;) rows /= 2;
-    const int64_t full = (kMaxRows + p.rows - 1) / p.rows, most = (kMaxTileFloats - p.zero_floats) / p.sample_floats;
+    const int64_t full = (kMaxRows + p.rows - 1) / p.rows, most = (kMaxTile - p.zero_size) / p.sample_size;
     samples = std::min({samples, full, most});
   }
-  const int64_t floats = p.zero_floats + samples * p.sample_floats;
+  const int64_t size = p.zero_size + samples * p.sample_size;
   return {static_cast<int32_t>(samples), static_cast<int32_t>(rows), static_cast<int32_t>((batch + samples - 1) / samples),
-          static_cast<int32_t>(work_bytes(p, rows) + (shared ? floats * kFloatBytes : 0)), shared ? 0 : floats};
+          static_cast<int32_t>(work_bytes(p, rows) + (shared ? size * format_of(p.number).bytes : 0)), shared ? 0 : size};
 }
 
 }  // namespace vlae::cuda

@@ -19,8 +19,8 @@ struct Tiling {
   int32_t rows;     // of a block of rows: kMaxRows, less where shared memory is scarce
   int32_t blocks;
   int32_t shared_bytes;
-  // Floats of a tile's activations in global memory; 0: they are in shared memory.
-  int64_t global_floats;
+  // Numbers of a tile's activations in global memory; 0: they are in shared memory.
+  int64_t global_size;
 };
 
 Tiling tiling_of(const Program& program, int64_t batch, const Limits& limits);

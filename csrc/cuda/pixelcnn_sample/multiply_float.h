@@ -62,7 +62,7 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, const 
   for (; group < last; ++tap) {
     const Tap& source = p.taps[stage.taps + tap];
     const float4* at[Rows];
-    const int end = min(last, source.group + p.rings[source.buffer].stride / 4);
+    const int end = min(last, source.group + p.rings[source.buffer].groups);
 #pragma unroll
     for (int r = 0; r < Rows; ++r)
       at[r] = reinterpret_cast<const float4*>(cache + offsets[tap * most_rows + r]) + (group - source.group);
