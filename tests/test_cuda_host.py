@@ -127,8 +127,9 @@ def test_widths(width: int, activation: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("width", [1, 30, 64, 72, 130, 300])
-@pytest.mark.parametrize("activation", ["relu", "gate"])
+@pytest.mark.parametrize(
+    ("width", "activation"), [(1, "relu"), (30, "gate"), (64, "gate"), (130, "relu"), (280, "relu")]
+)
 def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     """Logits within the budget of the reference in this type, the same bits in every batch and tile."""
     a, b = (Source(i, live_taps(t, (3, 3))) for i, t in enumerate("AB"))
@@ -139,11 +140,8 @@ def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Ca
     ]
     size = (4, 5)
     weights, plan = program(stages, 1, size, "wavefront")
-    weights, noise, context = (
-        [w.to(dtype) for w in weights],
-        torch.rand(3, 1, *size).to(dtype),
-        torch.randn(3, 5).to(dtype),
-    )
+    weights, noise = [w.to(dtype) for w in weights], torch.rand(3, 1, *size, dtype=dtype)
+    context = torch.randn(3, 5).to(dtype)
     image = (torch.rand(3, 1, *size) < 0.5).to(dtype)  # given: all see the same pixels
     known = torch.ones(3, 1, *size, dtype=torch.bool)
     packed = pixelcnn_pack(weights, plan, backend="cuda")

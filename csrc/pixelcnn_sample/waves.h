@@ -25,4 +25,12 @@ VLAE_HOST_DEVICE inline WaveRows<Int> wave_rows(Int height, Int width, Int slope
   return {top, bottom < top ? 0 : bottom - top + 1};
 }
 
+// Rows of the largest wave.
+template <typename Int>
+VLAE_HOST_DEVICE inline Int most_rows(Int height, Int width, Int slope) {
+  if (slope == 0) return height;
+  const Int rows = (width - 1) / slope + 1;
+  return rows < height ? rows : height;
+}
+
 }  // namespace vlae

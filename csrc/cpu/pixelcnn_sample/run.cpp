@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../checks.h"
+#include "../../pixelcnn_sample/waves.h"
 #include "../team.h"
 
 namespace vlae {
@@ -54,11 +55,6 @@ void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave
     }
     draw_wave(program, wave_at(program, step), tile);
   }
-}
-
-// Of the largest wave.
-int64_t most_pixels(const Program& p) {
-  return p.slope == 0 ? p.height : std::min(p.height, (p.width - 1) / p.slope + 1);
 }
 
 // In how many parts threads share a wave of a stage: panels first, so that a part reads few weights, then rows.
@@ -146,9 +142,10 @@ void run_program(const char* op, const Program& program, const PixelcnnKernels& 
   for (int64_t s = 0; s < program.n_stages; ++s) work += stage_work(program.stages[s]);
   work *= static_cast<double>(batch * program.height * program.width);
   threads = static_cast<int>(std::min<double>(threads, 1 + work / kTeamWork));
+  const int64_t pixels = most_rows(program.height, program.width, program.slope);
   int parts = 1;  // at most, that a wave is shared in: where all are too small, a second thread would only be in the way
   for (int64_t s = 0; s < program.n_stages; ++s)
-    parts = std::max(parts, count_parts(program.stages[s], most_pixels(program) * batch, threads));
+    parts = std::max(parts, count_parts(program.stages[s], pixels * batch, threads));
   const int sharing = std::min(threads, parts);
   if (batch < sharing)
     run_shared(op, program, kernels, batch, sharing);

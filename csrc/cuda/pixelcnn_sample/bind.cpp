@@ -113,7 +113,7 @@ Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64
   p.width = static_cast<int32_t>(width);
   p.slope = static_cast<int32_t>(plan.slope);
   p.steps = static_cast<int32_t>(steps);
-  p.rows = static_cast<int32_t>(plan.slope == 0 ? height : std::min(height, (width + plan.slope - 1) / plan.slope));
+  p.rows = static_cast<int32_t>(most_rows(height, width, plan.slope));
   p.image_channels = static_cast<int32_t>(plan.channels[0]);
   p.n_stages = static_cast<int32_t>(plan.stages.size());
   p.cond_columns = static_cast<int32_t>(layout.context_columns);
