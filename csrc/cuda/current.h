@@ -49,7 +49,8 @@ inline void check_on_device(const char* op, const std::string& name, const torch
                             const torch::stable::Tensor& like) {
   VLAE_CHECK(on_device(tensor), op, name, "be on a GPU", "another device");
   VLAE_CHECK(tensor.get_device_index() == like.get_device_index(), op, name,
-             text("be on device ", like.get_device_index(), ", that of the first tensor"), text("device ", tensor.get_device_index()));
+             text("be on device ", like.get_device_index(), ", that of the first tensor"),
+             text("device ", tensor.get_device_index()));
 }
 
 }  // namespace vlae::cuda

@@ -23,7 +23,8 @@ inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
 
 // One-dimensional launch of `blocks` x `threads` on a stream, with so much dynamic shared memory.
 template <typename... Args>
-void launch(const char* op, void (*kernel)(Args...), int blocks, int threads, int shared_bytes, void* stream, const Args&... args) {
+void launch(const char* op, void (*kernel)(Args...), int blocks, int threads, int shared_bytes, void* stream,
+            const Args&... args) {
   check_cuda(op, "asking for shared memory",
              cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config = {};

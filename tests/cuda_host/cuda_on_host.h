@@ -1,8 +1,8 @@
 // The part of CUDA that csrc/cuda uses, on the host: its kernels compiled by a C++ compiler and run without a GPU.
 //
-// A block's threads are fibers of one thread; a barrier, of the block or of a warp, switches to the next fiber. Between two barriers a fiber runs alone,
-// from the first to the last or (VLAE_HOST_ORDER=backward) from the last to the first: a barrier that is missing gives
-// other results in one of the orders. Shared memory starts as NaN and is exactly as large as was asked for.
+// A block's threads are fibers of one thread; a barrier, of the block or of a warp, switches to the next fiber. Between two
+// barriers a fiber runs alone, from the first to the last or (VLAE_HOST_ORDER=backward) from the last to the first: a barrier
+// that is missing gives other results in one of the orders. Shared memory starts as NaN.
 #pragma once
 
 #include <ucontext.h>

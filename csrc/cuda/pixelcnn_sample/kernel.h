@@ -19,7 +19,8 @@ struct Condition {
 void run_condition(const char* op, Number number, const Condition& condition, void* stream);
 
 // caches: of every block, where they are in global memory.
-void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches, void* stream);
+void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches,
+                 void* stream);
 
 // "", or why the kernels cannot run on the current device.
 const char* why_not();

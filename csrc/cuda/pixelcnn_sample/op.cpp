@@ -27,7 +27,8 @@ struct NumberType {
   ScalarType type;
 };
 
-constexpr NumberType kNumbers[] = {{"float32", ScalarType::Float}, {"bfloat16", ScalarType::BFloat16}, {"float16", ScalarType::Half}};
+constexpr NumberType kNumbers[] = {
+    {"float32", ScalarType::Float}, {"bfloat16", ScalarType::BFloat16}, {"float16", ScalarType::Half}};
 
 Number number_named(const std::string& name) {
   for (int i = 0; i < 3; ++i)
@@ -39,7 +40,8 @@ Number number_named(const std::string& name) {
 Number number_of(const Tensor& noise) {
   for (int i = 0; i < 3; ++i)
     if (noise.scalar_type() == kNumbers[i].type) return static_cast<Number>(i);
-  VLAE_CHECK(false, kSample, "noise", "be float32, bfloat16 or float16", text("ScalarType ", static_cast<int>(noise.scalar_type())));
+  VLAE_CHECK(false, kSample, "noise", "be float32, bfloat16 or float16",
+             text("ScalarType ", static_cast<int>(noise.scalar_type())));
   __builtin_unreachable();
 }
 

@@ -1,6 +1,7 @@
 // The packed weights: per stage its bias and [groups][products x columns], then of all contexts together [D][columns].
 //
-// A product is a tap of a channel; the channels of a source are rounded up to whole groups, cf. format.h. A gated stage has the two halves of a channel in neighbouring columns: one lane holds both.
+// A product is a tap of a channel; the channels of a source are rounded up to whole groups, cf. format.h. A gated stage has the
+// two halves of a channel in neighbouring columns: one lane holds both.
 #pragma once
 
 #include <cstdint>

@@ -5,57 +5,15 @@
 // image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory. The last waves of every
 // activation stay in shared memory from the first pixel to the last.
 #include "../../pixelcnn_sample/draw.h"
-#include "../device.h"
+#include "finish.h"
 #include "kernel.h"
 #include "multiply_float.h"
 #include "multiply_half.h"
+#include "rows.h"
 
 namespace vlae::cuda {
 
 namespace {
-
-constexpr int kThreads = 32 * kWarps;
-
-// A block's memory and its samples. T: of activations and weights.
-template <typename T>
-struct Block {
-  // [taps + kRowEntries][rows], twice: where the next rows are is found while these are still being finished.
-  int* offsets;
-  int* next_offsets;
-  float* sums;   // [warp][row][column of its chunk]
-  int rows;      // at a time, at most
-  T* cache;      // zero_size zeros, then the rings of each sample
-  int first_sample, samples;
-};
-
-// Rows first .. first + count - 1 of a stage's wave; row r is pixel r % pixels.count of sample r / pixels.count.
-struct RowBlock {
-  int wave, first, count;
-  WaveRows<int> pixels;
-};
-
-__device__ int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry, int sample, int i) {
-  const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;
-  if (entry < stage.n_taps) {
-    const Tap& tap = p.taps[stage.taps + entry];
-    const int y = i + tap.dy, x = j + tap.dx;
-    const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
-    return inside ? cache + slot_of(p, tap.buffer, x + p.slope * y, y) : 0;
-  }
-  if (entry == stage.n_taps) return cache + slot_of(p, stage_index + 1, rows.wave, i);
-  if (entry == stage.n_taps + 1) return stage.residual < 0 ? 0 : cache + slot_of(p, stage.residual, rows.wave, i);
-  return sample * p.cond_pixels + (p.cond_pixels > 1 ? i * p.width + j : 0);
-}
-
-// Where each row reads and writes. Rows behind the last read zeros.
-template <typename T>
-__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block<T>& block) {
-  for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
-    const int r = e % block.rows, row = rows.first + r;
-    const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;
-    block.offsets[e] = r < rows.count ? entry_of(p, stage, stage_index, rows, e / block.rows, sample, i) : 0;
-  }
-}
 
 template <int Columns>
 __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const float* weight,
@@ -100,59 +58,6 @@ __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_
   if (chunk >= stage.chunks) return;
   const T* weight = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.weight);
   multiply_slice(p, stage, chunk, warp % stage.slices, rows, weight, block, block.sums + warp * block.rows * kMaxColumns);
-}
-
-__device__ float activate(Activation activation, float x) {
-  switch (activation) {
-    case Activation::relu: return x < 0 ? 0.0f : x;  // NaN passes
-    case Activation::elu: return x > 0 ? x : expm1f(x);
-    default: return x;
-  }
-}
-
-// The sums of a row's slices in their order, bias and condition; column is one of the stage's.
-template <typename T>
-struct Finish {
-  const Stage& stage;
-  const float *sums, *cond;
-  const T* bias;
-  int warp_sums, first_chunk;
-
-  __device__ float pre_activation(int row, int column, int64_t cond_row) const {
-    const int width = 32 * stage.lane_columns, chunk = column / width - first_chunk;
-    const float* from = sums + chunk * stage.slices * warp_sums + row * width + column % width;
-    float sum = *from;
-    for (int slice = 1; slice < stage.slices; ++slice) sum += from[slice * warp_sums];
-    sum += to_float(bias[column]);
-    return cond ? sum + cond[cond_row + column] : sum;
-  }
-
-  __device__ float output(int row, int channel, int64_t cond_row) const {
-    if (stage.activation != Activation::gate) return activate(stage.activation, pre_activation(row, channel, cond_row));
-    const float a = pre_activation(row, 2 * channel, cond_row), b = pre_activation(row, 2 * channel + 1, cond_row);
-    return tanhf(a) / (1.0f + expf(-b));
-  }
-};
-
-// Writes the channels of the chunks that were just multiplied.
-template <typename T>
-__device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
-                              const Block<T>& block) {
-  const int per_channel = stage.activation == Activation::gate ? 2 : 1;
-  const int width = 32 * stage.lane_columns / per_channel;  // channels of a chunk
-  const int chunks = kWarps / stage.slices, first = first_chunk * width;
-  const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
-  const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
-  const Finish<T> finish = {stage, block.sums, cond, bias, block.rows * kMaxColumns, first_chunk};
-  const int* entries = block.offsets + stage.n_taps * block.rows;
-  const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
-  for (int item = threadIdx.x; item < rows * chunks * width; item += kThreads) {
-    const int row = item / (chunks * width), channel = first + item % (chunks * width);
-    if (channel >= stage.channels) continue;
-    const float out = finish.output(row, channel, (cond_start + entries[2 * block.rows + row]) * p.cond_columns);
-    const float added = stage.residual < 0 ? out : out + to_float(block.cache[entries[block.rows + row] + channel]);
-    block.cache[entries[row] + channel] = from_float<T>(added);
-  }
 }
 
 template <typename T>
@@ -203,7 +108,8 @@ __device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate.
 template <typename T, bool InShared>
 __global__ void __launch_bounds__(kThreads, 1)
-    sample(const __grid_constant__ Program p, const __grid_constant__ Tensors t, const __grid_constant__ Tiling tiling, T* caches) {
+    sample(const __grid_constant__ Program p, const __grid_constant__ Tensors t, const __grid_constant__ Tiling tiling,
+           T* caches) {
   VLAE_SHARED_MEMORY(memory);
   float* sums = reinterpret_cast<float*>(memory);
   T* behind = reinterpret_cast<T*>(sums + kWarps * tiling.rows * kMaxColumns);
@@ -268,7 +174,8 @@ void run_condition(const char* op, Number number, const Condition& c, void* stre
   });
 }
 
-void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches, void* stream) {
+void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches,
+                 void* stream) {
   with_type(program.number, [&](auto zero) {
     using T = decltype(zero);
     launch(op, tiling.global_size ? sample<T, false> : sample<T, true>, tiling.blocks, kThreads, tiling.shared_bytes, stream,

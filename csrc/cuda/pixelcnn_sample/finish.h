@@ -1,0 +1,62 @@
+// What is done to the sums of a block of rows: slices, bias and condition added, activation, residual.
+#pragma once
+
+#include "../numbers.h"
+#include "rows.h"
+
+namespace vlae::cuda {
+
+__device__ inline float activate(Activation activation, float x) {
+  switch (activation) {
+    case Activation::relu: return x < 0 ? 0.0f : x;  // NaN passes
+    case Activation::elu: return x > 0 ? x : expm1f(x);
+    default: return x;
+  }
+}
+
+template <typename T>
+struct Finish {
+  const Stage& stage;
+  const float *sums, *cond;
+  const T* bias;
+  int warp_sums, first_chunk;
+
+  // The row's slices in their order, bias, condition.
+  __device__ float pre_activation(int row, int column, int64_t cond_row) const {
+    const int width = 32 * stage.lane_columns, chunk = column / width - first_chunk;
+    const float* from = sums + chunk * stage.slices * warp_sums + row * width + column % width;
+    float sum = *from;
+    for (int slice = 1; slice < stage.slices; ++slice) sum += from[slice * warp_sums];
+    sum += to_float(bias[column]);
+    return cond ? sum + cond[cond_row + column] : sum;
+  }
+
+  __device__ float output(int row, int channel, int64_t cond_row) const {
+    if (stage.activation != Activation::gate) return activate(stage.activation, pre_activation(row, channel, cond_row));
+    const float a = pre_activation(row, 2 * channel, cond_row), b = pre_activation(row, 2 * channel + 1, cond_row);
+    return tanhf(a) / (1.0f + expf(-b));
+  }
+};
+
+// Writes the channels of the chunks that were just multiplied.
+template <typename T>
+__device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
+                              const Block<T>& block) {
+  const int per_channel = stage.activation == Activation::gate ? 2 : 1;
+  const int width = 32 * stage.lane_columns / per_channel;  // channels of a chunk
+  const int chunks = kWarps / stage.slices, first = first_chunk * width;
+  const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
+  const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
+  const Finish<T> finish = {stage, block.sums, cond, bias, block.rows * kMaxColumns, first_chunk};
+  const int* entries = block.offsets + stage.n_taps * block.rows;
+  const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
+  for (int item = threadIdx.x; item < rows * chunks * width; item += kThreads) {
+    const int row = item / (chunks * width), channel = first + item % (chunks * width);
+    if (channel >= stage.channels) continue;
+    const float out = finish.output(row, channel, (cond_start + entries[2 * block.rows + row]) * p.cond_columns);
+    const float added = stage.residual < 0 ? out : out + to_float(block.cache[entries[block.rows + row] + channel]);
+    block.cache[entries[row] + channel] = from_float<T>(added);
+  }
+}
+
+}  // namespace vlae::cuda

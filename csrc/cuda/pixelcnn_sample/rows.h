@@ -1,0 +1,54 @@
+// A block of threads, the rows of a matrix product that it computes at a time, and where they read and write.
+#pragma once
+
+#include "program.h"
+#include "tiling.h"
+
+namespace vlae::cuda {
+
+constexpr int kThreads = 32 * kWarps;
+
+// A block's memory and its samples. T: of activations and weights.
+template <typename T>
+struct Block {
+  // [taps + kRowEntries][rows], twice: where the next rows are is found while these are still being finished.
+  int* offsets;
+  int* next_offsets;
+  float* sums;  // [warp][row][column of its chunk]
+  int rows;     // at a time, at most
+  T* cache;     // zero_size zeros, then the rings of each sample
+  int first_sample, samples;
+};
+
+// Rows first .. first + count - 1 of a stage's wave; row r is pixel r % pixels.count of sample r / pixels.count.
+struct RowBlock {
+  int wave, first, count;
+  WaveRows<int> pixels;
+};
+
+// What row (sample, i) needs to know: entry < n_taps: where it reads a tap; then where it writes, its residual, its condition.
+__device__ inline int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry,
+                               int sample, int i) {
+  const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;
+  if (entry < stage.n_taps) {
+    const Tap& tap = p.taps[stage.taps + entry];
+    const int y = i + tap.dy, x = j + tap.dx;
+    const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
+    return inside ? cache + slot_of(p, tap.buffer, x + p.slope * y, y) : 0;
+  }
+  if (entry == stage.n_taps) return cache + slot_of(p, stage_index + 1, rows.wave, i);
+  if (entry == stage.n_taps + 1) return stage.residual < 0 ? 0 : cache + slot_of(p, stage.residual, rows.wave, i);
+  return sample * p.cond_pixels + (p.cond_pixels > 1 ? i * p.width + j : 0);
+}
+
+// Where each row reads and writes. Rows behind the last read zeros.
+template <typename T>
+__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block<T>& block) {
+  for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
+    const int r = e % block.rows, row = rows.first + r;
+    const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;
+    block.offsets[e] = r < rows.count ? entry_of(p, stage, stage_index, rows, e / block.rows, sample, i) : 0;
+  }
+}
+
+}  // namespace vlae::cuda
