@@ -1,6 +1,7 @@
 #include "bind.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "../../checks.h"
 
@@ -56,6 +57,9 @@ void cut(Stage& stage) {
   const int64_t chunk = kLanes * stage.lane_columns;
   stage.chunks = static_cast<int32_t>((stage.columns + chunk - 1) / chunk);
   for (stage.slices = 1; 2 * stage.slices * stage.chunks <= kWarps;) stage.slices *= 2;
+  stage.chunk_bits = std::countr_zero(static_cast<uint64_t>(chunk));
+  const uint64_t pass = static_cast<uint64_t>(kWarps / stage.slices * chunk);
+  stage.pass_bits = std::countr_zero(pass) - (stage.activation == Activation::gate);
 }
 
 void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {

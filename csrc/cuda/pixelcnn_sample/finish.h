@@ -23,8 +23,8 @@ struct Finish {
 
   // The row's slices in their order, bias, condition.
   __device__ float pre_activation(int row, int column, int64_t cond_row) const {
-    const int width = 32 * stage.lane_columns, chunk = column / width - first_chunk;
-    const float* from = sums + chunk * stage.slices * warp_sums + row * width + column % width;
+    const int width = 1 << stage.chunk_bits, chunk = (column >> stage.chunk_bits) - first_chunk;
+    const float* from = sums + chunk * stage.slices * warp_sums + row * width + (column & (width - 1));
     float sum = *from;
     for (int slice = 1; slice < stage.slices; ++slice) sum += from[slice * warp_sums];
     sum += to_float(bias[column]);
@@ -42,16 +42,14 @@ struct Finish {
 template <typename T>
 __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
                               const Block<T>& block) {
-  const int per_channel = stage.activation == Activation::gate ? 2 : 1;
-  const int width = 32 * stage.lane_columns / per_channel;  // channels of a chunk
-  const int chunks = kWarps / stage.slices, first = first_chunk * width;
+  const int first = (first_chunk << stage.chunk_bits) / (stage.activation == Activation::gate ? 2 : 1);
   const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
   const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
   const Finish<T> finish = {stage, block.sums, cond, bias, block.rows * kMaxColumns, first_chunk};
   const int* entries = block.offsets + stage.n_taps * block.rows;
   const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
-  for (int item = threadIdx.x; item < rows * chunks * width; item += kThreads) {
-    const int row = item / (chunks * width), channel = first + item % (chunks * width);
+  for (int item = threadIdx.x; item < rows << stage.pass_bits; item += kThreads) {
+    const int row = item >> stage.pass_bits, channel = first + (item & ((1 << stage.pass_bits) - 1));
     if (channel >= stage.channels) continue;
     const float out = finish.output(row, channel, (cond_start + entries[2 * block.rows + row]) * p.cond_columns);
     const float added = stage.residual < 0 ? out : out + to_float(block.cache[entries[block.rows + row] + channel]);

@@ -33,6 +33,7 @@ struct Stage {
   int32_t channels;  // written
   int32_t columns;   // of the packed weights, rounded up
   int32_t lane_columns, chunks, slices;
+  int32_t chunk_bits, pass_bits;  // logarithms: columns of a chunk; channels of the chunks that the warps compute at once
   int32_t lead, residual;
   int32_t taps, n_taps;
   int32_t groups;        // of products

@@ -15,7 +15,8 @@ struct Block {
   int* offsets;
   int* next_offsets;
   float* sums;  // [warp][row][column of its chunk]
-  int rows;     // at a time, at most
+  int rows;     // at a time, at most: 1 << row_bits
+  int row_bits;
   T* cache;     // zero_size zeros, then the rings of each sample
   int first_sample, samples;
 };
@@ -45,9 +46,9 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
 template <typename T>
 __device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block<T>& block) {
   for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
-    const int r = e % block.rows, row = rows.first + r;
+    const int r = e & (block.rows - 1), row = rows.first + r;
     const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;
-    block.offsets[e] = r < rows.count ? entry_of(p, stage, stage_index, rows, e / block.rows, sample, i) : 0;
+    block.offsets[e] = r < rows.count ? entry_of(p, stage, stage_index, rows, e >> block.row_bits, sample, i) : 0;
   }
 }
 

@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
   block.next_offsets = block.offsets + (p.most_taps + kRowEntries) * tiling.rows;
   block.rows = tiling.rows;
+  block.row_bits = tiling.row_bits;
   block.first_sample = blockIdx.x * tiling.samples;
   block.samples = static_cast<int>(min(static_cast<int64_t>(tiling.samples), t.batch - block.first_sample));
 

@@ -1,6 +1,7 @@
 #include "tiling.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace vlae::cuda {
 
@@ -34,7 +35,8 @@ Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
     samples = std::min({samples, full, most});
   }
   const int64_t size = p.zero_size + samples * p.sample_size;
-  return {static_cast<int32_t>(samples), static_cast<int32_t>(rows), static_cast<int32_t>((batch + samples - 1) / samples),
+  return {static_cast<int32_t>(samples), static_cast<int32_t>(rows), std::countr_zero(static_cast<uint64_t>(rows)),
+          static_cast<int32_t>((batch + samples - 1) / samples),
           static_cast<int32_t>(work_bytes(p, rows) + (shared ? size * format_of(p.number).bytes : 0)), shared ? 0 : size};
 }
 

@@ -15,8 +15,9 @@ struct Limits {
 };
 
 struct Tiling {
-  int32_t samples;  // of a tile
-  int32_t rows;     // of a block of rows: kMaxRows, less where shared memory is scarce
+  int32_t samples;   // of a tile
+  int32_t rows;      // of a block of rows: kMaxRows, less where shared memory is scarce
+  int32_t row_bits;  // its logarithm
   int32_t blocks;
   int32_t shared_bytes;
   // Numbers of a tile's activations in global memory; 0: they are in shared memory.
