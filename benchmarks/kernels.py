@@ -64,12 +64,13 @@ def source_of(kernel: JITFunction, args: dict[str, Any]) -> ASTSource:
     """The specialisation that a launch with these arguments would compile: constants, ones, multiples of 16."""
     signature, constants, attributes = {}, {}, {}
     for i, (parameter, value) in enumerate(zip(kernel.params, args.values(), strict=True)):
-        constant = parameter.is_constexpr or value is None or (type(value) is int and value == 1)
+        free = parameter.do_not_specialize  # whatever its value, the binary is the same
+        constant = parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not free)
         if constant:
             constants[(i,)] = value
         signature[parameter.name] = "constexpr" if constant else _type_of(value)
         aligned = value.data_ptr() if isinstance(value, Tensor) else value
-        if not constant and not isinstance(aligned, float) and aligned % 16 == 0:
+        if not constant and not free and not isinstance(aligned, float) and aligned % 16 == 0:
             attributes[(i,)] = [["tt.divisibility", 16]]
     return ASTSource(kernel, signature, constants, attributes)
 

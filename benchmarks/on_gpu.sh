@@ -18,7 +18,7 @@ parallel=()
 status=0
 for step in "$@"; do
     case "$step" in
-        test) words=(timeout 240 "${pytest[@]}" "${parallel[@]}" --deselect "$sanitizer") ;;
+        test) words=(timeout 570 "${pytest[@]}" -rf --tb=short "${parallel[@]}" --deselect "$sanitizer") ;;
         sanitizer) words=(timeout 570 "${pytest[@]}" "$sanitizer") ;;
         suite) words=(timeout 500 "$python" -m benchmarks.run --suite gpu --out "$out") ;;
         tune) words=(timeout 570 "$python" -m benchmarks.tune) ;;

@@ -61,13 +61,14 @@ class Mask:
         versions, old = self._found.get((build, args), (None, None))
         if old is not None and versions == self._versions:
             return old
-        built = build(self.tensors, *args)
+        with torch.inference_mode(False):
+            built = build(self.tensors, *args)
+            if built.is_cuda and torch.cuda.is_current_stream_capturing():
+                return built  # it has no values before the graph is replayed
+            if old is not None:
+                built = old.copy_(built)  # the same memory: a captured graph may know its address
         if built.is_cuda:
-            if torch.cuda.is_current_stream_capturing():  # it has no values before the graph is replayed
-                return built
             torch.cuda.current_stream(built.device).synchronize()  # once: any stream may read it from now on
-        if old is not None:
-            built = old.copy_(built)  # the same memory: a captured graph may know its address
         self._found[build, args] = self._versions, built
         return built
 

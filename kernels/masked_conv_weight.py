@@ -71,8 +71,8 @@ def unpack_kernel(
     BLOCK: tl.constexpr,
 ):
     """Sums the splits in order and scatters to ``[P, C_in, k, k]``; dead entries become 0."""
-    i_tap = tl.load(p_tap_of + tl.program_id(0))
-    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    i_tap = tl.load(p_tap_of + tl.program_id(1))
+    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     o_in, o_out = o // P, o % P
     mask = o < C_in * P
     live = o < tl.where(i_tap < 0, 0, C_in * P)
@@ -82,7 +82,7 @@ def unpack_kernel(
     total = tl.zeros([BLOCK], tl.float32)
     for split in range(splits):
         total += tl.load(p_partial + (split * T + i_tap) * C_in * P + o, live, other=0.0)
-    to = (o_out * C_in + o_in) * KK + tl.program_id(0)
+    to = (o_out * C_in + o_in) * KK + tl.program_id(1)
     tl.store(p_weight + to, total.to(p_weight.dtype.element_ty), mask)
 
 
@@ -122,7 +122,7 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
     )
     kernel_size = (weight.shape[2], weight.shape[3])
     places = kernel_size[0] * kernel_size[1]
-    unpack_kernel[(places, launch.cdiv(in_channels * columns, 256))](
+    unpack_kernel[(launch.cdiv(in_channels * columns, 256), places)](
         partial,
         tap_of(taps, kernel_size, x.device),
         centre,

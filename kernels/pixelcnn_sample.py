@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Config, cdiv, config, matmul_precision, shrunk
-from .pixelcnn_layout import BG, Layout, channels, layout
+from .pixelcnn_layout import BG, NARROW, Layout, channels, layout
 from .pixelcnn_layout import pack as pack_tiles
 from .pixelcnn_stage import FIELDS, own_pixels, place_of, stage_block, wave_rows
 
@@ -202,7 +202,9 @@ def sample(
     samples = max(1, bm // told.pixels)
     tiles = cdiv(batch, samples)
     programs = min(tiles, per_processor * processors)
-    rings = noise.new_empty(programs * samples * told.sample_size)
+    # of an image that is read in whole tiles nothing writes the channels after its last
+    new = noise.new_zeros if image_channels > NARROW else noise.new_empty
+    rings = new(programs * samples * told.sample_size)
     strides = (0, 0, 0)
     if context is not None:
         dim = context.shape[-1]

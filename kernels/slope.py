@@ -50,7 +50,7 @@ def slope_kernel(
             if GATE:  # out = tanh * sigmoid
                 sigmoid = tl.load(p_sigmoid + at, mask, other=1.0).to(tl.float32)
                 tanh = out / tl.where(sigmoid == 0, 1.0, sigmoid)
-                a = grad * sigmoid * (1.0 - tanh * tanh)
+                a = grad * sigmoid * tl.maximum(1.0 - tanh * tanh, 0.0)  # both were rounded: tanh may pass 1
                 b = grad * out * (1.0 - sigmoid)
                 sum_b += b
                 tl.store(p_pre + to + C, b.to(p_pre.dtype.element_ty), mask)

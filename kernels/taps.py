@@ -61,13 +61,13 @@ def pack_kernel(
     BLOCK: tl.constexpr,
 ):
     """Live taps of ``[P, C_in, k, k]`` to ``[T, C_in, P]``. Dead weights are not read: they may be anything."""
-    i_tap = tl.program_id(0)
-    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    i_tap = tl.program_id(1)
+    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     o_in, o_out = o // P, o % P
     mask = o < C_in * P
     live = mask
     if HAS_CENTRE:  # the last tap is alive in part
-        if i_tap == tl.num_programs(0) - 1:
+        if i_tap == tl.num_programs(1) - 1:
             live = mask & (tl.load(p_centre + o_out * C_in + o_in, mask, other=0) != 0)
     dy, dx = tl.load(p_taps + 2 * i_tap), tl.load(p_taps + 2 * i_tap + 1)
     at = o_out * s_out + o_in * s_in + (RY + dy) * s_y + (RX + dx) * s_x
@@ -91,7 +91,7 @@ def pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
     out_channels, in_channels, height, width = weight.shape
     packed = weight.new_empty(len(taps), in_channels, out_channels)
     if packed.numel():
-        grid = (len(taps), launch.cdiv(in_channels * out_channels, 1024))
+        grid = (launch.cdiv(in_channels * out_channels, 1024), len(taps))
         pack_kernel[grid](
             weight,
             on_device(taps, weight.device),

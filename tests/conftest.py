@@ -9,6 +9,7 @@ import torch
 
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the reference's products warn that they may differ
 
 from vlae_fast import backends, triton_kernels
 
@@ -20,14 +21,16 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def require(backend: str, *, allow_module_level: bool = False) -> str:
-    """The backend's name; skips where it is absent, fails where the run says that it must be there."""
+def require(backend: str, device: str = "cpu", *, allow_module_level: bool = False) -> str:
+    """The backend's name; skips where it is absent or for other devices, fails where it must be there."""
     row = next(r for r in backends.TABLE if r.name == backend)
     reason = row.absent()
     if reason is not None:
         if os.environ.get(f"VLAE_FAST_REQUIRE_{backend.upper()}") == "1":
             pytest.fail(f"backend {backend} is required and absent: {reason}")
         pytest.skip(f"backend {backend} is absent: {reason}", allow_module_level=allow_module_level)
+    if row.devices and device not in row.devices:
+        pytest.skip(f"backend {backend} runs on {', '.join(row.devices)}", allow_module_level=allow_module_level)
     return backend
 
 

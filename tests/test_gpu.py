@@ -43,7 +43,7 @@ def tf32(request: pytest.FixtureRequest) -> bool:
 
 def able(row: str, op: str) -> str:
     """The row; skips where it lacks the op. An absent row is left to `require`."""
-    if not hasattr(next(r for r in backends.TABLE if r.name == require(row)).namespace, op):
+    if not hasattr(next(r for r in backends.TABLE if r.name == require(row, "cuda")).namespace, op):
         pytest.skip(f"{row} has no {op}")
     return row
 

@@ -36,11 +36,20 @@ def test_specialisation_of_a_launch() -> None:
     """Ones and None are constants; multiples of 16 and aligned pointers are known to be."""
     from benchmarks.kernels import source_of
 
-    names = ["p_x", "p_bias", "N", "s", "BN"]
-    parameters = [SimpleNamespace(name=name, is_constexpr=name == "BN") for name in names]
+    names = ["p_x", "p_bias", "N", "s", "BN", "B"]
+    parameters = [
+        SimpleNamespace(name=name, is_constexpr=name == "BN", do_not_specialize=name == "B") for name in names
+    ]
     kernel = SimpleNamespace(params=parameters, arg_names=names, __name__="kernel")
     x = torch.zeros(64, dtype=torch.bfloat16)
-    source = source_of(kernel, {"p_x": x, "p_bias": None, "N": 48, "s": 1, "BN": 32})
-    assert source.signature == {"p_x": "*bf16", "p_bias": "constexpr", "N": "i32", "s": "constexpr", "BN": "constexpr"}
+    source = source_of(kernel, {"p_x": x, "p_bias": None, "N": 48, "s": 1, "BN": 32, "B": 1})
+    assert source.signature == {
+        "p_x": "*bf16",
+        "p_bias": "constexpr",
+        "N": "i32",
+        "s": "constexpr",
+        "BN": "constexpr",
+        "B": "i32",
+    }
     assert source.constants == {(1,): None, (3,): 1, (4,): 32}
     assert set(source.attrs) == {(0,), (2,)}

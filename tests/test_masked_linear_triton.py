@@ -12,13 +12,12 @@ from vlae_fast.masks import linear_mask
 from vlae_fast.ops import masked_linear
 from vlae_fast.testing import Case, check_op, linear_case, run
 
-require("triton", allow_module_level=True)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+require("triton", DEVICE, allow_module_level=True)
 
 from vlae_fast.kernels import live_tiles  # noqa: E402
 from vlae_fast.kernels.live_tiles import Mask  # noqa: E402
 from vlae_fast.kernels.parts import add_parts  # noqa: E402
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def with_degrees(in_degrees: torch.Tensor, out_degrees: torch.Tensor) -> Case:

@@ -22,7 +22,7 @@ without_cuda = pytest.mark.skipif(torch.backends.cuda.is_built(), reason="torch 
 def test_a_torch_without_cuda_is_the_reason() -> None:
     assert native_cuda.why_not() == WITHOUT_CUDA
     assert f"cuda       absent: {WITHOUT_CUDA}" in backends.report()
-    with pytest.raises(RuntimeError, match=f"cuda: {WITHOUT_CUDA}"):
+    with pytest.raises(RuntimeError, match="cuda: runs on cuda, the input is on cpu"):
         backends.pick("pixelcnn_sample", torch.zeros(1), "cuda")
 
 

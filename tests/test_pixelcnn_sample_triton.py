@@ -72,6 +72,7 @@ CASES = {
     "rgb, residual, context map": Case((3, 4), 2, 3, stack(3, 12, "gate", context_dim=5, residual=1), "map"),
     "tiles of channels": Case((2, 3), 2, 1, stack(1, 70, "elu")),
     "tiles of the gate": Case((2, 2), 1, 1, stack(1, 40, "gate", context_dim=40, residual=1), "vector"),
+    "an image read in whole tiles": Case((2, 3), 2, 9, stack(9, 8, "relu")),
     "one pixel": Case((1, 1), 5, 2, stack(2, 8, "relu")),
     "many sources": Case(
         (3, 3),
@@ -98,7 +99,7 @@ def sample(
     **known: Tensor,
 ) -> tuple[Tensor, Tensor]:
     noise, context = case.inputs(dtype, device)
-    packed = pixelcnn_pack(case.weights(dtype, device), plan, backend=require("triton"))
+    packed = pixelcnn_pack(case.weights(dtype, device), plan, backend=require("triton", device))
     with uninitialised_is_nan():
         at = None if context is None else context[rows]
         return pixelcnn_sample(noise[rows], packed, plan, at, **known, backend="triton")

@@ -29,12 +29,12 @@ class Backend(NamedTuple):
 
     def why_not(self, op: str, x: Tensor | None = None) -> str | None:
         """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
-        if (reason := self.absent()) is not None:
+        if x is not None and self.devices and x.device.type not in self.devices:
+            return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
+        if (reason := self.absent()) is not None:  # after the device: to look for a GPU starts CUDA
             return reason
         if not hasattr(self.namespace, op):
             return f"has no {op}"
-        if x is not None and self.devices and x.device.type not in self.devices:
-            return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
         dtypes = self.dtypes.get(op, ())
         if x is not None and dtypes and x.dtype not in dtypes:
             return f"computes in {', '.join(map(_short, dtypes))}, the input is {_short(x.dtype)}"
