@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .layout import contiguous, nhwc
 from .masks import live_weights
 from .program import Plan
 
@@ -66,15 +67,6 @@ def _live(mask_type: str, weight: Tensor, image_channels: int) -> tuple[tuple[in
     return tuple(n for tap in taps for n in tap), mask
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
-def _nhwc(x: Tensor | None) -> Tensor | None:
-    """Channels_last, as everything the kernels read; a tensor that is no image is only made contiguous."""
-    return _contiguous(x if x is None or x.dim() != 4 else x.permute(0, 2, 3, 1))
-
-
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Bfloat16 is storage: widened before the kernels, every sum in float32, results rounded once."""
 
@@ -114,10 +106,10 @@ def masked_conv_saving(
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
     taps, live = _live(mask_type, weight, image_channels)
     return torch.ops.vlae_fast_cpu.masked_conv(
-        _nhwc(x),
+        nhwc(x),
         weight.contiguous(),
-        _contiguous(bias),
-        _nhwc(cond),
+        contiguous(bias),
+        nhwc(cond),
         taps,
         live,
         activation,
@@ -159,10 +151,10 @@ def masked_conv_backward(
     taps, live = _live(mask_type, weight, image_channels)
     grads = iter(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
-            _nhwc(grad),
-            _nhwc(out),
-            _nhwc(saved) if masked_conv_saves(activation) else None,
-            _nhwc(x),
+            nhwc(grad),
+            nhwc(out),
+            nhwc(saved) if masked_conv_saves(activation) else None,
+            nhwc(x),
             weight.contiguous(),
             taps,
             live,
@@ -177,8 +169,8 @@ def masked_conv_backward(
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:
     """The program's weights in panels for one instruction set; the best one of this machine by default."""
-    contiguous = [w.detach().contiguous() for w in weights]
-    return [torch.ops.vlae_fast_cpu.pixelcnn_pack(contiguous, plan.words, isa)]
+    own = [w.detach().contiguous() for w in weights]
+    return [torch.ops.vlae_fast_cpu.pixelcnn_pack(own, plan.words, isa)]
 
 
 def pixelcnn_sample(
@@ -190,9 +182,9 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    known_mask, known = _contiguous(known_mask), _contiguous(known)
+    known_mask, known = contiguous(known_mask), contiguous(known)
     return torch.ops.vlae_fast_cpu.pixelcnn_sample(
-        noise, packed[0], plan.words, _nhwc(context), known_mask, known, temperature
+        noise, packed[0], plan.words, nhwc(context), known_mask, known, temperature
     )
 
 
@@ -210,7 +202,7 @@ def made_inverse(
         [w.contiguous() for w in weights],
         [b.contiguous() for b in biases],
         [d.long().contiguous() for d in degrees],
-        _contiguous(cond),
+        contiguous(cond),
         activation,
         isa,
     )
@@ -230,9 +222,9 @@ def masked_linear(
     activation: str,
     isa: str = "",
 ) -> Tensor:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), _contiguous(adjacency))
+    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
     return torch.ops.vlae_fast_cpu.masked_linear(
-        x.contiguous(), weight.contiguous(), _contiguous(bias), *mask, activation, isa
+        x.contiguous(), weight.contiguous(), contiguous(bias), *mask, activation, isa
     )
 
 
@@ -248,8 +240,8 @@ def masked_linear_backward(
     needs: Sequence[bool],
     isa: str = "",
 ) -> list[Tensor | None]:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), _contiguous(adjacency))
+    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
     grads = torch.ops.vlae_fast_cpu.masked_linear_backward(
-        grad.contiguous(), _contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
+        grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
     )
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .layout import contiguous, nhwc
 from .native import build_report
 from .program import Plan
 
@@ -73,7 +74,5 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    if context is not None and context.dim() == 4:
-        context = context.permute(0, 2, 3, 1)
-    optional = [None if t is None else t.contiguous() for t in (context, known_mask, known)]
-    return _OPS.pixelcnn_sample(noise, *packed, plan.words, *optional, temperature)
+    known_mask, known = contiguous(known_mask), contiguous(known)
+    return _OPS.pixelcnn_sample(noise, *packed, plan.words, nhwc(context), known_mask, known, temperature)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .layout import contiguous, nchw, nhwc
 from .masks import Tap, live_weights
 from .program import Plan
 
@@ -59,19 +60,6 @@ def _taps_and_centre(
     return taps, None if mask is None else mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].contiguous().to(device)
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
-def _nhwc(x: Tensor | None) -> Tensor | None:
-    """``[B, H, W, C]``, contiguous; a tensor that is no image is only made contiguous."""
-    return None if x is None else (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).contiguous()
-
-
-def _nchw(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2)
-
-
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """Triton launches on the current device, which need not be that of the tensors."""
 
@@ -105,9 +93,9 @@ def masked_conv_saving(
 
     taps, centre = _taps_and_centre(mask_type, tuple(weight.shape), image_channels, weight.device)
     out, saved = kernels.forward(
-        _nhwc(x), weight, bias, _nhwc(cond), taps, centre, activation, save and masked_conv_saves(activation)
+        nhwc(x), weight, bias, nhwc(cond), taps, centre, activation, save and masked_conv_saves(activation)
     )
-    return _nchw(out), _nchw(saved) if saved is not None else x.new_empty(0)
+    return nchw(out), nchw(saved) if saved is not None else x.new_empty(0)
 
 
 def masked_conv(*args: Any) -> Tensor:
@@ -133,13 +121,13 @@ def masked_conv_backward(
     taps, centre = _taps_and_centre(mask_type, tuple(weight.shape), image_channels, weight.device)
     sigmoid = saved if masked_conv_saves(activation) else None
     grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
-        _nhwc(grad), _nhwc(out), _nhwc(sigmoid), _nhwc(x), weight, taps, centre, activation, needs, cond
+        nhwc(grad), nhwc(out), nhwc(sigmoid), nhwc(x), weight, taps, centre, activation, needs, cond
     )
     return [
-        None if grad_x is None else _nchw(grad_x),
+        None if grad_x is None else nchw(grad_x),
         grad_weight,
         grad_bias,
-        grad_cond if grad_cond is None or grad_cond.dim() == 2 else _nchw(grad_cond),
+        grad_cond if grad_cond is None or grad_cond.dim() == 2 else nchw(grad_cond),
     ]
 
 
@@ -162,7 +150,7 @@ def masked_linear(
     from .kernels import masked_linear as kernels
 
     mask = _mask(in_degrees, out_degrees, adjacency)
-    return kernels.forward(x.contiguous(), weight.contiguous(), _contiguous(bias), mask, activation)
+    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), mask, activation)
 
 
 @_on_its_device
@@ -180,7 +168,7 @@ def masked_linear_backward(
     from .kernels import masked_linear as kernels
 
     mask = _mask(in_degrees, out_degrees, adjacency)
-    args = (grad.contiguous(), _contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
     return kernels.backward(*args, needs)
 
 
@@ -195,7 +183,7 @@ def made_inverse(
 ) -> tuple[Tensor, Tensor]:
     from .kernels import made_inverse as kernels
 
-    return kernels.forward(eps.contiguous(), weights, biases, degrees, _contiguous(cond), activation)
+    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation)
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
@@ -218,5 +206,5 @@ def pixelcnn_sample(
     from .kernels import pixelcnn_sample as kernels
 
     return kernels.sample(
-        noise.contiguous(), packed, plan, _nhwc(context), _contiguous(known_mask), _contiguous(known), temperature
+        noise.contiguous(), packed, plan, nhwc(context), contiguous(known_mask), contiguous(known), temperature
     )

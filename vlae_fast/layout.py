@@ -1,0 +1,19 @@
+"""Memory layouts that every kernel reads: contiguous, and channels last for images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def nhwc(x: Tensor | None) -> Tensor | None:
+    """An image ``[B, C, H, W]`` as ``[B, H, W, C]``; a tensor that is no image as it is. Both contiguous."""
+    return contiguous(x if x is None or x.dim() != 4 else x.permute(0, 2, 3, 1))
+
+
+def nchw(x: Tensor) -> Tensor:
+    """Back, as a view: its memory format is channels_last."""
+    return x.permute(0, 3, 1, 2)
