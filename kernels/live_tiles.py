@@ -17,6 +17,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _FOUND = WeakTensorKeyDictionary()  # tensor -> (tensor ->) {what: (versions of the tensors, it)}; keeps no tensor alive
 
 
+def state_of(tensor: Tensor) -> tuple[int, int] | None:
+    """Changes when somebody writes to the tensor; None for one of inference mode, of which no version tells."""
+    return None if tensor.is_inference() else (tensor._version, tensor.data_ptr())
+
+
 def _found(tensors: tuple[Tensor, ...]) -> dict[Any, tuple[Any, Tensor]]:
     level: Any = _FOUND
     for i, tensor in enumerate(tensors):
@@ -32,9 +37,9 @@ class Mask:
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors, self.is_adjacency = tensors, len(tensors) == 1
-        self._versions = None
-        if not any(t.is_inference() for t in tensors):  # of those no version tells whether they were written to
-            self._versions = [(t._version, t.data_ptr()) for t in tensors]
+        self._versions = [state_of(t) for t in tensors]
+        self._known = None not in self._versions
+        if self._known:
             self._found = _found(tensors)
 
     def data(self) -> Tensor:
@@ -56,7 +61,7 @@ class Mask:
 
     def _once(self, build: Callable[..., Tensor], *args: Any) -> Tensor:
         """``build(tensors, *args)``, built once for as long as the tensors live and nobody writes to them."""
-        if self._versions is None:
+        if not self._known:
             return build(self.tensors, *args)
         versions, old = self._found.get((build, args), (None, None))
         if old is not None and versions == self._versions:

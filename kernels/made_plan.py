@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import launch
+from .live_tiles import state_of
 
 ROW = 9  # fields of a row
 AHEAD = 2  # events that the kernel looks up before it is their turn
@@ -64,9 +65,8 @@ def degrees_of(tensor: Tensor) -> Degrees:
         values = tuple(tensor.tolist())
         return _INTERNED.setdefault(values, Degrees(values))
 
-    if tensor.is_inference():  # no version tells whether it was written to
+    if (state := state_of(tensor)) is None:
         return look()
-    state = (tensor._version, tensor.data_ptr())
     seen = _SEEN.get(tensor)
     if seen is None or seen[0] != state:
         seen = _SEEN[tensor] = (state, look())

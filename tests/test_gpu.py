@@ -16,6 +16,7 @@ from decoders import inputs, random_decoder
 from test_pixelcnn_sample import compare
 
 import vlae_fast as vf
+from benchmarks.gpu import captured
 from vlae_fast import backends, triton_kernels
 from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, run
 
@@ -92,17 +93,12 @@ def test_runs_on_the_current_stream(case: Case) -> None:
     assert all(a.equal(b) for a, b in zip(got, expected, strict=True))
 
 
-def captured(function: Callable[[], list[torch.Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
-    """A graph of a function after a warm-up on a side stream, and its outputs."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outs = function()
-    return graph, outs
+def replayed(function: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
+    """What a CUDA graph of a function computes; what was in its outputs before is NaN."""
+    replay = captured(function, torch.device("cuda"))
+    for out in replay():
+        out.fill_(torch.nan)
+    return replay()
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
@@ -115,11 +111,7 @@ def test_cuda_graph(case: Case) -> None:
         return list(out) if isinstance(out, tuple) else [out]
 
     expected = call()
-    graph, outs = captured(call)
-    for out in outs:
-        out.fill_(torch.nan)
-    graph.replay()
-    assert all(a.equal(b) for a, b in zip(outs, expected, strict=True))
+    assert all(a.equal(b) for a, b in zip(replayed(call), expected, strict=True))
 
 
 def test_cuda_graph_of_the_gradients_of_a_decoder() -> None:
@@ -131,9 +123,7 @@ def test_cuda_graph_of_the_gradients_of_a_decoder() -> None:
         return list(torch.autograd.grad(decoder(x, z).square().sum(), parameters))
 
     expected = step()
-    graph, outs = captured(step)
-    graph.replay()
-    for a, b in zip(outs, expected, strict=True):
+    for a, b in zip(replayed(step), expected, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -210,11 +200,7 @@ def test_cuda_graph_of_a_sampler(row: str) -> None:
         return list(namespace.pixelcnn_sample(noise, sampler._packed, sampler.plan, context, None, None, 1.0))
 
     expected = draw()
-    graph, outs = captured(draw)
-    for out in outs:
-        out.fill_(torch.nan)
-    graph.replay()
-    assert all(a.equal(b) for a, b in zip(outs, expected, strict=True))
+    assert all(a.equal(b) for a, b in zip(replayed(draw), expected, strict=True))
 
 
 def test_training_compiled_under_autocast() -> None:

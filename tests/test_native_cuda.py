@@ -63,7 +63,7 @@ def test_why_there_is_no_library(present: bool, reason: str, tmp_path: Path, mon
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(native_cuda, "_LIBRARY", library)
     monkeypatch.setattr(native_cuda, "_OPS", object())
-    monkeypatch.setattr(native_cuda, "build_report", lambda: {"cuda": {"why_not": "no luck"}})
+    monkeypatch.setattr(native, "build_report", lambda: {"cuda": {"why_not": "no luck"}})
     assert native_cuda._load().startswith(reason)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -68,7 +66,6 @@ def conv_mask(
     return mask
 
 
-@lru_cache(maxsize=256)
 def live_weights(
     mask_type: str, weight_shape: tuple[int, ...], image_channels: int
 ) -> tuple[tuple[Tap, ...], Tensor | None]:

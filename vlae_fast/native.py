@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,24 @@ def build_report() -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def _registered() -> bool:
-    return hasattr(torch.ops.vlae_fast_cpu, "isas")
-
-
-def _load() -> str | None:
-    if _registered():  # a second registration of the same ops would end the process
+def load(library: Path, ops: Any, probe: str) -> str | None:
+    """Loads a library of ours, whose ops have a ``probe``; why that failed, or None."""
+    if hasattr(ops, probe):  # a second registration of the same ops would end the process
         return None
-    if not _LIBRARY.is_file():
-        reason = build_report().get("cpu", {}).get("why_not") or "vlae_fast was not installed by pip"
+    if not library.is_file():
+        part = library.stem.removeprefix("_native_")
+        reason = build_report().get(part, {}).get("why_not") or "vlae_fast was not installed by pip"
         return f"not built because {reason}"
     try:
-        torch.ops.load_library(_LIBRARY)
+        torch.ops.load_library(library)
     except Exception as error:  # OSError from the loader, RuntimeError from registration
         return f"failed to load because {error}"
-    return None if _registered() else f"failed to load because {_LIBRARY.name} is stale: it has no op `isas`; reinstall"
+    if not hasattr(ops, probe):
+        return f"failed to load because {library.name} is stale: it has no op `{probe}`; reinstall"
+    return None
 
 
-_WHY_NOT = _load()
+_WHY_NOT = load(_LIBRARY, torch.ops.vlae_fast_cpu, "isas")
 
 
 def why_not() -> str | None:
@@ -61,9 +61,10 @@ def isas() -> tuple[str, ...]:
     return tuple(names.split(","))
 
 
-def _live(mask_type: str, weight: Tensor, image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
+@lru_cache(maxsize=256)
+def _live(mask_type: str, weight_shape: tuple[int, ...], image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
     """Live taps as dy, dx, dy, dx, ... and the mask of the weights where some tap is alive only in part."""
-    taps, mask = live_weights(mask_type, tuple(weight.shape), image_channels)
+    taps, mask = live_weights(mask_type, weight_shape, image_channels)
     return tuple(n for tap in taps for n in tap), mask
 
 
@@ -104,7 +105,7 @@ def masked_conv_saving(
     isa: str = "",
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
-    taps, live = _live(mask_type, weight, image_channels)
+    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
     return torch.ops.vlae_fast_cpu.masked_conv(
         nhwc(x),
         weight.contiguous(),
@@ -148,7 +149,7 @@ def masked_conv_backward(
     *,
     isa: str = "",
 ) -> list[Tensor | None]:
-    taps, live = _live(mask_type, weight, image_channels)
+    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
     grads = iter(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
             nhwc(grad),

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import gpu
 from .layout import contiguous, nchw, nhwc
 from .masks import Tap, live_weights
 from .program import Plan
 
-OLDEST_GPU = (8, 0)  # bfloat16 matrix instructions, asynchronous copies
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter runs the kernels, on the CPU: for tests
 
 
@@ -28,17 +28,7 @@ def why_not() -> str | None:
     """Why the kernels cannot run here; None where they can."""
     if find_spec("triton") is None:
         return "triton is not installed"
-    if INTERPRETED:
-        return None
-    if not torch.backends.cuda.is_built():
-        return "torch was built without CUDA"
-    if not torch.cuda.is_available():
-        return "no CUDA device was found"
-    oldest = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    if oldest < OLDEST_GPU:
-        wanted, found = (".".join(map(str, version)) for version in (OLDEST_GPU, oldest))
-        return f"needs GPUs of compute capability {wanted}, found {found} (CUDA_VISIBLE_DEVICES can hide it)"
-    return None
+    return None if INTERPRETED else gpu.why_not()
 
 
 def only_named() -> str | None:
@@ -165,7 +155,7 @@ def masked_linear_backward(
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    from .kernels import masked_linear as kernels
+    from .kernels import masked_linear_backward as kernels
 
     mask = _mask(in_degrees, out_degrees, adjacency)
     args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)

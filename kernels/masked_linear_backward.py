@@ -1,0 +1,157 @@
+"""The gradients of a masked linear layer: both products in one launch, empty tiles skipped as in the forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import launch
+from .dot import dot
+from .live_tiles import Mask
+from .masked_linear import PROGRAMS, alive, blocks_of, product
+from .parts import add_parts
+from .slope import slope
+
+ROWS_PER_PART = 512  # of the batch, at least, that a part of a weight's gradient adds up
+
+
+@triton.jit
+def weight_gradient(
+    i_program,
+    p_pre,
+    p_x,
+    p_mask,
+    p_tiles,
+    p_out,
+    B,
+    OUT,
+    IN,
+    rows,
+    ADJACENCY: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BB: tl.constexpr,
+):
+    """pre^T ``[OUT, B]`` x ``[B, IN]`` over one part of the batch, ``rows`` long: a program computes BO x BI of it.
+
+    The live tiles are all of the same length and come first; a dead one writes zeros.
+    """
+    width = tl.cdiv(IN, BI)
+    n_tiles = tl.cdiv(OUT, BO) * width
+    tile = tl.load(p_tiles + i_program % n_tiles)
+    part = i_program // n_tiles
+    begin = part * rows
+    end = tl.where(tile < 0, begin, tl.minimum(begin + rows, B))
+    tile = tl.where(tile < 0, -1 - tile, tile)
+    o_out, o_in = tile // width * BO + tl.arange(0, BO), tile % width * BI + tl.arange(0, BI)
+    m_out, m_in = (o_out < OUT)[None, :], (o_in < IN)[None, :]
+    o_b = tl.arange(0, BB)
+    at_pre, at_x = o_b[:, None] * OUT + o_out[None, :], o_b[:, None] * IN + o_in[None, :]
+    acc = tl.zeros([BO, BI], tl.float32)
+    for row in range(begin, end, BB):
+        base = tl.cast(row, tl.int64)
+        m_b = (o_b < end - row)[:, None]
+        b_pre = tl.load(p_pre + base * OUT + at_pre, m_b & m_out, other=0.0)  # [BB, BO]
+        b_x = tl.load(p_x + base * IN + at_x, m_b & m_in, other=0.0)  # [BB, BI]
+        acc = dot(tl.trans(b_pre), b_x, acc, PRECISION)
+    acc = tl.where(alive(p_mask, o_out[:, None], o_in[None, :], OUT, IN, ADJACENCY), acc, 0.0)
+    p_tile = p_out + (part * OUT + o_out).to(tl.int64)[:, None] * IN + o_in[None, :]
+    tl.store(p_tile, acc.to(p_out.dtype.element_ty), (o_out < OUT)[:, None] & m_in)
+
+
+@triton.jit(do_not_specialize=["B", "weight_programs", "rows"])
+def backward_kernel(
+    p_pre,
+    p_x,
+    p_weight,
+    p_mask,
+    p_walks,
+    p_tiles,
+    p_grad_x,
+    p_grad_weight,
+    B,
+    OUT,
+    IN,
+    weight_programs,
+    rows,
+    ADJACENCY: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BB: tl.constexpr,
+):
+    """Both gradients in one launch: the short walks of that of x fill the last wave of that of the weight."""
+    i_program = tl.program_id(0)
+    if p_grad_weight is not None:
+        if i_program < weight_programs:
+            weight_gradient(
+                i_program, p_pre, p_x, p_mask, p_tiles, p_grad_weight, B, OUT, IN, rows,
+                ADJACENCY, PRECISION, BO, BI, BB,
+            )  # fmt: skip
+    if p_grad_x is not None:
+        if i_program >= weight_programs:
+            product(
+                i_program - weight_programs, p_pre, p_weight, None, p_mask, p_walks, p_grad_x, B, IN, OUT,
+                True, ADJACENCY, "none", PRECISION, BM, BN, BK, GROUP,
+            )  # fmt: skip
+
+
+def backward(
+    grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, mask: Mask, activation: str, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of x, weight and bias, None where ``needs`` is False; y, the output, is not read without activation."""
+    pre, grad_bias = grad, None
+    if activation != "none" or needs[2]:
+        pre, sums = slope(grad, y, None, activation, 1)
+        grad_bias = add_parts(sums, grad.dtype)[0] if needs[2] else None
+    return [*_products_backward(pre, x, weight, mask, needs[0], needs[1]), grad_bias]
+
+
+def _products_backward(
+    pre: Tensor, x: Tensor, weight: Tensor, mask: Mask, needs_x: bool, needs_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    batch, (outputs, inputs) = x.shape[0], weight.shape
+    config = blocks_of("masked_linear_backward", weight, batch, transposed=True)
+    config["BO"] = launch.shrunk(config["BO"], launch.cdiv(outputs, 8))
+    config["BI"] = launch.shrunk(config["BI"], launch.cdiv(inputs, 8))
+    config["BB"] = launch.shrunk(config["BB"], batch)
+    grad_x = torch.empty_like(x) if needs_x else None
+    sums, rows, weight_programs = None, 0, 0
+    if needs_weight:
+        tiles = launch.cdiv(outputs, config["BO"]) * launch.cdiv(inputs, config["BI"])
+        parts = max(min(PROGRAMS // max(tiles, 1), batch // ROWS_PER_PART), 1)
+        rows = launch.cdiv(batch, parts * config["BB"]) * config["BB"]
+        weight_programs = tiles * parts
+        sums = x.new_empty(parts, outputs, inputs, dtype=weight.dtype if parts == 1 else torch.float32)
+    x_programs = launch.cdiv(batch, config["BM"]) * launch.cdiv(inputs, config["BN"]) if needs_x else 0
+    if weight_programs + x_programs:
+        backward_kernel[(weight_programs + x_programs,)](
+            pre,
+            x,
+            weight,
+            mask.data(),
+            mask.walks(config["BN"], config["BK"], transposed=True) if needs_x else None,
+            mask.tiles(config["BO"], config["BI"]) if needs_weight else None,
+            grad_x,
+            sums,
+            batch,
+            outputs,
+            inputs,
+            weight_programs,
+            rows,
+            ADJACENCY=mask.is_adjacency,
+            PRECISION=launch.matmul_precision(x.dtype),
+            **config,
+        )
+    if sums is None:
+        return grad_x, None
+    return grad_x, sums[0] if len(sums) == 1 else add_parts(sums.flatten(1)[None], x.dtype).view_as(weight)
