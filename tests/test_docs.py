@@ -36,5 +36,6 @@ def test_readme_commands_exist() -> None:
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile
     commands = set(re.findall(r"python -m vlae_fast (\w+)", text))
-    source = (README.parent / "vlae_fast" / "commands.py").read_text(encoding="utf-8")
+    files = (README.parent / "vlae_fast" / "commands").glob("*.py")
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     assert commands and all(f"def {c}(" in source or f'command("{c}")' in source for c in commands)

@@ -1,4 +1,4 @@
-"""The console entry: `vlae-fast` and `python -m vlae_fast`. The commands are in commands.py, which needs typer."""
+"""The console entry: `vlae-fast` and `python -m vlae_fast`. The commands are in commands/, which needs typer."""
 
 from __future__ import annotations
 

@@ -1,0 +1,73 @@
+"""What the commands share: the typer app, the options that more than one has, and how a user's error is shown."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import typer
+
+from .. import training
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Fast Variational Lossy Autoencoders. Likelihoods are in nats per image and in bits per dimension. "
+    "VLAE_FAST_TRACEBACK=1 shows where an error comes from.",
+)
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help='"digits" (embedded; the default without --data-dir), or a name for the IDX files'),
+]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with MNIST-style IDX files, gzipped or not")]
+Binarization = Annotated[
+    str | None,
+    typer.Option(
+        help="dynamic (redrawn each time; default of IDX files) or threshold (at one half; default of digits)"
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random number")]
+Folder = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, e.g. out/checkpoint")]
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def user_errors(command: Command) -> Command:
+    """An error becomes one line and exit code 2; VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except training.Interrupted as interrupt:
+            typer.echo(str(interrupt), err=True)
+            raise typer.Exit(130) from None
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+            if os.environ.get("VLAE_FAST_TRACEBACK") == "1":
+                raise
+            typer.echo("error: " + " ".join(str(error).split()), err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def device_of(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type in ("cpu", "cuda"):
+            torch.empty(0, device=device)
+            return device
+        reason = "of another type"
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+        reason = str(error)
+    raise ValueError(f"--device: must be auto, cpu or a cuda device that is there, got {name!r}: {reason}")

@@ -1,0 +1,60 @@
+"""`train`: a model on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from .. import data, training
+from ..models.vlae import VLAE
+from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user_errors
+
+
+@app.command()
+@user_errors
+def train(
+    data_name: Data = None,
+    data_dir: DataDir = None,
+    binarization: Binarization = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Train up to this epoch")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per update")] = 64,
+    lr: Annotated[float, typer.Option(help="Adam's step size, > 0")] = 1e-3,
+    lr_decay: Annotated[float, typer.Option(help="Factor on the step size after each epoch")] = 1.0,
+    latent_dim: Annotated[int, typer.Option(min=1, help="Dimensions of z")] = 32,
+    hidden_dim: Annotated[int, typer.Option(min=1, help="Channels of the decoder")] = 64,
+    n_layers: Annotated[int, typer.Option(min=1, help="Masked layers of the decoder")] = 3,
+    z_channels: Annotated[int, typer.Option(min=0, help="Channels of the map that spreads z; 0: z as it is")] = 16,
+    kernel_size: Annotated[int, typer.Option(min=1, help="Side of the gated layers' kernels, odd")] = 3,
+    initial_kernel: Annotated[int, typer.Option(min=1, help="Side of the first kernel, odd")] = 7,
+    residual: Annotated[bool, typer.Option("--residual", help="Add a gated layer's input to its output")] = False,
+    flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
+    flow_hidden: Annotated[int, typer.Option(min=1, help="Hidden units of each MADE of the prior")] = 256,
+    flow_steps: Annotated[int, typer.Option(min=1, help="MADE transforms of the prior")] = 2,
+    warmup_epochs: Annotated[int, typer.Option(min=0, help="Epochs over which the weight of the KL rises to 1")] = 0,
+    free_bits: Annotated[float, typer.Option(min=0, help="KL that costs nothing, in bits per image")] = 0.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="Run folder: the checkpoint is OUT/checkpoint")] = Path("out/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint, if there is one")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh and replace OUT/checkpoint")] = False,
+) -> None:
+    """Train a model; nats per image, bits per dimension."""
+    images = data.load(data_name, data_dir, binarization)
+    typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
+    torch.manual_seed(seed)
+    model = VLAE(
+        1, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, kernel_size=kernel_size,
+        initial_kernel=initial_kernel, z_channels=z_channels, residual=residual, flow_hidden=flow_hidden,
+        flow_steps=flow_steps,
+    )  # fmt: skip
+    history = training.train(
+        model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,
+        overwrite=overwrite, device=device_of(device), warmup_epochs=warmup_epochs, free_bits=free_bits,
+        lr_decay=lr_decay,
+    )  # fmt: skip
+    last = history[-1]
+    figures = f"validation loss {last['valid_loss']:.2f} nats/image, {last['valid_bits_per_dim']:.4f} bits/dim"
+    typer.echo(f"epoch {len(history)}: {figures}; checkpoint: {out / 'checkpoint'}")
