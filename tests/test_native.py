@@ -16,7 +16,7 @@ SAMPLER = vf.PixelCNNSampler(vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, im
 WEIGHTS, PLAN = [w.contiguous() for w in SAMPLER.program.weights], SAMPLER.plan
 WORDS, NOISE, CONTEXT = PLAN.words, torch.rand(3, 1, 5, 6), torch.randn(3, 2)
 MASK = torch.zeros(3, 1, 5, 6, dtype=torch.bool)
-LEAD = 8  # where the words of the first stage hold its lead
+LEAD = 11  # where the words of the first stage hold its lead
 
 
 def pack(words: list[int] = WORDS, weights: list[torch.Tensor] = WEIGHTS, isa: str = "") -> torch.Tensor:
@@ -56,15 +56,19 @@ def refuse(call: Callable[[], object], message: str) -> None:
         ([], "plan must go on with version, got its end after 0 numbers"),
         (WORDS[:-1], "plan.* must"),
         ([*WORDS, 0], r"plan must end after \d+ numbers"),
-        (edited(0, 2), r"plan\[0\] \(version\) must be in 1..1, got 2"),
+        (edited(0, 1), r"plan\[0\] \(version\) must be in 2..2, got 1"),
         (edited(1, 0), r"plan\[1\] \(image channels\) must be in 1..\d+, got 0"),
-        (edited(2, -1), r"plan\[2\] \(slope\) must be in 0..\d+, got -1"),
-        (edited(3, 1 << 40), r"plan\[3\] \(number of stages\) must"),
-        (edited(4, 1 << 62), r"plan\[4\] \(out_channels\) must"),
-        (edited(5, 4), r"plan\[5\] \(activation\) must be in 0..3, got 4"),
-        (edited(6, 1), r"plan\[6\] \(residual\) must be in -1..0, got 1"),
-        (edited(LEAD + 2, 1), r"plan\[10\] \(source buffer\) must be in 0..0, got 1"),
-        (edited(LEAD + 3, 1 << 60), r"plan\[11\] \(number of taps\) must fit the plan's length"),
+        (edited(2, 4), r"plan\[2\] \(emit\) must be in 0..3, got 4"),
+        (edited(2, 2), r"plan\[4\] \(components\) must be in 1..\d+, got 0"),
+        (edited(3, 256), r"plan\[3\] \(levels\) must be in 2..2, got 256"),
+        (edited(2, 1), r"plan must end with a stage of \d+ channels, the parameters of a pixel, got"),
+        (edited(5, -1), r"plan\[5\] \(slope\) must be in 0..\d+, got -1"),
+        (edited(6, 1 << 40), r"plan\[6\] \(number of stages\) must"),
+        (edited(7, 1 << 62), r"plan\[7\] \(out_channels\) must"),
+        (edited(8, 4), r"plan\[8\] \(activation\) must be in 0..3, got 4"),
+        (edited(9, 1), r"plan\[9\] \(residual\) must be in -1..0, got 1"),
+        (edited(LEAD + 2, 1), r"plan\[13\] \(source buffer\) must be in 0..0, got 1"),
+        (edited(LEAD + 3, 1 << 60), r"plan\[14\] \(number of taps\) must fit the plan's length"),
     ],
 )
 def test_plans_that_are_refused(words: list[int], message: str) -> None:
@@ -109,7 +113,7 @@ def test_weights_that_are_refused(weights: list[torch.Tensor], message: str) -> 
         ({"temperature": float("nan")}, "temperature must be positive and finite, got nan"),
         ({"packed": torch.zeros(100)}, "packed must come from pixelcnn_pack"),
         ({"packed": torch.zeros(4, 25)}, "packed must have one dimension"),
-        ({"words": edited(2, PLAN.slope + 1)}, "packed must be packed for this plan, got the weights of another plan"),
+        ({"words": edited(5, PLAN.slope + 1)}, "packed must be packed for this plan, got the weights of another plan"),
     ],
 )
 def test_arguments_that_are_refused(changed: dict, message: str) -> None:

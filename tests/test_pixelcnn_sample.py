@@ -128,7 +128,7 @@ def test_stages_that_run_ahead(backend: str, size: tuple[int, int]) -> None:
         weights += [torch.randn(s.out_channels, channels[x.buffer], len(x.taps)) * 0.7 for x in s.sources]
         weights.append(torch.randn(s.out_channels) * 0.1)
     noise = torch.rand(3, 2, *size)
-    naive, logits = reference.naive_sample(lambda image: reference.run_program(stages, weights, None, image), noise)
+    naive, logits = reference.naive_sample(lambda image: reference.run_program(stages, weights, None, image), noise, 2)
     for order in ("wavefront", "raster"):
         schedule = derive(stages, size, order=order)
         plan = Plan(2, schedule.slope, tuple(stages), schedule.leads)

@@ -8,8 +8,39 @@ from typing import NamedTuple
 
 from .masks import Tap
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
+
+EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
+
+
+class Emit(NamedTuple):
+    """How a pixel is drawn from the last buffer, see `vlae_fast.reference.draw` for the formulas.
+
+    An image of C channels is drawn from P parameters a pixel and n planes of noise, by kind:
+
+        bernoulli          P = C                            n = C      x in {0, 1}
+        categorical        P = C levels                     n = C      x in {k / (levels - 1)}
+        logistic_mixture   P = K (1 + 2 C + C (C - 1) / 2)  n = C + 1  likewise; K = components
+        affine             P = 2 C                          n = C      any x: shift + exp(log_scale) * noise
+    """
+
+    kind: str = "bernoulli"
+    levels: int = 2  # 0 where x is continuous
+    components: int = 0  # of a mixture
+
+    def params(self, channels: int) -> int:
+        """P."""
+        mixture = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
+        counts = (channels, channels * self.levels, mixture, 2 * channels)
+        return counts[EMITS.index(self.kind)]
+
+    def noises(self, channels: int) -> int:
+        """n."""
+        return channels + (self.kind == "logistic_mixture")
+
+
+BERNOULLI = Emit()
 
 
 class Source(NamedTuple):
@@ -35,7 +66,7 @@ class Plan(NamedTuple):
     Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
     ``j + slope * i``. ``words`` is the same as integers::
 
-        version, image channels, slope, number of stages, then per stage:
+        version, image channels, emit's kind, levels and components, slope, number of stages, then per stage:
             out_channels, activation, residual, context_dim, lead, number of sources, then per source:
                 buffer, number of taps, dy, dx, dy, dx, ...
     """
@@ -44,6 +75,7 @@ class Plan(NamedTuple):
     slope: int
     stages: tuple[Stage, ...]
     leads: tuple[int, ...]
+    emit: Emit = BERNOULLI
 
     @property
     def words(self) -> list[int]:
@@ -57,7 +89,8 @@ class Plan(NamedTuple):
 # A plan goes both ways in every call of a sampler, beside which an image of less than a millisecond would notice them.
 @lru_cache(maxsize=64)
 def _words(plan: Plan) -> tuple[int, ...]:
-    words = [PLAN_VERSION, plan.image_channels, plan.slope, len(plan.stages)]
+    emit = (EMITS.index(plan.emit.kind), plan.emit.levels, plan.emit.components)
+    words = [PLAN_VERSION, plan.image_channels, *emit, plan.slope, len(plan.stages)]
     for stage, lead in zip(plan.stages, plan.leads, strict=True):
         words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
         words.append(len(stage.sources))
@@ -71,7 +104,8 @@ def _plan(words: tuple[int, ...]) -> Plan:
     it = iter(words)
     if (version := next(it)) != PLAN_VERSION:
         raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
-    image_channels, slope, n_stages = next(it), next(it), next(it)
+    image_channels, emit = next(it), Emit(EMITS[next(it)], next(it), next(it))
+    slope, n_stages = next(it), next(it)
     stages, leads = [], []
     for _ in range(n_stages):
         out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
@@ -81,4 +115,4 @@ def _plan(words: tuple[int, ...]) -> Plan:
             sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
         stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
         leads.append(lead)
-    return Plan(image_channels, slope, tuple(stages), tuple(leads))
+    return Plan(image_channels, slope, tuple(stages), tuple(leads), emit)

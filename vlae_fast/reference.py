@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .masks import conv_mask, linear_mask
-from .program import Plan, Stage
+from .program import BERNOULLI, Emit, Plan, Stage
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -244,28 +244,103 @@ def run_program(stages: Sequence[Stage], weights: Sequence[Tensor], context: Ten
     return buffers[-1]
 
 
-def draw_bernoulli(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """1 where ``noise < sigmoid(logits / temperature)``, compared in float64."""
-    return (noise.double() < torch.sigmoid(logits.double() / temperature)).to(logits.dtype)
+def draw(
+    params: Tensor,
+    noise: Tensor,
+    emit: Emit,
+    temperature: float,
+    known_mask: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
+    """Pixels ``[B, C, ...]`` from parameters ``[B, P, ...]`` and noise ``[B, n, ...]``, in float64.
+
+    Where the mask is set a channel is the known one, and the channels after it are drawn to fit it.
+
+    A continuous value v in [-1, 1] becomes level ``floor((v + 1) / 2 * (levels - 1) + 1 / 2)``, and level k is the
+    pixel ``k / (levels - 1)``. Noise u is uniform in [0, 1), or standard normal for "affine". T is the temperature.
+
+        bernoulli          1 where u < sigmoid(logit / T)
+        categorical        per channel, `draw_index` of logits / T
+        logistic_mixture   component k = `draw_index` of its logits / T with u_0, then channel after channel
+                           v = mean + T exp(log_scale) log(u / (1 - u))
+        affine             shift + T exp(log_scale) noise
+    """
+    p, u, levels = params.double(), noise.double(), emit.levels
+    if emit.kind == "bernoulli":
+        x = (u < torch.sigmoid(p / temperature)).double()
+    elif emit.kind == "categorical":
+        x = draw_index(p.unflatten(1, (-1, levels)).movedim(2, 0) / temperature, u) / (levels - 1)
+    elif emit.kind == "affine":
+        shift, log_scale = p.chunk(2, dim=1)
+        x = shift + temperature * torch.exp(log_scale) * u
+    else:
+        mixture = LogisticMixture(p.unflatten(1, (-1, emit.components)), u.shape[1] - 1)
+        index = draw_index(mixture.logits.movedim(1, 0) / temperature, u[:, 0])
+        channels: list[Tensor] = []
+        for c in range(u.shape[1] - 1):
+            mean, log_scale = (choose(v, index) for v in mixture.channel(c, channels))
+            v = mean + temperature * torch.exp(log_scale) * torch.logit(u[:, c + 1])
+            x = ((v + 1) / 2 * (levels - 1) + 0.5).floor().clamp(0, levels - 1) / (levels - 1)
+            x = x if known_mask is None or known is None else torch.where(known_mask[:, c], known[:, c], x)
+            channels.append(x.to(params.dtype).double())
+        x = torch.stack(channels, dim=1)
+    if known_mask is not None and known is not None:
+        x = torch.where(known_mask, known, x)
+    return x.to(params.dtype)
+
+
+def draw_index(logits: Tensor, noise: Tensor) -> Tensor:
+    """The first k of dimension 0, ``[N, ...]``, at which ``sum_{l <= k} exp(logits_l - max)`` exceeds noise * total."""
+    sums = torch.exp(logits - logits.amax(0)).cumsum(0)
+    return (sums[:-1] <= noise * sums[-1]).sum(0)
+
+
+def choose(values: Tensor, index: Tensor) -> Tensor:
+    """``values[:, index]`` pixel by pixel: ``[B, K, ...]`` and ``[B, ...]`` -> ``[B, ...]``."""
+    return values.gather(1, index[:, None]).squeeze(1)
+
+
+class LogisticMixture:
+    """Parameters ``[B, 1 + 2 C + C (C - 1) / 2, K, ...]`` of a mixture of logistics, channel given channel.
+
+    In order: logits; means of the C channels; log scales, cut to [-7, 7]; coefficients through tanh, of channel c on
+    channel c' < c: (1, 0), (2, 0), (2, 1), ... The mean of c is moved by coefficient * (2 x_c' - 1).
+
+    Source: Salimans et al. 2017, arXiv 1701.05517, section 2.
+    """
+
+    def __init__(self, params: Tensor, channels: int) -> None:
+        self.logits, self.means = params[:, 0], params[:, 1 : 1 + channels]
+        self.log_scales = params[:, 1 + channels : 1 + 2 * channels].clamp(-7, 7)
+        self.coefficients = params[:, 1 + 2 * channels :].tanh()
+
+    def channel(self, c: int, before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Means and log scales ``[B, K, ...]`` of channel c, given the pixels ``[B, ...]`` of the channels before."""
+        mean = self.means[:, c]
+        for other, x in enumerate(before):
+            mean = mean + self.coefficients[:, c * (c - 1) // 2 + other] * (2 * x[:, None] - 1)
+        return mean, self.log_scales[:, c]
 
 
 def naive_sample(
-    logits_of: Callable[[Tensor], Tensor],
+    params_of: Callable[[Tensor], Tensor],
     noise: Tensor,
+    channels: int,
+    emit: Emit = BERNOULLI,
     known_mask: Tensor | None = None,
     known: Tensor | None = None,
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Image and logits ``[B, C, H, W]`` by one whole forward pass ``logits_of(image)`` per pixel, in raster order."""
-    image, logits = torch.zeros_like(noise), torch.zeros_like(noise)
-    for i in range(noise.shape[2]):
-        for j in range(noise.shape[3]):
-            logits[:, :, i, j] = logits_of(image)[:, :, i, j]
-            pixel = draw_bernoulli(logits[:, :, i, j], noise[:, :, i, j], temperature)
-            if known_mask is not None and known is not None:
-                pixel = torch.where(known_mask[:, :, i, j], known[:, :, i, j], pixel)
-            image[:, :, i, j] = pixel
-    return image, logits
+    """Image ``[B, C, H, W]`` and parameters ``[B, P, H, W]``: one whole forward pass ``params_of(image)`` per pixel."""
+    batch, _, height, width = noise.shape
+    image = noise.new_zeros((batch, channels, height, width))
+    params = noise.new_zeros((batch, emit.params(channels), height, width))
+    for i in range(height):
+        for j in range(width):
+            params[:, :, i, j] = params_of(image)[:, :, i, j]
+            given = (None if t is None else t[:, :, i, j] for t in (known_mask, known))
+            image[:, :, i, j] = draw(params[:, :, i, j], noise[:, :, i, j], emit, temperature, *given)
+    return image, params
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
@@ -282,5 +357,11 @@ def pixelcnn_sample(
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
     return naive_sample(
-        lambda image: run_program(plan.stages, packed, context, image), noise, known_mask, known, temperature
+        lambda image: run_program(plan.stages, packed, context, image),
+        noise,
+        plan.image_channels,
+        plan.emit,
+        known_mask,
+        known,
+        temperature,
     )

@@ -11,6 +11,8 @@ constexpr int64_t kMaxChannels = int64_t{1} << 16;
 constexpr int64_t kMaxStages = int64_t{1} << 12;
 constexpr int64_t kMaxOffset = int64_t{1} << 20;
 constexpr int64_t kMaxSlope = int64_t{1} << 21;
+constexpr int64_t kMaxLevels = int64_t{1} << 16;
+constexpr int64_t kMaxComponents = int64_t{1} << 10;
 constexpr int64_t kMaxLead = int64_t{1} << 42;
 
 class Reader {
@@ -45,6 +47,16 @@ class Reader {
   size_t at_ = 0;
 };
 
+Emit read_emit(Reader& in) {
+  Emit emit;
+  emit.kind = static_cast<EmitKind>(in.next("emit", 0, 3));
+  const bool binary = emit.kind == EmitKind::bernoulli, continuous = emit.kind == EmitKind::affine;
+  const bool mixture = emit.kind == EmitKind::logistic_mixture;
+  emit.levels = static_cast<int32_t>(in.next("levels", continuous ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
+  emit.components = static_cast<int32_t>(in.next("components", mixture, mixture ? kMaxComponents : 0));
+  return emit;
+}
+
 PlanSource read_source(Reader& in, int64_t stage) {
   PlanSource source;
   source.buffer = in.next("source buffer", 0, stage);
@@ -73,8 +85,8 @@ void check_last(const char* op, const Plan& plan) {
   const PlanStage& last = plan.stages.back();
   VLAE_CHECK(last.activation == Activation::none, op, "plan", "end with a stage of activation 0",
              static_cast<int>(last.activation));
-  VLAE_CHECK(last.out_channels == plan.channels[0], op, "plan",
-             text("end with a stage of ", plan.channels[0], " channels, those of the image"), last.out_channels);
+  VLAE_CHECK(last.out_channels == plan.params(), op, "plan",
+             text("end with a stage of ", plan.params(), " channels, the parameters of a pixel"), last.out_channels);
   VLAE_CHECK(last.lead >= 0, op, "plan", "end with a stage of lead >= 0", last.lead);
 }
 
@@ -96,15 +108,28 @@ void check_read(const char* op, const Plan& plan, size_t stage, int64_t buffer, 
 
 }  // namespace
 
+int64_t Plan::params() const {
+  const int64_t c = image_channels();
+  switch (emit.kind) {
+    case EmitKind::bernoulli: return c;
+    case EmitKind::categorical: return c * emit.levels;
+    case EmitKind::logistic_mixture: return emit.components * (1 + 2 * c + c * (c - 1) / 2);
+    default: return 2 * c;
+  }
+}
+
+int64_t Plan::noises() const { return image_channels() + (emit.kind == EmitKind::logistic_mixture); }
+
 bool lands(const Tap& tap, int64_t height, int64_t width) {
   return -height < tap.dy && tap.dy < height && -width < tap.dx && tap.dx < width;
 }
 
 Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   Reader in(op, words);
-  in.next("version", 1, 1);
+  in.next("version", 2, 2);
   Plan plan;
   plan.channels.push_back(in.next("image channels", 1, kMaxChannels));
+  plan.emit = read_emit(in);
   plan.slope = in.next("slope", 0, kMaxSlope);
   plan.context_dim = 0;
   const int64_t stages = in.count("number of stages", kMaxStages, 10);

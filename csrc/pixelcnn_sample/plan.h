@@ -1,7 +1,7 @@
 // The sampling program as the caller writes it: a list of int64, checked before anything is computed. Shared by the
 // libraries of every device.
 //
-//   1 (version), C, slope, number of stages, then per stage
+//   2 (version), C, emit's kind, levels and components, slope, number of stages, then per stage
 //   out_channels, activation, residual, context_dim, lead, number of sources, then per source
 //   buffer, number of taps, then per tap dy, dx
 #pragma once
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../activation.h"
+#include "emit.h"
 #include "limits.h"
 
 namespace vlae {
@@ -34,11 +35,16 @@ struct PlanStage {
 };
 
 struct Plan {
+  Emit emit;
   int64_t slope;
   std::vector<int64_t> channels;  // of every buffer: the image, then each stage's output
   std::vector<PlanStage> stages;
   int64_t context_dim;  // that of every stage that sees the context, 0 where none does
   uint64_t checksum;
+
+  int64_t image_channels() const { return channels[0]; }
+  int64_t params() const;  // channels of what a pixel is drawn from, the last buffer
+  int64_t noises() const;  // planes of noise
 };
 
 // Throws unless the plan is well formed whatever the image's size.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..program import Plan
+from ..program import Emit, Plan
 from . import registry
 
 
@@ -46,15 +46,16 @@ def pixelcnn_sample(
     """Images drawn pixel by pixel, each from the ones before it; given the noise the result is a function.
 
     Args:
-        noise: ``[B, C, H, W]``, uniform in [0, 1), float32 (the reference takes any floating point).
+        noise: ``[B, n, H, W]``, uniform in [0, 1) (standard normal for the affine emit), float32 (the reference takes
+            any floating point). n, and P below, are those of `vlae_fast.program.Emit`: C for Bernoulli pixels.
         packed: what `pixelcnn_pack` gave for the same plan and backend.
         context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.
-        temperature: positive; the logits are divided by it.
+        temperature: positive; logits are divided by it, scales multiplied.
 
     Returns:
-        images and the logits they were drawn from, ``[B, C, H, W]``: 1 where ``noise < sigmoid(logits / temperature)``,
-        compared in float64, else 0. Not differentiable.
+        images ``[B, C, H, W]`` and the parameters ``[B, P, H, W]`` that they were drawn from as `reference.draw` does,
+        in float64. Not differentiable.
 
     Raises:
         ValueError: an argument breaks a rule above; values are looked at on a CPU only (elsewhere: a synchronisation).
@@ -63,8 +64,8 @@ def pixelcnn_sample(
     Equivalent to::
 
         for i, j in itertools.product(range(H), range(W)):
-            logits[:, :, i, j] = decoder(image, z)[:, :, i, j]
-            image[:, :, i, j] = (noise[:, :, i, j] < (logits[:, :, i, j] / temperature).sigmoid()).float()
+            params[:, :, i, j] = decoder(image, z)[:, :, i, j]
+            image[:, :, i, j] = reference.draw(params[:, :, i, j], noise[:, :, i, j], plan.emit, temperature)
     """
     _check(noise, plan, context, known_mask, known, temperature)
     return torch.ops.vlae_fast.pixelcnn_sample(
@@ -72,14 +73,18 @@ def pixelcnn_sample(
     )
 
 
-def check_noise(op: str, noise: Tensor, channels: int, temperature: float) -> None:
-    """Raises ValueError unless noise is ``[B, channels, H, W]``, on a CPU in [0, 1), and the temperature positive."""
-    if noise.dim() != 4 or noise.shape[1] != channels or not noise.is_floating_point():
+def check_noise(op: str, noise: Tensor, channels: int, emit: Emit, temperature: float) -> None:
+    """Raises ValueError unless noise is ``[B, n, H, W]``, on a CPU in its range, and the temperature positive."""
+    planes = emit.noises(channels)
+    if noise.dim() != 4 or noise.shape[1] != planes or not noise.is_floating_point():
         raise ValueError(
-            f"{op}: noise must be floating point [B, {channels}, H, W], got {noise.dtype} {tuple(noise.shape)}"
+            f"{op}: noise must be floating point [B, {planes}, H, W], got {noise.dtype} {tuple(noise.shape)}"
         )
     on_host = noise.device.type == "cpu"  # elsewhere the look would synchronise
-    if on_host and noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
+    if emit.kind == "affine":
+        if on_host and not torch.isfinite(noise).all():
+            raise ValueError(f"{op}: noise must be finite, got nan or inf")
+    elif on_host and noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
         raise ValueError(f"{op}: noise must be in [0, 1), got {noise[~((noise >= 0) & (noise < 1))][0].item()}")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"{op}: temperature must be positive and finite, got {temperature}")
@@ -96,14 +101,15 @@ def _check(
     def fail(rule: str, got: object) -> None:
         raise ValueError(f"pixelcnn_sample: {rule}, got {got}")
 
-    check_noise("pixelcnn_sample", noise, plan.image_channels, temperature)
+    check_noise("pixelcnn_sample", noise, plan.image_channels, plan.emit, temperature)
+    image = (noise.shape[0], plan.image_channels, *noise.shape[2:])
     if (known is None) != (known_mask is None):
         fail("known_mask and known must be given together", "one of them")
     if known is not None and known_mask is not None:
-        if known_mask.dtype != torch.bool or known_mask.shape != noise.shape:
-            fail(f"known_mask must be boolean {list(noise.shape)}", f"{known_mask.dtype} {tuple(known_mask.shape)}")
-        if known.shape != noise.shape or known.dtype != noise.dtype:
-            fail(f"known must be {noise.dtype} {list(noise.shape)}", f"{known.dtype} {tuple(known.shape)}")
+        if known_mask.dtype != torch.bool or known_mask.shape != image:
+            fail(f"known_mask must be boolean {list(image)}", f"{known_mask.dtype} {tuple(known_mask.shape)}")
+        if known.shape != image or known.dtype != noise.dtype:
+            fail(f"known must be {noise.dtype} {list(image)}", f"{known.dtype} {tuple(known.shape)}")
     dims = {s.context_dim for s in plan.stages if s.context_dim}
     if len(dims) > 1:
         fail("plan must have one context_dim", sorted(dims))
@@ -130,14 +136,17 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     row = backends.pick("pixelcnn_sample", noise, backend)
     plan = Plan.from_words(words)
-    images, logits = row.namespace.pixelcnn_sample(
+    images, params = row.namespace.pixelcnn_sample(
         noise.contiguous(), packed, plan, context, known_mask, known, temperature
     )
-    return images, logits
+    return images, params
 
 
-def _forward_fake(noise: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    return noise.new_empty(noise.shape), noise.new_empty(noise.shape)
+def _forward_fake(noise: Tensor, packed: list[Tensor], words: list[int], *args: Any) -> tuple[Tensor, Tensor]:
+    plan, (batch, _, height, width) = Plan.from_words(words), noise.shape
+    channels = (plan.image_channels, plan.emit.params(plan.image_channels))
+    images, params = (noise.new_empty((batch, count, height, width)) for count in channels)
+    return images, params
 
 
 registry.define(

@@ -12,7 +12,7 @@ from .. import backends, reference
 from ..layers.conv import without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
-from ..program import Plan
+from ..program import BERNOULLI, Emit, Plan
 from .schedule import derive
 from .stages import Decoder, build_program
 
@@ -20,7 +20,7 @@ Known = tuple[Tensor, Tensor]
 
 
 class Samples(NamedTuple):
-    """Images of 0 and 1, and the logits they were drawn from, ``[B, C, H, W]``."""
+    """Images ``[B, C, H, W]`` and the parameters ``[B, P, H, W]`` they were drawn from (logits of Bernoulli pixels)."""
 
     images: Tensor
     logits: Tensor
@@ -48,7 +48,8 @@ class PixelCNNSampler:
         self.program = build_program(decoder)
         self._size = (int(decoder.image_size[0]), int(decoder.image_size[1]))
         schedule = derive(self.program.stages, self._size, order=order)
-        self.plan = Plan(self.program.image_channels, schedule.slope, tuple(self.program.stages), schedule.leads)
+        channels, stages = self.program.image_channels, tuple(self.program.stages)
+        self.plan = Plan(channels, schedule.slope, stages, schedule.leads, emit_of(decoder))
         self.steps = schedule.steps
         weights = self.program.weights
         self.backend = backends.pick("pixelcnn_sample", weights[0], backend).name
@@ -70,12 +71,12 @@ class PixelCNNSampler:
         known: Known | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images ``[B, C, H, W]`` of 0 and 1.
+        """Images ``[B, C, H, W]``: 0 and 1 of Bernoulli pixels, else ``k / (levels - 1)``.
 
         Args:
             z: ``[B, D]`` or ``[B, D, H, W]``; None for a decoder without z: the batch is that of the noise, else 1.
-            noise: uniform in [0, 1), ``[B, C, H, W]``: given the noise, the images are a function. Default: drawn from
-                ``generator``.
+            noise: uniform in [0, 1), ``[B, n, H, W]`` with n of the decoder's likelihood (C for Bernoulli pixels):
+                given the noise, the images are a function. Default: drawn from ``generator``.
             known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given,
                 and the rest of the image is drawn to fit it.
             temperature: divides the logits; below 1 the images are cleaner and less varied.
@@ -96,14 +97,16 @@ class PixelCNNSampler:
     ) -> Samples:
         """As `sample`, with the logits: the same bits whatever the batch, the number of threads or the order."""
         self._check_z(z)
-        shape = (1 if z is None else z.shape[0], self.program.image_channels, *self._size)
+        planes = self.plan.emit.noises(self.plan.image_channels)
+        shape = (1 if z is None else z.shape[0], planes, *self._size)
         if noise is None:
-            noise = torch.rand(shape, dtype=self._dtype, device=self._device, generator=generator)
+            draw = torch.randn if self.plan.emit.kind == "affine" else torch.rand
+            noise = draw(shape, dtype=self._dtype, device=self._device, generator=generator)
         elif noise.shape[-3:] != shape[1:] or noise.dim() != 4 or (z is not None and noise.shape[0] != shape[0]):
             raise ValueError(f"PixelCNNSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         elif noise.dtype != self._dtype:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")
-        mask, values = _expand_known(known, noise)
+        mask, values = _expand_known(known, noise, self.plan.image_channels, self.plan.emit)
         with torch.autocast(self._device.type, enabled=False):  # the same image inside and outside
             drawn = pixelcnn_sample(
                 noise,
@@ -144,8 +147,12 @@ class PixelCNNSampler:
     def _check_forward(self) -> None:
         """Compares with the decoder once: a `forward` of its own would be sampled wrongly in silence."""
         decoder, generator = self.decoder, torch.Generator().manual_seed(0)
-        shape = (1, self.program.image_channels, *self._size)
-        x = torch.rand(shape, generator=generator).round().to(self._device, self._dtype)
+        emit, channels = self.plan.emit, self.plan.image_channels
+        x = torch.rand((1, channels, *self._size), generator=generator)
+        if emit.levels:
+            x = (x * (emit.levels - 1)).round() / (emit.levels - 1)
+        x = x.to(self._device, self._dtype)
+        noise = x.new_zeros((1, emit.noises(channels), *self._size))
         z = None
         if latent_dim := getattr(decoder, "latent_dim", self.program.context_dim):
             z = torch.randn(1, latent_dim, generator=generator).to(self._device, self._dtype)
@@ -154,9 +161,7 @@ class PixelCNNSampler:
             if self.backend == "reference":
                 got = reference.run_program(self.plan.stages, self._packed, self._context(z), x)
             else:  # with every pixel given, one pass gives the logits of a whole image
-                got = self.sample_with_logits(
-                    z, torch.zeros_like(x), known=(torch.ones_like(x, dtype=torch.bool), x)
-                ).logits
+                got = self.sample_with_logits(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
         # convolutions on a GPU may round their inputs to 10 bits
         eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
         error, allowed = (got - expected).abs().max().item(), 1e3 * eps * (1 + expected.abs().max().item())
@@ -167,24 +172,38 @@ class PixelCNNSampler:
             )
 
 
-def _expand_known(known: Known | None, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def emit_of(decoder: Decoder) -> Emit:
+    """How a decoder's output is drawn from: by its likelihood, Bernoulli pixels where it names none."""
+    likelihood = getattr(decoder, "likelihood", None)
+    return BERNOULLI if likelihood is None else likelihood.emit
+
+
+def _expand_known(known: Known | None, noise: Tensor, channels: int, emit: Emit) -> tuple[Tensor | None, Tensor | None]:
     if known is None:
         return None, None
     if len(known) != 2:
         raise ValueError(f"PixelCNNSampler: known must be (mask, values), got {len(known)} entries")
     mask, values = known
+    shape = (noise.shape[0], channels, *noise.shape[2:])
     try:
-        mask, values = mask.expand_as(noise), values.to(noise.dtype).expand_as(noise)
+        mask, values = mask.expand(shape), values.to(noise.dtype).expand(shape)
     except RuntimeError:
         shapes = (tuple(mask.shape), tuple(values.shape))
         raise ValueError(
-            f"PixelCNNSampler: known must be (mask, values) that broadcast to {tuple(noise.shape)}, got {shapes}"
+            f"PixelCNNSampler: known must be (mask, values) that broadcast to {shape}, got {shapes}"
         ) from None
     if mask.dtype != torch.bool:
         raise ValueError(f"PixelCNNSampler: known must have a boolean mask, got {mask.dtype}")
-    if not ((values == 0) | (values == 1) | ~mask).all():
-        raise ValueError("PixelCNNSampler: known must have values 0 or 1 where the mask is set, got others")
+    if emit.levels and not (is_level(values, emit.levels) | ~mask).all():
+        rule = "0 or 1" if emit.levels == 2 else f"k / {emit.levels - 1} for k = 0..{emit.levels - 1}"
+        raise ValueError(f"PixelCNNSampler: known must have values {rule} where the mask is set, got others")
     return mask, values
+
+
+def is_level(values: Tensor, levels: int) -> Tensor:
+    """Where a value is ``k / (levels - 1)`` for k = 0..levels - 1, up to the rounding of its dtype."""
+    k = (values * (levels - 1)).round()
+    return (values - k / (levels - 1)).abs().le(torch.finfo(values.dtype).eps) & (k >= 0) & (k < levels)
 
 
 def naive_sample(
@@ -202,6 +221,8 @@ def naive_sample_with_logits(
     decoder: Decoder, z: Tensor | None, noise: Tensor, known: Known | None = None, temperature: float = 1.0
 ) -> Samples:
     """As `naive_sample`, with the logits."""
-    check_noise("naive_sample", noise, decoder.input_dim, temperature)
-    mask, values = _expand_known(known, noise)
-    return Samples(*reference.naive_sample(lambda image: decoder(image, z), noise, mask, values, temperature))
+    emit, channels = emit_of(decoder), decoder.input_dim
+    check_noise("naive_sample", noise, channels, emit, temperature)
+    mask, values = _expand_known(known, noise, channels, emit)
+    drawn = reference.naive_sample(lambda image: decoder(image, z), noise, channels, emit, mask, values, temperature)
+    return Samples(*drawn)

@@ -1,27 +1,46 @@
-// Logits to pixels. Compiled once for all instruction sets: given the logits, the image is the same everywhere.
+// Parameters to pixels. Compiled once for all instruction sets: given the parameters, the image is the same everywhere.
 #include "../../pixelcnn_sample/draw.h"
 
 #include "program.h"
 
 namespace vlae {
 
+namespace {
+
+// A pixel in its sample's caches and in the tensors, whose channels are a plane apart.
+struct Pixel {
+  const Draw& draw_;
+  int64_t plane;  // floats from a channel to the next, in all four tensors
+  int64_t at_noise, at_image;
+  const float* params;
+  float* image;
+
+  double param(int64_t i) const { return params[i]; }
+  double noise(int64_t i) const { return draw_.noise[at_noise + i * plane]; }
+  double drawn(int64_t c) const { return image[c]; }
+  void draw(int64_t c, double value) const {
+    const int64_t at = at_image + c * plane;
+    image[c] = draw_.known_mask && draw_.known_mask[at] ? draw_.known[at] : static_cast<float>(value);
+    draw_.images[at] = image[c];
+  }
+};
+
+}  // namespace
+
 void draw_wave(const Program& p, const Wave& wave, const Tile& tile) noexcept {
   const Draw& draw = p.draw;
-  const Buffer& image = p.buffers[0];
-  const Buffer& logits = p.buffers[p.n_stages];
+  const Buffer &image = p.buffers[0], &params = p.buffers[p.n_stages];
+  const int64_t plane = p.height * p.width;
   for (int64_t sample = 0; sample < tile.count; ++sample)
     for (int64_t i = wave.top; i < wave.top + wave.pixels; ++i) {
-      const int64_t j = wave.index - p.slope * i;
+      const int64_t j = wave.index - p.slope * i, at = i * p.width + j, index = tile.first + sample;
       float* cache = tile.cache + sample * p.sample_floats;
-      float* pixel = cache + image.origin + (i * image.row + j) * image.channels;
-      const float* logit = cache + logits.origin + (i * logits.row + j) * logits.channels;
-      for (int64_t c = 0; c < image.channels; ++c) {
-        const int64_t at = (((tile.first + sample) * image.channels + c) * p.height + i) * p.width + j;
-        const bool known = draw.known_mask && draw.known_mask[at];
-        pixel[c] = known ? draw.known[at] : static_cast<float>(draw_bernoulli(draw.noise[at], logit[c], draw.temperature));
-        draw.images[at] = pixel[c];
-        draw.logits[at] = logit[c];
-      }
+      const float* from = cache + params.origin + (i * params.row + j) * params.channels;
+      float* to = draw.params + index * params.channels * plane + at;
+      for (int64_t k = 0; k < params.channels; ++k) to[k * plane] = from[k];
+      draw_pixel(draw.emit, image.channels, draw.temperature,
+                 Pixel{draw, plane, index * draw.noises * plane + at, index * image.channels * plane + at, from,
+                       cache + image.origin + (i * image.row + j) * image.channels});
     }
 }
 

@@ -19,13 +19,13 @@ constexpr int64_t kMaxSide = int64_t{1} << 20;
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_float(kSample, "noise", noise);
-  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.channels[0], kSample, "noise",
-             text("be [B, ", plan.channels[0], ", H, W]"), shape_text(noise.sizes()));
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
+             text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
     VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
                text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
   const float* data = floats(noise);
-  const int64_t n = noise.numel();
+  const int64_t n = plan.emit.kind == EmitKind::affine ? 0 : noise.numel();
   for (int64_t i = 0; i < n; ++i)
     VLAE_CHECK(0.0f <= data[i] && data[i] < 1.0f, kSample, "noise", "be in [0, 1)",
                number_text(data[i]) + text(" at index ", i));
@@ -44,11 +44,11 @@ ContextTensor check_context(const std::optional<Tensor>& context, const Plan& pl
   return {floats(*context), context->dim() == 4};
 }
 
-void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise) {
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known,
+                 const std::vector<int64_t>& sizes) {
   VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
              mask ? "known_mask alone" : "known alone");
   if (!mask) return;
-  const std::vector<int64_t> sizes(noise.sizes().begin(), noise.sizes().end());
   check_data(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
   check_shape(kSample, "known_mask", *mask, sizes);
   check_float(kSample, "known", *known);
@@ -96,19 +96,21 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vec
   const PackedLayout layout = packed_layout(kSample, plan, isa.kernels.pixelcnn.lanes);
   VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
   const ContextTensor bound = check_context(context, plan, noise);
-  check_known(known_mask, known, noise);
+  const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
+  const std::vector<int64_t> all = {batch, plan.params(), height, width};
+  check_known(known_mask, known, image);
   VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
              number_text(temperature));
 
-  Tensor images = torch::stable::new_empty(noise, noise.sizes());
-  Tensor logits = torch::stable::new_empty(noise, noise.sizes());
-  if (batch == 0) return {images, logits};
-  const Draw draw = {floats(noise), known ? floats(*known) : nullptr,
+  Tensor images = torch::stable::new_empty(noise, image);
+  Tensor params = torch::stable::new_empty(noise, all);
+  if (batch == 0) return {images, params};
+  const Draw draw = {plan.emit, plan.noises(), floats(noise), known ? floats(*known) : nullptr,
                      known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
-                     logits.mutable_data_ptr<float>(), temperature};
+                     params.mutable_data_ptr<float>(), temperature};
   const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
   run_program(kSample, program.program(), isa.kernels.pixelcnn, batch, static_cast<int>(torch::stable::get_num_threads()));
-  return {images, logits};
+  return {images, params};
 }
 
 }  // namespace vlae

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../../pixelcnn_sample/emit.h"
 #include "../../pixelcnn_sample/limits.h"
 #include "../layer.h"
 
@@ -45,11 +46,13 @@ struct Context {
   const Stage* stages;
 };
 
-// What is drawn from and written to, all [B, C, H, W].
+// What is drawn from and written to: images and what is known of them [B, C, H, W], noise and parameters likewise.
 struct Draw {
+  Emit emit;
+  int64_t noises;  // planes of noise
   const float *noise, *known;
   const bool* known_mask;  // nullptr: nothing is known
-  float *images, *logits;
+  float *images, *params;
   double temperature;
 };
 

@@ -118,7 +118,10 @@ Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64
   p.slope = static_cast<int32_t>(plan.slope);
   p.steps = static_cast<int32_t>(steps);
   p.rows = static_cast<int32_t>(most_rows(height, width, plan.slope));
-  p.image_channels = static_cast<int32_t>(plan.channels[0]);
+  p.emit = plan.emit;
+  p.image_channels = static_cast<int32_t>(plan.image_channels());
+  p.params = static_cast<int32_t>(plan.params());
+  p.noises = static_cast<int32_t>(plan.noises());
   p.n_stages = static_cast<int32_t>(plan.stages.size());
   p.cond_columns = static_cast<int32_t>(layout.context_columns);
   p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);

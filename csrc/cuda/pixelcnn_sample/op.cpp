@@ -69,8 +69,8 @@ void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, 
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_numbers("noise", noise, noise);
-  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.channels[0], kSample, "noise",
-             text("be [B, ", plan.channels[0], ", H, W]"), shape_text(noise.sizes()));
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
+             text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
     VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
                text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
@@ -91,11 +91,11 @@ ContextKind check_context(const std::optional<Tensor>& context, const Plan& plan
   return context->dim() == 4 ? ContextKind::map : ContextKind::vector;
 }
 
-void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise) {
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const Tensor& noise,
+                 const std::vector<int64_t>& sizes) {
   VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
              mask ? "known_mask alone" : "known alone");
   if (!mask) return;
-  const std::vector<int64_t> sizes(noise.sizes().begin(), noise.sizes().end());
   check_on_device(kSample, "known_mask", *mask, noise);
   check_values(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
   check_shape(kSample, "known_mask", *mask, sizes);
@@ -144,23 +144,27 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor h
   const PackedLayout layout = packed_layout(kSample, plan, number_of(noise));
   check_packed(packed, header, plan, layout, noise);
   const ContextKind kind = check_context(context, plan, noise);
-  check_known(known_mask, known, noise);
+  const std::vector<int64_t> image = {noise.size(0), plan.image_channels(), noise.size(2), noise.size(3)};
+  const std::vector<int64_t> all = {noise.size(0), plan.params(), noise.size(2), noise.size(3)};
+  check_known(known_mask, known, noise, image);
   VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
              number_text(temperature));
   const Program program = bind(kSample, plan, layout, noise.size(2), noise.size(3), kind);
 
-  Tensor images = torch::stable::new_empty(noise, noise.sizes());
-  Tensor logits = torch::stable::new_empty(noise, noise.sizes());
-  if (noise.size(0) == 0) return {images, logits};
+  Tensor images = torch::stable::new_empty(noise, image);
+  Tensor params = torch::stable::new_empty(noise, all);
+  VLAE_CHECK(params.numel() <= kMaxValues, kSample, "noise", text("have at most ", kMaxValues, " parameters"),
+             shape_text(params.sizes()));
+  if (noise.size(0) == 0) return {images, params};
   const Current current(kSample, noise);
   const Tiling tiling = tiling_of(program, noise.size(0), device_limits(kSample));
   Tensor caches = new_vector(noise, tiling.blocks * tiling.global_size, noise.scalar_type());
   const Tensor cond = conditions(noise, packed, context, plan, layout, program, current.stream());
   const Tensors tensors = {packed.const_data_ptr(), noise.const_data_ptr(), known ? known->const_data_ptr() : nullptr,
                            floats(cond), known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
-                           images.mutable_data_ptr(), logits.mutable_data_ptr(), temperature, noise.size(0)};
+                           images.mutable_data_ptr(), params.mutable_data_ptr(), temperature, noise.size(0)};
   run_program(kSample, program, tiling, tensors, caches.mutable_data_ptr(), current.stream());
-  return {images, logits};
+  return {images, params};
 }
 
 }  // namespace vlae::cuda

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../../activation.h"
+#include "../../pixelcnn_sample/emit.h"
 #include "format.h"
 
 namespace vlae::cuda {
@@ -49,19 +50,21 @@ struct Program {
   int32_t rows;           // of the widest wave
   int32_t sample_size;    // numbers of a sample's rings
   int32_t zero_size;      // of the pixel of zeros that stands for what is outside the image
-  int32_t image_channels, n_stages, most_taps;
+  int32_t image_channels, params, noises, n_stages, most_taps;  // channels of the image, of its parameters, of noise
+  Emit emit;
   int32_t cond_columns, cond_pixels;  // 0: no context; 1 or height * width to a sample
   Ring rings[kMaxStages + 1];
   Stage stages[kMaxStages];
   Tap taps[kMaxTaps];
 };
 
-// What is drawn from and written to: [B, C, H, W] of the program's numbers; conditions [B, cond_pixels, cond_columns].
+// What is drawn from and written to: images and what is known [B, C, H, W], noise and parameters likewise, of the program's
+// numbers; conditions [B, cond_pixels, cond_columns].
 struct Tensors {
   const void *packed, *noise, *known;
   const float* cond;
   const bool* known_mask;  // nullptr: nothing is known
-  void *images, *logits;
+  void *images, *params;
   double temperature;
   int64_t batch;
 };

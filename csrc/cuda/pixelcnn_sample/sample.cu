@@ -85,24 +85,48 @@ __device__ void run_stage(const Program& p, int stage_index, int wave, const Ten
   }
 }
 
+// A pixel in its sample's rings and in the tensors, whose channels are a plane apart.
+template <typename T>
+struct Pixel {
+  const Program& p;
+  const Tensors& t;
+  int64_t plane, at_noise, at_image;
+  const T* params;
+  T* image;
+
+  __device__ double param(int64_t i) const { return to_float(params[i]); }
+  __device__ double noise(int64_t i) const { return to_float(static_cast<const T*>(t.noise)[at_noise + i * plane]); }
+  __device__ double drawn(int64_t c) const { return to_float(image[c]); }
+  __device__ void draw(int64_t c, double value) const {
+    const int64_t at = at_image + c * plane;
+    const bool known = t.known_mask && t.known_mask[at];
+    image[c] = known ? static_cast<const T*>(t.known)[at] : from_float<T>(static_cast<float>(value));
+    static_cast<T*>(t.images)[at] = image[c];
+  }
+};
+
+// A thread draws a pixel: the channels of a mixture follow from each other.
 template <typename T>
 __device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T>& block) {
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
-  for (int item = threadIdx.x; item < block.samples * pixels.count * p.image_channels; item += kThreads) {
-    const int c = item % p.image_channels, row = item / p.image_channels;
-    const int sample = row / pixels.count, i = pixels.top + row % pixels.count, j = wave - p.slope * i;
-    T* cache = block.cache + p.zero_size + sample * p.sample_size + c;
-    const T logit = cache[slot_of(p, p.n_stages, wave, i)];
-    const int64_t plane = static_cast<int64_t>(block.first_sample + sample) * p.image_channels + c;
-    const int64_t at = (plane * p.height + i) * p.width + j;
-    const bool known = t.known_mask && t.known_mask[at];
-    const T pixel = known ? static_cast<const T*>(t.known)[at]
-                          : from_float<T>(draw_bernoulli(to_float(static_cast<const T*>(t.noise)[at]), to_float(logit),
-                                                         t.temperature));
-    cache[slot_of(p, 0, wave, i)] = pixel;
-    static_cast<T*>(t.images)[at] = pixel;
-    static_cast<T*>(t.logits)[at] = logit;
-  }
+  const int64_t plane = static_cast<int64_t>(p.height) * p.width;
+  const auto each = [&](int item, const auto& work) {
+    const int sample = item / pixels.count, i = pixels.top + item % pixels.count;
+    T* cache = block.cache + p.zero_size + sample * p.sample_size;
+    work(static_cast<int64_t>(block.first_sample + sample), static_cast<int64_t>(i) * p.width + wave - p.slope * i,
+         cache + slot_of(p, p.n_stages, wave, i), cache + slot_of(p, 0, wave, i));
+  };
+  const int count = block.samples * pixels.count;
+  for (int item = threadIdx.x; item < count * p.params; item += kThreads)
+    each(item / p.params, [&](int64_t sample, int64_t at, const T* params, T*) {
+      const int k = item % p.params;
+      static_cast<T*>(t.params)[(sample * p.params + k) * plane + at] = params[k];
+    });
+  for (int item = threadIdx.x; item < count; item += kThreads)
+    each(item, [&](int64_t sample, int64_t at, const T* params, T* image) {
+      draw_pixel(p.emit, p.image_channels, t.temperature,
+                 Pixel<T>{p, t, plane, sample * p.noises * plane + at, sample * p.image_channels * plane + at, params, image});
+    });
 }
 
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate.
