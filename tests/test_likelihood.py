@@ -71,7 +71,7 @@ def test_mixture_against_its_definition(likelihood: Likelihood) -> None:
                 term *= high - low
             probability += term
         got = likelihood.log_prob(params, image[None]).item()
-        assert got == pytest.approx(math.log(probability), rel=1e-9, abs=1e-9)
+        assert got == pytest.approx(math.log(probability), rel=1e-6)  # a difference of sigmoids near 1 has lost digits
 
 
 @pytest.mark.parametrize("likelihood", CASES, ids=repr)
