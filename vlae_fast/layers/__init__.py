@@ -2,5 +2,6 @@
 
 from .conv import GatedMaskedConv2d, MaskedConv2d
 from .linear import MADE, MaskedLinear
+from .weight_norm import WeightNormConv2d, initialize
 
-__all__ = ["MADE", "GatedMaskedConv2d", "MaskedConv2d", "MaskedLinear"]
+__all__ = ["MADE", "GatedMaskedConv2d", "MaskedConv2d", "MaskedLinear", "WeightNormConv2d", "initialize"]

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..masks import Tap, check_mask, conv_mask
+from ..masks import Tap, check_mask, conv_mask, live_taps
 from ..ops import masked_conv
+from .weight_norm import WeightNormConv2d
 
 
-class MaskedConv2d(nn.Conv2d):
+class MaskedConv2d(WeightNormConv2d):
     """A PixelCNN convolution: ``activation(conv2d(x, weight * mask, bias))`` with only the live taps computed.
 
     Args:
@@ -21,6 +22,7 @@ class MaskedConv2d(nn.Conv2d):
         padding: must keep the image's size: ``kernel_size // 2``, the default.
         image_channels: 3 makes the layer autoregressive over RGB too, see `vlae_fast.masks.conv_mask`.
         activation: ``none``, ``relu``, ``elu``, ``gate``.
+        weight_norm: adds a ``gain``, see `WeightNormConv2d`; the norm is that of the live weights.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Shapes: x ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``. A ``mask`` entry in an incoming state_dict is
@@ -42,6 +44,7 @@ class MaskedConv2d(nn.Conv2d):
         *,
         image_channels: int = 1,
         activation: str = "none",
+        weight_norm: bool = False,
         backend: str = "auto",
     ) -> None:
         check_mask(type(self).__name__, mask_type, (kernel_size, kernel_size))
@@ -49,8 +52,14 @@ class MaskedConv2d(nn.Conv2d):
             raise ValueError(
                 f"{type(self).__name__}: padding must be kernel_size // 2 = {kernel_size // 2}, got {padding}"
             )
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        if weight_norm and image_channels > 1:
+            raise ValueError(
+                f"{type(self).__name__}: image_channels must be 1 where weight_norm is set, got {image_channels}"
+            )
         self.mask_type, self.image_channels = mask_type, image_channels
+        super().__init__(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, weight_norm=weight_norm
+        )
         self.activation, self.backend = activation, backend
 
     @property
@@ -67,22 +76,33 @@ class MaskedConv2d(nn.Conv2d):
 
     def live_weight(self) -> Tensor:
         """The weight with exact zeros where the mask is dead."""
-        return torch.where(self.mask, self.weight, 0)
+        return torch.where(self.mask, self.folded_weight(), 0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._run(x, None)
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """``cond`` ``[B, C_out]`` or ``[B, C_out, H, W]`` is added before the activation."""
+        return self._run(x, cond, self.activation)
 
-    def _run(self, x: Tensor, cond: Tensor | None) -> Tensor:
+    def pre_activation(self, x: Tensor) -> Tensor:
+        return self._run(x, None, "none")
+
+    def _run(self, x: Tensor, cond: Tensor | None, activation: str) -> Tensor:
         return masked_conv(
             x,
-            self.weight,
+            self.folded_weight(),
             self.bias,
             cond,
             mask_type=self.mask_type,
             image_channels=self.image_channels,
-            activation=self.activation,
+            activation=activation,
             backend=self.backend,
         )
+
+    def _live(self) -> Tensor:
+        # in raster order the live taps of every mask are neighbours: a view where a mask would be a product
+        side = self.kernel_size[0]
+        taps = live_taps(self.mask_type, (side, side))
+        first = (taps[0][0] + side // 2) * side + taps[0][1] + side // 2 if taps else 0
+        return self.weight.flatten(2).narrow(2, first, len(taps))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
@@ -94,7 +114,8 @@ class MaskedConv2d(nn.Conv2d):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        return f"{self.mask_type!r}, {super().extra_repr()}, activation={self.activation!r}, backend={self.backend!r}"
+        norm = "" if self.gain is None else ", weight_norm=True"
+        return f"{self.mask_type!r}, {super().extra_repr()}, activation={self.activation!r}{norm}, backend={self.backend!r}"
 
 
 def without_expansion(z: Tensor) -> Tensor:
@@ -110,7 +131,8 @@ class GatedMaskedConv2d(MaskedConv2d):
         cond_channels: D, channels of the condition, 0: none; its weight V is ``cond.weight`` ``[2 * C_out, D, 1, 1]``.
 
     Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]``
-    expanded over the image is recognised by its strides and costs no more than ``[B, D]``.
+    expanded over the image is recognised by its strides and costs no more than ``[B, D]``. ``added``
+    ``[B, 2 C_out, H, W]`` joins the pre-activation as it is: what another stack has to say.
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 and 4.
     """
@@ -124,6 +146,7 @@ class GatedMaskedConv2d(MaskedConv2d):
         *,
         cond_channels: int = 0,
         image_channels: int = 1,
+        weight_norm: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__(
@@ -133,6 +156,7 @@ class GatedMaskedConv2d(MaskedConv2d):
             kernel_size,
             image_channels=image_channels,
             activation="gate",
+            weight_norm=weight_norm,
             backend=backend,
         )
         self.out_channels = out_channels  # after the gate, as the user gave it
@@ -151,12 +175,15 @@ class GatedMaskedConv2d(MaskedConv2d):
         cond = without_expansion(cond)
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
         if cond is None and self.cond is not None:
             raise ValueError(
                 f"GatedMaskedConv2d: cond must be given, this layer has cond_channels = {self.cond_channels}, got None"
             )
-        return self._run(x, None if cond is None else self.condition(cond))
+        if cond is not None:
+            own = self.condition(cond)
+            added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])
+        return self._run(x, added, self.activation)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, cond_channels={self.cond_channels}"

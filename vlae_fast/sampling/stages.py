@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..layers import GatedMaskedConv2d, MaskedConv2d
 from ..masks import Tap
-from ..program import Source, Stage
+from ..program import ACTIVATIONS, Source, Stage
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
 
 
-class Decoder(Protocol):
-    """What a sampler asks of a decoder. `PixelCNNDecoder` is one; so is any module of the same parts.
+SourceSpec = tuple[int, Tensor, Sequence[Tap]]  # buffer, weight [P, C, kh, kw], the taps of it that are alive
 
-    Optional: ``latent_dim``; ``residual`` (a layer's input is added to its output); ``spread(z)``, the map that the
-    gated layers see in place of z; ``check_z(z)``, which raises where z does not fit.
+
+class Decoder(Protocol):
+    """What a sampler asks of a decoder: these three, and how its stages are found.
+
+    That is a method ``write_program(program)``, which appends them (see `Program.add`), or the parts of
+    `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added to
+    its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``: the map
+    that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
     """
 
     input_dim: int
     image_size: tuple[int, int]
 
-    @property
-    def initial_conv(self) -> nn.Module: ...
-    @property
-    def decoder_layers(self) -> Iterable[nn.Module]: ...
-    @property
-    def final_conv(self) -> nn.Module: ...
-    def spread(self, z: Tensor) -> Tensor: ...
-    def check_z(self, z: Tensor | None) -> None: ...
     def __call__(self, x: Tensor, z: Tensor | None) -> Tensor: ...
 
 
@@ -49,19 +47,91 @@ class Program:
         """Channels of the context that the stages see, 0 where none does."""
         return max((stage.context_dim for stage in self.stages), default=0)
 
-    def conv(self, layer: nn.Conv2d, taps: tuple[Tap, ...], buffer: int, activation: str) -> None:
-        """Appends a convolution of one buffer, with the condition of a gated layer."""
-        kh, kw = layer.weight.shape[2:]
-        weight = layer.live_weight() if isinstance(layer, MaskedConv2d) else layer.weight
-        live = weight.detach()[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]]
-        bias = live.new_zeros(live.shape[0]) if layer.bias is None else layer.bias.detach().clone()
-        self.weights += [live.contiguous(), bias]
-        context_dim = 0
+    def add(
+        self,
+        sources: Sequence[SourceSpec],
+        bias: Tensor | None = None,
+        activation: str = "none",
+        context: Tensor | None = None,
+        residual: int = -1,
+    ) -> int:
+        """Appends ``act( bias + context z + sum over sources, taps of weight[:, :, tap] buffer[. + tap] ) + residual``.
+
+        Args:
+            sources: (buffer, weight ``[P, C, kh, kw]``, live taps (dy, dx)); buffer 0 is the image.
+            bias: ``[P]``, None: 0. activation: ``none``, ``relu``, ``elu``, ``gate`` (halves P).
+            context: V ``[P, D]`` where the stage sees z (or the map that `spread` makes of it).
+            residual: a buffer that is added after the activation, -1: none.
+
+        Returns:
+            the buffer it writes, for later stages to read.
+
+        Raises:
+            ValueError: channels do not fit, a buffer is not written yet, a tap is outside of the weight.
+        """
+        if activation not in ACTIVATIONS:
+            self._fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+        if not sources:
+            self._fail("sources must not be empty", "none")
+        width = sources[0][1].shape[0]
+        channels = width // (2 if activation == "gate" else 1)
+        for buffer, weight, taps in sources:
+            self.weights.append(self._live(buffer, weight, taps, width))
+        if bias is not None and bias.shape != (width,):
+            self._fail(f"bias must be [{width}]", list(bias.shape))
+        if context is not None and (context.dim() != 2 or context.shape[0] != width):
+            self._fail(f"context must be [{width}, D]", list(context.shape))
+        if residual >= 0 and self.channels(residual) != channels:
+            self._fail(f"residual must be a buffer of {channels} channels", self.channels(residual))
+        self.weights.append(self.weights[-1].new_zeros(width) if bias is None else bias.detach().clone())
+        if context is not None:
+            self.weights.append(context.detach().clone())
+        reads = tuple(Source(buffer, tuple(taps)) for buffer, _, taps in sources)
+        self.stages.append(Stage(channels, activation, residual, 0 if context is None else context.shape[1], reads))
+        return len(self.stages)
+
+    def conv(
+        self,
+        layer: MaskedConv2d,
+        buffer: int,
+        *,
+        also: Sequence[SourceSpec] = (),
+        context: Tensor | None = None,
+        residual: int = -1,
+    ) -> int:
+        """Appends a masked convolution of one buffer, with the condition of a gated layer; ``also``: further sources."""
         if isinstance(layer, GatedMaskedConv2d) and layer.cond is not None:
-            context_dim = layer.cond_channels
-            self.weights.append(layer.cond.weight.detach()[:, :, 0, 0].clone())
-        channels = live.shape[0] // (2 if activation == "gate" else 1)
-        self.stages.append(Stage(channels, activation, -1, context_dim, (Source(buffer, taps),)))
+            context = layer.cond.weight[:, :, 0, 0]
+        sources = [(buffer, layer.live_weight(), layer.taps), *also]
+        return self.add(sources, layer.bias, layer.activation, context, residual)
+
+    def activate(self, buffer: int, activation: str) -> int:
+        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu`` or ``concat_elu`` (elu of h and -h)."""
+        eye = torch.eye(self.channels(buffer)).to(self.weights[-1])
+        weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye
+        return self.add(
+            [(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_")
+        )
+
+    def channels(self, buffer: int) -> int:
+        if not 0 <= buffer <= len(self.stages):
+            self._fail(f"a buffer that is read must be 0 to {len(self.stages)}, those written so far", buffer)
+        return self.stages[buffer - 1].out_channels if buffer else self.image_channels
+
+    def _live(self, buffer: int, weight: Tensor, taps: Sequence[Tap], width: int) -> Tensor:
+        """A source's weights at its taps, ``[P, C, taps]``."""
+        shape = (width, self.channels(buffer))
+        if weight.dim() != 4 or tuple(weight.shape[:2]) != shape:
+            self._fail(f"weight of buffer {buffer} must be {[*shape]} x kh x kw", list(weight.shape))
+        kh, kw = weight.shape[2:]
+        outside = [(dy, dx) for dy, dx in taps if abs(dy) > kh // 2 or abs(dx) > kw // 2]
+        if outside or kh % 2 == 0 or kw % 2 == 0:
+            self._fail(f"taps of buffer {buffer} must lie in an odd kernel, {kh} x {kw}", outside)
+        return weight.detach()[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]].contiguous()
+
+    @staticmethod
+    def _fail(rule: str, got: object) -> NoReturn:
+        raise ValueError(f"Program.add: {rule}, got {got}")
 
 
 def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int = -1) -> int:
@@ -76,11 +146,9 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
     if isinstance(module, (nn.Identity, nn.Dropout)):  # a sampler draws as in evaluation mode
         return buffer
     if isinstance(module, MaskedConv2d):
-        program.conv(module, module.taps, buffer, module.activation)
-        return len(program.stages)
+        return program.conv(module, buffer)
     if type(module) is nn.Conv2d and _is_pointwise(module):
-        program.conv(module, ((0, 0),), buffer, "none")
-        return len(program.stages)
+        return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
     if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
         if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
@@ -106,11 +174,23 @@ def build_program(decoder: Decoder) -> Program:
     Raises:
         ValueError: a layer cannot be expressed as a stage; named by its path.
     """
-    parts = ("input_dim", "image_size", "initial_conv", "decoder_layers", "final_conv")
+    parts = ["input_dim", "image_size"]
+    if not hasattr(decoder, "write_program"):
+        parts += ["initial_conv", "decoder_layers", "final_conv"]
     missing = [name for name in parts if not hasattr(decoder, name)]
     if missing:
         raise ValueError(f"PixelCNNSampler: decoder must have {', '.join(missing)}, got {type(decoder).__name__}")
-    program, residual = Program(decoder.input_dim), getattr(decoder, "residual", False)
+    program = Program(decoder.input_dim)
+    if hasattr(decoder, "write_program"):
+        decoder.write_program(program)
+    else:
+        _write_parts(decoder, program)
+    return program
+
+
+def _write_parts(decoder: Any, program: Program) -> None:
+    """The stages of a decoder of parts in turn, as `PixelCNNDecoder` is one."""
+    residual = getattr(decoder, "residual", False)
     buffer = _add(program, "initial_conv", decoder.initial_conv, 0)
     for i, layer in enumerate(decoder.decoder_layers):
         path, before = f"decoder_layers.{i}", buffer
@@ -122,4 +202,3 @@ def build_program(decoder: Decoder) -> Program:
         if residual:
             program.stages[-1] = program.stages[-1]._replace(residual=before)
     _add(program, "final_conv", decoder.final_conv, buffer)
-    return program
