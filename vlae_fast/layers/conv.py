@@ -20,13 +20,17 @@ class MaskedConv2d(WeightNormConv2d):
         mask_type: ``A`` or ``B`` (also ``vertical_*``, ``horizontal_*``), see `vlae_fast.masks.live_taps`.
         in_channels, out_channels, kernel_size: as of `torch.nn.Conv2d`; the kernel is square and odd.
         padding: must keep the image's size: ``kernel_size // 2``, the default.
+        cond_channels: D, channels of the condition, 0: none; its weight V is ``cond.weight`` ``[P, D, 1, 1]``, with P
+            the channels of the pre-activation.
         image_channels: 3 makes the layer autoregressive over RGB too, see `vlae_fast.masks.conv_mask`.
         activation: ``none``, ``relu``, ``elu``, ``gate``.
         weight_norm: adds a ``gain``, see `WeightNormConv2d`; the norm is that of the live weights.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
-    Shapes: x ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``. A ``mask`` entry in an incoming state_dict is
-    accepted when it is the mask of this layer.
+    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]`` expanded over
+    the image is recognised by its strides and costs no more than ``[B, D]``. ``added`` ``[B, P, H, W]`` joins the
+    pre-activation as it is: what another stack has to say. A ``mask`` entry in an incoming state_dict is accepted when
+    it is the mask of this layer.
 
     >>> layer = MaskedConv2d("A", 1, 8, 7)
     >>> layer(torch.zeros(2, 1, 28, 28)).shape
@@ -42,6 +46,7 @@ class MaskedConv2d(WeightNormConv2d):
         padding: int | None = None,
         bias: bool = True,
         *,
+        cond_channels: int = 0,
         image_channels: int = 1,
         activation: str = "none",
         weight_norm: bool = False,
@@ -61,6 +66,8 @@ class MaskedConv2d(WeightNormConv2d):
             in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, weight_norm=weight_norm
         )
         self.activation, self.backend = activation, backend
+        self.cond_channels = cond_channels
+        self.cond = nn.Conv2d(cond_channels, out_channels, 1, bias=False) if cond_channels else None
 
     @property
     def mask(self) -> Tensor:
@@ -71,16 +78,35 @@ class MaskedConv2d(WeightNormConv2d):
     @property
     def taps(self) -> tuple[Tap, ...]:
         """Live taps (dy, dx), the centre among them where some channel reads it."""
-        kh, kw = self.kernel_size[0], self.kernel_size[1]
-        return tuple((i - kh // 2, j - kw // 2) for i, j in self.mask.flatten(0, 1).any(0).nonzero().tolist())
+        kh, kw, cpu = self.kernel_size[0], self.kernel_size[1], torch.device("cpu")  # not on meta
+        mask = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels, device=cpu)
+        return tuple((i - kh // 2, j - kw // 2) for i, j in mask.flatten(0, 1).any(0).nonzero().tolist())
 
     def live_weight(self) -> Tensor:
         """The weight with exact zeros where the mask is dead."""
         return torch.where(self.mask, self.folded_weight(), 0)
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        """``cond`` ``[B, C_out]`` or ``[B, C_out, H, W]`` is added before the activation."""
-        return self._run(x, cond, self.activation)
+    def condition(self, cond: Tensor) -> Tensor:
+        """The condition's part of the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
+        name = type(self).__name__
+        if self.cond is None:
+            raise ValueError(f"{name}: cond must be None where cond_channels is 0, got a tensor")
+        if cond.dim() not in (2, 4) or cond.shape[1] != self.cond_channels:
+            raise ValueError(
+                f"{name}: cond must be [B, {self.cond_channels}] or [B, {self.cond_channels}, H, W], "
+                f"got {tuple(cond.shape)}"
+            )
+        cond = without_expansion(cond)
+        return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+        if cond is None and self.cond is not None:
+            rule = f"cond must be given, this layer has cond_channels = {self.cond_channels}"
+            raise ValueError(f"{type(self).__name__}: {rule}, got None")
+        if cond is not None:
+            own = self.condition(cond)
+            added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])
+        return self._run(x, added, self.activation)
 
     def pre_activation(self, x: Tensor) -> Tensor:
         return self._run(x, None, "none")
@@ -115,7 +141,9 @@ class MaskedConv2d(WeightNormConv2d):
 
     def extra_repr(self) -> str:
         norm = "" if self.gain is None else ", weight_norm=True"
-        return f"{self.mask_type!r}, {super().extra_repr()}, activation={self.activation!r}{norm}, backend={self.backend!r}"
+        cond = f", cond_channels={self.cond_channels}" if self.cond_channels else ""
+        shape = f"{self.mask_type!r}, {super().extra_repr()}"
+        return f"{shape}, activation={self.activation!r}{cond}{norm}, backend={self.backend!r}"
 
 
 def without_expansion(z: Tensor) -> Tensor:
@@ -126,13 +154,8 @@ def without_expansion(z: Tensor) -> Tensor:
 class GatedMaskedConv2d(MaskedConv2d):
     """Gated PixelCNN layer: ``tanh(a) * sigmoid(b)`` with ``a, b`` the halves of ``W x + bias + V cond``.
 
-    Args:
-        out_channels: after the gate; ``weight`` is ``[2 * out_channels, C_in, k, k]``.
-        cond_channels: D, channels of the condition, 0: none; its weight V is ``cond.weight`` ``[2 * C_out, D, 1, 1]``.
-
-    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]``
-    expanded over the image is recognised by its strides and costs no more than ``[B, D]``. ``added``
-    ``[B, 2 C_out, H, W]`` joins the pre-activation as it is: what another stack has to say.
+    Arguments and shapes as of `MaskedConv2d`; ``out_channels`` is after the gate, ``weight`` is
+    ``[2 * out_channels, C_in, k, k]``.
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 and 4.
     """
@@ -155,35 +178,9 @@ class GatedMaskedConv2d(MaskedConv2d):
             2 * out_channels,
             kernel_size,
             image_channels=image_channels,
+            cond_channels=cond_channels,
             activation="gate",
             weight_norm=weight_norm,
             backend=backend,
         )
         self.out_channels = out_channels  # after the gate, as the user gave it
-        self.cond_channels = cond_channels
-        self.cond = nn.Conv2d(cond_channels, 2 * out_channels, 1, bias=False) if cond_channels else None
-
-    def condition(self, cond: Tensor) -> Tensor:
-        """The condition's part of the pre-activation: ``[B, 2 C_out]`` or ``[B, 2 C_out, H, W]``."""
-        if self.cond is None:
-            raise ValueError("GatedMaskedConv2d: cond must be None where cond_channels is 0, got a tensor")
-        if cond.dim() not in (2, 4) or cond.shape[1] != self.cond_channels:
-            raise ValueError(
-                f"GatedMaskedConv2d: cond must be [B, {self.cond_channels}] or [B, {self.cond_channels}, H, W], "
-                f"got {tuple(cond.shape)}"
-            )
-        cond = without_expansion(cond)
-        return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
-
-    def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
-        if cond is None and self.cond is not None:
-            raise ValueError(
-                f"GatedMaskedConv2d: cond must be given, this layer has cond_channels = {self.cond_channels}, got None"
-            )
-        if cond is not None:
-            own = self.condition(cond)
-            added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])
-        return self._run(x, added, self.activation)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, cond_channels={self.cond_channels}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import GatedMaskedConv2d, MaskedConv2d
+from ..layers import MaskedConv2d
 from ..masks import Tap
 from ..program import ACTIVATIONS, Source, Stage
 
@@ -23,9 +23,9 @@ class Decoder(Protocol):
     """What a sampler asks of a decoder: these three, and how its stages are found.
 
     That is a method ``write_program(program)``, which appends them (see `Program.add`), or the parts of
-    `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added to
-    its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``: the map
-    that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
+    `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added
+    to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``:
+    the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
     """
 
     input_dim: int
@@ -96,22 +96,20 @@ class Program:
         buffer: int,
         *,
         also: Sequence[SourceSpec] = (),
-        context: Tensor | None = None,
         residual: int = -1,
     ) -> int:
-        """Appends a masked convolution of one buffer, with the condition of a gated layer; ``also``: further sources."""
-        if isinstance(layer, GatedMaskedConv2d) and layer.cond is not None:
-            context = layer.cond.weight[:, :, 0, 0]
+        """Appends a masked convolution of one buffer, with its condition; ``also``: further sources."""
+        context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
         sources = [(buffer, layer.live_weight(), layer.taps), *also]
         return self.add(sources, layer.bias, layer.activation, context, residual)
 
     def activate(self, buffer: int, activation: str) -> int:
-        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu`` or ``concat_elu`` (elu of h and -h)."""
+        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
+        if not self.weights:  # whose dtype and device an identity takes
+            self._fail("an activation must follow a stage with weights", "none")
         eye = torch.eye(self.channels(buffer)).to(self.weights[-1])
         weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye
-        return self.add(
-            [(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_")
-        )
+        return self.add([(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_"))
 
     def channels(self, buffer: int) -> int:
         if not 0 <= buffer <= len(self.stages):
