@@ -1,5 +1,7 @@
 """Decoder -> program -> wavefront -> image."""
 
+from .factorized import FactorizedSampler
 from .sampler import PixelCNNSampler, naive_sample
+from .window import ReceptiveField, receptive_field
 
-__all__ = ["PixelCNNSampler", "naive_sample"]
+__all__ = ["FactorizedSampler", "PixelCNNSampler", "ReceptiveField", "naive_sample", "receptive_field"]

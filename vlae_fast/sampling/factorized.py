@@ -1,0 +1,75 @@
+"""Drawing images from a decoder that does not look at the image: one forward pass."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..ops.pixelcnn_sample import check_noise
+from .sampler import Known, Samples, _expand_known, emit_of
+from .stages import Decoder
+
+
+class FactorizedSampler:
+    """`PixelCNNSampler` for decoders whose pixels are independent given z (``decoder.autoregressive`` is False).
+
+    A snapshot of the decoder's current weights; ``.steps`` is 1.
+    """
+
+    steps = 1
+
+    def __init__(self, decoder: Decoder) -> None:
+        if getattr(decoder, "autoregressive", True):
+            raise ValueError(
+                f"FactorizedSampler: decoder must not be autoregressive, got {type(decoder).__name__}: "
+                "PixelCNNSampler draws from it"
+            )
+        self.decoder: Any = copy.deepcopy(decoder).eval()  # training goes on, and a sampler stays what it was
+        self._emit = emit_of(decoder)
+        self._like = next(self.decoder.parameters())
+
+    def __repr__(self) -> str:
+        return f"FactorizedSampler({type(self.decoder).__name__})"
+
+    def sample(
+        self,
+        z: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        known: Known | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Images ``[B, C, H, W]``; arguments as of `PixelCNNSampler.sample`. What is known changes no other pixel."""
+        return self.sample_with_logits(z, noise, generator, known, temperature).images
+
+    @torch.no_grad()
+    def sample_with_logits(
+        self,
+        z: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        known: Known | None = None,
+        temperature: float = 1.0,
+    ) -> Samples:
+        """As `sample`, with the parameters of every pixel."""
+        self.decoder.check_z(z)
+        if z.dtype != self._like.dtype:
+            raise TypeError(f"FactorizedSampler: z must have the weights' dtype, {self._like.dtype}, got {z.dtype}")
+        channels, size = self.decoder.input_dim, self.decoder.image_size
+        shape = (z.shape[0], self._emit.noises(channels), *size)
+        if noise is None:
+            noise = torch.rand(shape, dtype=z.dtype, device=z.device, generator=generator)
+        elif noise.shape != shape:
+            raise ValueError(f"FactorizedSampler: noise must be {list(shape)}, got {list(noise.shape)}")
+        check_noise("FactorizedSampler", noise, channels, self._emit, temperature)
+        mask, values = _expand_known(known, noise, channels, self._emit)
+        with torch.autocast(z.device.type, enabled=False):
+            params = self.decoder(z.new_zeros((z.shape[0], channels, *size)), z)
+        images = reference.draw(params, noise, self._emit, temperature)
+        if mask is not None and values is not None:
+            images = torch.where(mask, values, images)
+        return Samples(images, params)

@@ -1,0 +1,55 @@
+"""What a decoder sees: the window of pixels that the parameters of one depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..masks import Tap
+from ..program import Stage
+from .stages import Decoder, build_program
+
+
+class ReceptiveField(NamedTuple):
+    """Rows above and columns to the left and right that a pixel's parameters depend on, and how many pixels in all.
+
+    ``pixels`` is less than what the rectangle holds where a stack of convolutions has a blind spot.
+    """
+
+    above: int
+    left: int
+    right: int
+    pixels: int
+
+    def __str__(self) -> str:
+        columns, rows = self.left + 1 + self.right, self.above + 1
+        return f"{self.pixels} pixels of a window of {columns} columns x {rows} rows" if self.pixels else "no pixels"
+
+
+def receptive_field(decoder: Decoder) -> ReceptiveField:
+    """The receptive field of a decoder, from the taps of its program: what its architecture lets it see in its image.
+
+    A weight that happens to be zero counts; what lies further away than the image is wide or high does not.
+
+    >>> from vlae_fast import PixelCNNDecoder
+    >>> print(receptive_field(PixelCNNDecoder(n_layers=0, initial_kernel=7)))
+    24 pixels of a window of 7 columns x 4 rows
+    """
+    if not getattr(decoder, "autoregressive", True):
+        return ReceptiveField(0, 0, 0, 0)
+    seen = offsets_seen(build_program(decoder).stages, decoder.image_size)
+    rows, columns = [-dy for dy, _ in seen], [dx for _, dx in seen]
+    return ReceptiveField(max([0, *rows]), -min([0, *columns]), max([0, *columns]), len(seen))
+
+
+def offsets_seen(stages: Sequence[Stage], image_size: tuple[int, int]) -> set[Tap]:
+    """Offsets (dy, dx) of the pixels of the image that the last stage depends on."""
+    height, width = image_size
+    seen: list[set[Tap]] = [{(0, 0)}]
+    for stage in stages:
+        reads = {(source.buffer, tap) for source in stage.sources for tap in source.taps}
+        if stage.residual >= 0:
+            reads.add((stage.residual, (0, 0)))
+        offsets = {(dy + y, dx + x) for buffer, (dy, dx) in reads for y, x in seen[buffer]}
+        seen.append({(dy, dx) for dy, dx in offsets if abs(dy) < height and abs(dx) < width})
+    return seen[-1]
