@@ -1,0 +1,126 @@
+"""What every decoder has: sizes, a likelihood, z or the map it is spread to, and the checks of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, NoReturn
+
+from torch import Tensor, nn
+
+from ...masks import Tap
+from ...sampling.window import receptive_field
+from ..likelihood import Likelihood, make_likelihood
+from .code_map import CodeMap
+
+CENTRE: tuple[Tap, ...] = ((0, 0),)  # of a 1x1 convolution
+
+
+class Decoder(nn.Module):
+    """z and the image itself -> parameters of the likelihood of every pixel, ``[B, P, H, W]``.
+
+    Args:
+        input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim, n_layers: what a kind makes of them.
+        image_size: (H, W).
+        z_channels: 0: every pixel is given z as it is; else z is spread over the image in so many channels, by a
+            network of the type ``spread_by``.
+        likelihood: its ``params`` is P; None: Bernoulli, P = C.
+
+    Subclasses are autoregressive (the parameters of a pixel depend on z and on the pixels before it in raster order)
+    unless ``autoregressive`` is False: then they depend on z alone, and an image is drawn in one pass.
+    """
+
+    autoregressive: ClassVar[bool] = True
+    least: ClassVar[dict[str, int]] = {
+        "input_dim": 1,
+        "latent_dim": 0,
+        "hidden_dim": 1,
+        "n_layers": 0,
+        "z_channels": 0,
+    }
+
+    def __init__(
+        self,
+        input_dim: int,
+        latent_dim: int,
+        hidden_dim: int,
+        n_layers: int,
+        image_size: tuple[int, int],
+        *,
+        z_channels: int = 0,
+        spread_by: Callable[[int, int, tuple[int, int]], nn.Module] = CodeMap,
+        likelihood: Likelihood | None = None,
+    ) -> None:
+        super().__init__()
+        given = (input_dim, latent_dim, hidden_dim, n_layers, z_channels)
+        for (argument, least), value in zip(self.least.items(), given, strict=True):
+            if value < least:
+                self._refuse(f"{argument} must be at least {least}", value)
+        if len(image_size) != 2 or min(image_size) < 1:
+            self._refuse("image_size must be (H, W), both positive", tuple(image_size))
+        if z_channels and not latent_dim:
+            self._refuse("z_channels must be 0 where latent_dim is 0", z_channels)
+        if likelihood is not None and likelihood.channels != input_dim:
+            self._refuse(f"likelihood must be of input_dim = {input_dim} channels", likelihood.channels)
+        self.input_dim, self.latent_dim = input_dim, latent_dim
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.z_channels = z_channels or latent_dim
+        self.code_map = spread_by(latent_dim, z_channels, self.image_size) if z_channels else None
+        self.likelihood = make_likelihood("bernoulli", input_dim) if likelihood is None else likelihood
+
+    def _refuse(self, rule: str, got: object) -> NoReturn:
+        raise ValueError(f"{type(self).__name__}: {rule}, got {got}")
+
+    def check_z(self, z: Tensor | None) -> None:
+        """Raises ValueError where z does not fit this decoder."""
+        height, width = self.image_size
+        shapes = ((self.latent_dim,), (self.z_channels, height, width))
+        if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
+            rule = f"z must be [B, {self.latent_dim}] or [B, {self.z_channels}, {height}, {width}]"
+            self._refuse(rule, None if z is None else tuple(z.shape))
+        if not self.latent_dim and z is not None:
+            self._refuse("z must be None where latent_dim is 0", tuple(z.shape))
+
+    def spread(self, z: Tensor) -> Tensor:
+        """What the layers are conditioned on: z itself, or its map ``[B, z_channels, H, W]``."""
+        return z if self.code_map is None or z.dim() == 4 else self.code_map(z)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        expected = (self.input_dim, *self.image_size)
+        if x.dim() != 4 or tuple(x.shape[1:]) != expected:
+            self._refuse(f"x must be [B, {', '.join(map(str, expected))}]", tuple(x.shape))
+        self.check_z(z)
+        return self.parameters_of(x, None if z is None else self.spread(z))
+
+    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The likelihood's parameters, of inputs that were checked and of z as `spread` gives it."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        try:
+            window = str(receptive_field(self))
+        except ValueError:  # layers were put in its place that no program expresses
+            window = "unknown pixels"
+        return f"likelihood={self.likelihood}, sees {window}"
+
+
+def kernels_of_window(name: str, side: int, n_layers: int, image_size: tuple[int, int]) -> list[int]:
+    """Kernel sizes of ``n_layers`` convolutions that together see ``side`` columns and ``(side + 1) / 2`` rows.
+
+    The first, of type A, is never below 3; they differ by no more than one tap on each side, the larger ones first.
+
+    >>> kernels_of_window("PixelCNNDecoder", 13, 4, (28, 28))
+    [5, 5, 3, 3]
+
+    Raises:
+        ValueError: the side is even or below 3, or the image cannot hold the window.
+    """
+    if side < 3 or side % 2 == 0:
+        raise ValueError(f"{name}: receptive_field must be odd and at least 3, got {side}")
+    rows, (height, width) = (side + 1) // 2, image_size
+    if side > width or rows > height:
+        raise ValueError(
+            f"{name}: receptive_field {side} sees {side} columns and {rows} rows, "
+            f"which must fit into the image, got {height} x {width}"
+        )
+    radius = side // 2
+    return [1 + 2 * (radius // n_layers + (i < radius % n_layers)) for i in range(n_layers)]

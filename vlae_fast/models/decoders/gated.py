@@ -1,0 +1,63 @@
+"""The default decoder: one stack of gated masked convolutions, conditioned on z."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ...layers import GatedMaskedConv2d, MaskedConv2d
+from ..likelihood import Likelihood
+from .base import Decoder, kernels_of_window
+
+
+class PixelCNNDecoder(Decoder):
+    """Single-stack gated PixelCNN: a type A convolution, gated type B layers conditioned on z, a 1x1 convolution.
+
+    Args:
+        input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim: channels. n_layers: gated layers.
+        kernel_size: of the gated layers. initial_kernel: of the type A layer. A small window forces the use of z
+            (arXiv 1611.02731, section 2), and makes the wavefront wide.
+        receptive_field: columns of the window, in place of both kernel sizes: the layers share it among them. A
+            single stack is blind to some pixels at the upper right of it; printing the decoder says how many it sees.
+        z_channels: 0: every pixel is given z as it is; else a `CodeMap` spreads z over the image in so many channels.
+        residual: adds a gated layer's input to its output. image_size: (H, W).
+        likelihood: of the pixels; its ``params`` is P. None: Bernoulli, P = C.
+
+    Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> parameters ``[B, P, H, W]``, Bernoulli: the logits.
+    Those of a pixel depend on the pixels before it in raster order only.
+    """
+
+    def __init__(
+        self,
+        input_dim: int = 1,
+        latent_dim: int = 32,
+        hidden_dim: int = 64,
+        n_layers: int = 3,
+        *,
+        kernel_size: int = 3,
+        initial_kernel: int = 7,
+        receptive_field: int | None = None,
+        z_channels: int = 0,
+        residual: bool = False,
+        image_size: tuple[int, int] = (28, 28),
+        likelihood: Likelihood | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            input_dim, latent_dim, hidden_dim, n_layers, image_size, z_channels=z_channels, likelihood=likelihood
+        )
+        kernels = [initial_kernel] + [kernel_size] * n_layers
+        if receptive_field is not None:
+            kernels = kernels_of_window(type(self).__name__, receptive_field, len(kernels), self.image_size)
+        self.residual = residual
+        self.initial_conv = MaskedConv2d("A", input_dim, hidden_dim, kernels[0], backend=backend)
+        self.decoder_layers = nn.ModuleList(
+            GatedMaskedConv2d("B", hidden_dim, hidden_dim, kernel, cond_channels=self.z_channels, backend=backend)
+            for kernel in kernels[1:]
+        )
+        self.final_conv = nn.Conv2d(hidden_dim, self.likelihood.params, 1)
+
+    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = self.initial_conv(x)
+        for layer in self.decoder_layers:
+            h = layer(h, context) + h if self.residual else layer(h, context)
+        return self.final_conv(h)

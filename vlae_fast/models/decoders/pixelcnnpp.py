@@ -1,0 +1,99 @@
+"""A shallow and wide decoder in the style of PixelCNN++: one large window, then gated ResNet blocks of each pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...layers import GatedMaskedConv2d, MaskedConv2d
+from ...sampling.stages import Program
+from ..likelihood import Likelihood
+from .base import CENTRE, Decoder, kernels_of_window
+
+
+def concat_elu(h: Tensor) -> Tensor:
+    """elu of h and of -h, twice the channels (Salimans et al. 2017, arXiv 1701.05517)."""
+    return F.elu(torch.cat([h, -h], 1))
+
+
+class GatedResidualBlock(nn.Module):
+    """``h + gate(conv(concat_elu(conv(concat_elu(h)))) + V z)`` of 1x1 convolutions, weight-normalised."""
+
+    def __init__(self, channels: int, z_channels: int, backend: str) -> None:
+        super().__init__()
+        self.first = MaskedConv2d("B", 2 * channels, channels, 1, weight_norm=True, backend=backend)
+        self.second = GatedMaskedConv2d(
+            "B", 2 * channels, channels, 1, cond_channels=z_channels, weight_norm=True, backend=backend
+        )
+
+    def forward(self, h: Tensor, z: Tensor | None) -> Tensor:
+        return h + self.second(concat_elu(self.first(concat_elu(h))), z)
+
+    def write(self, program: Program, h: int) -> int:
+        inner = program.conv(self.first, program.activate(h, "concat_elu"))
+        return program.conv(self.second, program.activate(inner, "concat_elu"), residual=h)
+
+
+class PixelCNNPPDecoder(Decoder):
+    """One convolution of a large window, and ``n_layers`` gated ResNet blocks of 1x1 convolutions conditioned on z.
+
+    All that is seen of the image is seen at once, without a blind spot: a window of 7 columns and 4 rows is that of the
+    paper's CIFAR-10 model. `layers.initialize` sets gains and biases from data, once, before training.
+
+    Args:
+        input_dim, latent_dim, z_channels, image_size: as of `PixelCNNDecoder`. hidden_dim: channels.
+        initial_kernel: columns of the window, odd. receptive_field: the same, checked to fit the image.
+        likelihood: of the pixels, for RGB the logistic mixture.
+
+    Source: Chen et al. 2017, arXiv 1611.02731, section 4.3; Salimans et al. 2017, arXiv 1701.05517 (the blocks; the
+    gate here is that of the Gated PixelCNN).
+    """
+
+    def __init__(
+        self,
+        input_dim: int = 3,
+        latent_dim: int = 64,
+        hidden_dim: int = 96,
+        n_layers: int = 3,
+        *,
+        initial_kernel: int = 7,
+        receptive_field: int | None = None,
+        z_channels: int = 0,
+        image_size: tuple[int, int] = (32, 32),
+        likelihood: Likelihood | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            input_dim, latent_dim, hidden_dim, n_layers, image_size, z_channels=z_channels, likelihood=likelihood
+        )
+        if receptive_field is not None:
+            (initial_kernel,) = kernels_of_window(type(self).__name__, receptive_field, 1, self.image_size)
+        if initial_kernel < 3:
+            self._refuse("initial_kernel must be at least 3", initial_kernel)
+        self.initial_conv = MaskedConv2d(
+            "A",
+            input_dim,
+            hidden_dim,
+            initial_kernel,
+            cond_channels=self.z_channels,
+            weight_norm=True,
+            backend=backend,
+        )
+        self.decoder_layers = nn.ModuleList(
+            GatedResidualBlock(hidden_dim, self.z_channels, backend) for _ in range(n_layers)
+        )
+        self.final_conv = nn.Conv2d(2 * hidden_dim, self.likelihood.params, 1)
+
+    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = self.initial_conv(x, context)
+        for block in self.decoder_layers:
+            h = block(h, context)
+        return self.final_conv(concat_elu(h))
+
+    def write_program(self, program: Program) -> None:
+        h = program.conv(self.initial_conv, 0)
+        for block in self.decoder_layers:
+            if isinstance(block, GatedResidualBlock):
+                h = block.write(program, h)
+        program.add([(program.activate(h, "concat_elu"), self.final_conv.weight, CENTRE)], self.final_conv.bias)

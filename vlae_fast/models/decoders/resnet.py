@@ -1,0 +1,140 @@
+"""The decoder of the paper for black and white images: a thin masked ResNet on top of a few maps of z."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...layers import MaskedConv2d
+from ...sampling.stages import Program
+from ..likelihood import Likelihood
+from .base import CENTRE, Decoder, kernels_of_window
+from .code_map import DeconvolutionalMap
+
+
+class MaskedResidualBlock(nn.Module):
+    """``h + conv(elu(conv(elu(h))))`` of type B convolutions, weight-normalised."""
+
+    def __init__(self, channels: int, kernels: Sequence[int], backend: str) -> None:
+        super().__init__()
+        self.first = _convolution("B", channels, channels, kernels[0], "elu", backend)
+        self.second = _convolution("B", channels, channels, kernels[1], "none", backend)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.second(self.first(F.elu(h)))
+
+    def write(self, program: Program, h: int) -> int:
+        return program.conv(self.second, program.conv(self.first, program.activate(h, "elu")), residual=h)
+
+
+def _convolution(
+    mask_type: str, in_channels: int, channels: int, kernel: int, activation: str, backend: str, z_channels: int = 0
+) -> MaskedConv2d:
+    return MaskedConv2d(
+        mask_type,
+        in_channels,
+        channels,
+        kernel,
+        cond_channels=z_channels,
+        activation=activation,
+        weight_norm=True,
+        backend=backend,
+    )
+
+
+class ResNetDecoder(Decoder):
+    """Masked 3x3 convolutions in ResNet blocks, then 1x1 ResNet blocks: ELU, weight-normalised, no gate.
+
+    z becomes a few maps by a deconvolutional ResNet, and the first convolution reads them beside the image, at the
+    pixel itself. `layers.initialize` sets gains and biases from data, once, before training.
+
+    Args:
+        input_dim, latent_dim, image_size, likelihood: as of `PixelCNNDecoder`. hidden_dim: channels.
+        n_layers: masked convolutions with a window, the first of type A. The others make blocks of two; where one is
+            left over it follows the first.
+        n_pointwise: 1x1 blocks after them. kernel_size: of the masked convolutions.
+        receptive_field: columns of the window, in place of kernel_size, see `PixelCNNDecoder`.
+        z_channels: maps of z. tied: all blocks of a kind share their weights.
+
+    Source: Chen et al. 2017, arXiv 1611.02731, appendix: 6 layers, 12 channels, 4 pointwise blocks, 4 maps.
+    """
+
+    least: ClassVar[dict[str, int]] = {**Decoder.least, "n_layers": 1}
+
+    def __init__(
+        self,
+        input_dim: int = 1,
+        latent_dim: int = 64,
+        hidden_dim: int = 12,
+        n_layers: int = 6,
+        *,
+        n_pointwise: int = 4,
+        kernel_size: int = 3,
+        receptive_field: int | None = None,
+        z_channels: int = 4,
+        tied: bool = False,
+        image_size: tuple[int, int] = (28, 28),
+        likelihood: Likelihood | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            input_dim,
+            latent_dim,
+            hidden_dim,
+            n_layers,
+            image_size,
+            z_channels=z_channels if latent_dim else 0,
+            spread_by=DeconvolutionalMap,
+            likelihood=likelihood,
+        )
+        kernels = [kernel_size] * n_layers
+        if receptive_field is not None:
+            kernels = kernels_of_window(type(self).__name__, receptive_field, n_layers, self.image_size)
+        if kernels[0] < 3:
+            self._refuse("kernel_size must be at least 3", kernels[0])
+        if n_pointwise < 0:
+            self._refuse("n_pointwise must be at least 0", n_pointwise)
+        first, rest = kernels[: 2 - n_layers % 2], kernels[2 - n_layers % 2 :]
+        if tied and len(set(rest)) > 1:
+            self._refuse("receptive_field must give every block the same kernel where tied is set", rest)
+        self.initial_conv = _convolution(
+            "A", input_dim, hidden_dim, first[0], "elu" if first[1:] else "none", backend, self.z_channels
+        )
+        self.second_conv = _convolution("B", hidden_dim, hidden_dim, first[1], "none", backend) if first[1:] else None
+
+        def blocks(pairs: Sequence[Sequence[int]]) -> nn.ModuleList:
+            return nn.ModuleList(
+                MaskedResidualBlock(hidden_dim, pair, backend) for pair in (pairs[:1] if tied else pairs)
+            )
+
+        pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
+        self.repeats = (len(pairs), n_pointwise) if tied else (1, 1)
+        self.decoder_layers = blocks(pairs)
+        self.pointwise_layers = blocks([(1, 1)] * n_pointwise)
+        self.final_conv = nn.Conv2d(hidden_dim, self.likelihood.params, 1)
+
+    @property
+    def blocks(self) -> list[MaskedResidualBlock]:
+        """All of them in turn, a tied one as often as it is run."""
+        kinds = zip((self.decoder_layers, self.pointwise_layers), self.repeats, strict=True)
+        run = [block for layers, times in kinds for block in [*layers] * times]
+        return [block for block in run if isinstance(block, MaskedResidualBlock)]
+
+    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = self.initial_conv(x, context)
+        if self.second_conv is not None:
+            h = self.second_conv(h)
+        for block in self.blocks:
+            h = block(h)
+        return self.final_conv(F.elu(h))
+
+    def write_program(self, program: Program) -> None:
+        h = program.conv(self.initial_conv, 0)
+        if self.second_conv is not None:
+            h = program.conv(self.second_conv, h)
+        for block in self.blocks:
+            h = block.write(program, h)
+        program.add([(program.activate(h, "elu"), self.final_conv.weight, CENTRE)], self.final_conv.bias)
