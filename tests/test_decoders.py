@@ -259,7 +259,11 @@ def test_a_decoder_with_foreign_layers_can_be_printed() -> None:
             "likelihood must be of input_dim = 3 channels, got 1",
         ),
         (lambda: small("resnet")(torch.zeros(2, 1, 5, 5), torch.zeros(2, 4)), r"ResNetDecoder: z must be \[B, 3\] or"),
-        (lambda: small("deconv")(torch.zeros(2, 1, 5, 5)), r"DeconvDecoder: z must be .*got None"),
+        (lambda: small("deconv")(torch.zeros(2, 1, 5, 5)), r"DeconvDecoder: z must be \[B, 3\], got None"),
+        (
+            lambda: small("mlp")(torch.zeros(2, 1, 5, 5), torch.zeros(2, 3, 5, 5)),
+            r"z must be \[B, 3\], got \(2, 3, 5, 5\)",
+        ),
         (lambda: small("two-stack")(torch.zeros(2, 1, 5, 4), torch.zeros(2, 3)), r"x must be \[B, 1, 5, 5\], got"),
         (
             lambda: FactorizedSampler(small("gated")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -12,14 +12,28 @@ from ..likelihood import Likelihood
 from .base import Decoder
 
 
-class MLPDecoder(Decoder):
+class FactorizedDecoder(Decoder):
+    """p(x | z) of pixels that are independent given z ``[B, D]``."""
+
+    autoregressive = False
+    least: ClassVar[dict[str, int]] = {**Decoder.least, "latent_dim": 1}
+
+    def check_z(self, z: Tensor | None) -> None:
+        if z is None or z.dim() != 2 or z.shape[1] != self.latent_dim:
+            self._refuse(f"z must be [B, {self.latent_dim}]", None if z is None else tuple(z.shape))
+
+    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.decode(cast(Tensor, context))  # `check_z` let no None pass
+
+    def decode(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class MLPDecoder(FactorizedDecoder):
     """Fully connected: z -> ``n_layers`` of ``hidden_dim`` ReLU units -> the parameters of every pixel.
 
     The defaults are the decoder of the common 784-256-256-32 VAE.
     """
-
-    autoregressive = False
-    least: ClassVar[dict[str, int]] = {**Decoder.least, "latent_dim": 1}
 
     def __init__(
         self,
@@ -37,19 +51,18 @@ class MLPDecoder(Decoder):
         self.out_shape = (self.likelihood.params, *self.image_size)
         self.net = nn.Sequential(*hidden, nn.Linear(widths[-1], math.prod(self.out_shape)))
 
-    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.net(context).unflatten(1, self.out_shape)
+    def decode(self, z: Tensor) -> Tensor:
+        return self.net(z).unflatten(1, self.out_shape)
 
 
-class DeconvDecoder(Decoder):
+class DeconvDecoder(FactorizedDecoder):
     """Transposed convolutions of stride 2 and kernel 4: ``hidden_dim`` channels at first, half as many after each.
 
     The defaults mirror the common convolutional encoder of 8, 16 and 32 channels: z -> 32 x 4 x 4 -> 16 x 8 x 8 ->
     8 x 16 x 16 -> P x 32 x 32, of which the image's 28 x 28 are kept.
     """
 
-    autoregressive = False
-    least: ClassVar[dict[str, int]] = {**Decoder.least, "latent_dim": 1, "n_layers": 1}
+    least: ClassVar[dict[str, int]] = {**FactorizedDecoder.least, "n_layers": 1}
 
     def __init__(
         self,
@@ -76,8 +89,6 @@ class DeconvDecoder(Decoder):
         last = nn.ConvTranspose2d(channels[-1], self.likelihood.params, 4, stride=2, padding=1)
         self.net = nn.Sequential(*doublings, nn.ReLU(), last)
 
-    def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        if context is None:  # least: a latent_dim of 1, so check_z refuses it before
-            raise ValueError("DeconvDecoder: z must be given, got None")
-        grown = self.net(self.linear(context).unflatten(1, self.coarse))
+    def decode(self, z: Tensor) -> Tensor:
+        grown = self.net(self.linear(z).unflatten(1, self.coarse))
         return grown[:, :, : self.image_size[0], : self.image_size[1]]

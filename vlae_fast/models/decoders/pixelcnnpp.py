@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,7 +95,6 @@ class PixelCNNPPDecoder(Decoder):
 
     def write_program(self, program: Program) -> None:
         h = program.conv(self.initial_conv, 0)
-        for block in self.decoder_layers:
-            if isinstance(block, GatedResidualBlock):
-                h = block.write(program, h)
+        for block in cast(list[GatedResidualBlock], [*self.decoder_layers]):
+            h = block.write(program, h)
         program.add([(program.activate(h, "concat_elu"), self.final_conv.weight, CENTRE)], self.final_conv.bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -120,8 +120,7 @@ class ResNetDecoder(Decoder):
     def blocks(self) -> list[MaskedResidualBlock]:
         """All of them in turn, a tied one as often as it is run."""
         kinds = zip((self.decoder_layers, self.pointwise_layers), self.repeats, strict=True)
-        run = [block for layers, times in kinds for block in [*layers] * times]
-        return [block for block in run if isinstance(block, MaskedResidualBlock)]
+        return cast(list[MaskedResidualBlock], [block for layers, times in kinds for block in [*layers] * times])
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
         h = self.initial_conv(x, context)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from ...layers import GatedMaskedConv2d, MaskedConv2d
@@ -86,7 +88,7 @@ class TwoStackDecoder(Decoder):
     @property
     def layers(self) -> list[TwoStackLayer]:
         """All of them in turn."""
-        return [self.initial_conv, *(layer for layer in self.decoder_layers if isinstance(layer, TwoStackLayer))]
+        return cast(list[TwoStackLayer], [self.initial_conv, *self.decoder_layers])
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
         v = h = x
