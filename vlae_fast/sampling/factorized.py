@@ -11,24 +11,27 @@ from torch import Tensor
 from .. import reference
 from ..ops.pixelcnn_sample import check_noise
 from .sampler import Known, Samples, _expand_known, emit_of
-from .stages import Decoder
 
 
 class FactorizedSampler:
     """`PixelCNNSampler` for decoders whose pixels are independent given z (``decoder.autoregressive`` is False).
 
-    A snapshot of the decoder's current weights; ``.steps`` is 1.
+    Args:
+        decoder: a module ``decoder(x, z)`` with ``input_dim``, ``image_size``, ``check_z`` and ``likelihood``, as
+            `vlae_fast.models.MLPDecoder` has them; its current weights are kept.
+
+    ``.steps`` is 1.
     """
 
     steps = 1
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Any) -> None:
         if getattr(decoder, "autoregressive", True):
             raise ValueError(
                 f"FactorizedSampler: decoder must not be autoregressive, got {type(decoder).__name__}: "
                 "PixelCNNSampler draws from it"
             )
-        self.decoder: Any = copy.deepcopy(decoder).eval()  # training goes on, and a sampler stays what it was
+        self.decoder = copy.deepcopy(decoder).eval()  # training goes on, and a sampler stays what it was
         self._emit = emit_of(decoder)
         self._like = next(self.decoder.parameters())
 
