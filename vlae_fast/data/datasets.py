@@ -1,0 +1,167 @@
+"""The data sets by name: where their files lie, in which forms, and where they are fetched from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from . import layouts
+from .embedded import digits
+from .fetch import Download, fetch
+from .idx import TRAIN_IMAGES, idx_folder, spellings
+from .images import Images
+
+
+class Layout(NamedTuple):
+    """Files of which any one says that a folder has a data set in this form, and what reads it."""
+
+    files: tuple[str, ...]
+    read: Callable[[Path, str, str], Images]  # (folder, name, binarization)
+
+
+class Dataset(NamedTuple):
+    folders: tuple[str, ...]  # of data_dir, looked into before data_dir itself
+    layouts: tuple[Layout, ...]  # in order of preference
+    downloads: tuple[Download, ...]
+    binarizations: tuple[str, ...]  # that make sense, the default first
+
+
+_GREY, _BINARY, _RGB = ("dynamic", "threshold", "none"), ("fixed",), ("none",)
+_IDX = Layout(spellings(TRAIN_IMAGES), idx_folder)
+_GITHUB = "https://raw.githubusercontent.com"
+
+
+def _sha256(url: str, digests: dict[str, str]) -> tuple[Download, ...]:
+    return tuple(Download(f"{url}/{file}", f"sha256:{digest}") for file, digest in digests.items())
+
+
+DATASETS = {
+    "mnist": Dataset(
+        ("mnist", "MNIST/raw"),
+        (_IDX,),
+        _sha256(
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            {
+                "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            },
+        ),
+        _GREY,
+    ),
+    "static-mnist": Dataset(
+        ("binarized_mnist", "static_mnist", "MNIST_static", "BinaryMNIST"),
+        (
+            Layout((layouts.STATIC_MNIST_NPZ,), layouts.static_mnist_npz),
+            Layout(layouts.AMAT_FILES, layouts.static_mnist_amat),
+        ),
+        _sha256(
+            "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist",
+            {
+                "binarized_mnist_train.amat": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+                "binarized_mnist_valid.amat": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+                "binarized_mnist_test.amat": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+            },
+        ),
+        _BINARY,
+    ),
+    "fashion-mnist": Dataset(
+        ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
+        (_IDX,),
+        _sha256(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+            {
+                "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            },
+        ),
+        _GREY,
+    ),
+    "omniglot": Dataset(
+        ("omniglot", "OMNIGLOT"),
+        (
+            Layout((layouts.OMNIGLOT_MAT,), layouts.omniglot_mat),
+            Layout((layouts.OMNIGLOT_NPZ,), layouts.omniglot_npz),
+        ),
+        (
+            Download(
+                f"{_GITHUB}/yburda/iwae/78a6075484bd7dd6f47a4bb9880d2295bc7a5220/datasets/OMNIGLOT/chardata.mat",
+                "git:016a3536ffe5e1d38e42563a18d7a78bfaf643ec",
+            ),
+        ),
+        _GREY,
+    ),
+    "caltech-silhouettes": Dataset(
+        ("caltech_silhouettes", "Caltech101Silhouettes", "silhouettes"),
+        (
+            Layout((layouts.CALTECH_NPZ,), layouts.caltech_npz),
+            Layout((layouts.CALTECH_MAT,), layouts.caltech_mat),
+        ),
+        _sha256(
+            f"{_GITHUB}/YingzhenLi/vae_renyi_divergence/5df877dd78410d90a523c22846b01ff0c6a3a424/data/silhouettes",
+            {layouts.CALTECH_MAT: "eb6735e8d84b1850fabc5590124aab1755e90c9fd28123584324398405e1e42a"},
+        ),
+        _BINARY,
+    ),
+    "cifar10": Dataset(
+        ("cifar-10-batches-bin", "cifar10"),
+        (
+            Layout(layouts.CIFAR_FILES, layouts.cifar_files),
+            Layout((layouts.CIFAR_TAR,), layouts.cifar_tar),
+            Layout((layouts.CIFAR_NPZ,), layouts.cifar_npz),
+        ),
+        (Download("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530"),),
+        _RGB,
+    ),
+}
+NAMES = ("digits", *DATASETS)
+
+
+def load(name: str | None = None, data_dir: str | Path | None = None, binarization: str | None = None) -> Images:
+    """The data set `name`, one of NAMES, from the files in `data_dir` or, without it, fetched once into a cache folder.
+
+    "digits" needs neither. Files are found in `data_dir` or a folder of it named after the data set, as they are
+    downloaded or as .npz. Without a name: the MNIST-style IDX files of `data_dir` if there is one, else the digits.
+    binarization defaults to "threshold" for the digits, "fixed" for binary images, "none" for RGB, else "dynamic".
+
+    Raises: ValueError for an unknown name or a bad file, FileNotFoundError where a folder or file is missing, OSError
+    where fetching fails.
+    """
+    if name is None and data_dir is not None:
+        folder = _existing(data_dir)
+        return idx_folder(folder, folder.resolve().name, binarization or "dynamic")
+    name = (name or "digits").replace("_", "-")
+    if name == "digits":
+        if data_dir is not None:
+            raise ValueError(f'data: "digits" is embedded and takes no data_dir, got {str(data_dir)!r}')
+        return digits(binarization or "threshold")
+    if name not in DATASETS:
+        raise ValueError(f"data: must be one of {', '.join(NAMES)}, or no name for other IDX files, got {name!r}")
+    dataset = DATASETS[name]
+    how = binarization or dataset.binarizations[0]
+    if how not in dataset.binarizations:
+        raise ValueError(f"binarization: must be {' or '.join(dataset.binarizations)} for {name}, got {how!r}")
+    folder = fetch(name, dataset.downloads) if data_dir is None else _existing(data_dir)
+    return _read(name, folder, how)
+
+
+def _existing(data_dir: str | Path) -> Path:
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data_dir: must be an existing folder, got {str(data_dir)!r}")
+    return folder
+
+
+def _read(name: str, data_dir: Path, binarization: str) -> Images:
+    dataset = DATASETS[name]
+    for folder in (*(data_dir / folder for folder in dataset.folders), data_dir):
+        for layout in dataset.layouts:
+            if any((folder / file).is_file() for file in layout.files):
+                return layout.read(folder, name, binarization)
+    files = " or ".join(layout.files[0] for layout in dataset.layouts)
+    folders = ", ".join(f"{folder}/" for folder in dataset.folders)
+    raise FileNotFoundError(f"data_dir: no files of {name} in {data_dir} (or its {folders}): looked for {files}")

@@ -1,0 +1,143 @@
+"""Images as bytes in three splits, and the rule by which a batch of them becomes floats in [0, 1].
+
+Grey levels stay bytes in memory (0..255, [N, C, H, W]); a batch becomes float32 when it is drawn, so dynamic
+binarization costs no second copy of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+BINARIZATIONS = ("dynamic", "threshold", "fixed", "none")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Three splits of grey or RGB images, uint8 [N, C, H, W] with C = 1 or 3, and what a batch makes of a byte.
+
+    binarization "dynamic": 1 with probability byte / 255, redrawn each time a batch is drawn.
+    binarization "threshold": 1 where byte / 255 >= 0.5, always.
+    binarization "fixed": the bytes are zeros and ones, and stay.
+    binarization "none": byte / 255, for likelihoods of 256 levels.
+    """
+
+    name: str
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    split: str  # in words: how many images, which, and whether published numbers are comparable
+    binarization: str = "dynamic"
+    labels: dict[str, Tensor] | None = None  # split -> int64 [N], classes from 0
+
+    def __post_init__(self) -> None:
+        if self.binarization not in BINARIZATIONS:
+            raise ValueError(f"binarization: must be one of {', '.join(BINARIZATIONS)}, got {self.binarization!r}")
+        for split in SPLITS:
+            pixels = self.pixels(split)
+            if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] not in (1, 3) or len(pixels) == 0:
+                raise ValueError(
+                    f"{split}: must be uint8 [N, C, H, W] with N > 0 and C = 1 or 3, "
+                    f"got {pixels.dtype} {tuple(pixels.shape)}"
+                )
+            if pixels.shape[1] != self.channels:
+                raise ValueError(
+                    f"{split}: must have the training images' {self.channels} channels, got {pixels.shape[1]}"
+                )
+            if pixels.shape[2:] != self.train.shape[2:]:
+                size = tuple(pixels.shape[2:])
+                raise ValueError(f"{split}: images must be of the training images' size {self.image_size}, got {size}")
+            if self.binarization == "fixed" and pixels.max() > 1:
+                raise ValueError(
+                    f"{split}: must hold zeros and ones where binarization is 'fixed', got {int(pixels.max())}"
+                )
+            if self.labels is not None:
+                _check_labels(split, self.labels.get(split), len(pixels))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.train.shape[2], self.train.shape[3]
+
+    @property
+    def channels(self) -> int:
+        return self.train.shape[1]
+
+    @property
+    def levels(self) -> int:
+        """Values that a pixel of a batch takes, k / (levels - 1) for k = 0..levels - 1."""
+        return 256 if self.binarization == "none" else 2
+
+    @property
+    def dims(self) -> int:
+        """Pixels times channels of an image: what bits per dimension are divided by."""
+        return math.prod(self.train.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        """Classes that the labels count from 0; 0 where there are no labels."""
+        return 0 if self.labels is None else 1 + max(int(labels.max()) for labels in self.labels.values())
+
+    def pixels(self, split: Split) -> Tensor:
+        """The bytes of a split, [N, C, H, W]."""
+        if split not in SPLITS:
+            raise ValueError(f"split: must be one of {', '.join(SPLITS)}, got {split!r}")
+        return cast(Tensor, getattr(self, split))
+
+    def batches(
+        self, split: Split, batch_size: int, *, generator: torch.Generator, shuffle: bool = False
+    ) -> Iterator[Tensor]:
+        """float32 batches [<= batch_size, C, H, W]; order and pixels are a function of the generator's state."""
+        for rows in self._rows(split, batch_size, generator, shuffle):
+            yield binarize(self.pixels(split)[rows], self.binarization, generator)
+
+    def labelled_batches(
+        self, split: Split, batch_size: int, *, generator: torch.Generator, shuffle: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches that `batches` gives for the same state of the generator, each with its labels, int64 [B]."""
+        if self.labels is None:
+            raise ValueError(f"labels: {self.name} has none")
+        for rows in self._rows(split, batch_size, generator, shuffle):
+            yield binarize(self.pixels(split)[rows], self.binarization, generator), self.labels[split][rows]
+
+    def _rows(self, split: Split, batch_size: int, generator: torch.Generator, shuffle: bool) -> tuple[Tensor, ...]:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
+        n = len(self.pixels(split))
+        order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
+        return order.split(batch_size)
+
+    def fixed(self, split: Split, seed: int = 0) -> Tensor:
+        """The whole split as one batch: the same images for the same seed."""
+        return binarize(self.pixels(split), self.binarization, torch.Generator().manual_seed(seed))
+
+
+def binarize(pixels: Tensor, how: str, generator: torch.Generator | None = None) -> Tensor:
+    """uint8 -> float32 of the same shape: zeros and ones, or grey levels k / 255 where `how` is "none".
+
+    Equivalent to: torch.bernoulli(pixels / 255, generator=generator) for "dynamic", (pixels / 255 >= 0.5) for
+    "threshold", pixels for "fixed", pixels / 255 for "none".
+    """
+    if how == "threshold":
+        return (pixels >= 128).float()
+    if how == "dynamic":
+        return torch.bernoulli(pixels.float() / 255, generator=generator)
+    if how == "fixed":
+        return pixels.float()
+    if how == "none":
+        return pixels.float() / 255
+    raise ValueError(f"binarization: must be one of {', '.join(BINARIZATIONS)}, got {how!r}")
+
+
+def _check_labels(split: Split, labels: Tensor | None, n: int) -> None:
+    if labels is None or labels.dtype != torch.int64 or tuple(labels.shape) != (n,) or labels.min() < 0:
+        found = "none" if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+        if labels is not None and labels.numel():
+            found += f" with the smallest {int(labels.min())}"
+        raise ValueError(f"{split}: labels must be int64 [{n}], counted from 0, got {found}")
