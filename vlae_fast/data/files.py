@@ -7,13 +7,11 @@ import math
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
-
-from .._extras import require
 
 MAX_BYTES = 1 << 30  # of one array or file; the largest here is Fashion-MNIST's, 47 MB
 MNIST_PIXELS = 784
@@ -22,6 +20,12 @@ _CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)  # label, then the red, green and blu
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, where that is not too much."""
+    _check_size(path.stat().st_size, path)
+    return path.read_bytes()
 
 
 def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
@@ -34,7 +38,7 @@ def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> 
                 raise ValueError(f"must hold {', '.join(missing)}, got {', '.join(sorted(members)) or 'nothing'}")
             wanted = [name for name in (*names, *optional) if f"{name}.npy" in members]
             return {name: _read_npy(archive, members[f"{name}.npy"]) for name in wanted}
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # whatever zipfile stumbles over: OSError and struct.error among them
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -56,26 +60,9 @@ def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any
     return np.frombuffer(body, dtype).reshape(shape)
 
 
-def read_mat(path: Path, shapes: Mapping[str, tuple[int | None, int | None]]) -> Arrays:
-    """The real matrices of these names and shapes (None: any length) in a MATLAB file of version 5."""
-    scipy_io = require("scipy.io")
-    try:
-        found = {name: (shape, kind) for name, shape, kind in scipy_io.whosmat(path)}
-        for name, expected in shapes.items():
-            shape, kind = found.get(name, ((), "nothing"))
-            fits = len(shape) == 2 and all(e in (None, n) for e, n in zip(expected, shape, strict=True))
-            small = 0 < math.prod(shape) <= MAX_BYTES // 8
-            if kind not in ("double", "single", "uint8", "logical") or not (fits and small):
-                lengths = " x ".join("N" if n is None else str(n) for n in expected)
-                raise ValueError(f"{name} must be a real {lengths} matrix, got {kind} {shape}")
-        return {name: np.asarray(scipy_io.loadmat(path, variable_names=[name])[name]) for name in shapes}
-    except Exception as error:  # on damaged files scipy raises whatever its parser stumbles over
-        raise ValueError(f"{path}: {error or type(error).__name__}") from error
-
-
 def read_amat(path: Path) -> Bytes:
     """Rows of 28x28 zeros and ones as text (binarized_mnist_*.amat) -> uint8 [N, 28, 28]."""
-    text = np.frombuffer(_read(path), np.uint8)
+    text = np.frombuffer(read_bytes(path), np.uint8)
     rule = f"{path}: must be lines of {MNIST_PIXELS} zeros and ones with a space between them"
     if len(text) == 0 or len(text) % (2 * MNIST_PIXELS):
         raise ValueError(f"{rule} ({2 * MNIST_PIXELS} bytes a line), got {len(text):,} bytes")
@@ -90,7 +77,7 @@ def read_amat(path: Path) -> Bytes:
 
 def read_cifar(path: Path) -> tuple[Bytes, Bytes]:
     """A file of CIFAR-10's binary version -> images uint8 [N, 3, 32, 32] and labels uint8 [N]."""
-    return _cifar(_read(path), str(path))
+    return _cifar(read_bytes(path), str(path))
 
 
 def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]]:
@@ -122,11 +109,6 @@ def _cifar(body: bytes, where: str) -> tuple[Bytes, Bytes]:
     if labels.max() > 9:
         raise ValueError(f"{where}: labels must be 0 to 9, got {int(labels.max())}")
     return records[:, 1:].reshape(-1, *CIFAR_SHAPE), labels
-
-
-def _read(path: Path) -> bytes:
-    _check_size(path.stat().st_size, path)
-    return path.read_bytes()
 
 
 def _check_size(n_bytes: int, where: Path | str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 BINARIZATIONS = ("dynamic", "threshold", "fixed", "none")
+_MAX_CLASSES = 1 << 16  # a one-hot code is as long as there are classes
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,9 @@ class Images:
                     f"{split}: must be uint8 [N, C, H, W] with N > 0 and C = 1 or 3, "
                     f"got {pixels.dtype} {tuple(pixels.shape)}"
                 )
-            if pixels.shape[1] != self.channels:
-                raise ValueError(
-                    f"{split}: must have the training images' {self.channels} channels, got {pixels.shape[1]}"
-                )
-            if pixels.shape[2:] != self.train.shape[2:]:
-                size = tuple(pixels.shape[2:])
-                raise ValueError(f"{split}: images must be of the training images' size {self.image_size}, got {size}")
+            if pixels.shape[1:] != self.train.shape[1:]:
+                shape, expected = tuple(pixels.shape[1:]), tuple(self.train.shape[1:])
+                raise ValueError(f"{split}: images must be of the training images' shape {expected}, got {shape}")
             if self.binarization == "fixed" and pixels.max() > 1:
                 raise ValueError(
                     f"{split}: must hold zeros and ones where binarization is 'fixed', got {int(pixels.max())}"
@@ -136,8 +133,10 @@ def binarize(pixels: Tensor, how: str, generator: torch.Generator | None = None)
 
 
 def _check_labels(split: Split, labels: Tensor | None, n: int) -> None:
-    if labels is None or labels.dtype != torch.int64 or tuple(labels.shape) != (n,) or labels.min() < 0:
+    rule = f"{split}: labels must be int64 [{n}], from 0 to {_MAX_CLASSES - 1}"
+    if labels is None or labels.dtype != torch.int64 or tuple(labels.shape) != (n,):
         found = "none" if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
-        if labels is not None and labels.numel():
-            found += f" with the smallest {int(labels.min())}"
-        raise ValueError(f"{split}: labels must be int64 [{n}], counted from 0, got {found}")
+        raise ValueError(f"{rule}, got {found}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= _MAX_CLASSES:
+        raise ValueError(f"{rule}, got {low if low < 0 else high}")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import read_amat, read_cifar, read_cifar_tar, read_mat, read_npz
+from .files import read_amat, read_cifar, read_cifar_tar, read_npz
 from .images import SPLITS, Images, Split
+from .mat import read_mat
 
 Array = np.ndarray[Any, Any]
 
@@ -67,8 +68,10 @@ def caltech_mat(folder: Path, name: str, binarization: str) -> Images:
         pixels = arrays[f"{key}_data"]
         if not ((pixels == 0) | (pixels == 1)).all():
             raise ValueError(f"{path}: {key}_data must hold zeros and ones")
-        labels = arrays[f"{key}_labels"].astype(np.int64).reshape(-1) - 1
-        parts[split] = Part(1 - _upright(pixels.astype(np.uint8)), labels)
+        labels = arrays[f"{key}_labels"].reshape(-1)
+        if not ((labels >= 1) & (labels <= 101)).all():
+            raise ValueError(f"{path}: {key}_labels must be classes from 1 to 101")
+        parts[split] = Part(1 - _upright(pixels.astype(np.uint8)), labels.astype(np.int64) - 1)
     return _images(path, name, binarization, parts, _CALTECH)
 
 
