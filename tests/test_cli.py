@@ -26,7 +26,9 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 of the digits: the commands are what is tested here."""
     full = data.digits()
     parts = full.train[:60], full.valid[:10], full.test[:10]
-    monkeypatch.setattr(data, "digits", lambda binarization: data.Images("digits", *parts, "60/10/10", binarization))
+    monkeypatch.setattr(
+        data.datasets, "digits", lambda binarization: data.Images("digits", *parts, "60/10/10", binarization)
+    )
 
 
 def call(*arguments: object) -> Any:
@@ -109,7 +111,7 @@ def test_info_shows_versions_threads_and_every_backend() -> None:
 
 USER_ERRORS = {
     "no checkpoint": (["evaluate", "nowhere"], "checkpoint: nowhere is not an existing folder"),
-    "no data": (["train", "--data", "mnist"], "'mnist' is not embedded"),
+    "no data": (["train", "--data", "minst"], "data: must be one of digits, mnist, "),
     "no folder": (["train", "--data-dir", "nowhere"], "data_dir: must be an existing folder, got 'nowhere'"),
     "binarization": (["train", "--binarization", "median"], "must be one of dynamic, threshold"),
     "lr": (["train", "--lr", "-1", "--out", "never-made"], "lr: must be finite and > 0, got -1.0"),
@@ -144,7 +146,7 @@ def test_user_errors_with_a_checkpoint(saved: Path, tmp_path: Path) -> None:
 
 def test_model_of_another_size(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-    monkeypatch.setattr(data, "digits", lambda *_: data.Images("small", grey, grey, grey, "none"))
+    monkeypatch.setattr(data.datasets, "digits", lambda *_: data.Images("small", grey, grey, grey, "none"))
     result = call("evaluate", saved)
     assert result.exit_code == 2 and "images must be of the model's size (28, 28), got (8, 8)" in result.stderr
 
@@ -185,7 +187,7 @@ def test_without_typer_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_import_needs_no_extra() -> None:
-    extras = ("typer", "tqdm", "matplotlib", "sklearn", "safetensors")
+    extras = ("typer", "tqdm", "matplotlib", "sklearn", "safetensors", "pooch")
     code = f"import sys; sys.modules.update(dict.fromkeys({extras})); import vlae_fast; print(vlae_fast.VLAE.__name__)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "VLAE\n", result.stderr
