@@ -68,10 +68,22 @@ def test_real_files(name: str) -> None:
     assert images.labels is not None and len(images.labels["test"]) == counts[2]
 
 
+CUTS = {  # of mini.npz: its key, the split, and the rows of the split
+    "mnist": ("mnist_train_images", "train", torch.arange(512)),
+    "static-mnist": ("bmnist_test_bits", "test", torch.arange(256) * 39),
+    "fashion-mnist": ("fashion_test_images", "test", torch.arange(256)),
+    "omniglot": ("omniglot_test_images", "test", torch.arange(256) * 31 % 8115),
+    "caltech-silhouettes": ("caltech_train_bits", "train", torch.arange(512)),
+    "cifar10": ("cifar_train_images", "train", torch.arange(64)),
+}
+
+
 @pytest.mark.skipif(not REAL, reason="VLAE_FAST_DATA names no folder with mini.npz")
-def test_static_mnist_is_upright() -> None:
-    """Each binary digit of the small cut is a draw from one of MNIST: white where that is, black where that is."""
-    mini = np.load(Path(str(REAL), "mini.npz"))
-    digits = np.unpackbits(mini["bmnist_test_bits"], axis=1).reshape(-1, 28, 28)
-    images = data.load("static-mnist", REAL)
-    assert images.test[torch.arange(256) * 39, 0].equal(torch.from_numpy(digits))
+@pytest.mark.parametrize("name", CUTS)
+def test_real_images_are_those_of_a_small_cut(name: str) -> None:
+    key, split, rows = CUTS[name]
+    cut = np.load(Path(str(REAL), "mini.npz"))[key]
+    if key.endswith("_bits"):
+        cut = np.unpackbits(cut, axis=1).reshape(-1, 28, 28)
+    channels_last = torch.from_numpy(cut).reshape(*cut.shape[:3], -1)
+    assert data.load(name, REAL).pixels(split)[rows].equal(channels_last.permute(0, 3, 1, 2))  # type: ignore[arg-type]
