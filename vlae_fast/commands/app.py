@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import torch
 import typer
 
-from .. import training
+from .. import data, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,13 +24,21 @@ app = typer.Typer(
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", help='"digits" (embedded; the default without --data-dir), or a name for the IDX files'),
+    typer.Option(
+        "--data",
+        help=f"One of {', '.join(data.NAMES)}; fetched once where --data-dir is not given. Default: the IDX files of "
+        "--data-dir, else digits",
+    ),
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Folder with MNIST-style IDX files, gzipped or not")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the data set's files, as downloaded or .npz; without --data: MNIST-style IDX files"),
+]
 Binarization = Annotated[
     str | None,
     typer.Option(
-        help="dynamic (redrawn each time; default of IDX files) or threshold (at one half; default of digits)"
+        help="dynamic (redrawn each time; default of grey images), threshold (at one half; default of digits), fixed "
+        "(images that are binary), none (256 levels; default of RGB)"
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
