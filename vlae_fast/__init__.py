@@ -2,7 +2,14 @@
 
 from . import backends, masks, ops, visualization
 from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
-from .models import VLAE, AutoregressiveFlow, PixelCNNDecoder, loss_function
+from .models import (
+    VLAE,
+    AutoregressiveFlow,
+    ConvFlow,
+    InverseAutoregressivePosterior,
+    PixelCNNDecoder,
+    loss_function,
+)
 from .sampling import PixelCNNSampler, naive_sample
 
 __version__ = "0.1.0"
@@ -11,7 +18,9 @@ __all__ = [
     "MADE",
     "VLAE",
     "AutoregressiveFlow",
+    "ConvFlow",
     "GatedMaskedConv2d",
+    "InverseAutoregressivePosterior",
     "MaskedConv2d",
     "MaskedLinear",
     "PixelCNNDecoder",

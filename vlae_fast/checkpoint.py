@@ -35,9 +35,11 @@ _MAX_CONFIG_BYTES = 64 << 20
 # Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
 _INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), (1, 1 << 16))
 _INTEGERS |= {"z_channels": (0, 1 << 16), "kernel_size": (1, 63), "initial_kernel": (1, 63)}
-_INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 10)}
-_SIDE = (1, 1 << 12)  # of image_size
-_FLAGS = ("use_flow", "residual")
+_INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 10), "flow_layers": (1, 1 << 10)}
+_INTEGERS |= {"n_classes": (0, 1 << 16)}
+_SIDE = (1, 1 << 12)  # of image_size and latent_map
+_FLAGS = ("use_flow", "residual", "weight_norm")
+_STRINGS = ("backend", "encoder", "posterior", "flow_transform")
 
 
 @dataclass
@@ -172,12 +174,14 @@ def _broken_rule(key: str, value: object) -> str | None:
     if key in _INTEGERS:
         low, high = _INTEGERS[key]
         return None if _is_integer(value, low, high) else f"an integer from {low} to {high:,}"
-    if key == "image_size":
+    if key == "latent_map" and value is None:
+        return None
+    if key in ("image_size", "latent_map"):
         fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_integer(v, *_SIDE) for v in value)
         return None if fits else f"two integers from {_SIDE[0]} to {_SIDE[1]:,}"
     if key in _FLAGS:
         return None if isinstance(value, bool) else "true or false"
-    return "a string" if key == "backend" and not isinstance(value, str) else None
+    return "a string" if key in _STRINGS and not isinstance(value, str) else None
 
 
 def _is_integer(value: object, low: int, high: int) -> bool:

@@ -1,5 +1,6 @@
 """Models built of the layers; no kernel in sight."""
 
+from .conv_flow import ConvFlow
 from .decoder import make_decoder
 from .decoders import (
     DeconvDecoder,
@@ -10,12 +11,15 @@ from .decoders import (
     TwoStackDecoder,
 )
 from .flow import AutoregressiveFlow
+from .posterior import InverseAutoregressivePosterior
 from .vlae import VLAE, loss_function
 
 __all__ = [
     "VLAE",
     "AutoregressiveFlow",
+    "ConvFlow",
     "DeconvDecoder",
+    "InverseAutoregressivePosterior",
     "MLPDecoder",
     "PixelCNNDecoder",
     "PixelCNNPPDecoder",

@@ -1,32 +1,198 @@
-"""The posterior's network: image -> mean and log-variance of z."""
+"""The posterior's networks: image -> mean and log-variance of z, and what a flow posterior is told of the image."""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from .labels import check_no_labels, one_hot
 
 
-class ConvEncoder(nn.Module):
-    """Three convolutions of stride 1, 2, 2 and a linear layer: x ``[B, C, H, W]`` -> mu, logvar ``[B, D]`` each."""
+class Sizes(NamedTuple):
+    """What every encoder is built from.
 
-    def __init__(self, input_dim: int, latent_dim: int, hidden_dim: int, image_size: tuple[int, int]) -> None:
+    context_dim: channels of the context beside mu and logvar. n_classes: 0 for no labels. latent_map: (h, w) makes z
+    the channels of a map, ``latent_dim / (h w)`` of them, so that nearby elements come from nearby pixels; None: every
+    element of z sees the whole image.
+    """
+
+    input_dim: int
+    latent_dim: int
+    hidden_dim: int
+    image_size: tuple[int, int]
+    context_dim: int = 0
+    n_classes: int = 0
+    latent_map: tuple[int, int] | None = None
+
+
+class Encoder(nn.Module):
+    """x ``[B, C, H, W]`` -> mu, logvar ``[B, D]``: ``features``, then ``head``. Labels enter as a constant map a class.
+
+    ``forward(x, labels=None)`` gives (mu, logvar); ``with_context(x, labels)`` the context ``[B, context_dim]`` too.
+    """
+
+    features: nn.Module
+    head: nn.Module
+
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.image_shape = (input_dim, *image_size)
-        self.features = nn.Sequential(
-            nn.Conv2d(input_dim, hidden_dim // 2, 3, padding=1),
-            nn.ELU(),
-            nn.Conv2d(hidden_dim // 2, hidden_dim, 3, stride=2, padding=1),
-            nn.ELU(),
-            nn.Conv2d(hidden_dim, hidden_dim, 3, stride=2, padding=1),
-            nn.ELU(),
-            nn.Flatten(),
-        )
-        height, width = ((side + 3) // 4 for side in image_size)
-        self.head = nn.Linear(hidden_dim * height * width, 2 * latent_dim)
+        self.image_shape = (sizes.input_dim, *sizes.image_size)
+        self.latent_dim, self.n_classes, self.context_dim = sizes.latent_dim, sizes.n_classes, sizes.context_dim
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"ConvEncoder: x must be [B, {', '.join(map(str, self.image_shape))}], got {tuple(x.shape)}"
-            )
-        mu, logvar = self.head(self.features(x)).chunk(2, dim=1)
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        mu, logvar, _ = self.with_context(x, labels)
         return mu, logvar
+
+    def with_context(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        who = type(self).__name__
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(f"{who}: x must be [B, {', '.join(map(str, self.image_shape))}], got {tuple(x.shape)}")
+        if self.n_classes:
+            x = self._join(x, one_hot(who, labels, self.n_classes, x))
+        else:
+            check_no_labels(who, labels)
+        mu, logvar, context = self.head(self.features(x)).split((self.latent_dim, self.latent_dim, self.context_dim), 1)
+        return mu, logvar, context
+
+    def _join(self, x: Tensor, classes: Tensor) -> Tensor:
+        return torch.cat([x, classes[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+
+
+class MapHead(nn.Module):
+    """Feature maps ``[B, F, H, W]`` -> ``[B, 2 D + context]``: pooled to (h, w), a 1x1 convolution for z's maps."""
+
+    def __init__(self, channels: int, sizes: Sizes, latent_map: tuple[int, int]) -> None:
+        super().__init__()
+        self.latent_map = latent_map
+        self.maps = nn.Conv2d(channels, 2 * sizes.latent_dim // math.prod(latent_map), 1)
+        self.context = nn.Linear(channels * math.prod(latent_map), sizes.context_dim) if sizes.context_dim else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(features, self.latent_map)
+        out = self.maps(pooled).flatten(1)
+        return out if self.context is None else torch.cat([out, self.context(pooled.flatten(1))], 1)
+
+
+class ConvEncoder(Encoder):
+    """Three convolutions of stride 1, 2, 2 and a linear layer."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        hidden = sizes.hidden_dim
+        self.features = nn.Sequential(
+            nn.Conv2d(sizes.input_dim + sizes.n_classes, hidden // 2, 3, padding=1),
+            nn.ELU(),
+            nn.Conv2d(hidden // 2, hidden, 3, stride=2, padding=1),
+            nn.ELU(),
+            nn.Conv2d(hidden, hidden, 3, stride=2, padding=1),
+            nn.ELU(),
+        )
+        tail, self.head = _tail(hidden, 2, sizes)
+        self.features.extend(tail)
+
+
+class StridedEncoder(Encoder):
+    """Three convolutions of stride 2 with hidden / 4, hidden / 2, hidden channels, two linear layers: a plain VAE's."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        widths = [max(1, sizes.hidden_dim // 4), max(1, sizes.hidden_dim // 2), sizes.hidden_dim]
+        channels = [sizes.input_dim + sizes.n_classes, *widths]
+        layers: list[nn.Module] = []
+        for before, after in zip(channels[:-1], widths, strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ELU()]
+        tail, self.head = _tail(widths[-1], 3, sizes, units=4 * sizes.hidden_dim)
+        self.features = nn.Sequential(*layers, *tail)
+
+
+class FullyConnectedEncoder(Encoder):
+    """Two hidden layers of hidden_dim ELU units; labels are concatenated to the pixels."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        if sizes.latent_map is not None:
+            raise ValueError(f"FullyConnectedEncoder: latent_map must be None, got {sizes.latent_map}")
+        hidden = sizes.hidden_dim
+        self.features = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(self.image_shape) + sizes.n_classes, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, hidden),
+            nn.ELU(),
+        )
+        self.head = nn.Linear(hidden, _outputs(sizes))
+
+    def _join(self, x: Tensor, classes: Tensor) -> Tensor:
+        return torch.cat([x.flatten(1), classes], 1)
+
+
+class ResidualBlock(nn.Module):
+    """``skip(x) + conv(ELU(conv(ELU(x))))``; with stride 2 both ways halve the image."""
+
+    def __init__(self, before: int, after: int, stride: int, *, normalized: bool) -> None:
+        super().__init__()
+        norm = weight_norm if normalized else nn.Identity()
+        self.first = norm(nn.Conv2d(before, after, 3, stride=stride, padding=1))
+        self.second = norm(nn.Conv2d(after, after, 3, padding=1))
+        same = stride == 1 and before == after
+        self.skip = nn.Identity() if same else norm(nn.Conv2d(before, after, 3, stride=stride, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.second(F.elu(self.first(F.elu(x))))
+
+
+class ResNetEncoder(Encoder):
+    """Three stages of two residual blocks, the second of stride 2, of hidden / 2, hidden, hidden channels.
+
+    With hidden_dim = 32, on 28x28: 16, 32, 32 channels at 14, 7, 4 and 450 units, as in the IAF paper. A latent map
+    leaves the units out, and the third stage's stride: its maps are those of a quarter of the image.
+
+    Source: Kingma et al. 2016, arXiv 1606.04934, appendix C; weight norm: Salimans and Kingma 2016, arXiv 1602.07868.
+    """
+
+    def __init__(self, sizes: Sizes, *, normalized: bool = False) -> None:
+        super().__init__(sizes)
+        halvings = 3 if sizes.latent_map is None else 2
+        channels = [max(1, sizes.hidden_dim // 2), sizes.hidden_dim, sizes.hidden_dim]
+        stem = nn.Conv2d(sizes.input_dim + sizes.n_classes, channels[0], 3, padding=1)
+        layers: list[nn.Module] = [weight_norm(stem) if normalized else stem]
+        before = channels[0]
+        for i, after in enumerate(channels):
+            stride = 2 if i < halvings else 1
+            layers.append(ResidualBlock(before, after, 1, normalized=normalized))
+            layers.append(ResidualBlock(after, after, stride, normalized=normalized))
+            before = after
+        tail, self.head = _tail(before, halvings, sizes, units=450)
+        self.features = nn.Sequential(*layers, nn.ELU(), *tail)
+
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "conv": ConvEncoder,
+    "strided": StridedEncoder,
+    "mlp": FullyConnectedEncoder,
+    "resnet": ResNetEncoder,
+}
+
+
+def make_encoder(kind: str, sizes: Sizes, *, weight_norm: bool = False) -> Encoder:
+    """The encoder of a name in `ENCODERS`. weight_norm: of the convolutions of "resnet"; the other kinds have none."""
+    return ResNetEncoder(sizes, normalized=weight_norm) if kind == "resnet" else ENCODERS[kind](sizes)
+
+
+def _outputs(sizes: Sizes) -> int:
+    return 2 * sizes.latent_dim + sizes.context_dim
+
+
+def _tail(channels: int, halvings: int, sizes: Sizes, *, units: int = 0) -> tuple[list[nn.Module], nn.Module]:
+    """What ends the features of an image that was halved so often, and the head; units: of a layer between them."""
+    if sizes.latent_map is not None:
+        return [], MapHead(channels, sizes, sizes.latent_map)
+    flat = channels * math.prod(-(-side // 2**halvings) for side in sizes.image_size)
+    if not units:
+        return [nn.Flatten()], nn.Linear(flat, _outputs(sizes))
+    return [nn.Flatten(), nn.Linear(flat, units), nn.ELU()], nn.Linear(units, _outputs(sizes))

@@ -13,14 +13,72 @@ from ..ops import made_inverse
 TRANSFORMS = ("affine", "mean-only")
 
 
-class AutoregressiveFlow(nn.Module):
-    """A bijection z <-> eps of ``n_steps`` MADE transforms, the order of the dimensions reversed between steps.
+class Flow(nn.Module):
+    """A bijection z <-> eps of autoregressive steps, the order reversed between steps.
 
     Each step is ``eps = (z - shift(z)) * exp(-log_scale(z))`` (``transform="affine"``) or ``eps = z - shift(z)``
-    (``"mean-only"``). The last layer starts at zero, so the flow starts as the identity (up to the order).
+    (``"mean-only"``), shift and log_scale of an element being functions of the elements before it.
+
+    A subclass has ``shape``, that of one z, channels first; ``order``, the dimensions of a batch of z along which the
+    order runs; and ``steps``, modules that give (shift, log_scale), one after the other in the channels.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    steps: nn.ModuleList
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """eps and ``log_det = log|det d eps/d z|``, ``[B]`` in nats."""
+        eps, log_slope = self._transform(z)
+        return eps, log_slope.flatten(1).sum(1)
+
+    def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z and the same log_det."""
+        raise NotImplementedError
+
+    def log_prob_per_dim(self, z: Tensor) -> Tensor:
+        """Every element's share of ``log p(z)`` in nats, in the shape of z; the shares add up to log p(z).
+
+        With one step it is ``log p(z_d | z_<d)``. With more, the share of the element that became eps_d.
+        """
+        eps, log_slope = self._transform(z)
+        share = log_slope - 0.5 * (eps * eps + math.log(2 * math.pi))
+        return share if len(self.steps) % 2 else share.flip(self.order)
+
+    def _transform(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """eps, and the log of the slope that every element of it has to its element of z."""
+        self._check(z, "z")
+        channels, log_slope = self.shape[0], torch.zeros_like(z)
+        for i, step in enumerate(self.steps):
+            if i:
+                z, log_slope = z.flip(self.order), log_slope.flip(self.order)
+            params = step(z)
+            z = z - params[:, :channels]
+            if params.shape[1] > channels:
+                z = z * torch.exp(-params[:, channels:])
+                log_slope = log_slope - params[:, channels:]
+        return z, log_slope
+
+    def _check(self, x: Tensor, name: str) -> None:
+        if tuple(x.shape[1:]) != self.shape:
+            rule = ", ".join(map(str, self.shape))
+            raise ValueError(f"{type(self).__name__}: {name} must be [B, {rule}], got {tuple(x.shape)}")
+
+
+def check_flow(flow: str, transform: str, n_steps: int) -> None:
+    """Raises ValueError unless there is such a flow; `flow` is who asks."""
+    if transform not in TRANSFORMS:
+        raise ValueError(f"{flow}: transform must be one of {', '.join(TRANSFORMS)}, got {transform!r}")
+    if n_steps < 1:
+        raise ValueError(f"{flow}: n_steps must be positive, got {n_steps}")
+
+
+class AutoregressiveFlow(Flow):
+    """A flow of ``n_steps`` MADEs. The last layers start at zero: it starts as the identity (up to the order).
 
     Args:
-        dim: D. hidden_dim, n_hidden, activation: of each MADE. backend: of the ops.
+        dim: D. hidden_dim, n_hidden, activation: of each MADE. transform: ``affine`` or ``mean-only``, see `Flow`.
+        backend: of the ops.
 
     ``forward(z [B, D]) -> (eps [B, D], log_det [B])`` and ``inverse(eps) -> (z, log_det)``, both with
     ``log_det = log|det d eps/d z|`` in nats, so ``log p(z) = log N(eps; 0, I) + log_det``.
@@ -40,11 +98,9 @@ class AutoregressiveFlow(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if transform not in TRANSFORMS:
-            raise ValueError(f"AutoregressiveFlow: transform must be one of {', '.join(TRANSFORMS)}, got {transform!r}")
-        if n_steps < 1:
-            raise ValueError(f"AutoregressiveFlow: n_steps must be positive, got {n_steps}")
+        check_flow("AutoregressiveFlow", transform, n_steps)
         self.dim, self.backend = dim, backend
+        self.shape, self.order = (dim,), (1,)
         outputs = 2 * dim if transform == "affine" else dim
         self.steps = nn.ModuleList()
         for _ in range(n_steps):
@@ -53,18 +109,6 @@ class AutoregressiveFlow(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.steps.append(made)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        self._check(z, "z")
-        log_det = z.new_zeros(z.shape[0])
-        for i, step in enumerate(self.steps):
-            z = z.flip(1) if i else z
-            params = step(z)
-            z = z - params[:, : self.dim]
-            if params.shape[1] > self.dim:
-                z = z * torch.exp(-params[:, self.dim :])
-                log_det = log_det - params[:, self.dim :].sum(1)
-        return z, log_det
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         self._check(eps, "eps")
@@ -83,10 +127,6 @@ class AutoregressiveFlow(nn.Module):
             log_det = log_det + step_log_det
             eps = eps.flip(1) if i else eps
         return eps, log_det
-
-    def _check(self, x: Tensor, name: str) -> None:
-        if x.dim() != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"AutoregressiveFlow: {name} must be [B, {self.dim}], got {tuple(x.shape)}")
 
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:

@@ -11,24 +11,22 @@ from torch import Tensor, nn
 from .. import backends
 from ..sampling import PixelCNNSampler
 from .decoder import PixelCNNDecoder
-from .encoder import ConvEncoder
-from .flow import AutoregressiveFlow, standard_normal_log_prob
-from .likelihood import bernoulli_log_prob
+from .encoder import ENCODERS, Sizes, make_encoder
+from .flow import standard_normal_log_prob
+from .labels import check_no_labels, one_hot
+from .objectives import LossTerms, loss_function, loss_terms
+from .posterior import POSTERIORS, InverseAutoregressivePosterior, PosteriorSample, gaussian_log_prob
+from .prior import make_prior
+
+__all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
 
 
 class VLAEOutput(NamedTuple):
-    logits: Tensor  # [B, C, H, W]
+    logits: Tensor  # [B, P, H, W], the parameters of the likelihood
     mu: Tensor  # [B, D]
     logvar: Tensor  # [B, D]
     z: Tensor  # [B, D]
     log_pz: Tensor  # [B], nats
-
-
-class LossTerms(NamedTuple):
-    """Nats per image, ``[B]`` each; their sum is the negative ELBO."""
-
-    reconstruction: Tensor
-    kl: Tensor
 
 
 class VLAE(nn.Module):
@@ -41,10 +39,15 @@ class VLAE(nn.Module):
         z_channels: 0: every pixel is given the same z, as in the tutorials; a small window then cannot know
             where it is and tends to ignore z. Else z is spread over the image in so many channels (`CodeMap`), and
             ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
-        flow_hidden, flow_steps: of the prior.
+        encoder: ``conv``, ``strided``, ``mlp``, ``resnet``, see `models.encoder`. weight_norm: of its convolutions.
+        posterior: ``gaussian``, or ``iaf``, an inverse autoregressive flow of one.
+        flow_hidden, flow_steps, flow_layers, flow_transform: of the prior: units, steps, hidden layers of a step,
+            ``affine`` or ``mean-only``; the first three also of an ``iaf`` posterior.
+        latent_map: (h, w): z is a map of ``D / (h w)`` channels, flattened, and the prior a convolutional flow.
+        n_classes: class-conditional where positive: encoder and decoder are given labels, ``[B]`` integers.
         backend: of every layer.
 
-    ``model(x [B, C, H, W])`` gives logits, mu, logvar, z, log_pz; pixels are Bernoulli.
+    ``model(x [B, C, H, W], labels=None)`` gives logits, mu, logvar, z, log_pz; pixels are Bernoulli.
 
     >>> model = VLAE(latent_dim=8, hidden_dim=16)
     >>> model(torch.zeros(2, 1, 28, 28)).logits.shape
@@ -64,22 +67,18 @@ class VLAE(nn.Module):
         initial_kernel: int = 7,
         z_channels: int = 0,
         residual: bool = False,
+        encoder: str = "conv",
+        weight_norm: bool = False,
+        posterior: str = "gaussian",
         flow_hidden: int = 256,
         flow_steps: int = 2,
+        flow_layers: int = 2,
+        flow_transform: str = "affine",
+        latent_map: tuple[int, int] | None = None,
+        n_classes: int = 0,
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("latent_dim", latent_dim, 1),
-            ("hidden_dim", hidden_dim, 2),
-            ("flow_hidden", flow_hidden, 1),
-        ):
-            if value < least:
-                raise ValueError(f"VLAE: {name} must be at least {least}, got {value}")
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ValueError(f"VLAE: image_size must be (H, W), both positive, got {tuple(image_size)}")
-        if backend not in backends.NAMES:
-            raise ValueError(f"VLAE: backend must be one of {', '.join(backends.NAMES)}, got {backend!r}")
         self.config: dict[str, Any] = {
             "input_dim": input_dim,
             "latent_dim": latent_dim,
@@ -91,26 +90,61 @@ class VLAE(nn.Module):
             "initial_kernel": initial_kernel,
             "z_channels": z_channels,
             "residual": residual,
+            "encoder": encoder,
+            "weight_norm": weight_norm,
+            "posterior": posterior,
             "flow_hidden": flow_hidden,
             "flow_steps": flow_steps,
+            "flow_layers": flow_layers,
+            "flow_transform": flow_transform,
+            "latent_map": latent_map and list(latent_map),
+            "n_classes": n_classes,
             "backend": backend,
         }
-        self.latent_dim, self.backend = latent_dim, backend
-        self.encoder = ConvEncoder(input_dim, latent_dim, hidden_dim, (image_size[0], image_size[1]))
+        _check(self.config)
+        size = (image_size[0], image_size[1])
+        self.latent_dim, self.n_classes, self.backend = latent_dim, n_classes, backend
+        self.latent_map = latent_map and (latent_map[0], latent_map[1])
+        # what a flow posterior is told of the image is as wide as mu and logvar
+        context_dim = 2 * latent_dim if posterior == "iaf" else 0
+        sizes = Sizes(input_dim, latent_dim, hidden_dim, size, context_dim, n_classes, self.latent_map)
+        self.encoder = make_encoder(encoder, sizes, weight_norm=weight_norm)
         self.prior = (
-            AutoregressiveFlow(latent_dim, flow_hidden, n_steps=flow_steps, backend=backend) if use_flow else None
+            make_prior(
+                latent_dim,
+                self.latent_map,
+                flow_hidden,
+                n_steps=flow_steps,
+                n_hidden=flow_layers,
+                transform=flow_transform,
+                backend=backend,
+            )
+            if use_flow
+            else None
         )
         self.decoder = PixelCNNDecoder(
             input_dim,
-            latent_dim,
+            latent_dim + n_classes,
             hidden_dim,
             n_layers,
             kernel_size=kernel_size,
             initial_kernel=initial_kernel,
             z_channels=z_channels,
             residual=residual,
-            image_size=(image_size[0], image_size[1]),
+            image_size=size,
             backend=backend,
+        )
+        self.posterior = (
+            InverseAutoregressivePosterior(
+                latent_dim,
+                flow_hidden,
+                context_dim=context_dim,
+                n_steps=flow_steps,
+                n_hidden=flow_layers,
+                backend=backend,
+            )
+            if posterior == "iaf"
+            else None
         )
 
     @property
@@ -130,41 +164,79 @@ class VLAE(nn.Module):
         noise = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
         return mu + torch.exp(0.5 * logvar) * noise
 
+    def posterior_sample(
+        self, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> PosteriorSample:
+        """z ~ q(z|x), with the mu and logvar that score it: ``log q(z|x) = log N(z; mu, exp(logvar))``."""
+        mu, logvar, context = self.encoder.with_context(x, labels)
+        if self.posterior is None:
+            return PosteriorSample(self.reparameterize(mu, logvar, generator), mu, logvar)
+        eps = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
+        return self.posterior(mu, logvar, context, eps)
+
     def log_prior(self, z: Tensor) -> Tensor:
-        """``log p(z)`` in nats, ``[B]``."""
+        """``log p(z)`` in nats, ``[B]``, of z ``[B, D]``."""
         if self.prior is None:
             return standard_normal_log_prob(z)
-        eps, log_det = self.prior(z)
-        return standard_normal_log_prob(eps) + log_det
+        eps, log_det = self.prior(z.unflatten(1, self.prior.shape))
+        return standard_normal_log_prob(eps.flatten(1)) + log_det
 
-    def forward(self, x: Tensor) -> VLAEOutput:
-        mu, logvar = self.encoder(x)
-        z = self.reparameterize(mu, logvar)
-        return VLAEOutput(self.decoder(x, z), mu, logvar, z, self.log_prior(z))
+    def kl_per_dim(self, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        """Each dimension's share of ``log q(z|x) - log p(z)`` in nats, ``[B, D]``, of a draw z; see `Flow`."""
+        if self.prior is None:
+            log_pz = gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+        else:
+            log_pz = self.prior.log_prob_per_dim(z.unflatten(1, self.prior.shape)).flatten(1)
+        return gaussian_log_prob(z, mu, logvar) - log_pz
+
+    def condition(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What decoder and sampler take: z, joined with one-hot labels where the model is class-conditional."""
+        if not self.n_classes:
+            check_no_labels("VLAE", labels)
+            return z
+        return torch.cat([z, one_hot("VLAE", labels, self.n_classes, z)], 1)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> VLAEOutput:
+        z, mu, logvar = self.posterior_sample(x, labels)
+        return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
+
+    def loss_terms(self, x: Tensor, labels: Tensor | None = None) -> LossTerms:
+        """The two terms of the negative ELBO, of one draw of z an image."""
+        out = self(x, labels)
+        return loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz)
 
     @torch.no_grad()
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of z from the prior, ``[n, D]``: eps ~ N(0, I), then the flow's inverse."""
         if n < 0:
             raise ValueError(f"VLAE: n must not be negative, got {n}")
-        weight = self.decoder.final_conv.weight
+        weight = next(self.decoder.parameters())
         eps = torch.randn(n, self.latent_dim, dtype=weight.dtype, device=weight.device, generator=generator)
-        return eps if self.prior is None else self.prior.inverse(eps)[0]
+        return eps if self.prior is None else self.prior.inverse(eps.unflatten(1, self.prior.shape))[0].flatten(1)
+
+    def sampler(self, backend: str = "auto") -> PixelCNNSampler:
+        """Draws images from the current weights, of ``model.condition(z, labels)``."""
+        return PixelCNNSampler(self.decoder, backend=backend)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n images ``[n, C, H, W]``: z from the prior, then the cached sampler on the current weights."""
-        z = self.sample_prior(n, generator)
-        return PixelCNNSampler(self.decoder, backend=self.backend).sample(z, generator=generator)
+    def sample(self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None) -> Tensor:
+        """n images ``[n, C, H, W]``: z from the prior, then the sampler on the current weights."""
+        z = self.condition(self.sample_prior(n, generator), labels)
+        return self.sampler(self.backend).sample(z, generator=generator)
 
 
-def loss_terms(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, log_pz: Tensor) -> LossTerms:
-    """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior."""
-    log_qz = -0.5 * (logvar + (z - mu) ** 2 * torch.exp(-logvar) + math.log(2 * math.pi)).sum(1)
-    return LossTerms(-bernoulli_log_prob(logits, x), log_qz - log_pz)
-
-
-def loss_function(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, log_pz: Tensor) -> Tensor:
-    """Negative ELBO in nats, summed over the batch: reconstruction + log q(z|x) - log p(z)."""
-    terms = loss_terms(logits, x, mu, logvar, z, log_pz)
-    return (terms.reconstruction + terms.kl).sum()
+def _check(config: dict[str, Any]) -> None:
+    for name, least in {"latent_dim": 1, "hidden_dim": 2, "flow_hidden": 1, "n_classes": 0}.items():
+        if config[name] < least:
+            raise ValueError(f"VLAE: {name} must be at least {least}, got {config[name]}")
+    size, latent_map = config["image_size"], config["latent_map"]
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"VLAE: image_size must be (H, W), both positive, got {tuple(size)}")
+    if latent_map is not None and (
+        len(latent_map) != 2 or min(latent_map) < 1 or config["latent_dim"] % math.prod(latent_map)
+    ):
+        rule = f"(h, w), both positive, with h * w a divisor of latent_dim = {config['latent_dim']}"
+        raise ValueError(f"VLAE: latent_map must be {rule}, got {tuple(latent_map)}")
+    for name, names in {"backend": backends.NAMES, "posterior": POSTERIORS, "encoder": tuple(ENCODERS)}.items():
+        if config[name] not in names:
+            raise ValueError(f"VLAE: {name} must be one of {', '.join(names)}, got {config[name]!r}")
