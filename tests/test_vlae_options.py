@@ -25,7 +25,7 @@ COMBINATIONS = [
     for encoder, prior, posterior in itertools.product(ENCODERS, PRIORS, POSTERIORS)
     if (encoder, prior) != ("mlp", "map")
 ] + [
-    {"encoder": "resnet", "weight_norm": True},
+    {"encoder": "resnet", "weight_norm": True, "encoder_hidden": 6},
     {"encoder": "resnet", "weight_norm": True, "latent_map": (2, 2), "z_channels": 3, "n_classes": 3},
 ]
 CONDITIONAL = [{"n_classes": 3, "encoder": encoder} for encoder in ENCODERS]
@@ -171,6 +171,7 @@ CONDITIONED = {**SMALL, "n_classes": 3}
         ),
         (lambda: vf.VLAE(**SMALL)(images(), torch.zeros(3).long()), ValueError, "labels must be None where n_classes"),
         (lambda: vf.VLAE(**SMALL, n_classes=-1), ValueError, "VLAE: n_classes must be at least 0, got -1"),
+        (lambda: vf.VLAE(**SMALL, encoder_hidden=1), ValueError, "VLAE: encoder_hidden must be at least 2, got 1"),
         (lambda: vf.VLAE(**SMALL, encoder="rnn"), ValueError, "VLAE: encoder must be one of conv, .*got 'rnn'"),
         (lambda: vf.VLAE(**SMALL, posterior="cauchy"), ValueError, "posterior must be one of gaussian, iaf, got"),
         (lambda: vf.VLAE(**SMALL, flow_layers=0), ValueError, "n_hidden and hidden_dim must be positive, got 0"),

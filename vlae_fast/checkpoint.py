@@ -36,7 +36,8 @@ _MAX_CONFIG_BYTES = 64 << 20
 _INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), (1, 1 << 16))
 _INTEGERS |= {"z_channels": (0, 1 << 16), "kernel_size": (1, 63), "initial_kernel": (1, 63)}
 _INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 10), "flow_layers": (1, 1 << 10)}
-_INTEGERS |= {"n_classes": (0, 1 << 16)}
+_INTEGERS |= {"n_classes": (0, 1 << 16), "encoder_hidden": (2, 1 << 16)}
+_OPTIONAL = ("latent_map", "encoder_hidden")  # None is a value too
 _SIDE = (1, 1 << 12)  # of image_size and latent_map
 _FLAGS = ("use_flow", "residual", "weight_norm")
 _STRINGS = ("backend", "encoder", "posterior", "flow_transform")
@@ -171,11 +172,11 @@ def _check_config(where: str, config: Mapping[str, Any]) -> None:
 
 def _broken_rule(key: str, value: object) -> str | None:
     """What an argument of VLAE must be, where `value` is not; unknown keys are left to the constructor."""
+    if key in _OPTIONAL and value is None:
+        return None
     if key in _INTEGERS:
         low, high = _INTEGERS[key]
         return None if _is_integer(value, low, high) else f"an integer from {low} to {high:,}"
-    if key == "latent_map" and value is None:
-        return None
     if key in ("image_size", "latent_map"):
         fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_integer(v, *_SIDE) for v in value)
         return None if fits else f"two integers from {_SIDE[0]} to {_SIDE[1]:,}"

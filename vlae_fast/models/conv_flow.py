@@ -9,6 +9,34 @@ from ..layers import MaskedConv2d
 from .flow import Flow, check_flow
 
 
+class ConvStep(nn.Module):
+    """Masked convolutions with ELU, the first of type A, and a 1x1 one that starts at zero: shift and log_scale."""
+
+    def __init__(
+        self, channels: int, outputs: int, hidden_dim: int, n_hidden: int, kernel_size: int, backend: str
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(
+                MaskedConv2d(
+                    "B" if i else "A",
+                    hidden_dim if i else channels,
+                    hidden_dim,
+                    kernel_size,
+                    activation="elu",
+                    backend=backend,
+                )
+                for i in range(n_hidden)
+            )
+        )
+        self.last = nn.Conv2d(hidden_dim, outputs, 1)
+        for p in self.last.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.last(self.layers(z))
+
+
 class ConvFlow(Flow):
     """A flow of ``n_steps`` stacks of masked convolutions over a latent map, the raster order reversed between steps.
 
@@ -17,7 +45,7 @@ class ConvFlow(Flow):
 
     Args:
         channels, map_size: D and (h, w) of the map. hidden_dim: channels of the convolutions. n_hidden: of them, at
-            least 1, the first of type A. transform: ``affine`` or ``mean-only``, see `Flow`. backend: of the layers.
+            least 1. transform: ``affine`` or ``mean-only``, see `Flow`. backend: of the layers.
 
     ``forward(z [B, D, h, w]) -> (eps [B, D, h, w], log_det [B])`` and ``inverse(eps) -> (z, log_det)``, both with
     ``log_det = log|det d eps/d z|`` in nats.
@@ -39,29 +67,19 @@ class ConvFlow(Flow):
     ) -> None:
         super().__init__()
         check_flow("ConvFlow", transform, n_steps)
-        for name, value in (("channels", channels), ("hidden_dim", hidden_dim), ("n_hidden", n_hidden)):
+        sizes = {"channels": channels, "map_size": min(map_size), "hidden_dim": hidden_dim, "n_hidden": n_hidden}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"ConvFlow: {name} must be positive, got {value}")
+        if kernel_size < 3:
+            raise ValueError(f"ConvFlow: kernel_size must be at least 3, got {kernel_size}")
         self.shape, self.order = (channels, *map_size), (2, 3)
         outputs = 2 * channels if transform == "affine" else channels
-
-        def step() -> nn.Sequential:
-            widths = [channels] + n_hidden * [hidden_dim]
-            layers: list[nn.Module] = [
-                MaskedConv2d(
-                    "B" if i else "A", widths[i], widths[i + 1], kernel_size, activation="elu", backend=backend
-                )
-                for i in range(n_hidden)
-            ]
-            last = nn.Conv2d(hidden_dim, outputs, 1)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-            return nn.Sequential(*layers, last)
-
-        self.steps = nn.ModuleList(step() for _ in range(n_steps))
+        self.steps = nn.ModuleList(
+            ConvStep(channels, outputs, hidden_dim, n_hidden, kernel_size, backend) for _ in range(n_steps)
+        )
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """z by one pass of a step per pixel of the map."""
         self._check(eps, "eps")
         log_det = eps.new_zeros(eps.shape[0])
         for i, step in reversed(list(enumerate(self.steps))):
@@ -72,6 +90,7 @@ class ConvFlow(Flow):
 
 
 def _invert(step: nn.Module, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """z and log_det of one step, by one pass per pixel of the map."""
     channels, log_det = eps.shape[1], eps.new_zeros(eps.shape[0])
     z = torch.zeros_like(eps)
     for row in range(eps.shape[2]):

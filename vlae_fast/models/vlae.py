@@ -39,7 +39,8 @@ class VLAE(nn.Module):
         z_channels: 0: every pixel is given the same z, as in the tutorials; a small window then cannot know
             where it is and tends to ignore z. Else z is spread over the image in so many channels (`CodeMap`), and
             ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
-        encoder: ``conv``, ``strided``, ``mlp``, ``resnet``, see `models.encoder`. weight_norm: of its convolutions.
+        encoder: ``conv``, ``strided``, ``mlp``, ``resnet``, see `models.encoder`. encoder_hidden: its hidden_dim, where
+            it has one of its own. weight_norm: of its convolutions.
         posterior: ``gaussian``, or ``iaf``, an inverse autoregressive flow of one.
         flow_hidden, flow_steps, flow_layers, flow_transform: of the prior: units, steps, hidden layers of a step,
             ``affine`` or ``mean-only``; the first three also of an ``iaf`` posterior.
@@ -68,6 +69,7 @@ class VLAE(nn.Module):
         z_channels: int = 0,
         residual: bool = False,
         encoder: str = "conv",
+        encoder_hidden: int | None = None,
         weight_norm: bool = False,
         posterior: str = "gaussian",
         flow_hidden: int = 256,
@@ -91,6 +93,7 @@ class VLAE(nn.Module):
             "z_channels": z_channels,
             "residual": residual,
             "encoder": encoder,
+            "encoder_hidden": encoder_hidden,
             "weight_norm": weight_norm,
             "posterior": posterior,
             "flow_hidden": flow_hidden,
@@ -107,7 +110,9 @@ class VLAE(nn.Module):
         self.latent_map = latent_map and (latent_map[0], latent_map[1])
         # what a flow posterior is told of the image is as wide as mu and logvar
         context_dim = 2 * latent_dim if posterior == "iaf" else 0
-        sizes = Sizes(input_dim, latent_dim, hidden_dim, size, context_dim, n_classes, self.latent_map)
+        sizes = Sizes(
+            input_dim, latent_dim, encoder_hidden or hidden_dim, size, context_dim, n_classes, self.latent_map
+        )
         self.encoder = make_encoder(encoder, sizes, weight_norm=weight_norm)
         self.prior = (
             make_prior(
@@ -226,9 +231,10 @@ class VLAE(nn.Module):
 
 
 def _check(config: dict[str, Any]) -> None:
-    for name, least in {"latent_dim": 1, "hidden_dim": 2, "flow_hidden": 1, "n_classes": 0}.items():
-        if config[name] < least:
-            raise ValueError(f"VLAE: {name} must be at least {least}, got {config[name]}")
+    least = {"latent_dim": 1, "hidden_dim": 2, "encoder_hidden": 2, "flow_hidden": 1, "n_classes": 0}
+    for name, low in least.items():
+        if config[name] is not None and config[name] < low:
+            raise ValueError(f"VLAE: {name} must be at least {low}, got {config[name]}")
     size, latent_map = config["image_size"], config["latent_map"]
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"VLAE: image_size must be (H, W), both positive, got {tuple(size)}")
