@@ -159,3 +159,16 @@ def test_kl_of_different_gaussians_has_its_sign() -> None:
 def test_errors(call, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("transform", ["affine", "mean-only"])
+def test_sampler_inverse_is_the_inverse_by_passes(transform: str) -> None:
+    """Without gradients every activation is computed once; the result is that of one pass per pixel."""
+    flow = map_flow(transform, 3)
+    eps = torch.randn(4, *flow.shape, dtype=torch.float64)
+    slow, slow_log_det = flow.inverse(eps)
+    with torch.no_grad():
+        fast, fast_log_det = flow.inverse(eps)
+    assert slow.requires_grad and not fast.requires_grad
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fast_log_det, slow_log_det, rtol=0, atol=1e-10)

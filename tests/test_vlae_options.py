@@ -10,6 +10,8 @@ import torch
 
 import vlae_fast as vf
 from vlae_fast import checkpoint
+from vlae_fast.layers import initialize
+from vlae_fast.models.decoder import KINDS
 from vlae_fast.models.encoder import ENCODERS
 
 SMALL = {"latent_dim": 4, "hidden_dim": 8, "n_layers": 1, "image_size": (6, 5), "flow_hidden": 12}
@@ -29,32 +31,42 @@ COMBINATIONS = [
     {"encoder": "resnet", "weight_norm": True, "latent_map": (2, 2), "z_channels": 3, "n_classes": 3},
 ]
 CONDITIONAL = [{"n_classes": 3, "encoder": encoder} for encoder in ENCODERS]
+LEVELS = {"categorical": {"levels": 5}, "logistic_mixture": {"levels": 8, "components": 2, "input_dim": 3}}
+DECODED = [
+    {"decoder": "two-stack", "receptive_field": 5},
+    {"decoder": "resnet", "tied": True, "n_pointwise": 2, "z_channels": 4, "n_classes": 3},
+    *({"decoder": decoder} for decoder in ("pixelcnn++", "mlp", "deconv")),
+    *({"decoder": decoder, "likelihood": kind, **LEVELS[kind]} for kind in LEVELS for decoder in KINDS),
+]
+ALL = [*COMBINATIONS, *CONDITIONAL, *DECODED]
 
 
 def name(options: dict) -> str:
     return "-".join(f"{key}={value}" for key, value in options.items())
 
 
-def images(count: int = 3) -> torch.Tensor:
-    return (torch.rand(count, 1, 6, 5) < 0.5).float()
+def images(count: int = 3, options: dict | None = None) -> torch.Tensor:
+    options = options or {}
+    levels = options["levels"] if "likelihood" in options else 2
+    return torch.randint(levels, (count, options.get("input_dim", 1), 6, 5)) / (levels - 1)
 
 
 def labels_of(options: dict, count: int = 3) -> torch.Tensor | None:
     return torch.arange(count) % options["n_classes"] if "n_classes" in options else None
 
 
-@pytest.mark.parametrize("options", [*COMBINATIONS, *CONDITIONAL], ids=name)
+@pytest.mark.parametrize("options", ALL, ids=name)
 def test_a_step_trains_every_parameter(options: dict) -> None:
     model = vf.VLAE(**{**SMALL, **options})
     with torch.no_grad():
         for p in model.parameters():  # a flow's last layer starts at zero: the layers before it would get no gradient
             p += 0.05 * torch.randn_like(p)
-    sum(term.mean() for term in model.loss_terms(images(64), labels_of(options, 64))).backward()
+    sum(term.mean() for term in model.loss_terms(images(64, options), labels_of(options, 64))).backward()
     for parameter, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and (p.grad != 0).any(), parameter
 
 
-@pytest.mark.parametrize("options", [*COMBINATIONS, *CONDITIONAL], ids=name)
+@pytest.mark.parametrize("options", ALL, ids=name)
 def test_a_config_gives_the_model_back(options: dict) -> None:
     model = vf.VLAE(**{**SMALL, **options}).eval()
     config = json.loads(json.dumps(model.config))
@@ -64,7 +76,7 @@ def test_a_config_gives_the_model_back(options: dict) -> None:
     shapes = {key: tensor.shape for key, tensor in checkpoint.build(config, "meta").state_dict().items()}
     assert shapes == {key: tensor.shape for key, tensor in model.state_dict().items()}
     other.load_state_dict(model.state_dict())
-    x, labels = images(), labels_of(options)
+    x, labels = images(3, options), labels_of(options)
     torch.manual_seed(1)
     expected = model(x, labels)
     torch.manual_seed(1)
@@ -118,7 +130,9 @@ def test_weight_norm_changes_no_output_at_the_start() -> None:
     x = images()
     for ours, theirs in zip(normalized.encoder(x), plain.encoder(x), strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert any("original0" in key for key in normalized.state_dict())
+    layers = initialize(normalized.encoder, images(64))
+    assert layers == 1 + 2 * 6 + 4  # the first, two of each block, the skips of the blocks that change a shape
+    assert not normalized.encoder(x)[0].equal(plain.encoder(x)[0])
 
 
 def test_labels_reach_the_encoder_and_the_decoder() -> None:
@@ -139,6 +153,16 @@ def test_class_conditional_images() -> None:
     assert drawn.shape == (4, 1, 6, 5)
     z = model.sample_prior(4, generator := torch.Generator().manual_seed(0))
     assert drawn.equal(model.sampler().sample(model.condition(z, labels), generator=generator))
+
+
+@pytest.mark.parametrize("options", [*DECODED, {}], ids=name)
+def test_images_of_every_decoder(options: dict) -> None:
+    """They are in the range of the likelihood, and a sampler's steps are those of its decoder."""
+    model = vf.VLAE(**{**SMALL, **options})
+    drawn = model.sample(3, torch.Generator().manual_seed(0), labels_of(options))
+    assert drawn.shape == (3, options.get("input_dim", 1), 6, 5)
+    model.likelihood.check(drawn)
+    assert (model.sampler().steps == 1) == (options.get("decoder") in ("mlp", "deconv"))
 
 
 CONDITIONED = {**SMALL, "n_classes": 3}
@@ -173,6 +197,9 @@ CONDITIONED = {**SMALL, "n_classes": 3}
         (lambda: vf.VLAE(**SMALL, n_classes=-1), ValueError, "VLAE: n_classes must be at least 0, got -1"),
         (lambda: vf.VLAE(**SMALL, encoder_hidden=1), ValueError, "VLAE: encoder_hidden must be at least 2, got 1"),
         (lambda: vf.VLAE(**SMALL, encoder="rnn"), ValueError, "VLAE: encoder must be one of conv, .*got 'rnn'"),
+        (lambda: vf.VLAE(**SMALL, decoder="rnn"), ValueError, "VLAE: decoder must be one of gated, .*got 'rnn'"),
+        (lambda: vf.VLAE(**SMALL, likelihood="t"), ValueError, "VLAE: likelihood must be one of bernoulli, .*got 't'"),
+        (lambda: vf.VLAE(**SMALL, decoder="mlp", receptive_field=3), ValueError, "no option receptive_field, got 3"),
         (lambda: vf.VLAE(**SMALL, posterior="cauchy"), ValueError, "posterior must be one of gaussian, iaf, got"),
         (lambda: vf.VLAE(**SMALL, flow_layers=0), ValueError, "n_hidden and hidden_dim must be positive, got 0"),
         (

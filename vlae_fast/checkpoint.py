@@ -37,10 +37,12 @@ _INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden
 _INTEGERS |= {"z_channels": (0, 1 << 16), "kernel_size": (1, 63), "initial_kernel": (1, 63)}
 _INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 10), "flow_layers": (1, 1 << 10)}
 _INTEGERS |= {"n_classes": (0, 1 << 16), "encoder_hidden": (2, 1 << 16)}
-_OPTIONAL = ("latent_map", "encoder_hidden")  # None is a value too
+_INTEGERS |= {"receptive_field": (3, 1 << 12), "n_pointwise": (0, 1 << 10)}
+_INTEGERS |= {"levels": (2, 1 << 16), "components": (1, 1 << 10)}
+_OPTIONAL = ("latent_map", "encoder_hidden", "receptive_field")  # None is a value too
 _SIDE = (1, 1 << 12)  # of image_size and latent_map
-_FLAGS = ("use_flow", "residual", "weight_norm")
-_STRINGS = ("backend", "encoder", "posterior", "flow_transform")
+_FLAGS = ("use_flow", "residual", "weight_norm", "tied")
+_STRINGS = ("backend", "encoder", "posterior", "flow_transform", "decoder", "likelihood")
 
 
 @dataclass

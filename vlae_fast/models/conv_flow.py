@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import MaskedConv2d
+from ..program import Emit
+from ..sampling import PixelCNNSampler
+from ..sampling.stages import Program
 from .flow import Flow, check_flow
 
 
@@ -73,33 +80,63 @@ class ConvFlow(Flow):
                 raise ValueError(f"ConvFlow: {name} must be positive, got {value}")
         if kernel_size < 3:
             raise ValueError(f"ConvFlow: kernel_size must be at least 3, got {kernel_size}")
-        self.shape, self.order = (channels, *map_size), (2, 3)
+        self.shape, self.order, self.backend = (channels, *map_size), (2, 3), backend
         outputs = 2 * channels if transform == "affine" else channels
         self.steps = nn.ModuleList(
             ConvStep(channels, outputs, hidden_dim, n_hidden, kernel_size, backend) for _ in range(n_steps)
         )
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z and log_det. Where a gradient may be asked for, by one pass per pixel; else everything is computed once."""
         self._check(eps, "eps")
         log_det = eps.new_zeros(eps.shape[0])
+        inputs = (eps, *self.parameters())
+        differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         for i, step in reversed(list(enumerate(self.steps))):
-            eps, step_log_det = _invert(step, eps)
-            log_det = log_det + step_log_det
+            eps, log_scale = invert_by_passes(step, eps) if differentiable else self._invert_by_sampler(step, eps)
+            log_det = log_det - log_scale.flatten(1).sum(1)
             eps = eps.flip(self.order) if i else eps
         return eps, log_det
 
+    def _invert_by_sampler(self, step: nn.Module, eps: Tensor) -> tuple[Tensor, Tensor]:
+        decoder = _Transform(step, (self.shape[0], self.shape[1], self.shape[2]))
+        z, params = PixelCNNSampler(decoder, backend=self.backend).sample_with_logits(None, noise=eps)
+        return z, params[:, self.shape[0] :]
 
-def _invert(step: nn.Module, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """z and log_det of one step, by one pass per pixel of the map."""
-    channels, log_det = eps.shape[1], eps.new_zeros(eps.shape[0])
-    z = torch.zeros_like(eps)
-    for row in range(eps.shape[2]):
-        for column in range(eps.shape[3]):
-            params = step(z)[:, :, row, column]
-            pixel = eps[:, :, row, column]
-            if params.shape[1] > channels:
-                pixel = pixel * torch.exp(params[:, channels:])
-                log_det = log_det - params[:, channels:].sum(1)
-            z = z.clone()  # its earlier state is what autograd needs of the passes before
-            z[:, :, row, column] = pixel + params[:, :channels]
-    return z, log_det
+
+class _Transform:
+    """A step as a sampler sees a decoder: the pixel is ``shift + exp(log_scale) * noise``, and the noise is eps."""
+
+    latent_dim = 0
+
+    def __init__(self, step: ConvStep, shape: tuple[int, int, int]) -> None:
+        self.step, self.input_dim, self.image_size = step, shape[0], shape[1:]
+        self.likelihood = _Affine()
+        self.unscaled = 2 * shape[0] - step.last.out_channels  # channels of log_scale that are 0: all or none
+
+    def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        return F.pad(self.step(x), (0, 0, 0, 0, 0, self.unscaled))
+
+    def write_program(self, program: Program) -> None:
+        buffer = 0
+        for layer in self.step.layers:
+            buffer = program.conv(layer, buffer)
+        weight = F.pad(self.step.last.weight, (0, 0, 0, 0, 0, 0, 0, self.unscaled))
+        program.add([(buffer, weight, ((0, 0),))], F.pad(self.step.last.bias, (0, self.unscaled)))
+
+
+class _Affine(NamedTuple):
+    emit: Emit = Emit("affine", levels=0)
+
+
+def invert_by_passes(step: nn.Module, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """The specification of a step's inverse, z and log_scale: one pass per pixel of the map, in raster order."""
+    channels = eps.shape[1]
+    z, log_scale = torch.zeros_like(eps), torch.zeros_like(eps)
+    for row, column in itertools.product(range(eps.shape[2]), range(eps.shape[3])):
+        params = step(z)[:, :, row, column]
+        z, log_scale = z.clone(), log_scale.clone()  # their earlier states are what autograd needs
+        if params.shape[1] > channels:
+            log_scale[:, :, row, column] = params[:, channels:]
+        z[:, :, row, column] = params[:, :channels] + torch.exp(log_scale[:, :, row, column]) * eps[:, :, row, column]
+    return z, log_scale

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
+from ..layers import WeightNormConv2d
 from .labels import check_no_labels, one_hot
 
 
@@ -136,11 +136,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, before: int, after: int, stride: int, *, normalized: bool) -> None:
         super().__init__()
-        norm = weight_norm if normalized else nn.Identity()
-        self.first = norm(nn.Conv2d(before, after, 3, stride=stride, padding=1))
-        self.second = norm(nn.Conv2d(after, after, 3, padding=1))
-        same = stride == 1 and before == after
-        self.skip = nn.Identity() if same else norm(nn.Conv2d(before, after, 3, stride=stride, padding=1))
+        self.first = WeightNormConv2d(before, after, 3, stride=stride, padding=1, weight_norm=normalized)
+        self.second = WeightNormConv2d(after, after, 3, padding=1, weight_norm=normalized)
+        self.skip: nn.Module = nn.Identity()
+        if stride > 1 or before != after:
+            self.skip = WeightNormConv2d(before, after, 3, stride=stride, padding=1, weight_norm=normalized)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.second(F.elu(self.first(F.elu(x))))
@@ -150,7 +150,8 @@ class ResNetEncoder(Encoder):
     """Three stages of two residual blocks, the second of stride 2, of hidden / 2, hidden, hidden channels.
 
     With hidden_dim = 32, on 28x28: 16, 32, 32 channels at 14, 7, 4 and 450 units, as in the IAF paper. A latent map
-    leaves the units out, and the third stage's stride: its maps are those of a quarter of the image.
+    leaves the units out, and the third stage's stride: its maps are those of a quarter of the image. Where normalized,
+    `layers.initialize` sets gains and biases from data, once, before training.
 
     Source: Kingma et al. 2016, arXiv 1606.04934, appendix C; weight norm: Salimans and Kingma 2016, arXiv 1602.07868.
     """
@@ -159,9 +160,10 @@ class ResNetEncoder(Encoder):
         super().__init__(sizes)
         halvings = 3 if sizes.latent_map is None else 2
         channels = [max(1, sizes.hidden_dim // 2), sizes.hidden_dim, sizes.hidden_dim]
-        stem = nn.Conv2d(sizes.input_dim + sizes.n_classes, channels[0], 3, padding=1)
-        layers: list[nn.Module] = [weight_norm(stem) if normalized else stem]
         before = channels[0]
+        layers: list[nn.Module] = [
+            WeightNormConv2d(sizes.input_dim + sizes.n_classes, before, 3, padding=1, weight_norm=normalized)
+        ]
         for i, after in enumerate(channels):
             stride = 2 if i < halvings else 1
             layers.append(ResidualBlock(before, after, 1, normalized=normalized))

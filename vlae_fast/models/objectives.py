@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .likelihood import bernoulli_log_prob
+from .likelihood import Bernoulli, Likelihood
 from .posterior import gaussian_log_prob
 
 
@@ -23,14 +23,34 @@ class LossTerms(NamedTuple):
     kl: Tensor
 
 
-def loss_terms(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, log_pz: Tensor) -> LossTerms:
-    """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior."""
-    return LossTerms(-bernoulli_log_prob(logits, x), gaussian_log_prob(z, mu, logvar).sum(1) - log_pz)
+def loss_terms(
+    logits: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    z: Tensor,
+    log_pz: Tensor,
+    likelihood: Likelihood | None = None,
+) -> LossTerms:
+    """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior.
+
+    likelihood: whose parameters the logits are, ``model.likelihood``; None: Bernoulli.
+    """
+    log_px = (likelihood or Bernoulli(x.shape[1])).log_prob(logits, x)
+    return LossTerms(-log_px, gaussian_log_prob(z, mu, logvar).sum(1) - log_pz)
 
 
-def loss_function(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, log_pz: Tensor) -> Tensor:
+def loss_function(
+    logits: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    z: Tensor,
+    log_pz: Tensor,
+    likelihood: Likelihood | None = None,
+) -> Tensor:
     """Negative ELBO in nats, summed over the batch: reconstruction + log q(z|x) - log p(z)."""
-    terms = loss_terms(logits, x, mu, logvar, z, log_pz)
+    terms = loss_terms(logits, x, mu, logvar, z, log_pz, likelihood)
     return (terms.reconstruction + terms.kl).sum()
 
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .. import backends
-from ..sampling import PixelCNNSampler
-from .decoder import PixelCNNDecoder
-from .encoder import ENCODERS, Sizes, make_encoder
+from ..sampling import FactorizedSampler, PixelCNNSampler
+from .decoder import make_decoder
+from .encoder import Sizes, make_encoder
 from .flow import standard_normal_log_prob
 from .labels import check_no_labels, one_hot
+from .likelihood import make_likelihood
 from .objectives import LossTerms, loss_function, loss_terms
-from .posterior import POSTERIORS, InverseAutoregressivePosterior, PosteriorSample, gaussian_log_prob
+from .options import check_options
+from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian_log_prob
 from .prior import make_prior
 
 __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
+
+_DECODER_OPTIONS = (
+    "kernel_size",
+    "initial_kernel",
+    "receptive_field",
+    "z_channels",
+    "residual",
+    "tied",
+    "n_pointwise",
+)
 
 
 class VLAEOutput(NamedTuple):
@@ -33,9 +43,13 @@ class VLAE(nn.Module):
     """Encoder, autoregressive-flow prior, and a PixelCNN decoder whose window is too small to do without z.
 
     Args:
-        input_dim: image channels C. latent_dim: D. hidden_dim: channels of encoder and decoder. n_layers: gated layers.
+        input_dim: image channels C. latent_dim: D. hidden_dim: channels of encoder and decoder. n_layers: of decoder.
         use_flow: AF prior (``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z)); else N(0, I).
-        image_size: (H, W). kernel_size, initial_kernel, residual: of the decoder.
+        image_size: (H, W).
+        likelihood: ``bernoulli``, ``categorical`` of ``levels``, ``logistic_mixture`` of ``levels`` and ``components``.
+        decoder: ``gated``, ``two-stack``, ``resnet``, ``pixelcnn++``, or ``mlp`` and ``deconv``, which do not look at
+            the image. kernel_size, initial_kernel, receptive_field, residual, tied, n_pointwise: where a kind has them,
+            see its class in `models.decoders`.
         z_channels: 0: every pixel is given the same z, as in the tutorials; a small window then cannot know
             where it is and tends to ignore z. Else z is spread over the image in so many channels (`CodeMap`), and
             ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
@@ -48,7 +62,7 @@ class VLAE(nn.Module):
         n_classes: class-conditional where positive: encoder and decoder are given labels, ``[B]`` integers.
         backend: of every layer.
 
-    ``model(x [B, C, H, W], labels=None)`` gives logits, mu, logvar, z, log_pz; pixels are Bernoulli.
+    ``model(x [B, C, H, W], labels=None)`` gives logits (the likelihood's parameters), mu, logvar, z, log_pz.
 
     >>> model = VLAE(latent_dim=8, hidden_dim=16)
     >>> model(torch.zeros(2, 1, 28, 28)).logits.shape
@@ -68,6 +82,13 @@ class VLAE(nn.Module):
         initial_kernel: int = 7,
         z_channels: int = 0,
         residual: bool = False,
+        decoder: str = "gated",
+        receptive_field: int | None = None,
+        tied: bool = False,
+        n_pointwise: int = 4,
+        likelihood: str = "bernoulli",
+        levels: int = 256,
+        components: int = 10,
         encoder: str = "conv",
         encoder_hidden: int | None = None,
         weight_norm: bool = False,
@@ -81,30 +102,10 @@ class VLAE(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "input_dim": input_dim,
-            "latent_dim": latent_dim,
-            "hidden_dim": hidden_dim,
-            "n_layers": n_layers,
-            "use_flow": use_flow,
-            "image_size": list(image_size),
-            "kernel_size": kernel_size,
-            "initial_kernel": initial_kernel,
-            "z_channels": z_channels,
-            "residual": residual,
-            "encoder": encoder,
-            "encoder_hidden": encoder_hidden,
-            "weight_norm": weight_norm,
-            "posterior": posterior,
-            "flow_hidden": flow_hidden,
-            "flow_steps": flow_steps,
-            "flow_layers": flow_layers,
-            "flow_transform": flow_transform,
-            "latent_map": latent_map and list(latent_map),
-            "n_classes": n_classes,
-            "backend": backend,
-        }
-        _check(self.config)
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        as_in_json = {"image_size": list(image_size), "latent_map": latent_map and list(latent_map)}
+        self.config: dict[str, Any] = arguments | as_in_json
+        check_options(self.config)
         size = (image_size[0], image_size[1])
         self.latent_dim, self.n_classes, self.backend = latent_dim, n_classes, backend
         self.latent_map = latent_map and (latent_map[0], latent_map[1])
@@ -127,17 +128,17 @@ class VLAE(nn.Module):
             if use_flow
             else None
         )
-        self.decoder = PixelCNNDecoder(
-            input_dim,
-            latent_dim + n_classes,
-            hidden_dim,
-            n_layers,
-            kernel_size=kernel_size,
-            initial_kernel=initial_kernel,
-            z_channels=z_channels,
-            residual=residual,
+        self.likelihood = make_likelihood(likelihood, input_dim, levels=levels, components=components)
+        self.decoder = make_decoder(
+            decoder,
+            input_dim=input_dim,
+            latent_dim=latent_dim + n_classes,
+            hidden_dim=hidden_dim,
+            n_layers=n_layers,
             image_size=size,
+            likelihood=self.likelihood,
             backend=backend,
+            **{name: self.config[name] for name in _DECODER_OPTIONS},
         )
         self.posterior = (
             InverseAutoregressivePosterior(
@@ -208,7 +209,7 @@ class VLAE(nn.Module):
     def loss_terms(self, x: Tensor, labels: Tensor | None = None) -> LossTerms:
         """The two terms of the negative ELBO, of one draw of z an image."""
         out = self(x, labels)
-        return loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz)
+        return loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz, self.likelihood)
 
     @torch.no_grad()
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -219,8 +220,13 @@ class VLAE(nn.Module):
         eps = torch.randn(n, self.latent_dim, dtype=weight.dtype, device=weight.device, generator=generator)
         return eps if self.prior is None else self.prior.inverse(eps.unflatten(1, self.prior.shape))[0].flatten(1)
 
-    def sampler(self, backend: str = "auto") -> PixelCNNSampler:
-        """Draws images from the current weights, of ``model.condition(z, labels)``."""
+    def sampler(self, backend: str = "auto") -> PixelCNNSampler | FactorizedSampler:
+        """Draws images from the current weights, of ``model.condition(z, labels)``.
+
+        A decoder that does not look at the image has no loop that a backend would be for.
+        """
+        if not self.decoder.autoregressive:
+            return FactorizedSampler(self.decoder)
         return PixelCNNSampler(self.decoder, backend=backend)
 
     @torch.no_grad()
@@ -228,21 +234,3 @@ class VLAE(nn.Module):
         """n images ``[n, C, H, W]``: z from the prior, then the sampler on the current weights."""
         z = self.condition(self.sample_prior(n, generator), labels)
         return self.sampler(self.backend).sample(z, generator=generator)
-
-
-def _check(config: dict[str, Any]) -> None:
-    least = {"latent_dim": 1, "hidden_dim": 2, "encoder_hidden": 2, "flow_hidden": 1, "n_classes": 0}
-    for name, low in least.items():
-        if config[name] is not None and config[name] < low:
-            raise ValueError(f"VLAE: {name} must be at least {low}, got {config[name]}")
-    size, latent_map = config["image_size"], config["latent_map"]
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"VLAE: image_size must be (H, W), both positive, got {tuple(size)}")
-    if latent_map is not None and (
-        len(latent_map) != 2 or min(latent_map) < 1 or config["latent_dim"] % math.prod(latent_map)
-    ):
-        rule = f"(h, w), both positive, with h * w a divisor of latent_dim = {config['latent_dim']}"
-        raise ValueError(f"VLAE: latent_map must be {rule}, got {tuple(latent_map)}")
-    for name, names in {"backend": backends.NAMES, "posterior": POSTERIORS, "encoder": tuple(ENCODERS)}.items():
-        if config[name] not in names:
-            raise ValueError(f"VLAE: {name} must be one of {', '.join(names)}, got {config[name]!r}")
