@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from .data import Images, Split
-from .models.vlae import VLAE, loss_terms
+from .models.vlae import VLAE
 
 
 class Evaluation(NamedTuple):
@@ -50,7 +50,7 @@ def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: 
             torch.manual_seed(seed)
             for x in images.batches(split, batch_size, generator=torch.Generator().manual_seed(seed)):
                 x = x.to(device)
-                terms = loss_terms(*_outputs(model, x))
+                terms = model.loss_terms(x)
                 sums += torch.stack([terms.reconstruction.sum(), terms.kl.sum()]).double().cpu()
                 count += len(x)
     finally:
@@ -58,12 +58,6 @@ def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: 
     reconstruction, kl = (sums / count).tolist()
     loss = reconstruction + kl
     return Evaluation(-loss, reconstruction, kl, bits_per_dim(loss, images.dims), count)
-
-
-def _outputs(model: VLAE, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(logits, x, mu, logvar, z, log_pz): what the loss functions take."""
-    out = model(x)
-    return out.logits, x, out.mu, out.logvar, out.z, out.log_pz
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

@@ -92,13 +92,14 @@ class ConvFlow(Flow):
         log_det = eps.new_zeros(eps.shape[0])
         inputs = (eps, *self.parameters())
         differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-        for i, step in reversed(list(enumerate(self.steps))):
+        steps = [step for step in self.steps if isinstance(step, ConvStep)]
+        for i, step in reversed(list(enumerate(steps))):
             eps, log_scale = invert_by_passes(step, eps) if differentiable else self._invert_by_sampler(step, eps)
             log_det = log_det - log_scale.flatten(1).sum(1)
             eps = eps.flip(self.order) if i else eps
         return eps, log_det
 
-    def _invert_by_sampler(self, step: nn.Module, eps: Tensor) -> tuple[Tensor, Tensor]:
+    def _invert_by_sampler(self, step: ConvStep, eps: Tensor) -> tuple[Tensor, Tensor]:
         decoder = _Transform(step, (self.shape[0], self.shape[1], self.shape[2]))
         z, params = PixelCNNSampler(decoder, backend=self.backend).sample_with_logits(None, noise=eps)
         return z, params[:, self.shape[0] :]
@@ -120,9 +121,11 @@ class _Transform:
     def write_program(self, program: Program) -> None:
         buffer = 0
         for layer in self.step.layers:
-            buffer = program.conv(layer, buffer)
-        weight = F.pad(self.step.last.weight, (0, 0, 0, 0, 0, 0, 0, self.unscaled))
-        program.add([(buffer, weight, ((0, 0),))], F.pad(self.step.last.bias, (0, self.unscaled)))
+            if isinstance(layer, MaskedConv2d):
+                buffer = program.conv(layer, buffer)
+        weight, bias = self.step.last.parameters()
+        padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, self.unscaled))
+        program.add([(buffer, padded, ((0, 0),))], F.pad(bias, (0, self.unscaled)))
 
 
 class _Affine(NamedTuple):

@@ -155,15 +155,15 @@ class VLAE(nn.Module):
 
     @property
     def initial_conv(self) -> nn.Module:
-        return self.decoder.initial_conv
+        return self.decoder.get_submodule("initial_conv")
 
     @property
-    def decoder_layers(self) -> nn.ModuleList:
-        return self.decoder.decoder_layers
+    def decoder_layers(self) -> Any:
+        return self.decoder.get_submodule("decoder_layers")
 
     @property
     def final_conv(self) -> nn.Module:
-        return self.decoder.final_conv
+        return self.decoder.get_submodule("final_conv")
 
     def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """z = mu + exp(logvar / 2) * N(0, I)."""
@@ -174,9 +174,11 @@ class VLAE(nn.Module):
         self, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
     ) -> PosteriorSample:
         """z ~ q(z|x), with the mu and logvar that score it: ``log q(z|x) = log N(z; mu, exp(logvar))``."""
-        mu, logvar, context = self.encoder.with_context(x, labels)
         if self.posterior is None:
+            # an encoder that was put in this one's place may take x alone
+            mu, logvar = self.encoder(x) if labels is None else self.encoder(x, labels)
             return PosteriorSample(self.reparameterize(mu, logvar, generator), mu, logvar)
+        mu, logvar, context = self.encoder.with_context(x, labels)
         eps = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
         return self.posterior(mu, logvar, context, eps)
 
