@@ -13,14 +13,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import launch
-from .live_tiles import state_of
+from .degrees import once
 
 ROW = 9  # fields of a row
 AHEAD = 2  # events that the kernel looks up before it is their turn
@@ -43,56 +41,13 @@ class Plan(NamedTuple):
     bases: int  # rows of the largest block, and those of the events ahead
 
 
-class Degrees:
-    """Degrees of a layer on the host. Equal ones are the same object, a cheap key, for as long as a tensor has them.
-
-    ``plans``: of networks whose outputs have these degrees. They live as long: a CUDA graph may hold their addresses.
-    """
-
-    def __init__(self, values: tuple[int, ...]) -> None:
-        self.values = values
-        self.plans: dict[tuple, Plan] = {}
-
-
-_INTERNED: WeakValueDictionary[tuple[int, ...], Degrees] = WeakValueDictionary()
-# A look at the values waits for the GPU, which must not happen in every call (nor in a CUDA graph): they are remembered
-# for as long as the tensor lives and nobody writes to it.
-_SEEN = WeakTensorKeyDictionary()
-
-
-def degrees_of(tensor: Tensor) -> Degrees:
-    def look() -> Degrees:
-        values = tuple(tensor.tolist())
-        return _INTERNED.setdefault(values, Degrees(values))
-
-    if (state := state_of(tensor)) is None:
-        return look()
-    seen = _SEEN.get(tensor)
-    if seen is None or seen[0] != state:
-        seen = _SEEN[tensor] = (state, look())
-    return seen[1]
-
-
 def plan_of(degrees: Sequence[Tensor], slots: int, block_n: int, block_k: int, device: torch.device) -> Plan:
-    """The plan of a network, made once.
+    """The plan of a network, made once. Raises as `degrees.once`."""
 
-    Raises:
-        ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU nobody looked before.
-    """
-    seen = tuple(map(degrees_of, degrees))
-    key = (*seen[:-1], slots, block_n, block_k, device)
-    if key not in seen[-1].plans:
-        _check(seen[0].values, seen[-1].values)
-        seen[-1].plans[key] = _Builder([d.values for d in seen], slots, block_n, block_k).plan(device)
-    return seen[-1].plans[key]
+    def make(values: list[tuple[int, ...]]) -> Plan:
+        return _Builder(values, slots, block_n, block_k).plan(device)
 
-
-def _check(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
-    dim = len(inputs)
-    if sorted(inputs) != list(range(1, dim + 1)):
-        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {list(inputs)}")
-    if outputs != tuple(d - 1 for d in inputs) * (len(outputs) // dim):
-        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {list(outputs)}")
+    return once(degrees, (slots, block_n, block_k, device), make)
 
 
 class _Builder:

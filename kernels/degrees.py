@@ -1,0 +1,67 @@
+"""Degrees that are on a GPU, looked at once: what is made of them is kept with their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .live_tiles import state_of
+
+T = TypeVar("T")
+
+
+class Degrees:
+    """Degrees of a layer on the host. Equal ones are the same object, a cheap key, for as long as a tensor has them.
+
+    ``plans``: of networks whose outputs have these degrees. They live as long: a CUDA graph may hold their addresses.
+    """
+
+    def __init__(self, values: tuple[int, ...]) -> None:
+        self.values = values
+        self.plans: dict[tuple, Any] = {}
+
+
+_INTERNED: WeakValueDictionary[tuple[int, ...], Degrees] = WeakValueDictionary()
+# A look at the values waits for the GPU, which must not happen in every call (nor in a CUDA graph): they are remembered
+# for as long as the tensor lives and nobody writes to it.
+_SEEN = WeakTensorKeyDictionary()
+
+
+def degrees_of(tensor: Tensor) -> Degrees:
+    def look() -> Degrees:
+        values = tuple(tensor.tolist())
+        return _INTERNED.setdefault(values, Degrees(values))
+
+    if (state := state_of(tensor)) is None:
+        return look()
+    seen = _SEEN.get(tensor)
+    if seen is None or seen[0] != state:
+        seen = _SEEN[tensor] = (state, look())
+    return seen[1]
+
+
+def once(degrees: Sequence[Tensor], key: tuple, make: Callable[[list[tuple[int, ...]]], T]) -> T:
+    """``make(values)`` of the degrees of a MADE's inputs, hidden layers and outputs, made once for a key.
+
+    Raises:
+        ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU nobody looked before.
+    """
+    seen = tuple(map(degrees_of, degrees))
+    plans, key = seen[-1].plans, (*seen[:-1], *key)
+    if key not in plans:
+        _check(seen[0].values, seen[-1].values)
+        plans[key] = make([d.values for d in seen])
+    found: T = plans[key]
+    return found
+
+
+def _check(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+    dim = len(inputs)
+    if sorted(inputs) != list(range(1, dim + 1)):
+        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {list(inputs)}")
+    if outputs != tuple(d - 1 for d in inputs) * (len(outputs) // dim):
+        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {list(outputs)}")
