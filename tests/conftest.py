@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
+import cuda_host
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ if not torch.cuda.is_available():  # read when a kernel is defined: without a GP
     os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the reference's products warn that they may differ
 
-from vlae_fast import backends, triton_kernels
+from vlae_fast import backends, native_cuda, triton_kernels
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -19,6 +21,36 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def cuda_library() -> None:
+    """The CUDA sources as they run without a GPU."""
+    path = cuda_host.build()
+    if path is None:
+        pytest.skip("g++ is not installed")
+    torch.ops.load_library(path)
+
+
+@pytest.fixture
+def cuda(cuda_library: None, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The row `cuda`, able on the CPU."""
+    monkeypatch.setattr(native_cuda, "_OPS", torch.ops.vlae_fast_cuda_host)
+    rows = [r._replace(devices=("cpu",), absent=lambda: None) if r.name == "cuda" else r for r in backends.TABLE]
+    monkeypatch.setattr(backends, "TABLE", tuple(rows))
+    return native_cuda
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the emulated GPU: its processors, the shared memory of a block in KiB, the order of a block's threads."""
+
+    def set_gpu(processors: int = 132, shared: int = 227, order: str = "forward") -> None:
+        monkeypatch.setenv("VLAE_HOST_PROCESSORS", str(processors))
+        monkeypatch.setenv("VLAE_HOST_SHARED_BYTES", str(shared << 10))
+        monkeypatch.setenv("VLAE_HOST_ORDER", order)
+
+    return set_gpu
 
 
 def require(backend: str, device: str = "cpu", *, allow_module_level: bool = False) -> str:

@@ -2,9 +2,7 @@
 
 import random
 from collections.abc import Callable
-from types import ModuleType
 
-import cuda_host
 import pytest
 import torch
 from decoders import gated_stacks, inputs, random_decoder
@@ -12,7 +10,7 @@ from test_native import mutated
 from test_pixelcnn_sample import compare
 
 import vlae_fast as vf
-from vlae_fast import backends, native_cuda, reference
+from vlae_fast import native_cuda, reference
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.program import Plan, Source, Stage
@@ -20,34 +18,7 @@ from vlae_fast.sampling.sampler import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import budget
 
-
-@pytest.fixture(scope="session")
-def library() -> None:
-    path = cuda_host.build()
-    if path is None:
-        pytest.skip("g++ is not installed")
-    torch.ops.load_library(path)
-
-
-@pytest.fixture(autouse=True)
-def cuda(library: None, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The row `cuda`, able on the CPU."""
-    monkeypatch.setattr(native_cuda, "_OPS", torch.ops.vlae_fast_cuda_host)
-    rows = [r._replace(devices=("cpu",), absent=lambda: None) if r.name == "cuda" else r for r in backends.TABLE]
-    monkeypatch.setattr(backends, "TABLE", tuple(rows))
-    return native_cuda
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets the emulated GPU: its processors, the shared memory of a block in KiB, the order of a block's threads."""
-
-    def set_gpu(processors: int = 132, shared: int = 227, order: str = "forward") -> None:
-        monkeypatch.setenv("VLAE_HOST_PROCESSORS", str(processors))
-        monkeypatch.setenv("VLAE_HOST_SHARED_BYTES", str(shared << 10))
-        monkeypatch.setenv("VLAE_HOST_ORDER", order)
-
-    return set_gpu
+pytestmark = pytest.mark.usefixtures("cuda")
 
 
 @pytest.mark.parametrize("seed", [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import gpu
+from .kernels.degrees import once
 from .layout import contiguous, nhwc
 from .native import build_report, load
 from .program import Plan
@@ -60,3 +61,22 @@ def pixelcnn_sample(
 ) -> tuple[Tensor, Tensor]:
     known_mask, known = contiguous(known_mask), contiguous(known)
     return _OPS.pixelcnn_sample(noise, *packed, plan.words, nhwc(context), known_mask, known, temperature)
+
+
+def made_inverse(
+    eps: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    degrees: Sequence[Tensor],
+    cond: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """Two launches: the weights are put in the order in which the second one reads them."""
+
+    def plan(values: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64) for v in values])
+        return tables.to(eps.device), header
+
+    tables, header = once(degrees, ("cuda", eps.device), plan)
+    flat = [[t.contiguous() for t in tensors] for tensors in (weights, biases)]
+    return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(cond), activation)

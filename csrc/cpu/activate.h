@@ -1,7 +1,7 @@
 // Pointwise activations over stretches of memory.
 #pragma once
 
-#include "pointwise.h"
+#include "../pointwise.h"
 #include "vec.h"
 
 namespace vlae::VLAE_ISA {

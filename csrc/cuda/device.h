@@ -21,6 +21,14 @@ inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
   throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
 }
 
+// Of the current device.
+inline int device_attribute(const char* op, cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check_cuda(op, "asking for the device", cudaGetDevice(&device));
+  check_cuda(op, "asking for a limit of the device", cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
 // One-dimensional launch of `blocks` x `threads` on a stream, with so much dynamic shared memory.
 template <typename... Args>
 void launch(const char* op, void (*kernel)(Args...), int blocks, int threads, int shared_bytes, void* stream,

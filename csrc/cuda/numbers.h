@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device.h"
+#include "number.h"
 
 namespace vlae::cuda {
 
@@ -25,6 +26,16 @@ __device__ inline BFloat16 from_float<BFloat16>(float x) {
 template <>
 __device__ inline Float16 from_float<Float16>(float x) {
   return __float2half(x);
+}
+
+// Calls a function with a zero of the type.
+template <typename Function>
+void with_type(Number number, const Function& function) {
+  switch (number) {
+    case Number::float32: return function(float{});
+    case Number::bfloat16: return function(BFloat16{});
+    case Number::float16: return function(Float16{});
+  }
 }
 
 #if defined(__CUDACC__)

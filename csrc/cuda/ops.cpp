@@ -28,6 +28,10 @@ std::string problem() { return has_streams() ? why_not() : "torch was built with
 
 VLAE_DEFINE(VLAE_LIBRARY, m) {
   m.def("why_not() -> str");
+  m.def("made_plan(Tensor[] degrees) -> (Tensor tables, Tensor header)");
+  m.def(
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor tables, Tensor header, Tensor? cond, "
+      "str activation) -> (Tensor x, Tensor log_det)");
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str number) -> (Tensor packed, Tensor header)");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, int[] plan, Tensor? context, Tensor? known_mask, "
@@ -37,6 +41,12 @@ VLAE_DEFINE(VLAE_LIBRARY, m) {
 // No tensor among its arguments tells the dispatcher of a device.
 VLAE_IMPLEMENT(VLAE_LIBRARY, CompositeExplicitAutograd, m) { m.impl("why_not", TORCH_BOX(&vlae::cuda::problem)); }
 
-VLAE_IMPLEMENT(VLAE_LIBRARY, CPU, m) { m.impl("pixelcnn_pack", TORCH_BOX(&vlae::cuda::pixelcnn_pack)); }
+VLAE_IMPLEMENT(VLAE_LIBRARY, CPU, m) {
+  m.impl("made_plan", TORCH_BOX(&vlae::cuda::made_plan));
+  m.impl("pixelcnn_pack", TORCH_BOX(&vlae::cuda::pixelcnn_pack));
+}
 
-VLAE_IMPLEMENT(VLAE_LIBRARY, VLAE_DEVICE, m) { m.impl("pixelcnn_sample", TORCH_BOX(&vlae::cuda::pixelcnn_sample)); }
+VLAE_IMPLEMENT(VLAE_LIBRARY, VLAE_DEVICE, m) {
+  m.impl("made_inverse", TORCH_BOX(&vlae::cuda::made_inverse));
+  m.impl("pixelcnn_sample", TORCH_BOX(&vlae::cuda::pixelcnn_sample));
+}

@@ -74,7 +74,7 @@ namespace vlae::host {
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kLanes = 32;
 
-enum class At { start, warp_barrier, block_barrier, end };
+enum class At { start, matrix_product, shuffle, block_barrier, end };
 
 struct Fiber {
   ucontext_t context;
@@ -88,6 +88,12 @@ struct Operands {
   float* d;
 };
 
+// A lane's part of a shuffle.
+struct Shuffle {
+  float mine, theirs;
+  size_t lane;  // whose
+};
+
 struct Block {
   std::vector<Fiber> fibers;
   std::unique_ptr<float4[]> shared;
@@ -95,6 +101,7 @@ struct Block {
   ucontext_t scheduler;
   size_t current = 0;
   Operands operands[kLanes];  // of the warp that runs
+  Shuffle shuffles[kLanes];
 };
 
 inline Block* block = nullptr;
@@ -139,11 +146,27 @@ inline void multiply_operands() {
     }
 }
 
-// A whole block as far as its next barrier, warp by warp. A warp waits for its matrix instructions alone.
+inline void exchange() {
+  for (Shuffle& shuffle : block->shuffles) shuffle.theirs = block->shuffles[shuffle.lane % kLanes].mine;
+}
+
+// A warp as far as its next barrier of the block. It waits for its matrix instructions and shuffles alone.
+inline At run_warp(size_t first, bool backward) {
+  for (;;) {
+    const At at = run_some(first, kLanes, backward);
+    if (at == At::matrix_product)
+      multiply_operands();
+    else if (at == At::shuffle)
+      exchange();
+    else
+      return at;
+  }
+}
+
+// A whole block as far as its next barrier.
 inline At run_to_barrier(bool backward) {
   const size_t warps = block->fibers.size() / kLanes;
-  for (size_t i = 0; i < warps; ++i)
-    while (run_some((backward ? warps - 1 - i : i) * kLanes, kLanes, backward) == At::warp_barrier) multiply_operands();
+  for (size_t i = 0; i < warps; ++i) run_warp((backward ? warps - 1 - i : i) * kLanes, backward);
   for (const Fiber& fiber : block->fibers)
     if (fiber.at != block->fibers[0].at) throw std::runtime_error("cuda on host: some warps ended before a barrier of the others");
   return block->fibers[0].at;
@@ -185,7 +208,14 @@ void multiply_matrices(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
   for (int i = 0; i < 8; ++i) mine.a[i] = half_of(a[i / 2], i % 2);
   for (int i = 0; i < 4; ++i) mine.b[i] = half_of(i < 2 ? b0 : b1, i % 2);
   mine.d = d;
-  stop(At::warp_barrier);
+  stop(At::matrix_product);
+}
+
+inline float shuffle(float mine, size_t lane) {
+  Shuffle& own = block->shuffles[threadIdx.x % kLanes];
+  own = {mine, mine, lane};
+  stop(At::shuffle);
+  return own.theirs;
 }
 
 inline int setting(const char* name, int otherwise) {
@@ -196,6 +226,11 @@ inline int setting(const char* name, int otherwise) {
 }  // namespace vlae::host
 
 inline void __syncthreads() { vlae::host::stop(vlae::host::At::block_barrier); }
+
+inline float __shfl_sync(unsigned, float value, int lane) { return vlae::host::shuffle(value, static_cast<size_t>(lane)); }
+inline float __shfl_xor_sync(unsigned, float value, int bits) {
+  return vlae::host::shuffle(value, threadIdx.x % vlae::host::kLanes ^ static_cast<size_t>(bits));
+}
 
 template <typename T>
 T __ldg(const T* from) {

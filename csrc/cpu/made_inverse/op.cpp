@@ -6,6 +6,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include "../../made_inverse/contract.h"
 #include "../../ops.h"
 #include "../../tensors.h"
 #include "../isa.h"
@@ -21,13 +22,6 @@ struct Free {
   void operator()(void* p) const { std::free(p); }
 };
 using Scratch = std::unique_ptr<void, Free>;
-
-Pointwise activation_by_name(const std::string& name) {
-  if (name == "relu") return Pointwise::relu;
-  if (name == "elu") return Pointwise::elu;
-  VLAE_CHECK(name == "tanh", kOp, "activation", "be one of relu, elu, tanh", name);
-  return Pointwise::tanh;
-}
 
 const int64_t* check_degrees(const std::string& name, const Tensor& degrees, int64_t size) {
   check_data(kOp, name, degrees, ScalarType::Long, "int64");
@@ -53,23 +47,6 @@ void check_layers(MadeTensors& made, const std::vector<Tensor>& weights, const s
     made.biases.push_back(floats(biases[l]));
     made.degrees.push_back(check_degrees(text("degrees[", l + 1, "]"), degrees[l + 1], made.sizes[l + 1]));
   }
-}
-
-// Inputs and outputs are numbered by their degrees: these must be what the plan takes them for.
-void check_ends(const MadeTensors& made) {
-  const int64_t dim = made.sizes.front(), outputs = made.sizes.back();
-  const int64_t *in = made.degrees.front(), *out = made.degrees.back();
-  std::vector<char> seen(static_cast<size_t>(dim), 0);
-  for (int64_t i = 0; i < dim; ++i) {
-    VLAE_CHECK(1 <= in[i] && in[i] <= dim && !seen[in[i] - 1], kOp, "degrees[0]", text("be a permutation of 1..", dim),
-               text(in[i], " at index ", i));
-    seen[in[i] - 1] = 1;
-  }
-  VLAE_CHECK(outputs == dim || outputs == 2 * dim, kOp, "weights[-1]",
-             text("have D = ", dim, " (mean-only) or 2 D = ", 2 * dim, " (affine) outputs"), outputs);
-  for (int64_t o = 0; o < outputs; ++o)
-    VLAE_CHECK(out[o] == in[o % dim] - 1, kOp, "degrees[-1]", "be degrees[0] - 1, once per parameter",
-               text(out[o], " at index ", o));
 }
 
 float* aligned(const Scratch& memory) {
@@ -111,10 +88,10 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
-  made.activation = activation_by_name(activation);
+  made.activation = activation_by_name(kOp, activation);
   made.sizes.push_back(eps.size(1));
   check_layers(made, weights, biases, degrees);
-  check_ends(made);
+  check_ends(kOp, made.degrees.front(), made.sizes.front(), made.degrees.back(), made.sizes.back());
   const int64_t batch = eps.size(0);
   if (cond) {
     check_float(kOp, "cond", *cond);

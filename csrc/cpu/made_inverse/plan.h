@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../pointwise.h"
+#include "../../pointwise.h"
 
 namespace vlae {
 

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "../pointwise.h"
+#include "../../pointwise.h"
 #include "../runs.h"
 
 namespace vlae {

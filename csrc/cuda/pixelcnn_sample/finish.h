@@ -1,6 +1,7 @@
 // What is done to the sums of a block of rows: slices, bias and condition added, activation, residual.
 #pragma once
 
+#include "../activate.h"
 #include "../numbers.h"
 #include "rows.h"
 
@@ -8,8 +9,8 @@ namespace vlae::cuda {
 
 __device__ inline float activate(Activation activation, float x) {
   switch (activation) {
-    case Activation::relu: return x < 0 ? 0.0f : x;  // NaN passes
-    case Activation::elu: return x > 0 ? x : expm1f(x);
+    case Activation::relu: return relu(x);
+    case Activation::elu: return elu(x);
     default: return x;
   }
 }

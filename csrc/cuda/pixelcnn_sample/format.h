@@ -4,10 +4,9 @@
 #include <cstdint>
 
 #include "../../pixelcnn_sample/waves.h"
+#include "../number.h"
 
 namespace vlae::cuda {
-
-enum class Number : int32_t { float32, bfloat16, float16 };
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 

@@ -6,7 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../../pixelcnn_sample/weights.h"
-#include "../current.h"
+#include "../arguments.h"
 #include "../ops.h"
 #include "bind.h"
 #include "kernel.h"
@@ -22,33 +22,11 @@ constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // of a batch: reached b
 constexpr int64_t kMagic = 0x564c4143;
 constexpr int64_t kFormat = 1;
 
-struct NumberType {
-  const char* name;
-  ScalarType type;
-};
-
-constexpr NumberType kNumbers[] = {
-    {"float32", ScalarType::Float}, {"bfloat16", ScalarType::BFloat16}, {"float16", ScalarType::Half}};
-
 Number number_named(const std::string& name) {
   for (int i = 0; i < 3; ++i)
     if (name == kNumbers[i].name) return static_cast<Number>(i);
   VLAE_CHECK(false, kPack, "number", "be float32, bfloat16 or float16", name);
   __builtin_unreachable();
-}
-
-Number number_of(const Tensor& noise) {
-  for (int i = 0; i < 3; ++i)
-    if (noise.scalar_type() == kNumbers[i].type) return static_cast<Number>(i);
-  VLAE_CHECK(false, kSample, "noise", "be float32, bfloat16 or float16",
-             text("ScalarType ", static_cast<int>(noise.scalar_type())));
-  __builtin_unreachable();
-}
-
-// Contiguous, on noise's device, of noise's type.
-void check_numbers(const std::string& name, const Tensor& tensor, const Tensor& noise) {
-  check_on_device(kSample, name, tensor, noise);
-  check_values(kSample, name, tensor, noise.scalar_type(), kNumbers[static_cast<int>(number_of(noise))].name);
 }
 
 std::vector<int64_t> header_of(const Plan& plan, const PackedLayout& layout) {
@@ -63,12 +41,12 @@ void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, 
              "a header that does not");
   VLAE_CHECK(std::equal(wanted.begin(), wanted.end(), words), kSample, "packed", "be packed for this plan and noise",
              "the weights of another plan, or other numbers");
-  check_numbers("packed", packed, noise);
+  check_numbers(kSample, "packed", packed, noise);
   check_shape(kSample, "packed", packed, {layout.size});
 }
 
 void check_noise(const Tensor& noise, const Plan& plan) {
-  check_numbers("noise", noise, noise);
+  check_numbers(kSample, "noise", noise, noise);
   VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
              text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
@@ -83,7 +61,7 @@ ContextKind check_context(const std::optional<Tensor>& context, const Plan& plan
   VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
              context ? shape_text(context->sizes()) : "None");
   if (!context) return ContextKind::none;
-  check_numbers("context", *context, noise);
+  check_numbers(kSample, "context", *context, noise);
   const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
   const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
   VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
@@ -99,11 +77,9 @@ void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>&
   check_on_device(kSample, "known_mask", *mask, noise);
   check_values(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
   check_shape(kSample, "known_mask", *mask, sizes);
-  check_numbers("known", *known, noise);
+  check_numbers(kSample, "known", *known, noise);
   check_shape(kSample, "known", *known, sizes);
 }
-
-Tensor new_vector(const Tensor& like, int64_t n, ScalarType type) { return torch::stable::new_empty(like, {&n, 1}, type); }
 
 // What every stage adds for what it sees of the context: [B, pixels, columns].
 Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional<Tensor>& context, const Plan& plan,
@@ -141,7 +117,7 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor h
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   check_schedule(kSample, plan, noise.size(2), noise.size(3));
-  const PackedLayout layout = packed_layout(kSample, plan, number_of(noise));
+  const PackedLayout layout = packed_layout(kSample, plan, number_of(kSample, "noise", noise));
   check_packed(packed, header, plan, layout, noise);
   const ContextKind kind = check_context(context, plan, noise);
   const std::vector<int64_t> image = {noise.size(0), plan.image_channels(), noise.size(2), noise.size(3)};

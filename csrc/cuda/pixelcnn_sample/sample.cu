@@ -169,27 +169,10 @@ __global__ void condition(const __grid_constant__ Condition c) {
   }
 }
 
-// Calls a function with a zero of the type.
-template <typename Function>
-void with_type(Number number, const Function& function) {
-  switch (number) {
-    case Number::float32: return function(float{});
-    case Number::bfloat16: return function(BFloat16{});
-    case Number::float16: return function(Float16{});
-  }
-}
-
-int attribute(const char* op, cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check_cuda(op, "asking for the device", cudaGetDevice(&device));
-  check_cuda(op, "asking for a limit of the device", cudaDeviceGetAttribute(&value, which, device));
-  return value;
-}
-
 }  // namespace
 
 Limits device_limits(const char* op) {
-  return {attribute(op, cudaDevAttrMultiProcessorCount), attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin)};
+  return {device_attribute(op, cudaDevAttrMultiProcessorCount), device_attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin)};
 }
 
 void run_condition(const char* op, Number number, const Condition& c, void* stream) {

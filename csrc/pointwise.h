@@ -1,4 +1,4 @@
-// Activations of one value that may follow a matrix product. Plain data, shared by the files of every instruction set.
+// Activations of one value that may follow a matrix product. Plain data, shared by all devices.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,119 @@
+// The inverse of a MADE in one launch: a thread block walks all D dimensions for a tile of samples.
+//
+// A block of the walk has two halves. First all warps multiply: what its rows take from the values before it, every live weight
+// read once for the tile, at the rate of L2. Then a warp per sample goes through its events, see push.h.
+#include "multiply.h"
+#include "pack.h"
+#include "push.h"
+
+namespace vlae::cuda {
+
+namespace {
+
+constexpr int kPackThreads = 128;
+
+template <typename T>
+__device__ void copy(T* to, const T* from, int count) {
+  for (int i = threadIdx.x; i < count; i += kInverseThreads) to[i] = from[i];
+}
+
+template <typename T>
+struct Shared {
+  float* sums;      // [sample][row of the block]
+  Event* events;    // of the block
+  Four<T>* weights;
+
+  __device__ Shared(float4* memory, int samples) {
+    sums = reinterpret_cast<float*>(memory);
+    events = reinterpret_cast<Event*>(sums + samples * kRows);
+    weights = reinterpret_cast<Four<T>*>(events + kRows);
+  }
+
+  static int64_t bytes(int samples, int64_t fours) {
+    return static_cast<int64_t>(sizeof(float)) * samples * kRows + sizeof(Event) * kRows + sizeof(Four<T>) * fours;
+  }
+};
+
+template <typename T>
+__device__ void push_block(const Walk& walk, const Batch& batch, const Tile<T>& tile, const Block& block, const Block& end,
+                           const Shared<T>& shared, LogDet& log_det) {
+  const int warp = threadIdx.x / kLanes, events = end.event - block.event;
+  Push<T> push(walk, batch, tile, block, end.quad - block.quad, shared.sums + warp * kRows);
+  Event next = shared.events[0];
+  for (int i = 0; i < events; ++i) {
+    const Event event = next;
+    next = shared.events[min(i + 1, events - 1)];
+    push.run(event, shared.weights + (event.weights - block.weights), log_det);
+  }
+}
+
+template <typename T, int Samples>
+__global__ void __launch_bounds__(kInverseThreads, 1)
+    inverse(const __grid_constant__ Walk walk, const __grid_constant__ Batch batch, const Four<T>* packed) {
+  VLAE_SHARED_MEMORY(memory);
+  const Shared<T> shared(memory, Samples);
+  const Tile<T> tile(batch, Samples);
+  const int warp = threadIdx.x / kLanes;
+  LogDet log_det;
+  for (int b = 0; b < walk.n_blocks; ++b) {
+    const Block block = walk.blocks[b], end = walk.blocks[b + 1];
+    copy(shared.events, walk.events + block.event, end.event - block.event);
+    copy(shared.weights, packed + block.weights, block.fours);
+    for (int q = block.quad + warp; q < end.quad; q += kWarps)
+      multiply<T, Samples>(walk.quads[q], packed, tile, shared.sums + (q - block.quad) * kLaneRows);
+    __syncthreads();
+    if (warp < tile.samples) push_block(walk, batch, tile, block, end, shared, log_det);
+    __syncthreads();
+  }
+  if (warp < tile.samples && threadIdx.x % kLanes == 0) tile.log_det[warp] = from_float<T>(log_det.sum);
+}
+
+// A thread block for each quad, then for each event.
+template <typename T>
+__global__ void pack(const __grid_constant__ Walk walk, const __grid_constant__ Layers layers, Four<T>* packed) {
+  const int n_quads = walk.blocks[walk.n_blocks].quad, index = blockIdx.x;
+  if (index < n_quads) {
+    const Quad& quad = walk.quads[index];
+    T* out = packed[quad.weights].at;
+    for (int64_t i = threadIdx.x; i < kLaneRows * (1 + static_cast<int64_t>(quad.count)); i += kPackThreads)
+      out[i] = number_of_quad<T>(walk, layers, quad, i);
+  } else {
+    const Event& event = walk.events[index - n_quads];
+    T* out = packed[event.weights].at;
+    for (int64_t i = threadIdx.x; i < kLaneRows * event.count * event.fours; i += kPackThreads)
+      out[i] = number_of_event<T>(walk, layers, event, i);
+  }
+}
+
+template <typename T, int Samples>
+void launch_inverse(const char* op, const Walk& walk, const void* packed, int64_t event_fours, const Batch& batch, void* stream) {
+  const int64_t blocks = (batch.size + Samples - 1) / Samples;
+  launch(op, inverse<T, Samples>, static_cast<int>(blocks), kInverseThreads,
+         static_cast<int>(Shared<T>::bytes(Samples, event_fours)), stream, walk, batch, static_cast<const Four<T>*>(packed));
+}
+
+}  // namespace
+
+void run_pack(const char* op, Number number, const Walk& walk, int blocks, const Layers& layers, void* packed, void* stream) {
+  with_type(number, [&](auto zero) {
+    using T = decltype(zero);
+    launch(op, pack<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed));
+  });
+}
+
+// The smallest tile with which all samples have a processor.
+void run_inverse(const char* op, Number number, const Walk& walk, const void* packed, int64_t event_fours, const Batch& batch,
+                 void* stream) {
+  const int64_t processors = device_attribute(op, cudaDevAttrMultiProcessorCount);
+  const int64_t share = (batch.size + processors - 1) / processors;
+  with_type(number, [&](auto zero) {
+    using T = decltype(zero);
+    const auto launch_tiles = share <= 1   ? launch_inverse<T, 1>
+                              : share <= 2 ? launch_inverse<T, 2>
+                              : share <= 4 ? launch_inverse<T, 4>
+                                           : launch_inverse<T, kMaxSamples>;
+    launch_tiles(op, walk, packed, event_fours, batch, stream);
+  });
+}
+
+}  // namespace vlae::cuda

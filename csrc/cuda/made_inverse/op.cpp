@@ -1,0 +1,156 @@
+// The op's arguments: checked here, so that nothing behind this file can be led out of bounds. What is on the GPU is not
+// looked into: that would wait for it. So the tables there must be those that `made_plan` made.
+#include <algorithm>
+#include <cstring>
+
+#include "../../made_inverse/contract.h"
+#include "../arguments.h"
+#include "../ops.h"
+#include "kernel.h"
+#include "plan.h"
+
+namespace vlae::cuda {
+namespace {
+
+constexpr const char* kPlan = "made_plan";
+constexpr const char* kOp = "made_inverse";
+constexpr int64_t kMaxUnits = int64_t{1} << 28;         // of a layer
+constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // of a batch, and grids
+
+constexpr int64_t kMagic = 0x564c414d;
+
+// The header's words, before the sizes of the layers.
+struct Header {
+  int64_t magic, blocks, quads, events, values, fours, event_fours, layers;
+};
+constexpr int64_t kHeaderWords = sizeof(Header) / sizeof(int64_t);
+
+// Of the tables: quads, events, blocks and their end, order.
+int64_t table_ints(const Header& h) {
+  constexpr int64_t kInt = sizeof(int32_t);
+  return static_cast<int64_t>(sizeof(Quad)) / kInt * h.quads + static_cast<int64_t>(sizeof(Event)) / kInt * h.events +
+         static_cast<int64_t>(sizeof(Block)) / kInt * (h.blocks + 1) + h.values;
+}
+
+template <typename T>
+T* append(const std::vector<T>& from, T* to) {
+  return std::copy(from.begin(), from.end(), to);
+}
+
+void write_tables(const MadePlan& plan, void* tables) {
+  const auto events = append(plan.quads, static_cast<Quad*>(tables));
+  const auto blocks = append(plan.events, reinterpret_cast<Event*>(events));
+  const auto order = append(plan.blocks, reinterpret_cast<Block*>(blocks));
+  append(plan.order, reinterpret_cast<int32_t*>(order));
+}
+
+Walk walk_of(const Header& h, const void* tables) {
+  const Quad* quads = static_cast<const Quad*>(tables);
+  const Event* events = reinterpret_cast<const Event*>(quads + h.quads);
+  const Block* blocks = reinterpret_cast<const Block*>(events + h.events);
+  return {quads, events, blocks, reinterpret_cast<const int32_t*>(blocks + h.blocks + 1), static_cast<int32_t>(h.blocks)};
+}
+
+std::vector<int64_t> check_degrees(const Tensor& degrees, size_t index) {
+  const std::string name = text("degrees[", index, "]");
+  check_data(kPlan, name, degrees, ScalarType::Long, "int64");
+  VLAE_CHECK(degrees.dim() == 1 && degrees.numel() <= kMaxUnits, kPlan, name, text("be [n] with n <= ", kMaxUnits),
+             shape_text(degrees.sizes()));
+  const int64_t* data = degrees.const_data_ptr<int64_t>();
+  return {data, data + degrees.numel()};
+}
+
+// The header and, behind it, the sizes of the layers.
+Header check_header(const Tensor& header, std::vector<int64_t>& sizes) {
+  check_data(kOp, "header", header, ScalarType::Long, "int64");
+  Header h = {};
+  const int64_t* words = header.const_data_ptr<int64_t>();
+  const int64_t n = header.numel() - kHeaderWords;
+  if (n > 0) std::memcpy(&h, words, sizeof h);
+  VLAE_CHECK(h.magic == kMagic && n == h.layers + 1, kOp, "header", "come from made_plan", "one that does not");
+  sizes.assign(words + kHeaderWords, words + header.numel());
+  return h;
+}
+
+void check_layers(const std::vector<Tensor>& weights, const std::vector<Tensor>& biases, const std::vector<int64_t>& sizes,
+                  const Tensor& eps, Layers& layers) {
+  const size_t n = sizes.size() - 1;
+  VLAE_CHECK(weights.size() == n && biases.size() == n, kOp, "weights, biases", text("have L = ", n, " entries, as planned"),
+             text(weights.size(), ", ", biases.size()));
+  for (size_t l = 0; l < n; ++l) {
+    const std::string weight = text("weights[", l, "]"), bias = text("biases[", l, "]");
+    check_numbers(kOp, weight, weights[l], eps);
+    check_shape(kOp, weight, weights[l], {sizes[l + 1], sizes[l]});
+    check_numbers(kOp, bias, biases[l], eps);
+    check_shape(kOp, bias, biases[l], {sizes[l + 1]});
+    layers.weights[l] = weights[l].const_data_ptr();
+    layers.biases[l] = biases[l].const_data_ptr();
+    layers.inputs[l] = static_cast<int32_t>(sizes[l]);
+  }
+}
+
+Walk check_tables(const Tensor& tables, const Header& h, const Tensor& eps) {
+  check_on_device(kOp, "tables", tables, eps);
+  check_values(kOp, "tables", tables, ScalarType::Int, "int32");
+  check_shape(kOp, "tables", tables, {table_ints(h)});
+  return walk_of(h, tables.const_data_ptr());
+}
+
+void check_batch(const Tensor& eps, const std::optional<Tensor>& cond, const std::vector<int64_t>& sizes) {
+  check_numbers(kOp, "eps", eps, eps);
+  VLAE_CHECK(eps.dim() == 2 && eps.size(1) == sizes[0] && eps.size(0) <= kMaxValues, kOp, "eps", text("be [B, ", sizes[0], "]"),
+             shape_text(eps.sizes()));
+  if (!cond) return;
+  check_numbers(kOp, "cond", *cond, eps);
+  check_shape(kOp, "cond", *cond, {eps.size(0), sizes[1]});
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> tensors) {
+  VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees", text("have 2..", kMaxLayers + 1, " entries"),
+             tensors.size());
+  std::vector<std::vector<int64_t>> degrees;
+  for (const Tensor& tensor : tensors) degrees.push_back(check_degrees(tensor, degrees.size()));
+  VLAE_CHECK(!degrees[0].empty(), kPlan, "degrees[0]", "be [D] with D >= 1", "(0,)");
+  check_ends(kPlan, degrees[0].data(), tensors.front().numel(), degrees.back().data(), tensors.back().numel());
+  const MadePlan plan = plan_made(kPlan, degrees);
+  const auto count = [](const auto& table) { return static_cast<int64_t>(table.size()); };
+  const Header h = {kMagic, count(plan.blocks) - 1, count(plan.quads), count(plan.events), count(plan.order), plan.fours,
+                    plan.event_fours, count(degrees) - 1};
+  Tensor tables = new_vector(tensors[0], table_ints(h), ScalarType::Int);
+  write_tables(plan, tables.mutable_data_ptr());
+  Tensor header = new_vector(tensors[0], kHeaderWords + count(degrees), ScalarType::Long);
+  int64_t* words = header.mutable_data_ptr<int64_t>();
+  std::memcpy(words, &h, sizeof h);
+  for (size_t l = 0; l < degrees.size(); ++l) words[kHeaderWords + l] = count(degrees[l]);
+  return {tables, header};
+}
+
+std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
+                                        Tensor header, std::optional<Tensor> cond, std::string activation) {
+  std::vector<int64_t> sizes;
+  const Header h = check_header(header, sizes);
+  check_batch(eps, cond, sizes);
+  Layers layers = {};
+  check_layers(weights, biases, sizes, eps, layers);
+  const Walk walk = check_tables(tables, h, eps);
+  const Number number = number_of(kOp, "eps", eps);
+  const int64_t size = eps.size(0);
+  const Pointwise function = activation_by_name(kOp, activation);
+
+  Tensor x = torch::stable::new_empty(eps, eps.sizes()), log_det = new_vector(eps, size, eps.scalar_type());
+  if (size == 0) return {x, log_det};
+  const Current current(kOp, eps);
+  Tensor packed = new_vector(eps, kLaneRows * h.fours, eps.scalar_type());
+  Tensor known = new_vector(eps, size * h.values, ScalarType::Float);
+  const Batch batch = {eps.const_data_ptr(), cond ? cond->const_data_ptr() : nullptr, x.mutable_data_ptr(),
+                       log_det.mutable_data_ptr(), known.mutable_data_ptr<float>(), size, static_cast<int32_t>(sizes[0]),
+                       static_cast<int32_t>(sizes[1]), static_cast<int32_t>(h.values), static_cast<int32_t>(h.layers),
+                       sizes.back() > sizes.front(), function};
+  run_pack(kOp, number, walk, static_cast<int>(h.quads + h.events), layers, packed.mutable_data_ptr(), current.stream());
+  run_inverse(kOp, number, walk, packed.const_data_ptr(), h.event_fours, batch, current.stream());
+  return {x, log_det};
+}
+
+}  // namespace vlae::cuda

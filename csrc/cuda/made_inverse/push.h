@@ -1,0 +1,99 @@
+// The values of a block, one event after the other, by one warp for one sample.
+//
+// The chain of a value to the next is a shuffle, an activation and a multiplication in registers: a lane holds the sums of its
+// four rows, the lane that has a sum complete hands it to all, and each adds its products with the value to its own sums. No
+// lane waits for a sum over lanes, and nothing of the chain goes through memory: weights and events were put in shared memory.
+#pragma once
+
+#include "../activate.h"
+#include "four.h"
+#include "tile.h"
+
+namespace vlae::cuda {
+
+__device__ inline float activate(Pointwise function, float x) {
+  switch (function) {
+    case Pointwise::relu: return relu(x);
+    case Pointwise::elu: return elu(x);
+    case Pointwise::tanh: return tanhf(x);
+    default: return x;
+  }
+}
+
+// What a warp keeps of its sample from block to block, the same in all lanes.
+struct LogDet {
+  float sum = 0, lost = 0;
+
+  // With the rounding error carried along (Kahan).
+  __device__ void subtract(float log_scale) {
+    const float term = -log_scale - lost, total = sum + term;
+    lost = (total - sum) - term;
+    sum = total;
+  }
+};
+
+template <typename T>
+class Push {
+ public:
+  // sums: of the block's rows, for this warp's sample.
+  __device__ Push(const Walk& walk, const Batch& batch, const Tile<T>& tile, const Block& block, int quads, const float* sums)
+      : batch_(batch), lane_(threadIdx.x % kLanes), sample_(threadIdx.x / kLanes) {
+    x_ = tile.x + static_cast<int64_t>(sample_) * tile.dim;
+    known_ = tile.known + static_cast<int64_t>(sample_) * tile.values;
+    if (lane_ >= quads) return;
+    const Quad& quad = walk.quads[block.quad + lane_];
+#pragma unroll
+    for (int r = 0; r < kLaneRows; ++r) {
+      sums_[r] = sums[lane_ * kLaneRows + r];
+      const bool is_shift = quad.layer == batch.outputs && 0 <= quad.units[r] && quad.units[r] < tile.dim;
+      if (is_shift) eps_[r] = to_float(tile.eps[static_cast<int64_t>(sample_) * tile.dim + quad.units[r]]);
+    }
+  }
+
+  // weights: of the event.
+  __device__ void run(const Event& event, const Four<T>* weights, LogDet& log_det) {
+    const int first = event.row % kLaneRows, owner = event.row / kLaneRows, reader = lane_ - event.next_row / kLaneRows;
+    const bool reads = 0 <= reader && reader < event.fours;
+    Four<T> w[kLaneRows];
+    float values[kLaneRows];
+#pragma unroll
+    for (int r = 0; r < kLaneRows; ++r)
+      if (reads && first <= r && r < first + event.count) w[r] = weights[(r - first) * event.fours + reader];
+#pragma unroll
+    for (int r = 0; r < kLaneRows; ++r)
+      if (first <= r && r < first + event.count) {
+        values[r] = event.dimension < 0 ? unit(r, owner) : dimension(r, owner, event.dimension, log_det);
+        if (lane_ == 0) known_[event.place + r - first] = values[r];
+      }
+#pragma unroll
+    for (int r = 0; r < kLaneRows; ++r)
+      if (reads && first <= r && r < first + event.count)
+#pragma unroll
+        for (int i = 0; i < kLaneRows; ++i) sums_[i] = fmaf(to_float(w[r].at[i]), values[r], sums_[i]);
+  }
+
+ private:
+  __device__ float unit(int row, int owner) const { return activate(batch_.activation, __shfl_sync(~0u, sums_[row], owner)); }
+
+  // x = shift + exp(log_scale) * eps. What is returned is what the others see.
+  __device__ float dimension(int row, int owner, int index, LogDet& log_det) const {
+    const float shift = __shfl_sync(~0u, sums_[row], owner), eps = __shfl_sync(~0u, eps_[row], owner);
+    float x = shift + eps;
+    if (batch_.affine) {
+      const float log_scale = __shfl_sync(~0u, sums_[(row + 1) % kLaneRows], owner);
+      x = fmaf(expf(log_scale), eps, shift);
+      log_det.subtract(log_scale);
+    }
+    const T stored = from_float<T>(x);
+    if (lane_ == 0) x_[index] = stored;
+    return to_float(stored);
+  }
+
+  const Batch& batch_;
+  int lane_, sample_;
+  T* x_;
+  float* known_;
+  float sums_[kLaneRows] = {}, eps_[kLaneRows] = {};
+};
+
+}  // namespace vlae::cuda

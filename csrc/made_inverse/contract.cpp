@@ -1,0 +1,30 @@
+#include "contract.h"
+
+#include <vector>
+
+#include "../checks.h"
+
+namespace vlae {
+
+Pointwise activation_by_name(const char* op, const std::string& name) {
+  if (name == "relu") return Pointwise::relu;
+  if (name == "elu") return Pointwise::elu;
+  VLAE_CHECK(name == "tanh", op, "activation", "be one of relu, elu, tanh", name);
+  return Pointwise::tanh;
+}
+
+void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs) {
+  std::vector<char> seen(static_cast<size_t>(dim), 0);
+  for (int64_t i = 0; i < dim; ++i) {
+    VLAE_CHECK(1 <= in[i] && in[i] <= dim && !seen[in[i] - 1], op, "degrees[0]", text("be a permutation of 1..", dim),
+               text(in[i], " at index ", i));
+    seen[in[i] - 1] = 1;
+  }
+  VLAE_CHECK(outputs == dim || outputs == 2 * dim, op, "weights[-1]",
+             text("have D = ", dim, " (mean-only) or 2 D = ", 2 * dim, " (affine) outputs"), outputs);
+  for (int64_t o = 0; o < outputs; ++o)
+    VLAE_CHECK(out[o] == in[o % dim] - 1, op, "degrees[-1]", "be degrees[0] - 1, once per parameter",
+               text(out[o], " at index ", o));
+}
+
+}  // namespace vlae

@@ -1,0 +1,16 @@
+// What every device asks of a MADE that it inverts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "../pointwise.h"
+
+namespace vlae {
+
+Pointwise activation_by_name(const char* op, const std::string& name);
+
+// Inputs and outputs are numbered by their degrees: throws unless these are what a plan takes them for.
+void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs);
+
+}  // namespace vlae
