@@ -21,7 +21,7 @@ def test_reference_runs_everything() -> None:
 def test_auto_takes_the_first_able_row() -> None:
     for op in backends.OPS:
         x = torch.zeros(1)
-        able = [r.name for r in backends.TABLE if r.why_not(op, x) is None and r.only_named() is None]
+        able = [r.name for r in backends.TABLE if r.why_not(op, x) is None and r.only_named(op) is None]
         assert backends.pick(op, x).name == able[0]
 
 
@@ -77,11 +77,25 @@ def test_triton_refuses_old_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_passes_an_interpreter_over() -> None:
     require("triton")
-    if triton_kernels.only_named() is None:
+    if triton_kernels.only_named("masked_conv") is None:
         pytest.skip("the kernels run on a GPU here")
     narrow = torch.zeros(1, dtype=torch.float16)  # what the cpu row does not take
     assert backends.pick("masked_conv", narrow).name == "reference"
     assert backends.pick("masked_conv", narrow, "triton").name == "triton"
+
+
+def test_auto_passes_over_what_is_slower_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For inverses of flows, the rows of a GPU have not been compared: triton first, where it is able."""
+    able = [r._replace(devices=("cpu",), absent=lambda: None) if r.name == "cuda" else r for r in backends.TABLE]
+    monkeypatch.setattr(backends, "TABLE", tuple(r for r in able if r.name != "cpu"))
+    monkeypatch.setattr(triton_kernels, "why_not", lambda: None)
+    x = torch.zeros(1)
+    assert backends.pick("made_inverse", x).name != "cuda"
+    assert backends.pick("made_inverse", x, "cuda").name == "cuda"
+    assert backends.pick("pixelcnn_sample", x).name == "cuda"
+    assert "made_inverse     yes; auto passes it over: not timed against triton" in backends.report()
+    monkeypatch.setattr(triton_kernels, "why_not", lambda: "triton is not installed")
+    assert backends.pick("made_inverse", x).name == "cuda"
 
 
 def test_absent_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ class Backend(NamedTuple):
     namespace: ModuleType
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
     detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
-    only_named: Callable[[], str | None] = lambda: None  # why `auto` passes it over, or None
+    only_named: Callable[[str], str | None] = lambda op: None  # why `auto` passes it over for an op, or None
 
     def why_not(self, op: str, x: Tensor | None = None) -> str | None:
         """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
@@ -45,13 +45,19 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _cuda_only_named(op: str) -> str | None:
+    if op == "made_inverse" and triton_kernels.why_not() is None:
+        return "not timed against triton on a GPU yet: name it"
+    return None
+
+
 # The CPU kernels of masked_conv take bfloat16 as well, as storage: there they are faster than PyTorch's in the cases of
 # benchmarks/cases.py, also where the processor multiplies bfloat16. Those of masked_linear are so in some shapes only.
 _CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, torch.bfloat16)}
 _GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
     Backend("cpu", ("cpu",), _CPU, native, native.why_not, lambda: f": {', '.join(native.isas())}"),
-    Backend("cuda", ("cuda",), _GPU, native_cuda, native_cuda.why_not, native_cuda.detail),
+    Backend("cuda", ("cuda",), _GPU, native_cuda, native_cuda.why_not, native_cuda.detail, _cuda_only_named),
     Backend(
         "triton",
         triton_kernels.devices(),
@@ -77,11 +83,16 @@ def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
     reasons = []
     for row in TABLE:
         if backend in ("auto", row.name):
-            reason = (row.only_named() if backend == "auto" else None) or row.why_not(op, x)
+            reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x)
             if reason is None:
                 return row
             reasons.append(f"{row.name}: {reason}")
     raise RuntimeError(f"{op}: backend {backend!r} cannot run this: " + "; ".join(reasons))
+
+
+def _ability(row: Backend, op: str) -> str:
+    passed_over = row.only_named(op)
+    return row.why_not(op) or ("yes" if passed_over is None else f"yes; auto passes it over: {passed_over}")
 
 
 def report() -> str:
@@ -91,5 +102,5 @@ def report() -> str:
         reason = row.absent()
         lines.append(f"{row.name:<10} {'absent: ' + reason if reason else 'ready' + row.detail()}")
         if reason is None:
-            lines += [f"  {op:<16} {row.why_not(op) or 'yes'}" for op in OPS]
+            lines += [f"  {op:<16} {_ability(row, op)}" for op in OPS]
     return "\n".join(lines)

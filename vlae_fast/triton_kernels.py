@@ -31,8 +31,8 @@ def why_not() -> str | None:
     return None if INTERPRETED else gpu.why_not()
 
 
-def only_named() -> str | None:
-    """Why ``auto`` passes the row over."""
+def only_named(op: str) -> str | None:
+    """Why ``auto`` passes the row over, for any op."""
     return "runs in Triton's interpreter, which is for tests: name it" if INTERPRETED else None
 
 
