@@ -62,33 +62,50 @@ def test_half_precision(case: Case, dtype: torch.dtype, row: str) -> None:
     check_op(case.to(dtype, "cuda"), able(row, case.op))
 
 
+@pytest.mark.parametrize("row", GPU_ROWS)
+@pytest.mark.parametrize("batch", [200, 500, 1500])
+def test_inverse_of_large_batches(batch: int, row: str) -> None:
+    """More samples than processors: tiles of every size."""
+    case = made_case(batch, 63, (129, 200), activation="elu", cond=True)
+    check_op(case.to(device="cuda"), able(row, case.op), grad=False)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+@pytest.mark.parametrize("row", GPU_ROWS)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_tensors_on_another_gpu_than_the_current_one(case: Case, row: str) -> None:
+    check_op(case.to(device="cuda:1"), able(row, case.op))
+
+
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_auto_is_not_the_reference(case: Case) -> None:
     first = next(t for t in case.to(device="cuda").tensors.values() if isinstance(t, torch.Tensor))
     assert backends.pick(case.op, first).name in GPU_ROWS
 
 
+@pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_same_bits_every_time(case: Case) -> None:
+def test_same_bits_every_time(case: Case, row: str) -> None:
     case = case.to(device="cuda")
-    outs, _ = run(case, "auto")
+    outs, _ = run(case, able(row, case.op))
     cotangents = [torch.randn_like(o) for o in outs]
-    first = run(case, "auto", cotangents)
+    first = run(case, row, cotangents)
     for _ in range(100):
-        for a, b in zip(first, run(case, "auto", cotangents), strict=True):
+        for a, b in zip(first, run(case, row, cotangents), strict=True):
             assert all(x.equal(y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_runs_on_the_current_stream(case: Case) -> None:
+def test_runs_on_the_current_stream(case: Case, row: str) -> None:
     """A side stream that waits for its inputs: a kernel on another stream would read them before they are there."""
     case = case.to(device="cuda")
-    expected, _ = run(case, "auto")
+    expected, _ = run(case, able(row, case.op))
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         late = case.to(torch.float64).to(torch.float32)  # copies that are made behind the sleep
-        got, _ = run(late, "auto")
+        got, _ = run(late, row)
     stream.synchronize()
     assert all(a.equal(b) for a, b in zip(got, expected, strict=True))
 
@@ -101,13 +118,15 @@ def replayed(function: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
     return replay()
 
 
+@pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_cuda_graph(case: Case) -> None:
+def test_cuda_graph(case: Case, row: str) -> None:
     case = case.to(device="cuda")
     function = getattr(vf.ops, case.op)
+    able(row, case.op)
 
     def call() -> list[torch.Tensor]:
-        out = function(**case.tensors, **case.options)
+        out = function(**case.tensors, **case.options, backend=row)
         return list(out) if isinstance(out, tuple) else [out]
 
     expected = call()
@@ -231,14 +250,15 @@ def test_report_names_the_compiler() -> None:
 def test_sanitizer(tool: str) -> None:
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q"]
     words = [*command, "-m", "gpu", "-p", "no:cacheprovider"]
-    words += [f"{__file__}::{name}" for name in ("test_auto_agrees_on_small_cases", "test_every_row_samples")]
+    words += [f"{__file__}::{name}" for name in ("test_every_row_agrees_on_small_cases", "test_every_row_samples")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-4000:]
 
 
+@pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_auto_agrees_on_small_cases(case: Case) -> None:
-    check_op(case.to(device="cuda"), "auto")
+def test_every_row_agrees_on_small_cases(case: Case, row: str) -> None:
+    check_op(case.to(device="cuda"), able(row, case.op))
 
 
 @pytest.mark.parametrize("row", GPU_ROWS)
