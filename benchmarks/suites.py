@@ -151,6 +151,11 @@ def _(case: LinearCase, setup: Setup) -> Contest:
     return _modules(case, "masked_linear", made.to(x), x, True, setup)
 
 
+def _other_rows(op: str, x: Tensor, picked: str) -> list[str]:
+    """Rows beside ours that are made for the device of x: their times say which `auto` should take."""
+    return [row.name for row in vf.backends.TABLE if row.devices and row.name != picked and not row.why_not(op, x)]
+
+
 @prepare.register
 def _(case: InverseCase, setup: Setup) -> Contest:
     (made,) = case.op_cases(case.batch)
@@ -170,6 +175,11 @@ def _(case: InverseCase, setup: Setup) -> Contest:
         dense = _made(case, "D passes, plain PyTorch", lambda: passes(graph=False))
         dense |= _made(case, "D passes in a CUDA graph", lambda: passes(graph=True))
         peers |= dense
+        for row in _other_rows("made_inverse", eps, picked):
+            checked += f"; {row}: {check_ops(case, row, setup.device)}"
+            peers[f"vlae_fast {row}"] = torch.no_grad()(
+                partial(vf.ops.made_inverse, eps, weights, biases, degrees, backend=row)
+            )
         for name, inverse in dense.items():
             if not torch.allclose(inverse(), ours()[0], rtol=1e-2, atol=1e-3):
                 raise WrongResultError(f"{case.name}: the inverse differs from that of {name}")

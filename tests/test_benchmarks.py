@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -197,6 +198,14 @@ def test_triton_in_the_suite_of_a_gpu(name: str) -> None:
     case = next(case for case in TINY_GPU if case.name == name)
     contest = suites.prepare(case, suites.Setup(require("triton"), on_gpu=True))
     assert contest.backend == "triton" and contest.checked
+
+
+def test_every_row_of_a_gpu_competes_in_inverses(cuda: ModuleType) -> None:
+    contest = suites.prepare(
+        next(case for case in TINY_GPU if case.name == "inverse"), suites.Setup(require("triton"), on_gpu=True)
+    )
+    contest.peers["vlae_fast cuda"]()
+    assert "; cuda: largest error" in contest.checked
 
 
 def test_times_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
