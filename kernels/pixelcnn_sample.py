@@ -17,52 +17,14 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Config, cdiv, config, matmul_precision, shrunk
+from .pixelcnn_draw import draw_block
 from .pixelcnn_layout import BG, NARROW, Layout, channels, layout
 from .pixelcnn_layout import pack as pack_tiles
 from .pixelcnn_stage import FIELDS, own_pixels, place_of, stage_block, wave_rows
 
 STAGE_FIELDS = tl.constexpr(9)  # of a row of `Layout.stages`
-LOGITS, IMAGE, CONTEXT = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # the first rows of `Layout.reads`
-
-
-@triton.jit
-def _draw_block(
-    p_noise,
-    p_mask,
-    p_known,
-    p_images,
-    p_logits,
-    p_ring,
-    p_table,
-    o_m,
-    u,
-    w,
-    coldness,
-    sample0,
-    sample_size,
-    channels,
-    shape,
-    HAS_KNOWN: tl.constexpr,
-    BC: tl.constexpr,
-):
-    """Draws a block of pixels of wave w: 1 where noise < sigmoid(logit / temperature), in float64."""
-    _, H, W, _, pixels, _ = shape
-    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
-    o_place = place_of(top, o_q, H, pixels)
-    o_c = tl.arange(0, BC)[None, :]
-    p_row = (p_ring + o_s * sample_size)[:, None] + o_c  # [BM, BC]
-    m_c = m_m[:, None] & (o_c < channels)
-    o = (((sample0 + o_s).to(tl.int64)[:, None] * channels + o_c) * H + o_i[:, None]) * W + o_j[:, None]
-    b_noise = tl.load(p_noise + o, mask=m_c, other=0.0).to(tl.float64)
-    b_logit = tl.load(p_row + own_pixels(p_table + LOGITS * FIELDS, u, o_place, pixels)[:, None], mask=m_c, other=0.0)
-    b_odds = tl.exp(-b_logit.to(tl.float64) * coldness)  # of a 0; a division by 1 + odds would cost a call
-    b_image = (b_noise * (1.0 + b_odds) < 1.0).to(p_ring.dtype.element_ty)
-    if HAS_KNOWN:
-        b_known = tl.load(p_known + o, mask=m_c, other=0.0)
-        b_image = tl.where(tl.load(p_mask + o, mask=m_c, other=0) != 0, b_known, b_image)
-    tl.store(p_row + own_pixels(p_table + IMAGE * FIELDS, u, o_place, pixels)[:, None], b_image, mask=m_c)
-    tl.store(p_images + o, b_image, mask=m_c)
-    tl.store(p_logits + o, b_logit, mask=m_c)
+FINITE = tl.constexpr(sys.float_info.max)  # for no logit may become 0 * inf
+CONTEXT = tl.constexpr(2)  # the row of `Layout.reads`
 
 
 @triton.jit
@@ -87,8 +49,8 @@ def _sample_kernel(
     p_known,
     p_context,
     p_images,
-    p_logits,
-    p_coldness,
+    p_params,
+    p_temperature,
     p_weight,
     p_bias,
     p_rings,
@@ -107,24 +69,30 @@ def _sample_kernel(
     n_stages,
     sample_size,
     channels,
+    params,
     dim,
     stride_b,
     stride_i,
     stride_j,
     HAS_CONTEXT: tl.constexpr,
     HAS_KNOWN: tl.constexpr,
+    EMIT: tl.constexpr,
+    LEVELS: tl.constexpr,
+    COMPONENTS: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     BG: tl.constexpr,
     BC: tl.constexpr,
+    BP: tl.constexpr,
 ):
     shape = (B, H, W, slope, pixels, samples)
     strides = (stride_b, stride_i, stride_j)
     rows = samples * pixels
     p_ring = p_rings + tl.program_id(0).to(tl.int64) * samples * sample_size
-    coldness = tl.load(p_coldness)
+    temperature = tl.load(p_temperature)
+    coldness = tl.minimum(1.0 / temperature, FINITE)
     for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), num_stages=1):
         sample0 = tile * samples
         for u in tl.range(0, steps, num_stages=1):
@@ -153,19 +121,22 @@ def _sample_kernel(
                         )  # fmt: skip
                 tl.debug_barrier()  # the next stage loads what other threads have stored
             for o in tl.range(0, rows, BM, num_stages=1):
-                _draw_block(
-                    p_noise, p_mask, p_known, p_images, p_logits, p_ring, p_table, o + tl.arange(0, BM), u, u - ahead,
-                    coldness, sample0, sample_size, channels, shape, HAS_KNOWN, BC,
+                draw_block(
+                    p_noise, p_mask, p_known, p_images, p_params, p_ring, p_table, o + tl.arange(0, BM), u, u - ahead,
+                    temperature, coldness, sample0, sample_size, channels, params, shape,
+                    HAS_KNOWN, EMIT, LEVELS, COMPONENTS, BC, BP,
                 )  # fmt: skip
             tl.debug_barrier()
 
 
 def _blocks(plan: Any, like: Tensor) -> Config:
     """Block sizes for a plan. They, and so the packed weights and the order of additions, know nothing of the batch."""
-    widest = max(channels(plan))
+    *read, params, context = channels(plan)
+    widest = max(*read, context)  # but for the parameters, which no stage reads: they may be hundreds a pixel
     cfg = config("pixelcnn_sample", like, widest)
     gated = any(stage.activation == "gate" for stage in plan.stages)
-    return cfg | {"BN": shrunk(cfg["BN"], widest * (2 if gated else 1)), "BK": shrunk(cfg["BK"], widest)}
+    columns = max(widest * (2 if gated else 1), params)
+    return cfg | {"BN": shrunk(cfg["BN"], columns), "BK": shrunk(cfg["BK"], widest)}
 
 
 def pack(weights: Sequence[Tensor], plan: Any) -> list[Tensor]:
@@ -187,11 +158,12 @@ def sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    """Images and logits ``[B, C, H, W]``. The context is ``[B, D]`` or ``[B, H, W, D]``; all tensors are contiguous."""
-    batch, image_channels, height, width = noise.shape
-    images, logits = torch.empty_like(noise), torch.empty_like(noise)
+    """Images ``[B, C, H, W]`` and parameters ``[B, P, H, W]``. The context is ``[B, D]`` or ``[B, H, W, D]``; all tensors are contiguous."""
+    batch, _, height, width = noise.shape
+    emit, image_channels = plan.emit, plan.image_channels
+    images, params = (noise.new_empty((batch, n, height, width)) for n in (image_channels, emit.params(image_channels)))
     if noise.numel() == 0:
-        return images, logits
+        return images, params
     cfg, processors, precision = _blocks(plan, noise), _processors(noise.device), matmul_precision(noise.dtype)
     bn, bk, per_processor = cfg.pop("BN"), cfg.pop("BK"), cfg.pop("PER_SM")
     told: Layout = layout(plan, (height, width), bn, bk, noise.device)
@@ -215,9 +187,8 @@ def sample(
         noise if known is None else known,
         noise if context is None else context,
         images,
-        logits,
-        # a tensor, for an argument would be rounded to float32; finite, for no logit may become 0 * inf
-        noise.new_full((1,), min(1 / temperature, sys.float_info.max), dtype=torch.float64),
+        params,
+        noise.new_full((1,), temperature, dtype=torch.float64),  # an argument would be rounded to float32
         *packed,
         rings,
         told.reads,
@@ -235,16 +206,21 @@ def sample(
         len(plan.stages),
         told.sample_size,
         image_channels,
+        params.shape[1],
         0 if context is None else context.shape[-1],
         *strides,
         HAS_CONTEXT=context is not None,
         HAS_KNOWN=known is not None,
+        EMIT=emit.kind,
+        LEVELS=emit.levels,
+        COMPONENTS=emit.components,
         PRECISION=precision,
         BM=bm,
         BN=bn,
         BK=bk,
         BG=BG,
         BC=triton.next_power_of_2(image_channels),
+        BP=shrunk(cfg.pop("BP"), max(emit.levels, emit.components), 1),
         **cfg,
     )
-    return images, logits
+    return images, params
