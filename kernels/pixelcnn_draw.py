@@ -1,4 +1,4 @@
-"""Parameters to pixels, in float64: the device code of `pixelcnn_sample` that vlae_fast/reference.py has the formulas of.
+"""Parameters to pixels, in float64: device code of `pixelcnn_sample`; vlae_fast/reference.py has the formulas.
 
 The parameters of a pixel are side by side in their ring, in the tensors a plane apart.
 """
@@ -13,7 +13,7 @@ PARAMS, IMAGE = tl.constexpr(0), tl.constexpr(1)  # the first rows of `Layout.re
 
 @triton.jit
 def _keep(b_value, p_pixel, o, m, given, HAS_KNOWN: tl.constexpr):
-    """Stores drawn pixels, or the known ones in their place, in their ring and in the images; returns what it stored."""
+    """Stores drawn pixels, or the known ones in their place, in their ring and in the images; returns them."""
     p_images, p_mask, p_known = given
     b_value = b_value.to(tl.float32).to(p_images.dtype.element_ty)  # as PyTorch rounds: by way of float32
     if HAS_KNOWN:
@@ -95,8 +95,8 @@ def _draw_logistics(
         b_noise = tl.load(p_noise + (1 + c) * plane, mask=m_m, other=0.5).to(tl.float64)
         b_value = b_mean + b_scale * tl.log(b_noise / (1.0 - b_noise))
         b_level = tl.floor((b_value + 1.0) * 0.5 * (LEVELS - 1) + 0.5)
-        b_pixel = tl.minimum(tl.maximum(b_level, 0.0), LEVELS - 1.0) / (LEVELS - 1.0)
-        b_pixel = _keep(b_pixel, p_pixel + c, o_image + c * plane, m_m, given, HAS_KNOWN)
+        b_level = tl.minimum(tl.maximum(b_level, 0.0), LEVELS - 1.0)
+        b_pixel = _keep(b_level * (1.0 / (LEVELS - 1)), p_pixel + c, o_image + c * plane, m_m, given, HAS_KNOWN)
         b_drawn = tl.where(o_c == c, 2.0 * b_pixel.to(tl.float64)[:, None] - 1.0, b_drawn)
 
 
@@ -161,7 +161,7 @@ def draw_block(
                 o = o_image + c * plane
                 b_noise = tl.load(p_noise + o, mask=m_m, other=0.0).to(tl.float64)
                 b_level = _draw_index(p_param + c * LEVELS, b_noise, m_m, coldness, LEVELS, BP)
-                _keep(b_level.to(tl.float64) / (LEVELS - 1.0), p_pixel + c, o, m_m, given, HAS_KNOWN)
+                _keep(b_level.to(tl.float64) * (1.0 / (LEVELS - 1)), p_pixel + c, o, m_m, given, HAS_KNOWN)
         else:
             _draw_logistics(
                 p_param, p_pixel, p_noise + o_b * (channels + 1) * plane + o_ij, o_image, m_m, temperature, coldness,

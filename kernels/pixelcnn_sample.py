@@ -158,7 +158,10 @@ def sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    """Images ``[B, C, H, W]`` and parameters ``[B, P, H, W]``. The context is ``[B, D]`` or ``[B, H, W, D]``; all tensors are contiguous."""
+    """Images ``[B, C, H, W]`` and parameters ``[B, P, H, W]``.
+
+    The context is ``[B, D]`` or ``[B, H, W, D]``; all tensors are contiguous.
+    """
     batch, _, height, width = noise.shape
     emit, image_channels = plan.emit, plan.image_channels
     images, params = (noise.new_empty((batch, n, height, width)) for n in (image_channels, emit.params(image_channels)))

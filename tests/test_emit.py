@@ -9,11 +9,12 @@ from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.program import Emit, Plan, Source, Stage
 from vlae_fast.sampling.schedule import derive
+from vlae_fast.testing import budget, uninitialised_is_nan
 
 EMITS = {
     "bernoulli": Emit(),
     "categorical": Emit("categorical", 5),
-    "256 levels": Emit("categorical", 256),
+    "100 levels": Emit("categorical", 100),
     "mixture": Emit("logistic_mixture", 256, 3),
     "one logistic of few levels": Emit("logistic_mixture", 4, 1),
     "affine": Emit("affine", 0),
@@ -21,9 +22,9 @@ EMITS = {
 SIZE = (3, 4)
 
 
-def noise_of(emit: Emit, batch: int, channels: int, size: tuple[int, int] = SIZE) -> torch.Tensor:
+def noise_of(emit: Emit, batch: int, channels: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     draw = torch.randn if emit.kind == "affine" else torch.rand
-    return draw(batch, emit.noises(channels), *size)
+    return draw(batch, emit.noises(channels), *SIZE, dtype=dtype)
 
 
 def program(emit: Emit, channels: int) -> tuple[list[torch.Tensor], Plan]:
@@ -42,20 +43,33 @@ def program(emit: Emit, channels: int) -> tuple[list[torch.Tensor], Plan]:
     return weights, Plan(channels, schedule.slope, tuple(stages), schedule.leads, emit)
 
 
-def check_draws(emit: Emit, channels: int, backend: str) -> None:
+def check_draws(
+    emit: Emit, channels: int, backend: str, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> None:
+    """The image is what the reference draws from the parameters, and they are the program's of the image.
+
+    So no pixel is near a threshold that parameters of another rounding would put it on the other side of.
+    """
     weights, plan = program(emit, channels)
-    noise = noise_of(emit, 5, channels)
-    mask = torch.rand(5, channels, *SIZE) < 0.3
-    known = reference.draw(torch.zeros(5, emit.params(channels), *SIZE), noise_of(emit, 5, channels), emit, 1.0)
+    weights = [w.to(device, dtype) for w in weights]
+    noise = noise_of(emit, 5, channels, dtype).to(device)
+    mask = torch.rand(5, channels, *SIZE).to(device) < 0.3
+    blank = torch.zeros(5, emit.params(channels), *SIZE, dtype=dtype)
+    known = reference.draw(blank, noise_of(emit, 5, channels, dtype), emit, 1.0).to(device)
     packed = pixelcnn_pack(weights, plan, backend=backend)
-    for options in ({}, {"known_mask": mask, "known": known}, {"temperature": 0.5}):
-        got = pixelcnn_sample(noise, packed, plan, **options, backend=backend)
-        expected = pixelcnn_sample(noise, weights, plan, **options, backend="reference")
-        assert got[0].shape == (5, channels, *SIZE) and got[1].shape == (5, emit.params(channels), *SIZE)
+    for temperature, given in ((1.0, ()), (1.0, (mask, known)), (0.7, ())):
+        with uninitialised_is_nan():
+            images, params = pixelcnn_sample(
+                noise, packed, plan, None, *given, temperature=temperature, backend=backend
+            )
+        expected = reference.draw(params, noise, emit, temperature, *given)
+        assert images.dtype == dtype and images.shape == (5, channels, *SIZE)
         if emit.levels:
-            assert got[0].equal(expected[0])
-        torch.testing.assert_close(got[0], expected[0], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(got[1], expected[1], rtol=1e-4, atol=1e-4)
+            assert images.equal(expected)
+        torch.testing.assert_close(images, expected)
+        truth = reference.run_program(plan.stages, [w.double() for w in weights], None, images.double())
+        same = reference.run_program(plan.stages, weights, None, images)
+        assert (params - truth).abs().max().item() <= budget(truth, same)
 
 
 @pytest.mark.parametrize("backend", [b for b in backends_of("pixelcnn_sample") if b != "reference"])
@@ -63,6 +77,12 @@ def check_draws(emit: Emit, channels: int, backend: str) -> None:
 @pytest.mark.parametrize("emit", EMITS.values(), ids=EMITS)
 def test_draws_are_the_reference_s(emit: Emit, channels: int, backend: str) -> None:
     check_draws(emit, channels, require(backend))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    """A channel of a mixture is drawn to fit the channels before it as they were rounded."""
+    check_draws(EMITS["mixture"], 3, require("triton"), dtype=dtype)
 
 
 def test_plan_round_trip() -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import test_emit
 import test_made_inverse
 import test_masked_conv
 import test_masked_linear
@@ -18,6 +19,7 @@ from test_pixelcnn_sample import compare
 import vlae_fast as vf
 from benchmarks.gpu import captured
 from vlae_fast import backends, triton_kernels
+from vlae_fast.program import Emit
 from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, run
 
 pytestmark = pytest.mark.gpu
@@ -174,6 +176,14 @@ def test_images_of_programs_in_half_precision(name: str, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_images_of_programs_are_the_same_bits(dtype: torch.dtype, tf32: bool) -> None:
     sampling.check_bits(dtype, "cuda")
+
+
+@pytest.mark.parametrize("row", GPU_ROWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("emit", test_emit.EMITS.values(), ids=test_emit.EMITS)
+def test_draws_are_the_reference_s(emit: Emit, channels: int, dtype: torch.dtype, row: str) -> None:
+    test_emit.check_draws(emit, channels, able(row, "pixelcnn_sample"), "cuda", dtype)
 
 
 def test_logits_do_not_depend_on_the_batch() -> None:
