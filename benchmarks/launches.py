@@ -10,7 +10,7 @@ from torch import Tensor
 
 import vlae_fast as vf
 from vlae_fast import triton_kernels
-from vlae_fast.program import BERNOULLI, Emit
+from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
 from vlae_fast.testing import conv_case, linear_case, made_case
 
 Results = list[Tensor | None]
@@ -68,29 +68,24 @@ def inverse(
 
 
 def sample(
-    batch: int,
-    channels: int,
-    dtype: torch.dtype,
-    device: str = "cpu",
-    *,
-    image_channels: int = 1,
-    emit: Emit = BERNOULLI,
+    batch: int, channels: int, dtype: torch.dtype, device: str = "cpu", *, likelihood: Likelihood | None = None
 ) -> Callable[[], Results]:
     """Draws from the default decoder's program at a number of channels.
 
     The noise is 0 or 1: it decides every pixel, and results of different block sizes differ by rounding only.
     """
     torch.manual_seed(0)
-    decoder = vf.PixelCNNDecoder(image_channels, hidden_dim=channels, backend="reference")
-    decoder.final_conv = torch.nn.Conv2d(channels, emit.params(image_channels), 1)
-    sampler = vf.PixelCNNSampler(decoder.to(device, dtype), "reference")
-    plan = sampler.plan._replace(emit=emit)
-    noise = torch.rand(batch, emit.noises(image_channels), *decoder.image_size).round().to(device, dtype)
+    likelihood = likelihood or Bernoulli(1)
+    decoder = vf.PixelCNNDecoder(
+        likelihood.channels, hidden_dim=channels, likelihood=likelihood, backend="reference"
+    ).to(device, dtype)
+    sampler = vf.PixelCNNSampler(decoder, "reference")
+    noise = torch.rand(batch, likelihood.noises, *decoder.image_size).round().to(device, dtype)
     z = torch.randn(batch, decoder.latent_dim).to(device, dtype)
 
     def call() -> Results:
-        packed = triton_kernels.pixelcnn_pack(sampler.program.weights, plan)  # for the blocks of this launch
-        return list(triton_kernels.pixelcnn_sample(noise, packed, plan, z, None, None, 1.0))
+        packed = triton_kernels.pixelcnn_pack(sampler.program.weights, sampler.plan)  # for the blocks of this launch
+        return list(triton_kernels.pixelcnn_sample(noise, packed, sampler.plan, z, None, None, 1.0))
 
     return call
 
@@ -112,6 +107,6 @@ LAUNCHES: dict[str, Launch] = {  # of two that share block sizes, the first deci
     "sample-64ch": partial(sample, 4096, 64),
     "sample-64ch-batch1": partial(sample, 1, 64),
     "sample-256ch": partial(sample, 4096, 256),
-    "sample-64ch-rgb-256levels": partial(sample, 256, 64, image_channels=3, emit=Emit("categorical", 256)),
-    "sample-64ch-rgb-mixture": partial(sample, 256, 64, image_channels=3, emit=Emit("logistic_mixture", 256, 10)),
+    "sample-64ch-rgb-256levels": partial(sample, 256, 64, likelihood=Categorical(3)),
+    "sample-64ch-rgb-mixture": partial(sample, 256, 64, likelihood=LogisticMixture(3)),
 }
