@@ -33,27 +33,27 @@ def _copy(p_from, p_to, m):
 
 
 @triton.jit
-def _logits(p_logit, o_k, m_m, coldness, N: tl.constexpr):
+def _logits(p_logit, o_k, m_m, p_temperature, N: tl.constexpr):
     m_k = o_k < N
     b_logit = tl.load(p_logit[:, None] + o_k, mask=m_m[:, None] & m_k, other=0.0)
-    return tl.where(m_k, b_logit.to(tl.float64) * coldness, float("-inf"))
+    return tl.where(m_k, b_logit.to(tl.float64) * tl.load(p_temperature + 1), float("-inf"))
 
 
 @triton.jit
-def _draw_index(p_logit, b_noise, m_m, coldness, N: tl.constexpr, BP: tl.constexpr):
+def _draw_index(p_logit, b_noise, m_m, p_temperature, N: tl.constexpr, BP: tl.constexpr):
     """The first k of N, [BM], at which the sum of exp(logits 0..k) exceeds its share b_noise of the whole."""
     o_k = tl.arange(0, BP)[None, :]
     b_most = tl.full(b_noise.shape, float("-inf"), tl.float64)
     for k in tl.range(0, N, BP, num_stages=1):
-        b_most = tl.maximum(b_most, tl.max(_logits(p_logit, k + o_k, m_m, coldness, N), 1))  # of [BM, BP]
+        b_most = tl.maximum(b_most, tl.max(_logits(p_logit, k + o_k, m_m, p_temperature, N), 1))  # of [BM, BP]
     b_total = tl.zeros(b_noise.shape, tl.float64)
     for k in tl.range(0, N, BP, num_stages=1):
-        b_total += tl.sum(tl.exp(_logits(p_logit, k + o_k, m_m, coldness, N) - b_most[:, None]), 1)
+        b_total += tl.sum(tl.exp(_logits(p_logit, k + o_k, m_m, p_temperature, N) - b_most[:, None]), 1)
     b_share = b_noise * b_total
     b_index = tl.zeros(b_noise.shape, tl.int32)
     b_before = tl.zeros(b_noise.shape, tl.float64)
     for k in tl.range(0, N, BP, num_stages=1):
-        b_weight = tl.exp(_logits(p_logit, k + o_k, m_m, coldness, N) - b_most[:, None])
+        b_weight = tl.exp(_logits(p_logit, k + o_k, m_m, p_temperature, N) - b_most[:, None])
         b_sum = b_before[:, None] + tl.cumsum(b_weight, 1)
         b_index += tl.sum(((b_sum <= b_share[:, None]) & (k + o_k < N - 1)).to(tl.int32), 1)
         b_before += tl.sum(b_weight, 1)
@@ -67,8 +67,7 @@ def _draw_logistics(
     p_noise,
     o_image,
     m_m,
-    temperature,
-    coldness,
+    p_temperature,
     channels,
     plane,
     given,
@@ -80,7 +79,7 @@ def _draw_logistics(
 ):
     """A component of the mixture, then channel after channel of it; the parameters of a component are K apart."""
     b_noise = tl.load(p_noise, mask=m_m, other=0.5).to(tl.float64)
-    p_own = p_param + _draw_index(p_param, b_noise, m_m, coldness, COMPONENTS, BP)
+    p_own = p_param + _draw_index(p_param, b_noise, m_m, p_temperature, COMPONENTS, BP)
     o_c = tl.arange(0, BC)[None, :]
     b_drawn = tl.zeros((p_param.shape[0], BC), tl.float64)  # on the scale of the locations
     for c in tl.range(0, channels, num_stages=1):
@@ -91,7 +90,7 @@ def _draw_logistics(
         b_mean = tl.load(p_own + (1 + c) * COMPONENTS, mask=m_m, other=0.0).to(tl.float64)
         b_mean += tl.sum(b_tanh * b_drawn, 1)
         b_log_scale = tl.load(p_own + (1 + channels + c) * COMPONENTS, mask=m_m, other=0.0).to(tl.float64)
-        b_scale = temperature * tl.exp(tl.minimum(tl.maximum(b_log_scale, -7.0), 7.0))
+        b_scale = tl.load(p_temperature) * tl.exp(tl.minimum(tl.maximum(b_log_scale, -7.0), 7.0))
         b_noise = tl.load(p_noise + (1 + c) * plane, mask=m_m, other=0.5).to(tl.float64)
         b_value = b_mean + b_scale * tl.log(b_noise / (1.0 - b_noise))
         b_level = tl.floor((b_value + 1.0) * 0.5 * (LEVELS - 1) + 0.5)
@@ -112,8 +111,7 @@ def draw_block(
     o_m,
     u,
     w,
-    temperature,
-    coldness,  # 1 / temperature
+    p_temperature,  # and 1 / temperature
     sample0,
     sample_size,
     channels,
@@ -145,11 +143,13 @@ def draw_block(
         b_noise = tl.load(p_noise + o, mask=m_c, other=0.0).to(tl.float64)
         b_param = _copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c)
         if EMIT == "bernoulli":
-            b_odds = tl.exp(-b_param * coldness)  # of a 0; a division by 1 + odds would cost a call
+            b_odds = tl.exp(-b_param * tl.load(p_temperature + 1))  # of a 0; a division by 1 + odds would cost a call
             b_value = b_noise * (1.0 + b_odds) < 1.0
         else:
             o_c += channels
-            b_scale = temperature * tl.exp(_copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c))
+            b_scale = tl.load(p_temperature) * tl.exp(
+                _copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c)
+            )
             b_value = b_param + b_scale * b_noise
         _keep(b_value, p_pixel[:, None] + tl.arange(0, BC)[None, :], o, m_c, given, HAS_KNOWN)
     else:
@@ -160,10 +160,10 @@ def draw_block(
             for c in tl.range(0, channels, num_stages=1):
                 o = o_image + c * plane
                 b_noise = tl.load(p_noise + o, mask=m_m, other=0.0).to(tl.float64)
-                b_level = _draw_index(p_param + c * LEVELS, b_noise, m_m, coldness, LEVELS, BP)
+                b_level = _draw_index(p_param + c * LEVELS, b_noise, m_m, p_temperature, LEVELS, BP)
                 _keep(b_level.to(tl.float64) * (1.0 / (LEVELS - 1)), p_pixel + c, o, m_m, given, HAS_KNOWN)
         else:
             _draw_logistics(
-                p_param, p_pixel, p_noise + o_b * (channels + 1) * plane + o_ij, o_image, m_m, temperature, coldness,
-                channels, plane, given, HAS_KNOWN, LEVELS, COMPONENTS, BC, BP,
+                p_param, p_pixel, p_noise + o_b * (channels + 1) * plane + o_ij, o_image, m_m, p_temperature, channels,
+                plane, given, HAS_KNOWN, LEVELS, COMPONENTS, BC, BP,
             )  # fmt: skip

@@ -23,7 +23,6 @@ from .pixelcnn_layout import pack as pack_tiles
 from .pixelcnn_stage import FIELDS, own_pixels, place_of, stage_block, wave_rows
 
 STAGE_FIELDS = tl.constexpr(9)  # of a row of `Layout.stages`
-FINITE = tl.constexpr(sys.float_info.max)  # for no logit may become 0 * inf
 CONTEXT = tl.constexpr(2)  # the row of `Layout.reads`
 
 
@@ -91,8 +90,6 @@ def _sample_kernel(
     strides = (stride_b, stride_i, stride_j)
     rows = samples * pixels
     p_ring = p_rings + tl.program_id(0).to(tl.int64) * samples * sample_size
-    temperature = tl.load(p_temperature)
-    coldness = tl.minimum(1.0 / temperature, FINITE)
     for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), num_stages=1):
         sample0 = tile * samples
         for u in tl.range(0, steps, num_stages=1):
@@ -123,7 +120,7 @@ def _sample_kernel(
             for o in tl.range(0, rows, BM, num_stages=1):
                 draw_block(
                     p_noise, p_mask, p_known, p_images, p_params, p_ring, p_table, o + tl.arange(0, BM), u, u - ahead,
-                    temperature, coldness, sample0, sample_size, channels, params, shape,
+                    p_temperature, sample0, sample_size, channels, params, shape,
                     HAS_KNOWN, EMIT, LEVELS, COMPONENTS, BC, BP,
                 )  # fmt: skip
             tl.debug_barrier()
@@ -180,6 +177,9 @@ def sample(
     # of an image that is read in whole tiles nothing writes the channels after its last
     new = noise.new_zeros if image_channels > NARROW else noise.new_empty
     rings = new(programs * samples * told.sample_size)
+    # a tensor, for an argument would be rounded to float32; finite, for no logit may become 0 * inf; made in one launch
+    coldness = min(1 / temperature, sys.float_info.max)
+    temperatures = torch.linspace(temperature, coldness, 2, dtype=torch.float64, device=noise.device)
     strides = (0, 0, 0)
     if context is not None:
         dim = context.shape[-1]
@@ -191,7 +191,7 @@ def sample(
         noise if context is None else context,
         images,
         params,
-        noise.new_full((1,), temperature, dtype=torch.float64),  # an argument would be rounded to float32
+        temperatures,
         *packed,
         rings,
         told.reads,
@@ -223,7 +223,7 @@ def sample(
         BK=bk,
         BG=BG,
         BC=triton.next_power_of_2(image_channels),
-        BP=shrunk(cfg.pop("BP"), max(emit.levels, emit.components), 1),
+        BP=shrunk(cfg.pop("BP"), emit.components or emit.levels, 1),
         **cfg,
     )
     return images, params
