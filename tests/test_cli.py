@@ -15,8 +15,9 @@ import torch
 pytest.importorskip("typer")
 from typer.testing import CliRunner
 
-from vlae_fast import VLAE, _extras, checkpoint, cli, commands, data, demo, training
+from vlae_fast import VLAE, _extras, checkpoint, cli, commands, data, demo
 from vlae_fast.sampling.sampler import Samples
+from vlae_fast.training import loop
 
 RUN = ["--epochs", "1", "--hidden-dim", "8", "--n-layers", "1", "--latent-dim", "4"]
 
@@ -76,7 +77,8 @@ def test_sample_writes_the_same_png_for_the_same_seed(saved: Path, tmp_path: Pat
 
 
 def test_train_passes_every_option_on(tmp_path: Path) -> None:
-    settings = {"batch_size": 20, "lr": 0.002, "lr_decay": 0.5, "seed": 7, "warmup_epochs": 3, "free_bits": 2.5}
+    settings = {"batch_size": 20, "lr": 0.002, "lr_decay": 0.5, "seed": 7, "warmup_epochs": 1.5, "free_bits": 2.5}
+    settings |= {"optimizer": "adamax", "polyak": 0.9, "lr_schedule": "constant"}
     sizes = {"latent_dim": 5, "hidden_dim": 6, "n_layers": 2, "z_channels": 3, "kernel_size": 5, "initial_kernel": 3}
     sizes |= {"flow_hidden": 9, "flow_steps": 3}
     options = [f"--{key.replace('_', '-')}={value}" for key, value in (settings | sizes).items()]
@@ -155,7 +157,7 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_step", interrupt)
+    monkeypatch.setattr(loop, "update", interrupt)
     result = call("train", *RUN, "--out", tmp_path)
     assert result.exit_code == 130 and result.stderr.splitlines()[-1].startswith("interrupted: nothing is saved yet")
     result = call("demo", "--out", tmp_path)  # has no --resume

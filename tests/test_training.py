@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from vlae_fast import VLAE, checkpoint, data, training
+from vlae_fast.evaluation import evaluate
 from vlae_fast.models.vlae import loss_function, loss_terms
+from vlae_fast.training import loop
+from vlae_fast.training.average import Average
+from vlae_fast.training.settings import Schedule
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
@@ -42,6 +46,19 @@ def same(a: VLAE, b: VLAE) -> bool:
     return all(x.equal(y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def interrupting(before: int) -> Any:
+    """An update that is interrupted where it would be the one of this number, from 0."""
+    step, left = loop.update, [before]
+
+    def update(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    return update
+
+
 def test_loss_falls_and_figures_add_up(images: data.Images, tmp_path: Path) -> None:
     model = new_model()
     history = run(model, images, tmp_path, epochs=12)
@@ -56,11 +73,20 @@ def test_loss_falls_and_figures_add_up(images: data.Images, tmp_path: Path) -> N
     assert found.training["data"] == "halves" and not model.training
 
 
-def test_resumed_is_uninterrupted_bit_for_bit(images: data.Images, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr_decay": 0.5}, {"optimizer": "adamax", "lr_schedule": "cosine", "polyak": 0.9, "warmup_epochs": 2.5}],
+)
+def test_resumed_is_uninterrupted_bit_for_bit(
+    images: data.Images, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, first, second = new_model(), new_model(), new_model()
-    options = {"warmup_epochs": 2, "free_bits": 1.0, "lr_decay": 0.5}
+    options = {"warmup_epochs": 2, "free_bits": 1.0} | changes
     expected = run(whole, images, tmp_path / "whole", epochs=4, **options)
-    run(first, images, tmp_path / "parts", epochs=2, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update", interrupting(before=7))  # of 3 steps an epoch
+        with pytest.raises(training.Interrupted):
+            run(first, images, tmp_path / "parts", epochs=4, **options)
     torch.manual_seed(99)
     torch.nn.init.normal_(second.decoder.final_conv.weight)  # what a resumed model starts from must not matter
     got = run(second, images, tmp_path / "parts", epochs=4, resume=True, **options)
@@ -88,7 +114,7 @@ def test_interrupt_keeps_the_last_epoch_and_says_how_to_go_on(
     images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    step = training._step
+    step = loop.update
 
     def interrupting(*args: Any) -> Any:
         nonlocal calls
@@ -97,7 +123,7 @@ def test_interrupt_keeps_the_last_epoch_and_says_how_to_go_on(
             raise KeyboardInterrupt
         return step(*args)
 
-    monkeypatch.setattr(training, "_step", interrupting)
+    monkeypatch.setattr(loop, "update", interrupting)
     with pytest.raises(training.Interrupted, match=r"last good checkpoint is .*checkpoint, epoch 1; .*--resume"):
         run(new_model(), images, tmp_path)
     resumed, whole = new_model(), new_model()
@@ -110,7 +136,7 @@ def test_interrupt_in_the_first_epoch(images: data.Images, tmp_path: Path, monke
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_step", interrupt)
+    monkeypatch.setattr(loop, "update", interrupt)
     with pytest.raises(training.Interrupted, match=r"nothing is saved yet .*; the same command starts again$"):
         run(new_model(), images, tmp_path)
     assert not checkpoint.exists(tmp_path / "checkpoint")
@@ -122,7 +148,7 @@ def test_interrupt_while_overwriting(
 ) -> None:
     """Until the first save the checkpoint is that of the run to be replaced: neither ours nor one to resume."""
     run(new_model(), images, tmp_path, epochs=2)
-    weights, step = tmp_path / "checkpoint" / "model.safetensors", training._step
+    weights, step = tmp_path / "checkpoint" / "model.safetensors", loop.update
     if damaged:
         weights.write_bytes(b"")
     before, left = weights.read_bytes(), [0]
@@ -133,7 +159,7 @@ def test_interrupt_while_overwriting(
             raise KeyboardInterrupt
         return step(*args)
 
-    monkeypatch.setattr(training, "_step", interrupting)
+    monkeypatch.setattr(loop, "update", interrupting)
     with pytest.raises(training.Interrupted) as interrupt:
         run(new_model(), images, tmp_path, overwrite=True, seed=1)
     assert f"the earlier run in {tmp_path / 'checkpoint'} is still there, untouched" in str(interrupt.value)
@@ -160,11 +186,11 @@ def test_non_finite_loss_names_step_checkpoint_and_remedy(
     run(model, images, tmp_path, epochs=1)
     good = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    def exploding(epoch: training.Settings, number: int) -> float:
+    def exploding(schedule: Schedule, step: int) -> float:
         torch.nn.init.constant_(model.decoder.final_conv.bias, float("nan"))
         return 1.0
 
-    monkeypatch.setattr(training.Settings, "beta", exploding)
+    monkeypatch.setattr(Schedule, "kl_weight", exploding)
     message = r"epoch 2, step 1: the loss is nan, which must be finite; .*epoch 1; try a lower lr"
     with pytest.raises(ValueError, match=message):
         run(model, images, tmp_path, resume=True)
@@ -192,7 +218,7 @@ def one_step(images: data.Images, *, free_bits: float = 0.0, beta: float = 1.0) 
     """The model after one step of plain gradient descent, and its KL before that in bits per image."""
     model, x = far_from_its_prior(), images.fixed("valid", 0)
     settings = training.Settings(free_bits=free_bits)
-    _, kl = training._step(model, torch.optim.SGD(model.parameters(), lr=1.0), x, settings, beta)
+    _, kl = loop.update(model, torch.optim.SGD(model.parameters(), lr=1.0), x, settings, beta)
     return model, kl / math.log(2)
 
 
@@ -228,31 +254,87 @@ def test_what_is_shown_is_unweighted(images: data.Images) -> None:
     out = model(x)
     terms = loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz)
     torch.manual_seed(1)
-    shown = training._step(model, torch.optim.Adam(model.parameters()), x, training.Settings(free_bits=99.0), 0.5)
+    shown = loop.update(model, torch.optim.Adam(model.parameters()), x, training.Settings(free_bits=99.0), 0.5)
     assert shown == pytest.approx((terms.reconstruction.mean().item(), terms.kl.mean().item()))
 
 
-def test_every_epoch_has_its_weight(images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, weights = training._step, []
+def test_every_step_has_its_weight(images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, weights = loop.update, []
 
     def noting(*args: Any) -> Any:
         weights.append(args[-1])
         return step(*args)
 
-    monkeypatch.setattr(training, "_step", noting)
+    monkeypatch.setattr(loop, "update", noting)
     run(new_model(), images, tmp_path, epochs=3, batch_size=20, warmup_epochs=2)
-    assert weights == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    assert weights == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
 def test_warm_up_rises_to_one() -> None:
-    settings = training.Settings(warmup_epochs=3)
-    assert [settings.beta(epoch) for epoch in range(1, 7)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert training.Settings().beta(1) == 1
+    schedule = Schedule(training.Settings(warmup_epochs=1.5), epochs=3, steps=2)
+    assert [schedule.kl_weight(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert Schedule(training.Settings(), epochs=3, steps=2).kl_weight(0) == 1
+
+
+def test_cosine_falls_to_zero_over_all_steps() -> None:
+    schedule = Schedule(training.Settings(lr=0.4, lr_schedule="cosine"), epochs=2, steps=2)
+    half = math.sqrt(0.5)
+    expected = [0.4, 0.2 * (1 + half), 0.2, 0.2 * (1 - half), 0]
+    assert [schedule.lr(step) for step in range(5)] == pytest.approx(expected, abs=1e-15)
+    decayed = Schedule(training.Settings(lr=0.4, lr_schedule="cosine", lr_decay=0.5), epochs=2, steps=2)
+    assert decayed.lr(3) == pytest.approx(expected[3] / 2)
+
+
+def test_every_step_has_its_step_size(images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, sizes = loop.update, []
+
+    def noting(model: VLAE, optimizer: torch.optim.Optimizer, *args: Any) -> Any:
+        sizes.append(optimizer.param_groups[0]["lr"])
+        return step(model, optimizer, *args)
+
+    monkeypatch.setattr(loop, "update", noting)
+    run(new_model(), images, tmp_path, epochs=2, batch_size=20, lr=1e-3, lr_schedule="cosine")
+    half = math.sqrt(0.5)
+    assert sizes == pytest.approx([1e-3, 5e-4 * (1 + half), 5e-4, 5e-4 * (1 - half)])
+
+
+def test_polyak_average_by_hand() -> None:
+    """Weights 1, 2, 4 after three steps with D = 1/2: (1/4 + 2/2 + 4) / (1/4 + 1/2 + 1)."""
+    model = torch.nn.Linear(1, 1)
+    average = Average(model, 0.5)
+    for step, value in enumerate((1.0, 2.0, 4.0)):
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, value)
+        average.update(step)
+    with average.in_place() as trained:
+        assert [p.item() for p in model.parameters()] == pytest.approx([3.0, 3.0])
+        assert [t.item() for t in trained.values()] == [4.0, 4.0]
+    assert [p.item() for p in model.parameters()] == [4.0, 4.0]
+
+
+def test_polyak_average_is_validated_saved_and_left_in_the_model(
+    images: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, averaged, step, weights = new_model(), new_model(), loop.update, []
+    run(plain, images, tmp_path / "plain")
+
+    def noting(model: VLAE, *args: Any) -> Any:
+        weights.append(model.decoder.final_conv.weight.detach().clone())
+        return step(model, *args)
+
+    monkeypatch.setattr(loop, "update", noting)
+    history = run(averaged, images, tmp_path / "averaged", polyak=0.5)
+    weights = [*weights[1:], plain.decoder.final_conv.weight.detach()]  # after each step; training is that of `plain`
+    expected = sum(0.5 ** (5 - i) * w for i, w in enumerate(weights)) / sum(0.5**i for i in range(6))
+    found = checkpoint.load(tmp_path / "averaged" / "checkpoint")
+    torch.testing.assert_close(found.model.decoder.final_conv.weight.detach(), expected)
+    assert same(found.model, averaged) and not same(averaged, plain)
+    assert history[-1]["valid_kl"] == evaluate(averaged, images, "valid").kl
 
 
 def test_step_size_decays_per_epoch(images: data.Images, tmp_path: Path) -> None:
-    settings = training.Settings(lr=0.4, lr_decay=0.5)
-    assert [settings.lr_in(epoch) for epoch in (1, 2, 3)] == [0.4, 0.2, 0.1]
+    schedule = Schedule(training.Settings(lr=0.4, lr_decay=0.5), epochs=3, steps=2)
+    assert [schedule.lr(step) for step in range(6)] == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
     stopped, going = new_model(), new_model()
     run(stopped, images, tmp_path / "a", epochs=3, lr_decay=1e-9)  # the second and third epoch barely move
     run(going, images, tmp_path / "b", epochs=1)
@@ -306,6 +388,24 @@ def test_resume_needs_the_same_settings(
         run(new_model(hidden_dim=4), images, tmp_path, resume=True)
 
 
+def test_resume_of_a_cosine_needs_the_same_epochs(images: data.Images, tmp_path: Path) -> None:
+    run(new_model(), images, tmp_path, epochs=1, lr_schedule="cosine")
+    with pytest.raises(ValueError, match=r"resume: epochs must be that of .*, 1, got 2"):
+        run(new_model(), images, tmp_path, epochs=2, lr_schedule="cosine", resume=True)
+    with pytest.raises(ValueError, match=r"resume: lr_schedule must be that of .*, 'cosine', got 'constant'"):
+        run(new_model(), images, tmp_path, epochs=1, resume=True)
+
+
+def test_resume_of_a_run_from_before_a_setting_came(images: data.Images, tmp_path: Path) -> None:
+    run(new_model(), images, tmp_path, epochs=1)
+    path = tmp_path / "checkpoint" / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("optimizer", "lr_schedule", "polyak"):
+        del config["training"][name]
+    path.write_text(json.dumps(config))
+    assert len(run(new_model(), images, tmp_path, epochs=2, resume=True)) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -315,6 +415,9 @@ def test_resume_needs_the_same_settings(
         ({"lr": float("nan")}, "lr: must be finite and > 0, got nan"),
         ({"lr_decay": 0.0}, "lr_decay: must be > 0 and <= 1, got 0.0"),
         ({"free_bits": -1.0}, "free_bits: must be finite and >= 0, got -1.0"),
+        ({"polyak": 1.0}, "polyak: must be >= 0 and < 1, got 1.0"),
+        ({"optimizer": "sgd"}, "optimizer: must be one of adam, adamax, got 'sgd'"),
+        ({"lr_schedule": "step"}, "lr_schedule: must be one of constant, cosine, got 'step'"),
         ({"warmup_epochs": -1}, "warmup_epochs: must be finite and >= 0, got -1"),
     ],
 )

@@ -1,7 +1,8 @@
 """A checkpoint is a folder of three files, none of them a pickle:
 
     model.safetensors      the model's state_dict
-    optimizer.safetensors  Adam's state, one tensor per "<parameter>/<state>"
+    optimizer.safetensors  the optimizer's state, one tensor per "<parameter>/<state>"; where the model's weights are a
+                           running mean, the weights in training too, "<parameter>/trained"
     config.json            format, version, model (the constructor's arguments), training, epoch, history
 
 No random state is kept: training derives the random numbers of epoch e from (seed, e); the epoch number is the random
@@ -64,9 +65,11 @@ def save(
     epoch: int,
     training: Mapping[str, Any],
     history: list[dict[str, float]],
+    trained: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one.
 
+    trained: the weights in training by name, where those of `model` are their average.
     Raises: ValueError, before anything is written, for a model or a history that `load` would refuse.
     """
     folder = Path(folder)
@@ -78,7 +81,7 @@ def save(
     fresh.mkdir(parents=True)
     write = require("safetensors.torch").save_file
     write(_contiguous(model.state_dict()), fresh / "model.safetensors")
-    write(_contiguous(_flatten(model, optimizer)), fresh / "optimizer.safetensors")
+    write(_contiguous(_flatten(model, optimizer, trained or {})), fresh / "optimizer.safetensors")
     (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name in _FILES:
         _to_disk(fresh / name)
@@ -111,22 +114,35 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     return Checkpoint(model.to(device).eval(), config["epoch"], config["training"], config["history"], place)
 
 
-def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Puts the saved state into `optimizer`, which was made for `found.model.parameters()` and has its own settings."""
+_STATE = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.Adamax: ("exp_avg", "exp_inf")}  # beside "step"
+
+
+def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, averaged: bool = False) -> dict[str, Tensor]:
+    """Puts the saved state into `optimizer`, which was made for a model like `found.model` and has its own settings.
+
+    Returns: the weights in training by name where `averaged`, else nothing: they are those of the model.
+    """
     path = found.folder / "optimizer.safetensors"
-    names = [name for name, _ in found.model.named_parameters()]
-    shapes = dict(zip(names, (tuple(p.shape) for p in found.model.parameters()), strict=True))
+    shapes = {name: tuple(parameter.shape) for name, parameter in found.model.named_parameters()}
     stored = _shapes(path)
-    trained = {name.rpartition("/")[0] for name in stored}  # a parameter that never got a gradient has no state
+    known = {name.rpartition("/")[0] for name in stored if not name.endswith("/trained")}
     expected: dict[str, tuple[int, ...]] = {}
-    for name in (name for name in names if name in trained):
-        expected |= {f"{name}/step": (), f"{name}/exp_avg": shapes[name], f"{name}/exp_avg_sq": shapes[name]}
+    for name in shapes.keys() & known:  # a parameter that never got a gradient has no state
+        expected |= {f"{name}/step": ()} | {f"{name}/{what}": shapes[name] for what in _STATE[type(optimizer)]}
+    if averaged:
+        expected |= {f"{name}/trained": shape for name, shape in shapes.items()}
     _check_shapes(path, stored, expected)
+    numbers = {name: number for number, name in enumerate(shapes)}
     state: dict[int, dict[str, Tensor]] = {}
+    trained: dict[str, Tensor] = {}
     for key, tensor in _read(path).items():
         name, _, what = key.rpartition("/")
-        state.setdefault(names.index(name), {})[what] = tensor
+        if what == "trained":
+            trained[name] = tensor
+        else:
+            state.setdefault(numbers[name], {})[what] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return trained
 
 
 def build(model_config: Mapping[str, Any], device: str) -> VLAE:
@@ -241,9 +257,10 @@ def _few(names: list[str]) -> str:
     return (", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")) or "none"
 
 
-def _flatten(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _flatten(model: nn.Module, optimizer: torch.optim.Optimizer, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = ((name, optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters())
-    return {f"{name}/{what}": tensor for name, state in named for what, tensor in state.items()}
+    states = {f"{name}/{what}": tensor for name, state in named for what, tensor in state.items()}
+    return states | {f"{name}/trained": tensor for name, tensor in trained.items()}
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,8 +21,15 @@ def train(
     binarization: Binarization = None,
     epochs: Annotated[int, typer.Option(min=1, help="Train up to this epoch")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per update")] = 64,
-    lr: Annotated[float, typer.Option(help="Adam's step size, > 0")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Step size, > 0")] = 1e-3,
     lr_decay: Annotated[float, typer.Option(help="Factor on the step size after each epoch")] = 1.0,
+    lr_schedule: Annotated[
+        str, typer.Option(help="constant, or cosine: the step size falls to 0 over all steps of --epochs")
+    ] = "constant",
+    optimizer: Annotated[str, typer.Option(help="adam or adamax")] = "adam",
+    polyak: Annotated[
+        float, typer.Option(help="Decay of the average of the weights that is evaluated and saved, 0 for none: 0.999")
+    ] = 0.0,
     latent_dim: Annotated[int, typer.Option(min=1, help="Dimensions of z")] = 32,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Channels of the decoder")] = 64,
     n_layers: Annotated[int, typer.Option(min=1, help="Masked layers of the decoder")] = 3,
@@ -33,7 +40,9 @@ def train(
     flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
     flow_hidden: Annotated[int, typer.Option(min=1, help="Hidden units of each MADE of the prior")] = 256,
     flow_steps: Annotated[int, typer.Option(min=1, help="MADE transforms of the prior")] = 2,
-    warmup_epochs: Annotated[int, typer.Option(min=0, help="Epochs over which the weight of the KL rises to 1")] = 0,
+    warmup_epochs: Annotated[
+        float, typer.Option(min=0, help="Epochs over which the weight of the KL rises to 1, or a fraction of one")
+    ] = 0.0,
     free_bits: Annotated[float, typer.Option(min=0, help="KL that costs nothing, in bits per image")] = 0.0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -53,7 +62,7 @@ def train(
     history = training.train(
         model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,
         overwrite=overwrite, device=device_of(device), warmup_epochs=warmup_epochs, free_bits=free_bits,
-        lr_decay=lr_decay,
+        lr_decay=lr_decay, lr_schedule=lr_schedule, optimizer=optimizer, polyak=polyak,
     )  # fmt: skip
     last = history[-1]
     figures = f"validation loss {last['valid_loss']:.2f} nats/image, {last['valid_bits_per_dim']:.4f} bits/dim"

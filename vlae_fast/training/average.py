@@ -1,0 +1,50 @@
+"""Polyak averaging: evaluated and saved is a running mean of the weights, trained are the weights themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """The exponential moving average of a model's parameters after each step, without a trace of the initial ones:
+
+        average after step t  =  sum of D^(t - i) w_i  /  sum of D^(t - i),  i = 1 ... t
+
+    Only the parameters of the model are averaged; its buffers are those of the last step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes in the weights after `step`, a number from 0."""
+        weight = (1 - self.decay) / (1 - self.decay ** (step + 1))
+        for name, parameter in self.model.named_parameters():
+            self.tensors[name].lerp_(parameter, weight)
+
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.tensors.items():
+            tensor.copy_(average[name].detach())
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[Mapping[str, Tensor]]:
+        """Within it the model has the averaged weights; gives the trained ones, which come back after it."""
+        self.swap()
+        try:
+            yield self.tensors
+        finally:
+            self.swap()
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the trained and the averaged weights."""
+        for name, parameter in self.model.named_parameters():
+            trained = parameter.clone()
+            parameter.copy_(self.tensors[name])
+            self.tensors[name].copy_(trained)

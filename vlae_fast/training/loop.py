@@ -1,0 +1,162 @@
+"""Trains a VLAE and keeps a checkpoint per epoch. What is minimised, for a batch of images:
+
+    mean reconstruction + beta * max(mean KL, free_bits * ln 2)        [nats per image]
+
+KL is the Monte Carlo estimate log q(z|x) - log p(z) under the model's own prior. beta rises from almost 0 to 1 in the
+warm-up, so that z is in use before it is paid for. Figures shown are those of beta = 1 without free bits.
+
+Epoch e draws its random numbers (order, binarization, z) from (seed, e) alone: a run that was interrupted after epoch
+e and resumed is the run that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..data import Images
+from ..evaluation import evaluate
+from ..models.vlae import VLAE
+from . import progress as shown
+from . import resume as resuming
+from .average import Average
+from .progress import History
+from .settings import Schedule, Settings
+from .step import update
+
+_OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
+
+
+def train(
+    model: VLAE,
+    images: Images,
+    *,
+    epochs: int,
+    out_dir: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | torch.device = "cpu",
+    time_limit: float | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> History:
+    """Trains `model` in place up to epoch `epochs`; out_dir/checkpoint is replaced after each epoch.
+
+    settings: the fields of `Settings`. time_limit: seconds; no epoch starts that would likely end later.
+    resume: continues from out_dir/checkpoint, and starts afresh where there is none. overwrite: starts afresh where
+    there is one, and replaces it after the first epoch. One of the two at most. Leaves the caller's random state alone.
+    With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights.
+
+    Returns: one dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in
+    nats per image, bits_per_dim.
+    Raises: ValueError for a bad argument, a checkpoint of other settings, a non-finite loss; TypeError for an unknown
+    setting; Interrupted on Ctrl-C.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs: must be at least 1, got {epochs}")
+    if resume and overwrite:
+        raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
+    run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
+    if checkpoint.exists(run.folder):
+        if resume:
+            run.history = resuming.resume(run.folder, model, run.optimizer, run.average, run.description)
+        elif not overwrite:
+            raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
+    start = time.perf_counter()
+    try:
+        for epoch in range(len(run.history) + 1, epochs + 1):
+            if _out_of_time(start, time_limit, run.history):
+                break
+            run.epoch(epoch, shown.bar(progress, epoch, epochs, run.schedule.steps))
+    except KeyboardInterrupt as interrupt:
+        raise resuming.Interrupted("interrupted: " + "; ".join(run.saved())) from interrupt
+    if run.average is not None:
+        run.average.swap()
+    model.eval()
+    return run.history
+
+
+class _Run:
+    """What the epochs of a run share."""
+
+    def __init__(
+        self, model: VLAE, images: Images, settings: Settings, epochs: int, folder: Path, overwrite: bool
+    ) -> None:
+        self.model, self.images, self.settings = model, images, settings
+        self.folder, self.overwrite = folder, overwrite
+        self.device = next(model.parameters()).device
+        self.schedule = Schedule(settings, epochs, math.ceil(len(images.train) / settings.batch_size))
+        self.description = resuming.describe(self.schedule, images)
+        self.optimizer = _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr)
+        self.average = Average(model, settings.polyak) if settings.polyak else None
+        self.history: History = []
+
+    def epoch(self, number: int, bar: Any) -> None:
+        """Trains, validates and saves."""
+        start, dims = time.perf_counter(), self.images.dims
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with bar, torch.random.fork_rng(devices=cuda):  # z: from the global generators
+            torch.manual_seed(_seed(self.settings.seed, number, "z"))
+            terms = self._updates(number, bar)
+            with self._averaged() as trained:
+                valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed)
+                if not math.isfinite(valid.elbo):
+                    raise self._not_finite(f"epoch {number}: the validation loss is {-valid.elbo}")
+                bar.set_postfix_str(f"{shown.text(*terms, dims)}; valid {-valid.elbo:.2f} nats/image")
+                row = {"epoch": number, "seconds": time.perf_counter() - start} | shown.row("", *terms, dims)
+                self.history.append(row | shown.row("valid_", valid.reconstruction, valid.kl, dims))
+                checkpoint.save(
+                    self.folder, self.model, self.optimizer, epoch=number, training=self.description,
+                    history=self.history, trained=trained,
+                )  # fmt: skip
+
+    def _updates(self, number: int, bar: Any) -> tuple[float, float]:
+        """One pass over the training images; returns the mean reconstruction and KL of its batches."""
+        self.model.train()
+        order = torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
+        sums, count = torch.zeros(2, dtype=torch.float64), 0
+        batches = self.images.batches("train", self.settings.batch_size, generator=order, shuffle=True)
+        for step, x in enumerate(batches, start=(number - 1) * self.schedule.steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.schedule.lr(step)
+            weight = self.schedule.kl_weight(step)
+            terms = update(self.model, self.optimizer, x.to(self.device), self.settings, weight)
+            if not math.isfinite(sum(terms)):
+                raise self._not_finite(f"epoch {number}, step {bar.n + 1}: the loss is {sum(terms)}")
+            if self.average is not None:
+                self.average.update(step)
+            sums, count = sums + len(x) * torch.tensor(terms, dtype=torch.float64), count + len(x)
+            reconstruction, kl = (sums / count).tolist()
+            bar.set_postfix_str(shown.text(reconstruction, kl, self.images.dims), refresh=False)
+            bar.update()
+        return reconstruction, kl
+
+    def _averaged(self) -> contextlib.AbstractContextManager[Mapping[str, Tensor]]:
+        return contextlib.nullcontext({}) if self.average is None else self.average.in_place()
+
+    def saved(self) -> tuple[str, str]:
+        return resuming.saved(self.folder, self.history, self.overwrite)
+
+    def _not_finite(self, what: str) -> ValueError:
+        advice = "try a lower lr, more warm-up epochs or a smaller model, in another out_dir"
+        return ValueError(f"training stopped at {what}, which must be finite; {self.saved()[0]}; {advice}")
+
+
+def _seed(seed: int, epoch: int, use: str) -> int:
+    """Unrelated 63-bit seeds for each use of randomness: seed + epoch would repeat between neighbouring seeds."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{use}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _out_of_time(start: float, limit: float | None, history: History) -> bool:
+    expected = history[-1]["seconds"] if history else 0.0  # the last epoch, since machines slow down and speed up
+    return limit is not None and bool(history) and time.perf_counter() - start + expected > limit

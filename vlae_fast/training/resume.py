@@ -1,0 +1,81 @@
+"""What of a run is on disk, and how it goes on from there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoint
+from ..data import Images
+from ..models.vlae import VLAE
+from .average import Average
+from .progress import FIGURES, History
+from .settings import Schedule, Settings
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted; the message says what is saved and how to go on."""
+
+
+def describe(schedule: Schedule, images: Images) -> dict[str, Any]:
+    """What a resumed run must have in common with the run that it goes on from."""
+    planned = {"epochs": schedule.epochs} if schedule.settings.lr_schedule == "cosine" else {}
+    data = {"data": images.name, "split": images.split, "binarization": images.binarization}
+    return asdict(schedule.settings) | planned | data
+
+
+def resume(
+    folder: Path,
+    model: VLAE,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None,
+    description: dict[str, Any],
+) -> History:
+    """Puts the weights, their average and the optimizer's state back; returns the history."""
+    found = checkpoint.load(folder)
+    earlier = asdict(Settings()) | found.training  # a setting that came later has its default in an older checkpoint
+    theirs, ours = {"model": found.model.config} | earlier, {"model": model.config} | description
+    for key in ours | theirs:
+        if _plain(theirs.get(key)) != _plain(ours.get(key)):
+            raise ValueError(f"resume: {key} must be that of {folder}, {theirs.get(key)!r}, got {ours.get(key)!r}")
+    for row in found.history:
+        if missing := sorted(FIGURES - row.keys()):
+            names, epoch = ", ".join(missing), row["epoch"]
+            raise ValueError(f"resume: history must have every figure of every epoch, got no {names} of epoch {epoch}")
+    trained = checkpoint.load_optimizer(found, optimizer, averaged=average is not None)
+    model.load_state_dict(found.model.state_dict() | trained)
+    if average is not None:
+        average.load(dict(found.model.named_parameters()))
+    return list(found.history)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples come back from JSON as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def saved(folder: Path, history: History, overwrite: bool) -> tuple[str, str]:
+    """What of this run is on disk, and how to go on."""
+    first = "(the first checkpoint is written after epoch 1)"
+    if not checkpoint.exists(folder):
+        return f"nothing is saved yet {first}", "the same command starts again"
+    if overwrite and not _is_of(folder, history):
+        earlier = f"the earlier run in {folder} is still there, untouched"
+        return f"nothing of this run is saved yet {first}, {earlier}", "the same command starts again and replaces it"
+    flag = "--resume instead of --overwrite" if overwrite else "--resume"
+    epoch = checkpoint.load(folder).epoch
+    return f"the last good checkpoint is {folder}, epoch {epoch}", f"the same command with {flag} (resume=True) goes on"
+
+
+def _is_of(folder: Path, history: History) -> bool:
+    """Whether the checkpoint belongs to the run of this history: no two runs took the same seconds."""
+    try:
+        found = checkpoint.load(folder)
+    except (ValueError, OSError):  # an earlier run may be damaged, and that is why it is replaced
+        return False
+    return found.epoch > 0 and found.history == history[: found.epoch]
