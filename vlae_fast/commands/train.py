@@ -40,10 +40,20 @@ def train(
     flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
     flow_hidden: Annotated[int, typer.Option(min=1, help="Hidden units of each MADE of the prior")] = 256,
     flow_steps: Annotated[int, typer.Option(min=1, help="MADE transforms of the prior")] = 2,
+    objective: Annotated[str, typer.Option(help="elbo, or iwae: the importance-weighted bound of --samples")] = "elbo",
+    samples: Annotated[int, typer.Option(min=1, help="Draws of z per image and update")] = 1,
+    beta: Annotated[float, typer.Option(min=0, help="Weight of the KL; 1 is the ELBO")] = 1.0,
     warmup_epochs: Annotated[
-        float, typer.Option(min=0, help="Epochs over which the weight of the KL rises to 1, or a fraction of one")
+        float, typer.Option(min=0, help="Epochs over which the weight of the KL rises from 0, or a fraction of one")
     ] = 0.0,
     free_bits: Annotated[float, typer.Option(min=0, help="KL that costs nothing, in bits per image")] = 0.0,
+    soft_free_bits: Annotated[
+        float, typer.Option(min=0, help="KL, in bits per image, that its weight is steered to keep")
+    ] = 0.0,
+    denoise: Annotated[
+        float,
+        typer.Option(min=0, help="Noise on what the encoder sees: probability that a binary pixel flips, or sigma"),
+    ] = 0.0,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Run folder: the checkpoint is OUT/checkpoint")] = Path("out/train"),
@@ -61,7 +71,8 @@ def train(
     )  # fmt: skip
     history = training.train(
         model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,
-        overwrite=overwrite, device=device_of(device), warmup_epochs=warmup_epochs, free_bits=free_bits,
+        overwrite=overwrite, device=device_of(device), objective=objective, samples=samples, beta=beta,
+        warmup_epochs=warmup_epochs, free_bits=free_bits, soft_free_bits=soft_free_bits, denoise=denoise,
         lr_decay=lr_decay, lr_schedule=lr_schedule, optimizer=optimizer, polyak=polyak,
     )  # fmt: skip
     last = history[-1]

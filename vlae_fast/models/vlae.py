@@ -204,13 +204,16 @@ class VLAE(nn.Module):
             return z
         return torch.cat([z, one_hot("VLAE", labels, self.n_classes, z)], 1)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> VLAEOutput:
-        z, mu, logvar = self.posterior_sample(x, labels)
+    def forward(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> VLAEOutput:
+        z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels)
         return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
 
-    def loss_terms(self, x: Tensor, labels: Tensor | None = None) -> LossTerms:
-        """The two terms of the negative ELBO, of one draw of z an image."""
-        out = self(x, labels)
+    def loss_terms(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> LossTerms:
+        """The two terms of the negative ELBO, of one draw of z an image.
+
+        seen: what the encoder is given in place of x, as for a model that removes noise.
+        """
+        out = self(x, labels, seen=seen)
         return loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz, self.likelihood)
 
     @torch.no_grad()

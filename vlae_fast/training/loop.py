@@ -1,12 +1,13 @@
 """Trains a VLAE and keeps a checkpoint per epoch. What is minimised, for a batch of images:
 
-    mean reconstruction + beta * max(mean KL, free_bits * ln 2)        [nats per image]
+    mean reconstruction + weight * mean KL        [nats per image]
 
-KL is the Monte Carlo estimate log q(z|x) - log p(z) under the model's own prior. beta rises from almost 0 to 1 in the
-warm-up, so that z is in use before it is paid for. Figures shown are those of beta = 1 without free bits.
+or a variation of it (`Settings`, models/objectives.py). KL is the Monte Carlo estimate log q(z|x) - log p(z) under the
+model's own prior. Its weight may rise from almost 0, so that z is in use before it is paid for. Figures shown are those
+of the ELBO (weight 1, no free bits) whatever is minimised.
 
-Epoch e draws its random numbers (order, binarization, z) from (seed, e) alone: a run that was interrupted after epoch
-e and resumed is the run that was not.
+Epoch e draws its random numbers (order, binarization, noise, z) from (seed, e) alone: a run that was interrupted after
+epoch e and resumed is the run that was not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
 from .average import Average
+from .objective import Batch, Objective, update
 from .progress import History
 from .settings import Schedule, Settings
-from .step import update
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
 
@@ -57,7 +58,7 @@ def train(
     With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights.
 
     Returns: one dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in
-    nats per image, bits_per_dim.
+    nats per image, bits_per_dim; and kl_weight, that of the KL at the epoch's end.
     Raises: ValueError for a bad argument, a checkpoint of other settings, a non-finite loss; TypeError for an unknown
     setting; Interrupted on Ctrl-C.
     """
@@ -68,7 +69,7 @@ def train(
     run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
     if checkpoint.exists(run.folder):
         if resume:
-            run.history = resuming.resume(run.folder, model, run.optimizer, run.average, run.description)
+            run.history = resuming.resume(run.folder, model, run.optimizer, run.average, run.objective, run.description)
         elif not overwrite:
             raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
     start = time.perf_counter()
@@ -97,6 +98,7 @@ class _Run:
         self.schedule = Schedule(settings, epochs, math.ceil(len(images.train) / settings.batch_size))
         self.description = resuming.describe(self.schedule, images)
         self.optimizer = _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr)
+        self.objective = Objective(settings)
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
 
@@ -106,39 +108,49 @@ class _Run:
         cuda = [self.device] if self.device.type == "cuda" else []
         with bar, torch.random.fork_rng(devices=cuda):  # z: from the global generators
             torch.manual_seed(_seed(self.settings.seed, number, "z"))
-            terms = self._updates(number, bar)
+            terms, kl_weight = self._updates(number, bar)
             with self._averaged() as trained:
                 valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed)
                 if not math.isfinite(valid.elbo):
                     raise self._not_finite(f"epoch {number}: the validation loss is {-valid.elbo}")
                 bar.set_postfix_str(f"{shown.text(*terms, dims)}; valid {-valid.elbo:.2f} nats/image")
-                row = {"epoch": number, "seconds": time.perf_counter() - start} | shown.row("", *terms, dims)
-                self.history.append(row | shown.row("valid_", valid.reconstruction, valid.kl, dims))
+                row = {"epoch": number, "seconds": time.perf_counter() - start, "kl_weight": kl_weight}
+                row |= shown.row("", *terms, dims) | shown.row("valid_", valid.reconstruction, valid.kl, dims)
+                self.history.append(row)
                 checkpoint.save(
                     self.folder, self.model, self.optimizer, epoch=number, training=self.description,
                     history=self.history, trained=trained,
                 )  # fmt: skip
 
-    def _updates(self, number: int, bar: Any) -> tuple[float, float]:
-        """One pass over the training images; returns the mean reconstruction and KL of its batches."""
+    def _updates(self, number: int, bar: Any) -> tuple[tuple[float, float], float]:
+        """One pass over the training images; returns its mean reconstruction and KL, and the KL's weight at its end."""
         self.model.train()
         order = torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
         sums, count = torch.zeros(2, dtype=torch.float64), 0
-        batches = self.images.batches("train", self.settings.batch_size, generator=order, shuffle=True)
-        for step, x in enumerate(batches, start=(number - 1) * self.schedule.steps):
+        for step, batch in enumerate(self._batches(order), start=(number - 1) * self.schedule.steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.lr(step)
-            weight = self.schedule.kl_weight(step)
-            terms = update(self.model, self.optimizer, x.to(self.device), self.settings, weight)
+            scheduled = self.schedule.kl_weight(step)
+            terms = update(self.model, self.optimizer, batch, self.objective, scheduled)
             if not math.isfinite(sum(terms)):
                 raise self._not_finite(f"epoch {number}, step {bar.n + 1}: the loss is {sum(terms)}")
             if self.average is not None:
                 self.average.update(step)
-            sums, count = sums + len(x) * torch.tensor(terms, dtype=torch.float64), count + len(x)
+            count += len(batch.x)
+            sums += len(batch.x) * torch.tensor(terms, dtype=torch.float64)
             reconstruction, kl = (sums / count).tolist()
             bar.set_postfix_str(shown.text(reconstruction, kl, self.images.dims), refresh=False)
             bar.update()
-        return reconstruction, kl
+        return (reconstruction, kl), self.objective.weight(scheduled)
+
+    def _batches(self, order: torch.Generator) -> Iterator[Batch]:
+        images, size = self.images, self.settings.batch_size
+        if self.model.n_classes:
+            for x, labels in images.labelled_batches("train", size, generator=order, shuffle=True):
+                yield Batch(x.to(self.device), labels.to(self.device))
+        else:
+            for x in images.batches("train", size, generator=order, shuffle=True):
+                yield Batch(x.to(self.device))
 
     def _averaged(self) -> contextlib.AbstractContextManager[Mapping[str, Tensor]]:
         return contextlib.nullcontext({}) if self.average is None else self.average.in_place()

@@ -12,6 +12,7 @@ from .. import checkpoint
 from ..data import Images
 from ..models.vlae import VLAE
 from .average import Average
+from .objective import Objective
 from .progress import FIGURES, History
 from .settings import Schedule, Settings
 
@@ -32,21 +33,25 @@ def resume(
     model: VLAE,
     optimizer: torch.optim.Optimizer,
     average: Average | None,
+    objective: Objective,
     description: dict[str, Any],
 ) -> History:
-    """Puts the weights, their average and the optimizer's state back; returns the history."""
+    """Puts the weights, their average, the optimizer's and the objective's state back; returns the history."""
     found = checkpoint.load(folder)
     earlier = asdict(Settings()) | found.training  # a setting that came later has its default in an older checkpoint
     theirs, ours = {"model": found.model.config} | earlier, {"model": model.config} | description
     for key in ours | theirs:
         if _plain(theirs.get(key)) != _plain(ours.get(key)):
             raise ValueError(f"resume: {key} must be that of {folder}, {theirs.get(key)!r}, got {ours.get(key)!r}")
+    figures = FIGURES | ({"kl_weight"} if objective.soft else set())
     for row in found.history:
-        if missing := sorted(FIGURES - row.keys()):
+        if missing := sorted(figures - row.keys()):
             names, epoch = ", ".join(missing), row["epoch"]
             raise ValueError(f"resume: history must have every figure of every epoch, got no {names} of epoch {epoch}")
     trained = checkpoint.load_optimizer(found, optimizer, averaged=average is not None)
     model.load_state_dict(found.model.state_dict() | trained)
+    if objective.soft is not None and found.history:
+        objective.soft.gamma = found.history[-1]["kl_weight"]
     if average is not None:
         average.load(dict(found.model.named_parameters()))
     return list(found.history)

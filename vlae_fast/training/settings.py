@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-OPTIMIZERS = ("adam", "adamax")
-LR_SCHEDULES = ("constant", "cosine")
+_NAMES = {"optimizer": ("adam", "adamax"), "lr_schedule": ("constant", "cosine"), "objective": ("elbo", "iwae")}
+_RULES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "batch_size": (lambda n: n >= 1, "at least 1"),
+    "samples": (lambda n: n >= 1, "at least 1"),
+    "lr": (lambda v: v > 0, "finite and > 0"),
+    "lr_decay": (lambda v: 0 < v <= 1, "> 0 and <= 1"),
+    "polyak": (lambda v: 0 <= v < 1, ">= 0 and < 1"),
+} | dict.fromkeys(
+    ("beta", "warmup_epochs", "free_bits", "soft_free_bits", "denoise"), (lambda v: v >= 0, "finite and >= 0")
+)
 
 
 @dataclass(frozen=True)
@@ -15,8 +24,11 @@ class Settings:
 
     batch_size: images per update. lr: step size of the optimizer. lr_decay: factor on lr after each epoch.
     lr_schedule: "cosine" lowers lr to 0 over all steps of the run. polyak: decay D of `Average`, 0 for none.
-    warmup_epochs: over which the weight of the KL rises to 1; may be a fraction. free_bits: bits per image of KL that
-    cost nothing.
+    objective: "elbo", or "iwae", the importance-weighted bound of `samples` draws of z an image.
+    beta: weight of the KL. warmup_epochs: over which it rises from 0; may be a fraction.
+    free_bits: bits per image of KL that cost nothing. soft_free_bits: bits per image that the KL is kept close to, by
+    a weight that is steered.
+    denoise: noise on what the encoder sees, see `data.corrupt`.
     """
 
     batch_size: int = 64
@@ -28,21 +40,32 @@ class Settings:
     optimizer: str = "adam"
     lr_schedule: str = "constant"
     polyak: float = 0.0
+    objective: str = "elbo"
+    samples: int = 1
+    beta: float = 1.0
+    soft_free_bits: float = 0.0
+    denoise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
-        if not 0 < self.lr_decay <= 1:
-            raise ValueError(f"lr_decay: must be > 0 and <= 1, got {self.lr_decay}")
-        if not 0 <= self.polyak < 1:
-            raise ValueError(f"polyak: must be >= 0 and < 1, got {self.polyak}")
-        for name, low in (("lr", 0.0), ("free_bits", 0.0), ("warmup_epochs", 0)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= low) or (name == "lr" and value == 0):
-                raise ValueError(f"{name}: must be finite and {'> 0' if name == 'lr' else '>= 0'}, got {value}")
-        for name, names in (("optimizer", OPTIMIZERS), ("lr_schedule", LR_SCHEDULES)):
+        for name, names in _NAMES.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"{name}: must be one of {', '.join(names)}, got {getattr(self, name)!r}")
+        for name, (fits, rule) in _RULES.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and fits(value)):
+                raise ValueError(f"{name}: must be {rule}, got {value}")
+        if self.objective == "iwae" and self.samples < 2:
+            raise ValueError(
+                f"samples: must be at least 2 where objective is 'iwae' (1 is the ELBO), got {self.samples}"
+            )
+        if self.objective == "iwae" and (self.free_bits or self.soft_free_bits):
+            bits = f"free_bits {self.free_bits} and soft_free_bits {self.soft_free_bits}"
+            raise ValueError(f"objective: must be 'elbo' where there are free bits, got 'iwae' with {bits}")
+        if self.soft_free_bits:
+            for name, value in (("free_bits", 0), ("warmup_epochs", 0), ("beta", 1)):
+                if getattr(self, name) != value:
+                    steered = "where soft_free_bits steers the weight of the KL"
+                    raise ValueError(f"{name}: must be {value} {steered}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -62,5 +85,5 @@ class Schedule:
         )
 
     def kl_weight(self, step: int) -> float:
-        """Rises by equal amounts from 1 / (w + 1) to 1, w being the steps of the warm-up."""
-        return min(1.0, (step + 1) / (self.settings.warmup_epochs * self.steps + 1))
+        """Rises by equal amounts from beta / (w + 1) to beta, w being the steps of the warm-up."""
+        return self.settings.beta * min(1.0, (step + 1) / (self.settings.warmup_epochs * self.steps + 1))
