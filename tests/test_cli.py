@@ -76,23 +76,6 @@ def test_sample_writes_the_same_png_for_the_same_seed(saved: Path, tmp_path: Pat
     assert a[:4] == b"\x89PNG" and a == b and a != c
 
 
-def test_train_passes_every_option_on(tmp_path: Path) -> None:
-    settings = {"batch_size": 20, "lr": 0.002, "lr_decay": 0.5, "seed": 7, "warmup_epochs": 1.5, "free_bits": 2.5}
-    settings |= {"optimizer": "adamax", "polyak": 0.9, "lr_schedule": "constant"}
-    sizes = {"latent_dim": 5, "hidden_dim": 6, "n_layers": 2, "z_channels": 3, "kernel_size": 5, "initial_kernel": 3}
-    sizes |= {"flow_hidden": 9, "flow_steps": 3}
-    options = [f"--{key.replace('_', '-')}={value}" for key, value in (settings | sizes).items()]
-    for out, extra in (("a", ["--residual", "--binarization", "dynamic"]), ("b", ["--no-flow"])):
-        result = call("train", *options, *extra, "--epochs", 1, "--device", "cpu", "--out", tmp_path / out)
-        assert result.exit_code == 0, result.output
-    a, b = (checkpoint.load(tmp_path / out / "checkpoint") for out in "ab")
-    assert a.training == settings | {"data": "digits", "split": "60/10/10", "binarization": "dynamic"}
-    assert {key: a.model.config[key] for key in sizes} == sizes
-    for found, residual, use_flow in ((a, True, True), (b, False, False)):
-        assert (found.model.config["residual"], found.model.config["use_flow"]) == (residual, use_flow)
-    assert b.training["binarization"] == "threshold"
-
-
 def test_sample_passes_the_temperature_on(saved: Path, tmp_path: Path) -> None:
     pictures = []
     for i, options in enumerate(([], ["--temperature", 1], ["--temperature", 0.01], ["--temperature", 100])):

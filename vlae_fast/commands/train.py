@@ -37,9 +37,21 @@ def train(
     kernel_size: Annotated[int, typer.Option(min=1, help="Side of the gated layers' kernels, odd")] = 3,
     initial_kernel: Annotated[int, typer.Option(min=1, help="Side of the first kernel, odd")] = 7,
     residual: Annotated[bool, typer.Option("--residual", help="Add a gated layer's input to its output")] = False,
+    encoder: Annotated[str, typer.Option(help="conv, strided, mlp or resnet")] = "conv",
+    encoder_hidden: Annotated[
+        int | None, typer.Option(min=2, help="Channels of the encoder, if not those of the decoder")
+    ] = None,
+    weight_norm: Annotated[bool, typer.Option("--weight-norm", help="Normalise the weights of convolutions")] = False,
+    posterior: Annotated[str, typer.Option(help="gaussian, or iaf: an inverse autoregressive flow of it")] = "gaussian",
     flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
+    flow_transform: Annotated[str, typer.Option(help="Steps of the prior: affine or mean-only")] = "affine",
     flow_hidden: Annotated[int, typer.Option(min=1, help="Hidden units of each MADE of the prior")] = 256,
+    flow_layers: Annotated[int, typer.Option(min=1, help="Hidden layers of each MADE of the prior")] = 2,
     flow_steps: Annotated[int, typer.Option(min=1, help="MADE transforms of the prior")] = 2,
+    latent_map: Annotated[
+        tuple[int, int] | None, typer.Option(help="Height and width of z as a map, with a convolutional flow prior")
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Class-conditional: tell the model the labels")] = False,
     objective: Annotated[str, typer.Option(help="elbo, or iwae: the importance-weighted bound of --samples")] = "elbo",
     samples: Annotated[int, typer.Option(min=1, help="Draws of z per image and update")] = 1,
     beta: Annotated[float, typer.Option(min=0, help="Weight of the KL; 1 is the ELBO")] = 1.0,
@@ -64,10 +76,14 @@ def train(
     images = data.load(data_name, data_dir, binarization)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     torch.manual_seed(seed)
+    if labels and not images.n_classes:
+        raise ValueError(f"--labels: {images.name} has no labels")
     model = VLAE(
-        1, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, kernel_size=kernel_size,
-        initial_kernel=initial_kernel, z_channels=z_channels, residual=residual, flow_hidden=flow_hidden,
-        flow_steps=flow_steps,
+        images.channels, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, kernel_size=kernel_size,
+        initial_kernel=initial_kernel, z_channels=z_channels, residual=residual, encoder=encoder,
+        encoder_hidden=encoder_hidden, weight_norm=weight_norm, posterior=posterior, flow_transform=flow_transform,
+        flow_hidden=flow_hidden, flow_layers=flow_layers, flow_steps=flow_steps, latent_map=latent_map,
+        n_classes=images.n_classes if labels else 0,
     )  # fmt: skip
     history = training.train(
         model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,

@@ -1,0 +1,64 @@
+"""The train command: every option arrives, in the model or in the settings of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer")
+from typer.testing import CliRunner
+
+from vlae_fast import checkpoint, commands, data
+
+RUN = ["--epochs", "1", "--hidden-dim", "8", "--n-layers", "1", "--latent-dim", "4"]
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 of the digits: the command is what is tested here."""
+    full = data.digits()
+    sizes = {"train": 60, "valid": 10, "test": 10}
+    parts = {split: full.pixels(split)[:n] for split, n in sizes.items()}
+    assert full.labels
+    labels = {split: full.labels[split][:n] for split, n in sizes.items()}
+    images = data.Images("digits", **parts, split="60/10/10", labels=labels)
+    monkeypatch.setattr(data, "load", lambda *how: dataclasses.replace(images, binarization=how[-1] or "threshold"))
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(commands.app, [str(a) for a in arguments])
+
+
+def test_train_passes_every_option_on(tmp_path: Path) -> None:
+    settings = {"batch_size": 20, "lr": 0.002, "lr_decay": 0.5, "seed": 7, "warmup_epochs": 1.5, "free_bits": 2.5}
+    settings |= {"optimizer": "adamax", "polyak": 0.9, "lr_schedule": "cosine", "beta": 0.5, "denoise": 0.1}
+    sizes = {"latent_dim": 5, "hidden_dim": 6, "n_layers": 2, "z_channels": 3, "kernel_size": 5, "initial_kernel": 3}
+    sizes |= {"flow_hidden": 9, "flow_steps": 3, "flow_layers": 1, "flow_transform": "mean-only"}
+    sizes |= {"encoder": "strided", "encoder_hidden": 4, "posterior": "iaf"}
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in (settings | sizes).items()]
+    others = ["--no-flow", "--weight-norm", "--latent-map", 1, 5, "--labels"]
+    for out, extra in (("a", ["--residual", "--binarization", "dynamic"]), ("b", others)):
+        result = call("train", *options, *extra, "--epochs", 1, "--device", "cpu", "--out", tmp_path / out)
+        assert result.exit_code == 0, result.output
+    a, b = (checkpoint.load(tmp_path / out / "checkpoint") for out in "ab")
+    defaults = {"objective": "elbo", "samples": 1, "soft_free_bits": 0.0, "epochs": 1}
+    assert a.training == settings | defaults | {"data": "digits", "split": "60/10/10", "binarization": "dynamic"}
+    assert {key: a.model.config[key] for key in sizes} == sizes
+    for found, residual, use_flow in ((a, True, True), (b, False, False)):
+        assert (found.model.config["residual"], found.model.config["use_flow"]) == (residual, use_flow)
+    assert b.training["binarization"] == "threshold"
+    assert b.model.config | {"weight_norm": True, "latent_map": [1, 5], "n_classes": 10} == b.model.config
+    for out, extra in (("c", ["--objective=iwae", "--samples=2"]), ("d", ["--soft-free-bits=9.5"])):
+        assert call("train", *RUN, *extra, "--out", tmp_path / out).exit_code == 0
+    c, d = (checkpoint.load(tmp_path / out / "checkpoint").training for out in "cd")
+    assert (c["objective"], c["samples"], d["soft_free_bits"]) == ("iwae", 2, 9.5)
+
+
+def test_labels_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    images = dataclasses.replace(data.load(None), labels=None)
+    monkeypatch.setattr(data, "load", lambda *_: images)
+    result = call("train", *RUN, "--labels", "--out", tmp_path)
+    assert result.exit_code == 2 and result.stderr == "error: --labels: digits has no labels\n"
