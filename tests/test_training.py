@@ -11,6 +11,7 @@ import torch
 from runs import new_model, run, same
 
 from vlae_fast import checkpoint
+from vlae_fast.training import loop
 from vlae_fast.training.settings import Schedule
 
 pytest.importorskip("safetensors")
@@ -88,3 +89,11 @@ def test_progress_shows_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     run(new_model(), tmp_path, epochs=1, progress=True)
     shown = capsys.readouterr().err
     assert "nats/image" in shown and "bits/dim" in shown and "epoch 1/1" in shown
+
+
+def test_layers_are_initialised_by_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    monkeypatch.setattr(loop, "initialize", lambda model, x, labels: batches.append(x))
+    run(new_model(), tmp_path, epochs=2)
+    run(new_model(), tmp_path, epochs=3, resume=True)
+    assert [len(x) for x in batches] == [16]

@@ -26,6 +26,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..data import Images
 from ..evaluation import evaluate
+from ..layers import initialize
 from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
@@ -55,6 +56,7 @@ def train(
     settings: the fields of `Settings`. time_limit: seconds; no epoch starts that would likely end later.
     resume: continues from out_dir/checkpoint, and starts afresh where there is none. overwrite: starts afresh where
     there is one, and replaces it after the first epoch. One of the two at most. Leaves the caller's random state alone.
+    Weight-normalised layers are initialised by the first batch before epoch 1.
     With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights.
 
     Returns: one dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in
@@ -107,6 +109,8 @@ class _Run:
         start, dims = time.perf_counter(), self.images.dims
         cuda = [self.device] if self.device.type == "cuda" else []
         with bar, torch.random.fork_rng(devices=cuda):  # z: from the global generators
+            if number == 1:
+                self._initialize()
             torch.manual_seed(_seed(self.settings.seed, number, "z"))
             terms, kl_weight = self._updates(number, bar)
             with self._averaged() as trained:
@@ -122,12 +126,16 @@ class _Run:
                     history=self.history, trained=trained,
                 )  # fmt: skip
 
+    def _initialize(self) -> None:
+        """The data-dependent initialisation of weight-normalised layers, by the first batch."""
+        torch.manual_seed(_seed(self.settings.seed, 0, "z"))
+        initialize(self.model, *next(self._batches(self._order(1))))
+
     def _updates(self, number: int, bar: Any) -> tuple[tuple[float, float], float]:
         """One pass over the training images; returns its mean reconstruction and KL, and the KL's weight at its end."""
         self.model.train()
-        order = torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
         sums, count = torch.zeros(2, dtype=torch.float64), 0
-        for step, batch in enumerate(self._batches(order), start=(number - 1) * self.schedule.steps):
+        for step, batch in enumerate(self._batches(self._order(number)), start=(number - 1) * self.schedule.steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.lr(step)
             scheduled = self.schedule.kl_weight(step)
@@ -142,6 +150,9 @@ class _Run:
             bar.set_postfix_str(shown.text(reconstruction, kl, self.images.dims), refresh=False)
             bar.update()
         return (reconstruction, kl), self.objective.weight(scheduled)
+
+    def _order(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
 
     def _batches(self, order: torch.Generator) -> Iterator[Batch]:
         images, size = self.images, self.settings.batch_size

@@ -60,9 +60,9 @@ def update(
 ) -> tuple[float, float]:
     """One update, none where the loss is not finite; returns mean reconstruction and KL before it, nats per image."""
     terms = objective.terms(model, batch)
-    shown = (terms.reconstruction.mean().item(), terms.kl.mean().item())
-    if math.isfinite(sum(shown)):
+    reconstruction, kl = torch.stack([terms.reconstruction.mean(), terms.kl.mean()]).tolist()  # one wait for a GPU
+    if math.isfinite(reconstruction + kl):
         optimizer.zero_grad(set_to_none=True)
         objective(terms, kl_weight).backward()
         optimizer.step()
-    return shown
+    return reconstruction, kl
