@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._extras import require
+from . import tensor_files
 from .models.vlae import VLAE
 
 FORMAT, VERSION = "vlae_fast.checkpoint", 1
@@ -79,9 +79,8 @@ def save(
     fresh, previous = _beside(folder, ".incomplete"), _beside(folder, ".previous")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    write = require("safetensors.torch").save_file
-    write(_contiguous(model.state_dict()), fresh / "model.safetensors")
-    write(_contiguous(_flatten(model, optimizer, trained or {})), fresh / "optimizer.safetensors")
+    tensor_files.write(fresh / "model.safetensors", model.state_dict())
+    tensor_files.write_optimizer(fresh / "optimizer.safetensors", model, optimizer, trained or {})
     (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name in _FILES:
         _to_disk(fresh / name)
@@ -107,14 +106,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     config = read_config(place / "config.json")
     path = place / "model.safetensors"
     expected = {name: tuple(t.shape) for name, t in build(config["model"], "meta").state_dict().items()}
-    _check_shapes(path, _shapes(path), expected)
+    tensor_files.check_shapes(path, expected)
     model = build(config["model"], "cpu")
-    model.load_state_dict(_read(path))
+    model.load_state_dict(tensor_files.read(path))
     _check_finite(path, model)
     return Checkpoint(model.to(device).eval(), config["epoch"], config["training"], config["history"], place)
-
-
-_STATE = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.Adamax: ("exp_avg", "exp_inf")}  # beside "step"
 
 
 def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, averaged: bool = False) -> dict[str, Tensor]:
@@ -122,27 +118,7 @@ def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, avera
 
     Returns: the weights in training by name where `averaged`, else nothing: they are those of the model.
     """
-    path = found.folder / "optimizer.safetensors"
-    shapes = {name: tuple(parameter.shape) for name, parameter in found.model.named_parameters()}
-    stored = _shapes(path)
-    known = {name.rpartition("/")[0] for name in stored if not name.endswith("/trained")}
-    expected: dict[str, tuple[int, ...]] = {}
-    for name in shapes.keys() & known:  # a parameter that never got a gradient has no state
-        expected |= {f"{name}/step": ()} | {f"{name}/{what}": shapes[name] for what in _STATE[type(optimizer)]}
-    if averaged:
-        expected |= {f"{name}/trained": shape for name, shape in shapes.items()}
-    _check_shapes(path, stored, expected)
-    numbers = {name: number for number, name in enumerate(shapes)}
-    state: dict[int, dict[str, Tensor]] = {}
-    trained: dict[str, Tensor] = {}
-    for key, tensor in _read(path).items():
-        name, _, what = key.rpartition("/")
-        if what == "trained":
-            trained[name] = tensor
-        else:
-            state.setdefault(numbers[name], {})[what] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return trained
+    return tensor_files.read_optimizer(found.folder / "optimizer.safetensors", found.model, optimizer, averaged)
 
 
 def build(model_config: Mapping[str, Any], device: str) -> VLAE:
@@ -224,50 +200,10 @@ def _place(folder: Path) -> Path:
     raise FileNotFoundError(f"checkpoint: {folder} {problem}")
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes from the header, which safetensors has checked against the file's length; no tensor is read."""
-    safetensors = require("safetensors")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: damaged or truncated safetensors file: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return dict(require("safetensors.torch").load_file(path))
-
-
-def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or extra:
-        raise ValueError(f"{path}: tensors must be those of config.json: missing {_few(missing)}, extra {_few(extra)}")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ValueError(f"{path}: {name} must be {shape} according to config.json, found {found[name]}")
-
-
 def _check_finite(path: Path, model: nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise ValueError(f"{path}: {name} must be finite, found NaN or infinity")
-
-
-def _few(names: list[str]) -> str:
-    return (", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")) or "none"
-
-
-def _flatten(model: nn.Module, optimizer: torch.optim.Optimizer, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    named = ((name, optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters())
-    states = {f"{name}/{what}": tensor for name, state in named for what, tensor in state.items()}
-    return states | {f"{name}/trained": tensor for name, tensor in trained.items()}
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies: safetensors refuses strided tensors and tensors that share memory."""
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
 
 
 def _beside(folder: Path, suffix: str) -> Path:
