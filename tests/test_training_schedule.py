@@ -28,7 +28,8 @@ def test_every_step_has_its_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return step(*args)
 
     monkeypatch.setattr(loop, "update", noting)
-    run(new_model(), tmp_path, epochs=3, batch_size=20, warmup_epochs=2)
+    history = run(new_model(), tmp_path, epochs=3, batch_size=20, warmup_epochs=2)
+    assert [row["kl_weight"] for row in history] == pytest.approx([0.4, 0.8, 1])
     assert weights == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 

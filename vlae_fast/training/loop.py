@@ -141,7 +141,9 @@ class _Run:
             scheduled = self.schedule.kl_weight(step)
             terms = update(self.model, self.optimizer, batch, self.objective, scheduled)
             if not math.isfinite(sum(terms)):
-                raise self._not_finite(f"epoch {number}, step {bar.n + 1}: the loss is {sum(terms)}")
+                raise self._not_finite(
+                    f"epoch {number}, step {step % self.schedule.steps + 1}: the loss is {sum(terms)}"
+                )
             if self.average is not None:
                 self.average.update(step)
             count += len(batch.x)

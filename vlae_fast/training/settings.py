@@ -78,11 +78,10 @@ class Schedule:
 
     def lr(self, step: int) -> float:
         """lr * lr_decay^epoch, and for the cosine schedule * (1 + cos(pi step / all steps)) / 2."""
-        s = self.settings
-        lr = s.lr * s.lr_decay ** (step // self.steps)
-        return (
-            lr * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * self.steps))) if s.lr_schedule == "cosine" else lr
-        )
+        lr = self.settings.lr * self.settings.lr_decay ** (step // self.steps)
+        if self.settings.lr_schedule == "cosine":
+            lr *= 0.5 * (1 + math.cos(math.pi * step / (self.epochs * self.steps)))
+        return lr
 
     def kl_weight(self, step: int) -> float:
         """Rises by equal amounts from beta / (w + 1) to beta, w being the steps of the warm-up."""
