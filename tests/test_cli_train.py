@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,39 @@ def test_train_passes_every_option_on(tmp_path: Path) -> None:
         assert call("train", *RUN, *extra, "--out", tmp_path / out).exit_code == 0
     c, d = (checkpoint.load(tmp_path / out / "checkpoint").training for out in "cd")
     assert (c["objective"], c["samples"], d["soft_free_bits"]) == ("iwae", 2, 9.5)
+
+
+DECODERS = {
+    "two-stack": {"z_channels": 2, "receptive_field": 9},
+    "resnet": {"tied": True, "n_pointwise": 1},
+    "pixelcnn++": {},
+    "mlp": {},
+}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_train_every_decoder(decoder: str, tmp_path: Path) -> None:
+    options = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in DECODERS[decoder].items()
+    ]
+    result = call("train", *RUN, "--decoder", decoder, *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"parameters; bernoulli likelihood; each pixel sees (\d+ pixels of a window|no pixels)", result.output
+    )
+    config = checkpoint.load(tmp_path).model.config
+    assert config["decoder"] == decoder and config | DECODERS[decoder] == config
+
+
+@pytest.mark.parametrize("likelihood", [None, "logistic_mixture"])
+def test_train_on_grey_levels(likelihood: str | None, tmp_path: Path) -> None:
+    options = ["--likelihood", likelihood, "--components", 3] if likelihood else []
+    result = call("train", *RUN, "--binarization", "none", *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    config = checkpoint.load(tmp_path).model.config
+    assert (config["likelihood"], config["levels"]) == (likelihood or "categorical", 256)
+    assert config["components"] == (3 if likelihood else 10)
 
 
 def test_labels_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def far_from_its_prior() -> VLAE:
 def one_step(kl_weight: float = 1.0, **settings: Any) -> tuple[VLAE, float]:
     """The model after one step of plain gradient descent, and its KL before that in bits per image."""
     model, batch = far_from_its_prior(), Batch(halves().fixed("valid", 0))
-    objective = Objective(training.Settings(**settings))
+    objective = Objective(training.Settings(**settings), levels=2)
     _, kl = update(model, torch.optim.SGD(model.parameters(), lr=1.0), batch, objective, kl_weight)
     return model, kl / math.log(2)
 
@@ -79,14 +79,14 @@ def test_what_is_shown_is_the_elbo(settings: dict[str, Any]) -> None:
     torch.manual_seed(1)
     terms = model.loss_terms(x.repeat(settings.get("samples", 1), 1, 1, 1))
     torch.manual_seed(1)
-    objective = Objective(training.Settings(**settings))
+    objective = Objective(training.Settings(**settings), levels=2)
     shown = update(model, torch.optim.Adam(model.parameters()), Batch(x), objective, 0.5)
     assert shown == pytest.approx((terms.reconstruction.mean().item(), terms.kl.mean().item()))
 
 
 def test_importance_weighted_bound_by_hand() -> None:
     """-log mean exp(-(reconstruction + weight * KL)) over the draws of each image, averaged over images."""
-    objective = Objective(training.Settings(objective="iwae", samples=2))
+    objective = Objective(training.Settings(objective="iwae", samples=2), levels=2)
     terms = LossTerms(torch.tensor([1.0, 5.0, 2.0, 5.0]), torch.tensor([2.0, 0.0, 6.0, 0.0]))  # draws of images 0, 1
     expected = (-math.log((math.exp(-2) + math.exp(-5)) / 2) + 5) / 2
     assert objective(terms, 0.5).item() == pytest.approx(expected)
@@ -104,7 +104,7 @@ def test_encoder_sees_noise_and_decoder_does_not(monkeypatch: pytest.MonkeyPatch
     draw, seen = model.posterior_sample, []
     monkeypatch.setattr(model, "posterior_sample", lambda x, labels: [seen.append(x), draw(x, labels)][1])
     model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    Objective(training.Settings(denoise=0.25, samples=2)).terms(model, Batch(x))
+    Objective(training.Settings(denoise=0.25, samples=2), levels=2).terms(model, Batch(x))
     noisy, clean = seen
     first, second = noisy.chunk(2)
     assert first.equal(second) and clean.equal(x.repeat(2, 1, 1, 1))  # one noisy image, two draws of its code
@@ -122,6 +122,22 @@ def test_noise_on_images() -> None:
     assert corrupt(grey, 1.0, levels=256).aminmax() == (0.0, 1.0)
     again = (corrupt(x, 0.1, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert next(again).equal(next(again))
+
+
+def grey() -> data.Images:
+    return dataclasses.replace(halves(), binarization="none")
+
+
+def test_grey_images_train_by_their_likelihood(tmp_path: Path) -> None:
+    """Noise on what the encoder sees is normal where there are more levels than two."""
+    model = new_model(likelihood="logistic_mixture", components=2)
+    kept = {"epochs": 8, "lr": 5e-3, "batch_size": 16, "progress": False}
+    history = training.train(model, grey(), out_dir=tmp_path / "grey", denoise=0.2, **kept)
+    assert history[-1]["valid_loss"] < 0.95 * history[0]["valid_loss"]
+    assert history[-1]["valid_bits_per_dim"] == pytest.approx(history[-1]["valid_loss"] / (64 * math.log(2)))
+    for few in (new_model(), new_model(likelihood="categorical", levels=16)):
+        with pytest.raises(ValueError, match=r"images: must have levels that a \w+ likelihood of \d+ has, got 256"):
+            training.train(few, grey(), out_dir=tmp_path / "few", **kept)
 
 
 OBJECTIVES: list[dict[str, Any]] = [

@@ -9,7 +9,10 @@ import torch
 import typer
 
 from .. import data, training
+from ..models.decoder import KINDS
+from ..models.likelihood import LIKELIHOODS
 from ..models.vlae import VLAE
+from ..sampling import receptive_field as receptive_field_of
 from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user_errors
 
 
@@ -30,13 +33,27 @@ def train(
     polyak: Annotated[
         float, typer.Option(help="Decay of the average of the weights that is evaluated and saved, 0 for none: 0.999")
     ] = 0.0,
+    decoder: Annotated[str, typer.Option(help=", ".join(KINDS))] = "gated",
+    likelihood: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(LIKELIHOODS)}  [default: bernoulli for binary data, else categorical]"),
+    ] = None,
+    components: Annotated[int, typer.Option(min=1, help="Logistics of a logistic_mixture")] = 10,
     latent_dim: Annotated[int, typer.Option(min=1, help="Dimensions of z")] = 32,
     hidden_dim: Annotated[int, typer.Option(min=1, help="Channels of the decoder")] = 64,
     n_layers: Annotated[int, typer.Option(min=1, help="Masked layers of the decoder")] = 3,
-    z_channels: Annotated[int, typer.Option(min=0, help="Channels of the map that spreads z; 0: z as it is")] = 16,
+    z_channels: Annotated[
+        int | None,
+        typer.Option(min=0, help="Channels of the map that spreads z; 0: z as it is  [default: 16, resnet: 4]"),
+    ] = None,
     kernel_size: Annotated[int, typer.Option(min=1, help="Side of the gated layers' kernels, odd")] = 3,
     initial_kernel: Annotated[int, typer.Option(min=1, help="Side of the first kernel, odd")] = 7,
+    receptive_field: Annotated[
+        int | None, typer.Option(min=3, help="Side of the window that the decoder sees, in place of --initial-kernel")
+    ] = None,
     residual: Annotated[bool, typer.Option("--residual", help="Add a gated layer's input to its output")] = False,
+    tied: Annotated[bool, typer.Option("--tied", help="resnet: one set of weights for all blocks")] = False,
+    n_pointwise: Annotated[int, typer.Option(min=0, help="resnet: 1x1 blocks after the masked ones")] = 4,
     encoder: Annotated[str, typer.Option(help="conv, strided, mlp or resnet")] = "conv",
     encoder_hidden: Annotated[
         int | None, typer.Option(min=2, help="Channels of the encoder, if not those of the decoder")
@@ -75,16 +92,25 @@ def train(
     """Train a model; nats per image, bits per dimension."""
     images = data.load(data_name, data_dir, binarization)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
-    torch.manual_seed(seed)
     if labels and not images.n_classes:
         raise ValueError(f"--labels: {images.name} has no labels")
+    likelihood = likelihood or ("bernoulli" if images.levels == 2 else "categorical")
+    if z_channels is None:
+        z_channels = 16 if decoder in ("gated", "two-stack", "pixelcnn++") else 0  # 0: left to the decoder
+    torch.manual_seed(seed)
     model = VLAE(
-        images.channels, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, kernel_size=kernel_size,
-        initial_kernel=initial_kernel, z_channels=z_channels, residual=residual, encoder=encoder,
-        encoder_hidden=encoder_hidden, weight_norm=weight_norm, posterior=posterior, flow_transform=flow_transform,
-        flow_hidden=flow_hidden, flow_layers=flow_layers, flow_steps=flow_steps, latent_map=latent_map,
+        images.channels, latent_dim, hidden_dim, n_layers, flow, image_size=images.image_size, decoder=decoder,
+        kernel_size=kernel_size, initial_kernel=initial_kernel, receptive_field=receptive_field, z_channels=z_channels,
+        residual=residual, tied=tied, n_pointwise=n_pointwise, likelihood=likelihood, components=components,
+        levels=256 if likelihood == "bernoulli" else images.levels, encoder=encoder, encoder_hidden=encoder_hidden,
+        weight_norm=weight_norm, posterior=posterior, flow_transform=flow_transform, flow_hidden=flow_hidden,
+        flow_layers=flow_layers, flow_steps=flow_steps, latent_map=latent_map,
         n_classes=images.n_classes if labels else 0,
     )  # fmt: skip
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    typer.echo(
+        f"{n_parameters:,} parameters; {likelihood} likelihood; each pixel sees {receptive_field_of(model.decoder)}"
+    )
     history = training.train(
         model, images, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out_dir=out, resume=resume,
         overwrite=overwrite, device=device_of(device), objective=objective, samples=samples, beta=beta,

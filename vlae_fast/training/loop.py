@@ -100,7 +100,7 @@ class _Run:
         self.schedule = Schedule(settings, epochs, math.ceil(len(images.train) / settings.batch_size))
         self.description = resuming.describe(self.schedule, images)
         self.optimizer = _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr)
-        self.objective = Objective(settings)
+        self.objective = Objective(settings, _levels(model, images))
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
 
@@ -174,6 +174,15 @@ class _Run:
     def _not_finite(self, what: str) -> ValueError:
         advice = "try a lower lr, more warm-up epochs or a smaller model, in another out_dir"
         return ValueError(f"training stopped at {what}, which must be finite; {self.saved()[0]}; {advice}")
+
+
+def _levels(model: VLAE, images: Images) -> int:
+    """The levels of the likelihood, where the images can be pixels of it; else ValueError."""
+    levels = model.likelihood.levels
+    if images.levels not in (2, levels):
+        rule = f"levels that a {model.likelihood.kind} likelihood of {levels} has"
+        raise ValueError(f"images: must have {rule}, got {images.levels} (binarization {images.binarization!r})")
+    return levels
 
 
 def _seed(seed: int, epoch: int, use: str) -> int:

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 class Objective:
     """The loss of a batch, in nats per image, by the settings of a run; keeps the weight that soft free bits steer."""
 
-    def __init__(self, settings: Settings, levels: int = 2) -> None:
+    def __init__(self, settings: Settings, levels: int) -> None:
         check_amount("denoise", settings.denoise, levels)
         self.settings, self.levels = settings, levels
         self.soft = SoftFreeBits(settings.soft_free_bits * math.log(2)) if settings.soft_free_bits else None
