@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .data import Images, Split
 from .models.vlae import VLAE
@@ -48,9 +50,15 @@ def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: 
     try:
         with torch.random.fork_rng(devices=_cuda_devices(device)):  # reparameterize draws from the global generators
             torch.manual_seed(seed)
-            for x in images.batches(split, batch_size, generator=torch.Generator().manual_seed(seed)):
+            order = torch.Generator().manual_seed(seed)
+            batches: Iterable[tuple[Tensor, Tensor | None]] = (
+                images.labelled_batches(split, batch_size, generator=order)
+                if model.n_classes
+                else ((x, None) for x in images.batches(split, batch_size, generator=order))
+            )
+            for x, labels in batches:
                 x = x.to(device)
-                terms = model.loss_terms(x)
+                terms = model.loss_terms(x, labels)
                 sums += torch.stack([terms.reconstruction.sum(), terms.kl.sum()]).double().cpu()
                 count += len(x)
     finally:
