@@ -1,0 +1,84 @@
+"""Anomaly detection: an image is unusual where the model needs more nats for it than for nearly all of its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._extras import require
+from ..data import Images, Split
+from ..models.vlae import VLAE
+from .elbo import per_image
+from .importance import importance_nll
+
+
+class Detection(NamedTuple):
+    """threshold: the `quantile` of the validation scores; an image is anomalous above it. All scores in nats.
+
+    false_alarms, found: shares of the normal and of the anomalous images above the threshold. auc: the area under the
+    ROC curve, the probability that an anomalous image scores higher than a normal one; no threshold enters.
+    """
+
+    normal: Tensor
+    anomalous: Tensor
+    threshold: float
+    quantile: float
+    false_alarms: float
+    found: float
+    auc: float
+    false_positive_rate: Tensor
+    true_positive_rate: Tensor
+
+    def __str__(self) -> str:
+        return (
+            f"AUC {self.auc:.4f}; threshold {self.threshold:.2f} nats/image ({100 * self.quantile:g} % of validation "
+            f"below): {100 * self.found:.1f} % of {len(self.anomalous):,} anomalous found, "
+            f"{100 * self.false_alarms:.1f} % of {len(self.normal):,} normal images flagged"
+        )
+
+
+def anomaly_scores(
+    model: VLAE,
+    images: Images,
+    split: Split = "test",
+    *,
+    samples: int = 1,
+    batch_size: int = 256,
+    seed: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """Nats of every image, ``[N]``: the negative ELBO with one sample, the importance-weighted bound with more.
+
+    A simple image is cheap whatever the model was trained on: a data set of smoother images may score as normal.
+    """
+    if samples == 1:
+        terms = per_image(model, images, split, batch_size=batch_size, seed=seed)
+        return terms.reconstruction + terms.kl
+    return importance_nll(model, images, split, samples=samples, batch_size=batch_size, seed=seed, progress=progress)
+
+
+def detect(validation: Tensor, normal: Tensor, anomalous: Tensor, quantile: float = 0.95) -> Detection:
+    """Sets the threshold on the validation scores, and counts on the others."""
+    for name, scores in (("validation", validation), ("normal", normal), ("anomalous", anomalous)):
+        if scores.dim() != 1 or len(scores) == 0 or not scores.isfinite().all():
+            raise ValueError(f"{name}: must be finite scores [N] with N > 0, got {tuple(scores.shape)}")
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile: must be between 0 and 1, got {quantile}")
+    metrics = require("sklearn.metrics")
+    threshold = validation.double().quantile(quantile).item()
+    truth = [0] * len(normal) + [1] * len(anomalous)
+    both = torch.cat([normal, anomalous]).double().numpy()
+    false_positive, true_positive, _ = metrics.roc_curve(truth, both)
+    return Detection(
+        normal,
+        anomalous,
+        threshold,
+        quantile,
+        false_alarms=(normal > threshold).double().mean().item(),
+        found=(anomalous > threshold).double().mean().item(),
+        auc=float(metrics.roc_auc_score(truth, both)),
+        false_positive_rate=torch.from_numpy(false_positive),
+        true_positive_rate=torch.from_numpy(true_positive),
+    )

@@ -1,0 +1,124 @@
+"""The evidence lower bound and its two terms, in nats per image and in bits per dimension."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data import Images, Split
+from ..models.vlae import VLAE, LossTerms
+
+
+class Evaluation(NamedTuple):
+    """Means over a split: `elbo = -(reconstruction + kl)`, all three in nats per image.
+
+    kl is the Monte Carlo estimate log q(z|x) - log p(z) under the model's own prior, one z per image.
+    """
+
+    elbo: float
+    reconstruction: float
+    kl: float
+    bits_per_dim: float
+    images: int
+
+    def __str__(self) -> str:
+        return (
+            f"ELBO {self.elbo:.2f} = -(reconstruction {self.reconstruction:.2f} + KL {self.kl:.2f}) nats/image, "
+            f"at most {self.bits_per_dim:.4f} bits/dim ({self.images:,} images)"
+        )
+
+
+class ClassRow(NamedTuple):
+    """Means over the images of one class, nats per image."""
+
+    label: int
+    images: int
+    reconstruction: float
+    kl: float
+
+
+def bits_per_dim(nats_per_image: float, dims: int) -> float:
+    """Nats per image -> bits per pixel and channel: nats / (dims ln 2)."""
+    return nats_per_image / (dims * math.log(2))
+
+
+def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Evaluation:
+    """The mean ELBO of `split`. The seed decides binarization and z.
+
+    The caller's random state and the model's mode are kept, an exception or not.
+    """
+    return summary(per_image(model, images, split, batch_size=batch_size, seed=seed), images.dims)
+
+
+def summary(terms: LossTerms, dims: int) -> Evaluation:
+    """The means of what `per_image` gives."""
+    reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
+    loss = reconstruction + kl
+    return Evaluation(-loss, reconstruction, kl, bits_per_dim(loss, dims), len(terms.kl))
+
+
+@torch.no_grad()
+def per_image(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> LossTerms:
+    """Reconstruction and KL of every image of `split`, ``[N]`` in nats, float64 on the CPU."""
+    rows: list[Tensor] = []
+    with repeatable(model, seed):
+        for x, labels in batches(model, images, split, batch_size, seed):
+            rows.append(torch.stack(list(model.loss_terms(x, labels))).double().cpu())
+    return LossTerms(*torch.cat(rows, 1))
+
+
+def by_class(terms: LossTerms, labels: Tensor) -> list[ClassRow]:
+    """The means of every class that occurs, in the order of the labels."""
+    if labels.shape != terms.kl.shape:
+        raise ValueError(f"labels: must be one per image, {tuple(terms.kl.shape)}, got {tuple(labels.shape)}")
+    found = []
+    for label in labels.unique().tolist():
+        of_class = labels == label
+        means = (term[of_class].mean().item() for term in terms)
+        found.append(ClassRow(int(label), int(of_class.sum()), *means))
+    return found
+
+
+def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Images:
+    """`images` with at most `limit` images in `split`, drawn at random: a file may be sorted by class."""
+    pixels = images.pixels(split)
+    if limit is None or limit >= len(pixels):
+        return images
+    if limit < 1:
+        raise ValueError(f"limit: must be at least 1, got {limit}")
+    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:limit].sort().values
+    labels = None if images.labels is None else images.labels | {split: images.labels[split][rows]}
+    changed: dict[str, Any] = {split: pixels[rows], "labels": labels}
+    return dataclasses.replace(images, **changed)
+
+
+def batches(
+    model: VLAE, images: Images, split: Split, batch_size: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images in order on the model's device, with their labels where the model is of classes."""
+    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    if model.n_classes:
+        for x, labels in images.labelled_batches(split, batch_size, generator=order):
+            yield x.to(device), labels.to(device)
+    else:
+        for x in images.batches(split, batch_size, generator=order):
+            yield x.to(device), None
+
+
+@contextlib.contextmanager
+def repeatable(model: VLAE, seed: int) -> Iterator[None]:
+    """Evaluation mode, global generators started at `seed`; mode and random state come back, an exception or not."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        model.train(was_training)

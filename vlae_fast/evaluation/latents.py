@@ -1,0 +1,56 @@
+"""What the code is used for: KL per latent dimension, active units."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data import Images, Split
+from ..models.vlae import VLAE
+from .elbo import batches, repeatable
+
+ACTIVE = 0.01  # the threshold of Burda et al. 2016, arXiv 1509.00519, section 5.2
+
+
+class Codes(NamedTuple):
+    """Of every image, ``[N, D]`` each, float64 on the CPU.
+
+    mu, logvar: with q(z|x) = N(z; mu, exp(logvar)) at z. z: a draw from q. kl: the share of every dimension in
+    ``log q(z|x) - log p(z)``, nats, which the shares add up to. Their mean over the data is the KL per dimension; one
+    draw's share may be negative. mean, again: E[z|x] without bias and with independent errors: mu twice where the
+    posterior is Gaussian, else two draws, since the mu of a flow depends on the draw.
+    """
+
+    mu: Tensor
+    logvar: Tensor
+    z: Tensor
+    kl: Tensor
+    mean: Tensor
+    again: Tensor
+
+
+@torch.no_grad()
+def encode(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Codes:
+    """The codes of a split. The seed decides binarization and z."""
+    found: list[tuple[Tensor, ...]] = []
+    with repeatable(model, seed):
+        for x, labels in batches(model, images, split, batch_size, seed):
+            z, mu, logvar = model.posterior_sample(x, labels)
+            means = (mu, mu) if model.posterior is None else (z, model.posterior_sample(x, labels)[0])
+            columns = (mu, logvar, z, model.kl_per_dim(z, mu, logvar), *means)
+            found.append(tuple(column.double().cpu() for column in columns))
+    return Codes(*(torch.cat(rows) for rows in zip(*found, strict=True)))
+
+
+def active_units(mean: Tensor, again: Tensor | None = None) -> int:
+    """How many dimensions have a posterior mean that varies over the data: ``Var_x E[z_d | x] > 0.01``.
+
+    mean: ``[N, D]``. again: a second estimate, where they have errors, which a covariance of the two is free of.
+    """
+    again = mean if again is None else again
+    if mean.dim() != 2 or len(mean) < 2 or again.shape != mean.shape:
+        raise ValueError(f"mean: must be [N, D] with N >= 2, got {tuple(mean.shape)} and {tuple(again.shape)}")
+    covariance = ((mean - mean.mean(0)) * (again - again.mean(0))).sum(0) / (len(mean) - 1)
+    return int((covariance > ACTIVE).sum())
