@@ -1,4 +1,4 @@
-"""visualization.py: what the pictures hold, pixel by pixel where it can be said."""
+"""visualization/: what the pictures hold, pixel by pixel where it can be said."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from vlae_fast import VLAE
 from vlae_fast import visualization as vis
+from vlae_fast.evaluation import ClassRow, detect
+from vlae_fast.visualization.grids import replace_file
 
 pytest.importorskip("matplotlib")
 
@@ -99,3 +101,83 @@ def test_latent_sampling(model: VLAE, tmp_path: Path) -> None:
         vis.plot_latent_sampling(model, "cpu", 4, 5)
     with pytest.raises(ValueError, match="n_samples: must be at least 1, got 0"):
         vis.plot_latent_sampling(model, "cpu", 3, 0)
+
+
+def test_table_names_its_rows_and_columns() -> None:
+    images = torch.rand(2, 3, 3, 4, 5)
+    figure = vis.plot_table(images, "a title", rows=["p", "q"], columns=["a", "b", "c"])
+    (axes,) = figure.axes
+    shown = torch.as_tensor(axes.images[0].get_array().data)
+    assert shown.shape == (2 * 6 + 2, 3 * 7 + 2, 3) and shown[8:12, 9:14].permute(2, 0, 1).equal(images[1, 1])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["p", "q"]
+    with pytest.raises(ValueError, match="columns: must be 3 names, got 1"):
+        vis.plot_table(images, "", columns=["a"])
+    with pytest.raises(ValueError, match=r"images: must be \[rows, columns, C, H, W\], not empty"):
+        vis.plot_table(images[0], "")
+    with pytest.raises(ValueError, match="must have 1 or 3 channels, got 2"):
+        vis.plot_table(images[:, :, :2], "")
+
+
+def test_heatmap_by_class() -> None:
+    mu, labels = torch.tensor([[3.0], [0.0], [-3.0], [0.1]]), torch.tensor([1, 0, 1, 0])
+    figure = vis.plot_bits_heatmap(mu, torch.zeros(4, 1), labels=labels)
+    shown = figure.axes[0].images[0].get_array()[:, 0]
+    assert min(shown[2:]) > max(shown[:2])
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["0", "1"]
+    assert figure.axes[0].get_yticks().tolist() == [0.5, 2.5]
+
+
+def test_charts_say_nats() -> None:
+    rows = [ClassRow(0, 3, 50.0, 10.0), ClassRow(1, 4, 60.0, 5.0)]
+    history = [{"epoch": e, "loss": 9.0 - e, "reconstruction": 5.0, "kl": 4.0 - e, "valid_loss": 9.0} for e in (1, 2)]
+    points = [{"pixels": 4, "kl": 7.0, "reconstruction": 50.0}, {"pixels": 12, "kl": 5.0, "reconstruction": 51.0}]
+    scores = torch.linspace(50, 70, 30)
+    for figure, n in (
+        (vis.plot_evaluation(torch.tensor([0.5, 2.0]), rows, active=2), 2),
+        (vis.plot_evaluation(torch.tensor([0.5, 2.0])), 1),
+        (vis.plot_curves(history, title="x"), 3),
+        (vis.plot_collapse(points), 2),
+    ):
+        assert len(figure.axes) == n and all("nats" in axes.get_ylabel() for axes in figure.axes)
+    scores_axes, roc = vis.plot_detection(detect(scores, scores, scores + 5), "ours", "theirs").axes
+    assert "nats per image" in scores_axes.get_xlabel() and "theirs" in roc.get_ylabel()
+    first = vis.plot_evaluation(torch.tensor([0.5, 2.0]), rows, active=2).axes[0]
+    assert [bar.get_height() for bar in first.patches] == [2.0, 0.5] and "2.50 nats" in first.get_title()
+
+
+def test_embedding_of_classes_and_planes() -> None:
+    points, labels = torch.randn(20, 2), torch.arange(20) % 3
+    legend = vis.plot_embedding(points, labels, title="t").axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "1", "2"]
+    plane = torch.rand(4, 4, 1, 5, 5), torch.tensor([[-1.0, -2.0], [1.0, 2.0]])
+    _, right = vis.plot_embedding(points, title="t", plane=plane).axes
+    assert right.images[0].get_extent() == [-1, 1, -2, 2]
+    with pytest.raises(ValueError, match=r"points: must be \[N, 2\] with N > 0, got \(20, 3\)"):
+        vis.plot_embedding(torch.zeros(20, 3), title="t")
+    with pytest.raises(ValueError, match=r"labels: must be one per point, \[20\], got \(3,\)"):
+        vis.plot_embedding(points, labels[:3], title="t")
+
+
+def test_chart_errors() -> None:
+    with pytest.raises(ValueError, match="history: must have at least one epoch"):
+        vis.plot_curves([])
+    with pytest.raises(ValueError, match="points: must have at least one model"):
+        vis.plot_collapse([])
+    with pytest.raises(ValueError, match=r"kl_per_dim: must be \[D\] with D > 0, got \(0,\)"):
+        vis.plot_evaluation(torch.zeros(0))
+
+
+def test_a_file_is_kept_when_its_replacement_fails(tmp_path: Path) -> None:
+    path = tmp_path / "kept.png"
+    path.write_bytes(b"old")
+
+    def fail(fresh: Path) -> None:
+        fresh.write_bytes(b"half of it")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_file(path, fail)
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["kept.png"]
+    with pytest.raises(ValueError, match=r"path: must end in one of .*png.*, got '.*x\.never'"):
+        vis.save_figure(vis.plot_evaluation(torch.ones(2)), tmp_path / "x.never")

@@ -1,0 +1,153 @@
+"""Charts: figures of an evaluation, a detection, an embedding, a training run, the collapse experiment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..evaluation import ClassRow, Detection
+from .grids import grid, new_figure, show
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MANY_CLASSES = 12  # more than that and a legend says nothing
+
+
+def plot_evaluation(kl_per_dim: Tensor, classes: Sequence[ClassRow] = (), *, active: int | None = None) -> Figure:
+    """Mean KL of each latent dimension [D] in nats, most used first; reconstruction and KL of each class."""
+    if kl_per_dim.dim() != 1 or len(kl_per_dim) == 0:
+        raise ValueError(f"kl_per_dim: must be [D] with D > 0, got {tuple(kl_per_dim.shape)}")
+    figure = new_figure(10 if classes else 6, 3.5)
+    axes = figure.subplots(1, 2 if classes else 1, squeeze=False)[0]
+    kl = kl_per_dim.double().sort(descending=True).values
+    axes[0].bar(range(len(kl)), kl.numpy(), width=1.0, edgecolor="white", linewidth=0.3)
+    axes[0].set(xlabel="latent dimension, most used first", ylabel="KL  [nats per image]")
+    units = "" if active is None else f", {active} of {len(kl)} units active"
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_title(f"KL {kl.sum():.2f} nats per image{units}", fontsize="small")
+    if classes:
+        at, bottoms = range(len(classes)), [row.reconstruction for row in classes]
+        axes[1].bar(at, bottoms, label="reconstruction")
+        axes[1].bar(at, [row.kl for row in classes], bottom=bottoms, label="KL")
+        if len(classes) <= 3 * _MANY_CLASSES:
+            axes[1].set_xticks(at, [str(row.label) for row in classes])
+        axes[1].set(xlabel="class", ylabel="negative ELBO  [nats per image]")
+        axes[1].legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return figure
+
+
+def plot_detection(found: Detection, normal: str = "normal", anomalous: str = "anomalous") -> Figure:
+    """The scores of both kinds of images with the threshold, and the ROC curve."""
+    figure = new_figure(10, 4)
+    scores, roc = figure.subplots(1, 2, width_ratios=[1.6, 1])
+    both = torch.cat([found.normal, found.anomalous]).double()
+    count = min(60, max(10, 2 * math.isqrt(len(both))))
+    bins = torch.linspace(both.min().item() - 1e-6, both.max().item() + 1e-6, count).tolist()
+    for part, name in ((found.normal, normal), (found.anomalous, anomalous)):
+        scores.hist(part.numpy(), bins=bins, density=True, alpha=0.6, label=f"{name} ({len(part):,})")
+    label = f"threshold {found.threshold:.1f}: {100 * found.quantile:g} % of validation"
+    scores.axvline(found.threshold, color="black", linestyle="--", linewidth=1, label=label)
+    scores.set(xlabel="score: bound of -log p(x)  [nats per image]", ylabel="density")
+    scores.legend(fontsize="small")
+    roc.plot(found.false_positive_rate.numpy(), found.true_positive_rate.numpy(), label=f"AUC {found.auc:.4f}")
+    roc.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    roc.plot(found.false_alarms, found.found, "k.", label="at the threshold")
+    roc.set(xlabel=f"share of {normal} flagged", ylabel=f"share of {anomalous} found", aspect="equal")
+    roc.legend(fontsize="small", loc="lower right")
+    return figure
+
+
+def plot_embedding(
+    points: Tensor, labels: Tensor | None = None, *, title: str, plane: tuple[Tensor, Tensor] | None = None
+) -> Figure:
+    """Points [N, 2] coloured by label; beside them the `plane` of `latent_space.plane`, where given."""
+    if points.dim() != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(f"points: must be [N, 2] with N > 0, got {tuple(points.shape)}")
+    if labels is not None and labels.shape != points.shape[:1]:
+        raise ValueError(f"labels: must be one per point, [{len(points)}], got {tuple(labels.shape)}")
+    figure = new_figure(12 if plane else 6.5, 6)
+    axes = figure.subplots(1, 2 if plane else 1, squeeze=False)[0]
+    _scatter(axes[0], points, labels)
+    axes[0].set_title(title, fontsize="small")
+    if plane is None:
+        axes[0].set(xticks=[], yticks=[])  # t-SNE keeps neighbours; its axes and distances mean nothing
+        return figure
+    images, corners = plane
+    (left, bottom), (right, top) = corners.tolist()
+    show(
+        axes[1], grid(images.flatten(0, 1).float().cpu(), images.shape[1]), extent=(left, right, bottom, top),
+        aspect="auto",
+    )  # fmt: skip
+    for one in axes:
+        one.set(xlabel="$z_1$", ylabel="$z_2$")
+    axes[1].set_title("images drawn with the same noise over the plane", fontsize="small")
+    return figure
+
+
+def plot_curves(history: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
+    """The negative ELBO and its terms over the epochs, of training and of validation images, in nats per image.
+
+    history: of a checkpoint, one dict per epoch.
+    """
+    if not history:
+        raise ValueError("history: must have at least one epoch, got none")
+    figure = new_figure(11, 3.6)
+    epochs = [row["epoch"] for row in history]
+    marker = "." if len(history) < 30 else ""
+    for axes, part in zip(figure.subplots(1, 3), ("loss", "reconstruction", "kl"), strict=True):
+        for prefix, name in (("", "training"), ("valid_", "validation")):
+            if all(prefix + part in row for row in history):
+                axes.plot(epochs, [row[prefix + part] for row in history], marker=marker, label=name)
+        shown = {"loss": "negative ELBO", "kl": "KL"}.get(part, part)
+        axes.set(xlabel="epoch", ylabel=f"{shown}  [nats per image]")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(fontsize="small")
+    figure.suptitle(title, fontsize="small")
+    return figure
+
+
+def plot_collapse(points: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
+    """KL and reconstruction against the size of the decoder's receptive field, one model per point, nats per image.
+
+    points: dicts with pixels, kl, reconstruction, as `collapse.run` gives.
+    """
+    if not points:
+        raise ValueError("points: must have at least one model, got none")
+    figure = new_figure(9, 3.8)
+    pixels = [point["pixels"] for point in points]
+    kls, losses = figure.subplots(1, 2)
+    kls.plot(pixels, [point["kl"] for point in points], "o-")
+    kls.set(ylabel="KL: what z tells  [nats per image]", ylim=(0, None))
+    losses.plot(pixels, [point["kl"] + point["reconstruction"] for point in points], "o-", label="negative ELBO")
+    losses.plot(pixels, [point["reconstruction"] for point in points], "s--", label="reconstruction")
+    losses.set(ylabel="nats per image")
+    losses.legend(fontsize="small")
+    for axes in (kls, losses):
+        axes.set_xscale("log")
+        axes.set_xlabel("receptive field  [pixels before the one that is drawn]")
+        axes.set_xticks(pixels, [str(count) for count in pixels], fontsize="small")
+        axes.minorticks_off()
+    figure.suptitle(title, fontsize="small")
+    return figure
+
+
+def _scatter(axes: Axes, points: Tensor, labels: Tensor | None) -> None:
+    x, y = points.detach().float().cpu().unbind(1)
+    size = min(12.0, max(1.0, 8000 / len(points)))
+    if labels is None:
+        axes.scatter(x.numpy(), y.numpy(), s=size)
+        return
+    classes = labels.unique().tolist()
+    colours = "tab10" if len(classes) <= 10 else "nipy_spectral"
+    drawn = axes.scatter(
+        x.numpy(), y.numpy(), s=size, c=labels.numpy(), cmap=colours, vmin=classes[0], vmax=classes[-1]
+    )
+    if len(classes) <= _MANY_CLASSES:
+        handles, names = drawn.legend_elements(num=[float(label) for label in classes], fmt="{x:.0f}")
+        axes.legend(handles, names, fontsize="x-small", title="class", title_fontsize="x-small")
