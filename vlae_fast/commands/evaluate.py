@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast
 
 import typer
 
-from .. import checkpoint, data
-from ..evaluation import evaluate as evaluate_model
-from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, device_of, user_errors
+from .. import evaluation
+from ..data import Split
+from ..visualization import plot_evaluation, save_figure
+from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
+from .inputs import BatchSize, SplitName, open_run
 
 
 @app.command()
@@ -18,16 +21,41 @@ def evaluate(
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
-    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass")] = 256,
+    split: SplitName = "test",
+    samples: Annotated[
+        int, typer.Option(min=0, help="Importance samples of the NLL, e.g. 512 (papers' number; slow); 0: no NLL")
+    ] = 0,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only so many images of the split, drawn at random")] = None,
+    batch_size: BatchSize = 256,
     seed: Seed = 0,
     device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Picture of KL per dimension and of the classes, if wanted")] = None,
 ) -> None:
-    """ELBO, reconstruction, KL: nats/image, bits/dim."""
-    found = checkpoint.load(folder, device_of(device))
-    images = data.load(data_name, data_dir, binarization)
-    size = tuple(found.model.config["image_size"])
-    if images.image_size != size:
-        raise ValueError(f"data: images must be of the model's size {size}, got {images.image_size}")
-    result = evaluate_model(found.model, images, split, batch_size=batch_size, seed=seed)  # type: ignore[arg-type]
-    typer.echo(f"{images.name} {split}, epoch {found.epoch}: {result}")
+    """ELBO, NLL, KL per dimension: nats/image, bits/dim."""
+    found, images = open_run(folder, device, data_name, data_dir, binarization)
+    part, model = cast(Split, split), found.model
+    total = len(images.pixels(part))
+    images = evaluation.subset(images, part, limit, seed)
+    terms = evaluation.per_image(model, images, part, batch_size=batch_size, seed=seed)
+    some = f" ({len(terms.kl):,} of {total:,} images)" if len(terms.kl) < total else ""
+    typer.echo(f"{images.name} {split}{some}, epoch {found.epoch}: {evaluation.summary(terms, images.dims)}")
+    codes = evaluation.encode(model, images, part, batch_size=batch_size, seed=seed)
+    active, kl = evaluation.active_units(codes.mean, codes.again), codes.kl.mean(0)
+    typer.echo(f"{active} of {len(kl)} latent dimensions active (variance of the mean > {evaluation.ACTIVE:g})")
+    top = kl.sort(descending=True)
+    shown = ", ".join(
+        f"{d}: {nats:.2f}" for nats, d in zip(top.values[:8].tolist(), top.indices.tolist(), strict=False)
+    )
+    typer.echo(f"KL per dimension, nats/image, most used first: {shown}{', ...' if len(kl) > 8 else ''}")
+    classes = [] if images.labels is None else evaluation.by_class(terms, images.labels[split])
+    for row in classes:
+        figures = f"reconstruction {row.reconstruction:.2f} + KL {row.kl:.2f} nats/image"
+        typer.echo(f"class {row.label}: {figures} ({row.images:,} images)")
+    if out is not None:
+        save_figure(plot_evaluation(kl, classes, active=active), out)
+        typer.echo(f"picture: {out}")
+    if samples:
+        bound = evaluation.importance_bound(
+            model, images, part, samples=samples, batch_size=batch_size, seed=seed, progress=True
+        )
+        typer.echo(str(bound._replace(total=total)))

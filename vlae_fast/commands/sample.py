@@ -11,7 +11,6 @@ import torch
 import typer
 
 from .. import checkpoint
-from ..sampling import PixelCNNSampler
 from ..visualization import save_grid
 from .app import Device, Folder, Seed, app, device_of, user_errors
 
@@ -27,6 +26,9 @@ def sample(
     backend: Annotated[
         str, typer.Option(help="auto or a name in the table of `info`; a named backend runs or raises")
     ] = "auto",
+    label: Annotated[
+        int | None, typer.Option(min=0, help="Class to draw, of a class-conditional model; default: all in turn")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="PNG file to write")] = Path("out/samples.png"),
@@ -37,14 +39,21 @@ def sample(
     where = device_of(device)
     model = checkpoint.load(folder, where).model
     generator = torch.Generator(where).manual_seed(seed)
-    sampler = PixelCNNSampler(model.decoder, backend=backend)
+    sampler = model.sampler(backend)
+    labels = _labels(n, label, model.n_classes, where)
     start = time.perf_counter()
     z = model.sample_prior(n, generator=generator)
     between = time.perf_counter()
-    images = sampler.sample(z, generator=generator, temperature=temperature).cpu()
+    images = sampler.sample(model.condition(z, labels), generator=generator, temperature=temperature).cpu()
     seconds = time.perf_counter() - between
     save_grid(images, out, columns=math.ceil(math.sqrt(n)))
     typer.echo(
         f"{n} images: prior {between - start:.3f} s, pixels {seconds:.3f} s ({n / seconds:,.1f} images/s), "
-        f"backend {sampler.backend}, {sampler.steps} steps; {out}"
+        f"backend {getattr(sampler, 'backend', 'none (one pass)')}, {sampler.steps} steps; {out}"
     )
+
+
+def _labels(n: int, label: int | None, n_classes: int, where: torch.device) -> torch.Tensor | None:
+    if label is not None:
+        return torch.full((n,), label, device=where)
+    return torch.arange(n, device=where) % n_classes if n_classes else None
