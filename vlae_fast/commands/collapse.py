@@ -21,7 +21,7 @@ def collapse_command(
     windows: Annotated[str, typer.Option(help="Sides of the decoder's window, odd; a model for each")] = ",".join(
         map(str, collapse.WINDOWS)
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each model")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each model")] = collapse.EPOCHS,
     seconds: Annotated[float | None, typer.Option(help="Limit of the training time of all models together")] = None,
     seed: Seed = 0,
     device: Device = "auto",
