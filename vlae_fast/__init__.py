@@ -1,7 +1,7 @@
 """Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
 
 from . import backends, masks, ops, visualization
-from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
+from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear, accelerate
 from .models import (
     VLAE,
     AutoregressiveFlow,
@@ -25,6 +25,7 @@ __all__ = [
     "MaskedLinear",
     "PixelCNNDecoder",
     "PixelCNNSampler",
+    "accelerate",
     "backends",
     "loss_function",
     "masks",

@@ -1,0 +1,140 @@
+"""What somebody else's layer computes, learnt from what it does: which of its weights reach the output, and where.
+
+Layers are probed as copies with random weights: theirs stay as they are, and zeros at initialisation hide nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+# Hooks that compute a weight are part of what a layer is; all others are the user's business.
+_WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ProbeError(ValueError):
+    """Why a layer is left alone."""
+
+
+def stand_in(module: M, dtype: torch.dtype | None = None) -> M:
+    """A copy to try things on, without the user's hooks, its parameters random and never small."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and not value.is_leaf:  # torch copies no other; weight_norm leaves one
+                memo[id(value)] = value.detach().clone()
+            elif isinstance(value, dict) and "hook" in name:
+                kept = {key: hook for key, hook in value.items() if isinstance(hook, _WEIGHT_HOOKS)}
+                memo[id(value)] = OrderedDict(kept)
+    twin = copy.deepcopy(module, memo)
+    if dtype is not None:
+        twin.to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+            parameter.copy_(random_like(parameter, generator))
+    return twin
+
+
+def random_like(t: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of either sign with magnitudes from 0.5 to 1.5: none of them looks like a dead weight."""
+    values = torch.rand(t.shape, generator=generator, dtype=torch.float64) + 0.5
+    return (values * (torch.randint(2, t.shape, generator=generator) * 2 - 1)).to(t)
+
+
+def call(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)``; raises ProbeError unless that is a tensor."""
+    try:
+        out = module(x)
+    except Exception as error:
+        raise ProbeError(f"its forward raises {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    if not isinstance(out, Tensor):
+        raise ProbeError(f"its forward returns {type(out).__name__}, not a tensor")
+    return out
+
+
+class ConvTaps(NamedTuple):
+    """An image as large as the input: ``out[p] = bias + sum over (i, j) of W[:, :, i, j] x[p + (i, j) - centre]``.
+
+    live: boolean, shaped like W; the other weights do not count. The centre may lie outside of the kernel.
+    """
+
+    live: Tensor
+    centre: tuple[int, int]
+
+
+@torch.no_grad()
+def conv_taps(layer: nn.Conv2d) -> ConvTaps:
+    """What a `stand_in` of a convolution computes, by its response to one pixel; raises ProbeError.
+
+    A tap is dead where nothing comes through. Within a tap, single weights are dead where a buffer of the layer (or the
+    weight itself, after a call) is zero: which of these says so is a guess, and the response confirms it.
+    """
+    kh, kw = layer.kernel_size
+    side = 4 * max(kh, kw) + 1
+    pixel = random_like(torch.empty(layer.in_channels), torch.Generator().manual_seed(1))
+    x = next(layer.parameters()).new_zeros(1, layer.in_channels, side, side)
+    bias = call(layer, x)
+    x[0, :, side // 2, side // 2] = pixel.to(x)
+    out = call(layer, x)
+    if out.shape != (1, layer.out_channels, side, side):
+        raise ProbeError(f"it makes {tuple(out.shape[1:])} of an image of {tuple(x.shape[1:])}: not one of its size")
+    response = (out - bias)[0].flip(1, 2)  # of p, to the pixel at p + tap: so tap is seen at side // 2 + tap
+    for mask in _masks(layer):
+        weight = torch.where(mask, layer.weight, 0)
+        expected = torch.einsum("ocij,c->oij", weight, pixel.to(weight))
+        tolerance = 1e-9 * expected.abs().max()
+        seen = response.abs() > tolerance
+        for top, left in _placements(layer, side):
+            window = response[:, top : top + kh, left : left + kw]
+            alive = seen[:, top : top + kh, left : left + kw].any(0)
+            fits = ((window - expected).abs().amax(0) <= tolerance) | ~alive
+            if fits.all() and alive.any() and seen.sum() == seen[:, top : top + kh, left : left + kw].sum():
+                return ConvTaps(mask & alive, (side // 2 - top, side // 2 - left))
+    raise ProbeError("it is no convolution by its weight, masked by one of its buffers or by whole taps")
+
+
+def _placements(layer: nn.Conv2d, side: int) -> list[tuple[int, int]]:
+    """Where a kernel may lie in the response, the usual place first."""
+    kh, kw = layer.kernel_size
+    usual = (side // 2 - kh // 2, side // 2 - kw // 2)
+    return [usual, *((top, left) for top in range(side - kh + 1) for left in range(side - kw + 1))]
+
+
+def _masks(layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
+    """Guesses at the weights that are alive: the weight itself, and every tensor that broadcasts to its shape."""
+    weight = layer.weight
+    found = [weight != 0]
+    for value in [*layer.buffers(), *vars(layer).values()]:
+        if isinstance(value, Tensor):
+            try:
+                found.append((value != 0).to(weight.device).expand(weight.shape))
+            except RuntimeError:
+                continue
+    return found
+
+
+@torch.no_grad()
+def linear_adjacency(layer: nn.Linear) -> Tensor:
+    """Boolean ``[O, I]``: which weights of a `stand_in` count, by its response to each input; raises ProbeError."""
+    inputs = layer.in_features
+    eye = torch.eye(inputs).to(next(layer.parameters()))  # a weight that a hook computes is not there yet
+    out = torch.cat([call(layer, rows) for rows in eye.split(256)])
+    if out.shape != (inputs, layer.out_features):
+        raise ProbeError(f"it makes {tuple(out.shape[1:])} of {inputs} inputs, not {layer.out_features} outputs")
+    response = (out - call(layer, torch.zeros_like(eye[:1]))).T
+    tolerance = 1e-9 * layer.weight.abs().max()
+    live = response.abs() > tolerance
+    if not torch.where(live, response - layer.weight, 0).abs().max() <= tolerance:
+        raise ProbeError("it is no product with its weight, masked")
+    return live
