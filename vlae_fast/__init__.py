@@ -10,7 +10,7 @@ from .models import (
     PixelCNNDecoder,
     loss_function,
 )
-from .sampling import PixelCNNSampler, naive_sample
+from .sampling import PixelCNNSampler, fast_sampler, naive_sample
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "PixelCNNSampler",
     "accelerate",
     "backends",
+    "fast_sampler",
     "loss_function",
     "masks",
     "naive_sample",

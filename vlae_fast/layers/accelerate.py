@@ -65,8 +65,8 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
     """Gives the masked convolutions and masked linear layers of any model fast forwards, in place.
 
     Layers are recognised by what they do, not by class: subclasses of `nn.Conv2d` and `nn.Linear`, weight-normalised
-    and pruned ones, are probed as copies with random weights, and a fast forward is taken only if its outputs and gradients
-    are those of the layer's own. Parameters stay the same objects and are not written to; hooks fire as before.
+    and pruned ones too, are probed as copies with random weights. A fast forward is taken only if its outputs and
+    gradients are those of the layer's own. Parameters stay the same objects and are not written to; hooks fire.
 
     Args:
         model: any module. backend: ``auto`` or a name of `vlae_fast.backends.report`.

@@ -25,8 +25,8 @@ class ProbeError(ValueError):
     """Why a layer is left alone."""
 
 
-def stand_in(module: M, dtype: torch.dtype | None = None) -> M:
-    """A copy to try things on, without the user's hooks, its parameters random and never small."""
+def without_hooks(module: M) -> M:
+    """A copy to try things on; of its hooks those alone that compute a weight."""
     memo: dict[int, Any] = {}
     for part in module.modules():
         for name, value in vars(part).items():
@@ -35,10 +35,12 @@ def stand_in(module: M, dtype: torch.dtype | None = None) -> M:
             elif isinstance(value, dict) and "hook" in name:
                 kept = {key: hook for key, hook in value.items() if isinstance(hook, _WEIGHT_HOOKS)}
                 memo[id(value)] = OrderedDict(kept)
-    twin = copy.deepcopy(module, memo)
-    if dtype is not None:
-        twin.to(dtype)
-    generator = torch.Generator().manual_seed(0)
+    return copy.deepcopy(module, memo)
+
+
+def stand_in(module: M, dtype: torch.dtype) -> M:
+    """`without_hooks`, in another dtype, its parameters random and never small."""
+    twin, generator = without_hooks(module).to(dtype), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.requires_grad_(parameter.is_floating_point())

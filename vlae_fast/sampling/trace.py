@@ -1,0 +1,369 @@
+"""A program from somebody else's decoder: its forward is traced, and every operation on x or z becomes part of a stage.
+
+What does not depend on x or z (masks applied, weights normalised) is computed while tracing.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..masks import conv_mask
+from .affine import Affine, convolved, is_identity, stacked, total
+from .stages import Program
+
+# the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
+_ONE = {"tanh": 20.0, "sigmoid": 40.0}
+_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout")
+_FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """tanh or sigmoid of a value: half of a gate."""
+
+    function: str
+    value: Affine
+
+
+class _Root:
+    """A decoder as a function, by whose ``_orig_mod`` the tracer knows the module that each operation comes from."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        self._orig_mod = decoder
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._orig_mod(*inputs)
+
+
+@torch.no_grad()
+def write_program(decoder: nn.Module, program: Program, inputs: Sequence[Tensor]) -> None:
+    """Appends the stages of ``decoder(*inputs)``, in evaluation mode; inputs: x ``[B, C, H, W]``, z ``[B, D]`` or none.
+
+    Raises:
+        ValueError: an operation has no place in a program; it is named with its module's path.
+    """
+    try:
+        graph = make_fx(_Root(decoder), record_module_stack=True)(*inputs)
+    except Exception as error:
+        raise ValueError(f"fast_sampler: decoder must be traceable by torch.fx, got {error}") from error
+    like, channels, (height, width) = inputs[0].new_zeros(()), inputs[0].shape[1], inputs[0].shape[2:]
+    values = [Affine({(0, (0, 0)): torch.eye(channels).to(like)}, like.new_zeros(channels), None, (height, width))]
+    if len(inputs) > 1:
+        dim = inputs[1].shape[1]
+        values.append(Affine({}, like.new_zeros(dim), torch.eye(dim).to(like), ()))
+    _Writer(graph, program, (height, width), like).run(*values)
+
+
+class _Writer(fx.Interpreter):
+    """Runs a graph of ATen operations with `Affine` values in place of x and z; a method for each operation."""
+
+    def __init__(self, graph: fx.GraphModule, program: Program, image: tuple[int, int], like: Tensor) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False  # our errors name what they are about
+        self.program, self.image, self.like = program, image, like
+        self.node: fx.Node = next(iter(graph.graph.nodes))
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.node = n
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.op == "output":
+            return self._finish(args[0])
+        if n.op == "placeholder" or n.target is operator.getitem or not any(map(_depends, tree_leaves((args, kwargs)))):
+            return super().run_node(n)
+        name = getattr(getattr(n.target, "overloadpacket", n.target), "__name__", str(n.target))
+        value = self._run(name.removesuffix("_"), args, kwargs)
+        if isinstance(value, Affine) and value.terms and value.size == self.image and self._is_costly_twice(value):
+            value = self._settle(value)
+        if name.endswith("_"):
+            self._overwrite(value)
+        return value
+
+    def _run(self, name: str, args: Any, kwargs: Any) -> Any:
+        if name in _SAME:
+            return args[0]
+        if name in _FILLED:
+            shape = self.node.meta["val"].shape
+            return getattr(torch.ops.aten, name)(self.like.new_zeros(shape), *args[1:])
+        handler: Callable | None = getattr(self, f"_op_{name}", None)
+        if handler is None:
+            self._fail("masked convolutions, 1x1 convolutions, gates, ReLU, ELU, sums and crops of them", name)
+        if name != "mul":
+            args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
+        try:
+            return handler(*args, **kwargs)
+        except (TypeError, AttributeError, KeyError, RuntimeError) as error:  # arguments that no handler expects
+            self._fail(f"operations that a program can express ({str(error).splitlines()[0]})", name)
+
+    def _fail(self, rule: str, got: object) -> NoReturn:
+        path, kind = next(reversed((self.node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
+        where = f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
+        raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{where}")
+
+    def _overwrite(self, value: Any) -> None:
+        """What an operation in place wrote to is its result, by every name that it has had."""
+        target = self.node.args[0]
+        while isinstance(target, fx.Node):
+            self.env[target] = value
+            target = target.args[0] if "alias" in str(target.target) or "detach" in str(target.target) else None
+
+    def _is_costly_twice(self, value: Affine) -> bool:
+        """Whether several operations read a value that takes more than a copy to compute; a split in parts is one."""
+        parts = [user for user in self.node.users if str(user.target).startswith(("aten.split", "aten.slice"))]
+        return value.buffer < 0 and len(self.node.users) > max(1, len(parts))
+
+    # Stages
+
+    def _stage(self, value: Affine, activation: str = "none") -> Affine:
+        """Appends ``activation(value)`` and returns the new buffer."""
+        if any(n > m for n, m in zip(value.size or (1, 1), self.image, strict=True)):
+            self._fail(f"activations of images of {self.image}", f"one of {value.size}")
+        if not value.terms and (activation != "none" or value.size != self.image):
+            self._fail("layers that see z through linear maps alone", f"{activation} of it")
+        terms, residual = dict(value.terms), -1
+        for (buffer, tap), weight in value.terms.items() if activation == "none" else ():
+            if buffer and tap == (0, 0) and is_identity(weight) and len(terms) > 1 and residual < 0:
+                residual = buffer
+                del terms[buffer, tap]
+        sources = [_source(buffer, terms) for buffer in sorted({buffer for buffer, _ in terms})]
+        if not sources:  # a stage reads something: here a pixel that was drawn before, times 0
+            zero = value.bias.new_zeros(value.channels, self.program.image_channels, 3, 3)
+            sources = [(0, zero, ((-1, 0),))]
+        index = self.program.add(sources, value.bias, activation, value.context, residual)
+        channels = self.program.channels(index)
+        eye = torch.eye(channels).to(value.bias)
+        return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), None, value.size)
+
+    def _settle(self, value: Affine) -> Affine:
+        return value if value.buffer >= 0 else self._stage(value)
+
+    def _open(self, half: Bounded) -> Affine:
+        """tanh or sigmoid alone: a gate whose other half is 1."""
+        one = half.value.scaled(torch.zeros_like(half.value.bias))
+        one = replace(one, bias=torch.full_like(one.bias, _ONE["sigmoid" if half.function == "tanh" else "tanh"]))
+        halves = (half.value, one) if half.function == "tanh" else (one, half.value)
+        return self._stage(stacked(halves), "gate")
+
+    def _finish(self, value: Any) -> None:
+        if isinstance(value, Bounded):
+            value = self._open(value)
+        if not isinstance(value, Affine) or value.size != self.image:
+            self._fail("layers that end in parameters [B, P, H, W]", f"an output of {type(value).__name__.lower()}")
+        if value.buffer != len(self.program.stages) or not self.program.stages:
+            self._stage(value)
+
+    # Operations
+
+    def _op_convolution(
+        self, x: Affine, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *rest: Any
+    ) -> Affine:
+        transposed, _, groups = rest
+        if transposed or any(s != 1 for s in stride) or weight.dim() != 4:
+            self._fail("2-D convolutions of stride 1", f"one of stride {tuple(stride)}")
+        weight = _dense(weight, groups)
+        if weight.shape[2:] != (1, 1) or any(padding):
+            margins = (padding[1], padding[1], padding[0], padding[0])
+            if len(x.terms) > 1 and x.size == self.image:
+                x = self._settle(x)
+            x = self._padded(x, margins)
+        return convolved(x, weight, bias, padding, dilation)
+
+    def _padded(self, x: Affine, margins: Sequence[int]) -> Affine:
+        """x, written to a buffer where its formula would not give the zeros around it."""
+        if x.zero_outside(self.image, margins):
+            return x
+        x = self._stage(x)
+        if not x.zero_outside(self.image, margins):
+            self._fail("padding of whole images", f"padding of one of {x.size}")
+        return x
+
+    def _op_constant_pad_nd(self, x: Affine, pad: Sequence[int], value: float = 0.0) -> Affine:
+        left, right, top, bottom = pad if len(pad) == 4 else (*pad, 0, 0)
+        if value != 0:
+            self._fail("padding by 0", f"padding by {value}")
+        x = self._padded(x, [max(0, n) for n in (left, right, top, bottom)])
+        return x.moved(-top, -left, (x.size[0] + top + bottom, x.size[1] + left + right))
+
+    def _op_slice(
+        self, x: Affine, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    ) -> Affine:
+        length = (self.node.args[0].meta["val"].shape)[dim]  # type: ignore[union-attr]
+        first, last, _ = slice(start, end).indices(length)
+        dim %= 4 if x.size else 2
+        if step != 1 or (dim == 0 and (first, last) != (0, length)):
+            self._fail("slices of channels, rows or columns", f"one of dimension {dim}")
+        if dim < 2:
+            return x.rows(first, last) if dim else x
+        size = [*x.size]
+        size[dim - 2] = last - first
+        return x.moved(*((first, 0) if dim == 2 else (0, first)), (size[0], size[1]))
+
+    def _op_split(self, x: Affine, size: int | Sequence[int], dim: int = 0) -> list[Affine]:
+        if dim % (4 if x.size else 2) != 1:
+            self._fail("splits of channels", f"one of dimension {dim}")
+        if isinstance(size, int):
+            size = [min(size, x.channels - at) for at in range(0, x.channels, size)]
+        ends = torch.tensor(size).cumsum(0).tolist()
+        return [x.rows(end - n, end) for n, end in zip(size, ends, strict=True)]
+
+    _op_split_with_sizes = _op_split
+
+    def _op_cat(self, parts: Sequence[Affine | Tensor], dim: int = 0) -> Affine:
+        if dim % 4 != 1:
+            self._fail("concatenations of channels", f"one of dimension {dim}")
+        size = next(p.size for p in parts if isinstance(p, Affine))
+        values = [p if isinstance(p, Affine) else self._constant(p, p.shape[1], size) for p in parts]
+        if len({v.size for v in values}) > 1:
+            self._fail("concatenations of images of one size", [v.size for v in values])
+        return stacked(values)
+
+    def _constant(self, value: Any, channels: int, size: tuple[int, ...]) -> Affine:
+        """A number, or a tensor that is the same all over the image."""
+        like = self.like
+        full = torch.as_tensor(value).to(like).expand(1, channels, *size) if size else torch.as_tensor(value).to(like)
+        bias = full.expand(1, channels, *size).flatten(2)[0] if size else full.expand(1, channels)[0][:, None]
+        if not bias.eq(bias[:, :1]).all():
+            self._fail("constants that are the same all over the image", "one that is not")
+        return Affine({}, bias[:, 0], None, size)
+
+    def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Affine:
+        a, b = (v if isinstance(v, Affine) else self._constant(v, w.channels, w.size) for v, w in ((a, b), (b, a)))
+        b = b if alpha == 1 else b.scaled(torch.full_like(b.bias, alpha))
+        fits = a.size == b.size or any(v.size == (1, 1) and not v.terms for v in (a, b))
+        if not fits or a.channels != b.channels:
+            self._fail("sums of equal sizes", f"{a.channels} x {a.size} and {b.channels} x {b.size}")
+        for first, (one, other) in enumerate(((b, a), (a, b))):
+            if self._take_residual(one, other, self.node.args[1 - first]):
+                return one
+        return total(a, b)
+
+    def _take_residual(self, last: Affine, other: Affine, node: Any) -> bool:
+        """Adds a buffer within the stage that wrote ``last``, where nobody else reads that stage."""
+        index = last.buffer
+        if index < 1 or index != len(self.program.stages) or other.buffer < 1:
+            return False
+        stage = self.program.stages[-1]
+        read = [v for key, v in self.env.items() if key is not node and any(index == b for b, _ in _reads(v))]
+        if stage.residual >= 0 or read or len(node.users) > 1 or not last.size == other.size == self.image:
+            return False
+        self.program.stages[-1] = stage._replace(residual=other.buffer)
+        return True
+
+    def _op_sub(self, a: Any, b: Any, alpha: float = 1) -> Affine:
+        return self._op_add(a, b, -alpha)
+
+    def _op_rsub(self, a: Affine, b: Any, alpha: float = 1) -> Affine:
+        return self._op_add(self._op_neg(a if alpha == 1 else self._op_mul(a, alpha)), b)
+
+    def _op_neg(self, a: Affine) -> Affine:
+        return a.scaled(-torch.ones_like(a.bias))
+
+    def _op_mul(self, a: Any, b: Any) -> Affine:
+        if isinstance(a, Bounded) and isinstance(b, Bounded) and {a.function, b.function} == {"tanh", "sigmoid"}:
+            halves = sorted((a, b), key=lambda half: half.function, reverse=True)
+            return self._stage(stacked([half.value for half in halves]), "gate")
+        a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
+        if isinstance(a, Affine) and isinstance(b, Affine):
+            self._fail("products of tanh and sigmoid, or with a constant", "a product of two that depend on x or z")
+        a, b = (a, b) if isinstance(a, Affine) else (b, a)
+        return a.scaled(self._constant(b, a.channels, a.size).bias)
+
+    def _op_div(self, a: Any, b: Any) -> Affine:
+        return self._op_mul(a, 1 / torch.as_tensor(b))
+
+    def _op_relu(self, x: Affine) -> Affine:
+        return self._stage(x, "relu")
+
+    def _op_elu(self, x: Affine, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Affine:
+        """``elu_alpha = alpha elu + (1 - alpha) relu``."""
+        if scale != 1 or input_scale != 1:
+            self._fail("ELU of scale 1", f"scale {scale}")
+        out = self._stage(x, "elu")
+        return out if alpha == 1 else total(self._op_mul(out, alpha), self._op_mul(self._stage(x, "relu"), 1 - alpha))
+
+    def _op_leaky_relu(self, x: Affine, slope: float = 0.01) -> Affine:
+        x = self._settle(x)
+        return total(self._op_mul(self._stage(x, "relu"), 1 - slope), self._op_mul(x, slope))
+
+    def _op_tanh(self, x: Affine) -> Bounded:
+        return Bounded("tanh", x)
+
+    def _op_sigmoid(self, x: Affine) -> Bounded:
+        return Bounded("sigmoid", x)
+
+    def _op_native_batch_norm(self, x: Affine, *args: Any) -> tuple[Affine, None, None]:
+        weight, bias, mean, var, *training, _, eps = args
+        if any(training):
+            self._fail("batch normalisation by running statistics", "one by those of the batch")
+        scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+        out = x.scaled(scale)
+        return (replace(out, bias=out.bias - mean * scale + (0 if bias is None else bias)), None, None)
+
+    _op__native_batch_norm_legit_no_training = _op_native_batch_norm
+
+    def _op_addmm(self, bias: Tensor, z: Affine, weight: Tensor) -> Affine:
+        return z.through(weight.T, bias)
+
+    def _op_mm(self, z: Affine, weight: Tensor) -> Affine:
+        return z.through(weight.T)
+
+    def _reshaped(self, x: Affine, *args: Any) -> Affine:
+        """A view that only adds or repeats pixels of what is the same all over the image, or changes nothing."""
+        shape = tuple(self.node.meta["val"].shape)
+        if len(shape) in (2, 4) and shape[1] == x.channels and (not x.terms or shape[2:] == x.size):
+            return replace(x, size=shape[2:])
+        if len(shape) == 3 and shape[1:] == (x.channels, 1) and not x.terms:
+            return replace(x, size=(1, 1))
+        self._fail("views that keep the channels", f"one of shape {shape}")
+
+    _op_unsqueeze = _op_squeeze = _op_view = _op__unsafe_view = _op_reshape = _op_expand = _reshaped
+
+    def _op_masked_conv(self, x: Affine, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Affine:
+        kind, channels, activation, _ = options
+        live = conv_mask(kind, weight.shape, image_channels=channels, device=weight.device)
+        padding = [k // 2 for k in weight.shape[2:]]
+        out = self._op_convolution(x, torch.where(live, weight, 0), bias, (1, 1), padding, (1, 1), False, 0, 1)
+        if isinstance(cond, Affine):
+            out = total(out, cond if cond.size else replace(cond, size=(1, 1)))
+        return out if activation == "none" else self._stage(out, activation)
+
+
+def _depends(value: Any) -> bool:
+    return isinstance(value, Affine | Bounded)
+
+
+def _reads(value: Any) -> list[tuple[int, Any]]:
+    if isinstance(value, Bounded):
+        value = value.value
+    if isinstance(value, Affine):
+        return list(value.terms)
+    return [read for part in value for read in _reads(part)] if isinstance(value, (list, tuple)) else []
+
+
+def _dense(weight: Tensor, groups: int) -> Tensor:
+    """The weight of a grouped convolution with zeros between the groups."""
+    if groups == 1:
+        return weight
+    blocks = weight.chunk(groups)
+    dense = weight.new_zeros(weight.shape[0], weight.shape[1] * groups, *weight.shape[2:])
+    for g, block in enumerate(blocks):
+        dense[g * len(block) : (g + 1) * len(block), g * weight.shape[1] : (g + 1) * weight.shape[1]] = block
+    return dense
+
+
+def _source(buffer: int, terms: dict[Any, Tensor]) -> tuple[int, Tensor, Sequence[Any]]:
+    """All reads of a buffer as one weight."""
+    taps = sorted(tap for b, tap in terms if b == buffer)
+    ry, rx = (max(abs(tap[axis]) for tap in taps) for axis in (0, 1))
+    first = terms[buffer, taps[0]]
+    weight = first.new_zeros(*first.shape, 2 * ry + 1, 2 * rx + 1)
+    for dy, dx in taps:
+        weight[:, :, ry + dy, rx + dx] = terms[buffer, (dy, dx)]
+    return buffer, weight, taps
