@@ -164,6 +164,71 @@ def plain_pixelcnn() -> nn.Sequential:
     )
 
 
+class Gated(nn.Module):
+    def __init__(self, conv: nn.Module, swapped: bool = False) -> None:
+        super().__init__()
+        self.conv, self.swapped = conv, swapped
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv(x).chunk(2, dim=1)
+        return b.tanh() * a.sigmoid() if self.swapped else torch.tanh(a) * torch.sigmoid(b)
+
+
+FUSED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "gate": (Gated, "masked_conv B 3x3 and gate in one pass"),
+    "relu": (lambda conv: nn.Sequential(conv, nn.ReLU()), "masked_conv B 3x3 and relu in one pass"),
+    "elu": (lambda conv: nn.Sequential(nn.Identity(), conv, nn.ELU()), "masked_conv B 3x3 and elu in one pass"),
+}
+
+
+@pytest.mark.parametrize("make_conv", [ProductMaskedConv, DataMaskedConv])
+@pytest.mark.parametrize("name", FUSED)
+def test_a_module_that_is_an_activation_of_a_convolution_runs_in_one_pass(name: str, make_conv: type) -> None:
+    around, what = FUSED[name]
+    model = nn.Sequential(around(make_conv("B", 4, 4, 3, padding=1)), nn.Conv2d(2 if name == "gate" else 4, 1, 1))
+    x, plain = torch.randn(2, 4, 6, 5), copy.deepcopy(model)
+    report = vf.accelerate(model)
+    assert next(row for row in report.rows if row.path == "0").now.startswith(what)
+    assert len(report.replaced) == 2
+    got, expected = outputs(model, x), outputs(plain, x)
+    mask = next(m for m in model.modules() if hasattr(m, "mask")).mask
+    expected[2] = expected[2] * mask
+    torch.testing.assert_close(got, expected)
+    copied = copy.deepcopy(model)
+    torch.testing.assert_close(outputs(torch.compile(copied, fullgraph=True, backend="aot_eager"), x), expected)
+    report.undo()
+    assert "forward" not in vars(model[0])
+
+
+def test_hooks_inside_of_what_runs_in_one_pass_fire() -> None:
+    model, fired, x = Gated(ProductMaskedConv("B", 4, 4, 3, padding=1)), [], torch.randn(2, 4, 6, 5)
+    expected = model(x)
+    assert vf.accelerate(model).replaced == ["conv", ""]
+    torch.testing.assert_close(model(x), expected)
+    handle = model.conv.register_forward_hook(lambda *_: fired.append("conv"))
+    torch.testing.assert_close(model(x), expected)
+    assert fired == ["conv"]
+    handle.remove()
+    model(x)
+    assert fired == ["conv"]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda conv: Gated(conv, swapped=True),
+        lambda conv: nn.Sequential(conv, nn.ELU(0.5)),
+        lambda conv: nn.Sequential(conv, nn.BatchNorm2d(4)),
+        lambda conv: nn.Sequential(conv, nn.Dropout(0.5), nn.ReLU()),
+    ],
+    ids=["halves swapped", "ELU of another slope", "batch norm", "dropout"],
+)
+def test_other_modules_around_a_convolution_keep_their_forward(around: Callable[[nn.Module], nn.Module]) -> None:
+    model = around(ProductMaskedConv("B", 4, 4, 3, padding=1))
+    assert vf.accelerate(model).replaced == ["conv" if isinstance(model, Gated) else "0"]
+    assert "forward" not in vars(model)
+
+
 def test_report_is_a_table() -> None:
     report = vf.accelerate(plain_pixelcnn(), backend="reference")
     assert str(report).splitlines() == [

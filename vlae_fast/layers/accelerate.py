@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from .. import backends
 from .conv import MaskedConv2d
-from .fast_forward import FastForward, Spec, conv_spec, linear_spec
+from .fast_forward import FastForward, Spec, conv_spec, has_hooks_inside, linear_spec
 from .linear import MaskedLinear
 from .probe import ProbeError, call, conv_taps, linear_adjacency, random_like, stand_in
 from .weight_norm import WeightNormConv2d
 
 # Of the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
+
+_ACTIVATIONS = ("gate", "relu", "elu")
 
 
 class Row(NamedTuple):
@@ -93,13 +95,17 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
             continue
         try:
-            spec, remark = _understand(module, backend)
+            spec, live, remark = _understand(module, backend)
         except ProbeError as reason:
             rows.append(Row(path, _describe(module), None, str(reason)))
         else:
             swaps.append(FastForward(module, spec, backend))
             chosen = backends.pick(spec.op, module.weight, backend).name
             rows.append(Row(path, _describe(module), f"{spec}, {chosen}", remark))
+            for around, activation in _around(model, path, spec, live, backend):
+                swaps.append(FastForward(model.get_submodule(around), spec, backend, module, activation))
+                what = type(model.get_submodule(around)).__name__
+                rows.append(Row(around, what, f"{spec} and {activation} in one pass, {chosen}"))
     for swap in swaps:
         swap.install()
     return Report(rows, swaps)
@@ -112,8 +118,8 @@ def _describe(module: nn.Conv2d | nn.Linear) -> str:
     return f"{type(module).__name__}({module.in_channels}, {module.out_channels}, {kernel})"
 
 
-def _understand(module: nn.Conv2d | nn.Linear, backend: str) -> tuple[Spec, str]:
-    """What computes the same, and a remark; raises ProbeError."""
+def _understand(module: nn.Conv2d | nn.Linear, backend: str) -> tuple[Spec, Tensor, str]:
+    """What computes the same, the live weights, and a remark; raises ProbeError."""
     _look(module)
     layer = stand_in(module, torch.float64).eval()
     spec: Spec
@@ -124,10 +130,30 @@ def _understand(module: nn.Conv2d | nn.Linear, backend: str) -> tuple[Spec, str]
         live = linear_adjacency(layer)
         spec = linear_spec(live)
     backends.pick(spec.op, module.weight, backend)
-    remark = _compare(module, spec, "reference", live, torch.float64)
+    remark = _compare(module, "", spec, "reference", live, torch.float64)
     if module.weight.dtype != torch.float64:
-        _compare(module, spec, backend, live, module.weight.dtype)
-    return spec, remark
+        _compare(module, "", spec, backend, live, module.weight.dtype)
+    return spec, live, remark
+
+
+def _around(model: nn.Module, path: str, spec: Spec, live: Tensor, backend: str) -> Iterator[tuple[str, str]]:
+    """The module that is an activation of a convolution and nothing else, if there is one, by path and activation."""
+    layer, around = model.get_submodule(path), path
+    while around and isinstance(layer, nn.Conv2d):
+        around = around.rpartition(".")[0]
+        module = model.get_submodule(around)
+        if has_hooks_inside(module) or len(list(module.parameters())) > len(list(layer.parameters())):
+            return
+        inner = path[len(around) + bool(around) :]
+        for activation in _ACTIVATIONS:
+            try:
+                _compare(module, inner, spec, "reference", live, torch.float64, activation)
+                if layer.weight.dtype != torch.float64:
+                    _compare(module, inner, spec, backend, live, layer.weight.dtype, activation)
+            except ProbeError:
+                continue
+            yield around, activation
+            return
 
 
 def _look(module: nn.Conv2d | nn.Linear) -> None:
@@ -150,21 +176,33 @@ def _look(module: nn.Conv2d | nn.Linear) -> None:
                 raise ProbeError(f"{name} must be {value}, it has {got}")
 
 
-def _compare(module: Any, spec: Spec, backend: str, live: Tensor, dtype: torch.dtype) -> str:
-    """Raises ProbeError unless outputs and gradients are the layer's own; returns a remark on them."""
+def _compare(
+    module: nn.Module,
+    inner: str,
+    spec: Spec,
+    backend: str,
+    live: Tensor,
+    dtype: torch.dtype,
+    activation: str = "none",
+) -> str:
+    """Raises ProbeError unless outputs and gradients are the module's own; returns a remark on them.
+
+    inner: path of the layer within the module, empty where it is the module.
+    """
     theirs, ours = stand_in(module, dtype), stand_in(module, dtype)
-    FastForward(ours, spec, backend).install()
+    FastForward(ours, spec, backend, ours.get_submodule(inner), activation).install()
+    weight = f"{inner}.weight".removeprefix(".")
     remark = ""
     for training in (False, True):
         theirs.train(training)
         ours.train(training)
-        for shape in _shapes(theirs):
+        for shape in _shapes(theirs.get_submodule(inner)):
             before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
             expected, got = _results(theirs, shape), _results(ours, shape)
-            _check_state(theirs, before, live)
+            _check_state(theirs, before, weight, live)
             for name, want in expected.items():
                 have = got[name]
-                if name == "the gradient of weight":
+                if name == f"the gradient of {weight}":
                     remark = "" if torch.where(live, 0, want).eq(0).all() else "dead weights now have gradient 0"
                     want = torch.where(live, want, 0)
                 error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
@@ -173,7 +211,7 @@ def _compare(module: Any, spec: Spec, backend: str, live: Tensor, dtype: torch.d
     return remark
 
 
-def _shapes(layer: nn.Conv2d | nn.Linear) -> list[tuple[int, ...]]:
+def _shapes(layer: Any) -> list[tuple[int, ...]]:
     """Of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
     if isinstance(layer, nn.Linear):
         return [(3, layer.in_features)]
@@ -193,11 +231,11 @@ def _results(layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
     return {"the output": out.detach(), **{f"the gradient of {n}": g for n, g in zip(wanted, grads, strict=True)}}
 
 
-def _check_state(layer: Any, before: dict[str, Tensor], live: Tensor) -> None:
+def _check_state(module: nn.Module, before: dict[str, Tensor], weight: str, live: Tensor) -> None:
     """Raises ProbeError where a forward wrote to anything but the dead weights."""
-    for name, now in layer.state_dict().items():
+    for name, now in module.state_dict().items():
         was = before[name]
-        if name == "weight":
+        if name == weight:
             was, now = torch.where(live, was, 0), torch.where(live, now, 0)
         if not now.equal(was):
             raise ProbeError(f"its forward writes to {name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -98,14 +98,17 @@ Spec = ConvSpec | LinearSpec
 
 
 class FastForward:
-    """What an accelerated module has in place of its forward.
+    """What an accelerated module has in place of its forward: a method of an object that is copied and pickled with it.
 
-    A bound method of an object: it is copied and pickled along with the module that it belongs to.
+    Where a layer within the module is given, the module is ``activation(layer(x))``; it takes its own forward while
+    something within it has a hook.
     """
 
-    def __init__(self, module: nn.Module, spec: Spec, backend: str) -> None:
-        self.module: Any = module
-        self.spec, self.backend = spec, backend
+    def __init__(
+        self, module: nn.Module, spec: Spec, backend: str, layer: nn.Module | None = None, activation: str = "none"
+    ) -> None:
+        self.module, self.layer = module, cast(Any, module if layer is None else layer)
+        self.spec, self.backend, self.activation = spec, backend, activation
         self.before = vars(module).get("forward")
 
     def install(self) -> None:
@@ -118,12 +121,15 @@ class FastForward:
             self.module.forward = self.before
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        if self.layer is not self.module and has_hooks_inside(self.module):
+            own = type(self.module).forward if self.before is None else self.before
+            return own(*([self.module] if self.before is None else []), *args, **kwargs)
         (x,) = (*args, *kwargs.values())  # by whatever name the module calls it
         run = self._linear if isinstance(self.spec, LinearSpec) else self._conv
         return run(x, self.spec)
 
     def _conv(self, x: Tensor, spec: Any) -> Tensor:
-        weight = self.module.weight
+        weight = self.layer.weight
         if spec.live is not None:
             weight = torch.where(_on(spec.live, x), weight, 0)
         if any(spec.pad):
@@ -131,15 +137,16 @@ class FastForward:
         y = masked_conv(
             x if x.dim() == 4 else x[None],
             weight,
-            self.module.bias,
+            self.layer.bias,
             mask_type=spec.mask_type,
             image_channels=spec.image_channels,
+            activation=self.activation,
             backend=self.backend,
         )
         return y if x.dim() == 4 else y[0]
 
     def _linear(self, x: Tensor, spec: Any) -> Tensor:
-        weight, rows = self.module.weight, x.reshape(-1, x.shape[-1])
+        weight, rows = self.layer.weight, x.reshape(-1, x.shape[-1])
         in_order, out_order = _on(spec.in_order, x), _on(spec.out_order, x)
         if in_order is not None:
             rows, weight = rows.index_select(1, in_order), weight.index_select(1, in_order)
@@ -148,7 +155,7 @@ class FastForward:
         y = masked_linear(
             rows,
             weight,
-            self.module.bias if out_order is None or self.module.bias is None else self.module.bias[out_order],
+            self.layer.bias if out_order is None or self.layer.bias is None else self.layer.bias[out_order],
             in_degrees=_on(spec.in_degrees, x),
             out_degrees=_on(spec.out_degrees, x),
             adjacency=_on(spec.adjacency, x),
@@ -157,6 +164,15 @@ class FastForward:
         if out_order is not None:
             y = y.index_select(1, out_order.argsort())
         return y.reshape(*x.shape[:-1], -1)
+
+
+def has_hooks_inside(module: nn.Module) -> bool:
+    """Whether a part of a module, other than the module itself, has a hook that calling the part would fire."""
+    return any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        for part in module.modules()
+        if part is not module
+    )
 
 
 def _on(t: Tensor | None, x: Tensor) -> Any:

@@ -59,7 +59,8 @@ def call(module: nn.Module, x: Tensor) -> Tensor:
     try:
         out = module(x)
     except Exception as error:
-        raise ProbeError(f"its forward raises {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        first, *_ = f"{type(error).__name__}: {error}".splitlines()
+        raise ProbeError(f"its forward raises {first}") from error
     if not isinstance(out, Tensor):
         raise ProbeError(f"its forward returns {type(out).__name__}, not a tensor")
     return out

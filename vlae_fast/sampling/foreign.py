@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.probe import without_hooks
+from .operations import BATCH
 from .sampler import PixelCNNSampler, emit_of
 from .stages import Program
 from .trace import write_program
@@ -50,9 +51,9 @@ class ForeignDecoder:
 
     def write_program(self, program: Program) -> None:
         like = next(self.decoder.parameters())
-        inputs = [like.new_zeros(2, self.input_dim, *self.image_size)]
+        inputs = [like.new_zeros(BATCH, self.input_dim, *self.image_size)]
         if self.latent_dim:
-            inputs.append(like.new_zeros(2, self.latent_dim))
+            inputs.append(like.new_zeros(BATCH, self.latent_dim))
         write_program(without_hooks(self.decoder).eval(), program, inputs)
         expected = emit_of(self).params(self.input_dim)
         if (got := program.channels(len(program.stages))) != expected:
