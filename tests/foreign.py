@@ -128,6 +128,24 @@ class Conditional(nn.Module):
         return self.last(F.relu(self.dropout(h)))
 
 
+class MappedCode(nn.Module):
+    """z as a map that a convolution pads, sums and activations in place, channels in another order."""
+
+    def __init__(self, latent_dim: int = 3, width: int = 4) -> None:
+        super().__init__()
+        self.first, self.of_map = (
+            ProductMaskedConv("A", 1, width, 3, padding=1),
+            nn.Conv2d(latent_dim, width, 3, padding=1),
+        )
+        self.norm, self.last = nn.BatchNorm2d(width, affine=False), nn.Conv2d(width, 1, 1)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = self.first(x)
+        h += self.of_map(z.view(-1, z.shape[1], 1, 1).repeat(1, 1, *x.shape[2:]))
+        h = self.norm(h.relu_())
+        return self.last(torch.cat([h[:, 2:], h[:, :2]], 1))
+
+
 class StackedLayer(nn.Module):
     """Vertical and horizontal stacks by padding and cropping; the first layer hides the pixel itself."""
 

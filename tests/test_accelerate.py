@@ -298,6 +298,19 @@ def test_accelerated_models_compile_in_one_graph() -> None:
     torch.testing.assert_close(outputs(compiled, x), outputs(model, x))
 
 
+def test_flows_of_zuko_and_nflows_are_accelerated() -> None:
+    zuko, autoregressive = pytest.importorskip("zuko"), pytest.importorskip("nflows.transforms.autoregressive")
+    x = torch.randn(7, 5)
+    for flow, log_prob in (
+        (zuko.flows.MAF(5, transforms=2, hidden_features=(32, 32)), lambda f: f().log_prob(x)),
+        (autoregressive.MaskedAffineAutoregressiveTransform(5, 32), lambda f: f(x)[1]),
+    ):
+        expected = log_prob(flow)
+        report = vf.accelerate(flow)
+        assert len(report.replaced) == len(report.rows) == 6, str(report)
+        torch.testing.assert_close(log_prob(flow), expected)
+
+
 def test_images_without_batch_and_arguments_by_name() -> None:
     layer, x = ProductMaskedConv("A", 1, 2, 3, padding=1), torch.rand(1, 5, 5)
     expected = layer(x)

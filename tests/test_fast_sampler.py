@@ -3,17 +3,19 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import Conditional, Plain, ProductMaskedConv, ShiftedStreams, TwoStacks, randomized
+from foreign import Conditional, MappedCode, Plain, ProductMaskedConv, ShiftedStreams, TwoStacks, randomized
 from torch import Tensor, nn
 
 import vlae_fast as vf
 from vlae_fast.models import likelihood
+from vlae_fast.models.decoder import make_decoder
 
 DECODERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[str, Any]]] = {
     "plain": (Plain, (1, 7, 6), {}),
     "plain, accelerated": (lambda: accelerated(Plain()), (1, 7, 6), {}),
     "plain, of three channels": (lambda: Plain(3, outputs=3), (3, 4, 5), {}),
     "conditional": (Conditional, (1, 6, 7), {"latent_dim": 3}),
+    "map of z": (MappedCode, (1, 6, 5), {"latent_dim": 3}),
     "two stacks": (TwoStacks, (1, 7, 6), {}),
     "shifted streams": (ShiftedStreams, (1, 6, 5), {}),
     "levels": (
@@ -87,6 +89,15 @@ def test_the_decoder_stays_as_it_is() -> None:
     assert sampler.sample(None, noise).equal(images)
 
 
+@pytest.mark.parametrize("kind", ["gated", "two-stack", "pixelcnn++"])
+def test_our_own_decoders_traced_are_the_programs_that_they_write(kind: str) -> None:
+    decoder = make_decoder(kind, input_dim=1, latent_dim=3, hidden_dim=4, n_layers=2, image_size=(6, 5))
+    z, noise = torch.randn(4, 3), torch.rand(4, 1, 6, 5)
+    ours, traced = vf.PixelCNNSampler(randomized(decoder)), vf.fast_sampler(decoder, (1, 6, 5), latent_dim=3)
+    assert traced.steps == ours.steps and len(traced.program.stages) <= len(ours.program.stages)
+    assert traced.sample(z, noise).equal(ours.sample(z, noise))
+
+
 class Around(nn.Module):
     """A chain with something in it that has its own forward."""
 
@@ -124,6 +135,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda x: nn.functional.pad(x, (0, 1)).relu()[..., :4],
         r"activations of images of \(4, 4\)",
     ),
+    "random": (lambda x: x + torch.rand(1), "must be what its program computes, the same in every call"),
     "reads ahead": (lambda x: nn.functional.pad(x, (0, 1))[..., 1:], "reads ahead"),
 }
 

@@ -40,6 +40,7 @@ class LinearSpec(NamedTuple):
     out_degrees: Tensor | None = None
     in_order: Tensor | None = None  # None: the order that they have
     out_order: Tensor | None = None
+    out_back: Tensor | None = None  # from that order to the layer's own
 
     @property
     def op(self) -> str:
@@ -86,12 +87,10 @@ def linear_spec(live: Tensor) -> LinearSpec:
     out_degrees = torch.where(live, in_degrees, -1).amax(1)
     if not linear_mask(in_degrees, out_degrees).equal(live):
         return LinearSpec(live)
-    degrees, orders = [], []
-    for values in (in_degrees, out_degrees):
-        sorted_values, order = values.sort(stable=True)
-        degrees.append(sorted_values)
-        orders.append(None if sorted_values.equal(values) else order)
-    return LinearSpec(None, *degrees, *orders)
+    (in_sorted, in_order), (out_sorted, out_order) = (d.sort(stable=True) for d in (in_degrees, out_degrees))
+    in_place, out_place = in_sorted.equal(in_degrees), out_sorted.equal(out_degrees)
+    orders = None if in_place else in_order, *((None, None) if out_place else (out_order, out_order.argsort()))
+    return LinearSpec(None, in_sorted, out_sorted, *orders)
 
 
 Spec = ConvSpec | LinearSpec
@@ -162,7 +161,7 @@ class FastForward:
             backend=self.backend,
         )
         if out_order is not None:
-            y = y.index_select(1, out_order.argsort())
+            y = y.index_select(1, _on(spec.out_back, x))
         return y.reshape(*x.shape[:-1], -1)
 
 

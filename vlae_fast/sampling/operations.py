@@ -184,7 +184,7 @@ class Operations(Writer):
             return replace(x, size=(1, 1))
         self._fail("views that keep the channels", f"one of shape {shape}")
 
-    _op_unsqueeze = _op_squeeze = _op_view = _op__unsafe_view = _op_reshape = _op_expand = _reshaped
+    _op_unsqueeze = _op_squeeze = _op_view = _op__unsafe_view = _op_reshape = _op_expand = _op_repeat = _reshaped
 
     def _op_masked_conv(self, x: Affine, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Affine:
         kind, channels, activation, _ = options

@@ -166,10 +166,12 @@ class PixelCNNSampler:
         eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
         error, allowed = (got - expected).abs().max().item(), 1e3 * eps * (1 + expected.abs().max().item())
         if not error <= allowed:
-            raise ValueError(
-                "PixelCNNSampler: decoder.forward must be initial_conv, decoder_layers and final_conv in turn (and in "
-                f"evaluation mode where it has dropout), got logits that differ by {error:.3g}"
-            )
+            rule = "what its program computes, the same in every call"
+            if not hasattr(decoder, "write_program"):
+                rule = (
+                    "initial_conv, decoder_layers and final_conv in turn (and in evaluation mode where it has dropout)"
+                )
+            raise ValueError(f"PixelCNNSampler: decoder.forward must be {rule}, got logits that differ by {error:.3g}")
 
 
 def emit_of(decoder: Decoder) -> Emit:

@@ -103,9 +103,10 @@ class Writer(fx.Interpreter):
                 residual = buffer
                 del terms[buffer, tap]
         sources = [_source(buffer, terms) for buffer in sorted({buffer for buffer, _ in terms})]
-        if not sources:  # a stage reads something: here a pixel that was drawn before, times 0
-            zero = value.bias.new_zeros(value.channels, self.program.image_channels, 3, 3)
-            sources = [(0, zero, ((-1, 0),))]
+        if not sources:  # a stage reads something: here zeros, at a tap that never lands in the image
+            height = self.image[0]
+            zero = value.bias.new_zeros(value.channels, self.program.image_channels, 2 * height + 1, 1)
+            sources = [(0, zero, ((-height, 0),))]
         index = self.program.add(sources, value.bias, activation, value.context, residual)
         channels = self.program.channels(index)
         eye = torch.eye(channels).to(value.bias)
