@@ -146,6 +146,24 @@ class MappedCode(nn.Module):
         return self.last(torch.cat([h[:, 2:], h[:, :2]], 1))
 
 
+class DecodedCode(nn.Module):
+    """z through a network of its own: a map from transposed convolutions beside x, and a nonlinear bias of a layer."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.size = (height, width)
+        self.of_z = nn.Sequential(nn.Linear(3, 8), nn.ReLU(inplace=True))
+        self.up = nn.Sequential(nn.ConvTranspose2d(2, 4, 4, stride=2, padding=1), nn.LeakyReLU(), nn.Conv2d(4, 2, 1))
+        self.first, self.beside = ProductMaskedConv("A", 1, 4, 3, padding=1), nn.Conv2d(2, 4, 3, padding=1)
+        self.last = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        code = self.of_z(z)
+        beside = F.interpolate(self.up(code.view(-1, 2, 2, 2)), size=self.size)
+        h = F.elu(self.first(x) + self.beside(beside))
+        return self.last(F.relu(h + code[:, :4, None, None]))
+
+
 class StackedLayer(nn.Module):
     """Vertical and horizontal stacks by padding and cropping; the first layer hides the pixel itself."""
 

@@ -22,8 +22,6 @@ class ForeignDecoder:
     Arguments as of `fast_sampler`.
     """
 
-    code_map = None
-
     def __init__(
         self, decoder: nn.Module, image_shape: tuple[int, int, int], latent_dim: int, likelihood: Any = None
     ) -> None:
@@ -37,6 +35,7 @@ class ForeignDecoder:
             rule = "likelihood must be one of vlae_fast.models.make_likelihood, or None"
             raise ValueError(f"fast_sampler: {rule}, got {likelihood!r}")
         self.decoder, self.likelihood, self.latent_dim = decoder, likelihood, latent_dim
+        self.code_map: nn.Module | None = None  # of z, known when it is traced
         self.input_dim, self.image_size = image_shape[0], (image_shape[1], image_shape[2])
 
     def __call__(self, x: Tensor, z: Tensor | None) -> Tensor:
@@ -54,7 +53,7 @@ class ForeignDecoder:
         inputs = [like.new_zeros(BATCH, self.input_dim, *self.image_size)]
         if self.latent_dim:
             inputs.append(like.new_zeros(BATCH, self.latent_dim))
-        write_program(without_hooks(self.decoder).eval(), program, inputs)
+        self.code_map = write_program(without_hooks(self.decoder).eval(), program, inputs)
         expected = emit_of(self).params(self.input_dim)
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
@@ -85,7 +84,7 @@ def fast_sampler(
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
     convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
-    ReLU, ELU, batch normalisation; z may enter by linear layers. The program is checked against that forward.
+    ReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that forward.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, z [B, D])``, that returns the parameters

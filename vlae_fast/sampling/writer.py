@@ -6,7 +6,7 @@ What does not depend on x or z (masks applied, weights normalised) is computed o
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -32,16 +32,28 @@ class Bounded:
 
 
 class Writer(fx.Interpreter):
-    """Runs a graph of ATen operations with `Affine` values in place of x and z; a method for each operation."""
+    """Runs a graph of ATen operations with `Affine` values in place of x and z; a method for each operation.
 
-    def __init__(self, graph: fx.GraphModule, program: Program, image: tuple[int, int], like: Tensor) -> None:
+    given: values of nodes that are not to be computed, None of those that nobody reads.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        program: Program,
+        image: tuple[int, int],
+        like: Tensor,
+        given: Mapping[fx.Node, Affine | None],
+    ) -> None:
         super().__init__(graph)
         self.extra_traceback = False  # our errors name what they are about
-        self.program, self.image, self.like = program, image, like
+        self.program, self.image, self.like, self.given = program, image, like, given
         self.node: fx.Node = next(iter(graph.graph.nodes))
 
     def run_node(self, n: fx.Node) -> Any:
         self.node = n
+        if n in self.given:
+            return self.given[n]
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op == "output":
             return self._finish(args[0])
