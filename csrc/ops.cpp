@@ -26,8 +26,8 @@ STABLE_TORCH_LIBRARY(vlae_fast_cpu, m) {
       "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
       "float temperature) -> (Tensor images, Tensor logits)");
   m.def(
-      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, str isa) "
-      "-> (Tensor x, Tensor log_det)");
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, "
+      "str scale, str isa) -> (Tensor x, Tensor log_det)");
   m.def(
       "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, "
       "str activation, str isa) -> Tensor");

@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vec
 // x [B, D] and log_det [B].
 std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
                                         std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
-                                        std::string isa);
+                                        std::string scale, std::string isa);
 
 Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
                      std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation, std::string isa);

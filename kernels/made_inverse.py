@@ -97,6 +97,20 @@ def base(
 
 
 @triton.jit
+def log_slope(raw, SCALE: tl.constexpr):
+    """``log(d eps / d x)`` of the transforms that are no "exp", whose slope is at least 0.001."""
+    if SCALE == "clipped_exp":
+        return raw / (1 + tl.abs(raw) / 6.907755278982137)  # log(1000)
+    if SCALE == "softplus":
+        tail = tl.exp(-tl.abs(raw))
+        one = 1 + tail  # log1p(tail), also where 1 + tail rounds
+        slope = tl.maximum(raw, 0.0) + tl.where(one > 1, tl.log(one) * tail / tl.maximum(one - 1, 1e-10), tail)
+    else:
+        slope = tl.sigmoid(raw + 2)
+    return tl.log(slope + 0.001)
+
+
+@triton.jit
 def record(p_event):
     """Rows, slot and dimension of an event."""
     return tl.load(p_event), tl.load(p_event + 1), tl.load(p_event + 2), tl.load(p_event + 3)
@@ -140,6 +154,7 @@ def inverse_kernel(
     HAS_COND: tl.constexpr,
     AFFINE: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    SCALE: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -185,8 +200,13 @@ def inverse_kernel(
             if dimension >= 0:
                 x = a + fetched[4]
                 if AFFINE:
-                    x = a + tl.exp(b) * fetched[4]
-                    term = -b - lost  # summed with the rounding error carried along (Kahan)
+                    if SCALE == "exp":
+                        x = a + tl.exp(b) * fetched[4]
+                        log = -b
+                    else:
+                        log = log_slope(b, SCALE)
+                        x = (fetched[4] - a) * tl.exp(-log)
+                    term = log - lost  # summed with the rounding error carried along (Kahan)
                     total = log_det + term
                     lost = (total - log_det) - term
                     log_det = total
@@ -213,6 +233,7 @@ def forward(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str = "exp",
 ) -> tuple[Tensor, Tensor]:
     """x and log_det of the op `made_inverse`; eps and cond contiguous.
 
@@ -259,6 +280,7 @@ def forward(
         HAS_COND=cond is not None,
         AFFINE=len(degrees[-1]) > dim,
         ACTIVATION=activation,
+        SCALE=scale,
         PRECISION=launch.matmul_precision(eps.dtype),
         **config,
     )

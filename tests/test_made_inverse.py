@@ -1,5 +1,8 @@
 """made_inverse: every backend against the reference; the reference against the transform it inverts."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from conftest import backends_and_dtypes, backends_of, require
@@ -21,6 +24,19 @@ def any_degrees(case: Case, seed: int = 0) -> Case:
     return Case(f"{case.name}-any_degrees", case.op, {**case.tensors, "degrees": degrees}, case.options)
 
 
+def far_scales(case: Case) -> Case:
+    """The case with parameters of the scale from -30 to 30: where a slope is at its least, or a logarithm rounds."""
+    *first, last = case.tensors["biases"]
+    dim = len(last) // 2
+    biases = [*first, torch.cat([last[:dim], torch.linspace(-30, 30, dim)])]
+    return Case(f"{case.name}-far", case.op, {**case.tensors, "biases": biases}, case.options)
+
+
+SCALED = [
+    made_case(5, 6, (16, 16), scale="clipped_exp"),
+    made_case(3, 4, (8,), scale="softplus", activation="elu"),
+    made_case(4, 5, (12, 12), scale="sigmoid", cond=True),
+]
 CASES = [
     made_case(5, 6, (16, 16)),
     made_case(1, 9, (32,), activation="tanh"),
@@ -33,6 +49,7 @@ CASES = [
     made_case(6, 3, (5, 7, 3), activation="elu"),
     made_case(7, 4, ()),
     made_case(2, 1, (), affine=False),
+    *SCALED,
     any_degrees(made_case(7, 9, (30, 41), cond=True)),
     any_degrees(made_case(2, 3, (6,), affine=False, activation="tanh")),
     any_degrees(made_case(5, 1, (6, 4))),
@@ -41,6 +58,7 @@ FORWARD_CASES = [  # the gradient of these would take D passes of the reference 
     made_case(100, 63, (129, 200), activation="elu", cond=True),
     made_case(33, 63, (77,), affine=False, activation="tanh"),
     any_degrees(made_case(100, 63, (129, 200, 65))),
+    *(far_scales(made_case(33, 17, (40,), scale=scale)) for scale in ("clipped_exp", "softplus", "sigmoid")),
     made_case(70, 5, (300, 300)),
     pytest.param(made_case(7, 784, (1024, 1024)), marks=pytest.mark.slow),
 ]
@@ -61,8 +79,15 @@ def rows_of(case: Case, rows: slice) -> dict[str, torch.Tensor | None]:
 def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     t = case.tensors
     params, _, _ = reference.made(x, (t["weights"], t["biases"], t["degrees"]), t["cond"], case.options["activation"])
-    shift, log_scale = reference.shift_and_log_scale(params, x.shape[1])
-    return (x - shift) * torch.exp(-log_scale), -log_scale.sum(1)
+    shift, raw = reference.shift_and_log_scale(params, x.shape[1])
+    if case.options["scale"] != "exp":
+        slope = {
+            "clipped_exp": lambda s: torch.exp(s / (1 + s.abs() / math.log(1000))),
+            "softplus": lambda s: torch.log1p(torch.exp(s)) + 1e-3,
+            "sigmoid": lambda s: 1 / (1 + torch.exp(-s - 2)) + 1e-3,
+        }[case.options["scale"]](raw)
+        return shift + slope * x, slope.log().sum(1)
+    return (x - shift) * torch.exp(-raw), -raw.sum(1)
 
 
 @pytest.mark.parametrize("backend", backends_of("made_inverse"))
@@ -100,7 +125,7 @@ def test_wide_inverse_is_undone(case: Case) -> None:
 
 def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
     t = {**case.tensors, **rows_of(case, rows)}
-    return native.made_inverse(*t.values(), case.options["activation"], isa)
+    return native.made_inverse(*t.values(), *case.options.values(), isa)
 
 
 @pytest.mark.parametrize("isa", native.isas() or ["absent"])
@@ -110,6 +135,7 @@ def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torc
         made_case(100, 20, (50, 33), activation="tanh", cond=True),
         any_degrees(made_case(75, 13, (40, 40, 40), activation="elu")),
         made_case(19, 6, (64,), affine=False),
+        made_case(19, 6, (64,), scale="softplus"),
     ],
     ids=str,
 )
@@ -118,8 +144,8 @@ def test_same_bits(case: Case, isa: str) -> None:
     require("cpu")
     double = case.to(torch.float64)
     args = [double.tensors[k] for k in ("eps", "weights", "biases", "degrees", "cond")]
-    truth = reference.made_inverse(*args, case.options["activation"])
-    same_dtype = reference.made_inverse(*(case.tensors[k] for k in case.tensors), case.options["activation"])
+    truth = reference.made_inverse(*args, *case.options.values())
+    same_dtype = reference.made_inverse(*case.tensors.values(), *case.options.values())
     whole = natively(case, isa)
     for got, want, same in zip(whole, truth, same_dtype, strict=True):
         assert (got.double() - want).abs().max() <= budget(want, same)
@@ -165,7 +191,7 @@ def test_inverts_the_transform(case: Case) -> None:
     torch.testing.assert_close(log_det, forward_log_det, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3], CASES[4], *SCALED], ids=str)
 def test_log_det_is_that_of_the_jacobian(case: Case) -> None:
     case = case.to(torch.float64)
     x, log_det = made_inverse(**case.tensors, **case.options)
@@ -181,15 +207,17 @@ def test_opcheck(case: Case) -> None:
     opcheck(case, "reference")
 
 
-@pytest.mark.parametrize("affine", [True, False])
-def test_gradcheck(affine: bool) -> None:
-    case = made_case(2, 3, (6, 6), affine=affine, activation="tanh", cond=True, dtype=torch.float64)
+@pytest.mark.parametrize(
+    "options", [{}, {"affine": False}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}], ids=str
+)
+def test_gradcheck(options: dict[str, Any]) -> None:
+    case = made_case(2, 3, (6, 6), **options, activation="tanh", cond=True, dtype=torch.float64)
     t = case.tensors
     inputs = [v.clone().requires_grad_() for v in (t["eps"], t["cond"], *t["weights"], *t["biases"])]
     n = len(t["weights"])
 
     def call(eps: torch.Tensor, cond: torch.Tensor, *layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return made_inverse(eps, layers[:n], layers[n:], t["degrees"], cond, activation="tanh")
+        return made_inverse(eps, layers[:n], layers[n:], t["degrees"], cond, **case.options)
 
     assert torch.autograd.gradcheck(call, inputs)
 
@@ -232,6 +260,12 @@ T = made_case(2, 3, (6,)).tensors
         ),
         ({"degrees": [*T["degrees"][:2], T["degrees"][2].sort().values]}, r"degrees\[-1\] must be degrees\[0\] - 1"),
         ({"cond": torch.zeros(2, 5)}, r"cond must be \[2, 6\], got \(2, 5\)"),
+        ({"scale": "square"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got 'square'"),
+        (
+            {"scale": "sigmoid", "weights": [T["weights"][0], T["weights"][1][:3]], "biases": [torch.zeros(6), torch.zeros(3)],
+             "degrees": [*T["degrees"][:2], torch.arange(3)]},
+            r"scale must be exp where weights\[-1\] has D = 3 \(mean-only\) outputs, got 'sigmoid'",
+        ),
         ({"activation": "gate"}, "activation must be one of relu, elu, tanh, got 'gate'"),
     ],
 )
@@ -276,8 +310,8 @@ def test_native_checks_what_it_is_given() -> None:
     eps, weights, biases, degrees = (T[k] for k in ("eps", "weights", "biases", "degrees"))
 
     def call(**wrong: object) -> None:
-        names = ("eps", "weights", "biases", "degrees", "cond", "activation", "isa")
-        values = (eps.contiguous(), [w.contiguous() for w in weights], biases, degrees, None, "relu", "")
+        names = ("eps", "weights", "biases", "degrees", "cond", "activation", "scale", "isa")
+        values = (eps.contiguous(), [w.contiguous() for w in weights], biases, degrees, None, "relu", "exp", "")
         torch.ops.vlae_fast_cpu.made_inverse(*{**dict(zip(names, values, strict=True)), **wrong}.values())
 
     repeated = [torch.tensor([1, 1, 3]), *degrees[1:]]
@@ -295,6 +329,7 @@ def test_native_checks_what_it_is_given() -> None:
         ({"degrees": [*degrees[:2], degrees[2].sort().values]}, r"degrees\[-1\] must be degrees\[0\] - 1"),
         ({"cond": torch.zeros(2, 5)}, r"cond must be \(2, 6\), got \(2, 5\)"),
         ({"activation": "none"}, "activation must be one of relu, elu, tanh, got none"),
+        ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got none"),
         ({"isa": "mmx"}, "isa must be empty or one of .*, got mmx"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=f"made_inverse: {match}"):

@@ -93,7 +93,7 @@ def arguments(**changed: Any) -> list[Any]:
     }
     tables, header = native_cuda._OPS.made_plan(t.pop("degrees"))
     cond = t.pop("cond")
-    return list(({**t, "tables": tables, "header": header, "cond": cond, "activation": "relu"} | changed).values())
+    return list(({**t, "tables": tables, "header": header, "cond": cond, "activation": "relu", "scale": "exp"} | changed).values())
 
 
 EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
@@ -111,6 +111,7 @@ EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
         ({"biases": [torch.zeros(5), torch.zeros(8)]}, r"biases\[0\] must be \(6,\), got \(5,\)"),
         ({"cond": torch.zeros(2, 6)}, r"cond must be \(3, 6\), got \(2, 6\)"),
         ({"activation": "gate"}, "activation must be one of relu, elu, tanh, got gate"),
+        ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got none"),
         ({"header": torch.zeros(11, dtype=torch.int64)}, "header must come from made_plan"),
         ({"header": torch.zeros(0, dtype=torch.int64)}, "header must come from made_plan"),
         ({"tables": torch.zeros(7, dtype=torch.int32)}, r"tables must be \(\d+,\), got \(7,\)"),

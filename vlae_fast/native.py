@@ -196,6 +196,7 @@ def made_inverse(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str = "exp",
     isa: str = "",
 ) -> tuple[Tensor, Tensor]:
     return torch.ops.vlae_fast_cpu.made_inverse(
@@ -205,6 +206,7 @@ def made_inverse(
         [d.long().contiguous() for d in degrees],
         contiguous(cond),
         activation,
+        scale,
         isa,
     )
 

@@ -70,6 +70,7 @@ def made_inverse(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str = "exp",
 ) -> tuple[Tensor, Tensor]:
     """Two launches: the weights are put in the order in which the second one reads them."""
 
@@ -79,4 +80,4 @@ def made_inverse(
 
     tables, header = once(degrees, ("cuda", eps.device), plan)
     flat = [[t.contiguous() for t in tensors] for tensors in (weights, biases)]
-    return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(cond), activation)
+    return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(cond), activation, scale)

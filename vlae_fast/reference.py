@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are thos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,6 +149,21 @@ def made(x: Tensor, layers: Layers, cond: Tensor | None, activation: str) -> tup
     return pres[-1], inputs[:-1], pres
 
 
+LEAST_SLOPE = 1e-3  # of the transforms other than "exp"
+
+
+def log_slope(raw: Tensor, scale: str) -> tuple[Tensor, Tensor]:
+    """``log(d eps / d x)`` of a dimension with the scale's parameter ``raw``, and its derivative by raw."""
+    if scale == "exp":
+        return -raw, torch.full_like(raw, -1)
+    if scale == "clipped_exp":
+        divisor = 1 + raw.abs() / -math.log(LEAST_SLOPE)
+        return raw / divisor, divisor**-2
+    sigmoid = torch.sigmoid(raw if scale == "softplus" else raw + 2)
+    slope, derivative = (F.softplus(raw), sigmoid) if scale == "softplus" else (sigmoid, sigmoid * (1 - sigmoid))
+    return torch.log(slope + LEAST_SLOPE), derivative / (slope + LEAST_SLOPE)
+
+
 def shift_and_log_scale(params: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The transform's parameters, ``[B, D]`` each: affine has both in 2 D columns, mean-only has D columns."""
     return (params[:, :dim], params[:, dim:]) if params.shape[1] > dim else (params, torch.zeros_like(params))
@@ -160,13 +176,19 @@ def made_inverse(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str = "exp",
 ) -> tuple[Tensor, Tensor]:
-    """The x with ``eps = (x - shift(x)) * exp(-log_scale(x))``, and ``log|det d eps/d x|`` ``[B]``."""
+    """The x with ``eps = transform(x; MADE(x))``, and ``log|det d eps/d x|`` ``[B]``.
+
+    The transform is ``(x - shift) * slope`` for scale "exp" and ``shift + x * slope`` for the others, see `log_slope`.
+    """
     x, log_det = torch.zeros_like(eps), eps.new_zeros(eps.shape[0])
     for _ in range(eps.shape[1]):  # pass n makes the dimensions of degree <= n right
         params, _, _ = made(x, (weights, biases, degrees), cond, activation)
-        shift, log_scale = shift_and_log_scale(params, eps.shape[1])
-        x, log_det = shift + torch.exp(log_scale) * eps, -log_scale.sum(1)
+        shift, raw = shift_and_log_scale(params, eps.shape[1])
+        log, _ = log_slope(raw, scale)
+        x = shift + torch.exp(-log) * eps if scale == "exp" else (eps - shift) * torch.exp(-log)
+        log_det = log.sum(1)
     return x, log_det
 
 
@@ -195,27 +217,31 @@ def made_inverse_backward(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str = "exp",
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
     """Gradients of eps, cond (``[B, H]``), weights, biases by the implicit function theorem.
 
-    With ``J = d eps/d x = diag(exp(-log_scale)) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
-    D steps of ``v = exp(log_scale) * (g - N^T v)`` are exact.
+    With ``J = d eps/d x = diag(slope) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
+    D steps of ``v = (g - N^T v) / slope`` are exact.
     """
     layers = (weights, biases, degrees)
     params, inputs, pres = made(x, layers, cond, activation)
-    shift, log_scale = shift_and_log_scale(params, x.shape[1])
-    eps, affine = (x - shift) * torch.exp(-log_scale), params.shape[1] > x.shape[1]
+    shift, raw = shift_and_log_scale(params, x.shape[1])
+    log, d_log = log_slope(raw, scale)
+    slope, affine = torch.exp(log), params.shape[1] > x.shape[1]
+    d_shift = -slope if scale == "exp" else torch.ones_like(slope)  # of eps
+    d_raw = d_log * slope * (x - shift if scale == "exp" else x)
 
-    def backward(grad_shift: Tensor, grad_log_scale: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-        grad = torch.cat([grad_shift, grad_log_scale], 1) if affine else grad_shift
+    def backward(grad_shift: Tensor, grad_raw: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+        grad = torch.cat([grad_shift, grad_raw], 1) if affine else grad_shift
         return made_backward(grad, layers, inputs, pres, activation)
 
-    from_log_det = -grad_log_det[:, None].expand_as(x)
+    from_log_det = grad_log_det[:, None] * d_log
     target = grad_x + backward(torch.zeros_like(x), from_log_det)[0]
     v = torch.zeros_like(x)
     for _ in range(x.shape[1]):
-        v = torch.exp(log_scale) * (target - backward(-v * torch.exp(-log_scale), -v * eps)[0])
-    _, grad_weights, grad_biases, grad_cond = backward(v * torch.exp(-log_scale), v * eps + from_log_det)
+        v = (target - backward(v * d_shift, v * d_raw)[0]) / slope
+    _, grad_weights, grad_biases, grad_cond = backward(-v * d_shift, from_log_det - v * d_raw)
     return v, grad_cond, grad_weights, grad_biases
 
 

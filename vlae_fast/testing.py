@@ -167,6 +167,7 @@ def opcheck(case: Case, backend: str) -> None:
         "out_degrees": None,
         "adjacency": None,
         "image_channels": 1,
+        "scale": "exp",
     }
     given = {**defaults, "activation": "relu" if case.op == "made_inverse" else "none", **tensors, **case.options}
     overload = getattr(torch.ops.vlae_fast, case.op).default
@@ -246,6 +247,7 @@ def made_case(
     *,
     affine: bool = True,
     activation: str = "relu",
+    scale: str = "exp",
     cond: bool = False,
     reverse: bool = False,
     dtype: torch.dtype = torch.float32,
@@ -264,6 +266,6 @@ def made_case(
         "cond": sliced(batch, hidden[0], generator=g, dtype=dtype) if cond else None,
     }
     kind = "affine" if affine else "mean_only"
-    extras = [word for word, on in (("cond", cond), ("reverse", reverse)) if on]
+    extras = [word for word, on in ((scale, scale != "exp"), ("cond", cond), ("reverse", reverse)) if on]
     name = "-".join([f"{batch}x{dim}", *map(str, hidden), kind, activation, *extras])
-    return Case(name, "made_inverse", tensors, {"activation": activation})
+    return Case(name, "made_inverse", tensors, {"activation": activation, "scale": scale})

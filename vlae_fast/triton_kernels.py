@@ -170,10 +170,11 @@ def made_inverse(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str = "exp",
 ) -> tuple[Tensor, Tensor]:
     from .kernels import made_inverse as kernels
 
-    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation)
+    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:

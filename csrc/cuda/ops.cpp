@@ -31,7 +31,7 @@ VLAE_DEFINE(VLAE_LIBRARY, m) {
   m.def("made_plan(Tensor[] degrees) -> (Tensor tables, Tensor header)");
   m.def(
       "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor tables, Tensor header, Tensor? cond, "
-      "str activation) -> (Tensor x, Tensor log_det)");
+      "str activation, str scale) -> (Tensor x, Tensor log_det)");
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str number) -> (Tensor packed, Tensor header)");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, int[] plan, Tensor? context, Tensor? known_mask, "

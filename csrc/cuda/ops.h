@@ -15,7 +15,7 @@ using torch::stable::Tensor;
 // On the CPU: how the kernels walk a MADE, as tables that are to be put on the GPU, and a header that says what is in them.
 std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> degrees);
 std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
-                                        Tensor header, std::optional<Tensor> cond, std::string activation);
+                                        Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale);
 
 // On the CPU, in float32: the weights in the layout of the numbers they are to be kept in (float32, bfloat16 or float16), and a
 // header that says which plan and numbers they are for.

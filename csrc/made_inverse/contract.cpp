@@ -13,6 +13,14 @@ Pointwise activation_by_name(const char* op, const std::string& name) {
   return Pointwise::tanh;
 }
 
+MadeScale scale_by_name(const char* op, const std::string& name) {
+  if (name == "exp") return MadeScale::exp;
+  if (name == "clipped_exp") return MadeScale::clipped_exp;
+  if (name == "softplus") return MadeScale::softplus;
+  VLAE_CHECK(name == "sigmoid", op, "scale", "be one of exp, clipped_exp, softplus, sigmoid", name);
+  return MadeScale::sigmoid;
+}
+
 void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs) {
   std::vector<char> seen(static_cast<size_t>(dim), 0);
   for (int64_t i = 0; i < dim; ++i) {
@@ -25,6 +33,10 @@ void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* o
   for (int64_t o = 0; o < outputs; ++o)
     VLAE_CHECK(out[o] == in[o % dim] - 1, op, "degrees[-1]", "be degrees[0] - 1, once per parameter",
                text(out[o], " at index ", o));
+}
+
+void check_scale(const char* op, MadeScale scale, int64_t dim, int64_t outputs) {
+  VLAE_CHECK(outputs > dim || scale == MadeScale::exp, op, "scale", "be exp where the outputs are mean-only", "another");
 }
 
 }  // namespace vlae

@@ -5,12 +5,17 @@
 #include <string>
 
 #include "../pointwise.h"
+#include "scale.h"
 
 namespace vlae {
 
 Pointwise activation_by_name(const char* op, const std::string& name);
+MadeScale scale_by_name(const char* op, const std::string& name);
 
 // Inputs and outputs are numbered by their degrees: throws unless these are what a plan takes them for.
 void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs);
+
+// A transform without scales has no other slope.
+void check_scale(const char* op, MadeScale scale, int64_t dim, int64_t outputs);
 
 }  // namespace vlae

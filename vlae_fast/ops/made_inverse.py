@@ -13,6 +13,7 @@ from .. import backends
 from . import registry
 
 ACTIVATIONS = ("relu", "elu", "tanh")
+SCALES = ("exp", "clipped_exp", "softplus", "sigmoid")
 
 
 def made_inverse(
@@ -23,9 +24,12 @@ def made_inverse(
     cond: Tensor | None = None,
     *,
     activation: str = "relu",
+    scale: str = "exp",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The x with ``eps = (x - shift(x)) * exp(-log_scale(x))``, where MADE(x) gives shift and log_scale.
+
+    Other libraries write ``eps = shift(x) + slope(s(x)) * x``, of a slope that is at least 0.001: ``scale`` names it.
 
     Args:
         eps: ``[B, D]``, floating point.
@@ -35,6 +39,9 @@ def made_inverse(
             outputs that belong to input i have its degree - 1.
         cond: ``[B, H]`` or None, added to the first layer's pre-activation (context).
         activation: of the hidden layers: ``relu``, ``elu`` (alpha 1), ``tanh``.
+        scale: ``exp``, the transform above; or a slope of the other one, s in log_scale's place (never mean-only):
+            ``clipped_exp`` (``exp(s / (1 + |s| / log(1000)))``, as zuko's), ``softplus`` (``softplus(s) + 0.001``, as
+            nflows'), ``sigmoid`` (``sigmoid(s + 2) + 0.001``, as normflows').
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
@@ -54,9 +61,9 @@ def made_inverse(
 
     Source: Papamakarios et al. 2017, arXiv 1705.07057, eq. 4.
     """
-    _check(eps, weights, biases, degrees, cond, activation)
+    _check(eps, weights, biases, degrees, cond, activation, scale)
     x, log_det = torch.ops.vlae_fast.made_inverse(
-        eps, list(weights), list(biases), list(degrees), cond, activation, backend
+        eps, list(weights), list(biases), list(degrees), cond, activation, scale, backend
     )
     return x, log_det
 
@@ -68,12 +75,15 @@ def _check(
     degrees: Sequence[Tensor],
     cond: Tensor | None,
     activation: str,
+    scale: str,
 ) -> None:
     def fail(rule: str, got: object) -> None:
         raise ValueError(f"made_inverse: {rule}, got {got}")
 
     if activation not in ACTIVATIONS:
         fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+    if scale not in SCALES:
+        fail(f"scale must be one of {', '.join(SCALES)}", repr(scale))
     if eps.dim() != 2 or eps.shape[1] < 1 or not eps.is_floating_point():
         fail("eps must be a floating-point tensor [B, D] with D >= 1", f"{eps.dtype} {tuple(eps.shape)}")
     if not weights or len(biases) != len(weights) or len(degrees) != len(weights) + 1:
@@ -92,6 +102,8 @@ def _check(
         fail(
             f"weights[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) outputs, with a degree each", size
         )
+    if scale != "exp" and size == dim:
+        fail(f"scale must be exp where weights[-1] has D = {dim} (mean-only) outputs", repr(scale))
     if not torch.compiler.is_compiling() and degrees[0].device.type == "cpu":  # elsewhere the look would synchronise
         if not torch.equal(degrees[0].sort().values, torch.arange(1, dim + 1)):
             fail(f"degrees[0] must be a permutation of 1..{dim}", degrees[0].tolist())
@@ -156,13 +168,13 @@ class _MadeInverse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, options: tuple, eps: Tensor, cond: Tensor | None, *layers: Tensor) -> tuple[Tensor, Tensor]:
-        degrees, activation, backend = options
+        degrees, activation, scale, backend = options
         n = len(layers) // 2
         x, log_det = registry.below_autograd(
-            "made_inverse", eps, list(layers[:n]), list(layers[n:]), degrees, cond, activation, backend
+            "made_inverse", eps, list(layers[:n]), list(layers[n:]), degrees, cond, activation, scale, backend
         )
         ctx.save_for_backward(x, cond, *layers)
-        ctx.degrees, ctx.activation = degrees, activation
+        ctx.degrees, ctx.functions = degrees, (activation, scale)
         return x, log_det
 
     @staticmethod
@@ -170,7 +182,7 @@ class _MadeInverse(torch.autograd.Function):
         x, cond, *layers = ctx.saved_tensors
         n = len(layers) // 2
         out = registry.below_autograd(
-            "made_inverse_backward", *grads, x, layers[:n], layers[n:], ctx.degrees, cond, ctx.activation
+            "made_inverse_backward", *grads, x, layers[:n], layers[n:], ctx.degrees, cond, *ctx.functions
         )
         out = [g if need else None for g, need in zip(out, ctx.needs_input_grad[1:], strict=True)]
         return (None, *registry.once_differentiable("made_inverse", out))
@@ -182,7 +194,7 @@ def _autograd(
     return _MadeInverse.apply((degrees, *options), eps, cond, *weights, *biases)
 
 
-_ARGS = "Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation"
+_ARGS = "Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, str scale"
 registry.define(f"made_inverse(Tensor eps, {_ARGS}, str backend) -> (Tensor, Tensor)", _forward, _forward_fake)
 registry.define(
     f"made_inverse_backward(Tensor grad_x, Tensor grad_log_det, Tensor x, {_ARGS}) -> Tensor[]",

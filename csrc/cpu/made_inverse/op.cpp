@@ -83,15 +83,17 @@ void run_tiles(const MadePlan& plan, const MadeKernels& kernels, MadeTile tile, 
 
 std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
                                         std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
-                                        std::string isa_name) {
+                                        std::string scale, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
   made.activation = activation_by_name(kOp, activation);
+  made.scale = scale_by_name(kOp, scale);
   made.sizes.push_back(eps.size(1));
   check_layers(made, weights, biases, degrees);
   check_ends(kOp, made.degrees.front(), made.sizes.front(), made.degrees.back(), made.sizes.back());
+  check_scale(kOp, made.scale, made.sizes.front(), made.sizes.back());
   const int64_t batch = eps.size(0);
   if (cond) {
     check_float(kOp, "cond", *cond);

@@ -21,6 +21,7 @@ PackedMade::PackedMade(const MadeTensors& made) {
   plan_.params = made.sizes[n] > plan_.dim ? 2 : 1;
   plan_.n_layers = static_cast<int64_t>(n);
   plan_.activation = made.activation;
+  plan_.scale = made.scale;
   units_.resize(n + 1);
   find_negatives(made);
   for (size_t l = 0; l <= n; ++l) sort_units(made, l);

@@ -14,6 +14,7 @@ struct MadeTensors {
   std::vector<const float*> weights, biases;
   std::vector<const int64_t*> degrees;
   Pointwise activation;
+  MadeScale scale;
 };
 
 class PackedMade {

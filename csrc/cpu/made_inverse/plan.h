@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "../../made_inverse/scale.h"
 #include "../../pointwise.h"
 
 namespace vlae {
@@ -26,6 +27,7 @@ struct MadePlan {
   int64_t n_layers;
   const MadeLayer* layers;   // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
   Pointwise activation;
+  MadeScale scale;
   int64_t n_blocks;
   const int64_t* blocks;     // [n_blocks + 1] first step of each block of steps
   const int64_t* offsets;    // [n_layers + 1] floats per lane before a layer's activations

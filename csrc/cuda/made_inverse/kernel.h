@@ -1,6 +1,7 @@
 // What inverse.cu offers to the code that knows tensors.
 #pragma once
 
+#include "../../made_inverse/scale.h"
 #include "../../pointwise.h"
 #include "../number.h"
 #include "walk.h"
@@ -26,6 +27,7 @@ struct Batch {
   int32_t outputs;  // the layer of them
   bool affine;
   Pointwise activation;
+  MadeScale scale;
 };
 
 // blocks: as many as the walk has quads and events.

@@ -128,7 +128,7 @@ std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> tensors) {
 }
 
 std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
-                                        Tensor header, std::optional<Tensor> cond, std::string activation) {
+                                        Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale) {
   std::vector<int64_t> sizes;
   const Header h = check_header(header, sizes);
   check_batch(eps, cond, sizes);
@@ -138,6 +138,8 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   const Number number = number_of(kOp, "eps", eps);
   const int64_t size = eps.size(0);
   const Pointwise function = activation_by_name(kOp, activation);
+  const MadeScale slope = scale_by_name(kOp, scale);
+  check_scale(kOp, slope, sizes.front(), sizes.back());
 
   Tensor x = torch::stable::new_empty(eps, eps.sizes()), log_det = new_vector(eps, size, eps.scalar_type());
   if (size == 0) return {x, log_det};
@@ -147,7 +149,7 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   const Batch batch = {eps.const_data_ptr(), cond ? cond->const_data_ptr() : nullptr, x.mutable_data_ptr(),
                        log_det.mutable_data_ptr(), known.mutable_data_ptr<float>(), size, static_cast<int32_t>(sizes[0]),
                        static_cast<int32_t>(sizes[1]), static_cast<int32_t>(h.values), static_cast<int32_t>(h.layers),
-                       sizes.back() > sizes.front(), function};
+                       sizes.back() > sizes.front(), function, slope};
   run_pack(kOp, number, walk, static_cast<int>(h.quads + h.events), layers, packed.mutable_data_ptr(), current.stream());
   run_inverse(kOp, number, walk, packed.const_data_ptr(), h.event_fours, batch, current.stream());
   return {x, log_det};

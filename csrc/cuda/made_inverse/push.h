@@ -20,13 +20,20 @@ __device__ inline float activate(Pointwise function, float x) {
   }
 }
 
+// log(d eps / d x) of the transforms other than exp.
+__device__ inline float log_slope(MadeScale scale, float raw) {
+  if (scale == MadeScale::clipped_exp) return raw / (1 + fabsf(raw) / kLogOfLeast);
+  if (scale == MadeScale::softplus) return logf(fmaxf(raw, 0.0f) + log1pf(expf(-fabsf(raw))) + kLeastSlope);
+  return logf(1 / (1 + expf(-raw - 2)) + kLeastSlope);
+}
+
 // What a warp keeps of its sample from block to block, the same in all lanes.
 struct LogDet {
   float sum = 0, lost = 0;
 
   // With the rounding error carried along (Kahan).
-  __device__ void subtract(float log_scale) {
-    const float term = -log_scale - lost, total = sum + term;
+  __device__ void add(float log_slope) {
+    const float term = log_slope - lost, total = sum + term;
     lost = (total - sum) - term;
     sum = total;
   }
@@ -75,14 +82,16 @@ class Push {
  private:
   __device__ float unit(int row, int owner) const { return activate(batch_.activation, __shfl_sync(~0u, sums_[row], owner)); }
 
-  // x = shift + exp(log_scale) * eps. What is returned is what the others see.
+  // x of eps. What is returned is what the others see.
   __device__ float dimension(int row, int owner, int index, LogDet& log_det) const {
     const float shift = __shfl_sync(~0u, sums_[row], owner), eps = __shfl_sync(~0u, eps_[row], owner);
     float x = shift + eps;
     if (batch_.affine) {
-      const float log_scale = __shfl_sync(~0u, sums_[(row + 1) % kLaneRows], owner);
-      x = fmaf(expf(log_scale), eps, shift);
-      log_det.subtract(log_scale);
+      const float raw = __shfl_sync(~0u, sums_[(row + 1) % kLaneRows], owner);
+      const bool plain = batch_.scale == MadeScale::exp;
+      const float log = plain ? -raw : log_slope(batch_.scale, raw);
+      x = plain ? fmaf(expf(raw), eps, shift) : (eps - shift) * expf(-log);
+      log_det.add(log);
     }
     const T stored = from_float<T>(x);
     if (lane_ == 0) x_[index] = stored;

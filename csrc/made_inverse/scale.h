@@ -1,0 +1,13 @@
+// How x and eps hang together. Plain data, shared by the files of every instruction set and by the GPU's.
+#pragma once
+
+#include <cstdint>
+
+namespace vlae {
+
+// x = shift + e^s eps (exp), or eps = shift + slope(s) x with a slope of kLeastSlope at least.
+enum class MadeScale : int32_t { exp, clipped_exp, softplus, sigmoid };
+
+constexpr float kLeastSlope = 1e-3f, kLogOfLeast = 6.907755278982137f;  // without its sign
+
+}  // namespace vlae

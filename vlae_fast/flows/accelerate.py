@@ -1,0 +1,112 @@
+"""Finds the masked autoregressive flows of a model and gives them the incremental inverse."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .inverses import FastInverse, NflowsInverse, NormflowsInverse, ZukoInverse
+from .structure import NotCoveredError
+
+# Where a library's flows are and what stands in. A library that nobody has imported has made no part of the model.
+LIBRARIES: tuple[tuple[str, str, type[FastInverse]], ...] = (
+    ("zuko.flows.autoregressive", "MaskedAutoregressiveTransform", ZukoInverse),
+    ("nflows.transforms.autoregressive", "AutoregressiveTransform", NflowsInverse),
+    ("normflows.flows.affine.autoregressive", "Autoregressive", NormflowsInverse),
+)
+TOLERANCE = 1000  # units of rounding, of the larger of the number and 1
+
+
+class FlowRow(NamedTuple):
+    """What became of one flow of a model."""
+
+    path: str  # of the module, empty for the model itself
+    kind: str  # its class
+    replaced: bool
+    reason: str  # why it was left alone; what it has now
+
+    def __str__(self) -> str:
+        return f"{self.path or '(model)':<40} {self.kind:<40} {'fast' if self.replaced else 'as it was'}: {self.reason}"
+
+
+def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow]:
+    """Gives the affine masked autoregressive flows of zuko, nflows and normflows in a model the incremental inverse.
+
+    The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
+    state_dict and the forward direction. Their D passes of the network become the work of about one, in `made_inverse`,
+    whose rules hold: gradients by the reference, no second derivatives, a ValueError where x is not finite.
+
+    Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does
+    not give back what was inverted, with its log-determinant. Left alone too, each with the reason in its row: splines
+    and other transforms, residual blocks, batch normalisation, dropout, activations other than relu, elu and tanh.
+
+    Args:
+        model: any module; nothing else in it is touched. backend: of the op.
+
+    Returns:
+        A row for each flow found, in the order of ``model.named_modules()``. `restore_flows` takes it all back.
+    """
+    rows = []
+    for path, flow in model.named_modules():
+        kind = _kind(flow)
+        if kind is not None:
+            rows.append(_accelerate(path, flow, kind, backend))
+    return rows
+
+
+def restore_flows(model: nn.Module) -> int:
+    """Takes back what `accelerate_flows` did to a model; returns to how many flows."""
+    found = [(flow, kind.method) for flow in model.modules() if (kind := _kind(flow)) and _is_fast(flow, kind)]
+    for flow, method in found:
+        delattr(flow, method)
+    return len(found)
+
+
+def _kind(flow: nn.Module) -> type[FastInverse] | None:
+    for module, name, kind in LIBRARIES:
+        base = getattr(sys.modules.get(module), name, None)
+        if base is not None and isinstance(flow, base):
+            return kind
+    return None
+
+
+def _is_fast(flow: nn.Module, kind: type[FastInverse]) -> bool:
+    return isinstance(vars(flow).get(kind.method), FastInverse)
+
+
+def _accelerate(path: str, flow: nn.Module, kind: type[FastInverse], backend: str) -> FlowRow:
+    row = FlowRow(path, type(flow).__name__, False, "")
+    if _is_fast(flow, kind):
+        return row._replace(replaced=True, reason="was so before")
+    try:
+        fast = kind(flow, backend)
+        _check(flow, fast)
+    except NotCoveredError as reason:
+        return row._replace(reason=str(reason))
+    setattr(flow, kind.method, fast)
+    return row._replace(replaced=True, reason="the inverse is that of made_inverse")
+
+
+@torch.no_grad()
+def _check(flow: Any, fast: FastInverse) -> None:
+    """Raises NotCoveredError unless the flow's own forward direction undoes the inverse."""
+    like = next(flow.parameters())
+    if like.is_meta:
+        raise NotCoveredError("its parameters are on meta: nothing can be compared")
+    generator, context_dim = torch.Generator().manual_seed(0), fast.network.context_dim(flow)
+    eps = torch.randn(3, fast.network.dim, generator=generator).to(like)
+    context = torch.randn(3, context_dim, generator=generator).to(like) if context_dim else None
+    try:
+        x, log_det = fast.inverse(eps, context)
+    except ValueError as error:
+        raise NotCoveredError(f"its inverse is not finite at random input: {error}") from error
+    for name, got, want in zip(("eps", "log_det"), fast.transform(x, context), (eps, log_det), strict=True):
+        if (error := _relative(got, want)) > TOLERANCE * torch.finfo(like.dtype).eps:
+            raise NotCoveredError(f"its forward direction does not undo the inverse: {name} differs by {error:.1e}")
+
+
+def _relative(got: Tensor, want: Tensor) -> float:
+    return ((got - want).abs() / want.abs().clamp(min=1)).amax().item()

@@ -1,0 +1,168 @@
+"""The masked networks of zuko, nflows and normflows, read as arguments of `made_inverse`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .structure import NotCoveredError, common_activation, structure_of
+
+Layer = tuple[Tensor, Tensor]  # weight [O, I], bias [O]
+
+
+def live_weight(layer: Any, exact: bool = False) -> Tensor:
+    """The weight, zero where its mask is dead; ``exact``: the op leaves these out itself."""
+    return layer.weight if exact else layer.weight * layer.mask
+
+
+class Network:
+    """How the network of a flow, a module, becomes layers, degrees and cond.
+
+    It refers to no tensor of the flow's: parameters may be trained, loaded and moved.
+    """
+
+    scale: str  # of the op
+    shift_at: int  # which of the two parameters of a dimension, which lie side by side, is the shift
+
+    def __init__(self, flow: Any) -> None:
+        self.activation = self.check(flow)
+        *first, last = self.masks(flow)
+        self.structure = structure_of([*first, self.tiled(last)])
+        self.dim = len(self.structure.degrees[0])
+
+    def check(self, flow: Any) -> str:
+        """The activation's name. Raises NotCoveredError where the network is no plain chain of masked layers."""
+        raise NotImplementedError
+
+    def masks(self, flow: Any) -> list[Tensor]:
+        raise NotImplementedError
+
+    def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
+        """Weights that are zero where they are dead, but for the layers that are ``exact``."""
+        raise NotImplementedError
+
+    def cond(self, flow: Any, context: Tensor) -> Tensor:
+        """The context's part of the first pre-activation, ``[..., H]``."""
+        raise NotImplementedError
+
+    def context_dim(self, flow: Any) -> int:
+        return 0
+
+    def arguments(self, flow: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases of `made_inverse`."""
+        *first, last = self.layers(flow, self.structure.exact)
+        weights, biases = zip(*first, tuple(map(self.tiled, last)), strict=True)
+        return list(weights), list(biases)
+
+    def tiled(self, rows: Tensor) -> Tensor:
+        """Rows that lie side by side by dimension, put apart: shifts, then scales."""
+        pairs = rows.unflatten(0, (-1, 2))
+        return torch.cat([pairs[:, self.shift_at], pairs[:, 1 - self.shift_at]])
+
+
+class ZukoNetwork(Network):
+    """`zuko.flows.MaskedAutoregressiveTransform`, whose MaskedMLP takes the context as further inputs."""
+
+    scale, shift_at = "clipped_exp", 0
+
+    def check(self, flow: Any) -> str:
+        univariate = flow.univariate
+        name = getattr(univariate, "__name__", repr(univariate))
+        if name != "MonotonicAffineTransform":
+            raise NotCoveredError(f"its univariate must be MonotonicAffineTransform, got {name}")
+        linear, between = list(flow.hyper)[::2], list(flow.hyper)[1::2]
+        for layer in linear:
+            if not isinstance(layer, nn.Linear) or not hasattr(layer, "mask"):
+                raise NotCoveredError(f"its layers must be masked linear ones and activations, got {type(layer).__name__}")
+        return common_activation(between)
+
+    def masks(self, flow: Any) -> list[Tensor]:
+        first, *rest = (layer.mask for layer in list(flow.hyper)[::2])
+        return [first[:, : self.features(flow)], *rest]
+
+    def features(self, flow: Any) -> int:
+        return len(flow.hyper[-1].mask) // 2
+
+    def context_dim(self, flow: Any) -> int:
+        return flow.hyper[0].in_features - self.features(flow)
+
+    def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
+        linear = list(flow.hyper)[::2]
+        weights = [live_weight(layer, e) for layer, e in zip(linear, exact, strict=True)]
+        weights[0] = weights[0][:, : self.dim]
+        return [(weight, layer.bias) for weight, layer in zip(weights, linear, strict=True)]
+
+    def cond(self, flow: Any, context: Tensor) -> Tensor:
+        return F.linear(context, live_weight(flow.hyper[0])[:, self.dim :])
+
+
+class NflowsNetwork(Network):
+    """`nflows.transforms.MaskedAffineAutoregressiveTransform`, of feed-forward blocks."""
+
+    scale, shift_at = "softplus", 1
+
+    def check(self, flow: Any) -> str:
+        blocks = self.feed_forward_blocks(flow)
+        if flow._epsilon != 1e-3:
+            raise NotCoveredError(f"its _epsilon must be 0.001, got {flow._epsilon}")
+        return common_activation([flow.autoregressive_net.activation, *(block.activation for block in blocks)])
+
+    def feed_forward_blocks(self, flow: Any) -> list[Any]:
+        """The blocks of an affine flow, which must be masked layers and activations alone."""
+        if not hasattr(flow, "_unconstrained_scale_and_shift"):
+            raise NotCoveredError("its transform must be affine")
+        blocks = list(flow.autoregressive_net.blocks)
+        for block in blocks:
+            if not hasattr(block, "linear"):
+                raise NotCoveredError("its blocks must be feed-forward (use_residual_blocks=False), got residual ones")
+            if block.batch_norm is not None:
+                raise NotCoveredError("its blocks must be without batch normalisation")
+            if block.dropout.p > 0:
+                raise NotCoveredError(f"its blocks must be without dropout, got p = {block.dropout.p}")
+        return blocks
+
+    def linear_layers(self, flow: Any) -> list[Any]:
+        made = flow.autoregressive_net
+        return [made.initial_layer, *(block.linear for block in made.blocks), made.final_layer]
+
+    def masks(self, flow: Any) -> list[Tensor]:
+        return [layer.mask for layer in self.linear_layers(flow)]
+
+    def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
+        linear = self.linear_layers(flow)
+        return [(live_weight(layer, e), layer.bias) for layer, e in zip(linear, exact, strict=True)]
+
+    def context_dim(self, flow: Any) -> int:
+        layer = getattr(flow.autoregressive_net, "context_layer", None)
+        return 0 if layer is None else layer.in_features
+
+    def cond(self, flow: Any, context: Tensor) -> Tensor:
+        made = flow.autoregressive_net
+        return made.activation(made.context_layer(context))
+
+
+class NormflowsNetwork(NflowsNetwork):
+    """`normflows.flows.MaskedAffineAutoregressive`: no activation follows the first layer, so the first two are one."""
+
+    scale = "sigmoid"
+
+    def check(self, flow: Any) -> str:
+        blocks = self.feed_forward_blocks(flow)
+        before = flow.autoregressive_net.preprocessing
+        if not isinstance(before, nn.Identity):
+            raise NotCoveredError(f"its preprocessing must be none, got {type(before).__name__}")
+        if self.context_dim(flow):
+            raise NotCoveredError("its blocks refuse a context")
+        return common_activation(block.activation for block in blocks)
+
+    def masks(self, flow: Any) -> list[Tensor]:
+        first, second, *rest = super().masks(flow)
+        return [second.float() @ first.float(), *rest]
+
+    def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
+        first, second, *rest = super().layers(flow, [False, False, *exact[1:]])
+        return [(second[0] @ first[0], F.linear(first[1], *second)), *rest]
