@@ -18,6 +18,7 @@ ROWS = [
     {"native_cuda"},
     {"backends"},
     {"ops"},
+    {"flows"},
     {"layers"},
     {"sampling"},
     {"models"},

@@ -262,8 +262,12 @@ T = made_case(2, 3, (6,)).tensors
         ({"cond": torch.zeros(2, 5)}, r"cond must be \[2, 6\], got \(2, 5\)"),
         ({"scale": "square"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got 'square'"),
         (
-            {"scale": "sigmoid", "weights": [T["weights"][0], T["weights"][1][:3]], "biases": [torch.zeros(6), torch.zeros(3)],
-             "degrees": [*T["degrees"][:2], torch.arange(3)]},
+            {
+                "scale": "sigmoid",
+                "weights": [T["weights"][0], T["weights"][1][:3]],
+                "biases": [torch.zeros(6), torch.zeros(3)],
+                "degrees": [*T["degrees"][:2], torch.arange(3)],
+            },
             r"scale must be exp where weights\[-1\] has D = 3 \(mean-only\) outputs, got 'sigmoid'",
         ),
         ({"activation": "gate"}, "activation must be one of relu, elu, tanh, got 'gate'"),

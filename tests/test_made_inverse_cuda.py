@@ -93,7 +93,11 @@ def arguments(**changed: Any) -> list[Any]:
     }
     tables, header = native_cuda._OPS.made_plan(t.pop("degrees"))
     cond = t.pop("cond")
-    return list(({**t, "tables": tables, "header": header, "cond": cond, "activation": "relu", "scale": "exp"} | changed).values())
+    return list(
+        (
+            {**t, "tables": tables, "header": header, "cond": cond, "activation": "relu", "scale": "exp"} | changed
+        ).values()
+    )
 
 
 EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]

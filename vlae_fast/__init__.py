@@ -1,6 +1,7 @@
 """Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
 
 from . import backends, masks, ops, visualization
+from .flows import accelerate_flows, restore_flows
 from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear, accelerate
 from .models import (
     VLAE,
@@ -26,11 +27,13 @@ __all__ = [
     "PixelCNNDecoder",
     "PixelCNNSampler",
     "accelerate",
+    "accelerate_flows",
     "backends",
     "fast_sampler",
     "loss_function",
     "masks",
     "naive_sample",
     "ops",
+    "restore_flows",
     "visualization",
 ]

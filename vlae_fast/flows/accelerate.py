@@ -82,6 +82,8 @@ def _accelerate(path: str, flow: nn.Module, kind: type[FastInverse], backend: st
     if _is_fast(flow, kind):
         return row._replace(replaced=True, reason="was so before")
     try:
+        if any(p.is_meta for p in flow.parameters()):
+            raise NotCoveredError("its parameters are on meta: nothing can be compared")
         fast = kind(flow, backend)
         _check(flow, fast)
     except NotCoveredError as reason:
@@ -94,8 +96,6 @@ def _accelerate(path: str, flow: nn.Module, kind: type[FastInverse], backend: st
 def _check(flow: Any, fast: FastInverse) -> None:
     """Raises NotCoveredError unless the flow's own forward direction undoes the inverse."""
     like = next(flow.parameters())
-    if like.is_meta:
-        raise NotCoveredError("its parameters are on meta: nothing can be compared")
     generator, context_dim = torch.Generator().manual_seed(0), fast.network.context_dim(flow)
     eps = torch.randn(3, fast.network.dim, generator=generator).to(like)
     context = torch.randn(3, context_dim, generator=generator).to(like) if context_dim else None
@@ -104,8 +104,8 @@ def _check(flow: Any, fast: FastInverse) -> None:
     except ValueError as error:
         raise NotCoveredError(f"its inverse is not finite at random input: {error}") from error
     for name, got, want in zip(("eps", "log_det"), fast.transform(x, context), (eps, log_det), strict=True):
-        if (error := _relative(got, want)) > TOLERANCE * torch.finfo(like.dtype).eps:
-            raise NotCoveredError(f"its forward direction does not undo the inverse: {name} differs by {error:.1e}")
+        if (apart := _relative(got, want)) > TOLERANCE * torch.finfo(like.dtype).eps:
+            raise NotCoveredError(f"its forward direction does not undo the inverse: {name} differs by {apart:.1e}")
 
 
 def _relative(got: Tensor, want: Tensor) -> float:

@@ -75,9 +75,11 @@ class ZukoNetwork(Network):
         if name != "MonotonicAffineTransform":
             raise NotCoveredError(f"its univariate must be MonotonicAffineTransform, got {name}")
         linear, between = list(flow.hyper)[::2], list(flow.hyper)[1::2]
-        for layer in linear:
-            if not isinstance(layer, nn.Linear) or not hasattr(layer, "mask"):
-                raise NotCoveredError(f"its layers must be masked linear ones and activations, got {type(layer).__name__}")
+        wrong = [layer for layer in linear if not isinstance(layer, nn.Linear) or not hasattr(layer, "mask")]
+        wrong += [layer for layer in between if list(layer.parameters())]
+        if wrong:
+            name = type(wrong[0]).__name__
+            raise NotCoveredError(f"its layers must be masked linear ones and activations, got {name}")
         return common_activation(between)
 
     def masks(self, flow: Any) -> list[Tensor]:

@@ -17,7 +17,7 @@ class NotCoveredError(Exception):
 
 
 class Structure(NamedTuple):
-    """Degrees of the inputs, the hidden layers and the outputs, on the CPU; per layer, whether they say all of its mask."""
+    """Degrees of the inputs, the hidden layers and the outputs, on the CPU; whether they say all of a layer's mask."""
 
     degrees: tuple[Tensor, ...]
     exact: tuple[bool, ...]
