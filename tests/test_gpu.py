@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import test_emit
+import test_flows
 import test_made_inverse
 import test_masked_conv
 import test_masked_linear
 import test_pixelcnn_sample_triton as sampling
+import test_torch_ecosystem as ecosystem
 import torch
 from conftest import require
 from decoders import inputs, random_decoder
@@ -276,3 +278,24 @@ def test_every_row_samples(row: str) -> None:
     sampler, z, noise = sampler_on(row, 13, 2)
     images = sampler.sample(z, noise)
     assert ((images == 0) | (images == 1)).all()
+
+
+@pytest.mark.parametrize("name", ecosystem.MAKERS)
+def test_modules_move_to_the_gpu_and_back(name: str) -> None:
+    subject = ecosystem.MAKERS[name]()
+    want = subject.run()
+    got = ecosystem.leaves(subject.module.cuda()(*(x.cuda() for x in subject.inputs)))
+    ecosystem.assert_same([out.cpu() for out in got], want, rtol=1e-3, atol=1e-3)
+    subject.module.cpu()
+    ecosystem.assert_same(subject.run(), want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["zuko-context", "nflows", "normflows"])
+def test_flows_of_other_libraries_move_to_the_gpu(name: str) -> None:
+    flow, y, context = test_flows.random_flow(name), torch.randn(5, test_flows.D), test_flows.context_of(name)
+    want = test_flows.inverse(flow, y, context)
+    accelerated = vf.accelerate_flows(flow)
+    assert all(row.replaced for row in accelerated)
+    got = test_flows.inverse(flow.cuda(), y.cuda(), None if context is None else context.cuda())
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-3, atol=1e-3)

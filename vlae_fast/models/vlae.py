@@ -167,8 +167,7 @@ class VLAE(nn.Module):
 
     def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """z = mu + exp(logvar / 2) * N(0, I)."""
-        noise = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
-        return mu + torch.exp(0.5 * logvar) * noise
+        return mu + torch.exp(0.5 * logvar) * _noise_like(mu, generator)
 
     def posterior_sample(
         self, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
@@ -179,8 +178,7 @@ class VLAE(nn.Module):
             mu, logvar = self.encoder(x) if labels is None else self.encoder(x, labels)
             return PosteriorSample(self.reparameterize(mu, logvar, generator), mu, logvar)
         mu, logvar, context = self.encoder.with_context(x, labels)
-        eps = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
-        return self.posterior(mu, logvar, context, eps)
+        return self.posterior(mu, logvar, context, _noise_like(mu, generator))
 
     def log_prior(self, z: Tensor) -> Tensor:
         """``log p(z)`` in nats, ``[B]``, of z ``[B, D]``."""
@@ -239,3 +237,8 @@ class VLAE(nn.Module):
         """n images ``[n, C, H, W]``: z from the prior, then the sampler on the current weights."""
         z = self.condition(self.sample_prior(n, generator), labels)
         return self.sampler(self.backend).sample(z, generator=generator)
+
+
+def _noise_like(mu: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The numbers of torch.randn, which torch.compile refuses ``generator=None`` where the batch size is open."""
+    return mu.new_empty(mu.shape).normal_(generator=generator)

@@ -98,7 +98,8 @@ def _check(
         size = weight.shape[0]
         if bias.shape != (size,):
             fail(f"biases[{i}] must be [{size}]", tuple(bias.shape))
-    if size not in (dim, 2 * dim) or degrees[-1].shape != (size,):
+    # `in` would compare sizes that torch.compile leaves open as objects
+    if (size != dim and size != 2 * dim) or degrees[-1].shape != (size,):
         fail(
             f"weights[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) outputs, with a degree each", size
         )
@@ -202,3 +203,4 @@ registry.define(
     _backward_fake,
 )
 registry.autograd("made_inverse", _autograd)
+registry.no_vmap("made_inverse", "the rows of eps and cond are samples already")

@@ -25,7 +25,22 @@ def define(schema: str, impl: Callable, fake: Callable) -> None:
 
 def autograd(name: str, apply: Callable) -> None:
     """``apply`` runs on the Autograd key; inside `torch.autograd.Function` call the op through `below_autograd`."""
-    library.impl(name, apply, "Autograd")
+
+    def run(*args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(f"{name}: torch.func.grad, vjp and jvp are not implemented, use torch.autograd.grad")
+        return apply(*args)
+
+    library.impl(name, run, "Autograd")
+
+
+def no_vmap(name: str, instead: str) -> None:
+    """`torch.vmap` says that it cannot map this op: PyTorch's own loop over the samples takes no lists of tensors."""
+
+    def refuse(*args: Any) -> Any:
+        raise RuntimeError(f"{name}: torch.vmap is not implemented, {instead}")
+
+    torch.library.register_vmap(f"vlae_fast::{name}", refuse, lib=library)
 
 
 def below_autograd(name: str, *args: Any) -> Any:
