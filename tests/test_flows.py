@@ -62,6 +62,10 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "nflows-context": lambda: nflows_step(context_features=3, activation=F.elu),
     "nflows-random_mask": lambda: nflows_step(random_mask=True, activation=torch.tanh, num_blocks=3),
     "nflows-no_blocks": lambda: nflows_step(num_blocks=0),
+    "nflows-residual": lambda: nflows_step(use_residual_blocks=True),
+    "nflows-residual-no_blocks": lambda: nflows_step(use_residual_blocks=True, num_blocks=0),
+    "normflows-residual": lambda: normflows_step(use_residual_blocks=True),
+    "normflows-no_blocks": lambda: normflows_step(num_blocks=0),
     "normflows": normflows_step,
     "normflows-random_mask": lambda: normflows_step(random_mask=True, activation=nn.ELU()),
     "normflows-one_block": lambda: normflows_step(num_blocks=1),
@@ -148,15 +152,26 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "zuko-spline": (lambda: pytest.importorskip("zuko").flows.NSF(D, transforms=1), "must be MonotonicAffineTransform"),
     "zuko-residual": (lambda: zuko_flow(residual=True), "must be masked linear ones and activations, got Residual"),
     "zuko-activation": (lambda: zuko_flow(activation=nn.SiLU), "must be one of relu, elu, tanh, got SiLU"),
-    "nflows-residual": (lambda: nflows_step(use_residual_blocks=True), "must be feed-forward"),
+    "nflows-spline": (
+        lambda: pytest.importorskip("nflows.transforms").MaskedPiecewiseLinearAutoregressiveTransform(4, D, 20),
+        "must be affine",
+    ),
+    "nflows-residual-context": (
+        lambda: nflows_step(use_residual_blocks=True, context_features=3),
+        "must be of relu and without a context",
+    ),
+    "nflows-residual-tanh": (
+        lambda: nflows_step(use_residual_blocks=True, activation=torch.tanh),
+        "must be of relu and without a context",
+    ),
     "nflows-dropout": (lambda: nflows_step(dropout_probability=0.5), "without dropout, got p = 0.5"),
     "nflows-batch_norm": (lambda: nflows_step(use_batch_norm=True), "without batch normalisation"),
-    "nflows-activations": (lambda: nflows_step(num_blocks=0, activation=F.gelu), "relu, elu, tanh, got gelu"),
-    "normflows-residual": (
-        lambda: normflows_step(use_residual_blocks=True, context_features=3),
-        "must be feed-forward",
-    ),
+    "nflows-activation": (lambda: nflows_step(num_blocks=0, activation=F.gelu), "relu, elu, tanh, got gelu"),
     "nflows-meta": (lambda: nflows_step().to("meta"), "on meta"),
+    "normflows-context": (
+        lambda: normflows_step(use_residual_blocks=True, context_features=3),
+        "must be without a context",
+    ),
 }
 
 

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .chains import Layer, folded, unrolled
 from .structure import NotCoveredError, common_activation, structure_of
-
-Layer = tuple[Tensor, Tensor]  # weight [O, I], bias [O]
 
 
 def live_weight(layer: Any, exact: bool = False) -> Tensor:
@@ -103,25 +102,30 @@ class ZukoNetwork(Network):
 
 
 class NflowsNetwork(Network):
-    """`nflows.transforms.MaskedAffineAutoregressiveTransform`, of feed-forward blocks."""
+    """`nflows.transforms.MaskedAffineAutoregressiveTransform`."""
 
     scale, shift_at = "softplus", 1
 
     def check(self, flow: Any) -> str:
-        blocks = self.feed_forward_blocks(flow)
+        blocks, made = self.affine_blocks(flow), flow.autoregressive_net
         if flow._epsilon != 1e-3:
             raise NotCoveredError(f"its _epsilon must be 0.001, got {flow._epsilon}")
-        return common_activation([flow.autoregressive_net.activation, *(block.activation for block in blocks)])
+        self.residual = made.use_residual_blocks
+        first = [] if self.residual else [made.activation]
+        return self.checked(common_activation([*first, *(block.activation for block in blocks)]), flow)
 
-    def feed_forward_blocks(self, flow: Any) -> list[Any]:
+    def checked(self, activation: str, flow: Any) -> str:
+        if self.residual and (activation != "relu" or self.context_dim(flow)):
+            raise NotCoveredError("its residual blocks must be of relu and without a context")
+        return activation
+
+    def affine_blocks(self, flow: Any) -> list[Any]:
         """The blocks of an affine flow, which must be masked layers and activations alone."""
         if not hasattr(flow, "_unconstrained_scale_and_shift"):
             raise NotCoveredError("its transform must be affine")
         blocks = list(flow.autoregressive_net.blocks)
         for block in blocks:
-            if not hasattr(block, "linear"):
-                raise NotCoveredError("its blocks must be feed-forward (use_residual_blocks=False), got residual ones")
-            if block.batch_norm is not None:
+            if any(isinstance(part, nn.BatchNorm1d) for part in block.modules()):
                 raise NotCoveredError("its blocks must be without batch normalisation")
             if block.dropout.p > 0:
                 raise NotCoveredError(f"its blocks must be without dropout, got p = {block.dropout.p}")
@@ -129,14 +133,28 @@ class NflowsNetwork(Network):
 
     def linear_layers(self, flow: Any) -> list[Any]:
         made = flow.autoregressive_net
-        return [made.initial_layer, *(block.linear for block in made.blocks), made.final_layer]
+        inner = [layers for block in made.blocks for layers in getattr(block, "linear_layers", None) or [block.linear]]
+        return [made.initial_layer, *inner, made.final_layer]
+
+    def chain(self, layers: list[Layer]) -> list[Layer]:
+        """The network's layers as some with an activation between any two."""
+        return unrolled(layers) if self.residual else layers
 
     def masks(self, flow: Any) -> list[Tensor]:
-        return [layer.mask for layer in self.linear_layers(flow)]
+        masks = [layer.mask.float() for layer in self.linear_layers(flow)]
+        return [weight for weight, _ in self.chain([(mask, mask[:, 0]) for mask in masks])]
 
     def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
         linear = self.linear_layers(flow)
-        return [(live_weight(layer, e), layer.bias) for layer, e in zip(linear, exact, strict=True)]
+        if not self.own_layers:
+            exact = [False] * len(linear)
+        weights = [live_weight(layer, e) for layer, e in zip(linear, exact, strict=True)]
+        return self.chain([(weight, layer.bias) for weight, layer in zip(weights, linear, strict=True)])
+
+    @property
+    def own_layers(self) -> bool:
+        """Whether the chain's layers are the network's own."""
+        return not self.residual
 
     def context_dim(self, flow: Any) -> int:
         layer = getattr(flow.autoregressive_net, "context_layer", None)
@@ -148,23 +166,23 @@ class NflowsNetwork(Network):
 
 
 class NormflowsNetwork(NflowsNetwork):
-    """`normflows.flows.MaskedAffineAutoregressive`: no activation follows the first layer, so the first two are one."""
+    """`normflows.flows.MaskedAffineAutoregressive`, where no activation follows the first layer."""
 
     scale = "sigmoid"
 
     def check(self, flow: Any) -> str:
-        blocks = self.feed_forward_blocks(flow)
+        blocks = self.affine_blocks(flow)
         before = flow.autoregressive_net.preprocessing
         if not isinstance(before, nn.Identity):
             raise NotCoveredError(f"its preprocessing must be none, got {type(before).__name__}")
         if self.context_dim(flow):
-            raise NotCoveredError("its blocks refuse a context")
-        return common_activation(block.activation for block in blocks)
+            raise NotCoveredError("it must be without a context")
+        self.residual = any(hasattr(block, "linear_layers") for block in blocks)
+        return self.checked(common_activation(block.activation for block in blocks), flow)
 
-    def masks(self, flow: Any) -> list[Tensor]:
-        first, second, *rest = super().masks(flow)
-        return [second.float() @ first.float(), *rest]
+    def chain(self, layers: list[Layer]) -> list[Layer]:
+        return unrolled(layers) if self.residual else folded(layers)
 
-    def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
-        first, second, *rest = super().layers(flow, [False, False, *exact[1:]])
-        return [(second[0] @ first[0], F.linear(first[1], *second)), *rest]
+    @property
+    def own_layers(self) -> bool:
+        return False
