@@ -166,15 +166,17 @@ def test_same_bits(case: Case, isa: str) -> None:
     hidden=st.lists(st.integers(1, 40), max_size=3),
     affine=st.booleans(),
     activation=st.sampled_from(["relu", "elu", "tanh"]),
+    scale=st.sampled_from(["exp", "clipped_exp", "softplus", "sigmoid"]),
     cond=st.booleans(),
     seed=st.none() | st.integers(0, 99),
     layout=layouts,
     dtype=dtypes,
     isa=st.sampled_from(native.isas() or ["absent"]),
 )
-def test_any_call(batch, dim, hidden, affine, activation, cond, seed, layout, dtype, isa) -> None:
+def test_any_call(batch, dim, hidden, affine, activation, scale, cond, seed, layout, dtype, isa) -> None:
     require("cpu")
     options = {"affine": affine, "activation": activation, "cond": cond and len(hidden) > 0}
+    options["scale"] = scale if affine else "exp"
     case = made_case(batch, dim, tuple(hidden), **options)
     case = case if seed is None else any_degrees(case, seed)
     with pytest.MonkeyPatch.context() as patch:

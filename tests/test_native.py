@@ -142,7 +142,10 @@ CALLS = [
     ("masked_linear", [V, L, None, None, None, L.bool(), "elu", ""]),
     ("masked_linear_backward", [Y, Y, V, L, I, O, None, "relu", True, True, True, ""]),
     ("masked_linear_backward", [Y, None, V, L, None, None, L.bool(), "none", True, True, True, ""]),
-    ("made_inverse", [V, [L, W[:, :, 0, 0] + 0], [Y[0], G[0, 0, 0]], [I + 1, O - 1, I.repeat(2)], Y, "elu", ""]),
+    (
+        "made_inverse",
+        [V, [L, W[:, :, 0, 0] + 0], [Y[0], G[0, 0, 0]], [I + 1, O - 1, I.repeat(2)], Y, "elu", "softplus", ""],
+    ),
     ("pixelcnn_pack", [WEIGHTS, WORDS, ""]),
     ("pixelcnn_sample", [NOISE, None, WORDS, CONTEXT, MASK, NOISE, 1.0]),
 ]
