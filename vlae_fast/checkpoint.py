@@ -11,6 +11,8 @@ state.
 The folder is replaced as a whole. `save` writes "<folder>.incomplete", renames the old folder to "<folder>.previous",
 the new one into its place, and removes the old one; `load` falls back to ".previous", so at every moment a complete
 one is found.
+
+A folder without the optimizer's state, such as the one that ships with the package, can be used but not trained on.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from .models.vlae import VLAE
 
 FORMAT, VERSION = "vlae_fast.checkpoint", 1
 _FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
+_NEEDED = ("model.safetensors", "config.json")  # to load a model; to train on, the optimizer's state as well
+MNIST = Path(__file__).parent / "pretrained" / "mnist"  # ships with the package, its weights in float16
 _MAX_CONFIG_BYTES = 64 << 20
 # Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
 _INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), (1, 1 << 16))
@@ -118,7 +122,10 @@ def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, avera
 
     Returns: the weights in training by name where `averaged`, else nothing: they are those of the model.
     """
-    return tensor_files.read_optimizer(found.folder / "optimizer.safetensors", found.model, optimizer, averaged)
+    path = found.folder / "optimizer.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: {found.folder} has no {path.name}, which training on needs")
+    return tensor_files.read_optimizer(path, found.model, optimizer, averaged)
 
 
 def build(model_config: Mapping[str, Any], device: str) -> VLAE:
@@ -192,7 +199,7 @@ def _place(folder: Path) -> Path:
     run = folder / "checkpoint"  # what training writes: a run's folder is as good a name as its checkpoint's
     for place in (folder, _beside(folder, ".previous"), run, _beside(run, ".previous")):
         if (place / "config.json").is_file():
-            for name in _FILES:
+            for name in _NEEDED:
                 if not (place / name).is_file():
                     raise FileNotFoundError(f"checkpoint: {place} has no {name}")
             return place

@@ -43,7 +43,14 @@ Binarization = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random number")]
-Folder = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, e.g. out/checkpoint")]
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[CHECKPOINT]",
+        help="Checkpoint folder, e.g. out/checkpoint; default: the MNIST model that ships with the package",
+        show_default=False,
+    ),
+]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

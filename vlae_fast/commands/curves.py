@@ -15,7 +15,7 @@ from .app import Folder, app, user_errors
 @app.command()
 @user_errors
 def curves(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     out: Annotated[Path, typer.Option(help="Picture to write")] = Path("out/curves.png"),
 ) -> None:
     """Training curves of a checkpoint: nats per image."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from torch import Tensor
 
-from .. import data
+from .. import checkpoint, data
 from ..data import SPLITS, Images, Split
 from ..evaluation import anomaly_scores, subset
 from ..evaluation import detect as detect_anomalies
@@ -20,7 +20,7 @@ from .inputs import BatchSize, check_fits, open_run
 @app.command()
 @user_errors
 def detect(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,

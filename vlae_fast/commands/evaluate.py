@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from .. import evaluation
+from .. import checkpoint, evaluation
 from ..data import Split
 from ..visualization import plot_evaluation, save_figure
 from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
@@ -17,7 +17,7 @@ from .inputs import BatchSize, SplitName, open_run
 @app.command()
 @user_errors
 def evaluate(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import torch
 import typer
 
-from .. import evaluation, latent_space
+from .. import checkpoint, evaluation, latent_space
 from ..data import Split
 from ..visualization import plot_bits_heatmap, plot_embedding, plot_table, save_figure
 from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
@@ -20,7 +20,7 @@ _STATISTICS = 1000  # images that say how far a dimension varies
 @app.command()
 @user_errors
 def traverse(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
@@ -52,7 +52,7 @@ def traverse(
 @app.command()
 @user_errors
 def interpolate(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
@@ -84,7 +84,7 @@ def interpolate(
 @app.command()
 @user_errors
 def embed(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
@@ -116,7 +116,7 @@ def embed(
 @app.command()
 @user_errors
 def heatmap(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,

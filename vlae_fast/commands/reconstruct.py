@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import inpainting
+from .. import checkpoint, inpainting
 from ..data.corruption import corrupt
 from ..visualization import decompress, plot_table, save_figure
 from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
@@ -20,7 +20,7 @@ Draws = Annotated[int, typer.Option(min=1, help="Draws per image")]
 @app.command()
 @user_errors
 def reconstruct(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
@@ -44,7 +44,7 @@ def reconstruct(
 @app.command()
 @user_errors
 def complete(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
@@ -76,7 +76,7 @@ def complete(
 @app.command()
 @user_errors
 def denoise(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,

@@ -18,7 +18,7 @@ from .app import Device, Folder, Seed, app, device_of, user_errors
 @app.command()
 @user_errors
 def sample(
-    folder: Folder,
+    folder: Folder = checkpoint.MNIST,
     n: Annotated[int, typer.Option("-n", min=1, help="Number of images")] = 100,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits, > 0; 1 is the model's own distribution")

@@ -1,0 +1,38 @@
+"""The model that ships with the package: small, as good as its card says, and the default of the commands."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vlae_fast import checkpoint, commands, data, evaluation
+
+CARD = (checkpoint.MNIST / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_is_small_and_loads_in_float32() -> None:
+    assert sum(file.stat().st_size for file in checkpoint.MNIST.iterdir()) < 2_000_000
+    found = checkpoint.load(checkpoint.MNIST)
+    assert all(p.dtype == torch.float32 for p in found.model.parameters())
+    assert found.epoch == json.loads((checkpoint.MNIST / "config.json").read_text())["training"]["epochs"]
+
+
+def test_sample_without_arguments_draws_digits(tmp_path: Path) -> None:
+    result = CliRunner().invoke(commands.app, ["sample", "-n", "4", "--out", str(tmp_path / "s.png")])
+    assert result.exit_code == 0 and (tmp_path / "s.png").stat().st_size > 300, result.output
+    images = checkpoint.load(checkpoint.MNIST).model.sample(50, torch.Generator().manual_seed(0))
+    assert 0.08 < images.mean() < 0.19  # MNIST's ink is 0.13
+
+
+@pytest.mark.skipif("VLAE_FAST_DATA" not in os.environ, reason="VLAE_FAST_DATA is not set")
+def test_it_is_as_good_as_its_card_says() -> None:
+    """The ELBO of 1,000 images of the test set, within four standard errors of the card's ELBO of all of them."""
+    model, images = checkpoint.load(checkpoint.MNIST).model, data.load("mnist", os.environ["VLAE_FAST_DATA"])
+    terms = evaluation.per_image(model, evaluation.subset(images, "test", 1000, 0), "test", batch_size=250)
+    loss = terms.reconstruction + terms.kl
+    said = re.search(r"ELBO (-[\d.]+)", CARD)
+    assert said and abs(loss.mean().item() + float(said[1])) < 4 * loss.std().item() / 1000**0.5
