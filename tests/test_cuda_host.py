@@ -99,7 +99,14 @@ def test_widths(width: int, activation: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
-    ("width", "activation"), [(1, "relu"), (30, "gate"), (64, "gate"), (130, "relu"), (280, "relu")]
+    ("width", "activation"),
+    [
+        (1, "relu"),
+        (30, "gate"),
+        (64, "gate"),
+        (130, "relu"),
+        pytest.param(280, "relu", marks=pytest.mark.slow),
+    ],
 )
 def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     """Logits within the budget of the reference in this type, the same bits in every batch and tile."""

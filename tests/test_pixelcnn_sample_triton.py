@@ -148,6 +148,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     check_half_precision(CASES[name], dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_are_the_same_bits(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     require("triton")

@@ -96,6 +96,7 @@ def test_compile_with_an_open_batch_size(subject: Subject) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_dynamo")
 def test_compile_a_vlae_with_an_open_batch_size() -> None:
     model = small_vlae()
@@ -255,6 +256,7 @@ def ddp_subject() -> tuple[MeanLoss, Tensor, Tensor]:
     return MeanLoss(small_vlae()), images(4), torch.randn(4, 4)
 
 
+@pytest.mark.slow
 def test_distributed_data_parallel(tmp_path: Any) -> None:
     """Two processes with half of the batch each have the gradients of one that has it all."""
     with socket.socket() as free:

@@ -46,6 +46,7 @@ def favouring(block: int) -> Callable[[Callable[[], object], str], float]:
     return timer
 
 
+@pytest.mark.slow
 def test_the_fastest_is_written_for_the_device(tuner: tune.Tuner, monkeypatch: pytest.MonkeyPatch) -> None:
     left_out = tune.run(tuner, [CASE], float("inf"))
     assert [reason.partition(":")[0].partition("/")[0] for reason in left_out] == ["slope", "masked_conv_weight"]
@@ -60,6 +61,7 @@ def test_the_fastest_is_written_for_the_device(tuner: tune.Tuner, monkeypatch: p
     assert launch.config("masked_conv", torch.empty(0, dtype=DTYPE), 12, 9)["BM"] == 64
 
 
+@pytest.mark.slow
 def test_the_table_s_own_stays_where_nothing_is_faster(tuner: tune.Tuner) -> None:
     tuner.timer = favouring(launch.config("masked_conv", torch.empty(0, dtype=DTYPE), 16, 16)["BM"])
     tune.run(tuner, [CASE], float("inf"))
