@@ -325,3 +325,50 @@ def test_a_named_backend_runs_or_raises() -> None:
     with pytest.raises(RuntimeError, match=r"masked_conv: backend 'cpu' cannot run this: .*float64"):
         vf.accelerate(model.double(), backend="cpu")
     assert "forward" not in vars(model[0])
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU6(), nn.Hardtanh(0, 20)], ids=repr)
+def test_an_activation_that_is_cut_off_far_away_is_not_relu(activation: nn.Module) -> None:
+    model = nn.Sequential(ProductMaskedConv("A", 1, 8, 3, padding=1), activation)
+    assert vf.accelerate(model).replaced == ["0"]
+    nn.init.constant_(model[0].bias, 30.0)
+    assert model(torch.zeros(1, 1, 4, 5)).max() == activation(torch.tensor(30.0))
+
+
+class Added(nn.Module):
+    """A wrapper whose forward takes more than what the convolution does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = ProductMaskedConv("B", 2, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        y = self.conv(x).relu()
+        return y if added is None else y + added
+
+
+def test_a_wrapper_of_several_arguments_keeps_its_forward() -> None:
+    model, x, h = Added(), torch.randn(2, 2, 4, 5), torch.randn(2, 4, 4, 5)
+    expected = model(x, h)
+    assert vf.accelerate(model).replaced == ["conv"]
+    torch.testing.assert_close(model(x, h), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (2, 0, 6)])
+def test_batch_zero_of_a_linear_layer(shape: tuple[int, ...]) -> None:
+    layer = ProductMaskedLinear(torch.ones(6, 6).tril())
+    assert vf.accelerate(layer).replaced == [""]
+    assert layer(torch.zeros(shape)).shape == shape
+
+
+def test_a_state_dict_with_another_mask_gives_the_own_forward_back() -> None:
+    model, other = (nn.Sequential(ProductMaskedLinear(m)) for m in (torch.ones(6, 6).tril(), torch.ones(6, 6).triu()))
+    report, x = vf.accelerate(model), torch.randn(3, 6)
+    model.load_state_dict(model.state_dict())
+    assert "forward" in vars(model[0])  # the same masks
+    with pytest.warns(UserWarning, match="load_state_dict changed mask of a ProductMaskedLinear"):
+        model.load_state_dict(other.state_dict())
+    torch.testing.assert_close(model(x), other(x))
+    report.undo()
+    assert vf.accelerate(model).replaced == ["0"]
+    torch.testing.assert_close(model(x), other(x))

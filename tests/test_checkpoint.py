@@ -163,10 +163,10 @@ def test_missing_file(folder: Path) -> None:
     """Without the optimizer's state a model can be used, and not trained on."""
     (folder / "optimizer.safetensors").unlink()
     assert checkpoint.load(folder).epoch == 1
-    with pytest.raises(FileNotFoundError, match="has no optimizer.safetensors, which training on needs"):
+    with pytest.raises(FileNotFoundError, match=r"has no optimizer\.safetensors, which training on needs"):
         load_optimizer(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="has no model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
         checkpoint.load(folder)
 
 
@@ -315,3 +315,13 @@ def test_optimizer_that_does_not_fit(folder: Path) -> None:
     safetensors.save_file({k: v for k, v in tensors.items() if k != name}, path)
     with pytest.raises(ValueError, match=f"missing {name}, extra none"):
         load_optimizer(folder)
+
+
+def test_what_is_no_checkpoint_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "best.pt").write_text("of somebody else")
+    model, optimizer = trained()
+    with pytest.raises(ValueError, match=r"must hold a checkpoint alone, for it is replaced, got 'best\.pt' in it"):
+        checkpoint.save(folder, model, optimizer, epoch=0, training={}, history=[])
+    assert (folder / "best.pt").read_text() == "of somebody else"

@@ -217,3 +217,23 @@ def test_structure_finds_degrees_that_say_the_same(order: list[int]) -> None:
 def test_structure_refuses_a_circle() -> None:
     with pytest.raises(NotCoveredError, match="not autoregressive: dimension 0 depends on itself"):
         structure_of([torch.tensor([[0, 1], [1, 0]])])
+
+
+def test_an_activation_that_is_cut_off_far_away_is_left_alone() -> None:
+    (row,) = accelerate_flows(zuko_step(activation=nn.ReLU6))
+    assert not row.replaced and "got ReLU6" in row.reason
+
+
+def test_batch_zero() -> None:
+    flow = zuko_flow()
+    accelerate_flows(flow)
+    assert flow().transform.inv(torch.randn(0, D)).shape == (0, D)
+
+
+def test_a_state_dict_with_other_masks() -> None:
+    torch.manual_seed(1)
+    flow, other = zuko_flow(randperm=True), zuko_flow(randperm=True)
+    accelerate_flows(flow)
+    flow.load_state_dict(other.state_dict())
+    y = torch.randn(4, D)
+    torch.testing.assert_close(flow().transform.inv(y), other().transform.inv(y), rtol=1e-4, atol=1e-4)

@@ -80,6 +80,7 @@ def save(
     config = {"format": FORMAT, "version": VERSION, "model": model.config, "training": dict(training)}
     config |= {"epoch": epoch, "history": history}
     _check_config(str(folder), config)
+    check_replaceable(folder)
     fresh, previous = _beside(folder, ".incomplete"), _beside(folder, ".previous")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -93,6 +94,15 @@ def save(
         os.replace(folder, previous)
     os.replace(fresh, folder)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def check_replaceable(folder: str | Path) -> None:
+    """Raises ValueError where a save would remove files that are no checkpoint's."""
+    others = sorted({p.name for p in Path(folder).iterdir()} - set(_FILES)) if Path(folder).is_dir() else []
+    if others:
+        raise ValueError(
+            f"checkpoint: {folder} must hold a checkpoint alone, for it is replaced, got {others[0]!r} in it"
+        )
 
 
 def exists(folder: str | Path) -> bool:

@@ -63,7 +63,7 @@ def restore_flows(model: nn.Module) -> int:
     """Takes back what `accelerate_flows` did to a model; returns to how many flows."""
     found = [(flow, kind.method) for flow in model.modules() if (kind := _kind(flow)) and _is_fast(flow, kind)]
     for flow, method in found:
-        delattr(flow, method)
+        vars(flow)[method].remove()
     return len(found)
 
 
@@ -90,7 +90,7 @@ def _accelerate(path: str, flow: nn.Module, kind: type[FastInverse], backend: st
         _check(flow, fast)
     except NotCoveredError as reason:
         return row._replace(reason=str(reason))
-    setattr(flow, kind.method, fast)
+    fast.install()
     return row._replace(replaced=True, reason="the inverse is that of made_inverse")
 
 

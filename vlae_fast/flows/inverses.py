@@ -19,7 +19,19 @@ class FastInverse:
 
     def __init__(self, flow: Any, backend: str) -> None:
         self.flow, self.backend = flow, backend
-        self.network = self.reads(flow)
+        self._read()
+
+    def install(self) -> None:
+        setattr(self.flow, self.method, self)
+        self._on_load = self.flow.register_load_state_dict_post_hook(self._read)
+
+    def remove(self) -> None:
+        delattr(self.flow, self.method)
+        self._on_load.remove()
+
+    def _read(self, *_: Any) -> None:
+        """Reads the masks, again where a state_dict has brought others."""
+        self.network = self.reads(self.flow)
         self._degrees: dict[torch.device, list[Tensor]] = {}
 
     def inverse(self, eps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -36,7 +48,7 @@ class FastInverse:
             scale=network.scale,
             backend=self.backend,
         )
-        return x.view(*shape, -1), log_det.view(shape)
+        return x.view(*shape, x.shape[-1]), log_det.view(shape)
 
     def transform(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """eps and ``log|det d eps/d x|``, by the flow's own code."""

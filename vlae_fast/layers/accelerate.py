@@ -69,6 +69,8 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
     Layers are recognised by what they do, not by class: subclasses of `nn.Conv2d` and `nn.Linear`, weight-normalised
     and pruned ones too, are probed as copies with random weights. A fast forward is taken only if its outputs and
     gradients are those of the layer's own. Parameters stay the same objects and are not written to; hooks fire.
+    Masks are taken as they are now: a `load_state_dict` that changes one gives the layer its own forward back, with a
+    warning; code that writes to a mask in place must call `Report.undo` first.
 
     Args:
         model: any module. backend: ``auto`` or a name of `vlae_fast.backends.report`.
@@ -144,6 +146,8 @@ def _around(model: nn.Module, path: str, spec: Spec, live: Tensor, backend: str)
         module = model.get_submodule(around)
         if has_hooks_inside(module) or len(list(module.parameters())) > len(list(layer.parameters())):
             return
+        if len(inspect.signature(module.forward).parameters) != 1:
+            return
         inner = path[len(around) + bool(around) :]
         for activation in _ACTIVATIONS:
             try:
@@ -198,16 +202,18 @@ def _compare(
         ours.train(training)
         for shape in _shapes(theirs.get_submodule(inner)):
             before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
-            expected, got = _results(theirs, shape), _results(ours, shape)
-            _check_state(theirs, before, weight, live)
-            for name, want in expected.items():
-                have = got[name]
-                if name == f"the gradient of {weight}":
-                    remark = "" if torch.where(live, 0, want).eq(0).all() else "dead weights now have gradient 0"
-                    want = torch.where(live, want, 0)
-                error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
-                if not error <= _TOLERANCE.get(dtype, 0.1) * (1e-3 + want.abs().max().item()):
-                    raise ProbeError(f"{name} differs from that of {spec} by {error:.3g}")
+            # an activation that is cut off somewhere differs only there
+            for reach in (1.0, 1e6) if activation != "none" and dtype == torch.float64 else (1.0,):
+                expected, got = _results(theirs, shape, reach), _results(ours, shape, reach)
+                _check_state(theirs, before, weight, live)
+                for name, want in expected.items():
+                    have = got[name]
+                    if name == f"the gradient of {weight}":
+                        remark = "" if torch.where(live, 0, want).eq(0).all() else "dead weights now have gradient 0"
+                        want = torch.where(live, want, 0)
+                    error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
+                    if not error <= _TOLERANCE.get(dtype, 0.1) * (1e-3 + want.abs().max().item()):
+                        raise ProbeError(f"{name} differs from that of {spec} by {error:.3g}")
     return remark
 
 
@@ -219,9 +225,9 @@ def _shapes(layer: Any) -> list[tuple[int, ...]]:
     return [(2, layer.in_channels, side + 2, side + 3), (1, layer.in_channels, 3, 2)]
 
 
-def _results(layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
+def _results(layer: nn.Module, shape: tuple[int, ...], reach: float) -> dict[str, Tensor]:
     generator, like = torch.Generator().manual_seed(2), next(layer.parameters())
-    x = random_like(torch.empty(shape), generator).to(like).requires_grad_()
+    x = (reach * random_like(torch.empty(shape), generator).to(like)).requires_grad_()
     with torch.enable_grad():
         out = call(layer, x)
         wanted = {"x": x, **dict(layer.named_parameters())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import product
 from typing import Any, NamedTuple, cast
 
@@ -109,11 +110,29 @@ class FastForward:
         self.module, self.layer = module, cast(Any, module if layer is None else layer)
         self.spec, self.backend, self.activation = spec, backend, activation
         self.before = vars(module).get("forward")
+        self._masks = {name: buffer.clone() for name, buffer in self.layer.named_buffers()}
 
     def install(self) -> None:
         self.module.forward = self.forward
+        self._on_load = self.module.register_load_state_dict_post_hook(self._check_masks)
+
+    def _check_masks(self, *_: Any) -> None:
+        """After a state_dict was loaded: another mask is another function."""
+        now = dict(self.layer.named_buffers())
+        changed = [n for n, was in self._masks.items() if not (n in now and now[n].equal(was.to(now[n])))]
+        if changed:
+            self.remove()
+            name = type(self.module).__name__
+            warnings.warn(
+                f"accelerate: load_state_dict changed {changed[0]} of a {name}, which has its own forward back: "
+                "accelerate again after loading",
+                stacklevel=2,
+            )
 
     def remove(self) -> None:
+        self._on_load.remove()
+        if getattr(vars(self.module).get("forward"), "__self__", None) is not self:
+            return  # a changed mask did it
         if self.before is None:
             del self.module.forward
         else:
@@ -162,7 +181,7 @@ class FastForward:
         )
         if out_order is not None:
             y = y.index_select(1, _on(spec.out_back, x))
-        return y.reshape(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def has_hooks_inside(module: nn.Module) -> bool:

@@ -26,6 +26,10 @@ class WeightNormConv2d(nn.Conv2d):
         """The weight that multiplies the input: one product per call, where a sampler folds it once."""
         return self.weight if self.gain is None else self.weight * (self.gain / self._norm())[:, None, None, None]
 
+    def is_plain(self) -> bool:
+        """Whether the layer is the plain one still, neither trained nor initialised by data."""
+        return self.gain is None or torch.allclose(self.gain, self._norm())
+
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.folded_weight(), self.bias)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..data import Images
 from ..evaluation import evaluate
-from ..layers import initialize
+from ..layers import WeightNormConv2d, initialize
 from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
@@ -69,6 +69,7 @@ def train(
     if resume and overwrite:
         raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
     run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
+    checkpoint.check_replaceable(run.folder)
     if checkpoint.exists(run.folder):
         if resume:
             run.history = resuming.resume(run.folder, model, run.optimizer, run.average, run.objective, run.description)
@@ -127,7 +128,9 @@ class _Run:
                 )  # fmt: skip
 
     def _initialize(self) -> None:
-        """The data-dependent initialisation of weight-normalised layers, by the first batch."""
+        """The data-dependent initialisation of weight-normalised layers, by the first batch; of a new model only."""
+        if not all(layer.is_plain() for layer in self.model.modules() if isinstance(layer, WeightNormConv2d)):
+            return
         torch.manual_seed(_seed(self.settings.seed, 0, "z"))
         initialize(self.model, *next(self._batches(self._order(1))))
 
