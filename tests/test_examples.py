@@ -1,0 +1,47 @@
+"""The examples run as they are, from a folder that is not theirs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def output(name: str, *args: str, cwd: Path) -> str:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *args]
+    done = subprocess.run(command, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_accelerate_pixelcnn(tmp_path: Path) -> None:
+    text = output("accelerate_pixelcnn", cwd=tmp_path)
+    assert "4 of 5 replaced" in text and "136 steps after; same: True" in text
+    assert re.search(r"training step: [\d.]+ ms before, [\d.]+ ms after", text)
+
+
+def test_speed_up_zuko_flow(tmp_path: Path) -> None:
+    pytest.importorskip("zuko")
+    text = output("speed_up_zuko_flow", cwd=tmp_path)
+    assert text.count("fast: the inverse is that of made_inverse") == 2 and "same numbers: True" in text
+    assert re.search(r"inverse: [\d.]+ ms before, [\d.]+ ms after: \d+x", text)
+
+
+def test_speed_up_zuko_flow_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "zuko.py").write_text("raise ImportError")
+    command = [sys.executable, str(EXAMPLES / "speed_up_zuko_flow.py")]
+    without = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=without, text=True, capture_output=True)
+    assert done.returncode == 1 and done.stderr == "this example needs zuko: pip install zuko\n"
+
+
+def test_sample_mnist(tmp_path: Path) -> None:
+    for needed in ("matplotlib", "safetensors"):
+        pytest.importorskip(needed)
+    text = output("sample_mnist", "pictures", cwd=tmp_path)
+    assert "64 digits in" in text and "56 completions; upper halves kept: True" in text
+    assert all((tmp_path / "pictures" / name).stat().st_size > 1000 for name in ("digits.png", "completed.png"))
