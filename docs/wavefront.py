@@ -24,7 +24,7 @@ def draw(axes: Axes, order: str) -> None:
     middle = steps[SIZE[0] // 2][1]
     for i, row in enumerate(steps):
         for j, step in enumerate(row):
-            dark = step < 0.7 * schedule.steps
+            dark = step < 0.6 * schedule.steps
             axes.text(j, i, str(step), ha="center", va="center", color="white" if dark else "black", fontsize=9)
             if step == middle:
                 square = plt.Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="red", linewidth=2)
@@ -35,7 +35,7 @@ def draw(axes: Axes, order: str) -> None:
 
 
 if __name__ == "__main__":
-    figure, panels = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(8, 4.3), layout="constrained")
     for panel, order in zip(panels, ("raster", "wavefront"), strict=True):
         draw(panel, order)
     figure.savefig(Path(__file__).with_name("wavefront.png"), dpi=100)

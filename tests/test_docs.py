@@ -1,4 +1,4 @@
-"""What the documentation prints, runs: the README's code and the examples in docstrings."""
+"""What the documentation prints, runs: the README's code, the pages in docs and the examples in docstrings."""
 
 import doctest
 import importlib
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-README = Path(__file__).parent.parent / "README.md"
+import vlae_fast
+
+ROOT = Path(__file__).resolve().parent.parent
+README, PAGES = ROOT / "README.md", sorted((ROOT / "docs").glob("*.md"))
 WITH_EXAMPLES = ("masks", "layers.conv", "layers.linear", "models.vlae", "sampling.schedule")
 
 
@@ -17,6 +20,28 @@ def test_docstring_examples(name: str) -> None:
     module = importlib.import_module(f"vlae_fast.{name}")
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages(page: Path) -> None:
+    """Their code runs, their links lead somewhere, and a page is short enough to be read."""
+    text = page.read_text(encoding="utf-8")
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.failed == 0 and (result.attempted > 0) == ("```python" in text)
+    links = re.findall(r"\]\(([^):]+)\)", text)
+    assert all((page.parent / link).is_file() for link in links), links
+    assert len(text.splitlines()) <= 100
+
+
+def test_pages_name_files_that_are_there() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = re.findall(r"`((?:vlae_fast|csrc|kernels|tests|benchmarks)/[\w/.]+)`", text)
+    assert names and [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_citation_is_of_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", text, re.MULTILINE) == [vlae_fast.__version__]
 
 
 @pytest.mark.slow
