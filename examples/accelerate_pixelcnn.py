@@ -12,6 +12,8 @@ import vlae_fast as vf
 class MaskedConv2d(nn.Conv2d):
     """The usual one: a full convolution with a masked weight."""
 
+    mask: Tensor
+
     def __init__(self, kind: str, channels_in: int, channels_out: int, size: int) -> None:
         super().__init__(channels_in, channels_out, size, padding=size // 2)
         self.register_buffer("mask", torch.ones_like(self.weight))

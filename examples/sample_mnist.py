@@ -17,7 +17,7 @@ generator = torch.Generator().manual_seed(0)
 start = time.perf_counter()
 z = model.sample_prior(64, generator)
 digits = sampler.sample(z, generator=generator)
-print(f"64 digits in {time.perf_counter() - start:.2f} s, {sampler.steps} steps, backend {sampler.backend}")
+print(f"64 digits in {time.perf_counter() - start:.2f} s, {sampler.steps} steps: {sampler}")
 save_grid(digits, out / "digits.png", columns=8)
 
 # The lower half is drawn given z and the upper half, then z given all of it, in turn (arXiv 1401.4082, appendix F).
