@@ -72,7 +72,4 @@ class FactorizedSampler:
         mask, values = _expand_known(known, noise, channels, self._emit)
         with torch.autocast(z.device.type, enabled=False):
             params = self.decoder(z.new_zeros((z.shape[0], channels, *size)), z)
-        images = reference.draw(params, noise, self._emit, temperature)
-        if mask is not None and values is not None:
-            images = torch.where(mask, values, images)
-        return Samples(images, params)
+        return Samples(reference.draw(params, noise, self._emit, temperature, mask, values), params)
