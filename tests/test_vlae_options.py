@@ -201,7 +201,7 @@ CONDITIONED = {**SMALL, "n_classes": 3}
         (lambda: vf.VLAE(**SMALL, likelihood="t"), ValueError, "VLAE: likelihood must be one of bernoulli, .*got 't'"),
         (lambda: vf.VLAE(**SMALL, decoder="mlp", receptive_field=3), ValueError, "no option receptive_field, got 3"),
         (lambda: vf.VLAE(**SMALL, posterior="cauchy"), ValueError, "posterior must be one of gaussian, iaf, got"),
-        (lambda: vf.VLAE(**SMALL, flow_layers=0), ValueError, "n_hidden and hidden_dim must be positive, got 0"),
+        (lambda: vf.VLAE(**SMALL, flow_layers=0), ValueError, "VLAE: flow_layers must be at least 1, got 0"),
         (
             lambda: vf.VLAE(**SMALL, latent_map=(3, 1)),
             ValueError,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from torch import Tensor, finfo
+
 from .masks import Tap
 
 PLAN_VERSION = 2
@@ -34,6 +36,19 @@ class Emit(NamedTuple):
         mixture = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
         counts = (channels, channels * self.levels, mixture, 2 * channels)
         return counts[EMITS.index(self.kind)]
+
+    @property
+    def rule(self) -> str:
+        """What a pixel must be, in words."""
+        top = self.levels - 1
+        return "finite" if not self.levels else "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
+
+    def holds(self, x: Tensor) -> Tensor:
+        """Where a pixel is one of the levels, up to a few roundings of its dtype; where it is finite without levels."""
+        if not self.levels:
+            return x.isfinite()
+        k = (x * (self.levels - 1)).round()
+        return (x - k / (self.levels - 1)).abs().le(4 * finfo(x.dtype).eps) & (k >= 0) & (k < self.levels)
 
     def noises(self, channels: int) -> int:
         """n."""

@@ -295,7 +295,7 @@ def draw(
     if emit.kind == "bernoulli":
         x = (u < torch.sigmoid(p / temperature)).double()
     elif emit.kind == "categorical":
-        x = draw_index(p.unflatten(1, (-1, levels)).movedim(2, 0) / temperature, u) / (levels - 1)
+        x = draw_index(p.unflatten(1, (-1, levels)).movedim(2, 0) / temperature, u).double() / (levels - 1)
     elif emit.kind == "affine":
         shift, log_scale = p.chunk(2, dim=1)
         x = shift + temperature * torch.exp(log_scale) * u

@@ -58,7 +58,7 @@ def train(
     encoder_hidden: Annotated[
         int | None, typer.Option(min=2, help="Channels of the encoder, if not those of the decoder")
     ] = None,
-    weight_norm: Annotated[bool, typer.Option("--weight-norm", help="Normalise the weights of convolutions")] = False,
+    weight_norm: Annotated[bool, typer.Option("--weight-norm", help="Encoder resnet: normalise the weights")] = False,
     posterior: Annotated[str, typer.Option(help="gaussian, or iaf: an inverse autoregressive flow of it")] = "gaussian",
     flow: Annotated[bool, typer.Option("--flow/--no-flow", help="Autoregressive flow prior, or N(0, I)")] = True,
     flow_transform: Annotated[str, typer.Option(help="Steps of the prior: affine or mean-only")] = "affine",

@@ -44,8 +44,8 @@ def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> 
 
 def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
     with archive.open(info) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{info.filename}: format must be 1.0")
+        if (version := np.lib.format.read_magic(file)) != (1, 0):
+            raise ValueError(f"{info.filename}: format must be 1.0, got {'.'.join(map(str, version))}")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         n_bytes = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "iu" or fortran or not 0 < n_bytes <= MAX_BYTES:

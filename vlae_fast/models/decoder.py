@@ -26,7 +26,7 @@ KINDS: dict[str, type[Decoder]] = {
 }
 
 # Options that not every kind has, at the value that says nothing: there a kind takes its own default.
-_UNSAID: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "kernel_size": 3,
     "initial_kernel": 7,
     "receptive_field": None,
@@ -63,10 +63,10 @@ def make_decoder(
     """
     if kind not in KINDS:
         raise ValueError(f"make_decoder: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if unknown := sorted(set(options) - set(_UNSAID)):
-        raise ValueError(f"make_decoder: options must be among {', '.join(_UNSAID)}, got {', '.join(unknown)}")
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise ValueError(f"make_decoder: options must be among {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     has = inspect.signature(KINDS[kind]).parameters
-    said = {name: value for name, value in options.items() if value != _UNSAID[name]}
+    said = {name: value for name, value in options.items() if value != OPTIONS[name]}
     for name, value in said.items():
         if name not in has:
             raise ValueError(f"make_decoder: a {kind!r} decoder has no option {name}, got {value!r}")

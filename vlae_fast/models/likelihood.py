@@ -47,12 +47,9 @@ class Likelihood:
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError unless every value of x is a level."""
-        k = x * (self.levels - 1)
-        off = ~((k - k.round()).abs().le(1e-3) & (k > -0.5) & (k < self.levels - 0.5))
+        off = ~self.emit.holds(x)
         if off.any():
-            top = self.levels - 1
-            rule = "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
-            raise ValueError(f"{self.kind} likelihood: x must be {rule}, got {x[off][0].item():g}")
+            raise ValueError(f"{self.kind} likelihood: x must be {self.emit.rule}, got {x[off][0].item():g}")
 
     def index(self, x: Tensor) -> Tensor:
         """The level k of every pixel."""
@@ -160,8 +157,3 @@ def make_likelihood(kind: str, channels: int, *, levels: int = 256, components: 
     if kind == "logistic_mixture":
         return LogisticMixture(channels, levels, components)
     raise ValueError(f"likelihood: must be one of {', '.join(LIKELIHOODS)}, got {kind!r}")
-
-
-def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
-    """``log p(x | logits)`` in nats per image, ``[B]``, for pixels x in [0, 1]; both ``[B, C, H, W]``."""
-    return Bernoulli(logits.shape[1]).log_prob(logits, x)

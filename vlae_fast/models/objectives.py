@@ -94,15 +94,15 @@ class SoftFreeBits:
     def __init__(
         self, nats: float, *, slack: float = 0.05, rate: float = 0.1, gamma: float = 1.0, least: float = 1e-4
     ) -> None:
-        for name, value, rule in (
-            ("nats", nats, nats >= 0),
-            ("slack", slack, slack >= 0),
-            ("rate", rate, rate > 0),
-            ("least", least, 0 < least <= 1),
-            ("gamma", gamma, least <= gamma <= 1),
+        for name, value, rule, holds in (
+            ("nats", nats, ">= 0", nats >= 0),
+            ("slack", slack, ">= 0", slack >= 0),
+            ("rate", rate, "> 0", rate > 0),
+            ("least", least, "> 0 and <= 1", 0 < least <= 1),
+            ("gamma", gamma, f">= {least} and <= 1", least <= gamma <= 1),
         ):
-            if not (rule and math.isfinite(value)):
-                raise ValueError(f"SoftFreeBits: {name} is out of its range, got {value}")
+            if not (holds and math.isfinite(value)):
+                raise ValueError(f"SoftFreeBits: {name} must be finite and {rule}, got {value}")
         self.nats, self.slack, self.rate, self.gamma, self.least = nats, slack, rate, gamma, least
 
     def __call__(self, terms: LossTerms) -> Tensor:

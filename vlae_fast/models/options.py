@@ -15,6 +15,7 @@ from .posterior import POSTERIORS
 def check_options(config: dict[str, Any]) -> None:
     """Raises ValueError naming the first option that breaks a rule; its parts check their own options."""
     least = {"latent_dim": 1, "hidden_dim": 2, "encoder_hidden": 2, "flow_hidden": 1, "n_classes": 0}
+    least |= {"flow_steps": 1, "flow_layers": 1}
     for name, low in least.items():
         if config[name] is not None and config[name] < low:
             raise ValueError(f"VLAE: {name} must be at least {low}, got {config[name]}")
@@ -26,6 +27,8 @@ def check_options(config: dict[str, Any]) -> None:
     ):
         rule = f"(h, w), both positive, with h * w a divisor of latent_dim = {config['latent_dim']}"
         raise ValueError(f"VLAE: latent_map must be {rule}, got {tuple(latent_map)}")
+    if config["weight_norm"] and config["encoder"] != "resnet":
+        raise ValueError(f"VLAE: weight_norm must be False with encoder {config['encoder']!r}, got True")
     choices = {"backend": backends.NAMES, "posterior": POSTERIORS, "encoder": ENCODERS, "decoder": KINDS}
     for name, names in (choices | {"likelihood": LIKELIHOODS}).items():
         if config[name] not in names:

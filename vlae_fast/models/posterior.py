@@ -57,6 +57,8 @@ class InverseAutoregressivePosterior(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        if n_steps < 1:
+            raise ValueError(f"InverseAutoregressivePosterior: n_steps must be positive, got {n_steps}")
         self.dim, self.context_dim = dim, context_dim
         self.steps = nn.ModuleList(
             MADE(

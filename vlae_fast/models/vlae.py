@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sampling import FactorizedSampler, PixelCNNSampler
-from .decoder import make_decoder
+from .decoder import OPTIONS, make_decoder
 from .encoder import Sizes, make_encoder
 from .flow import standard_normal_log_prob
 from .labels import check_no_labels, one_hot
@@ -19,16 +19,6 @@ from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian
 from .prior import make_prior
 
 __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
-
-_DECODER_OPTIONS = (
-    "kernel_size",
-    "initial_kernel",
-    "receptive_field",
-    "z_channels",
-    "residual",
-    "tied",
-    "n_pointwise",
-)
 
 
 class VLAEOutput(NamedTuple):
@@ -50,11 +40,11 @@ class VLAE(nn.Module):
         decoder: ``gated``, ``two-stack``, ``resnet``, ``pixelcnn++``, or ``mlp`` and ``deconv``, which do not look at
             the image. kernel_size, initial_kernel, receptive_field, residual, tied, n_pointwise: where a kind has them,
             see its class in `models.decoders`.
-        z_channels: 0: every pixel is given the same z, as in the tutorials; a small window then cannot know
-            where it is and tends to ignore z. Else z is spread over the image in so many channels (`CodeMap`), and
-            ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
+        z_channels: 0: every pixel is given the same z, as in the tutorials (``resnet``: its own 4 maps); a small window
+            then cannot know where it is and tends to ignore z. Else z is spread over the image in so many channels
+            (`CodeMap`), and ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
         encoder: ``conv``, ``strided``, ``mlp``, ``resnet``, see `models.encoder`. encoder_hidden: its hidden_dim, where
-            it has one of its own. weight_norm: of its convolutions.
+            it has one of its own. weight_norm: of the convolutions of ``resnet``.
         posterior: ``gaussian``, or ``iaf``, an inverse autoregressive flow of one.
         flow_hidden, flow_steps, flow_layers, flow_transform: of the prior: units, steps, hidden layers of a step,
             ``affine`` or ``mean-only``; the first three also of an ``iaf`` posterior.
@@ -138,7 +128,7 @@ class VLAE(nn.Module):
             image_size=size,
             likelihood=self.likelihood,
             backend=backend,
-            **{name: self.config[name] for name in _DECODER_OPTIONS},
+            **{name: self.config[name] for name in OPTIONS},
         )
         self.posterior = (
             InverseAutoregressivePosterior(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import reference
 from ..ops.pixelcnn_sample import check_noise
-from .sampler import Known, Samples, _expand_known, emit_of
+from .sampler import Known, Samples, emit_of, expand_known
 
 
 class FactorizedSampler:
@@ -69,7 +69,7 @@ class FactorizedSampler:
         elif noise.shape != shape:
             raise ValueError(f"FactorizedSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         check_noise("FactorizedSampler", noise, channels, self._emit, temperature)
-        mask, values = _expand_known(known, noise, channels, self._emit)
+        mask, values = expand_known("FactorizedSampler", known, noise, channels, self._emit)
         with torch.autocast(z.device.type, enabled=False):
             params = self.decoder(z.new_zeros((z.shape[0], channels, *size)), z)
         return Samples(reference.draw(params, noise, self._emit, temperature, mask, values), params)

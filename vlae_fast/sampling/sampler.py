@@ -106,7 +106,7 @@ class PixelCNNSampler:
             raise ValueError(f"PixelCNNSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         elif noise.dtype != self._dtype:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")
-        mask, values = _expand_known(known, noise, self.plan.image_channels, self.plan.emit)
+        mask, values = expand_known("PixelCNNSampler", known, noise, self.plan.image_channels, self.plan.emit)
         with torch.autocast(self._device.type, enabled=False):  # the same image inside and outside
             drawn = pixelcnn_sample(
                 noise,
@@ -180,32 +180,28 @@ def emit_of(decoder: Decoder) -> Emit:
     return BERNOULLI if likelihood is None else likelihood.emit
 
 
-def _expand_known(known: Known | None, noise: Tensor, channels: int, emit: Emit) -> tuple[Tensor | None, Tensor | None]:
+def expand_known(
+    op: str, known: Known | None, noise: Tensor, channels: int, emit: Emit
+) -> tuple[Tensor | None, Tensor | None]:
+    """Mask and values ``[B, C, H, W]`` of what is known, or ValueError in the name of ``op``."""
     if known is None:
         return None, None
     if len(known) != 2:
-        raise ValueError(f"PixelCNNSampler: known must be (mask, values), got {len(known)} entries")
+        raise ValueError(f"{op}: known must be (mask, values), got {len(known)} entries")
     mask, values = known
     shape = (noise.shape[0], channels, *noise.shape[2:])
     try:
         mask, values = mask.expand(shape), values.to(noise.dtype).expand(shape)
     except RuntimeError:
         shapes = (tuple(mask.shape), tuple(values.shape))
-        raise ValueError(
-            f"PixelCNNSampler: known must be (mask, values) that broadcast to {shape}, got {shapes}"
-        ) from None
+        raise ValueError(f"{op}: known must be (mask, values) that broadcast to {shape}, got {shapes}") from None
     if mask.dtype != torch.bool:
-        raise ValueError(f"PixelCNNSampler: known must have a boolean mask, got {mask.dtype}")
-    if emit.levels and not (is_level(values, emit.levels) | ~mask).all():
-        rule = "0 or 1" if emit.levels == 2 else f"k / {emit.levels - 1} for k = 0..{emit.levels - 1}"
-        raise ValueError(f"PixelCNNSampler: known must have values {rule} where the mask is set, got others")
+        raise ValueError(f"{op}: known must have a boolean mask, got {mask.dtype}")
+    off = mask & ~emit.holds(values)
+    if off.any():
+        value = values[off][0].item()
+        raise ValueError(f"{op}: known must have values {emit.rule} where the mask is set, got {value:g}")
     return mask, values
-
-
-def is_level(values: Tensor, levels: int) -> Tensor:
-    """Where a value is ``k / (levels - 1)`` for k = 0..levels - 1, up to the rounding of its dtype."""
-    k = (values * (levels - 1)).round()
-    return (values - k / (levels - 1)).abs().le(torch.finfo(values.dtype).eps) & (k >= 0) & (k < levels)
 
 
 def naive_sample(
@@ -225,6 +221,6 @@ def naive_sample_with_logits(
     """As `naive_sample`, with the logits."""
     emit, channels = emit_of(decoder), decoder.input_dim
     check_noise("naive_sample", noise, channels, emit, temperature)
-    mask, values = _expand_known(known, noise, channels, emit)
+    mask, values = expand_known("naive_sample", known, noise, channels, emit)
     drawn = reference.naive_sample(lambda image: decoder(image, z), noise, channels, emit, mask, values, temperature)
     return Samples(*drawn)

@@ -1,4 +1,5 @@
-"""Training: what is minimised (settings.py, step.py), epoch after epoch (loop.py), to be gone on with (resume.py)."""
+"""Training: what is minimised (settings.py, objective.py), epoch after epoch (loop.py), what is kept (average.py), and
+how it is gone on with (resume.py)."""
 
 from .loop import History, train
 from .resume import Interrupted
