@@ -40,7 +40,7 @@ def test_train_passes_every_option_on(tmp_path: Path) -> None:
     sizes |= {"flow_hidden": 9, "flow_steps": 3, "flow_layers": 1, "flow_transform": "mean-only"}
     sizes |= {"encoder": "strided", "encoder_hidden": 4, "posterior": "iaf"}
     options = [f"--{key.replace('_', '-')}={value}" for key, value in (settings | sizes).items()]
-    others = ["--no-flow", "--weight-norm", "--latent-map", 1, 5, "--labels"]
+    others = ["--no-flow", "--encoder=resnet", "--weight-norm", "--latent-map", 1, 5, "--labels"]
     for out, extra in (("a", ["--residual", "--binarization", "dynamic"]), ("b", others)):
         result = call("train", *options, *extra, "--epochs", 1, "--device", "cpu", "--out", tmp_path / out)
         assert result.exit_code == 0, result.output
