@@ -99,15 +99,16 @@ def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Im
 
 
 def batches(
-    model: VLAE, images: Images, split: Split, batch_size: int, seed: int
+    model: VLAE, images: Images, split: Split, batch_size: int, order: int | torch.Generator, *, shuffle: bool = False
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images in order on the model's device, with their labels where the model is of classes."""
-    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    """Images on the model's device, with their labels where it is of classes. order: a generator, or its seed."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(order) if isinstance(order, int) else order
     if model.n_classes:
-        for x, labels in images.labelled_batches(split, batch_size, generator=order):
+        for x, labels in images.labelled_batches(split, batch_size, generator=generator, shuffle=shuffle):
             yield x.to(device), labels.to(device)
     else:
-        for x in images.batches(split, batch_size, generator=order):
+        for x in images.batches(split, batch_size, generator=generator, shuffle=shuffle):
             yield x.to(device), None
 
 

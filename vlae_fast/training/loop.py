@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..data import Images
-from ..evaluation import evaluate
+from ..evaluation import batches, evaluate
 from ..layers import WeightNormConv2d, initialize
 from ..models.vlae import VLAE
 from . import progress as shown
@@ -160,13 +160,8 @@ class _Run:
         return torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
 
     def _batches(self, order: torch.Generator) -> Iterator[Batch]:
-        images, size = self.images, self.settings.batch_size
-        if self.model.n_classes:
-            for x, labels in images.labelled_batches("train", size, generator=order, shuffle=True):
-                yield Batch(x.to(self.device), labels.to(self.device))
-        else:
-            for x in images.batches("train", size, generator=order, shuffle=True):
-                yield Batch(x.to(self.device))
+        size = self.settings.batch_size
+        return (Batch(*pair) for pair in batches(self.model, self.images, "train", size, order, shuffle=True))
 
     def _averaged(self) -> contextlib.AbstractContextManager[Mapping[str, Tensor]]:
         return contextlib.nullcontext({}) if self.average is None else self.average.in_place()

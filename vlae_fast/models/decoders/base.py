@@ -70,6 +70,12 @@ class Decoder(nn.Module):
     def _refuse(self, rule: str, got: object) -> NoReturn:
         raise ValueError(f"{type(self).__name__}: {rule}, got {got}")
 
+    def _kernels(self, sizes: list[int], receptive_field: int | None) -> list[int]:
+        """The kernel sizes of the masked layers: as given, or those that together see a window."""
+        if receptive_field is None:
+            return sizes
+        return kernels_of_window(type(self).__name__, receptive_field, len(sizes), self.image_size)
+
     def check_z(self, z: Tensor | None) -> None:
         """Raises ValueError where z does not fit this decoder."""
         height, width = self.image_size

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ..likelihood import Likelihood
-from .base import Decoder, kernels_of_window
+from .base import Decoder
 
 
 class PixelCNNDecoder(Decoder):
@@ -45,9 +45,7 @@ class PixelCNNDecoder(Decoder):
         super().__init__(
             input_dim, latent_dim, hidden_dim, n_layers, image_size, z_channels=z_channels, likelihood=likelihood
         )
-        kernels = [initial_kernel] + [kernel_size] * n_layers
-        if receptive_field is not None:
-            kernels = kernels_of_window(type(self).__name__, receptive_field, len(kernels), self.image_size)
+        kernels = self._kernels([initial_kernel] + [kernel_size] * n_layers, receptive_field)
         self.residual = residual
         self.initial_conv = MaskedConv2d("A", input_dim, hidden_dim, kernels[0], backend=backend)
         self.decoder_layers = nn.ModuleList(

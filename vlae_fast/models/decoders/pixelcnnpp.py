@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ...sampling.stages import Program
 from ..likelihood import Likelihood
-from .base import CENTRE, Decoder, kernels_of_window
+from .base import CENTRE, Decoder
 
 
 def concat_elu(h: Tensor) -> Tensor:
@@ -69,8 +69,7 @@ class PixelCNNPPDecoder(Decoder):
         super().__init__(
             input_dim, latent_dim, hidden_dim, n_layers, image_size, z_channels=z_channels, likelihood=likelihood
         )
-        if receptive_field is not None:
-            (initial_kernel,) = kernels_of_window(type(self).__name__, receptive_field, 1, self.image_size)
+        (initial_kernel,) = self._kernels([initial_kernel], receptive_field)
         if initial_kernel < 3:
             self._refuse("initial_kernel must be at least 3", initial_kernel)
         self.initial_conv = MaskedConv2d(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...layers import MaskedConv2d
 from ...sampling.stages import Program
 from ..likelihood import Likelihood
-from .base import CENTRE, Decoder, kernels_of_window
+from .base import CENTRE, Decoder
 from .code_map import DeconvolutionalMap
 
 
@@ -90,9 +90,7 @@ class ResNetDecoder(Decoder):
             spread_by=DeconvolutionalMap,
             likelihood=likelihood,
         )
-        kernels = [kernel_size] * n_layers
-        if receptive_field is not None:
-            kernels = kernels_of_window(type(self).__name__, receptive_field, n_layers, self.image_size)
+        kernels = self._kernels([kernel_size] * n_layers, receptive_field)
         if kernels[0] < 3:
             self._refuse("kernel_size must be at least 3", kernels[0])
         if n_pointwise < 0:

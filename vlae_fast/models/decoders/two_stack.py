@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ...sampling.stages import Program
 from ..likelihood import Likelihood
-from .base import CENTRE, Decoder, kernels_of_window
+from .base import CENTRE, Decoder
 
 
 class TwoStackLayer(nn.Module):
@@ -73,9 +73,7 @@ class TwoStackDecoder(Decoder):
         super().__init__(
             input_dim, latent_dim, hidden_dim, n_layers, image_size, z_channels=z_channels, likelihood=likelihood
         )
-        kernels = [initial_kernel] + [kernel_size] * n_layers
-        if receptive_field is not None:
-            kernels = kernels_of_window(type(self).__name__, receptive_field, len(kernels), self.image_size)
+        kernels = self._kernels([initial_kernel] + [kernel_size] * n_layers, receptive_field)
         if kernels[0] < 3:
             self._refuse("initial_kernel must be at least 3", kernels[0])
         self.initial_conv = TwoStackLayer("A", input_dim, hidden_dim, kernels[0], self.z_channels, backend)
