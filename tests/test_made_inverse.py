@@ -9,7 +9,7 @@ from conftest import backends_and_dtypes, backends_of, require
 from hypothesis import strategies as st
 from properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
 
-from vlae_fast import native, reference, triton_kernels
+from vlae_fast import flow_steps, native, reference, triton_kernels
 from vlae_fast.ops import made_inverse
 from vlae_fast.testing import Case, budget, check_op, made_case, opcheck
 
@@ -53,6 +53,9 @@ CASES = [
     any_degrees(made_case(7, 9, (30, 41), cond=True)),
     any_degrees(made_case(2, 3, (6,), affine=False, activation="tanh")),
     any_degrees(made_case(5, 1, (6, 4))),
+    made_case(5, 6, (16, 16), steps=3),
+    any_degrees(made_case(7, 5, (12, 9), steps=2, cond=True)),
+    made_case(3, 4, (), steps=4, affine=False),
 ]
 FORWARD_CASES = [  # the gradient of these would take D passes of the reference per quantity
     made_case(100, 63, (129, 200), activation="elu", cond=True),
@@ -77,6 +80,17 @@ def rows_of(case: Case, rows: slice) -> dict[str, torch.Tensor | None]:
 
 
 def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the inverse undoes: the steps from the last to the first."""
+    t, log_det = case.tensors, 0.0
+    steps = flow_steps.steps_of(t["weights"], t["biases"], t["degrees"], t["cond"])
+    for s, step in reversed(list(enumerate(steps))):
+        tensors = {**t, "weights": step.weights, "biases": step.biases, "cond": step.cond}
+        x, of_step = forward_of_step(Case("", case.op, tensors, case.options), x)
+        x, log_det = x.flip(1) if s else x, log_det + of_step
+    return x, log_det
+
+
+def forward_of_step(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     t = case.tensors
     params, _, _ = reference.made(x, (t["weights"], t["biases"], t["degrees"]), t["cond"], case.options["activation"])
     shift, raw = reference.shift_and_log_scale(params, x.shape[1])
@@ -125,7 +139,8 @@ def test_wide_inverse_is_undone(case: Case) -> None:
 
 def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
     t = {**case.tensors, **rows_of(case, rows)}
-    return native.made_inverse(*t.values(), *case.options.values(), isa)
+    xs, log_det = native.made_inverse(*t.values(), *case.options.values(), isa)
+    return xs[-1], log_det
 
 
 @pytest.mark.parametrize("isa", native.isas() or ["absent"])
@@ -136,6 +151,7 @@ def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torc
         any_degrees(made_case(75, 13, (40, 40, 40), activation="elu")),
         made_case(19, 6, (64,), affine=False),
         made_case(19, 6, (64,), scale="softplus"),
+        made_case(19, 6, (64,), steps=2),
     ],
     ids=str,
 )
@@ -144,8 +160,9 @@ def test_same_bits(case: Case, isa: str) -> None:
     require("cpu")
     double = case.to(torch.float64)
     args = [double.tensors[k] for k in ("eps", "weights", "biases", "degrees", "cond")]
-    truth = reference.made_inverse(*args, *case.options.values())
-    same_dtype = reference.made_inverse(*case.tensors.values(), *case.options.values())
+    truth_xs, truth_log_det = reference.made_inverse(*args, *case.options.values())
+    same_xs, same_log_det = reference.made_inverse(*case.tensors.values(), *case.options.values())
+    truth, same_dtype = (truth_xs[-1], truth_log_det), (same_xs[-1], same_log_det)
     whole = natively(case, isa)
     for got, want, same in zip(whole, truth, same_dtype, strict=True):
         assert (got.double() - want).abs().max() <= budget(want, same)
@@ -168,14 +185,15 @@ def test_same_bits(case: Case, isa: str) -> None:
     activation=st.sampled_from(["relu", "elu", "tanh"]),
     scale=st.sampled_from(["exp", "clipped_exp", "softplus", "sigmoid"]),
     cond=st.booleans(),
+    steps=st.integers(1, 3),
     seed=st.none() | st.integers(0, 99),
     layout=layouts,
     dtype=dtypes,
     isa=st.sampled_from(native.isas() or ["absent"]),
 )
-def test_any_call(batch, dim, hidden, affine, activation, scale, cond, seed, layout, dtype, isa) -> None:
+def test_any_call(batch, dim, hidden, affine, activation, scale, cond, steps, seed, layout, dtype, isa) -> None:
     require("cpu")
-    options = {"affine": affine, "activation": activation, "cond": cond and len(hidden) > 0}
+    options = {"affine": affine, "activation": activation, "cond": cond and len(hidden) > 0, "steps": steps}
     options["scale"] = scale if affine else "exp"
     case = made_case(batch, dim, tuple(hidden), **options)
     case = case if seed is None else any_degrees(case, seed)
@@ -193,7 +211,7 @@ def test_inverts_the_transform(case: Case) -> None:
     torch.testing.assert_close(log_det, forward_log_det, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3], CASES[4], *SCALED], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3], CASES[4], *SCALED, *CASES[-3:]], ids=str)
 def test_log_det_is_that_of_the_jacobian(case: Case) -> None:
     case = case.to(torch.float64)
     x, log_det = made_inverse(**case.tensors, **case.options)
@@ -204,13 +222,15 @@ def test_log_det_is_that_of_the_jacobian(case: Case) -> None:
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[b], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[-2]], ids=str)
 def test_opcheck(case: Case) -> None:
     opcheck(case, "reference")
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"affine": False}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}], ids=str
+    "options",
+    [{}, {"affine": False}, {"steps": 2}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}],
+    ids=str,
 )
 def test_gradcheck(options: dict[str, Any]) -> None:
     case = made_case(2, 3, (6, 6), **options, activation="tanh", cond=True, dtype=torch.float64)
@@ -253,9 +273,29 @@ T = made_case(2, 3, (6,)).tensors
     ("kwargs", "match"),
     [
         ({"eps": torch.zeros(3)}, r"eps must be a floating-point tensor \[B, D\] with D >= 1, got"),
-        ({"biases": []}, r"weights, biases, degrees must have L, L and L \+ 1 entries with L >= 1, got \(2, 0, 3\)"),
-        ({"weights": [torch.zeros(6, 4), T["weights"][1]]}, r"weights\[0\], degrees\[0\] must be \[O, 3\], \[3\], got"),
-        ({"biases": [torch.zeros(5), T["biases"][1]]}, r"biases\[0\] must be \[6\], got \(5,\)"),
+        (
+            {"biases": []},
+            r"weights, biases, degrees must have S L, S L and L \+ 1 entries with S >= 1, L >= 1, got \(2, 0, 3\)",
+        ),
+        (
+            {"weights": [torch.zeros(6, 4), T["weights"][1]]},
+            r"weights\[0\], biases\[0\] must be \[6, 3\], \[6\], as degrees has it, got \(\(6, 4\), \(6,\)\)",
+        ),
+        (
+            {"biases": [torch.zeros(5), T["biases"][1]]},
+            r"weights\[0\], biases\[0\] must be .* got \(\(6, 3\), \(5,\)\)",
+        ),
+        (
+            {"weights": T["weights"] * 2, "biases": T["biases"] * 2, "cond": torch.zeros(2, 6)},
+            r"cond must be \[2, 12\]",
+        ),
+        ({"weights": [*T["weights"], T["weights"][0]]}, r"weights, biases, degrees must have .* got \(3, 2, 3\)"),
+        ({"degrees": [T["degrees"][0][:2], *T["degrees"][1:]]}, r"degrees\[0\] must be \[D\] = \[3\], got \(2,\)"),
+        ({"degrees": [*T["degrees"][:2], torch.zeros(4)]}, r"degrees\[-1\] must have D = 3 .* entries, got 4"),
+        (
+            {"degrees": [T["degrees"][0], torch.zeros(1, 6), T["degrees"][2]]},
+            r"degrees\[1\] must be \[units of layer 1\], got",
+        ),
         (
             {"degrees": [T["degrees"][0] - 1, *T["degrees"][1:]]},
             r"degrees\[0\] must be a permutation of 1..3, got \[0, 1, 2\]",
@@ -270,7 +310,7 @@ T = made_case(2, 3, (6,)).tensors
                 "biases": [torch.zeros(6), torch.zeros(3)],
                 "degrees": [*T["degrees"][:2], torch.arange(3)],
             },
-            r"scale must be exp where weights\[-1\] has D = 3 \(mean-only\) outputs, got 'sigmoid'",
+            r"scale must be exp where there are D = 3 \(mean-only\) outputs, got 'sigmoid'",
         ),
         ({"activation": "gate"}, "activation must be one of relu, elu, tanh, got 'gate'"),
     ],
@@ -301,6 +341,13 @@ def test_non_finite(backend: str, eps: float, bias: float, match: str) -> None:
         match = match.partition(", got")[0]
     with pytest.raises(ValueError, match=f"made_inverse: {match}"):
         made_inverse(**t, backend=require(backend))
+
+
+def test_non_finite_names_the_step() -> None:
+    t = made_case(2, 3, (6,), steps=2).tensors
+    t["biases"][-1][4] = torch.inf
+    with pytest.raises(ValueError, match=r"got x = (inf|nan) at \[0, \d\] of step 1"):
+        made_inverse(**t)
 
 
 def test_large_values_are_finite() -> None:

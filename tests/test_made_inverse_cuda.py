@@ -23,6 +23,7 @@ FORWARD_CASES = [
     made_case(9, 5, (300, 300)),  # blocks that end amid a degree
     made_case(2, 130, ()),
     made_case(3, 3, (5,) * 40),  # layers that share a lane's rows with none
+    any_degrees(made_case(11, 63, (129, 90), steps=3, activation="elu", cond=True)),
 ]
 
 
@@ -45,6 +46,7 @@ def test_tiles_of_any_size(case: Case, processors: int, gpu: Callable[..., None]
         any_degrees(made_case(5, 12, (21, 30), activation="elu", cond=True)),
         made_case(9, 20, (40, 70)),
         made_case(2, 3, ()),
+        made_case(9, 20, (40, 70), steps=2),
     ],
     ids=str,
 )
@@ -55,7 +57,7 @@ def test_half_precision(case: Case, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_same_bits(dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     """Whatever the batch, the tile and the order of the threads."""
-    case = any_degrees(made_case(19, 30, (90, 70), activation="tanh", cond=True)).to(dtype)
+    case = any_degrees(made_case(19, 30, (90, 70), activation="tanh", cond=True, steps=2)).to(dtype)
     outs, _ = run(case, "cuda")
     for settings in ({"processors": 1}, {"processors": 7, "order": "backward"}, {"processors": 10}):
         gpu(**settings)
@@ -107,10 +109,13 @@ EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
     ("changed", "message"),
     [
         ({"eps": EPS.double()}, "eps must be float32, bfloat16 or float16, got"),
-        ({"eps": EPS.bfloat16()}, "cond must be bfloat16, got"),
+        ({"eps": EPS.bfloat16()}, r"weights\[0\] must be bfloat16, got"),
+        ({"cond": torch.zeros(3, 6).half()}, "cond must be float32, got"),
         ({"eps": EPS[0]}, r"eps must be \[B, 4\], got \(4,\)"),
         ({"eps": EPS.T.contiguous().T}, r"eps must be contiguous, got strides \(1, 3\)"),
-        ({"weights": []}, "weights, biases must have L = 2 entries, as planned, got 0, 2"),
+        ({"weights": []}, "weights, biases must have S L entries, L = 2 as planned, S >= 1, S L <= 512, got 0, 2"),
+        ({"weights": WEIGHTS[:1], "biases": [torch.zeros(6)]}, "weights, biases must have S L entries, .* got 1, 1"),
+        ({"weights": WEIGHTS * 257, "biases": CASE.tensors["biases"] * 257}, "weights, biases must .* got 514, 514"),
         ({"weights": [torch.zeros(6, 5), torch.zeros(8, 6)]}, r"weights\[0\] must be \(6, 4\), got \(6, 5\)"),
         ({"biases": [torch.zeros(5), torch.zeros(8)]}, r"biases\[0\] must be \(6,\), got \(5,\)"),
         ({"cond": torch.zeros(2, 6)}, r"cond must be \(3, 6\), got \(2, 6\)"),
@@ -129,8 +134,8 @@ def test_arguments_that_are_refused(changed: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("degrees", "message"),
     [
-        ([torch.tensor([1])] * 1, r"degrees must have 2..65 entries, got 1"),
-        ([torch.tensor([1]), *[torch.tensor([0])] * 65], r"degrees must have 2..65 entries, got 66"),
+        ([torch.tensor([1])] * 1, r"degrees must have 2..513 entries, got 1"),
+        ([torch.tensor([1]), *[torch.tensor([0])] * 513], r"degrees must have 2..513 entries, got 514"),
         ([torch.tensor([1.0]), torch.tensor([0])], r"degrees\[0\] must be int64"),
         ([torch.tensor([[1]]), torch.tensor([0])], r"degrees\[0\] must be \[n\]"),
         ([torch.zeros(0, dtype=torch.int64)] * 2, r"degrees\[0\] must be \[D\] with D >= 1"),

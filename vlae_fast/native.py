@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .flow_steps import step_by_step
 from .layout import contiguous, nhwc
 from .masks import live_weights
 from .program import Plan
@@ -189,6 +190,7 @@ def pixelcnn_sample(
     )
 
 
+@step_by_step
 def made_inverse(
     eps: Tensor,
     weights: Sequence[Tensor],

@@ -72,7 +72,7 @@ def made_inverse(
     activation: str,
     scale: str = "exp",
 ) -> tuple[Tensor, Tensor]:
-    """Two launches: the weights are put in the order in which the second one reads them."""
+    """Two launches, whatever the number of steps: weights are put in the order in which the second one reads them."""
 
     def plan(values: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64) for v in values])

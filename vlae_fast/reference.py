@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .flow_steps import step_by_step, steps_of
 from .masks import conv_mask, linear_mask
 from .program import BERNOULLI, Emit, Plan, Stage
 
@@ -169,6 +170,7 @@ def shift_and_log_scale(params: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return (params[:, :dim], params[:, dim:]) if params.shape[1] > dim else (params, torch.zeros_like(params))
 
 
+@step_by_step
 def made_inverse(
     eps: Tensor,
     weights: Sequence[Tensor],
@@ -209,9 +211,9 @@ def made_backward(
 
 
 def made_inverse_backward(
-    grad_x: Tensor,
+    grad_xs: Tensor,
     grad_log_det: Tensor,
-    x: Tensor,
+    xs: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     degrees: Sequence[Tensor],
@@ -219,12 +221,36 @@ def made_inverse_backward(
     activation: str,
     scale: str = "exp",
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """Gradients of eps, cond, weights, biases from those of every step's x, ``[S, B, D]``, and of log_det."""
+    grad_conds: list[Tensor] = []
+    grad_weights: list[Tensor] = []
+    grad_biases: list[Tensor] = []
+    grad_eps = torch.zeros_like(xs[0])  # of the step behind
+    for s, step in reversed(list(enumerate(steps_of(weights, biases, degrees, cond)))):
+        layers = (step.weights, step.biases, degrees)
+        grad = grad_xs[s] + grad_eps.flip(1)
+        grad_eps, grad_cond, of_weights, of_biases = _step_backward(
+            grad, grad_log_det, xs[s], layers, step.cond, activation, scale
+        )
+        grad_conds.insert(0, grad_cond)
+        grad_weights[:0], grad_biases[:0] = of_weights, of_biases
+    return grad_eps, torch.cat(grad_conds, 1), grad_weights, grad_biases
+
+
+def _step_backward(
+    grad_x: Tensor,
+    grad_log_det: Tensor,
+    x: Tensor,
+    layers: Layers,
+    cond: Tensor | None,
+    activation: str,
+    scale: str,
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
     """Gradients of eps, cond (``[B, H]``), weights, biases by the implicit function theorem.
 
     With ``J = d eps/d x = diag(slope) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
     D steps of ``v = (g - N^T v) / slope`` are exact.
     """
-    layers = (weights, biases, degrees)
     params, inputs, pres = made(x, layers, cond, activation)
     shift, raw = shift_and_log_scale(params, x.shape[1])
     log, d_log = log_slope(raw, scale)

@@ -250,6 +250,7 @@ def made_case(
     scale: str = "exp",
     cond: bool = False,
     reverse: bool = False,
+    steps: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Case:
     """A `made_inverse` call with small weights, so that the inverse is well conditioned."""
@@ -260,12 +261,13 @@ def made_case(
     sizes = [len(d) for d in degrees]
     tensors = {
         "eps": sliced(batch, dim, generator=g, dtype=dtype),
-        "weights": [sliced(o, i, generator=g, dtype=dtype) * 0.5 * i**-0.5 for i, o in pairwise(sizes)],
-        "biases": [sliced(o, generator=g, dtype=dtype) * 0.1 for o in sizes[1:]],
+        "weights": [sliced(o, i, generator=g, dtype=dtype) * 0.5 * i**-0.5 for i, o in [*pairwise(sizes)] * steps],
+        "biases": [sliced(o, generator=g, dtype=dtype) * 0.1 for o in sizes[1:] * steps],
         "degrees": degrees,
-        "cond": sliced(batch, hidden[0], generator=g, dtype=dtype) if cond else None,
+        "cond": sliced(batch, steps * hidden[0], generator=g, dtype=dtype) if cond else None,
     }
     kind = "affine" if affine else "mean_only"
-    extras = [word for word, on in ((scale, scale != "exp"), ("cond", cond), ("reverse", reverse)) if on]
+    words = {scale: scale != "exp", "cond": cond, "reverse": reverse, f"{steps}steps": steps > 1}
+    extras = [word for word, on in words.items() if on]
     name = "-".join([f"{batch}x{dim}", *map(str, hidden), kind, activation, *extras])
     return Case(name, "made_inverse", tensors, {"activation": activation, "scale": scale})

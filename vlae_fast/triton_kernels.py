@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import gpu
+from .flow_steps import step_by_step
 from .layout import contiguous, nchw, nhwc
 from .masks import Tap, live_weights
 from .program import Plan
@@ -162,6 +163,7 @@ def masked_linear_backward(
     return kernels.backward(*args, needs)
 
 
+@step_by_step
 @_on_its_device
 def made_inverse(
     eps: Tensor,

@@ -14,6 +14,7 @@ using torch::stable::Tensor;
 
 // On the CPU: how the kernels walk a MADE, as tables that are to be put on the GPU, and a header that says what is in them.
 std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> degrees);
+// Of one step or more: x [S, B, D], of each its own, and log_det [B] of all.
 std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
                                         Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale);
 

@@ -112,21 +112,16 @@ class AutoregressiveFlow(Flow):
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         self._check(eps, "eps")
-        log_det = eps.new_zeros(eps.shape[0])
-        mades = [step for step in self.steps if isinstance(step, MADE)]
-        for i, made in reversed(list(enumerate(mades))):
-            layers = made.masked_layers()
-            eps, step_log_det = made_inverse(
-                eps,
-                [layer.weight for layer in layers],
-                [layer.bias for layer in layers],
-                made.degrees,
-                activation=made.activation,
-                backend=self.backend,
-            )
-            log_det = log_det + step_log_det
-            eps = eps.flip(1) if i else eps
-        return eps, log_det
+        mades = [step for step in reversed(self.steps) if isinstance(step, MADE)]
+        layers = [layer for made in mades for layer in made.masked_layers()]
+        return made_inverse(
+            eps,
+            [layer.weight for layer in layers],
+            [layer.bias for layer in layers],
+            mades[0].degrees,
+            activation=mades[0].activation,
+            backend=self.backend,
+        )
 
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:

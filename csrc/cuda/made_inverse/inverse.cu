@@ -1,4 +1,4 @@
-// The inverse of a MADE in one launch: a thread block walks all D dimensions for a tile of samples.
+// The inverse of a flow in one launch: a thread block walks all D dimensions of all its MADEs for a tile of samples.
 //
 // A block of the walk has two halves. First all warps multiply: what its rows take from the values before it, every live weight
 // read once for the tile, at the rate of L2. Then a warp per sample goes through its events, see push.h.
@@ -49,60 +49,68 @@ __device__ void push_block(const Walk& walk, const Batch& batch, const Tile<T>& 
 
 template <typename T, int Samples>
 __global__ void __launch_bounds__(kInverseThreads, 1)
-    inverse(const __grid_constant__ Walk walk, const __grid_constant__ Batch batch, const Four<T>* packed) {
+    inverse(const __grid_constant__ Walk walk, const __grid_constant__ Batch batch, const Four<T>* packed, int64_t fours) {
   VLAE_SHARED_MEMORY(memory);
   const Shared<T> shared(memory, Samples);
-  const Tile<T> tile(batch, Samples);
   const int warp = threadIdx.x / kLanes;
   LogDet log_det;
-  for (int b = 0; b < walk.n_blocks; ++b) {
-    const Block block = walk.blocks[b], end = walk.blocks[b + 1];
-    copy(shared.events, walk.events + block.event, end.event - block.event);
-    copy(shared.weights, packed + block.weights, block.fours);
-    for (int q = block.quad + warp; q < end.quad; q += kWarps)
-      multiply<T, Samples>(walk.quads[q], packed, tile, shared.sums + (q - block.quad) * kLaneRows);
-    __syncthreads();
-    if (warp < tile.samples) push_block(walk, batch, tile, block, end, shared, log_det);
-    __syncthreads();
+  for (int step = 0; step < batch.steps; ++step, packed += fours) {
+    const Tile<T> tile(batch, Samples, step);
+    for (int b = 0; b < walk.n_blocks; ++b) {
+      const Block block = walk.blocks[b], end = walk.blocks[b + 1];
+      copy(shared.events, walk.events + block.event, end.event - block.event);
+      copy(shared.weights, packed + block.weights, block.fours);
+      for (int q = block.quad + warp; q < end.quad; q += kWarps)
+        multiply<T, Samples>(walk.quads[q], packed, tile, shared.sums + (q - block.quad) * kLaneRows);
+      __syncthreads();
+      if (warp < tile.samples) push_block(walk, batch, tile, block, end, shared, log_det);
+      __syncthreads();
+    }
+    const bool is_last = step == batch.steps - 1;
+    if (is_last && warp < tile.samples && threadIdx.x % kLanes == 0) tile.log_det[warp] = from_float<T>(log_det.sum);
   }
-  if (warp < tile.samples && threadIdx.x % kLanes == 0) tile.log_det[warp] = from_float<T>(log_det.sum);
 }
 
-// A thread block for each quad, then for each event.
+// A thread block for each quad, then for each event, of a step; then for those of the next.
 template <typename T>
-__global__ void pack(const __grid_constant__ Walk walk, const __grid_constant__ Layers layers, Four<T>* packed) {
-  const int n_quads = walk.blocks[walk.n_blocks].quad, index = blockIdx.x;
+__global__ void pack(const __grid_constant__ Walk walk, const __grid_constant__ Layers layers, Four<T>* packed, int64_t fours) {
+  const int n_quads = walk.blocks[walk.n_blocks].quad, per_step = static_cast<int>(gridDim.x) / layers.steps;
+  const int step = static_cast<int>(blockIdx.x) / per_step, index = static_cast<int>(blockIdx.x) % per_step;
+  packed += step * fours;
   if (index < n_quads) {
     const Quad& quad = walk.quads[index];
     T* out = packed[quad.weights].at;
     for (int64_t i = threadIdx.x; i < kLaneRows * (1 + static_cast<int64_t>(quad.count)); i += kPackThreads)
-      out[i] = number_of_quad<T>(walk, layers, quad, i);
+      out[i] = number_of_quad<T>(walk, layers, step, quad, i);
   } else {
     const Event& event = walk.events[index - n_quads];
     T* out = packed[event.weights].at;
     for (int64_t i = threadIdx.x; i < kLaneRows * event.count * event.fours; i += kPackThreads)
-      out[i] = number_of_event<T>(walk, layers, event, i);
+      out[i] = number_of_event<T>(walk, layers, step, event, i);
   }
 }
 
 template <typename T, int Samples>
-void launch_inverse(const char* op, const Walk& walk, const void* packed, int64_t event_fours, const Batch& batch, void* stream) {
+void launch_inverse(const char* op, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch, void* stream) {
   const int64_t blocks = (batch.size + Samples - 1) / Samples;
   launch(op, inverse<T, Samples>, static_cast<int>(blocks), kInverseThreads,
-         static_cast<int>(Shared<T>::bytes(Samples, event_fours)), stream, walk, batch, static_cast<const Four<T>*>(packed));
+         static_cast<int>(Shared<T>::bytes(Samples, counts.event_fours)), stream, walk, batch, static_cast<const Four<T>*>(packed),
+         counts.fours);
 }
 
 }  // namespace
 
-void run_pack(const char* op, Number number, const Walk& walk, int blocks, const Layers& layers, void* packed, void* stream) {
+void run_pack(const char* op, Number number, const Walk& walk, const Counts& counts, const Layers& layers, void* packed,
+              void* stream) {
+  const int blocks = static_cast<int>(layers.steps * (counts.quads + counts.events));
   with_type(number, [&](auto zero) {
     using T = decltype(zero);
-    launch(op, pack<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed));
+    launch(op, pack<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed), counts.fours);
   });
 }
 
 // The smallest tile with which all samples have a processor.
-void run_inverse(const char* op, Number number, const Walk& walk, const void* packed, int64_t event_fours, const Batch& batch,
+void run_inverse(const char* op, Number number, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
                  void* stream) {
   const int64_t processors = device_attribute(op, cudaDevAttrMultiProcessorCount);
   const int64_t share = (batch.size + processors - 1) / processors;
@@ -112,7 +120,7 @@ void run_inverse(const char* op, Number number, const Walk& walk, const void* pa
                               : share <= 2 ? launch_inverse<T, 2>
                               : share <= 4 ? launch_inverse<T, 4>
                                            : launch_inverse<T, kMaxSamples>;
-    launch_tiles(op, walk, packed, event_fours, batch, stream);
+    launch_tiles(op, walk, counts, packed, batch, stream);
   });
 }
 

@@ -74,18 +74,22 @@ Header check_header(const Tensor& header, std::vector<int64_t>& sizes) {
 
 void check_layers(const std::vector<Tensor>& weights, const std::vector<Tensor>& biases, const std::vector<int64_t>& sizes,
                   const Tensor& eps, Layers& layers) {
-  const size_t n = sizes.size() - 1;
-  VLAE_CHECK(weights.size() == n && biases.size() == n, kOp, "weights, biases", text("have L = ", n, " entries, as planned"),
-             text(weights.size(), ", ", biases.size()));
-  for (size_t l = 0; l < n; ++l) {
-    const std::string weight = text("weights[", l, "]"), bias = text("biases[", l, "]");
-    check_numbers(kOp, weight, weights[l], eps);
-    check_shape(kOp, weight, weights[l], {sizes[l + 1], sizes[l]});
-    check_numbers(kOp, bias, biases[l], eps);
-    check_shape(kOp, bias, biases[l], {sizes[l + 1]});
-    layers.weights[l] = weights[l].const_data_ptr();
-    layers.biases[l] = biases[l].const_data_ptr();
-    layers.inputs[l] = static_cast<int32_t>(sizes[l]);
+  const size_t per_step = sizes.size() - 1, n = weights.size();
+  VLAE_CHECK(n > 0 && n % per_step == 0 && n <= kMaxLayers && biases.size() == n, kOp, "weights, biases",
+             text("have S L entries, L = ", per_step, " as planned, S >= 1, S L <= ", kMaxLayers),
+             text(n, ", ", biases.size()));
+  layers.steps = static_cast<int32_t>(n / per_step);
+  layers.per_step = static_cast<int32_t>(per_step);
+  for (size_t i = 0; i < n; ++i) {
+    const std::string weight = text("weights[", i, "]"), bias = text("biases[", i, "]");
+    const int64_t inputs = sizes[i % per_step], outputs = sizes[i % per_step + 1];
+    check_numbers(kOp, weight, weights[i], eps);
+    check_shape(kOp, weight, weights[i], {outputs, inputs});
+    check_numbers(kOp, bias, biases[i], eps);
+    check_shape(kOp, bias, biases[i], {outputs});
+    layers.weights[i] = weights[i].const_data_ptr();
+    layers.biases[i] = biases[i].const_data_ptr();
+    layers.inputs[i] = static_cast<int32_t>(inputs);
   }
 }
 
@@ -96,13 +100,16 @@ Walk check_tables(const Tensor& tables, const Header& h, const Tensor& eps) {
   return walk_of(h, tables.const_data_ptr());
 }
 
-void check_batch(const Tensor& eps, const std::optional<Tensor>& cond, const std::vector<int64_t>& sizes) {
+void check_eps(const Tensor& eps, const std::vector<int64_t>& sizes) {
   check_numbers(kOp, "eps", eps, eps);
   VLAE_CHECK(eps.dim() == 2 && eps.size(1) == sizes[0] && eps.size(0) <= kMaxValues, kOp, "eps", text("be [B, ", sizes[0], "]"),
              shape_text(eps.sizes()));
+}
+
+void check_cond(const std::optional<Tensor>& cond, const Tensor& eps, const std::vector<int64_t>& sizes, int64_t steps) {
   if (!cond) return;
   check_numbers(kOp, "cond", *cond, eps);
-  check_shape(kOp, "cond", *cond, {eps.size(0), sizes[1]});
+  check_shape(kOp, "cond", *cond, {eps.size(0), steps * sizes[1]});
 }
 
 }  // namespace
@@ -131,9 +138,13 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
                                         Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale) {
   std::vector<int64_t> sizes;
   const Header h = check_header(header, sizes);
-  check_batch(eps, cond, sizes);
+  check_eps(eps, sizes);
   Layers layers = {};
   check_layers(weights, biases, sizes, eps, layers);
+  const int64_t steps = layers.steps;
+  check_cond(cond, eps, sizes, steps);
+  VLAE_CHECK(steps * (h.quads + h.events) <= kMaxValues, kOp, "weights", text("need a grid of at most ", kMaxValues, " blocks"),
+             text(steps * (h.quads + h.events)));
   const Walk walk = check_tables(tables, h, eps);
   const Number number = number_of(kOp, "eps", eps);
   const int64_t size = eps.size(0);
@@ -141,17 +152,19 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   const MadeScale slope = scale_by_name(kOp, scale);
   check_scale(kOp, slope, sizes.front(), sizes.back());
 
-  Tensor x = torch::stable::new_empty(eps, eps.sizes()), log_det = new_vector(eps, size, eps.scalar_type());
+  const std::vector<int64_t> shape = {steps, size, sizes[0]};
+  Tensor x = torch::stable::new_empty(eps, shape), log_det = new_vector(eps, size, eps.scalar_type());
   if (size == 0) return {x, log_det};
   const Current current(kOp, eps);
-  Tensor packed = new_vector(eps, kLaneRows * h.fours, eps.scalar_type());
+  Tensor packed = new_vector(eps, steps * kLaneRows * h.fours, eps.scalar_type());
   Tensor known = new_vector(eps, size * h.values, ScalarType::Float);
   const Batch batch = {eps.const_data_ptr(), cond ? cond->const_data_ptr() : nullptr, x.mutable_data_ptr(),
-                       log_det.mutable_data_ptr(), known.mutable_data_ptr<float>(), size, static_cast<int32_t>(sizes[0]),
+                       log_det.mutable_data_ptr(), known.mutable_data_ptr<float>(), size, layers.steps, static_cast<int32_t>(sizes[0]),
                        static_cast<int32_t>(sizes[1]), static_cast<int32_t>(h.values), static_cast<int32_t>(h.layers),
                        sizes.back() > sizes.front(), function, slope};
-  run_pack(kOp, number, walk, static_cast<int>(h.quads + h.events), layers, packed.mutable_data_ptr(), current.stream());
-  run_inverse(kOp, number, walk, packed.const_data_ptr(), h.event_fours, batch, current.stream());
+  const Counts counts = {h.quads, h.events, h.fours, h.event_fours};
+  run_pack(kOp, number, walk, counts, layers, packed.mutable_data_ptr(), current.stream());
+  run_inverse(kOp, number, walk, counts, packed.const_data_ptr(), batch, current.stream());
   return {x, log_det};
 }
 

@@ -53,7 +53,7 @@ class Push {
     for (int r = 0; r < kLaneRows; ++r) {
       sums_[r] = sums[lane_ * kLaneRows + r];
       const bool is_shift = quad.layer == batch.outputs && 0 <= quad.units[r] && quad.units[r] < tile.dim;
-      if (is_shift) eps_[r] = to_float(tile.eps[static_cast<int64_t>(sample_) * tile.dim + quad.units[r]]);
+      if (is_shift) eps_[r] = tile.eps_of(sample_, quad.units[r]);
     }
   }
 

@@ -13,7 +13,7 @@ namespace vlae::cuda {
 constexpr int kLanes = 32;
 constexpr int kLaneRows = 4;
 constexpr int kRows = kLanes * kLaneRows;  // of a block
-constexpr int kMaxLayers = 64;
+constexpr int kMaxLayers = 512;  // of all steps
 
 // The rows of a lane, all of one layer. Packed weights are counted in fours: of each row its bias, then per value read its weight.
 struct alignas(16) Quad {
