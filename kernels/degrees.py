@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .keep import kept
 from .live_tiles import state_of
 
 T = TypeVar("T")
@@ -44,17 +46,17 @@ def degrees_of(tensor: Tensor) -> Degrees:
     return seen[1]
 
 
-def once(degrees: Sequence[Tensor], key: tuple, make: Callable[[list[tuple[int, ...]]], T]) -> T:
-    """``make(values)`` of the degrees of a MADE's inputs, hidden layers and outputs, made once for a key.
+def once(degrees: Sequence[Tensor], device: torch.device, key: tuple, make: Callable[[list[tuple[int, ...]]], T]) -> T:
+    """``make(values)`` of the degrees of a MADE's inputs, hidden layers and outputs, made once for a device and a key.
 
     Raises:
         ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU nobody looked before.
     """
     seen = tuple(map(degrees_of, degrees))
-    plans, key = seen[-1].plans, (*seen[:-1], *key)
+    plans, key = seen[-1].plans, (*seen[:-1], device, *key)
     if key not in plans:
         _check(seen[0].values, seen[-1].values)
-        plans[key] = make([d.values for d in seen])
+        plans[key] = kept(device, lambda: make([d.values for d in seen]))
     found: T = plans[key]
     return found
 

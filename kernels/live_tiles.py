@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .keep import kept
+
 _FOUND = WeakTensorKeyDictionary()  # tensor -> (tensor ->) {what: (versions of the tensors, it)}; keeps no tensor alive
 
 
@@ -66,11 +68,11 @@ class Mask:
         versions, old = self._found.get((build, args), (None, None))
         if old is not None and versions == self._versions:
             return old
-        with torch.inference_mode(False):
-            built = build(self.tensors, *args)
-            if built.is_cuda and torch.cuda.is_current_stream_capturing():
-                return built  # it has no values before the graph is replayed
-            if old is not None:
+        built = kept(self.tensors[0].device, lambda: build(self.tensors, *args))
+        if built.is_cuda and torch.cuda.is_current_stream_capturing():
+            return built  # it has no values before the graph is replayed
+        if old is not None:
+            with torch.inference_mode(False):
                 built = old.copy_(built)  # the same memory: a captured graph may know its address
         if built.is_cuda:
             torch.cuda.current_stream(built.device).synchronize()  # once: any stream may read it from now on

@@ -47,7 +47,7 @@ def plan_of(degrees: Sequence[Tensor], slots: int, block_n: int, block_k: int, d
     def make(values: list[tuple[int, ...]]) -> Plan:
         return _Builder(values, slots, block_n, block_k).plan(device)
 
-    return once(degrees, (slots, block_n, block_k, device), make)
+    return once(degrees, device, (slots, block_n, block_k), make)
 
 
 class _Builder:

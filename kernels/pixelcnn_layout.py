@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .keep import kept
 from .launch import cdiv
 
 Tap = tuple[int, int]
@@ -215,6 +216,6 @@ def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         bias += columns * bn
 
     def on_device(rows: Sequence[tuple[int, ...]]) -> Tensor:
-        return torch.tensor(rows, dtype=torch.int32).to(device)
+        return kept(device, lambda: torch.tensor(rows, dtype=torch.int32, device=device))
 
     return Layout(on_device(reads), on_device(stages), ahead, leads[draw + 1], pixels, bases[-1])

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import launch
+from .keep import kept
 
 FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
 
@@ -76,7 +77,7 @@ def pack_kernel(
 
 @cache  # a captured graph knows the address of the table
 def on_device(taps: Taps, device: torch.device) -> Tensor:
-    return torch.tensor(taps or [(0, 0)], dtype=torch.int32, device=device)
+    return kept(device, lambda: torch.tensor(taps or [(0, 0)], dtype=torch.int32, device=device))
 
 
 @cache  # a captured graph knows the address of the table
@@ -84,7 +85,8 @@ def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Te
     """Index of the tap at each place of the kernel, -1 where it is dead."""
     height, width = kernel_size
     places = [(y - height // 2, x - width // 2) for y in range(height) for x in range(width)]
-    return torch.tensor([taps.index(p) if p in taps else -1 for p in places], dtype=torch.int32, device=device)
+    indices = [taps.index(p) if p in taps else -1 for p in places]
+    return kept(device, lambda: torch.tensor(indices, dtype=torch.int32, device=device))
 
 
 def pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:

@@ -75,9 +75,9 @@ def made_inverse(
     """Two launches, whatever the number of steps: weights are put in the order in which the second one reads them."""
 
     def plan(values: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-        tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64) for v in values])
+        tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64, device="cpu") for v in values])
         return tables.to(eps.device), header
 
-    tables, header = once(degrees, ("cuda", eps.device), plan)
+    tables, header = once(degrees, eps.device, ("cuda",), plan)
     flat = [[t.contiguous() for t in tensors] for tensors in (weights, biases)]
     return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(cond), activation, scale)

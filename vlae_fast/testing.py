@@ -74,7 +74,7 @@ def uninitialised_is_nan() -> Iterator[None]:
 
 def sliced(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """A normal tensor cut out of a larger one, so that it is not contiguous."""
-    big = torch.randn([s + 2 for s in shape], generator=generator, dtype=torch.float64).to(dtype)
+    big = torch.randn([s + 2 for s in shape], generator=generator, dtype=torch.float64, device="cpu").to(dtype)
     return big[tuple(slice(1, s + 1) for s in shape)]
 
 
@@ -106,7 +106,7 @@ def budget(truth: Tensor, same_dtype: Tensor, *nudged: Tensor, eps: float | None
 
 def _nudge(t: Tensor, generator: torch.Generator) -> Tensor:
     """t in float64, every number moved by as much as product, sum, activation and slope round."""
-    noise = torch.rand(t.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    noise = torch.rand(t.shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
     return t.double() * (1 + ROUNDINGS * torch.finfo(t.dtype).eps * noise)
 
 

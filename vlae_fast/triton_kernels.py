@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import gpu
 from .flow_steps import step_by_step
+from .kernels.keep import kept
 from .layout import contiguous, nchw, nhwc
 from .masks import Tap, live_weights
 from .program import Plan
@@ -48,7 +49,10 @@ def _taps_and_centre(
     mask_type: str, weight_shape: tuple[int, ...], image_channels: int, device: torch.device
 ) -> tuple[tuple[Tap, ...], Tensor | None]:
     taps, mask = live_weights(mask_type, weight_shape, image_channels)
-    return taps, None if mask is None else mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].contiguous().to(device)
+    if mask is None:
+        return taps, None
+    centre = mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].contiguous()
+    return taps, kept(device, lambda: centre.to(device))
 
 
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ def digits(binarization: str = "threshold", seed: int = 0) -> Images:
     small = torch.from_numpy(bunch.images).float()[:, None] / 16  # [1797, 1, 8, 8]
     large = F.interpolate(small, (24, 24), mode="bicubic", align_corners=False).clamp(0, 1)
     grey = F.pad(large, (2, 2, 2, 2)).mul(255).round().to(torch.uint8)
-    order = torch.randperm(len(grey), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(grey), generator=torch.Generator().manual_seed(seed), device="cpu")
     rows = dict(zip(SPLITS, order.split([1500, 100, 197]), strict=True))
     labels = torch.from_numpy(bunch.target).long()
     split = f"1,500 train / 100 valid / 197 test, drawn with seed {seed}"

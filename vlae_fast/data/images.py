@@ -107,7 +107,9 @@ class Images:
         if batch_size < 1:
             raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
         n = len(self.pixels(split))
-        order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
+        order = torch.arange(n, device="cpu")
+        if shuffle:
+            order = torch.randperm(n, generator=generator, device="cpu")
         return order.split(batch_size)
 
     def fixed(self, split: Split, seed: int = 0) -> Tensor:

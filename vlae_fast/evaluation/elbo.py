@@ -92,7 +92,8 @@ def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Im
         return images
     if limit < 1:
         raise ValueError(f"limit: must be at least 1, got {limit}")
-    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:limit].sort().values
+    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed), device="cpu")
+    rows = rows[:limit].sort().values
     labels = None if images.labels is None else images.labels | {split: images.labels[split][rows]}
     changed: dict[str, Any] = {split: pixels[rows], "labels": labels}
     return dataclasses.replace(images, **changed)

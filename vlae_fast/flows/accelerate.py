@@ -99,8 +99,8 @@ def _check(flow: Any, fast: FastInverse) -> None:
     """Raises NotCoveredError unless the flow's own forward direction undoes the inverse."""
     like = next(flow.parameters())
     generator, context_dim = torch.Generator().manual_seed(0), fast.network.context_dim(flow)
-    eps = torch.randn(3, fast.network.dim, generator=generator).to(like)
-    context = torch.randn(3, context_dim, generator=generator).to(like) if context_dim else None
+    eps = torch.randn(3, fast.network.dim, generator=generator, device="cpu").to(like)
+    context = torch.randn(3, context_dim, generator=generator, device="cpu").to(like) if context_dim else None
     try:
         x, log_det = fast.inverse(eps, context)
     except ValueError as error:

@@ -78,8 +78,8 @@ def activation_name(function: Callable[[Tensor], Tensor]) -> str:
     Raises:
         NotCoveredError: something else.
     """
-    far = torch.tensor([7.0, 21.0, 1e2, 1e4])  # where one that is cut off differs
-    grid = torch.cat([-far, torch.linspace(-4, 4, 33), far])
+    far = torch.tensor([7.0, 21.0, 1e2, 1e4], device="cpu")  # where one that is cut off differs
+    grid = torch.cat([-far, torch.linspace(-4, 4, 33, device="cpu"), far])
     for name in ACTIVATIONS:
         if torch.allclose(function(grid), getattr(torch.nn.functional, name)(grid)):
             return name

@@ -50,8 +50,8 @@ def stand_in(module: M, dtype: torch.dtype) -> M:
 
 def random_like(t: Tensor, generator: torch.Generator) -> Tensor:
     """Numbers of either sign with magnitudes from 0.5 to 1.5: none of them looks like a dead weight."""
-    values = torch.rand(t.shape, generator=generator, dtype=torch.float64) + 0.5
-    return (values * (torch.randint(2, t.shape, generator=generator) * 2 - 1)).to(t)
+    values = torch.rand(t.shape, generator=generator, dtype=torch.float64, device="cpu") + 0.5
+    return (values * (torch.randint(2, t.shape, generator=generator, device="cpu") * 2 - 1)).to(t)
 
 
 def call(module: nn.Module, x: Tensor) -> Tensor:

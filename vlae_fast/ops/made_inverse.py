@@ -110,7 +110,7 @@ def _check(
     if scale != "exp" and size == dim:
         fail(f"scale must be exp where there are D = {dim} (mean-only) outputs", repr(scale))
     if not torch.compiler.is_compiling() and degrees[0].device.type == "cpu":  # elsewhere the look would synchronise
-        if not torch.equal(degrees[0].sort().values, torch.arange(1, dim + 1)):
+        if not torch.equal(degrees[0].sort().values, torch.arange(1, dim + 1, device="cpu")):
             fail(f"degrees[0] must be a permutation of 1..{dim}", degrees[0].tolist())
         if not torch.equal(degrees[-1], (degrees[0] - 1).repeat(size // dim)):
             fail("degrees[-1] must be degrees[0] - 1, once per parameter", degrees[-1].tolist())

@@ -148,14 +148,14 @@ class PixelCNNSampler:
         """Compares with the decoder once: a `forward` of its own would be sampled wrongly in silence."""
         decoder, generator = self.decoder, torch.Generator().manual_seed(0)
         emit, channels = self.plan.emit, self.plan.image_channels
-        x = torch.rand((1, channels, *self._size), generator=generator)
+        x = torch.rand((1, channels, *self._size), generator=generator, device="cpu")
         if emit.levels:
             x = (x * (emit.levels - 1)).round() / (emit.levels - 1)
         x = x.to(self._device, self._dtype)
         noise = x.new_zeros((1, emit.noises(channels), *self._size))
         z = None
         if latent_dim := getattr(decoder, "latent_dim", self.program.context_dim):
-            z = torch.randn(1, latent_dim, generator=generator).to(self._device, self._dtype)
+            z = torch.randn(1, latent_dim, generator=generator, device="cpu").to(self._device, self._dtype)
         with torch.autocast(self._device.type, enabled=False):
             expected = decoder(x, z)
             if self.backend == "reference":

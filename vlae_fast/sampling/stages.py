@@ -107,7 +107,7 @@ class Program:
         """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
         if not self.weights:  # whose dtype and device an identity takes
             self._fail("an activation must follow a stage with weights", "none")
-        eye = torch.eye(self.channels(buffer)).to(self.weights[-1])
+        eye = self.weights[-1].new_ones(self.channels(buffer)).diag()
         weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye
         return self.add([(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_"))
 

@@ -121,7 +121,7 @@ class Writer(fx.Interpreter):
             sources = [(0, zero, ((-height, 0),))]
         index = self.program.add(sources, value.bias, activation, value.context, residual)
         channels = self.program.channels(index)
-        eye = torch.eye(channels).to(value.bias)
+        eye = value.bias.new_ones(channels).diag()
         return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), None, value.size)
 
     def _settle(self, value: Affine) -> Affine:

@@ -137,7 +137,7 @@ class _Run:
     def _updates(self, number: int, bar: Any) -> tuple[tuple[float, float], float]:
         """One pass over the training images; returns its mean reconstruction and KL, and the KL's weight at its end."""
         self.model.train()
-        sums, count = torch.zeros(2, dtype=torch.float64), 0
+        sums, count = torch.zeros(2, dtype=torch.float64, device="cpu"), 0
         for step, batch in enumerate(self._batches(self._order(number)), start=(number - 1) * self.schedule.steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.lr(step)
@@ -150,7 +150,7 @@ class _Run:
             if self.average is not None:
                 self.average.update(step)
             count += len(batch.x)
-            sums += len(batch.x) * torch.tensor(terms, dtype=torch.float64)
+            sums += len(batch.x) * torch.tensor(terms, dtype=torch.float64, device="cpu")
             reconstruction, kl = (sums / count).tolist()
             bar.set_postfix_str(shown.text(reconstruction, kl, self.images.dims), refresh=False)
             bar.update()

@@ -42,7 +42,7 @@ def plot_bits_heatmap(mu: Tensor, logvar: Tensor, *, labels: Tensor | None = Non
     order = bits.mean(0).argsort(descending=True)
     figure = new_figure(0.18 * bits.shape[1] + 2, 0.08 * len(bits) + 1.6)
     axes = figure.add_subplot()
-    rows = torch.arange(len(bits)) if labels is None else labels.argsort(stable=True)
+    rows = torch.arange(len(bits), device=bits.device) if labels is None else labels.argsort(stable=True)
     picture = axes.imshow(bits[rows][:, order].numpy(), aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
     figure.colorbar(picture, label="KL(q(z_d | x) || batch's Gaussian)  [bits]")
     axes.set(xlabel="latent dimension, most used first", ylabel="image")
