@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include "../checks.h"
 
@@ -21,7 +22,7 @@ class Current {
  public:
   Current(const char* op, const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
     VLAE_CHECK(has_streams(), op, "torch", "be built with CUDA", "one without");
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream_));
   }
 
   void* stream() const { return stream_; }
