@@ -81,46 +81,52 @@ def _check(
     activation: str,
     scale: str,
 ) -> None:
-    def fail(rule: str, got: object) -> None:
-        raise ValueError(f"made_inverse: {rule}, got {got}")
-
     if activation not in ACTIVATIONS:
-        fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+        _fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
     if scale not in SCALES:
-        fail(f"scale must be one of {', '.join(SCALES)}", repr(scale))
+        _fail(f"scale must be one of {', '.join(SCALES)}", repr(scale))
     if eps.dim() != 2 or eps.shape[1] < 1 or not eps.is_floating_point():
-        fail("eps must be a floating-point tensor [B, D] with D >= 1", f"{eps.dtype} {tuple(eps.shape)}")
+        _fail("eps must be a floating-point tensor [B, D] with D >= 1", f"{eps.dtype} {tuple(eps.shape)}")
     n_layers, dim = len(degrees) - 1, eps.shape[1]
     if n_layers < 1 or not weights or len(weights) % n_layers or len(biases) != len(weights):
         counts = (len(weights), len(biases), len(degrees))
-        fail("weights, biases, degrees must have S L, S L and L + 1 entries with S >= 1, L >= 1", counts)
-    for i, degree in enumerate(degrees):
-        if degree.dim() != 1:
-            fail(f"degrees[{i}] must be [units of layer {i}]", tuple(degree.shape))
-    size = degrees[-1].shape[0]
-    if degrees[0].shape[0] != dim:
-        fail(f"degrees[0] must be [D] = [{dim}]", tuple(degrees[0].shape))
-    if size != dim and size != 2 * dim:  # `in` would compare sizes that torch.compile leaves open as objects
-        fail(f"degrees[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) entries", size)
+        _fail("weights, biases, degrees must have S L, S L and L + 1 entries with S >= 1, L >= 1", counts)
+    _check_degrees(degrees, dim)
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         inputs, outputs = (degrees[i % n_layers + k].shape[0] for k in (0, 1))
         if weight.shape != (outputs, inputs) or bias.shape != (outputs,):
             rule = f"weights[{i}], biases[{i}] must be [{outputs}, {inputs}], [{outputs}], as degrees has it"
-            fail(rule, (tuple(weight.shape), tuple(bias.shape)))
-    if scale != "exp" and size == dim:
-        fail(f"scale must be exp where there are D = {dim} (mean-only) outputs", repr(scale))
-    if not torch.compiler.is_compiling() and degrees[0].device.type == "cpu":  # elsewhere the look would synchronise
-        if not torch.equal(degrees[0].sort().values, torch.arange(1, dim + 1, device="cpu")):
-            fail(f"degrees[0] must be a permutation of 1..{dim}", degrees[0].tolist())
-        if not torch.equal(degrees[-1], (degrees[0] - 1).repeat(size // dim)):
-            fail("degrees[-1] must be degrees[0] - 1, once per parameter", degrees[-1].tolist())
+            _fail(rule, (tuple(weight.shape), tuple(bias.shape)))
+    if scale != "exp" and degrees[-1].shape[0] == dim:
+        _fail(f"scale must be exp where there are D = {dim} (mean-only) outputs", repr(scale))
     columns = len(weights) // n_layers * degrees[1].shape[0]
     if cond is not None and cond.shape != (eps.shape[0], columns):
-        fail(f"cond must be {[eps.shape[0], columns]}", tuple(cond.shape))
+        _fail(f"cond must be {[eps.shape[0], columns]}", tuple(cond.shape))
     for name, tensors in (("weights", weights), ("biases", biases), ("cond", [] if cond is None else [cond])):
         for tensor in tensors:
             if tensor.dtype != eps.dtype:
                 raise TypeError(f"made_inverse: {name} must have the dtype of eps, {eps.dtype}, got {tensor.dtype}")
+
+
+def _check_degrees(degrees: Sequence[Tensor], dim: int) -> None:
+    for i, degree in enumerate(degrees):
+        if degree.dim() != 1:
+            _fail(f"degrees[{i}] must be [units of layer {i}]", tuple(degree.shape))
+    inputs, outputs = degrees[0], degrees[-1]
+    if inputs.shape[0] != dim:
+        _fail(f"degrees[0] must be [D] = [{dim}]", tuple(inputs.shape))
+    size = outputs.shape[0]
+    if size != dim and size != 2 * dim:  # `in` would compare sizes that torch.compile leaves open as objects
+        _fail(f"degrees[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) entries", size)
+    if not torch.compiler.is_compiling() and inputs.device.type == "cpu":  # elsewhere the look would synchronise
+        if not torch.equal(inputs.sort().values, torch.arange(1, dim + 1, device="cpu")):
+            _fail(f"degrees[0] must be a permutation of 1..{dim}", inputs.tolist())
+        if not torch.equal(outputs, (inputs - 1).repeat(size // dim)):
+            _fail("degrees[-1] must be degrees[0] - 1, once per parameter", outputs.tolist())
+
+
+def _fail(rule: str, got: object) -> None:
+    raise ValueError(f"made_inverse: {rule}, got {got}")
 
 
 def _forward(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
