@@ -8,13 +8,14 @@ SANITIZE := build/sanitize
 KERNEL_TESTS := gradients made_inverse made_inverse_cpu masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize kernels lint bench bench-gpu clean
+.PHONY: help demo test sanitize kernels docs lint bench bench-gpu clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
 	@echo "make test    the tests (PYTEST_ARGS='-m \"not gpu\"' for the slow ones too; VLAE_FAST_DATA=folder for real data)"
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
+	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks, quick settings"
 	@echo "make bench-gpu  the tests and benchmarks that need a CUDA device, into out/gpu"
@@ -52,6 +53,9 @@ sanitize: $(STAMP)
 
 kernels: $(STAMP)
 	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels
+
+docs: $(STAMP)
+	$(BIN)/python docs/build.py out/docs
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

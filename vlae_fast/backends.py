@@ -19,13 +19,15 @@ OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
 
 
 class Backend(NamedTuple):
-    name: str
+    """A row of the table."""
+
+    name: str  # by which users ask for it
     devices: tuple[str, ...]  # empty: every device
     dtypes: Mapping[str, tuple[torch.dtype, ...]]  # of each op; none: every floating-point dtype
-    namespace: ModuleType
+    namespace: ModuleType  # of functions named like the ops
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
     detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
-    only_named: Callable[[str], str | None] = lambda op: None  # why `auto` passes it over for an op, or None
+    only_named: Callable[[str], str | None] = lambda op: None  # why ``auto`` passes it over for an op, or None
 
     def why_not(self, op: str, x: Tensor | None = None) -> str | None:
         """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""

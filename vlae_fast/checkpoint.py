@@ -52,7 +52,10 @@ _STRINGS = ("backend", "encoder", "posterior", "flow_transform", "decoder", "lik
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint folder holds. history: one dict per epoch, in nats per image unless named otherwise."""
+    """What a checkpoint folder holds.
+
+    epoch: the last one. training: the settings. history: one dict per epoch, in nats per image unless named otherwise.
+    """
 
     model: VLAE
     epoch: int
@@ -73,8 +76,12 @@ def save(
 ) -> None:
     """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one.
 
-    trained: the weights in training by name, where those of `model` are their average.
-    Raises: ValueError, before anything is written, for a model or a history that `load` would refuse.
+    Args:
+        optimizer: of the model's parameters. epoch: the last one. training, history: as of `Checkpoint`.
+        trained: the weights in training by name, where those of `model` are their average.
+
+    Raises:
+        ValueError: before anything is written, for a model or a history that `load` would refuse.
     """
     folder = Path(folder)
     config = {"format": FORMAT, "version": VERSION, "model": model.config, "training": dict(training)}
@@ -106,6 +113,7 @@ def check_replaceable(folder: str | Path) -> None:
 
 
 def exists(folder: str | Path) -> bool:
+    """Whether there is a checkpoint in the folder, or one that a save left beside it."""
     return any((place / "config.json").is_file() for place in (Path(folder), _beside(Path(folder), ".previous")))
 
 
@@ -114,7 +122,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
 
     Nothing is trusted: config.json and the shapes in the tensor file are compared before memory is taken for a model.
 
-    Raises: FileNotFoundError for a missing folder or file; ValueError naming the file, the rule and what was found.
+    Raises:
+        FileNotFoundError: a missing folder or file.
+        ValueError: anything else, naming the file, the rule and what was found.
     """
     place = _place(Path(folder))
     config = read_config(place / "config.json")
@@ -128,9 +138,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 
 def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, averaged: bool = False) -> dict[str, Tensor]:
-    """Puts the saved state into `optimizer`, which was made for a model like `found.model` and has its own settings.
+    """Puts the saved state into `optimizer`, which was made for a model like ``found.model`` and has its own settings.
 
-    Returns: the weights in training by name where `averaged`, else nothing: they are those of the model.
+    Returns:
+        the weights in training by name where `averaged`, else nothing: they are those of the model.
     """
     path = found.folder / "optimizer.safetensors"
     if not path.is_file():

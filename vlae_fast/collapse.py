@@ -47,13 +47,18 @@ def run(
     progress: bool = True,
     say: Callable[[str], object] = print,
 ) -> list[Point]:
-    """Trains a model per window (the side of the first kernel, odd) and evaluates it on the test images.
+    """Trains a model for each of the windows (the side of the first kernel, odd); evaluates it on the test images.
 
     Every model is kept in out_dir/window-NN, and the figures so far in out_dir/collapse.csv: the same call goes on
     where an interrupted one stopped. seconds: of training, shared equally by the models; no epoch starts that would
-    likely end later. model, settings: options of VLAE and of `training.train` in place of MODEL and TRAINING.
+    likely end later. epochs: of each. model, settings: options of VLAE and of `training.train` in place of MODEL and
+    TRAINING. say: is given a line of text for each model.
 
-    Returns: a point per model, see COLUMNS. Raises: as `training.train`.
+    Returns:
+        a point per model, with the keys of COLUMNS.
+
+    Raises:
+        ValueError, TypeError: as of `training.train`.
     """
     _check(images, windows, seconds)
     points: list[Point] = []

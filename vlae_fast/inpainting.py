@@ -31,6 +31,8 @@ def complete(
     rows, which is exact since they come first in the decoder's order; z given the whole image, by resampling one of
     `candidates` draws from q(z|x) by their importance weights, which is exact as they become many.
 
+    draws: completions of an image. rounds: turns of z and image after the first.
+
     Source: Rezende et al. 2014, arXiv 1401.4082, appendix F (without the weights).
     """
     height = model.decoder.image_size[0]
@@ -65,6 +67,8 @@ def denoise(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Images ``[B, draws, C, H, W]``: z ~ q(z | noisy), then x ~ p(x | z). Their mean over the draws has less noise.
+
+    draws: of an image.
 
     The code of a model that never saw noise takes some of it for content; a model trained on noisy images knows better.
     """

@@ -22,7 +22,9 @@ def draw(
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Images ``[B, C, H, W]`` from p(x | z), by the cached sampler."""
+    """Images ``[B, C, H, W]`` from p(x | z), by the cached sampler. noise and temperature: as of
+    `PixelCNNSampler.sample`.
+    """
     given = model.condition(z, labels)
     return model.sampler().sample(given, noise=noise, generator=generator, temperature=temperature)
 
@@ -104,7 +106,7 @@ def plane(
 
 
 def embed(mu: Tensor, *, seed: int = 0, perplexity: float = 30.0) -> Tensor:
-    """t-SNE of posterior means ``[N, D]`` -> ``[N, 2]``, float32 (van der Maaten and Hinton 2008; scikit-learn's).
+    """t-SNE of posterior means mu ``[N, D]`` -> ``[N, 2]``, float32 (van der Maaten and Hinton 2008; scikit-learn's).
 
     The perplexity is lowered to a third of N - 1 where there are few images.
     """

@@ -11,7 +11,7 @@ MASK_TYPES = ("A", "B", "vertical_A", "vertical_B", "horizontal_A", "horizontal_
 
 
 def check_mask(op: str, mask_type: str, kernel_size: tuple[int, int]) -> None:
-    """Raises ValueError unless there is such a mask; ``op`` is who asks."""
+    """Raises ValueError unless there is such a mask_type and kernel_size is odd; ``op`` is who asks."""
     if mask_type not in MASK_TYPES:
         raise ValueError(f"{op}: mask_type must be one of {', '.join(MASK_TYPES)}, got {mask_type!r}")
     if any(k < 1 or k % 2 == 0 for k in kernel_size):
@@ -19,9 +19,10 @@ def check_mask(op: str, mask_type: str, kernel_size: tuple[int, int]) -> None:
 
 
 def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
-    """Offsets (dy, dx) that a mask lets an output pixel read, in raster order.
+    """Offsets (dy, dx) that a mask lets an output pixel read, in raster order, of a kernel_size (height, width).
 
-    ``A``, ``B``: the pixels before this one in raster order; B adds the pixel itself (van den Oord et al. 2016,
+    mask_type ``A``, ``B``: the pixels before this one in raster order; B adds the pixel itself (van den Oord et al.
+    2016,
     arXiv 1601.06759). ``vertical_*``: the rows above (B adds the whole current row); ``horizontal_*``: the current row
     to the left (B adds the pixel itself): the two stacks of the Gated PixelCNN (arXiv 1606.05328).
 
@@ -48,7 +49,9 @@ def conv_mask(
     image_channels: int = 1,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Boolean mask ``[C_out, C_in, kh, kw]`` of a convolution: True where the weight is alive.
+    """Boolean mask of a convolution, in its weight_shape ``[C_out, C_in, kh, kw]``: True where the weight is alive.
+
+    mask_type: as of `live_taps`.
 
     With ``image_channels = n > 1`` the model is autoregressive over the channels of a pixel too (RGB): feature ``c``
     belongs to image channel ``c % n``, and at the centre tap an output of channel o reads inputs of channel i < o
@@ -71,8 +74,8 @@ def live_weights(
 ) -> tuple[tuple[Tap, ...], Tensor | None]:
     """What a kernel that skips dead taps is told: the taps with a live weight, and the mask where one is so in part.
 
-    That one is the centre tap, and it is listed last. The mask ``[C_out, C_in, kh, kw]`` is on the CPU, None where all
-    weights of the listed taps are alive.
+    Arguments as of `conv_mask`. That one is the centre tap, and it is listed last. The mask ``[C_out, C_in, kh, kw]``
+    is on the CPU, None where all weights of the listed taps are alive.
     """
     taps = live_taps(mask_type, (weight_shape[2], weight_shape[3]))
     if image_channels == 1 or mask_type.startswith("vertical"):
@@ -85,6 +88,8 @@ def made_degrees(
     dim: int, hidden: tuple[int, ...], n_params: int, *, device: torch.device | None = None
 ) -> list[Tensor]:
     """Degrees of every layer of a MADE (Germain et al. 2015, arXiv 1502.03509): inputs, hidden layers, outputs.
+
+    dim: D. hidden: units of each hidden layer. n_params: parameters of a dimension.
 
     Input d has degree d = 1..D. Hidden degrees 1..D-1 are spread evenly, *sorted*: the masks are block-triangular.
     The outputs of dimension d have degree d - 1 and are tiled: ``out[:, k]`` belongs to dimension ``k % D``, so that

@@ -27,7 +27,7 @@ class Emit(NamedTuple):
         affine             P = 2 C                          n = C      any x: shift + exp(log_scale) * noise
     """
 
-    kind: str = "bernoulli"
+    kind: str = "bernoulli"  # one of EMITS
     levels: int = 2  # 0 where x is continuous
     components: int = 0  # of a mixture
 
@@ -69,10 +69,10 @@ class Stage(NamedTuple):
     """``out = act( bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) + buffer[residual]``."""
 
     out_channels: int  # after the activation; the gate's pre-activation has twice as many
-    activation: str
+    activation: str  # one of ACTIVATIONS
     residual: int  # a buffer, or -1
     context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # what it reads
 
 
 class Plan(NamedTuple):
@@ -86,18 +86,20 @@ class Plan(NamedTuple):
                 buffer, number of taps, dy, dx, dy, dx, ...
     """
 
-    image_channels: int
-    slope: int
-    stages: tuple[Stage, ...]
-    leads: tuple[int, ...]
-    emit: Emit = BERNOULLI
+    image_channels: int  # C
+    slope: int  # steps from a row to the one below
+    stages: tuple[Stage, ...]  # in turn; stage s writes buffer s + 1
+    leads: tuple[int, ...]  # of each stage: how many steps it is ahead of the pixel
+    emit: Emit = BERNOULLI  # how a pixel is drawn
 
     @property
     def words(self) -> list[int]:
+        """The plan as integers, which an op can be given."""
         return list(_words(self))
 
     @staticmethod
     def from_words(words: Sequence[int]) -> Plan:
+        """The plan of such words."""
         return _plan(tuple(words))
 
 

@@ -50,6 +50,7 @@ def masked_conv(
     image_channels: int,
     activation: str,
 ) -> Tensor:
+    """`vlae_fast.ops.masked_conv`: a dense convolution by the masked weight."""
     live = conv_mask(mask_type, weight.shape, image_channels=image_channels, device=weight.device)
     pre = F.conv2d(x, torch.where(live, weight, 0), bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
     if cond is not None:
@@ -103,6 +104,7 @@ def masked_linear(
     adjacency: Tensor | None,
     activation: str,
 ) -> Tensor:
+    """`vlae_fast.ops.masked_linear`: a dense product with the masked weight."""
     live = adjacency if adjacency is not None else linear_mask(in_degrees, out_degrees)  # type: ignore[arg-type]
     return activate(F.linear(x, torch.where(live, weight, 0), bias), activation)
 
@@ -396,6 +398,7 @@ def naive_sample(
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
+    """`vlae_fast.ops.pixelcnn_pack`: the weights as they are."""
     return list(weights)
 
 
@@ -408,6 +411,7 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
+    """`vlae_fast.ops.pixelcnn_sample`: the whole program once per pixel."""
     return naive_sample(
         lambda image: run_program(plan.stages, packed, context, image),
         noise,

@@ -122,14 +122,16 @@ NAMES = ("digits", *DATASETS)
 
 
 def load(name: str | None = None, data_dir: str | Path | None = None, binarization: str | None = None) -> Images:
-    """The data set `name`, one of NAMES, from the files in `data_dir` or, without it, fetched once into a cache folder.
+    """The data set of a name in ``NAMES``: of the files in `data_dir` or, without it, fetched once into a cache folder.
 
     "digits" needs neither. Files are found in `data_dir` or a folder of it named after the data set, as they are
     downloaded or as .npz. Without a name: the MNIST-style IDX files of `data_dir` if there is one, else the digits.
     binarization defaults to "threshold" for the digits, "fixed" for binary images, "none" for RGB, else "dynamic".
 
-    Raises: ValueError for an unknown name or a bad file, FileNotFoundError where a folder or file is missing, OSError
-    where fetching fails.
+    Raises:
+        ValueError: an unknown name or a bad file.
+        FileNotFoundError: a folder or a file is missing.
+        OSError: fetching fails.
     """
     if name is None and data_dir is not None:
         folder = _existing(data_dir)

@@ -12,7 +12,7 @@ from .images import SPLITS, Images
 def digits(binarization: str = "threshold", seed: int = 0) -> Images:
     """scikit-learn's 1,797 handwritten digits of 8x8, enlarged to 24x24 with a margin of 2: no download, 28x28.
 
-    Bicubic enlargement and the threshold at one half give the strokes back their smooth edges.
+    seed: of the split. Bicubic enlargement and the threshold at one half give the strokes back their smooth edges.
     """
     bunch = require("sklearn.datasets").load_digits()
     small = torch.from_numpy(bunch.images).float()[:, None] / 16  # [1797, 1, 8, 8]

@@ -25,7 +25,9 @@ _MAX_IMAGE_SIDE = 4096
 
 
 def idx_folder(folder: Path, name: str, binarization: str = "dynamic") -> Images:
-    """MNIST's four IDX files (labels optional); the last sixth of the training images becomes the validation split."""
+    """MNIST's four IDX files (labels optional) of a folder, as a data set of that name; the last sixth of the training
+    images becomes the validation split.
+    """
     found = {what: _find(folder, stem) for what, stem in _IDX_FILES.items()}
     missing = [what for what in ("train images", "test images") if found[what] is None]
     if missing:
@@ -54,7 +56,8 @@ def idx_folder(folder: Path, name: str, binarization: str = "dynamic") -> Images
 def read_idx(path: str | Path) -> Tensor:
     """One IDX file of unsigned bytes, gzipped or not -> uint8 tensor of the shape in its header.
 
-    Raises: ValueError for a wrong magic number, a size beyond the bounds, a file shorter or longer than its header.
+    Raises:
+        ValueError: a wrong magic number, a size beyond the bounds, a file shorter or longer than its header.
     """
     path = Path(path)
     try:

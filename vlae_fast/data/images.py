@@ -24,10 +24,16 @@ _MAX_CLASSES = 1 << 16  # a one-hot code is as long as there are classes
 class Images:
     """Three splits of grey or RGB images, uint8 [N, C, H, W] with C = 1 or 3, and what a batch makes of a byte.
 
-    binarization "dynamic": 1 with probability byte / 255, redrawn each time a batch is drawn.
-    binarization "threshold": 1 where byte / 255 >= 0.5, always.
-    binarization "fixed": the bytes are zeros and ones, and stay.
-    binarization "none": byte / 255, for likelihoods of 256 levels.
+    Args:
+        name: of the data set.
+        train, valid, test: the splits. labels: of each, or None.
+        split: in words, how many images are where.
+        binarization: ``dynamic``: 1 with probability byte / 255, redrawn each time a batch is drawn; ``threshold``: 1
+            where byte / 255 >= 0.5, always; ``fixed``: the bytes are zeros and ones, and stay; ``none``: byte / 255,
+            for likelihoods of 256 levels.
+
+    Raises:
+        ValueError: another binarization, shape, dtype or value.
     """
 
     name: str
@@ -60,10 +66,12 @@ class Images:
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
         return self.train.shape[2], self.train.shape[3]
 
     @property
     def channels(self) -> int:
+        """C, 1 or 3."""
         return self.train.shape[1]
 
     @property
@@ -120,8 +128,14 @@ class Images:
 def binarize(pixels: Tensor, how: str, generator: torch.Generator | None = None) -> Tensor:
     """uint8 -> float32 of the same shape: zeros and ones, or grey levels k / 255 where `how` is "none".
 
-    Equivalent to: torch.bernoulli(pixels / 255, generator=generator) for "dynamic", (pixels / 255 >= 0.5) for
-    "threshold", pixels for "fixed", pixels / 255 for "none".
+    Equivalent to::
+
+        x = {
+            "dynamic": lambda: torch.bernoulli(pixels / 255, generator=generator),
+            "threshold": lambda: (pixels / 255 >= 0.5).float(),
+            "fixed": lambda: pixels.float(),
+            "none": lambda: pixels / 255,
+        }[how]()
     """
     if how == "threshold":
         return (pixels >= 128).float()

@@ -15,7 +15,9 @@ from .importance import importance_nll
 
 
 class Detection(NamedTuple):
-    """threshold: the `quantile` of the validation scores; an image is anomalous above it. All scores in nats.
+    """What `detect` found. All scores in nats.
+
+    threshold: the `quantile` of the validation scores; an image is anomalous above it.
 
     false_alarms, found: shares of the normal and of the anomalous images above the threshold. auc: the area under the
     ROC curve, the probability that an anomalous image scores higher than a normal one; no threshold enters.
@@ -28,8 +30,8 @@ class Detection(NamedTuple):
     false_alarms: float
     found: float
     auc: float
-    false_positive_rate: Tensor
-    true_positive_rate: Tensor
+    false_positive_rate: Tensor  # of the ROC curve
+    true_positive_rate: Tensor  # likewise
 
     def __str__(self) -> str:
         return (
@@ -51,6 +53,8 @@ def anomaly_scores(
 ) -> Tensor:
     """Nats of every image, ``[N]``: the negative ELBO with one sample, the importance-weighted bound with more.
 
+    samples: draws of z an image.
+
     A simple image is cheap whatever the model was trained on: a data set of smoother images may score as normal.
     """
     if samples == 1:
@@ -60,7 +64,7 @@ def anomaly_scores(
 
 
 def detect(validation: Tensor, normal: Tensor, anomalous: Tensor, quantile: float = 0.95) -> Detection:
-    """Sets the threshold on the validation scores, and counts on the others."""
+    """Sets the threshold at a quantile of the validation scores; counts the normal and the anomalous ones above it."""
     for name, scores in (("validation", validation), ("normal", normal), ("anomalous", anomalous)):
         if scores.dim() != 1 or len(scores) == 0 or not scores.isfinite().all():
             raise ValueError(f"{name}: must be finite scores [N] with N > 0, got {tuple(scores.shape)}")

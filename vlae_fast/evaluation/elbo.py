@@ -24,8 +24,8 @@ class Evaluation(NamedTuple):
     elbo: float
     reconstruction: float
     kl: float
-    bits_per_dim: float
-    images: int
+    bits_per_dim: float  # of the negative ELBO
+    images: int  # how many
 
     def __str__(self) -> str:
         return (
@@ -37,14 +37,14 @@ class Evaluation(NamedTuple):
 class ClassRow(NamedTuple):
     """Means over the images of one class, nats per image."""
 
-    label: int
-    images: int
-    reconstruction: float
-    kl: float
+    label: int  # the class
+    images: int  # how many
+    reconstruction: float  # -log p(x|z)
+    kl: float  # log q(z|x) - log p(z)
 
 
 def bits_per_dim(nats_per_image: float, dims: int) -> float:
-    """Nats per image -> bits per pixel and channel: nats / (dims ln 2)."""
+    """Nats per image -> bits per pixel and channel: nats_per_image / (dims ln 2)."""
     return nats_per_image / (dims * math.log(2))
 
 
@@ -57,7 +57,7 @@ def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: 
 
 
 def summary(terms: LossTerms, dims: int) -> Evaluation:
-    """The means of what `per_image` gives."""
+    """The means of what `per_image` gives, of images of so many dims (pixels times channels)."""
     reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
     loss = reconstruction + kl
     return Evaluation(-loss, reconstruction, kl, bits_per_dim(loss, dims), len(terms.kl))
@@ -102,7 +102,10 @@ def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Im
 def batches(
     model: VLAE, images: Images, split: Split, batch_size: int, order: int | torch.Generator, *, shuffle: bool = False
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images on the model's device, with their labels where it is of classes. order: a generator, or its seed."""
+    """Images on the model's device, with their labels where it is of classes.
+
+    order: a generator, or its seed. shuffle: draws the order from it too, else that of the split.
+    """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(order) if isinstance(order, int) else order
     if model.n_classes:

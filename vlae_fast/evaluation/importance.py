@@ -16,9 +16,12 @@ from .elbo import batches, bits_per_dim, repeatable, subset
 
 
 class ImportanceBound(NamedTuple):
-    """nll: mean over images of ``-log mean_k w_k``, nats per image, at least ``-log p(x)`` in expectation.
+    """What papers report as NLL, of `importance_bound`.
 
-    error: standard error of that mean over images. images: how many it is of, of the `total` images of the split.
+    nll: mean over images of ``-log mean_k w_k``, nats per image, at least ``-log p(x)`` in expectation.
+
+    samples: draws of z an image. bits_per_dim: of nll. error: standard error of that mean over images. images: how many
+    it is of, of the `total` images of the split.
     """
 
     nll: float
@@ -37,7 +40,9 @@ class ImportanceBound(NamedTuple):
 
 
 def log_mean_exp(log_weights: Tensor, dim: int = -1) -> Tensor:
-    """``log mean exp`` over one dimension, in float64: thousands of float32 weights would lose the small ones."""
+    """``log mean exp`` of log_weights over the dimension dim, in float64: thousands of float32 weights would lose the
+    small ones.
+    """
     return log_weights.double().logsumexp(dim) - math.log(log_weights.shape[dim])
 
 
@@ -54,8 +59,8 @@ def importance_bound(
 ) -> ImportanceBound:
     """The importance-weighted bound of `split`, or of `limit` images of it drawn at random.
 
-    batch_size: pairs (image, sample) per forward pass. With ``samples=1`` this is the ELBO of `evaluate`, draw for
-    draw. Ctrl-C ends it early, with the bound of the images that are done.
+    samples: draws of z an image. batch_size: pairs (image, sample) per forward pass. With ``samples=1`` this is the
+    ELBO of `evaluate`, draw for draw. Ctrl-C ends it early, with the bound of the images that are done.
     """
     total, done = len(images.pixels(split)), list[Tensor]()
     try:
@@ -78,7 +83,10 @@ def importance_nll(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """``-log mean_k p(x|z_k) p(z_k) / q(z_k|x)`` of every image in order, ``[N]`` in nats, float64 on the CPU."""
+    """``-log mean_k p(x|z_k) p(z_k) / q(z_k|x)`` of every image in order, ``[N]`` in nats, float64 on the CPU.
+
+    samples: draws z_k an image.
+    """
     done: list[Tensor] = []
     _collect(done, model, images, split, samples, batch_size, seed, progress)
     return torch.cat(done)

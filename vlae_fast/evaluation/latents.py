@@ -11,7 +11,7 @@ from ..data import Images, Split
 from ..models.vlae import VLAE
 from .elbo import batches, repeatable
 
-ACTIVE = 0.01  # the threshold of Burda et al. 2016, arXiv 1509.00519, section 5.2
+ACTIVE = 0.01  # variance of a posterior mean, the threshold of Burda et al. 2016, arXiv 1509.00519, section 5.2
 
 
 class Codes(NamedTuple):

@@ -26,7 +26,7 @@ class FlowRow(NamedTuple):
 
     path: str  # of the module, empty for the model itself
     kind: str  # its class
-    replaced: bool
+    replaced: bool  # whether it has the incremental inverse now
     reason: str  # why it was left alone; what it has now
 
     def __str__(self) -> str:
@@ -43,10 +43,11 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
     Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does
     not give back what was inverted, with its log-determinant. Left alone too, each with the reason in its row: splines
     and other transforms; batch normalisation and dropout; activations other than relu, elu and tanh; residual blocks
-    of zuko, with a context or of another activation than relu.
+    of zuko, and those of the others with a context or of another activation than relu; a context in normflows.
 
     Args:
-        model: any module; nothing else in it is touched. backend: of the op.
+        model: any module; nothing else in it is touched.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
         A row for each flow found, in the order of ``model.named_modules()``. `restore_flows` takes it all back.

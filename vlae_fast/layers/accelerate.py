@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 class Report:
-    """What `accelerate` did: ``rows`` by module path, a table when printed, and the way back."""
+    """What `accelerate` did: rows ``(path, was, now, why)``, a table when printed; of the swaps, the way back."""
 
     def __init__(self, rows: Sequence[Row], swaps: Sequence[FastForward]) -> None:
         self.rows, self._swaps = list(rows), list(swaps)
@@ -69,11 +69,12 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
     Layers are recognised by what they do, not by class: subclasses of `nn.Conv2d` and `nn.Linear`, weight-normalised
     and pruned ones too, are probed as copies with random weights. A fast forward is taken only if its outputs and
     gradients are those of the layer's own. Parameters stay the same objects and are not written to; hooks fire.
-    Masks are taken as they are now: a `load_state_dict` that changes one gives the layer its own forward back, with a
+    Masks are taken as they are now: a ``load_state_dict`` that changes one gives the layer its own forward back, with a
     warning; code that writes to a mask in place must call `Report.undo` first.
 
     Args:
-        model: any module. backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        model: any module.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
         a report, which prints as a table and has ``undo()``.

@@ -18,7 +18,8 @@ class MaskedConv2d(WeightNormConv2d):
 
     Args:
         mask_type: ``A`` or ``B`` (also ``vertical_*``, ``horizontal_*``), see `vlae_fast.masks.live_taps`.
-        in_channels, out_channels, kernel_size: as of `torch.nn.Conv2d`; the kernel is square and odd.
+        in_channels, out_channels, kernel_size: as of `torch.nn.Conv2d`; the kernel is square and odd. bias: of the
+            pre-activation.
         padding: must keep the image's size: ``kernel_size // 2``, the default.
         cond_channels: D, channels of the condition, 0: none; its weight V is ``cond.weight`` ``[P, D, 1, 1]``, with P
             the channels of the pre-activation.
@@ -87,7 +88,7 @@ class MaskedConv2d(WeightNormConv2d):
         return torch.where(self.mask, self.folded_weight(), 0)
 
     def condition(self, cond: Tensor) -> Tensor:
-        """The condition's part of the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
+        """The part of cond, V cond, in the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
         name = type(self).__name__
         if self.cond is None:
             raise ValueError(f"{name}: cond must be None where cond_channels is 0, got a tensor")
@@ -100,6 +101,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+        """``activation(W x + bias + V cond + added)``, ``[B, C_out, H, W]``; shapes above."""
         if cond is None and self.cond is not None:
             rule = f"cond must be given, this layer has cond_channels = {self.cond_channels}"
             raise ValueError(f"{type(self).__name__}: {rule}, got None")
@@ -109,6 +111,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self._run(x, added, self.activation)
 
     def pre_activation(self, x: Tensor) -> Tensor:
+        """``W x + bias``, ``[B, P, H, W]``, without a condition: what `initialize` makes of mean 0 and variance 1."""
         return self._run(x, None, "none")
 
     def _run(self, x: Tensor, cond: Tensor | None, activation: str) -> Tensor:

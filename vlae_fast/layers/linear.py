@@ -17,7 +17,7 @@ class MaskedLinear(nn.Linear):
 
     Args:
         in_degrees, out_degrees: integer ``[I]`` and ``[O]``. Sorted degrees make M block-triangular: what is fast.
-        activation: ``none``, ``relu``, ``elu``, ``tanh``.
+        bias: adds one, ``[O]``. activation: ``none``, ``relu``, ``elu``, ``tanh``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Shapes: x ``[B, I]`` -> ``[B, O]``. A ``mask`` entry in an incoming state_dict is accepted when it equals M.
@@ -61,6 +61,7 @@ class MaskedLinear(nn.Linear):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, I]`` -> ``[B, O]``."""
         return masked_linear(
             x,
             self.weight,
@@ -88,7 +89,7 @@ class MADE(nn.Module):
         input_dim: D. hidden_dim: units of each hidden layer. output_dim: a multiple of D (two parameters a dimension:
             2 D; ``out[:, :D]`` and ``out[:, D:]`` are then one parameter of every dimension each).
         n_hidden: hidden layers, at least 1. context_dim: channels of an optional context that every unit may see.
-        activation: ``relu``, ``elu``, ``tanh``.
+        activation: ``relu``, ``elu``, ``tanh``. backend: of every layer.
 
     Shapes: ``forward(x [B, D], context [B, context_dim] or None) -> [B, output_dim]``.
 
@@ -132,9 +133,11 @@ class MADE(nn.Module):
         return [layers[0].in_degrees, *(layer.out_degrees for layer in layers)]
 
     def masked_layers(self) -> list[MaskedLinear]:
+        """Its layers, from the inputs on: what `vlae_fast.ops.made_inverse` is given."""
         return [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``[B, D]``, and ``[B, context_dim]`` where there is a context -> ``[B, output_dim]``."""
         if x.dim() != 2 or x.shape[1] != self.input_dim:
             raise ValueError(f"MADE: x must be [B, {self.input_dim}], got {tuple(x.shape)}")
         for i, layer in enumerate(self.layers):

@@ -31,10 +31,11 @@ class WeightNormConv2d(nn.Conv2d):
         return self.gain is None or torch.allclose(self.gain, self._norm())
 
     def forward(self, x: Tensor) -> Tensor:
+        """The convolution of x ``[B, C_in, H, W]`` by `folded_weight`."""
         return self._conv_forward(x, self.folded_weight(), self.bias)
 
     def pre_activation(self, x: Tensor) -> Tensor:
-        """What `initialize` makes of mean 0 and variance 1."""
+        """The same of x, under the name of what `initialize` makes of mean 0 and variance 1."""
         return self._conv_forward(x, self.folded_weight(), self.bias)
 
     def _norm(self) -> Tensor:

@@ -11,6 +11,7 @@ from .decoders import (
     TwoStackDecoder,
 )
 from .flow import AutoregressiveFlow
+from .likelihood import make_likelihood
 from .posterior import InverseAutoregressivePosterior
 from .vlae import VLAE, loss_function
 
@@ -27,4 +28,5 @@ __all__ = [
     "TwoStackDecoder",
     "loss_function",
     "make_decoder",
+    "make_likelihood",
 ]

@@ -51,8 +51,9 @@ class ConvFlow(Flow):
     convolutions start at zero: the flow starts as the identity (up to the order).
 
     Args:
-        channels, map_size: D and (h, w) of the map. hidden_dim: channels of the convolutions. n_hidden: of them, at
-            least 1. transform: ``affine`` or ``mean-only``, see `Flow`. backend: of the layers.
+        channels, map_size: D and (h, w) of the map. n_steps: stacks. hidden_dim: channels of the convolutions.
+        n_hidden: convolutions of a stack, at least 1. kernel_size: theirs, odd, at least 3.
+        transform: ``affine`` or ``mean-only``, see `Flow`. backend: of the layers.
 
     ``forward(z [B, D, h, w]) -> (eps [B, D, h, w], log_det [B])`` and ``inverse(eps) -> (z, log_det)``, both with
     ``log_det = log|det d eps/d z|`` in nats.

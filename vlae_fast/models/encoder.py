@@ -12,10 +12,22 @@ from torch import Tensor, nn
 from ..layers import WeightNormConv2d
 from .labels import check_no_labels, one_hot
 
+__all__ = [
+    "ENCODERS",
+    "ConvEncoder",
+    "Encoder",
+    "FullyConnectedEncoder",
+    "ResNetEncoder",
+    "Sizes",
+    "StridedEncoder",
+    "make_encoder",
+]
+
 
 class Sizes(NamedTuple):
     """What every encoder is built from.
 
+    input_dim: image channels C. latent_dim: D. hidden_dim: what a kind makes of it. image_size: (H, W).
     context_dim: channels of the context beside mu and logvar. n_classes: 0 for no labels. latent_map: (h, w) makes z
     the channels of a map, ``latent_dim / (h w)`` of them, so that nearby elements come from nearby pixels; None: every
     element of z sees the whole image.
@@ -33,7 +45,7 @@ class Sizes(NamedTuple):
 class Encoder(nn.Module):
     """x ``[B, C, H, W]`` -> mu, logvar ``[B, D]``: ``features``, then ``head``. Labels enter as a constant map a class.
 
-    ``forward(x, labels=None)`` gives (mu, logvar); ``with_context(x, labels)`` the context ``[B, context_dim]`` too.
+    sizes: of input, output and what is between.
     """
 
     features: nn.Module
@@ -45,10 +57,12 @@ class Encoder(nn.Module):
         self.latent_dim, self.n_classes, self.context_dim = sizes.latent_dim, sizes.n_classes, sizes.context_dim
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar, ``[B, D]`` each."""
         mu, logvar, _ = self.with_context(x, labels)
         return mu, logvar
 
     def with_context(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """mu and logvar, ``[B, D]`` each, and the context ``[B, context_dim]`` of a flow posterior."""
         who = type(self).__name__
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(f"{who}: x must be [B, {', '.join(map(str, self.image_shape))}], got {tuple(x.shape)}")
@@ -173,7 +187,7 @@ class ResNetEncoder(Encoder):
         self.features = nn.Sequential(*layers, nn.ELU(), *tail)
 
 
-ENCODERS: dict[str, type[Encoder]] = {
+ENCODERS: dict[str, type[Encoder]] = {  # by the names that a VLAE takes
     "conv": ConvEncoder,
     "strided": StridedEncoder,
     "mlp": FullyConnectedEncoder,
@@ -182,7 +196,9 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 
 def make_encoder(kind: str, sizes: Sizes, *, weight_norm: bool = False) -> Encoder:
-    """The encoder of a name in `ENCODERS`. weight_norm: of the convolutions of "resnet"; the other kinds have none."""
+    """The encoder of a kind, of sizes, by a name in ``ENCODERS``. weight_norm: of the convolutions of "resnet"; the
+    other kinds have none.
+    """
     return ResNetEncoder(sizes, normalized=weight_norm) if kind == "resnet" else ENCODERS[kind](sizes)
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ..layers import MADE
 from ..ops import made_inverse
 
+__all__ = ["TRANSFORMS", "AutoregressiveFlow", "Flow", "standard_normal_log_prob"]
+
 TRANSFORMS = ("affine", "mean-only")
 
 
@@ -33,7 +35,7 @@ class Flow(nn.Module):
         return eps, log_slope.flatten(1).sum(1)
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """z and the same log_det."""
+        """z, of eps in the shape of z, and the same log_det."""
         raise NotImplementedError
 
     def log_prob_per_dim(self, z: Tensor) -> Tensor:
@@ -77,7 +79,8 @@ class AutoregressiveFlow(Flow):
     """A flow of ``n_steps`` MADEs. The last layers start at zero: it starts as the identity (up to the order).
 
     Args:
-        dim: D. hidden_dim, n_hidden, activation: of each MADE. transform: ``affine`` or ``mean-only``, see `Flow`.
+        dim: D. hidden_dim, n_hidden, activation: of each `MADE`. n_steps: MADEs. transform: ``affine`` or
+            ``mean-only``, see `Flow`.
         backend: of the ops.
 
     ``forward(z [B, D]) -> (eps [B, D], log_det [B])`` and ``inverse(eps) -> (z, log_det)``, both with

@@ -15,7 +15,8 @@ from ..program import Emit
 class Likelihood:
     """p(x | parameters), independent between pixels given their parameters; subclasses differ in the family.
 
-    channels: C of the image. params: P, channels of the parameters; noises: n, planes of noise that a draw takes.
+    channels: C of the image. emit: how it is drawn. params: P, channels of the parameters; noises: n, planes of noise
+    that a draw takes.
     levels: pixels are ``k / (levels - 1)``, k = 0..levels - 1. The layout of P and n is that of `program.Emit`.
     """
 
@@ -38,7 +39,9 @@ class Likelihood:
         return self._log_prob(params, x).flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
-        """The expected pixel, ``[B, C, H, W]``; with a mixture of logistics, of the nearest level in the middle."""
+        """The expected pixel, ``[B, C, H, W]``, of params ``[B, P, H, W]``; with a mixture of logistics, of the nearest
+        level in the middle.
+        """
         raise NotImplementedError
 
     def draw(self, params: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
@@ -139,7 +142,9 @@ LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")
 
 
 def make_likelihood(kind: str, channels: int, *, levels: int = 256, components: int = 10) -> Likelihood:
-    """The likelihood of a name; levels and components where it has them.
+    """The likelihood of a kind, ``bernoulli``, ``categorical`` or ``logistic_mixture``, of images of C channels.
+
+    levels and components: where it has them.
 
     >>> make_likelihood("logistic_mixture", 3).params
     100

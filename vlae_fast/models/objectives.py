@@ -19,8 +19,8 @@ from .posterior import gaussian_log_prob
 class LossTerms(NamedTuple):
     """Nats per image, ``[B]`` each; their sum is the negative ELBO."""
 
-    reconstruction: Tensor
-    kl: Tensor
+    reconstruction: Tensor  # -log p(x|z)
+    kl: Tensor  # log q(z|x) - log p(z) of the same draw z
 
 
 def loss_terms(
@@ -34,7 +34,7 @@ def loss_terms(
 ) -> LossTerms:
     """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior.
 
-    likelihood: whose parameters the logits are, ``model.likelihood``; None: Bernoulli.
+    Arguments as of `loss_function`.
     """
     log_px = (likelihood or Bernoulli(x.shape[1])).log_prob(logits, x)
     return LossTerms(-log_px, gaussian_log_prob(z, mu, logvar).sum(1) - log_pz)
@@ -49,13 +49,27 @@ def loss_function(
     log_pz: Tensor,
     likelihood: Likelihood | None = None,
 ) -> Tensor:
-    """Negative ELBO in nats, summed over the batch: reconstruction + log q(z|x) - log p(z)."""
+    """Negative ELBO in nats, summed over the batch: reconstruction + log q(z|x) - log p(z), a scalar.
+
+    Args:
+        logits: ``[B, P, H, W]``, the parameters of the likelihood.
+        x: ``[B, C, H, W]`` in [0, 1].
+        mu, logvar, z: ``[B, D]``, a draw from q(z|x) and the mean and log-variance that score it.
+        log_pz: ``[B]``, log p(z) under the prior, in nats.
+        likelihood: whose parameters the logits are, ``model.likelihood``; None: Bernoulli.
+
+    Equivalent to, for Bernoulli pixels::
+
+        reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        log_qz = torch.distributions.Normal(mu, torch.exp(logvar / 2)).log_prob(z).sum()
+        loss = reconstruction + log_qz - log_pz.sum()
+    """
     terms = loss_terms(logits, x, mu, logvar, z, log_pz, likelihood)
     return (terms.reconstruction + terms.kl).sum()
 
 
 def negative_elbo(terms: LossTerms, beta: float = 1.0) -> Tensor:
-    """``mean(reconstruction + beta * kl)``: the negative ELBO where beta is 1.
+    """``mean(reconstruction + beta * kl)`` of the terms: the negative ELBO where beta is 1.
 
     Source: Higgins et al. 2017 (beta-VAE); Bowman et al. 2016, arXiv 1511.06349 (a beta that rises from 0).
     """
@@ -66,6 +80,7 @@ def free_bits(terms: LossTerms, nats: float, beta: float = 1.0, *, kl_per_dim: T
     """``mean(reconstruction) + beta * max(mean(kl), nats)``: no pressure on the KL below `nats` per image.
 
     Args:
+        terms: of a minibatch. beta: weight of the KL.
         nats: of the whole KL: a rule of r nats per data dimension (arXiv 1611.02731: 0.01) is ``nats = r * dims``.
         kl_per_dim: ``[B, D]`` (`VLAE.kl_per_dim`), or groups of dimensions summed up, ``[B, G]``: every column is kept
             above ``nats / G`` on its own, which keeps each of them in use.

@@ -35,7 +35,8 @@ class InverseAutoregressivePosterior(nn.Module):
     computed in one pass a step, since eps is known: what a posterior needs, and no more than that.
 
     Args:
-        dim: D. hidden_dim, n_hidden: of each MADE. context_dim: channels of what the encoder tells every step about x.
+        dim: D. hidden_dim, n_hidden: of each `MADE`. n_steps: MADEs. context_dim: channels of what the encoder tells
+            every step about x.
         backend: of the layers.
 
     ``forward(mu, logvar, context [B, context_dim], eps)`` gives z and its *effective* mean and log-variance: with S the
@@ -74,6 +75,7 @@ class InverseAutoregressivePosterior(nn.Module):
         )
 
     def forward(self, mu: Tensor, logvar: Tensor, context: Tensor, eps: Tensor) -> PosteriorSample:
+        """z, mu' and logvar', ``[B, D]`` each, of mu, logvar and eps of that shape."""
         z = mu + torch.exp(0.5 * logvar) * eps
         for i, made in enumerate(self.steps):
             turned = i % 2 == 1

@@ -22,11 +22,13 @@ __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
 
 
 class VLAEOutput(NamedTuple):
+    """What a VLAE makes of a batch of images, in the order that `loss_function` takes it apart from x."""
+
     logits: Tensor  # [B, P, H, W], the parameters of the likelihood
-    mu: Tensor  # [B, D]
+    mu: Tensor  # [B, D], with log q(z|x) = log N(z; mu, exp(logvar))
     logvar: Tensor  # [B, D]
-    z: Tensor  # [B, D]
-    log_pz: Tensor  # [B], nats
+    z: Tensor  # [B, D], drawn from q(z|x)
+    log_pz: Tensor  # [B], log p(z) under the model's prior, in nats
 
 
 class VLAE(nn.Module):
@@ -178,7 +180,11 @@ class VLAE(nn.Module):
         return standard_normal_log_prob(eps.flatten(1)) + log_det
 
     def kl_per_dim(self, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        """Each dimension's share of ``log q(z|x) - log p(z)`` in nats, ``[B, D]``, of a draw z; see `Flow`."""
+        """Each dimension's share of ``log q(z|x) - log p(z)`` in nats, ``[B, D]``, of a draw z.
+
+        mu and logvar ``[B, D]`` are those that score it (`posterior_sample`); the shares of a flow prior are those of
+        `Flow.log_prob_per_dim`.
+        """
         if self.prior is None:
             log_pz = gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
         else:
@@ -193,6 +199,10 @@ class VLAE(nn.Module):
         return torch.cat([z, one_hot("VLAE", labels, self.n_classes, z)], 1)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> VLAEOutput:
+        """x ``[B, C, H, W]`` in [0, 1], encoded, and decoded given one draw of z.
+
+        seen: what the encoder is given in place of x, as for a model that removes noise.
+        """
         z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels)
         return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
 

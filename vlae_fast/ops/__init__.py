@@ -1,4 +1,7 @@
-"""Contracts of the ops: docstring, checks, schema, fake, autograd. No mathematics."""
+"""Functions on tensors, which the layers and the sampler are made of; each runs on every backend that is able.
+
+These modules hold contracts alone: docstring, checks, schema, fake, autograd; `vlae_fast.reference` is the mathematics.
+"""
 
 from .made_inverse import made_inverse
 from .masked_conv import masked_conv

@@ -42,7 +42,10 @@ def masked_linear(
     Raises:
         ValueError, TypeError: an argument breaks a rule above. RuntimeError: the named backend cannot run this.
 
-    Equivalent to ``F.linear(x, weight * vf.masks.linear_mask(in_degrees, out_degrees), bias)``.
+    Equivalent to::
+
+        mask = vf.masks.linear_mask(in_degrees, out_degrees)            # or the adjacency
+        y = F.linear(x, weight * mask, bias).relu()                     # activation="relu"
 
     Source: Germain et al. 2015, arXiv 1502.03509, eq. 8-11.
     """

@@ -19,6 +19,7 @@ def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto
     Args:
         weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``,
             then V ``[P, D]`` where the stage has a context.
+        plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Raises:
         ValueError: a weight is NaN or infinite; RuntimeError: the named backend cannot run this.
@@ -52,6 +53,7 @@ def pixelcnn_sample(
         context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.
         temperature: positive; logits are divided by it, scales multiplied.
+        plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
         images ``[B, C, H, W]`` and the parameters ``[B, P, H, W]`` that they were drawn from as `reference.draw` does,

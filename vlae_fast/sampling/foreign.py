@@ -49,6 +49,7 @@ class ForeignDecoder:
             raise ValueError(f"fast_sampler: z must be {rule}, got {None if z is None else tuple(z.shape)}")
 
     def write_program(self, program: Program) -> None:
+        """Appends what a trace of the decoder finds; raises ValueError as `fast_sampler` does."""
         like = next(self.decoder.parameters())
         inputs = [like.new_zeros(BATCH, self.input_dim, *self.image_size)]
         if self.latent_dim:
@@ -84,13 +85,14 @@ def fast_sampler(
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
     convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
-    ReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that forward.
+    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that forward.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, z [B, D])``, that returns the parameters
             ``[B, P, H, W]`` of its likelihood in the layout of `vlae_fast.program.Emit`.
-        image_shape: (C, H, W). latent_dim: D, 0: no z.
-        likelihood: as of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels, P = C.
+        image_shape: (C, H, W).
+        latent_dim: D, 0: no z.
+        likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels, P = C.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Raises:

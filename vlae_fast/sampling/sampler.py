@@ -38,7 +38,7 @@ class PixelCNNSampler:
     ``.steps`` is the number of steps an image takes, ``.plan`` what a backend is told.
 
     Raises:
-        ValueError: a layer cannot be expressed (named by its path), a weight is not finite, or `decoder.forward` does
+        ValueError: a layer cannot be expressed (named by its path), a weight is not finite, or ``decoder.forward`` does
             something else than its parts in turn.
         RuntimeError: the named backend cannot run this; says why.
     """

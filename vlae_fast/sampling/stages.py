@@ -38,8 +38,8 @@ class Decoder(Protocol):
 class Program:
     """Stages and a snapshot of their weights, in the order that `ops.pixelcnn_pack` asks for."""
 
-    image_channels: int
-    stages: list[Stage] = field(default_factory=list)
+    image_channels: int  # of buffer 0
+    stages: list[Stage] = field(default_factory=list)  # in turn; stage s writes buffer s + 1
     weights: list[Tensor] = field(default_factory=list)
 
     @property
@@ -98,7 +98,10 @@ class Program:
         also: Sequence[SourceSpec] = (),
         residual: int = -1,
     ) -> int:
-        """Appends a masked convolution of one buffer, with its condition; ``also``: further sources."""
+        """Appends a masked convolution of one buffer, with its condition, and returns the buffer that it writes.
+
+        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as of `add`.
+        """
         context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
         sources = [(buffer, layer.live_weight(), layer.taps), *also]
         return self.add(sources, layer.bias, layer.activation, context, residual)
@@ -112,6 +115,7 @@ class Program:
         return self.add([(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_"))
 
     def channels(self, buffer: int) -> int:
+        """How many channels a buffer has."""
         if not 0 <= buffer <= len(self.stages):
             self._fail(f"a buffer that is read must be 0 to {len(self.stages)}, those written so far", buffer)
         return self.stages[buffer - 1].out_channels if buffer else self.image_channels

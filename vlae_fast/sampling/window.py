@@ -16,8 +16,8 @@ class ReceptiveField(NamedTuple):
     ``pixels`` is less than what the rectangle holds where a stack of convolutions has a blind spot.
     """
 
-    above: int
-    left: int
+    above: int  # rows
+    left: int  # columns
     right: int
     pixels: int
 

@@ -53,16 +53,23 @@ def train(
 ) -> History:
     """Trains `model` in place up to epoch `epochs`; out_dir/checkpoint is replaced after each epoch.
 
-    settings: the fields of `Settings`. time_limit: seconds; no epoch starts that would likely end later.
-    resume: continues from out_dir/checkpoint, and starts afresh where there is none. overwrite: starts afresh where
-    there is one, and replaces it after the first epoch. One of the two at most. Leaves the caller's random state alone.
-    Weight-normalised layers are initialised by the first batch before epoch 1.
+    Leaves the caller's random state alone. Weight-normalised layers are initialised by the first batch before epoch 1.
     With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights.
 
-    Returns: one dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in
-    nats per image, bits_per_dim; and kl_weight, that of the KL at the epoch's end.
-    Raises: ValueError for a bad argument, a checkpoint of other settings, a non-finite loss; TypeError for an unknown
-    setting; Interrupted on Ctrl-C.
+    Args:
+        resume: continues from out_dir/checkpoint, and starts afresh where there is none.
+        overwrite: starts afresh where there is one, and replaces it after the first epoch. One of the two at most.
+        time_limit: seconds; no epoch starts that would likely end later.
+        settings: the fields of `Settings`.
+
+    Returns:
+        One dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in nats
+        per image, bits_per_dim; and kl_weight, that of the KL at the epoch's end.
+
+    Raises:
+        ValueError: a bad argument, a checkpoint of other settings, a non-finite loss.
+        TypeError: an unknown setting.
+        Interrupted: on Ctrl-C; says what is saved.
     """
     if epochs < 1:
         raise ValueError(f"epochs: must be at least 1, got {epochs}")

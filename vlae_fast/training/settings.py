@@ -22,13 +22,19 @@ _RULES: dict[str, tuple[Callable[[float], bool], str]] = {
 class Settings:
     """Everything but the model and the data that decides what a run computes; a resumed run must have the same.
 
-    batch_size: images per update. lr: step size of the optimizer. lr_decay: factor on lr after each epoch.
-    lr_schedule: "cosine" lowers lr to 0 over all steps of the run. polyak: decay D of `Average`, 0 for none.
-    objective: "elbo", or "iwae", the importance-weighted bound of `samples` draws of z an image.
-    beta: weight of the KL. warmup_epochs: over which it rises from 0; may be a fraction.
-    free_bits: bits per image of KL that cost nothing. soft_free_bits: bits per image that the KL is kept close to, by
-    a weight that is steered.
-    denoise: noise on what the encoder sees, see `data.corrupt`.
+    Args:
+        batch_size: images per update. seed: of order, binarization, noise and z.
+        optimizer: ``adam`` or ``adamax``. lr: its step size. lr_decay: factor on lr after each epoch.
+        lr_schedule: ``constant``, or ``cosine``, which lowers lr to 0 over all steps of the run.
+        polyak: decay D of a running mean of the weights, 0 for none.
+        objective: ``elbo``, or ``iwae``, the importance-weighted bound of `samples` draws of z an image.
+        samples: 1 for ``elbo``. beta: weight of the KL. warmup_epochs: over which it rises from 0; may be a fraction.
+        free_bits: bits per image of KL that cost nothing.
+        soft_free_bits: bits per image that the KL is kept close to, by a weight that is steered.
+        denoise: noise on what the encoder sees, see `data.corrupt`.
+
+    Raises:
+        ValueError: a value breaks a rule, or two do not go together.
     """
 
     batch_size: int = 64

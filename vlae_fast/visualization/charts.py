@@ -20,7 +20,11 @@ _MANY_CLASSES = 12  # more than that and a legend says nothing
 
 
 def plot_evaluation(kl_per_dim: Tensor, classes: Sequence[ClassRow] = (), *, active: int | None = None) -> Figure:
-    """Mean KL of each latent dimension [D] in nats, most used first; reconstruction and KL of each class."""
+    """kl_per_dim, the mean KL of each latent dimension [D] in nats, most used first; reconstruction and KL of each
+    class.
+
+    classes: of `evaluation.by_class`. active: how many units are, of `evaluation.active_units`.
+    """
     if kl_per_dim.dim() != 1 or len(kl_per_dim) == 0:
         raise ValueError(f"kl_per_dim: must be [D] with D > 0, got {tuple(kl_per_dim.shape)}")
     figure = new_figure(10 if classes else 6, 3.5)
@@ -43,7 +47,7 @@ def plot_evaluation(kl_per_dim: Tensor, classes: Sequence[ClassRow] = (), *, act
 
 
 def plot_detection(found: Detection, normal: str = "normal", anomalous: str = "anomalous") -> Figure:
-    """The scores of both kinds of images with the threshold, and the ROC curve."""
+    """The scores found of both kinds of images, under the names normal and anomalous; the threshold; the ROC curve."""
     figure = new_figure(10, 4)
     scores, roc = figure.subplots(1, 2, width_ratios=[1.6, 1])
     both = torch.cat([found.normal, found.anomalous]).double()
@@ -66,7 +70,7 @@ def plot_detection(found: Detection, normal: str = "normal", anomalous: str = "a
 def plot_embedding(
     points: Tensor, labels: Tensor | None = None, *, title: str, plane: tuple[Tensor, Tensor] | None = None
 ) -> Figure:
-    """Points [N, 2] coloured by label; beside them the `plane` of `latent_space.plane`, where given."""
+    """points [N, 2] coloured by label; beside them the `plane` of `latent_space.plane`, where given."""
     if points.dim() != 2 or points.shape[1] != 2 or len(points) == 0:
         raise ValueError(f"points: must be [N, 2] with N > 0, got {tuple(points.shape)}")
     if labels is not None and labels.shape != points.shape[:1]:

@@ -22,7 +22,10 @@ _DPI = 150
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """[N, C, H, W] -> one picture [C, H', W'], row by row; borders and the rest of the last row are grey (0.5)."""
+    """[N, C, H, W] -> one picture [C, H', W'], row by row of so many columns.
+
+    Borders and the rest of the last row are grey (0.5).
+    """
     if images.dim() != 4 or len(images) == 0:
         raise ValueError(f"images: must be [N, C, H, W] with N > 0, got {tuple(images.shape)}")
     if columns < 1:
@@ -38,7 +41,7 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 
 def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
-    """Writes images in 0..1, [N, 1 or 3, H, W], as one PNG."""
+    """Writes images in 0..1, [N, 1 or 3, H, W], as one PNG of so many columns."""
     pixels = _pixels(grid(images.detach().float().cpu(), columns))
     pixels = pixels.repeat_interleave(_SCALE, 0).repeat_interleave(_SCALE, 1)
     imsave = require("matplotlib.image").imsave
@@ -69,7 +72,10 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
 def plot_table(
     images: Tensor, title: str, *, rows: Sequence[str] = (), columns: Sequence[str] = (), sideways: bool = False
 ) -> Figure:
-    """Images [rows, columns, C, H, W] as a table with a name before each row and above each column, where given."""
+    """Images [rows, columns, C, H, W] as a table with a name before each row and above each column, where given.
+
+    sideways: turns the columns' names, for long ones.
+    """
     if images.dim() != 5 or 0 in images.shape[:2]:
         raise ValueError(f"images: must be [rows, columns, C, H, W], not empty, got {tuple(images.shape)}")
     for name, names, count in (("rows", rows, len(images)), ("columns", columns, images.shape[1])):

@@ -26,7 +26,10 @@ def decompress(
     labels: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw: what a lossy code keeps of x."""
+    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw: what a lossy code keeps of x.
+
+    x: ``[B, C, H, W]``. times: draws of each.
+    """
     if times < 1:
         raise ValueError(f"times: must be at least 1, got {times}")
     each = None if labels is None else labels.repeat_interleave(times, 0)
@@ -36,7 +39,7 @@ def decompress(
 
 
 def beside(x: Tensor, drawn: Tensor) -> Tensor:
-    """Originals [B, C, H, W] each followed by its draws [B, T, C, H, W] -> [B * (T + 1), C, H, W]."""
+    """Originals x [B, C, H, W] each followed by its drawn images [B, T, C, H, W] -> [B * (T + 1), C, H, W]."""
     return torch.cat([x[:, None], drawn.to(x)], 1).flatten(0, 1)
 
 
@@ -60,7 +63,10 @@ def plot_reconstructions(
 def plot_latent_sampling(
     model: VLAE, device: str | torch.device, latent_dim: int, n_samples: int, *, labels: Tensor | None = None
 ) -> Figure:
-    """n_samples images: z from the model's prior (the inverted flow where there is one), pixels given z."""
+    """n_samples images: z from the model's prior (the inverted flow where there is one), pixels given z.
+
+    latent_dim: must be the model's.
+    """
     if latent_dim != model.config["latent_dim"]:
         raise ValueError(f"latent_dim: must be the model's, {model.config['latent_dim']}, got {latent_dim}")
     if n_samples < 1:

@@ -22,7 +22,7 @@ class Decoder(nn.Module):
         input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim, n_layers: what a kind makes of them.
         image_size: (H, W).
         z_channels: 0: every pixel is given z as it is; else z is spread over the image in so many channels, by a
-            network of the type ``spread_by``.
+            network of the type ``spread_by(latent_dim, z_channels, image_size)``.
         likelihood: its ``params`` is P; None: Bernoulli, P = C.
 
     Subclasses are autoregressive (the parameters of a pixel depend on z and on the pixels before it in raster order)
@@ -91,6 +91,7 @@ class Decoder(nn.Module):
         return z if self.code_map is None or z.dim() == 4 else self.code_map(z)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """Parameters ``[B, P, H, W]`` of the image x, given z ``[B, D]`` or its map ``[B, z_channels, H, W]``."""
         expected = (self.input_dim, *self.image_size)
         if x.dim() != 4 or tuple(x.shape[1:]) != expected:
             self._refuse(f"x must be [B, {', '.join(map(str, expected))}]", tuple(x.shape))
@@ -98,7 +99,7 @@ class Decoder(nn.Module):
         return self.parameters_of(x, None if z is None else self.spread(z))
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The likelihood's parameters, of inputs that were checked and of z as `spread` gives it."""
+        """What `Decoder.forward` returns, of an x that was checked and the context that `Decoder.spread` makes of z."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:

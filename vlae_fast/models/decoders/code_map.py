@@ -15,6 +15,9 @@ class CodeMap(nn.Module):
 
     A decoder of a small window does not see where it is: given the same z everywhere it cannot place a stroke,
     and learns to ignore z. A map tells each pixel its part of the code.
+
+    Args:
+        latent_dim: D. channels: of the map. image_size: (H, W). hidden: units of the one hidden layer, ELU.
     """
 
     def __init__(self, latent_dim: int, channels: int, image_size: tuple[int, int], hidden: int = 256) -> None:
@@ -25,6 +28,7 @@ class CodeMap(nn.Module):
         self.out = nn.Linear(hidden, math.prod(self.coarse))
 
     def forward(self, z: Tensor) -> Tensor:
+        """``[B, D]`` -> ``[B, channels, H, W]``."""
         coarse = F.elu(self.out(F.elu(self.hidden(z)))).unflatten(1, self.coarse)
         return F.interpolate(coarse, self.image_size, mode="bilinear", align_corners=False)
 

@@ -26,13 +26,14 @@ class FactorizedDecoder(Decoder):
         return self.decode(cast(Tensor, context))  # `check_z` let no None pass
 
     def decode(self, z: Tensor) -> Tensor:
+        """Parameters ``[B, P, H, W]`` of z ``[B, D]``."""
         raise NotImplementedError
 
 
 class MLPDecoder(FactorizedDecoder):
     """Fully connected: z -> ``n_layers`` of ``hidden_dim`` ReLU units -> the parameters of every pixel.
 
-    The defaults are the decoder of the common 784-256-256-32 VAE.
+    The defaults are the decoder of the common 784-256-256-32 VAE. Arguments and shapes as of `Decoder`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class DeconvDecoder(FactorizedDecoder):
     """Transposed convolutions of stride 2 and kernel 4: ``hidden_dim`` channels at first, half as many after each.
 
     The defaults mirror the common convolutional encoder of 8, 16 and 32 channels: z -> 32 x 4 x 4 -> 16 x 8 x 8 ->
-    8 x 16 x 16 -> P x 32 x 32, of which the image's 28 x 28 are kept.
+    8 x 16 x 16 -> P x 32 x 32, of which the image's 28 x 28 are kept. Arguments and shapes as of `Decoder`.
     """
 
     least: ClassVar[dict[str, int]] = {**FactorizedDecoder.least, "n_layers": 1}

@@ -93,6 +93,7 @@ class PixelCNNPPDecoder(Decoder):
         return self.final_conv(concat_elu(h))
 
     def write_program(self, program: Program) -> None:
+        """Appends the stages of `parameters_of` to a sampler's program."""
         h = program.conv(self.initial_conv, 0)
         for block in cast(list[GatedResidualBlock], [*self.decoder_layers]):
             h = block.write(program, h)

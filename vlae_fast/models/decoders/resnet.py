@@ -129,6 +129,7 @@ class ResNetDecoder(Decoder):
         return self.final_conv(F.elu(h))
 
     def write_program(self, program: Program) -> None:
+        """Appends the stages of `parameters_of` to a sampler's program."""
         h = program.conv(self.initial_conv, 0)
         if self.second_conv is not None:
             h = program.conv(self.second_conv, h)

@@ -95,6 +95,7 @@ class TwoStackDecoder(Decoder):
         return self.final_conv(self.hidden_conv(h))
 
     def write_program(self, program: Program) -> None:
+        """Appends the stages of `parameters_of` to a sampler's program."""
         v = h = 0
         for layer in self.layers:
             v, h = layer.write(program, v, h)

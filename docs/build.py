@@ -1,0 +1,202 @@
+"""Builds the documentation site: the pages of this folder, the README, the examples, and a reference from the
+docstrings.
+
+    python docs/build.py [FOLDER]
+
+What is wrong in it is an error: a warning of pdoc, a link or a `reference` that leads nowhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
+from urllib.parse import urldefrag
+
+import pdoc
+from torch import nn
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PAGES = {  # of Markdown: title at the side, path from the root of the checkout
+    "index": ("Start", "docs/index.md"),
+    "readme": ("README", "README.md"),
+    "accelerate": ("Your own PixelCNN", "docs/accelerate.md"),
+    "flows": ("Your own flow", "docs/flows.md"),
+    "backends": ("Backends", "docs/backends.md"),
+    "wavefront": ("The wavefront", "docs/wavefront.md"),
+    "extending": ("Extending", "docs/extending.md"),
+    "mnist": ("The MNIST model", "vlae_fast/pretrained/mnist/README.md"),
+}
+PICTURES = ("wavefront.png", "mnist.png", "collapse.png")
+MODULES = tuple(
+    f"vlae_fast{name}"
+    for name in (
+        "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
+        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.stages", ".flows", ".masks",
+        ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".inpainting", ".latent_space",
+        ".collapse", ".visualization", ".program", ".reference", ".testing",
+    )
+)  # fmt: skip
+CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)
+REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
+OTHERS = ("nn.", "torch.")  # described elsewhere
+BLOCK = re.compile(r"^(.*)::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+SESSION = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)
+
+
+def build(out: Path) -> None:
+    """Writes the site; raises ValueError with everything that is wrong in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        modules = {name: guide(name, (ROOT / path).read_text(encoding="utf-8")) for name, (_, path) in PAGES.items()}
+        modules["examples"] = guide("examples", examples())
+        modules |= {name: pdoc.doc.Module.from_name(name) for name in MODULES}
+        wrong = list(prepare([modules[name] for name in MODULES]))
+        pdoc.render.configure(
+            docformat="google",
+            include_undocumented=False,
+            template_directory=HERE / "templates",
+            footer_text="vlae_fast",
+        )
+        pdoc.render.env.globals.update(
+            titles={name: title for name, (title, _) in PAGES.items()} | {"examples": "Examples"}, modules=MODULES
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        for name, module in modules.items():
+            file = out / f"{name.replace('.', '/')}.html"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(pdoc.render.html_module(module, modules), encoding="utf-8")
+        (out / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
+    for name in PICTURES:
+        shutil.copy(HERE / name, out)
+    if wrong := [*wrong, *dead_links(out)]:
+        raise ValueError("the site has errors:\n" + "\n".join(wrong))
+
+
+def guide(name: str, text: str) -> pdoc.doc.Module:
+    """A page of Markdown, as the module that pdoc takes it for."""
+    text = text.replace("```python\n>>>", "```pycon\n>>>").replace("](docs/", "](")
+    for page, (_, path) in PAGES.items():  # links to files become links to pages
+        text = re.sub(rf"\]\([\w./]*\b{path.removeprefix('docs/')}(?=[)#])", f"]({page}.html", text)
+    module = ModuleType(name, re.sub(r"\]\([./]*examples/(\w+)\.py\)", r"](examples.html#\1)", text))
+    vars(module)["__docformat__"] = "markdown"
+    return pdoc.doc.Module(module)
+
+
+def examples() -> str:
+    """The scripts of examples/, one after another."""
+    texts = ["# Examples", "Each runs as it is, from any folder; the tests run them."]
+    for file in sorted((ROOT / "examples").glob("*.py")):
+        texts += [
+            f"## {file.stem}",
+            f"`python examples/{file.name}`",
+            f"```python\n{file.read_text(encoding='utf-8')}```",
+        ]
+    return "\n\n".join(texts)
+
+
+def prepare(modules: list[pdoc.doc.Module]) -> Iterator[str]:
+    """Turns the docstrings of the reference into Markdown with links; yields the references that lead nowhere."""
+    docs = [pair for module in modules for pair in ((module, module), *members(module))]
+    places = {doc.fullname: address(doc) for doc, _ in docs}
+    for doc, owner in docs:
+        if isinstance(doc, pdoc.doc.Class) and issubclass(doc.obj, tuple):  # a NamedTuple's constructor has strings
+            doc.obj.__new__.__annotations__.update(get_type_hints(doc.obj))
+        text = markdown(described(doc, owner), parameters(doc))
+        missing: list[str] = []
+
+        def link(match: re.Match[str], doc: pdoc.doc.Doc = doc, missing: list[str] = missing) -> str:
+            if match[1] in parameters(doc) or match[1].startswith(OTHERS):
+                return match[0]
+            place = find(match[1], doc.fullname, places)
+            if place is None:
+                missing.append(f"{doc.fullname}: {match[0]} is on no page")
+            return f"[{match[0]}]({'../' * doc.modulename.count('.')}{place})"
+
+        doc.docstring = outside_code(text, lambda part, link=link: REFERENCE.sub(link, part)).strip()  # type: ignore[misc]
+        yield from missing
+
+
+def members(namespace: pdoc.doc.Namespace) -> Iterator[tuple[pdoc.doc.Doc, pdoc.doc.Namespace]]:
+    """Everything below a module or a class, each with what it is a member of."""
+    for doc in namespace.own_members:
+        if doc.name.startswith("_") and doc.name != "__init__":
+            continue
+        yield doc, namespace
+        if isinstance(doc, pdoc.doc.Class):
+            yield from members(doc)
+
+
+def address(doc: pdoc.doc.Doc) -> str:
+    return f"{doc.modulename.replace('.', '/')}.html" + (f"#{doc.qualname}" if doc.qualname else "")
+
+
+def find(name: str, here: str, places: dict[str, str]) -> str | None:
+    """Where a name is described: looked up from the place that mentions it outwards, then anywhere."""
+    while here:
+        if f"{here}.{name}" in places:
+            return places[f"{here}.{name}"]
+        here = here.rpartition(".")[0]
+    found = [full for full in places if f".{full}".endswith(f".{name}")]
+    return places[min(found, key=len)] if found else None
+
+
+def parameters(doc: pdoc.doc.Doc) -> list[str]:
+    """The parameters of what is described, the fields of a tuple."""
+    if hasattr(doc.obj, "_fields"):
+        return list(doc.obj._fields)
+    called = doc.obj.__init__ if isinstance(doc, pdoc.doc.Class) else doc.obj
+    return list(inspect.signature(called).parameters) if inspect.isfunction(called) else []
+
+
+def described(doc: pdoc.doc.Doc, owner: pdoc.doc.Namespace) -> str:
+    """The docstring, or the comment beside a constant or a field; nothing where it is PyTorch's own."""
+    if isinstance(doc, pdoc.doc.Variable):
+        comment = re.search(rf"^ *{doc.name}\b[^#\n]*  # (.*)$", owner.source, re.MULTILINE)
+        return comment[1] if comment else re.sub("^Alias for field number.*", "", doc.docstring)
+    if isinstance(doc, pdoc.doc.Function) and doc.name == "__init__":
+        return ""  # a class says what it is made of
+    return "" if doc.docstring == inspect.getdoc(getattr(nn.Module, doc.name, None)) else doc.docstring
+
+
+def markdown(text: str, names: list[str]) -> str:
+    """The style of the docstrings, in Markdown: blocks after ``::``, sessions, arguments that share a line, papers."""
+    text = BLOCK.sub(lambda m: f"{m[1]}:\n\n```python\n{textwrap.dedent(m[2]).strip()}\n```\n\n", text + "\n")
+    text = SESSION.sub(lambda m: f"```pycon\n{m[0]}```\n", text)
+    some = "|".join(map(re.escape, names)) or "(?!)"
+    text = re.sub(rf"\. (?=(?:{some})(?:, (?:{some}))*: )", ".\n    ", text)
+    text = re.sub(r"\. (?=[A-Z]\w+Error: )", ".\n    ", text)
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+def outside_code(text: str, change: Callable[[str], str]) -> str:
+    """The text with what is not code changed."""
+    kept = CODE.findall(text)
+    parts = [change(part) for part in CODE.split(text)]
+    return "".join(a + b for a, b in zip(parts, [*kept, ""], strict=True))
+
+
+def dead_links(out: Path) -> Iterator[str]:
+    """Links to files or anchors that are not there."""
+    script = re.compile("<script>.*?</script>", re.DOTALL)
+    pages = {file: script.sub("", file.read_text(encoding="utf-8")) for file in out.rglob("*.html")}
+    for file, text in pages.items():
+        for link in set(re.findall(r'<(?:a|img)[^>]* (?:href|src)="(?!https?:|data:)([^"]*)"', text)):
+            path, anchor = urldefrag(link)
+            target = (file.parent / path).resolve() if path else file
+            if not target.is_file() or (anchor and f'id="{anchor}"' not in pages.get(target, "")):
+                yield f"{file.relative_to(out)}: {link} leads nowhere"
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "out" / "docs"
+    build(folder.resolve())
+    print(f"open {folder / 'index.html'}")
