@@ -49,6 +49,7 @@ CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
 OTHERS = ("nn.", "torch.")  # described elsewhere
 BLOCK = re.compile(r"^(.*)::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+TABLE = re.compile(r"(?<=\S\n\n)(?: {4}.*\n)+", re.MULTILINE)
 SESSION = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)
 
 
@@ -86,6 +87,7 @@ def guide(name: str, text: str) -> pdoc.doc.Module:
     text = text.replace("```python\n>>>", "```pycon\n>>>").replace("](docs/", "](")
     for page, (_, path) in PAGES.items():  # links to files become links to pages
         text = re.sub(rf"\]\([\w./]*\b{path.removeprefix('docs/')}(?=[)#])", f"]({page}.html", text)
+    text = outside_code(text, lambda part: re.sub(r"(`vf\.(\w+)(?:\([^`]*\))?`)", r"[\1](vlae_fast.html#\2)", part))
     module = ModuleType(name, re.sub(r"\]\([./]*examples/(\w+)\.py\)", r"](examples.html#\1)", text))
     vars(module)["__docformat__"] = "markdown"
     return pdoc.doc.Module(module)
@@ -119,6 +121,8 @@ def prepare(modules: list[pdoc.doc.Module]) -> Iterator[str]:
             place = find(match[1], doc.fullname, places)
             if place is None:
                 missing.append(f"{doc.fullname}: {match[0]} is on no page")
+            if match[1].startswith("vlae_fast."):  # pdoc links a full name
+                return match[0]
             return f"[{match[0]}]({'../' * doc.modulename.count('.')}{place})"
 
         doc.docstring = outside_code(text, lambda part, link=link: REFERENCE.sub(link, part)).strip()  # type: ignore[misc]
@@ -164,12 +168,15 @@ def described(doc: pdoc.doc.Doc, owner: pdoc.doc.Namespace) -> str:
         return comment[1] if comment else re.sub("^Alias for field number.*", "", doc.docstring)
     if isinstance(doc, pdoc.doc.Function) and doc.name == "__init__":
         return ""  # a class says what it is made of
+    if doc.name == "extra_repr":
+        return ""
     return "" if doc.docstring == inspect.getdoc(getattr(nn.Module, doc.name, None)) else doc.docstring
 
 
 def markdown(text: str, names: list[str]) -> str:
     """The style of the docstrings, in Markdown: blocks after ``::``, sessions, arguments that share a line, papers."""
     text = BLOCK.sub(lambda m: f"{m[1]}:\n\n```python\n{textwrap.dedent(m[2]).strip()}\n```\n\n", text + "\n")
+    text = TABLE.sub(lambda m: f"```\n{textwrap.dedent(m[0])}```\n", text)
     text = SESSION.sub(lambda m: f"```pycon\n{m[0]}```\n", text)
     some = "|".join(map(re.escape, names)) or "(?!)"
     text = re.sub(rf"\. (?=(?:{some})(?:, (?:{some}))*: )", ".\n    ", text)
