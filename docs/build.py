@@ -35,7 +35,6 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "extending": ("Extending", "docs/extending.md"),
     "mnist": ("The MNIST model", "vlae_fast/pretrained/mnist/README.md"),
 }
-PICTURES = ("wavefront.png", "mnist.png", "collapse.png")
 MODULES = tuple(
     f"vlae_fast{name}"
     for name in (
@@ -76,21 +75,31 @@ def build(out: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(pdoc.render.html_module(module, modules), encoding="utf-8")
         (out / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
-    for name in PICTURES:
-        shutil.copy(HERE / name, out)
+    for file in pictures():
+        shutil.copy(file, out)
     if wrong := [*wrong, *dead_links(out)]:
         raise ValueError("the site has errors:\n" + "\n".join(wrong))
 
 
 def guide(name: str, text: str) -> pdoc.doc.Module:
     """A page of Markdown, as the module that pdoc takes it for."""
-    text = text.replace("```python\n>>>", "```pycon\n>>>").replace("](docs/", "](")
-    for page, (_, path) in PAGES.items():  # links to files become links to pages
-        text = re.sub(rf"\]\([\w./]*\b{path.removeprefix('docs/')}(?=[)#])", f"]({page}.html", text)
+    text = text.replace("```python\n>>>", "```pycon\n>>>")
+    by_length = sorted(PAGES, key=lambda page: -len(PAGES[page][1]))  # one README's path ends in the other's
+    for page in by_length:  # links to files become links to pages
+        path = re.escape(PAGES[page][1].removeprefix("docs/"))
+        text = re.sub(rf"\]\([\w./]*\b{path}(?=[)#])", f"]({page}.html", text)
+    text = re.sub(r"\]\([\w./-]*?([\w-]+\.png)\)", r"](\1)", text)
     text = outside_code(text, lambda part: re.sub(r"(`vf\.(\w+)(?:\([^`]*\))?`)", r"[\1](vlae_fast.html#\2)", part))
     module = ModuleType(name, re.sub(r"\]\([./]*examples/(\w+)\.py\)", r"](examples.html#\1)", text))
     vars(module)["__docformat__"] = "markdown"
     return pdoc.doc.Module(module)
+
+
+def pictures() -> Iterator[Path]:
+    """Those of the pages."""
+    for file in (ROOT / path for _, path in PAGES.values()):
+        for link in re.findall(r"\]\(([\w./-]+\.png)\)", file.read_text(encoding="utf-8")):
+            yield file.parent / link
 
 
 def examples() -> str:

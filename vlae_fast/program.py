@@ -32,7 +32,7 @@ class Emit(NamedTuple):
     components: int = 0  # of a mixture
 
     def params(self, channels: int) -> int:
-        """P."""
+        """P, the parameters of a pixel, for an image of so many channels."""
         mixture = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
         counts = (channels, channels * self.levels, mixture, 2 * channels)
         return counts[EMITS.index(self.kind)]
@@ -51,7 +51,7 @@ class Emit(NamedTuple):
         return (x - k / (self.levels - 1)).abs().le(4 * finfo(x.dtype).eps) & (k >= 0) & (k < self.levels)
 
     def noises(self, channels: int) -> int:
-        """n."""
+        """n, the planes of noise, for an image of so many channels."""
         return channels + (self.kind == "logistic_mixture")
 
 

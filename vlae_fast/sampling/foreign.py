@@ -85,7 +85,8 @@ def fast_sampler(
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
     convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
-    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that forward.
+    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that
+    forward.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, z [B, D])``, that returns the parameters
