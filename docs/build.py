@@ -54,31 +54,35 @@ SESSION = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)
 
 def build(out: Path) -> None:
     """Writes the site; raises ValueError with everything that is wrong in it."""
+    configure()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         modules = {name: guide(name, (ROOT / path).read_text(encoding="utf-8")) for name, (_, path) in PAGES.items()}
         modules["examples"] = guide("examples", examples())
         modules |= {name: pdoc.doc.Module.from_name(name) for name in MODULES}
-        wrong = list(prepare([modules[name] for name in MODULES]))
-        pdoc.render.configure(
-            docformat="google",
-            include_undocumented=False,
-            template_directory=HERE / "templates",
-            footer_text="vlae_fast",
-        )
-        pdoc.render.env.globals.update(
-            titles={name: title for name, (title, _) in PAGES.items()} | {"examples": "Examples"}, modules=MODULES
-        )
+        docs = [pair for name in MODULES for pair in ((modules[name], modules[name]), *members(modules[name]))]
+        to_markdown(docs)
         out.mkdir(parents=True, exist_ok=True)
+        # before there are links: they hold from their own page only, a result of a search is shown on any
+        (out / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
+        wrong = list(link([doc for doc, _ in docs]))
         for name, module in modules.items():
             file = out / f"{name.replace('.', '/')}.html"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(pdoc.render.html_module(module, modules), encoding="utf-8")
-        (out / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
     for file in pictures():
         shutil.copy(file, out)
     if wrong := [*wrong, *dead_links(out)]:
         raise ValueError("the site has errors:\n" + "\n".join(wrong))
+
+
+def configure() -> None:
+    """Tells pdoc how the docstrings are written, and its templates what the pages are."""
+    pdoc.render.configure(
+        docformat="google", include_undocumented=False, template_directory=HERE / "templates", footer_text="vlae_fast"
+    )
+    titles = {name: title for name, (title, _) in PAGES.items()} | {"examples": "Examples"}
+    pdoc.render.env.globals.update(titles=titles, modules=MODULES)
 
 
 def guide(name: str, text: str) -> pdoc.doc.Module:
@@ -114,28 +118,28 @@ def examples() -> str:
     return "\n\n".join(texts)
 
 
-def prepare(modules: list[pdoc.doc.Module]) -> Iterator[str]:
-    """Turns the docstrings of the reference into Markdown with links; yields the references that lead nowhere."""
-    docs = [pair for module in modules for pair in ((module, module), *members(module))]
-    places = {doc.fullname: address(doc) for doc, _ in docs}
+def to_markdown(docs: list[tuple[pdoc.doc.Doc, pdoc.doc.Namespace]]) -> None:
+    """Puts Markdown in the place of every docstring of the reference, which pdoc reads once."""
     for doc, owner in docs:
         if isinstance(doc, pdoc.doc.Class) and issubclass(doc.obj, tuple):  # a NamedTuple's constructor has strings
             doc.obj.__new__.__annotations__.update(get_type_hints(doc.obj))
-        text = markdown(described(doc, owner), parameters(doc))
-        missing: list[str] = []
+        doc.docstring = markdown(described(doc, owner), parameters(doc)).strip()
 
-        def link(match: re.Match[str], doc: pdoc.doc.Doc = doc, missing: list[str] = missing) -> str:
-            if match[1] in parameters(doc) or match[1].startswith(OTHERS):
-                return match[0]
-            place = find(match[1], doc.fullname, places)
+
+def link(docs: list[pdoc.doc.Doc]) -> Iterator[str]:
+    """Makes links of the `references`; yields those that lead nowhere."""
+    places = {doc.fullname: address(doc) for doc in docs}
+    for doc in docs:
+        up, found = "../" * doc.modulename.count("."), {}
+        for name in {match[1] for part in CODE.split(doc.docstring) for match in REFERENCE.finditer(part)}:
+            if name in parameters(doc) or name.startswith(OTHERS):
+                continue
+            place = find(name, doc.fullname, places)
             if place is None:
-                missing.append(f"{doc.fullname}: {match[0]} is on no page")
-            if match[1].startswith("vlae_fast."):  # pdoc links a full name
-                return match[0]
-            return f"[{match[0]}]({'../' * doc.modulename.count('.')}{place})"
-
-        doc.docstring = outside_code(text, lambda part, link=link: REFERENCE.sub(link, part)).strip()  # type: ignore[misc]
-        yield from missing
+                yield f"{doc.fullname}: `{name}` is on no page"
+            elif not name.startswith("vlae_fast."):  # pdoc links a full name
+                found[f"`{name}`"] = f"[`{name}`]({up}{place})"
+        doc.docstring = outside_code(doc.docstring, lambda part: REFERENCE.sub(lambda m: found.get(m[0], m[0]), part))  # noqa: B023
 
 
 def members(namespace: pdoc.doc.Namespace) -> Iterator[tuple[pdoc.doc.Doc, pdoc.doc.Namespace]]:
