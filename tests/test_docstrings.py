@@ -122,11 +122,11 @@ def test_equivalent_to_masked_linear() -> None:
 
 
 def test_equivalent_to_made_inverse() -> None:
-    made, eps = vf.MADE(5, 8, 10), torch.randn(3, 5)
-    layers = made.masked_layers()
+    steps, eps = [vf.MADE(5, 8, 10), vf.MADE(5, 8, 10)], torch.randn(3, 5)
+    layers = [layer for made in steps for layer in made.masked_layers()]
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    x, _ = vf.ops.made_inverse(eps, weights, biases, made.degrees)
-    torch.testing.assert_close(x, equivalent(vf.ops.made_inverse, eps=eps, D=5, made=made)["x"])
+    x, _ = vf.ops.made_inverse(eps, weights, biases, steps[0].degrees)
+    torch.testing.assert_close(x, equivalent(vf.ops.made_inverse, eps=eps, D=5, steps=steps)["x"])
 
 
 @torch.no_grad()
