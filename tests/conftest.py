@@ -1,5 +1,6 @@
-"""What every test shares: backends that must be there, and seeds."""
+"""What every test shares: backends and packages that must be there, and seeds."""
 
+import importlib
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -64,6 +65,13 @@ def require(backend: str, device: str = "cpu", *, allow_module_level: bool = Fal
     if row.devices and device not in row.devices:
         pytest.skip(f"backend {backend} runs on {', '.join(row.devices)}", allow_module_level=allow_module_level)
     return backend
+
+
+def require_package(name: str) -> Any:
+    """The module; where it is not installed, skips, or fails where every package of requirements.txt must be there."""
+    if os.environ.get("VLAE_FAST_REQUIRE_PACKAGES") == "1":
+        return importlib.import_module(name)
+    return pytest.importorskip(name)
 
 
 def backends_of(op: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import require_package
 from foreign import CroppedConv, DataMaskedConv, ProductMaskedConv, ProductMaskedLinear, made_masks
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, weight_norm
@@ -299,7 +300,7 @@ def test_accelerated_models_compile_in_one_graph() -> None:
 
 
 def test_flows_of_zuko_and_nflows_are_accelerated() -> None:
-    zuko, autoregressive = pytest.importorskip("zuko"), pytest.importorskip("nflows.transforms.autoregressive")
+    zuko, autoregressive = require_package("zuko"), require_package("nflows.transforms.autoregressive")
     x = torch.randn(7, 5)
     for flow, log_prob in (
         (zuko.flows.MAF(5, transforms=2, hidden_features=(32, 32)), lambda f: f().log_prob(x)),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from conftest import require_package
 from torch import Tensor, nn
 
 import vlae_fast as vf
@@ -200,7 +201,7 @@ def test_samplers_are_copied_and_pickled() -> None:
 
 
 def test_safetensors(subject: Subject) -> None:
-    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors = require_package("safetensors.torch")
     want, file = subject.run(), safetensors.save(subject.module.state_dict())
     for parameter in subject.module.parameters():
         nn.init.normal_(parameter)
