@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .. import backends
 from .inverses import FastInverse, NflowsInverse, NormflowsInverse, ZukoInverse
 from .structure import NotCoveredError
 
@@ -52,20 +53,52 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
     Returns:
         A row for each flow found, in the order of ``model.named_modules()``. `restore_flows` takes it all back.
     """
+    found = [(path, flow, fast_inverse(flow, backend)) for path, flow in model.named_modules()]
     rows = []
-    for path, flow in model.named_modules():
-        kind = _kind(flow)
-        if kind is not None:
-            rows.append(_accelerate(path, flow, kind, backend))
+    for path, flow, fast in found:
+        if isinstance(fast, str):
+            rows.append(FlowRow(path, type(flow).__name__, False, fast))
+        elif fast is not None and fast.is_installed:
+            rows.append(FlowRow(path, type(flow).__name__, True, "was so before"))
+        elif fast is not None:
+            fast.install()
+            rows.append(FlowRow(path, type(flow).__name__, True, "the inverse is that of made_inverse"))
     return rows
 
 
 def restore_flows(model: nn.Module) -> int:
     """Takes back what `accelerate_flows` did to a model; returns to how many flows."""
-    found = [(flow, kind.method) for flow in model.modules() if (kind := _kind(flow)) and _is_fast(flow, kind)]
-    for flow, method in found:
-        vars(flow)[method].remove()
+    found = [fast for flow in model.modules() if (fast := fast_inverse_of(flow))]
+    for fast in found:
+        fast.remove()
     return len(found)
+
+
+def fast_inverse(flow: nn.Module, backend: str) -> FastInverse | str | None:
+    """What stands in for a flow's inverse, to be installed if it is not yet; a reason where nothing can.
+
+    None where the module is no flow of a library that somebody has imported.
+
+    Raises:
+        RuntimeError: the named backend cannot run it; says why.
+    """
+    kind = _kind(flow)
+    if kind is None:
+        return None
+    if (installed := fast_inverse_of(flow)) is not None:
+        return installed
+    if any(p.is_meta for p in flow.parameters()):
+        return "its parameters are on meta: nothing can be compared"
+    backends.pick("made_inverse", next(flow.parameters()), backend)
+    try:
+        fast = kind(flow, backend)
+        _check(flow, fast)
+    except NotCoveredError as reason:
+        return str(reason)
+    except Exception as error:  # another release's, or a subclass's: it is read, copied and run
+        first, *_ = f"{type(error).__name__}: {error}".splitlines()
+        return f"to look at it raises {first}"
+    return fast
 
 
 def _kind(flow: nn.Module) -> type[FastInverse] | None:
@@ -76,23 +109,11 @@ def _kind(flow: nn.Module) -> type[FastInverse] | None:
     return None
 
 
-def _is_fast(flow: nn.Module, kind: type[FastInverse]) -> bool:
-    return isinstance(vars(flow).get(kind.method), FastInverse)
-
-
-def _accelerate(path: str, flow: nn.Module, kind: type[FastInverse], backend: str) -> FlowRow:
-    row = FlowRow(path, type(flow).__name__, False, "")
-    if _is_fast(flow, kind):
-        return row._replace(replaced=True, reason="was so before")
-    try:
-        if any(p.is_meta for p in flow.parameters()):
-            raise NotCoveredError("its parameters are on meta: nothing can be compared")
-        fast = kind(flow, backend)
-        _check(flow, fast)
-    except NotCoveredError as reason:
-        return row._replace(reason=str(reason))
-    fast.install()
-    return row._replace(replaced=True, reason="the inverse is that of made_inverse")
+def fast_inverse_of(flow: nn.Module) -> FastInverse | None:
+    """What an accelerated flow has."""
+    kind = _kind(flow)
+    found = None if kind is None else vars(flow).get(kind.method)
+    return found if isinstance(found, FastInverse) else None
 
 
 @torch.no_grad()

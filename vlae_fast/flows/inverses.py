@@ -21,13 +21,18 @@ class FastInverse:
         self.flow, self.backend = flow, backend
         self._read()
 
+    @property
+    def is_installed(self) -> bool:
+        return vars(self.flow).get(self.method) is self
+
     def install(self) -> None:
         setattr(self.flow, self.method, self)
         self._on_load = self.flow.register_load_state_dict_post_hook(self._read)
 
     def remove(self) -> None:
-        delattr(self.flow, self.method)
         self._on_load.remove()
+        if self.is_installed:
+            delattr(self.flow, self.method)
 
     def _read(self, *_: Any) -> None:
         """Reads the masks, again where a state_dict has brought others."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import backends
+from ..flows.accelerate import fast_inverse, fast_inverse_of
+from ..flows.inverses import FastInverse
+from .compare import TOLERANCE, compare
 from .conv import MaskedConv2d
-from .fast_forward import FastForward, Spec, conv_spec, has_hooks_inside, linear_spec
+from .fast_forward import FastForward, Spec, conv_spec, fast_forward_of, has_hooks_inside, linear_spec
 from .linear import MaskedLinear
-from .probe import ProbeError, call, conv_taps, linear_adjacency, random_like, stand_in
+from .probe import ProbeError, conv_taps, like_of, linear_adjacency, stand_in, trying
 from .weight_norm import WeightNormConv2d
-
-# Of the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 _ACTIVATIONS = ("gate", "relu", "elu")
 
@@ -34,12 +34,12 @@ class Row(NamedTuple):
 class Report:
     """What `accelerate` did: rows ``(path, was, now, why)``, a table when printed; of the swaps, the way back."""
 
-    def __init__(self, rows: Sequence[Row], swaps: Sequence[FastForward]) -> None:
+    def __init__(self, rows: Sequence[Row], swaps: Sequence[FastForward | FastInverse]) -> None:
         self.rows, self._swaps = list(rows), list(swaps)
 
     @property
     def replaced(self) -> list[str]:
-        """Paths of the modules that have a fast forward."""
+        """Paths of the modules that have a fast forward or inverse by this call."""
         return [row.path for row in self.rows if row.now is not None]
 
     @property
@@ -48,7 +48,7 @@ class Report:
         return {row.path: row.why for row in self.rows if row.now is None}
 
     def undo(self) -> None:
-        """Gives every module its own forward back; once."""
+        """Gives every module of the model its own forward and inverse back, also what was there before; once."""
         for swap in self._swaps:
             swap.remove()
         self._swaps = []
@@ -63,21 +63,25 @@ class Report:
         return "\n".join([*lines, f"{len(self.replaced)} of {len(self.rows)} replaced"])
 
 
+@torch.inference_mode(False)
 def accelerate(model: nn.Module, backend: str = "auto") -> Report:
-    """Gives the masked convolutions and masked linear layers of any model fast forwards, in place.
+    """Gives the masked layers and the autoregressive flows of any model fast forwards and inverses, in place.
 
     Layers are recognised by what they do, not by class: subclasses of `nn.Conv2d` and `nn.Linear`, weight-normalised
     and pruned ones too, are probed as copies with random weights. A fast forward is taken only if its outputs and
     gradients are those of the layer's own. Parameters stay the same objects and are not written to; hooks fire.
-    Masks are taken as they are now: a ``load_state_dict`` that changes one gives the layer its own forward back, with a
-    warning; code that writes to a mask in place must call `Report.undo` first.
+    Flows of zuko, nflows and normflows get the inverse of `vlae_fast.accelerate_flows`.
+
+    Masks are taken as they are now. A layer whose mask is seen to have changed, by a ``load_state_dict``, an assignment
+    or a write to the tensor, has its own forward back, with a warning. Not seen are writes to ``mask.data``, and, once
+    the model is compiled, writes at all: call `Report.undo` before them.
 
     Args:
         model: any module.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
-        a report, which prints as a table and has ``undo()``.
+        a report, which prints as a table and has ``undo()``; that of a copy of an accelerated model undoes the copy.
 
     What changes: outputs of convolutions are channels_last; second derivatives raise; weights that a mask kills have
     gradient 0, where code that multiplies ``weight.data`` by the mask gives them one that has no effect.
@@ -93,50 +97,82 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
     """
     if backend not in backends.NAMES:
         raise ValueError(f"accelerate: backend must be one of {', '.join(backends.NAMES)}, got {backend!r}")
-    rows, swaps = [], []
+    rows: list[Row] = []
+    found: list[FastForward | FastInverse] = []
     for path, module in model.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            continue
         try:
-            spec, live, remark = _understand(module, backend)
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                for row, forward in _faster(model, path, module, backend):
+                    rows.append(row)
+                    found.append(forward)
+            elif (inverse := _inverse(module, backend)) is not None:
+                chosen = backends.pick("made_inverse", next(module.parameters()), backend).name
+                rows.append(Row(path, type(module).__name__, f"made_inverse, {chosen}", "its inverse"))
+                found.append(inverse)
         except ProbeError as reason:
             rows.append(Row(path, _describe(module), None, str(reason)))
-        else:
-            swaps.append(FastForward(module, spec, backend))
-            chosen = backends.pick(spec.op, module.weight, backend).name
-            rows.append(Row(path, _describe(module), f"{spec}, {chosen}", remark))
-            for around, activation in _around(model, path, spec, live, backend):
-                swaps.append(FastForward(model.get_submodule(around), spec, backend, module, activation))
-                what = type(model.get_submodule(around)).__name__
-                rows.append(Row(around, what, f"{spec} and {activation} in one pass, {chosen}"))
-    for swap in swaps:
+    before = [swap for module in model.modules() for swap in (fast_forward_of(module), fast_inverse_of(module)) if swap]
+    for swap in found:
         swap.install()
-    return Report(rows, swaps)
+    return Report(rows, [*before, *found])
 
 
-def _describe(module: nn.Conv2d | nn.Linear) -> str:
+def _describe(module: nn.Module) -> str:
     if isinstance(module, nn.Linear):
         return f"{type(module).__name__}({module.in_features}, {module.out_features})"
-    kernel = "x".join(map(str, module.kernel_size))
-    return f"{type(module).__name__}({module.in_channels}, {module.out_channels}, {kernel})"
+    if isinstance(module, nn.Conv2d):
+        kernel = "x".join(map(str, module.kernel_size))
+        return f"{type(module).__name__}({module.in_channels}, {module.out_channels}, {kernel})"
+    return type(module).__name__
 
 
-def _understand(module: nn.Conv2d | nn.Linear, backend: str) -> tuple[Spec, Tensor, str]:
-    """What computes the same, the live weights, and a remark; raises ProbeError."""
-    _look(module)
-    layer = stand_in(module, torch.float64).eval()
-    spec: Spec
-    if isinstance(layer, nn.Conv2d):
-        taps = conv_taps(layer)
-        live, spec = taps.live, conv_spec(taps)
-    else:
+def _inverse(module: nn.Module, backend: str) -> FastInverse | None:
+    """A fast inverse for a flow, None where the module is none; raises ProbeError."""
+    found = fast_inverse(module, backend)
+    if isinstance(found, str):
+        raise ProbeError(found)
+    if found is not None and found.is_installed:
+        raise ProbeError("accelerated already")
+    return found
+
+
+def _faster(
+    model: nn.Module, path: str, module: nn.Conv2d | nn.Linear, backend: str
+) -> Iterator[tuple[Row, FastForward]]:
+    """The fast forwards of a layer, and of a module that is an activation of it; raises ProbeError."""
+    spec, live = _understand(module)
+    chosen = backends.pick(spec.op, like_of(module), backend).name
+    with trying("a fast forward"):
+        remark = _compare_all(module, "", spec, backend, live)
+    yield Row(path, _describe(module), f"{spec}, {chosen}", remark), FastForward(module, spec, backend)
+    for around, activation in _around(model, path, spec, live, backend):
+        outer = model.get_submodule(around)
+        row = Row(around, _describe(outer), f"{spec} and {activation} in one pass, {chosen}")
+        yield row, FastForward(outer, spec, backend, module, activation)
+
+
+def _understand(module: nn.Conv2d | nn.Linear) -> tuple[Spec, Tensor]:
+    """What computes the same, to be compared, and the live weights; raises ProbeError."""
+    with trying("a look at it"):
+        _look(module)
+        layer = stand_in(module, torch.float64).eval()
+        _look_at_weight(layer)
+        if isinstance(layer, nn.Conv2d):
+            taps = conv_taps(layer)
+            return conv_spec(taps), taps.live
         live = linear_adjacency(layer)
-        spec = linear_spec(live)
-    backends.pick(spec.op, module.weight, backend)
-    remark = _compare(module, "", spec, "reference", live, torch.float64)
-    if module.weight.dtype != torch.float64:
-        _compare(module, "", spec, backend, live, module.weight.dtype)
-    return spec, live, remark
+        return linear_spec(live), live
+
+
+def _compare_all(
+    module: nn.Module, inner: str, spec: Spec, backend: str, live: Tensor, activation: str = "none"
+) -> str:
+    """`compare` by the reference, to the last digits, and by the backend in the layer's own dtype."""
+    remark = compare(module, inner, spec, "reference", live, torch.float64, activation)
+    dtype = like_of(module.get_submodule(inner)).dtype
+    if dtype != torch.float64:
+        compare(module, inner, spec, backend, live, dtype, activation)
+    return remark
 
 
 def _around(model: nn.Module, path: str, spec: Spec, live: Tensor, backend: str) -> Iterator[tuple[str, str]]:
@@ -152,9 +188,8 @@ def _around(model: nn.Module, path: str, spec: Spec, live: Tensor, backend: str)
         inner = path[len(around) + bool(around) :]
         for activation in _ACTIVATIONS:
             try:
-                _compare(module, inner, spec, "reference", live, torch.float64, activation)
-                if layer.weight.dtype != torch.float64:
-                    _compare(module, inner, spec, backend, live, layer.weight.dtype, activation)
+                with trying("it"):
+                    _compare_all(module, inner, spec, backend, live, activation)
             except ProbeError:
                 continue
             yield around, activation
@@ -165,10 +200,12 @@ def _look(module: nn.Conv2d | nn.Linear) -> None:
     """Raises ProbeError where nothing need be tried."""
     if isinstance(module, (MaskedConv2d, MaskedLinear, WeightNormConv2d)):
         raise ProbeError("a layer of vlae_fast already")
-    if isinstance(getattr(vars(module).get("forward"), "__self__", None), FastForward):
+    if fast_forward_of(module) is not None:
         raise ProbeError("accelerated already")
     if any(p.is_meta or nn.parameter.is_lazy(p) for p in module.parameters()):
         raise ProbeError("its weights have no values yet")
+    if unknown := {p.dtype for p in module.parameters() if p.is_complex() or p.is_floating_point()} - TOLERANCE.keys():
+        raise ProbeError(f"its parameters are {unknown.pop()}")
     if type(module) in (nn.Conv2d, nn.Linear) and isinstance(vars(module).get("weight", module.weight), nn.Parameter):
         if "forward" not in vars(module):
             raise ProbeError("a plain layer: none of its weights is dead")
@@ -181,68 +218,10 @@ def _look(module: nn.Conv2d | nn.Linear) -> None:
                 raise ProbeError(f"{name} must be {value}, it has {got}")
 
 
-def _compare(
-    module: nn.Module,
-    inner: str,
-    spec: Spec,
-    backend: str,
-    live: Tensor,
-    dtype: torch.dtype,
-    activation: str = "none",
-) -> str:
-    """Raises ProbeError unless outputs and gradients are the module's own; returns a remark on them.
-
-    inner: path of the layer within the module, empty where it is the module.
-    """
-    theirs, ours = stand_in(module, dtype), stand_in(module, dtype)
-    FastForward(ours, spec, backend, ours.get_submodule(inner), activation).install()
-    weight = f"{inner}.weight".removeprefix(".")
-    remark = ""
-    for training in (False, True):
-        theirs.train(training)
-        ours.train(training)
-        for shape in _shapes(theirs.get_submodule(inner)):
-            before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
-            # an activation that is cut off somewhere differs only there
-            for reach in (1.0, 1e6) if activation != "none" and dtype == torch.float64 else (1.0,):
-                expected, got = _results(theirs, shape, reach), _results(ours, shape, reach)
-                _check_state(theirs, before, weight, live)
-                for name, want in expected.items():
-                    have = got[name]
-                    if name == f"the gradient of {weight}":
-                        remark = "" if torch.where(live, 0, want).eq(0).all() else "dead weights now have gradient 0"
-                        want = torch.where(live, want, 0)
-                    error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
-                    if not error <= _TOLERANCE.get(dtype, 0.1) * (1e-3 + want.abs().max().item()):
-                        raise ProbeError(f"{name} differs from that of {spec} by {error:.3g}")
-    return remark
-
-
-def _shapes(layer: Any) -> list[tuple[int, ...]]:
-    """Of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
-    if isinstance(layer, nn.Linear):
-        return [(3, layer.in_features)]
-    side = max(layer.kernel_size)
-    return [(2, layer.in_channels, side + 2, side + 3), (1, layer.in_channels, 3, 2)]
-
-
-def _results(layer: nn.Module, shape: tuple[int, ...], reach: float) -> dict[str, Tensor]:
-    generator, like = torch.Generator().manual_seed(2), next(layer.parameters())
-    x = (reach * random_like(torch.empty(shape), generator).to(like)).requires_grad_()
-    with torch.enable_grad():
-        out = call(layer, x)
-        wanted = {"x": x, **dict(layer.named_parameters())}
-        grads = torch.autograd.grad(
-            out, list(wanted.values()), random_like(out, generator), allow_unused=True, materialize_grads=True
-        )
-    return {"the output": out.detach(), **{f"the gradient of {n}": g for n, g in zip(wanted, grads, strict=True)}}
-
-
-def _check_state(module: nn.Module, before: dict[str, Tensor], weight: str, live: Tensor) -> None:
-    """Raises ProbeError where a forward wrote to anything but the dead weights."""
-    for name, now in module.state_dict().items():
-        was = before[name]
-        if name == weight:
-            was, now = torch.where(live, was, 0), torch.where(live, now, 0)
-        if not now.equal(was):
-            raise ProbeError(f"its forward writes to {name}")
+def _look_at_weight(layer: nn.Module) -> None:
+    """Not at the module's own: where it is computed, to read it may be to write to its buffers."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise ProbeError("it has no weight")
+    if weight.numel() == 0:
+        raise ProbeError(f"its weight is empty: {tuple(weight.shape)}")

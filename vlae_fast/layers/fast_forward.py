@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..masks import MASK_TYPES, conv_mask, linear_mask, live_taps
 from ..ops import masked_conv, masked_linear
-from .probe import ConvTaps, ProbeError
+from .probe import ConvTaps, ProbeError, kept_tensors
 
 
 class ConvSpec(NamedTuple):
@@ -97,6 +98,37 @@ def linear_spec(live: Tensor) -> LinearSpec:
 Spec = ConvSpec | LinearSpec
 
 
+class Kept:
+    """A tensor that a layer computes with beside its weights, as it was when it was last looked at."""
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        self.owner, self.name = owner, name
+        self.tensor = getattr(owner, name)
+        self.values, self.version = self.tensor.detach().clone(), _version(self.tensor)
+
+    def has_changed(self) -> bool:
+        """Whether it has other values: they are compared where it is another tensor, or was written to."""
+        now = getattr(self.owner, self.name, None)
+        if not isinstance(now, Tensor):
+            return True
+        if now is self.tensor and _version(now) == self.version:
+            return False
+        if torch._C._functorch.is_batchedtensor(now):
+            rule = "must be the same for all samples of torch.vmap: leave it out, or give it in_dims None"
+            raise ValueError(f"accelerate: {self.name} of {type(self.owner).__name__} {rule}")
+        if now.is_meta or type(now) not in (Tensor, nn.Parameter):
+            return False  # a fake one: it has no values
+        with _disable_current_modes():  # a tracer would take the comparison for a part of the model
+            same = now.shape == self.values.shape and now.equal(self.values.to(now))
+        self.tensor, self.version = now, _version(now)
+        return not same
+
+
+def _version(t: Tensor) -> float:
+    """Of the writes to a tensor; those of an inference tensor are not counted: never equal."""
+    return float("nan") if t.is_inference() else t._version
+
+
 class FastForward:
     """What an accelerated module has in place of its forward: a method of an object that is copied and pickled with it.
 
@@ -110,46 +142,62 @@ class FastForward:
         self.module, self.layer = module, cast(Any, module if layer is None else layer)
         self.spec, self.backend, self.activation = spec, backend, activation
         self.before = vars(module).get("forward")
-        self._masks = {name: buffer.clone() for name, buffer in self.layer.named_buffers()}
+        self._kept = [Kept(owner, name) for owner, name in kept_tensors(self.layer)]
+        self._specs: dict[torch.device, Spec] = {self.layer.weight.device: spec}
 
     def install(self) -> None:
         self.module.forward = self.forward
-        self._on_load = self.module.register_load_state_dict_post_hook(self._check_masks)
-
-    def _check_masks(self, *_: Any) -> None:
-        """After a state_dict was loaded: another mask is another function."""
-        now = dict(self.layer.named_buffers())
-        changed = [n for n, was in self._masks.items() if not (n in now and now[n].equal(was.to(now[n])))]
-        if changed:
-            self.remove()
-            name = type(self.module).__name__
-            warnings.warn(
-                f"accelerate: load_state_dict changed {changed[0]} of a {name}, which has its own forward back: "
-                "accelerate again after loading",
-                stacklevel=2,
-            )
+        self._on_load = self.module.register_load_state_dict_post_hook(self._after_load)
 
     def remove(self) -> None:
         self._on_load.remove()
-        if getattr(vars(self.module).get("forward"), "__self__", None) is not self:
+        if fast_forward_of(self.module) is not self:
             return  # a changed mask did it
         if self.before is None:
             del self.module.forward
         else:
             self.module.forward = self.before
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    def _after_load(self, *_: Any) -> None:
+        """Not only in the next forward: one that is compiled looks at no mask."""
+        self._give_back_if_changed()
+
+    def _give_back_if_changed(self) -> bool:
+        """Another mask is another function."""
+        changed = next((kept.name for kept in self._kept if kept.has_changed()), None)
+        if changed is not None:
+            self.remove()
+            warnings.warn(
+                f"accelerate: {changed} of a {type(self.module).__name__} has changed, and the module has its own "
+                "forward back: accelerate again",
+                stacklevel=2,
+            )
+        return changed is not None
+
+    def forward(self, x: Tensor | None = None, **by_name: Tensor) -> Tensor:
+        if x is None:
+            (x,) = by_name.values()  # by whatever name the module calls it
         if self.layer is not self.module and has_hooks_inside(self.module):
-            own = type(self.module).forward if self.before is None else self.before
-            return own(*([self.module] if self.before is None else []), *args, **kwargs)
-        (x,) = (*args, *kwargs.values())  # by whatever name the module calls it
+            return self._own(x)
+        if not torch.compiler.is_compiling() and self._give_back_if_changed():
+            return self._own(x)
         run = self._linear if isinstance(self.spec, LinearSpec) else self._conv
-        return run(x, self.spec)
+        return run(x, self._spec_on(x.device))
+
+    def _own(self, x: Tensor) -> Tensor:
+        return cast(Tensor, type(self.module).forward(self.module, x) if self.before is None else self.before(x))
+
+    def _spec_on(self, device: torch.device) -> Any:
+        """Models move between devices; what is no buffer of theirs follows, once."""
+        if device not in self._specs:
+            moved: Any = {k: v.to(device) for k, v in self.spec._asdict().items() if isinstance(v, Tensor)}
+            self._specs[device] = self.spec._replace(**moved)
+        return self._specs[device]
 
     def _conv(self, x: Tensor, spec: Any) -> Tensor:
         weight = self.layer.weight
         if spec.live is not None:
-            weight = torch.where(_on(spec.live, x), weight, 0)
+            weight = torch.where(spec.live, weight, 0)
         if any(spec.pad):
             weight = F.pad(weight, spec.pad)
         y = masked_conv(
@@ -164,24 +212,30 @@ class FastForward:
         return y if x.dim() == 4 else y[0]
 
     def _linear(self, x: Tensor, spec: Any) -> Tensor:
-        weight, rows = self.layer.weight, x.reshape(-1, x.shape[-1])
-        in_order, out_order = _on(spec.in_order, x), _on(spec.out_order, x)
-        if in_order is not None:
-            rows, weight = rows.index_select(1, in_order), weight.index_select(1, in_order)
-        if out_order is not None:
-            weight = weight.index_select(0, out_order)
+        weight, bias, rows = self.layer.weight, self.layer.bias, x.reshape(-1, x.shape[-1])
+        if spec.in_order is not None:
+            rows, weight = rows.index_select(1, spec.in_order), weight.index_select(1, spec.in_order)
+        if spec.out_order is not None:
+            weight = weight.index_select(0, spec.out_order)
+            bias = None if bias is None else bias.index_select(0, spec.out_order)
         y = masked_linear(
             rows,
             weight,
-            self.layer.bias if out_order is None or self.layer.bias is None else self.layer.bias[out_order],
-            in_degrees=_on(spec.in_degrees, x),
-            out_degrees=_on(spec.out_degrees, x),
-            adjacency=_on(spec.adjacency, x),
+            bias,
+            in_degrees=spec.in_degrees,
+            out_degrees=spec.out_degrees,
+            adjacency=spec.adjacency,
             backend=self.backend,
         )
-        if out_order is not None:
-            y = y.index_select(1, _on(spec.out_back, x))
+        if spec.out_order is not None:
+            y = y.index_select(1, spec.out_back)
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def fast_forward_of(module: nn.Module) -> FastForward | None:
+    """What an accelerated module has."""
+    owner = getattr(vars(module).get("forward"), "__self__", None)
+    return owner if isinstance(owner, FastForward) else None
 
 
 def has_hooks_inside(module: nn.Module) -> bool:
@@ -191,8 +245,3 @@ def has_hooks_inside(module: nn.Module) -> bool:
         for part in module.modules()
         if part is not module
     )
-
-
-def _on(t: Tensor | None, x: Tensor) -> Any:
-    """Models move between devices; what is no buffer of theirs follows."""
-    return None if t is None else t.to(x.device)

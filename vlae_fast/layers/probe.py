@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,32 +37,59 @@ def without_hooks(module: M) -> M:
             elif isinstance(value, dict) and "hook" in name:
                 kept = {key: hook for key, hook in value.items() if isinstance(hook, _WEIGHT_HOOKS)}
                 memo[id(value)] = OrderedDict(kept)
-    return copy.deepcopy(module, memo)
+    with trying("a copy of it"):
+        return copy.deepcopy(module, memo)
+
+
+def like_of(module: nn.Module) -> Tensor:
+    """A parameter that has the dtype and the device of what a module computes with; raises ProbeError."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return parameter
+    raise ProbeError("it has no parameters to train")
+
+
+@contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Other people's code is run: what it raises is a reason to leave it alone."""
+    try:
+        yield
+    except ProbeError:
+        raise
+    except Exception as error:
+        first, *_ = f"{type(error).__name__}: {error}".splitlines()
+        raise ProbeError(f"{what} raises {first}") from error
 
 
 def stand_in(module: M, dtype: torch.dtype) -> M:
-    """`without_hooks`, in another dtype, its parameters random and never small."""
+    """`without_hooks`, in another dtype, its parameters random and never small; those that are masks stay."""
     twin, generator = without_hooks(module).to(dtype), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-            parameter.copy_(random_like(parameter, generator))
+        for name, parameter in twin.named_parameters():
+            if not _is_mask(name, parameter):
+                parameter.requires_grad_(parameter.is_floating_point())
+                parameter.copy_(random(parameter.shape, generator))
     return twin
 
 
-def random_like(t: Tensor, generator: torch.Generator) -> Tensor:
+def _is_mask(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a mask that is kept as one to be moved and saved: frozen, of zeros and ones."""
+    if parameter.requires_grad or name.rpartition(".")[2] in ("weight", "bias"):
+        return False
+    return bool(((parameter == 0) | (parameter == 1)).all() and parameter.any())
+
+
+def random(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Numbers of either sign with magnitudes from 0.5 to 1.5: none of them looks like a dead weight."""
-    values = torch.rand(t.shape, generator=generator, dtype=torch.float64, device="cpu") + 0.5
-    return (values * (torch.randint(2, t.shape, generator=generator, device="cpu") * 2 - 1)).to(t)
+    cpu = torch.device("cpu")  # where the generator is, whatever the default device
+    values = torch.rand(shape, generator=generator, dtype=torch.float64, device=cpu) + 0.5
+    return values * (torch.randint(2, shape, generator=generator, device=cpu) * 2 - 1)
 
 
 def call(module: nn.Module, x: Tensor) -> Tensor:
     """``module(x)``; raises ProbeError unless that is a tensor."""
-    try:
+    with trying("its forward"):
         out = module(x)
-    except Exception as error:
-        first, *_ = f"{type(error).__name__}: {error}".splitlines()
-        raise ProbeError(f"its forward raises {first}") from error
     if not isinstance(out, Tensor):
         raise ProbeError(f"its forward returns {type(out).__name__}, not a tensor")
     return out
@@ -85,8 +114,8 @@ def conv_taps(layer: nn.Conv2d) -> ConvTaps:
     """
     kh, kw = layer.kernel_size
     side = 4 * max(kh, kw) + 1
-    pixel = random_like(torch.empty(layer.in_channels), torch.Generator().manual_seed(1))
-    x = next(layer.parameters()).new_zeros(1, layer.in_channels, side, side)
+    pixel = random((layer.in_channels,), torch.Generator().manual_seed(1))
+    x = like_of(layer).new_zeros(1, layer.in_channels, side, side)
     bias = call(layer, x)
     x[0, :, side // 2, side // 2] = pixel.to(x)
     out = call(layer, x)
@@ -115,23 +144,40 @@ def _placements(layer: nn.Conv2d, side: int) -> list[tuple[int, int]]:
 
 
 def _masks(layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
-    """Guesses at the weights that are alive: the weight itself, and every tensor that broadcasts to its shape."""
+    """Guesses at the weights that are alive: where the weight is not zero, or a kept tensor that broadcasts to it."""
     weight = layer.weight
-    found = [weight != 0]
-    for value in [*layer.buffers(), *vars(layer).values()]:
-        if isinstance(value, Tensor):
-            try:
-                found.append((value != 0).to(weight.device).expand(weight.shape))
-            except RuntimeError:
-                continue
+    kept = (getattr(owner, name) for owner, name in kept_tensors(layer))
+    masks = (mask for mask in kept if _broadcasts(mask.shape, weight.shape))
+    return [weight != 0, *((mask != 0).to(weight.device).expand(weight.shape) for mask in masks)]
+
+
+def kept_tensors(layer: nn.Module) -> list[tuple[nn.Module, str]]:
+    """What a layer may compute with beside trained numbers: the modules that keep it, and its names there.
+
+    Buffers, parameters that are masks, and attributes of the weight's shape or one that broadcasts to it.
+    """
+    shape, found = cast(Tensor, layer.weight).shape, []
+    for part in layer.modules():
+        found += [(part, name) for name in part._buffers if part._buffers[name] is not None]
+        found += [(part, name) for name, p in part.named_parameters(recurse=False) if _is_mask(name, p)]
+        found += [
+            (part, name)
+            for name, value in vars(part).items()
+            # `weight` is made anew in every call where a hook computes it
+            if isinstance(value, Tensor) and name != "weight" and value.dim() > 1 and _broadcasts(value.shape, shape)
+        ]
     return found
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
 
 
 @torch.no_grad()
 def linear_adjacency(layer: nn.Linear) -> Tensor:
     """Boolean ``[O, I]``: which weights of a `stand_in` count, by its response to each input; raises ProbeError."""
     inputs = layer.in_features
-    eye = torch.eye(inputs).to(next(layer.parameters()))  # a weight that a hook computes is not there yet
+    eye = torch.eye(inputs, device="cpu").to(like_of(layer))  # a weight that a hook computes is not there yet
     out = torch.cat([call(layer, rows) for rows in eye.split(256)])
     if out.shape != (inputs, layer.out_features):
         raise ProbeError(f"it makes {tuple(out.shape[1:])} of {inputs} inputs, not {layer.out_features} outputs")

@@ -88,6 +88,10 @@ def fast_sampler(
     ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that
     forward.
 
+    Not features scaled by z (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch), other products
+    such as ``a * sigmoid(b)``, attention, nor decoders whose channels of a pixel see each other (masks that let G see
+    R: the channels of a pixel are drawn at once). Each ends in an error that says what it is, and where.
+
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, z [B, D])``, that returns the parameters
             ``[B, P, H, W]`` of its likelihood in the layout of `vlae_fast.program.Emit`.

@@ -132,7 +132,9 @@ class Operations(Writer):
             return self._stage(stacked([half.value for half in halves]), "gate")
         a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
         if isinstance(a, Affine) and isinstance(b, Affine):
-            self._fail("products of tanh and sigmoid, or with a constant", "a product of two that depend on x or z")
+            of_x = bool(a.terms) and bool(b.terms)
+            got = "a product of two that depend on x" if of_x else "a product with a factor that depends on z"
+            self._fail("products of tanh and sigmoid, or with a constant", got)
         a, b = (a, b) if isinstance(a, Affine) else (b, a)
         return a.scaled(self._constant(b, a.channels, a.size).bias)
 

@@ -55,6 +55,10 @@ def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wave
         if leads[-1] >= 0:
             return Schedule(slope, tuple(leads), width + slope * (height - 1))
         slope += 1
+    # in raster order a lead of -1 waits for this very pixel
+    read = (
+        "its own pixel: a pixel's channels are drawn at once, and none may see another" if leads[-1] == -1 else "ahead"
+    )
     raise ValueError(
-        "PixelCNNSampler: decoder must read only pixels before its own in raster order, got one that reads ahead"
+        f"PixelCNNSampler: decoder must read only pixels before its own in raster order, got one that reads {read}"
     )
