@@ -24,6 +24,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def _fresh_dynamo() -> None:
+    """No graphs of other tests: torch.compile makes only so many of one forward."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
 @pytest.fixture(scope="session")
 def cuda_library() -> None:
     """The CUDA sources as they run without a GPU."""

@@ -97,6 +97,18 @@ class Plain(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(hidden, outputs, 1))
 
 
+class Gated(nn.Module):
+    """The gate of a convolution, the halves as most have them or ``swapped``."""
+
+    def __init__(self, conv: nn.Module, swapped: bool = False) -> None:
+        super().__init__()
+        self.conv, self.swapped = conv, swapped
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv(x).chunk(2, dim=1)
+        return b.tanh() * a.sigmoid() if self.swapped else torch.tanh(a) * torch.sigmoid(b)
+
+
 class GatedBlock(nn.Module):
     def __init__(self, width: int, latent_dim: int) -> None:
         super().__init__()

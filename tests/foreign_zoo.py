@@ -193,7 +193,7 @@ class MaskedFlow(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """eps, and log|det d eps/d x|."""
-        log_det = x.new_zeros(len(x))
+        log_det = x.new_zeros(x.shape[0])
         for net, norm in zip(self.nets, self.norms, strict=True):
             shift, log_scale = net(x).chunk(2, 1)
             x, of_norm = norm(((x - shift) * (-log_scale).exp()).flip(1))

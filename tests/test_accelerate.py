@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from foreign import CroppedConv, DataMaskedConv, ProductMaskedConv, ProductMaskedLinear, made_masks
+from foreign import CroppedConv, DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, made_masks
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
@@ -164,16 +164,6 @@ def plain_pixelcnn() -> nn.Sequential:
     )
 
 
-class Gated(nn.Module):
-    def __init__(self, conv: nn.Module, swapped: bool = False) -> None:
-        super().__init__()
-        self.conv, self.swapped = conv, swapped
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.conv(x).chunk(2, dim=1)
-        return b.tanh() * a.sigmoid() if self.swapped else torch.tanh(a) * torch.sigmoid(b)
-
-
 FUSED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "gate": (Gated, "masked_conv B 3x3 and gate in one pass"),
     "relu": (lambda conv: nn.Sequential(conv, nn.ReLU()), "masked_conv B 3x3 and relu in one pass"),
@@ -181,6 +171,7 @@ FUSED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
 }
 
 
+@pytest.mark.usefixtures("_fresh_dynamo")
 @pytest.mark.parametrize("make_conv", [ProductMaskedConv, DataMaskedConv])
 @pytest.mark.parametrize("name", FUSED)
 def test_a_module_that_is_an_activation_of_a_convolution_runs_in_one_pass(name: str, make_conv: type) -> None:
@@ -288,6 +279,7 @@ def test_copies_compute_with_their_own_weights(copied: Callable[[nn.Module], nn.
     assert other(x).equal(expected) and not model(x).any()
 
 
+@pytest.mark.usefixtures("_fresh_dynamo")
 def test_accelerated_models_compile_in_one_graph() -> None:
     model, x = (
         nn.Sequential(plain_pixelcnn(), nn.Flatten(), ProductMaskedLinear(made_masks(36, 40)[0])),

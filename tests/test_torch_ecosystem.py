@@ -1,4 +1,4 @@
-"""The public modules with the rest of torch: compile, export, autocast, func, DDP, copies, files, devices."""
+"""The public modules, and accelerated ones, with the rest of torch: compile, export, func, DDP, copies, devices."""
 
 import copy
 import io
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import require_package
+from foreign import DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, made_masks
+from foreign_zoo import MaskedFlow
 from torch import Tensor, nn
 
 import vlae_fast as vf
@@ -43,6 +45,17 @@ def small_vlae() -> vf.VLAE:
     return vf.VLAE(latent_dim=4, hidden_dim=8, n_layers=2)
 
 
+def accelerated(module: nn.Module) -> nn.Module:
+    """With its masked layers replaced, and in evaluation mode."""
+    assert vf.accelerate(module.eval()).replaced
+    return module
+
+
+def foreign_convolutions() -> nn.Sequential:
+    gated = Gated(ProductMaskedConv("B", 8, 8, 3, padding=1))
+    return nn.Sequential(DataMaskedConv("A", 1, 8, 5, padding=2), nn.ELU(), gated, nn.Conv2d(4, 1, 1))
+
+
 def images(batch: int) -> Tensor:
     return torch.rand(batch, 1, 28, 28).round()
 
@@ -58,6 +71,9 @@ MAKERS: dict[str, Callable[[], Subject]] = {
     "MADE": lambda: Subject(vf.MADE(5, 16, 10, context_dim=2), (torch.randn(3, 5), torch.randn(3, 2))),
     "AutoregressiveFlow": lambda: Subject(vf.AutoregressiveFlow(5, 16), (torch.randn(3, 5),)),
     "inverse": lambda: Subject(Inverse(vf.AutoregressiveFlow(5, 16)), (torch.randn(3, 5),)),
+    "accelerated convolutions": lambda: Subject(accelerated(foreign_convolutions()), (torch.randn(3, 1, 9, 9),)),
+    "accelerated layer": lambda: Subject(accelerated(ProductMaskedLinear(made_masks(5, 12)[1])), (torch.randn(3, 12),)),
+    "accelerated flow": lambda: Subject(accelerated(MaskedFlow()), (torch.randn(3, 5),)),
     "PixelCNNDecoder": lambda: Subject(small_vlae().decoder, (images(3), torch.randn(3, 4))),
 }
 
@@ -73,12 +89,6 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 def assert_same(got: list[Tensor], want: list[Tensor], **tolerance: float) -> None:
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, **tolerance)
-
-
-@pytest.fixture
-def _fresh_dynamo() -> None:
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
@@ -224,20 +234,6 @@ def test_moving_between_dtypes(subject: Subject) -> None:
     assert_same(subject.run(module.float()), subject.run(), rtol=0, atol=0)
 
 
-def mean_gradients(rank: int, ranks: int, port: int, folder: str) -> None:
-    """A process of `test_distributed_data_parallel`: two steps on its share of the batch."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=ranks, rank=rank)
-    model, x, eps = ddp_subject()
-    share = slice(rank, None, ranks)
-    parallel = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    for _ in range(2):
-        parallel(x[share], eps[share]).backward()
-    if rank == 0:
-        torch.save([p.grad for p in model.parameters()], f"{folder}/gradients")
-    torch.distributed.destroy_process_group()
-
-
 class MeanLoss(nn.Module):
     """Deterministic: the noise of z is given."""
 
@@ -252,19 +248,52 @@ class MeanLoss(nn.Module):
         return vf.loss_function(logits, x, mu, logvar, z, self.vlae.log_prior(z)) / len(x)
 
 
-def ddp_subject() -> tuple[MeanLoss, Tensor, Tensor]:
+DISTRIBUTED: dict[str, Callable[[], Subject]] = {
+    "VLAE": lambda: Subject(MeanLoss(small_vlae()), (images(4), torch.randn(4, 4))),
+    "accelerated convolutions": lambda: Subject(foreign_convolutions(), (torch.randn(4, 1, 9, 9),)),
+    "accelerated flow": lambda: Subject(MaskedFlow().eval(), (torch.randn(4, 5),)),
+}
+
+
+def distributed_subject(name: str) -> Subject:
     torch.manual_seed(3)
-    return MeanLoss(small_vlae()), images(4), torch.randn(4, 4)
+    return DISTRIBUTED[name]()
+
+
+def mean_gradients(subject: Subject, module: nn.Module, rows: slice = slice(None)) -> list[Tensor]:
+    for _ in range(2):
+        sum(out.mean() for out in subject.run(module, rows)).backward()
+    return [p.grad for p in subject.module.parameters()]
+
+
+def take_part(rank: int, ranks: int, port: int, folder: str, name: str) -> None:
+    """A process of `test_distributed_data_parallel`: two steps on its share of the batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=ranks, rank=rank)
+    subject = distributed_subject(name)
+    if name.startswith("accelerated"):
+        accelerated(subject.module)
+    parallel = nn.parallel.DistributedDataParallel(subject.module, gradient_as_bucket_view=True)
+    gradients = mean_gradients(subject, parallel, slice(rank, None, ranks))
+    if rank == 0:
+        torch.save(gradients, f"{folder}/gradients")
+    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_distributed_data_parallel(tmp_path: Any) -> None:
-    """Two processes with half of the batch each have the gradients of one that has it all."""
+@pytest.mark.parametrize("name", DISTRIBUTED)
+def test_distributed_data_parallel(name: str, tmp_path: Any) -> None:
+    """Two processes with half of the batch each have the gradients of one that has it all, and is as it was written."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(mean_gradients, (2, port, str(tmp_path)), nprocs=2)
-    model, x, eps = ddp_subject()
-    for _ in range(2):
-        model(x, eps).backward()
-    assert_same(torch.load(tmp_path / "gradients"), [p.grad for p in model.parameters()], rtol=1e-4, atol=1e-4)
+    torch.multiprocessing.spawn(take_part, (2, port, str(tmp_path), name), nprocs=2)
+    subject = distributed_subject(name)
+    want = mean_gradients(subject, subject.module)
+    assert_same(torch.load(tmp_path / "gradients"), masked(subject.module, want), rtol=1e-4, atol=1e-4)
+
+
+def masked(module: nn.Module, gradients: list[Tensor]) -> list[Tensor]:
+    """Without those of dead weights that a layer writes zeros to: they have no effect."""
+    dead = {id(part.weight): part.mask for part in module.modules() if type(part) is DataMaskedConv}
+    return [g * dead.get(id(p), 1) for p, g in zip(module.parameters(), gradients, strict=True)]

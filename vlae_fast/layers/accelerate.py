@@ -219,7 +219,7 @@ def _look(module: nn.Conv2d | nn.Linear) -> None:
 
 
 def _look_at_weight(layer: nn.Module) -> None:
-    """Not at the module's own: where it is computed, to read it may be to write to its buffers."""
+    """Raises ProbeError where there is none, or nothing in it; to be asked of a copy (see `kept_tensors`)."""
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
         raise ProbeError("it has no weight")

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..masks import MASK_TYPES, conv_mask, linear_mask, live_taps
 from ..ops import masked_conv, masked_linear
-from .probe import ConvTaps, ProbeError, kept_tensors
+from .probe import ConvTaps, ProbeError, kept_tensors, like_of
 
 
 class ConvSpec(NamedTuple):
@@ -124,9 +124,9 @@ class Kept:
         return not same
 
 
-def _version(t: Tensor) -> float:
-    """Of the writes to a tensor; those of an inference tensor are not counted: never equal."""
-    return float("nan") if t.is_inference() else t._version
+def _version(t: Tensor) -> tuple[int, float]:
+    """Where a tensor's values are, and how often they were written to, which inference tensors do not count."""
+    return t.data_ptr(), float("nan") if t.is_inference() else t._version
 
 
 class FastForward:
@@ -143,7 +143,7 @@ class FastForward:
         self.spec, self.backend, self.activation = spec, backend, activation
         self.before = vars(module).get("forward")
         self._kept = [Kept(owner, name) for owner, name in kept_tensors(self.layer)]
-        self._specs: dict[torch.device, Spec] = {self.layer.weight.device: spec}
+        self._specs: dict[torch.device, Spec] = {like_of(self.layer).device: spec}
 
     def install(self) -> None:
         self.module.forward = self.forward

@@ -9,7 +9,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -151,12 +151,16 @@ def _masks(layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
     return [weight != 0, *((mask != 0).to(weight.device).expand(weight.shape) for mask in masks)]
 
 
-def kept_tensors(layer: nn.Module) -> list[tuple[nn.Module, str]]:
+def kept_tensors(layer: nn.Conv2d | nn.Linear) -> list[tuple[nn.Module, str]]:
     """What a layer may compute with beside trained numbers: the modules that keep it, and its names there.
 
     Buffers, parameters that are masks, and attributes of the weight's shape or one that broadcasts to it.
     """
-    shape, found = cast(Tensor, layer.weight).shape, []
+    found: list[tuple[nn.Module, str]] = []
+    if isinstance(layer, nn.Linear):  # not by its weight: to read one that is computed may be to write to buffers
+        shape: tuple[int, ...] = (layer.out_features, layer.in_features)
+    else:
+        shape = (layer.out_channels, layer.in_channels, *layer.kernel_size)
     for part in layer.modules():
         found += [(part, name) for name in part._buffers if part._buffers[name] is not None]
         found += [(part, name) for name, p in part.named_parameters(recurse=False) if _is_mask(name, p)]
@@ -169,7 +173,7 @@ def kept_tensors(layer: nn.Module) -> list[tuple[nn.Module, str]]:
     return found
 
 
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
 
 
