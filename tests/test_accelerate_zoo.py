@@ -199,7 +199,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "a sigmoid(b)": (ShiftedResnet, {}, "got a product of two that depend on x"),
     "attention": (Snail, {}, "in CausalAttention at 'attention'"),
     "RGB": (rgb, {}, "got one that reads its own pixel: a pixel's channels are drawn at once"),
-    "not to be copied": (WithLock, {}, "a copy of it raises TypeError"),
+    "not to be copied": (
+        WithLock,
+        {},
+        "fast_sampler: decoder must be one that can be copied, got one where a copy of it raises TypeError",
+    ),
 }
 
 

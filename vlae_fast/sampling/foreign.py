@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.probe import without_hooks
+from ..layers.probe import ProbeError, without_hooks
 from .operations import BATCH
 from .sampler import PixelCNNSampler, emit_of
 from .stages import Program
@@ -54,7 +54,13 @@ class ForeignDecoder:
         inputs = [like.new_zeros(BATCH, self.input_dim, *self.image_size)]
         if self.latent_dim:
             inputs.append(like.new_zeros(BATCH, self.latent_dim))
-        self.code_map = write_program(without_hooks(self.decoder).eval(), program, inputs)
+        try:
+            copied = without_hooks(self.decoder)
+        except ProbeError as reason:
+            raise ValueError(
+                f"fast_sampler: decoder must be one that can be copied, got one where {reason}"
+            ) from reason
+        self.code_map = write_program(copied.eval(), program, inputs)
         expected = emit_of(self).params(self.input_dim)
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
