@@ -5,7 +5,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
-KERNEL_TESTS := gradients made_inverse made_inverse_cpu masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
+KERNEL_TESTS := gradients hostile made_inverse made_inverse_cpu masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test sanitize kernels docs lint bench bench-gpu clean

@@ -260,7 +260,7 @@ BAD_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "fraction": ({"n_layers": 1.0}, "model: n_layers must be an integer from 0 to 1,024, got 1.0"),
     "bool": ({"latent_dim": True}, "model: latent_dim must be an integer from 1 to 65,536, got True"),
     "even": ({"kernel_size": 4}, "model: does not build a VLAE: .*4"),
-    "no steps": ({"flow_steps": 0}, "model: flow_steps must be an integer from 1 to 1,024, got 0"),
+    "no steps": ({"flow_steps": 0}, "model: flow_steps must be an integer from 1 to 256, got 0"),
     "negative": ({"z_channels": -1}, "model: z_channels must be an integer from 0 to 65,536, got -1"),
     "flag as text": ({"use_flow": "no"}, "model: use_flow must be true or false, got 'no'"),
     "flag as number": ({"residual": 0}, "model: residual must be true or false, got 0"),
@@ -317,11 +317,32 @@ def test_optimizer_that_does_not_fit(folder: Path) -> None:
         load_optimizer(folder)
 
 
-def test_what_is_no_checkpoint_is_not_replaced(tmp_path: Path) -> None:
-    folder = tmp_path / "c"
+@pytest.mark.parametrize("name", ["c", "c.previous", "c.incomplete"])
+def test_what_is_no_checkpoint_is_not_replaced(name: str, tmp_path: Path) -> None:
+    """Nor removed, where it only has the name that a checkpoint has while it is replaced."""
+    folder = tmp_path / name
     folder.mkdir()
     (folder / "best.pt").write_text("of somebody else")
-    model, optimizer = trained()
     with pytest.raises(ValueError, match=r"must hold a checkpoint alone, for it is replaced, got 'best\.pt' in it"):
-        checkpoint.save(folder, model, optimizer, epoch=0, training={}, history=[])
+        save(tmp_path / "c")
     assert (folder / "best.pt").read_text() == "of somebody else"
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    with pytest.raises(ValueError, match=rf"{name} must be a folder or not be there, for it is replaced, got a file"):
+        save(tmp_path / "c")
+    assert folder.read_text() == "a file"
+
+
+def test_a_link_goes_on_to_lead_to_the_checkpoint(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    link = folder.parent / "elsewhere" / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    save(link, epoch=2)
+    assert link.is_symlink() and checkpoint.load(folder).epoch == checkpoint.load(link).epoch == 2
+    assert [p.name for p in link.parent.iterdir()] == ["link"]
+
+
+def test_settings_of_a_run_are_plain_values(folder: Path) -> None:
+    edit(folder, {"training": {"lr": [1]}})
+    with pytest.raises(ValueError, match=r"training: lr must be a string, a number, true, false or null"):
+        checkpoint.load(folder)

@@ -162,8 +162,8 @@ def test_bad_idx_files(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_a_header_takes_no_memory_on_its_word(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"\0\0\x08\x01\xff\xff\xff\xff" + bytes(10))
-    with pytest.raises(ValueError, match=r"truncated: expected 4,294,967,295 bytes .*, found 10"):
+    (tmp_path / "x").write_bytes(b"\0\0\x08\x01\x3f\xff\xff\xff" + bytes(10))
+    with pytest.raises(ValueError, match=r"truncated: expected 1,073,741,823 bytes .*, found 10"):
         data.read_idx(tmp_path / "x")
 
 

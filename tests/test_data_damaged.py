@@ -69,7 +69,7 @@ DAMAGES = {
     "no zip": Damage("static npz", "binarized_mnist.npz", lambda p: p.write_bytes(b"x"), "File is not a zip file"),
     "no member": npz("must hold test_bits, got class_names.npy, shape.npy", test_bits=None),
     "pickled": npz(
-        r"test_bits.npy: must hold 1 to .* integers in C order, but its header says object \(1,\)",
+        r"test_bits.npy: must hold 1 to .* integers in C order, .* but its header says object \(1,\)",
         test_bits=np.array([print]),
     ),
     "floats": npz(r"but its header says float64 \(1, 98\)", test_bits=np.zeros((1, 98))),
@@ -80,7 +80,7 @@ DAMAGES = {
     "claims too much": claims((1 << 40, 98), r"must hold 1 to 1,073,741,824 bytes"),
     "shape": npz(r"shape must be \[H, W\] of 1 to 4096 pixels, got \[28, 5000\]", shape=np.array([28, 5000])),
     "bits": npz(r"valid_bits must be uint8 \[N, 98\], got uint8 \(2, 97\)", valid_bits=np.zeros((2, 97), np.uint8)),
-    "labels": npz(r"train: labels must be int64 .*, got torch.int64 \(4,\)", train_labels=np.zeros(4, np.uint8)),
+    "labels": npz(r"train: labels must be one per image \(5\), got \(4,\)", train_labels=np.zeros(4, np.uint8)),
     "label 0": Damage(
         "caltech npz", "caltech101_silhouettes_28_split1.npz",
         lambda p: packed(p, train_labels=np.zeros(5, np.uint8)), "train: labels must be .* from 0 to 65535, got -1",
@@ -106,7 +106,7 @@ DAMAGES = {
         "truncated: the element at byte",
     ),
     "mat shape": omniglot(
-        r"data must be a real 784 x N matrix of at most .* numbers, got double \(4, 784\)", data=np.zeros((4, 784))
+        r"data must be a real 784 x N matrix of at most .* numbers, .* got double \(4, 784\)", data=np.zeros((4, 784))
     ),
     "mat type": omniglot(r"data must be a real .*, got struct \(1, 1\)", data={"a": 1}),
     "mat levels": omniglot("data must be grey levels from 0 to 1", data=np.full((784, 1350), 2.0)),
@@ -115,7 +115,7 @@ DAMAGES = {
         "must hold more training images than 1345, got 1345", data=np.zeros((784, 1345)), target=np.ones((50, 1345))
     ),
     "drawings without alphabet": omniglot(
-        r"labels must be one per training image \(1350\), got \(1351,\)", target=np.ones((50, 1351))
+        r"labels must be one per image \(1350\), got \(1351,\)", target=np.ones((50, 1351))
     ),
     "mat missing": Damage(
         "caltech mat", "caltech101_silhouettes_28_split1.mat", lambda p: scipy_io.savemat(p, {"x": 1}),

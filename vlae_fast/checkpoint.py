@@ -18,6 +18,7 @@ A folder without the optimizer's state, such as the one that ships with the pack
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -36,11 +37,11 @@ FORMAT, VERSION = "vlae_fast.checkpoint", 1
 _FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
 _NEEDED = ("model.safetensors", "config.json")  # to load a model; to train on, the optimizer's state as well
 MNIST = Path(__file__).parent / "pretrained" / "mnist"  # ships with the package, its weights in float16
-_MAX_CONFIG_BYTES = 64 << 20
+_MAX_CONFIG_BYTES = 16 << 20
 # Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
 _INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), (1, 1 << 16))
 _INTEGERS |= {"z_channels": (0, 1 << 16), "kernel_size": (1, 63), "initial_kernel": (1, 63)}
-_INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 10), "flow_layers": (1, 1 << 10)}
+_INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 8), "flow_layers": (1, 1 << 6)}
 _INTEGERS |= {"n_classes": (0, 1 << 16), "encoder_hidden": (2, 1 << 16)}
 _INTEGERS |= {"receptive_field": (3, 1 << 12), "n_pointwise": (0, 1 << 10)}
 _INTEGERS |= {"levels": (2, 1 << 16), "components": (1, 1 << 10)}
@@ -82,20 +83,25 @@ def save(
 
     Raises:
         ValueError: before anything is written, for a model or a history that `load` would refuse.
+        OSError: where it cannot be written; the old one is left.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # a link goes on to lead to the checkpoint
     config = {"format": FORMAT, "version": VERSION, "model": model.config, "training": dict(training)}
     config |= {"epoch": epoch, "history": history}
     _check_config(str(folder), config)
-    check_replaceable(folder)
+    prepare(folder)
     fresh, previous = _beside(folder, ".incomplete"), _beside(folder, ".previous")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    tensor_files.write(fresh / "model.safetensors", model.state_dict())
-    tensor_files.write_optimizer(fresh / "optimizer.safetensors", model, optimizer, trained or {})
-    (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    for name in _FILES:
-        _to_disk(fresh / name)
+    try:
+        fresh.mkdir()
+        tensor_files.write(fresh / "model.safetensors", model.state_dict())
+        tensor_files.write_optimizer(fresh / "optimizer.safetensors", model, optimizer, trained or {})
+        (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for name in _FILES:
+            _to_disk(fresh / name)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
     if folder.exists():  # else a save stopped between its two renames, and ".previous" is still the last good one
         shutil.rmtree(previous, ignore_errors=True)
         os.replace(folder, previous)
@@ -103,13 +109,32 @@ def save(
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def prepare(folder: str | Path) -> None:
+    """Makes the folder that a checkpoint's is in; a run that could not save is told so before it begins.
+
+    Raises:
+        ValueError: as `check_replaceable`.
+        OSError: where the folder cannot be made or written to.
+    """
+    check_replaceable(folder)
+    above = Path(folder).resolve().parent
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(f"{above} must be a folder that can be written to")
+    except OSError as error:
+        raise OSError(f"checkpoint: {folder} cannot be saved: {error}") from error
+
+
 def check_replaceable(folder: str | Path) -> None:
     """Raises ValueError where a save would remove files that are no checkpoint's."""
-    others = sorted({p.name for p in Path(folder).iterdir()} - set(_FILES)) if Path(folder).is_dir() else []
-    if others:
-        raise ValueError(
-            f"checkpoint: {folder} must hold a checkpoint alone, for it is replaced, got {others[0]!r} in it"
-        )
+    for place in (Path(folder), *(_beside(Path(folder), suffix) for suffix in (".previous", ".incomplete"))):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"checkpoint: {place} must be a folder or not be there, for it is replaced, got a file")
+        others = sorted({p.name for p in place.iterdir()} - set(_FILES)) if place.is_dir() else []
+        if others:
+            rule = "must hold a checkpoint alone, for it is replaced"
+            raise ValueError(f"checkpoint: {place} {rule}, got {others[0]!r} in it")
 
 
 def exists(folder: str | Path) -> bool:
@@ -128,13 +153,32 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """
     place = _place(Path(folder))
     config = read_config(place / "config.json")
-    path = place / "model.safetensors"
-    expected = {name: tuple(t.shape) for name, t in build(config["model"], "meta").state_dict().items()}
-    tensor_files.check_shapes(path, expected)
-    model = build(config["model"], "cpu")
-    model.load_state_dict(tensor_files.read(path))
+    path, given = place / "model.safetensors", config["model"]
+
+    def expected_of(found: tensor_files.Shapes) -> tensor_files.Shapes:
+        _check_flows(path, given, found)
+        return {name: tuple(t.shape) for name, t in build(given, "meta").state_dict().items()}
+
+    tensors = tensor_files.read(path, expected_of)  # of which none is in memory yet
+    model = build(given, "cpu")
+    model.load_state_dict(tensors)
     _check_finite(path, model)
     return Checkpoint(model.to(device).eval(), config["epoch"], config["training"], config["history"], place)
+
+
+def _check_flows(path: Path, config: Mapping[str, Any], found: tensor_files.Shapes) -> None:
+    """The degrees of a flow take memory even on "meta": no more of them than there are biases in the file."""
+    if not (config.get("use_flow", True) or config.get("posterior") == "iaf"):
+        return
+    steps, hidden = config.get("flow_steps", 1), config.get("flow_layers", 1)
+    outputs = 0 if config.get("latent_map") else config.get("latent_dim", 1)
+    biases = steps * (hidden * config.get("flow_hidden", 1) + outputs)
+    numbers = sum(map(math.prod, found.values()))
+    if steps * hidden > len(found) or biases > numbers:
+        raise ValueError(
+            f"{path}: must hold {steps} flow_steps of {hidden} flow_layers and their {biases:,} biases "
+            f"according to config.json, found {len(found):,} tensors of {numbers:,} numbers"
+        )
 
 
 def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, averaged: bool = False) -> dict[str, Tensor]:
@@ -155,22 +199,24 @@ def build(model_config: Mapping[str, Any], device: str) -> VLAE:
         with torch.device(device):
             return VLAE(**model_config)
     except (TypeError, ValueError, RuntimeError) as error:  # unknown names, values that do not go together, overflow
-        raise ValueError(f"config.json: model: does not build a VLAE: {error}") from error
+        raise ValueError(f"config.json: model: does not build a VLAE: {error!s:.500}") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json with the type, length and bounds of every value checked; ValueError names the first that is wrong."""
-    if (size := path.stat().st_size) > _MAX_CONFIG_BYTES:
-        raise ValueError(f"{path}: must be at most {_MAX_CONFIG_BYTES:,} bytes, got {size:,}")
+    with path.open("rb") as file:
+        text = file.read(_MAX_CONFIG_BYTES + 1)
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise ValueError(f"{path}: must be at most {_MAX_CONFIG_BYTES:,} bytes, got more")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise ValueError(f"{path}: format must be {FORMAT!r}, got {found!r}")
+        raise ValueError(f"{path}: format must be {FORMAT!r}, got {found!r:.60}")
     if config.get("version") != VERSION:
-        raise ValueError(f"{path}: version must be {VERSION}, got {config.get('version')!r}")
+        raise ValueError(f"{path}: version must be {VERSION}, got {config.get('version')!r:.60}")
     _check_config(str(path), config)
     return config
 
@@ -182,6 +228,9 @@ def _check_config(where: str, config: Mapping[str, Any]) -> None:
     for key, value in config["model"].items():
         if rule := _broken_rule(key, value):
             raise ValueError(f"{where}: model: {key} must be {rule}, got {value!r:.60}")
+    for key, value in config["training"].items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"{where}: training: {key:.60} must be a string, a number, true, false or null")
     history, epoch = config["history"], config["epoch"]
     if len(history) != epoch:
         raise ValueError(f"{where}: history must have one entry per epoch ({epoch}), got {len(history)}")

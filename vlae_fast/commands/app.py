@@ -65,10 +65,10 @@ def user_errors(command: Command) -> Command:
         except training.Interrupted as interrupt:
             typer.echo(str(interrupt), err=True)
             raise typer.Exit(130) from None
-        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError, OverflowError) as error:
             if os.environ.get("VLAE_FAST_TRACEBACK") == "1":
                 raise
-            typer.echo("error: " + " ".join(str(error).split()), err=True)
+            typer.echo("error: " + " ".join((str(error) or type(error).__name__).split()), err=True)
             raise typer.Exit(2) from None
 
     return wrapped  # type: ignore[return-value]

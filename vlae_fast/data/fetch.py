@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._extras import require
+from .files import read_bytes
 
 
 class Download(NamedTuple):
@@ -44,7 +45,7 @@ def fetch(name: str, downloads: tuple[Download, ...]) -> Path:
 
 
 def _check_git_name(path: Path, expected: str) -> None:
-    body = path.read_bytes()
+    body = read_bytes(path)
     found = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
     if found != expected:
         path.unlink()

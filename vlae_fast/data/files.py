@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import tarfile
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-MAX_BYTES = 1 << 30  # of one array or file; the largest here is Fashion-MNIST's, 47 MB
+MAX_BYTES = 1 << 30  # of one file, and of what is unpacked of it; EMNIST, the largest in use, has 0.55 GB
 MNIST_PIXELS = 784
 CIFAR_SHAPE = (3, 32, 32)
 _CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)  # label, then the red, green and blue planes
@@ -24,8 +25,10 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 def read_bytes(path: Path) -> bytes:
     """The whole file, where that is not too much."""
-    _check_size(path.stat().st_size, path)
-    return path.read_bytes()
+    with path.open("rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            raise ValueError(f"{path}: must be at most {MAX_BYTES:,} bytes, got {size:,}")
+        return file.read(MAX_BYTES)
 
 
 def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
@@ -37,21 +40,27 @@ def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> 
             if missing:
                 raise ValueError(f"must hold {', '.join(missing)}, got {', '.join(sorted(members)) or 'nothing'}")
             wanted = [name for name in (*names, *optional) if f"{name}.npy" in members]
-            return {name: _read_npy(archive, members[f"{name}.npy"]) for name in wanted}
+            arrays: Arrays = {}
+            for name in wanted:
+                taken = sum(array.nbytes for array in arrays.values())
+                arrays[name] = _read_npy(archive, members[f"{name}.npy"], MAX_BYTES - taken)
+            return arrays
     except Exception as error:  # whatever zipfile stumbles over: OSError and struct.error among them
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> np.ndarray[Any, Any]:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others take memory on the file's word
+        raise ValueError(f"{info.filename}: must be stored or deflated, got method {info.compress_type}")
     with archive.open(info) as file:
         if (version := np.lib.format.read_magic(file)) != (1, 0):
             raise ValueError(f"{info.filename}: format must be 1.0, got {'.'.join(map(str, version))}")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         n_bytes = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "iu" or fortran or not 0 < n_bytes <= MAX_BYTES:
+        if dtype.kind not in "iu" or fortran or not 0 < n_bytes <= most:
             raise ValueError(
-                f"{info.filename}: must hold 1 to {MAX_BYTES:,} bytes of integers in C order, "
-                f"but its header says {dtype} {shape}"
+                f"{info.filename}: must hold 1 to {MAX_BYTES:,} bytes of integers in C order, with all "
+                f"arrays before it, but its header says {dtype} {shape}"
             )
         body = file.read(n_bytes + 1)  # ends where the member ends: memory is taken for what is there
     if len(body) != n_bytes:
@@ -85,11 +94,10 @@ def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]
     found: dict[str, bytes] = {}
     wanted = set(names)
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as file, tarfile.open(fileobj=cast(IO[bytes], _Bounded(file, path)), mode="r|") as archive:
             for member in archive:
                 name = Path(member.name).name
                 if member.isreg() and name in wanted:
-                    _check_size(member.size, f"{path}/{member.name}")
                     found[name] = cast(IO[bytes], archive.extractfile(member)).read()
                 if len(found) == len(wanted):
                     break
@@ -101,6 +109,20 @@ def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]
     return [_cifar(found[name], f"{path}/{name}") for name in names]
 
 
+class _Bounded:
+    """A stream that raises where it is too long: whatever reads it may believe the sizes in it."""
+
+    def __init__(self, stream: gzip.GzipFile, where: Path) -> None:
+        self.stream, self.where, self.size = stream, where, 0
+
+    def read(self, n: int) -> bytes:
+        chunk = self.stream.read(n)
+        self.size += len(chunk)
+        if self.size > MAX_BYTES:
+            raise ValueError(f"{self.where}: must be at most {MAX_BYTES:,} bytes when unpacked, got more")
+        return chunk
+
+
 def _cifar(body: bytes, where: str) -> tuple[Bytes, Bytes]:
     if len(body) == 0 or len(body) % _CIFAR_RECORD:
         raise ValueError(f"{where}: must be records of {_CIFAR_RECORD:,} bytes, got {len(body):,} bytes")
@@ -109,8 +131,3 @@ def _cifar(body: bytes, where: str) -> tuple[Bytes, Bytes]:
     if labels.max() > 9:
         raise ValueError(f"{where}: labels must be 0 to 9, got {int(labels.max())}")
     return records[:, 1:].reshape(-1, *CIFAR_SHAPE), labels
-
-
-def _check_size(n_bytes: int, where: Path | str) -> None:
-    if n_bytes > MAX_BYTES:
-        raise ValueError(f"{where}: must be at most {MAX_BYTES:,} bytes, got {n_bytes:,}")

@@ -11,6 +11,7 @@ from typing import IO, cast
 import torch
 from torch import Tensor
 
+from .files import MAX_BYTES
 from .images import Images
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -20,7 +21,6 @@ _IDX_FILES = {
     "train labels": "train-labels-idx1-ubyte",
     "test labels": "t10k-labels-idx1-ubyte",
 }
-_MAX_IDX_BYTES = 1 << 32  # a header may claim anything; MNIST's largest file is 47 MB
 _MAX_IMAGE_SIDE = 4096
 
 
@@ -78,9 +78,9 @@ def _read_idx(file: IO[bytes], path: Path) -> Tensor:
         raise ValueError(f"{path}: header is truncated: expected {4 + 4 * magic[3]} bytes, found {4 + len(header)}")
     shape = [int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4)]
     n_bytes = math.prod(shape)
-    if n_bytes == 0 or n_bytes > _MAX_IDX_BYTES or any(side > _MAX_IMAGE_SIDE for side in shape[1:]):
+    if n_bytes == 0 or n_bytes > MAX_BYTES or any(side > _MAX_IMAGE_SIDE for side in shape[1:]):
         raise ValueError(
-            f"{path}: must hold 1 to {_MAX_IDX_BYTES:,} bytes of images of at most {_MAX_IMAGE_SIDE} pixels a side, "
+            f"{path}: must hold 1 to {MAX_BYTES:,} bytes of images of at most {_MAX_IMAGE_SIDE} pixels a side, "
             f"but its header says {shape}"
         )
     body = bytearray()  # grown by what is there: read(n) would take n bytes on the header's word

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import read_amat, read_cifar, read_cifar_tar, read_npz
+from .files import MAX_BYTES, read_amat, read_cifar, read_cifar_tar, read_npz
 from .images import SPLITS, Images, Split
 from .mat import read_mat
 
@@ -139,13 +139,17 @@ def _packed_bits(path: Path, *, first_label: int = 0) -> dict[Split, Part]:
     if arrays["shape"].shape != (2,) or not all(1 <= side <= _MAX_SIDE for side in height_width):
         raise ValueError(f"{path}: shape must be [H, W] of 1 to {_MAX_SIDE} pixels, got {height_width}")
     pixels = height_width[0] * height_width[1]
-    parts = {}
+    parts, n_bytes = {}, 0
     for split, key, label in zip(SPLITS, bits, labels, strict=True):
         packed = arrays[key]
         if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != -(-pixels // 8):
             raise ValueError(f"{path}: {key} must be uint8 [N, {-(-pixels // 8)}], got {packed.dtype} {packed.shape}")
-        images = np.unpackbits(packed, axis=1, count=pixels).reshape(-1, *height_width)
+        n_bytes += len(packed) * pixels
+        if n_bytes > MAX_BYTES:
+            raise ValueError(f"{path}: images must be at most {MAX_BYTES:,} bytes, got {n_bytes:,} up to {key}")
         has_labels = all(name in arrays for name in labels)
+        _check_labels(path, split, len(packed), arrays[label] if has_labels else None)
+        images = np.unpackbits(packed, axis=1, count=pixels).reshape(-1, *height_width)
         parts[split] = Part(images, arrays[label].astype(np.int64) - first_label if has_labels else None)
     return parts
 
@@ -174,18 +178,25 @@ def _hold_out(where: Path, train: Part, test: Part, n_valid: int, order: Array |
     n = len(train.images)
     if not 0 < n_valid < n:
         raise ValueError(f"{where}: must hold more training images than {max(n_valid, 9)}, got {n}")
-    if train.labels is not None and train.labels.shape != (n,):
-        raise ValueError(f"{where}: labels must be one per training image ({n}), got {train.labels.shape}")
+    _check_labels(where, "train", n, train.labels)
     rows = np.arange(n) if order is None else order
     return {"train": train.rows(rows[:-n_valid]), "valid": train.rows(rows[-n_valid:]), "test": test}
 
 
+def _check_labels(where: Path, split: str, n: int, labels: Array | None) -> None:
+    """Before they become int64, of which an array without images might hold too many."""
+    if labels is not None and labels.shape != (n,):
+        raise ValueError(f"{where}: {split}: labels must be one per image ({n}), got {labels.shape}")
+
+
 def _images(where: Path, name: str, binarization: str, parts: Mapping[Split, Part], note: str) -> Images:
+    for split, part in parts.items():
+        _check_labels(where, split, len(part.images), part.labels)
     pixels = {str(split): _tensor(part.images) for split, part in parts.items()}
     labels = {str(split): _tensor(part.labels).long() for split, part in parts.items() if part.labels is not None}
-    split = " / ".join(f"{len(pixels[split]):,} {split}" for split in SPLITS) + f" ({note})"
+    said = " / ".join(f"{len(pixels[split]):,} {split}" for split in SPLITS) + f" ({note})"
     try:
-        return Images(name, **pixels, split=split, binarization=binarization, labels=labels or None)
+        return Images(name, **pixels, split=said, binarization=binarization, labels=labels or None)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

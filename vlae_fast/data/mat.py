@@ -22,6 +22,7 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 
 _CLASSES = ("cell", "struct", "object", "char", "sparse", "double", "single", "int8", "uint8", "int16", "uint16",
             "int32", "uint32", "int64", "uint64")  # fmt: skip
 _REAL = slice(5, None)  # of the classes
+_MAX_NUMBERS = MAX_BYTES // 8
 _COMPLEX = 0x0800  # a flag of a matrix
 _NAME_WITHIN = 512  # flags, sizes and the name (at most 63 characters) of a matrix come before this byte
 
@@ -43,7 +44,7 @@ def read_mat(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Array]:
         if len(data) < _HEADER_BYTES or bytes(data[124:128]) != b"\x00\x01IM":
             raise ValueError("must be a little-endian MATLAB file of version 5")
         found: dict[str, Array] = {}
-        seen, at = [], _HEADER_BYTES
+        seen, at, left = [], _HEADER_BYTES, _MAX_NUMBERS
         while at < len(data):
             kind, body, at = _element(data, at)
             if kind not in (_MATRIX, _COMPRESSED):
@@ -52,8 +53,9 @@ def read_mat(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Array]:
             matrix = _describe(head, 8 if kind == _COMPRESSED else 0)
             seen.append(matrix.name)
             if matrix.name in shapes:
-                _check(matrix, shapes[matrix.name])
+                _check(matrix, shapes[matrix.name], left)
                 n = math.prod(matrix.shape)
+                left -= n
                 whole = _inflate(body, matrix.values_at + 8 + 8 * n) if kind == _COMPRESSED else body
                 found[matrix.name] = _values(whole, matrix, n)
         missing = [name for name in shapes if name not in found]
@@ -98,15 +100,15 @@ def _describe(data: memoryview, at: int) -> _Matrix:
     return _Matrix(name.decode("latin-1"), "complex" if word & _COMPLEX else kind_name, shape, at)
 
 
-def _check(matrix: _Matrix, expected: Shape) -> None:
+def _check(matrix: _Matrix, expected: Shape, most: int) -> None:
     fits = len(matrix.shape) == len(expected) and all(
         n > 0 and rule in (None, n) for n, rule in zip(matrix.shape, expected, strict=True)
     )
-    if not fits or matrix.kind not in _CLASSES[_REAL] or math.prod(matrix.shape) > MAX_BYTES // 8:
+    if not fits or matrix.kind not in _CLASSES[_REAL] or math.prod(matrix.shape) > most:
         lengths = " x ".join("N" if n is None else str(n) for n in expected)
         raise ValueError(
-            f"{matrix.name} must be a real {lengths} matrix of at most {MAX_BYTES // 8:,} numbers, "
-            f"got {matrix.kind} {matrix.shape}"
+            f"{matrix.name} must be a real {lengths} matrix of at most {_MAX_NUMBERS:,} numbers, "
+            f"with all before it, got {matrix.kind} {matrix.shape}"
         )
 
 

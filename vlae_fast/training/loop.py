@@ -76,12 +76,12 @@ def train(
     if resume and overwrite:
         raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
     run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
-    checkpoint.check_replaceable(run.folder)
     if checkpoint.exists(run.folder):
         if resume:
             run.history = resuming.resume(run.folder, model, run.optimizer, run.average, run.objective, run.description)
         elif not overwrite:
             raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
+    checkpoint.prepare(run.folder)
     start = time.perf_counter()
     try:
         for epoch in range(len(run.history) + 1, epochs + 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,23 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a file beside `path` and renames it: an error leaves what was there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Has `write` make a file beside `path` and renames it: an error leaves what was there.
+
+    Raises: ValueError for a path that is no file's, such as a folder; OSError where nothing can be written.
+    """
+    path = Path(path).resolve()  # a link goes on to lead to the file
+    if path.exists() and not path.is_file():
+        raise ValueError(f"path: must be a file or not be there, for it is replaced, got {str(path)!r}")
     fresh = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(fresh)
         os.replace(fresh, path)
+    except OSError as error:
+        raise OSError(f"path: {path} was not written: {error}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # the one that says why comes first
+            fresh.unlink(missing_ok=True)
 
 
 def plot_table(

@@ -5,6 +5,8 @@
 namespace vlae {
 namespace {
 
+constexpr int64_t kMaxKernel = (int64_t{1} << 15) - 1;  // an empty weight may claim any: no product of two overflows
+
 Activation parse_activation(const char* op, const std::string& name) {
   if (name == "none") return Activation::none;
   if (name == "relu") return Activation::relu;
@@ -24,6 +26,7 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
   check_float(op, "weight", weight);
   VLAE_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, op, "weight",
              "be [C_out, C_in, k, k] with k odd", shape_text(weight.sizes()));
+  VLAE_CHECK(weight.size(2) <= kMaxKernel, op, "weight", text("have k <= ", kMaxKernel), weight.size(2));
   VLAE_CHECK(weight.size(1) == x.size(3), op, "x", text("have the C_in of weight, ", weight.size(1), " channels"), x.size(3));
   VLAE_CHECK(x.size(3) > 0, op, "x", "have C_in >= 1", x.size(3));
   a.batch = x.size(0), a.image = {x.size(1), x.size(2)}, a.c_in = x.size(3), a.c_out = weight.size(0);

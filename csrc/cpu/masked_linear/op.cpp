@@ -56,7 +56,8 @@ struct CheckedLayer {
     if (adjacency) {
       check_data(op, "adjacency", *adjacency, ScalarType::Bool, "bool");
       check_shape(op, "adjacency", *adjacency, {layer.outputs, layer.inputs});
-      layer.adjacency = adjacency->const_data_ptr<bool>();
+      static constexpr bool kNone = false;  // the pointer says that there is an adjacency, and an empty tensor has none
+      layer.adjacency = adjacency->numel() > 0 ? adjacency->const_data_ptr<bool>() : &kNone;
       return;
     }
     in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
