@@ -33,6 +33,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "extending": ("Extending", "docs/extending.md"),
+    "security": ("Security", "docs/security.md"),
     "mnist": ("The MNIST model", "vlae_fast/pretrained/mnist/README.md"),
 }
 MODULES = tuple(

@@ -61,7 +61,9 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     """Has `write` make a file beside `path` and renames it: an error leaves what was there.
 
-    Raises: ValueError for a path that is no file's, such as a folder; OSError where nothing can be written.
+    Raises:
+        ValueError: for a path that is no file's, such as a folder.
+        OSError: where nothing can be written.
     """
     path = Path(path).resolve()  # a link goes on to lead to the file
     if path.exists() and not path.is_file():
