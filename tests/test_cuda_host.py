@@ -104,7 +104,7 @@ def test_widths(width: int, activation: str) -> None:
         (1, "relu"),
         (30, "gate"),
         (64, "gate"),
-        (130, "relu"),
+        pytest.param(130, "relu", marks=pytest.mark.slow),
         pytest.param(280, "relu", marks=pytest.mark.slow),
     ],
 )

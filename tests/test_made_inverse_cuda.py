@@ -102,6 +102,14 @@ def arguments(**changed: Any) -> list[Any]:
     )
 
 
+def forged(**words: int) -> torch.Tensor:
+    """A header like CASE's, but for some of its words."""
+    names = ("magic", "blocks", "quads", "events", "values", "fours", "event_fours", "layers", "first_size")
+    honest = (0x564C414D, 1, 3, 8, 10, 60, 40, 2, 4)
+    values = [words.get(name, value) for name, value in zip(names, honest, strict=True)]
+    return torch.tensor([*values, 6, 8])
+
+
 EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
 
 
@@ -123,6 +131,10 @@ EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
         ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got none"),
         ({"header": torch.zeros(11, dtype=torch.int64)}, "header must come from made_plan"),
         ({"header": torch.zeros(0, dtype=torch.int64)}, "header must come from made_plan"),
+        ({"header": forged(layers=0)[:9]}, "header must come from made_plan"),
+        ({"header": forged(quads=2**62)}, "header must come from made_plan"),
+        ({"header": forged(fours=-1)}, "header must come from made_plan"),
+        ({"header": forged(first_size=-4)}, "header must come from made_plan"),
         ({"tables": torch.zeros(7, dtype=torch.int32)}, r"tables must be \(\d+,\), got \(7,\)"),
     ],
 )

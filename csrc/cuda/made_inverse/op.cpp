@@ -67,8 +67,13 @@ Header check_header(const Tensor& header, std::vector<int64_t>& sizes) {
   const int64_t* words = header.const_data_ptr<int64_t>();
   const int64_t n = header.numel() - kHeaderWords;
   if (n > 0) std::memcpy(&h, words, sizeof h);
-  VLAE_CHECK(h.magic == kMagic && n == h.layers + 1, kOp, "header", "come from made_plan", "one that does not");
+  bool is_plan = h.magic == kMagic && 1 <= h.layers && h.layers <= kMaxLayers && n == h.layers + 1;
+  for (const int64_t count : {h.blocks, h.quads, h.events, h.values, h.fours, h.event_fours})
+    is_plan = is_plan && 0 <= count && count <= kMaxValues;
+  VLAE_CHECK(is_plan, kOp, "header", "come from made_plan", "one that does not");
   sizes.assign(words + kHeaderWords, words + header.numel());
+  for (const int64_t size : sizes)
+    VLAE_CHECK(0 <= size && size <= kMaxUnits, kOp, "header", "come from made_plan", "one that does not");
   return h;
 }
 
