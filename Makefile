@@ -5,10 +5,11 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
+OF_SOURCES := docs imports packaging
 KERNEL_TESTS := gradients hostile made_inverse made_inverse_cpu masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize kernels docs lint bench bench-gpu clean
+.PHONY: help demo test sanitize kernels docs lint bench bench-gpu wheel wheel-test clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
@@ -19,6 +20,8 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks, quick settings"
 	@echo "make bench-gpu  the tests and benchmarks that need a CUDA device, into out/gpu"
+	@echo "make wheel   the sdist and the wheel, into dist/ (VLAE_FAST_WITHOUT_CUDA=1 for one without the CUDA library)"
+	@echo "make wheel-test TORCH=2.10.0 PYTHON=python3.10  the tests on that wheel, away from the checkout, with that torch"
 	@echo "make clean   remove what was built; $(VENV) stays"
 	@echo "PYTHON=$(PYTHON) VENV=$(VENV)"
 
@@ -45,7 +48,7 @@ sanitize: $(STAMP)
 	cp -a csrc kernels vlae_fast setup.py pyproject.toml README.md LICENSE $(SANITIZE)/src
 	rm -f $(SANITIZE)/src/vlae_fast/*.so
 	sed -i 's/-O3/-O1/' $(SANITIZE)/src/csrc/build.json
-	CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" CUDA_HOME=none VLAE_FAST_REQUIRE_CPU=1 \
+	CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" VLAE_FAST_WITHOUT_CUDA=1 VLAE_FAST_REQUIRE_CPU=1 \
 		$(BIN)/python -m pip install -q --no-build-isolation --no-deps --target $(SANITIZE)/site $(SANITIZE)/src
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
@@ -67,6 +70,31 @@ bench: $(STAMP)
 
 bench-gpu: $(STAMP)
 	PYTHON=$(BIN)/python benchmarks/on_gpu.sh out/gpu test suite
+
+# The wheel is built of the sdist. Where it names torch's libraries, torch is there to answer: it is not carried along. From
+# the other symbols auditwheel reads how old a Linux may be, and the wheel is named for that.
+wheel: $(STAMP)
+	rm -rf build/wheel dist
+	$(BIN)/python -m build --no-isolation --outdir build/wheel
+	mkdir dist
+	mv build/wheel/*.tar.gz dist
+ifeq ($(shell uname -s),Linux)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --exclude 'libtorch*.so' -w dist build/wheel/*.whl
+else
+	mv build/wheel/*.whl dist
+endif
+	@ls -l dist
+
+# In a fresh environment, away from the checkout: the tests and what they read are the sdist's, the package is the wheel's.
+wheel-test:
+	@test -n "$(TORCH)" || { echo "make wheel-test: TORCH must be a version of torch, as in TORCH=2.10.0" >&2; exit 2; }
+	set -e; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
+	$(PYTHON) -m venv $$away/venv; \
+	$$away/venv/bin/python -m pip install -q torch==$(TORCH) "$$(echo dist/*.whl)[app,dev,flows]"; \
+	tar -xf dist/*.tar.gz -C $$away --strip-components=1; \
+	rm -r $$away/vlae_fast $$away/kernels; \
+	cd $$away; \
+	VLAE_FAST_REQUIRE_CPU=1 venv/bin/python -m pytest $(OF_SOURCES:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,8 @@
 torch's own BuildExtension gives every file the same flags and binds the library to one Python; here the kernels are
 compiled once per instruction set and nothing depends on Python, so a few lines of ninja do it. What to compile is in
 csrc/build.json. A build that cannot be done is no error: the reason goes into vlae_fast/_build_report.json.
-VLAE_FAST_REQUIRE_CPU=1 and VLAE_FAST_REQUIRE_CUDA=1 make it one. Cf. pyproject.toml.
+VLAE_FAST_REQUIRE_CPU=1 and VLAE_FAST_REQUIRE_CUDA=1 make it one; VLAE_FAST_WITHOUT_CUDA=1 builds no CUDA library. Cf.
+pyproject.toml.
 """
 
 import importlib.util
@@ -71,6 +72,8 @@ def find_compiler() -> list[str]:
 
 
 def find_nvcc() -> list[str]:
+    if os.environ.get(unwanted := "VLAE_FAST_WITHOUT_CUDA") == "1":
+        raise NotBuilt(f"{unwanted}=1")
     places = (
         [f"{os.environ['CUDA_HOME']}/bin/nvcc"] if os.environ.get("CUDA_HOME") else ["nvcc", "/usr/local/cuda/bin/nvcc"]
     )

@@ -94,3 +94,11 @@ def test_importing_the_package_prints_and_warns_nothing() -> None:
         cwd=ROOT.parent,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_import_takes_little_more_than_that_of_torch() -> None:
+    """The best of five: what else the machine does only adds."""
+    code = "import time, torch; t = time.perf_counter(); import vlae_fast; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True) for _ in range(5)]
+    assert min(float(run.stdout) for run in runs) < 0.2
