@@ -5,7 +5,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
-OF_SOURCES := docs imports packaging # the tests that read the package's own files
+OF_SOURCES := docs docstrings imports packaging # the tests that read the package's own files
 KERNEL_TESTS := gradients hostile made_inverse made_inverse_cpu masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
 
 .DEFAULT_GOAL := help
