@@ -42,7 +42,7 @@ MODULES = tuple(
         "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
         ".models.likelihood", ".models.objectives", ".sampling", ".sampling.stages", ".flows", ".masks",
         ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".inpainting", ".latent_space",
-        ".collapse", ".visualization", ".program", ".reference", ".testing",
+        ".collapse", ".visualization", ".program", ".reference", ".pixelcnn_draw", ".testing",
     )
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)

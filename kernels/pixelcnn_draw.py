@@ -1,4 +1,4 @@
-"""Parameters to pixels, in float64: device code of `pixelcnn_sample`; vlae_fast/reference.py has the formulas.
+"""Parameters to pixels, in float64: device code of `pixelcnn_sample`; vlae_fast/pixelcnn_draw.py has the formulas.
 
 The parameters of a pixel are side by side in their ring, in the tensors a plane apart. Levels are divided by
 multiplying with a reciprocal: in float64 that is near enough for the right rounding to float32, and takes no call.

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import require_package
 
 import vlae_fast as vf
-from vlae_fast import reference
+from vlae_fast import pixelcnn_draw
 from vlae_fast.data import binarize
 from vlae_fast.sampling.stages import build_program
 from vlae_fast.testing import conv_case, linear_case
 
-pdoc = pytest.importorskip("pdoc")
+pdoc = require_package("pdoc")
 
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
@@ -104,7 +105,7 @@ def test_args_are_those_of_the_signature(name: str) -> None:
 def equivalent(function: Callable[..., object], **names: Any) -> dict[str, Any]:
     """What the names are after the "Equivalent to" of a docstring has run."""
     block = re.search(r"Equivalent to.*::\n\n((?: {4}.*\n|\n)+)", inspect.getdoc(function) + "\n")
-    names |= {"torch": torch, "F": F, "vf": vf, "itertools": itertools, "reference": reference}
+    names |= {"torch": torch, "F": F, "vf": vf, "itertools": itertools, "pixelcnn_draw": pixelcnn_draw}
     exec(textwrap.dedent(block[1]), names)
     return names
 

@@ -1,10 +1,10 @@
-"""How pixels are drawn: the formulas of `reference.draw`, and every backend's draws against them."""
+"""How pixels are drawn: the formulas of `pixelcnn_draw.draw`, and every backend's draws against them."""
 
 import pytest
 import torch
 from conftest import backends_of, require
 
-from vlae_fast import reference
+from vlae_fast import pixelcnn_draw, reference
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.program import Emit, Plan, Source, Stage
@@ -55,14 +55,14 @@ def check_draws(
     noise = noise_of(emit, 5, channels, dtype).to(device)
     mask = torch.rand(5, channels, *SIZE).to(device) < 0.3
     blank = torch.zeros(5, emit.params(channels), *SIZE, dtype=dtype)
-    known = reference.draw(blank, noise_of(emit, 5, channels, dtype), emit, 1.0).to(device)
+    known = pixelcnn_draw.draw(blank, noise_of(emit, 5, channels, dtype), emit, 1.0).to(device)
     packed = pixelcnn_pack(weights, plan, backend=backend)
     for temperature, given in ((1.0, ()), (1.0, (mask, known)), (0.7, ())):
         with uninitialised_is_nan():
             images, params = pixelcnn_sample(
                 noise, packed, plan, None, *given, temperature=temperature, backend=backend
             )
-        expected = reference.draw(params, noise, emit, temperature, *given)
+        expected = pixelcnn_draw.draw(params, noise, emit, temperature, *given)
         assert images.dtype == dtype and images.shape == (5, channels, *SIZE)
         if emit.levels:
             assert images.equal(expected)
@@ -95,7 +95,7 @@ def test_plan_round_trip() -> None:
 )
 def test_index_inverts_the_distribution(noise: float, index: int) -> None:
     logits = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64).log()[:, None]
-    assert reference.draw_index(logits, torch.tensor([noise], dtype=torch.float64)).item() == index
+    assert pixelcnn_draw.draw_index(logits, torch.tensor([noise], dtype=torch.float64)).item() == index
 
 
 @pytest.mark.parametrize("kind", ["nan", "negative", "one"])

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from test_native import mutated
 from torch import Tensor
 
-from vlae_fast import native, reference
+from vlae_fast import native, pixelcnn_draw, reference
 from vlae_fast.program import ACTIVATIONS, Plan, Source, Stage
 
 OPS = torch.ops.vlae_fast_cpu
@@ -65,7 +65,7 @@ def assert_close(got: Tensor, truth: Tensor) -> None:
 
 def assert_right(plan: Plan, weights: list[Tensor], inputs: Inputs, images: Tensor, params: Tensor) -> None:
     """The parameters are the program's of the image, and the image is what is drawn from them."""
-    assert_close(images, reference.draw(params, inputs.noise, plan.emit, 1.0, inputs.mask, inputs.known))
+    assert_close(images, pixelcnn_draw.draw(params, inputs.noise, plan.emit, 1.0, inputs.mask, inputs.known))
     context = None if inputs.context is None else inputs.context.movedim(-1, 1).double()
     truth = reference.run_program(plan.stages, [w.double() for w in weights], context, images.double())
     if truth.abs().max() < 1e4:  # affine pixels may run away

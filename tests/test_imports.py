@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = [
     {"masks", "layout", "flow_steps", "gpu", "kernels", "_extras"},
     {"program", "data", "tensor_files"},
+    {"pixelcnn_draw"},
     {"reference", "native", "triton_kernels"},
     {"native_cuda"},
     {"backends"},

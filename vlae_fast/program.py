@@ -17,7 +17,7 @@ EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
 
 
 class Emit(NamedTuple):
-    """How a pixel is drawn from the last buffer, see `vlae_fast.reference.draw` for the formulas.
+    """How a pixel is drawn from the last buffer, see `vlae_fast.pixelcnn_draw.draw` for the formulas.
 
     An image of C channels is drawn from P parameters a pixel and n planes of noise, by kind:
 

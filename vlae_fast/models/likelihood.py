@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import reference
+from .. import pixelcnn_draw
 from ..program import Emit
 
 
@@ -45,8 +45,8 @@ class Likelihood:
         raise NotImplementedError
 
     def draw(self, params: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Pixels ``[B, C, H, W]`` from noise ``[B, n, H, W]``, uniform in [0, 1); see `reference.draw`."""
-        return reference.draw(params, noise, self.emit, temperature)
+        """Pixels ``[B, C, H, W]`` from noise ``[B, n, H, W]``, uniform in [0, 1); see `pixelcnn_draw.draw`."""
+        return pixelcnn_draw.draw(params, noise, self.emit, temperature)
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError unless every value of x is a level."""
@@ -106,8 +106,8 @@ class LogisticMixture(Likelihood):
     def __init__(self, channels: int, levels: int = 256, components: int = 10) -> None:
         super().__init__(channels, Emit("logistic_mixture", levels, components))
 
-    def _mixture(self, params: Tensor) -> reference.LogisticMixture:
-        return reference.LogisticMixture(params.unflatten(1, (-1, self.emit.components)), self.channels)
+    def _mixture(self, params: Tensor) -> pixelcnn_draw.LogisticMixture:
+        return pixelcnn_draw.LogisticMixture(params.unflatten(1, (-1, self.emit.components)), self.channels)
 
     def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         mixture = self._mixture(params)

@@ -56,8 +56,8 @@ def pixelcnn_sample(
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
-        images ``[B, C, H, W]`` and the parameters ``[B, P, H, W]`` that they were drawn from as `reference.draw` does,
-        in float64. Not differentiable.
+        images ``[B, C, H, W]`` and the parameters ``[B, P, H, W]`` that they were drawn from, in float64, as
+        `pixelcnn_draw.draw` does. Not differentiable.
 
     Raises:
         ValueError: an argument breaks a rule above; values are looked at on a CPU only (elsewhere: a synchronisation).
@@ -67,7 +67,7 @@ def pixelcnn_sample(
 
         for i, j in itertools.product(range(H), range(W)):
             params[:, :, i, j] = decoder(image, z)[:, :, i, j]
-            image[:, :, i, j] = reference.draw(params[:, :, i, j], noise[:, :, i, j], plan.emit, temperature)
+            image[:, :, i, j] = pixelcnn_draw.draw(params[:, :, i, j], noise[:, :, i, j], plan.emit, temperature)
     """
     _check(noise, plan, context, known_mask, known, temperature)
     return torch.ops.vlae_fast.pixelcnn_sample(

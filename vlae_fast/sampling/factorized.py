@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import reference
+from .. import pixelcnn_draw
 from ..ops.pixelcnn_sample import check_noise
 from .sampler import Known, Samples, emit_of, expand_known
 
@@ -72,4 +72,4 @@ class FactorizedSampler:
         mask, values = expand_known("FactorizedSampler", known, noise, channels, self._emit)
         with torch.autocast(z.device.type, enabled=False):
             params = self.decoder(z.new_zeros((z.shape[0], channels, *size)), z)
-        return Samples(reference.draw(params, noise, self._emit, temperature, mask, values), params)
+        return Samples(pixelcnn_draw.draw(params, noise, self._emit, temperature, mask, values), params)
