@@ -206,6 +206,11 @@ def test_paths_of_a_larger_model() -> None:
     assert accelerate_flows(nn.Linear(2, 2)) == []
 
 
+def test_a_backend_that_nobody_knows_is_refused_where_there_is_no_flow_too() -> None:
+    with pytest.raises(ValueError, match=r"accelerate_flows: backend must be one of auto, .*reference, got 'fastest'"):
+        accelerate_flows(nn.Linear(2, 2), backend="fastest")
+
+
 @pytest.mark.parametrize("order", [[1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 4, 2]])
 def test_structure_finds_degrees_that_say_the_same(order: list[int]) -> None:
     degrees = made_degrees(4, (9, 5), 2)

@@ -74,14 +74,19 @@ TABLE = (
 NAMES = ("auto", *(row.name for row in TABLE))
 
 
+def check_name(op: str, backend: str) -> None:
+    """Raises ValueError where there is no such backend; ``op``: who asks."""
+    if backend not in NAMES:
+        raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}, got {backend!r}")
+
+
 def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
     """The row that runs ``op`` on a tensor like ``x``.
 
     Raises:
         ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
     """
-    if backend not in NAMES:
-        raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}, got {backend!r}")
+    check_name(op, backend)
     reasons = []
     for row in TABLE:
         if backend in ("auto", row.name):

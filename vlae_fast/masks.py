@@ -22,9 +22,8 @@ def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
     """Offsets (dy, dx) that a mask lets an output pixel read, in raster order, of a kernel_size (height, width).
 
     mask_type ``A``, ``B``: the pixels before this one in raster order; B adds the pixel itself (van den Oord et al.
-    2016,
-    arXiv 1601.06759). ``vertical_*``: the rows above (B adds the whole current row); ``horizontal_*``: the current row
-    to the left (B adds the pixel itself): the two stacks of the Gated PixelCNN (arXiv 1606.05328).
+    2016, arXiv 1601.06759). ``vertical_*``: the rows above (B adds the whole current row); ``horizontal_*``: the
+    current row to the left (B adds the pixel itself): the two stacks of the Gated PixelCNN (arXiv 1606.05328).
 
     The centre tap of type A is listed for no output; with several image channels it is alive in part, see `conv_mask`.
 

@@ -52,7 +52,11 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
     Returns:
         A row for each flow found, in the order of ``model.named_modules()``. `restore_flows` takes it all back.
+
+    Raises:
+        ValueError: no such backend. RuntimeError: the named backend cannot run a flow: says why, and changes nothing.
     """
+    backends.check_name("accelerate_flows", backend)
     found = [(path, flow, fast_inverse(flow, backend)) for path, flow in model.named_modules()]
     rows = []
     for path, flow, fast in found:

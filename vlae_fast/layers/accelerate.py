@@ -95,8 +95,7 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
     0       Linear(2, 2)  left alone: a plain layer: none of its weights is dead
     0 of 1 replaced
     """
-    if backend not in backends.NAMES:
-        raise ValueError(f"accelerate: backend must be one of {', '.join(backends.NAMES)}, got {backend!r}")
+    backends.check_name("accelerate", backend)
     rows: list[Row] = []
     found: list[FastForward | FastInverse] = []
     for path, module in model.named_modules():
