@@ -12,6 +12,8 @@ import torch
 
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if os.environ.get("VLAE_FAST_REQUIRE_PACKAGES") == "1":  # a test that is skipped for want of one is then an error
+    pytest.importorskip = importlib.import_module
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the reference's products warn that they may differ
 
 from vlae_fast import backends, native_cuda, triton_kernels
@@ -72,13 +74,6 @@ def require(backend: str, device: str = "cpu", *, allow_module_level: bool = Fal
     if row.devices and device not in row.devices:
         pytest.skip(f"backend {backend} runs on {', '.join(row.devices)}", allow_module_level=allow_module_level)
     return backend
-
-
-def require_package(name: str) -> Any:
-    """The module; where it is not installed, skips, or fails where every package of requirements.txt must be there."""
-    if os.environ.get("VLAE_FAST_REQUIRE_PACKAGES") == "1":
-        return importlib.import_module(name)
-    return pytest.importorskip(name)
 
 
 def backends_of(op: str) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import require_package
 
 import vlae_fast
 from vlae_fast import native
@@ -31,7 +30,7 @@ def test_pages(page: Path) -> None:
     if page.stem == "accelerate" and (reason := native.why_not()):
         pytest.skip(f"its report is that of a machine with the cpu backend: {reason}")
     if page.stem == "flows":
-        require_package("zuko")
+        pytest.importorskip("zuko")
     text = page.read_text(encoding="utf-8")
     result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert result.failed == 0 and (result.attempted > 0) == ("```python" in text)
@@ -70,7 +69,7 @@ def test_readme_targets_exist() -> None:
 
 @pytest.mark.parametrize("page", [README, PACKAGE / "pretrained" / "mnist" / "README.md"], ids=["README", "mnist"])
 def test_commands_exist_with_their_options(page: Path) -> None:
-    typer = require_package("typer")
+    typer = pytest.importorskip("typer")
     from vlae_fast.commands import app
 
     commands = typer.main.get_command(app).commands

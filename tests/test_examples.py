@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import require_package
+import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -26,7 +26,7 @@ def test_accelerate_pixelcnn(tmp_path: Path) -> None:
 
 
 def test_speed_up_zuko_flow(tmp_path: Path) -> None:
-    require_package("zuko")
+    pytest.importorskip("zuko")
     text = output("speed_up_zuko_flow", cwd=tmp_path)
     assert text.count("fast: the inverse is that of made_inverse") == 2 and "same numbers: True" in text
     assert re.search(r"inverse: [\d.]+ ms before, [\d.]+ ms after: \d+x", text)
@@ -42,7 +42,7 @@ def test_speed_up_zuko_flow_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_sample_mnist(tmp_path: Path) -> None:
     for needed in ("matplotlib", "safetensors"):
-        require_package(needed)
+        pytest.importorskip(needed)
     text = output("sample_mnist", "pictures", cwd=tmp_path)
     assert "64 digits in" in text and "56 completions; upper halves kept: True" in text
     assert all((tmp_path / "pictures" / name).stat().st_size > 1000 for name in ("digits.png", "completed.png"))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import require_package
 from foreign import DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, made_masks
 from foreign_zoo import MaskedFlow
 from torch import Tensor, nn
@@ -211,7 +210,7 @@ def test_samplers_are_copied_and_pickled() -> None:
 
 
 def test_safetensors(subject: Subject) -> None:
-    safetensors = require_package("safetensors.torch")
+    safetensors = pytest.importorskip("safetensors.torch")
     want, file = subject.run(), safetensors.save(subject.module.state_dict())
     for parameter in subject.module.parameters():
         nn.init.normal_(parameter)
