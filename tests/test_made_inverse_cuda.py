@@ -39,6 +39,12 @@ def test_tiles_of_any_size(case: Case, processors: int, gpu: Callable[..., None]
     check_op(case, "cuda", grad=False)
 
 
+def test_more_layers_than_a_call_takes() -> None:
+    case = any_degrees(made_case(3, 4, (5,), steps=259, cond=True))
+    small = {name: [0.03 * t for t in case.tensors[name]] for name in ("weights", "biases")}
+    check_op(Case("small", case.op, case.tensors | small, case.options), "cuda", grad=False)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     "case",

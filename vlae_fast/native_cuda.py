@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import gpu
+from .flow_steps import Step, in_turn, steps_of
 from .kernels.degrees import once
 from .layout import contiguous, nhwc
 from .native import build_report, load
@@ -18,6 +19,7 @@ from .program import Plan
 
 _LIBRARY = Path(__file__).with_name("_native_cuda.so")
 _OPS: Any = torch.ops.vlae_fast_cuda
+_MAX_LAYERS = 512  # of a call of made_inverse: their addresses are arguments of a kernel
 
 
 def _load() -> str | None:
@@ -72,12 +74,17 @@ def made_inverse(
     activation: str,
     scale: str = "exp",
 ) -> tuple[Tensor, Tensor]:
-    """Two launches, whatever the number of steps: weights are put in the order in which the second one reads them."""
+    """Two launches for all steps of so many layers: weights are put in the order in which the second reads them."""
 
     def plan(values: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64, device="cpu") for v in values])
         return tables.to(eps.device), header
 
     tables, header = once(degrees, eps.device, ("cuda",), plan)
-    flat = [[t.contiguous() for t in tensors] for tensors in (weights, biases)]
-    return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(cond), activation, scale)
+
+    def inverse(eps: Tensor, some: Step) -> tuple[Tensor, Tensor]:
+        flat = [[t.contiguous() for t in tensors] for tensors in (some.weights, some.biases)]
+        return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(some.cond), activation, scale)
+
+    at_once = max(1, _MAX_LAYERS // (len(degrees) - 1))
+    return in_turn(eps, steps_of(weights, biases, degrees, cond, at_once), inverse)

@@ -11,16 +11,19 @@ struct Tile {
   const T *eps, *cond;  // of the first sample, as below
   T *x, *log_det;
   float* known;
-  int samples, dim, cond_stride, values;
+  int samples, dim, values;
+  int64_t cond_stride;
   bool reversed;  // eps is the x of the step before
 
   __device__ Tile(const Batch& batch, int most, int step) {
     const int64_t first = static_cast<int64_t>(blockIdx.x) * most;
     samples = static_cast<int>(min(static_cast<int64_t>(most), batch.size - first));
-    dim = batch.dim, cond_stride = batch.steps * batch.cond_size, values = batch.values, reversed = step > 0;
+    dim = batch.dim, values = batch.values, reversed = step > 0;
+    const int64_t cond_size = batch.cond_size;
+    cond_stride = batch.steps * cond_size;
     x = static_cast<T*>(batch.x) + (step * batch.size + first) * dim;
     eps = reversed ? x - batch.size * dim : static_cast<const T*>(batch.eps) + first * dim;
-    cond = batch.cond ? static_cast<const T*>(batch.cond) + first * cond_stride + step * batch.cond_size : nullptr;
+    cond = batch.cond ? static_cast<const T*>(batch.cond) + first * cond_stride + step * cond_size : nullptr;
     log_det = static_cast<T*>(batch.log_det) + first;
     known = batch.known + first * values;
   }
@@ -32,7 +35,7 @@ struct Tile {
   // What a row of a quad sees of a sample's condition.
   __device__ float condition(const Quad& quad, int row, int sample) const {
     const bool sees = cond && quad.layer == 1 && quad.units[row] >= 0;
-    return sees ? to_float(cond[static_cast<int64_t>(sample) * cond_stride + quad.units[row]]) : 0.0f;
+    return sees ? to_float(cond[sample * cond_stride + quad.units[row]]) : 0.0f;
   }
 };
 
