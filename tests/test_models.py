@@ -46,6 +46,17 @@ def test_flow_of_inverse_is_eps(transform: str, n_steps: int) -> None:
     torch.testing.assert_close(log_det, forward_log_det, rtol=0, atol=1e-11)
 
 
+def test_inverse_takes_every_step_of_a_flow() -> None:
+    flow = random_flow(n_steps=3)
+    eps = torch.randn(7, 5, dtype=torch.float64)
+    expected = flow.inverse(eps)[0]
+    flow.steps[1] = torch.compile(flow.steps[1], backend="eager")
+    assert flow.inverse(eps)[0].equal(expected)
+    flow.steps[0].activation = "tanh"
+    with pytest.raises(ValueError, match="steps must have the same activation, got relu, tanh"):
+        flow.inverse(eps)
+
+
 def test_log_prior_is_a_density() -> None:
     """log p(z) against the brute-force change of variables, and its integral over a 2-D plane."""
     model = small_vlae(latent_dim=2).double()

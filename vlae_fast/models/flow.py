@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,9 @@ class AutoregressiveFlow(Flow):
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         self._check(eps, "eps")
-        mades = [step for step in reversed(self.steps) if isinstance(step, MADE)]
+        mades: list[Any] = list(reversed(self.steps))  # every one, also what torch.compile makes of a MADE
+        if len(names := {made.activation for made in mades}) > 1:
+            raise ValueError(f"AutoregressiveFlow: steps must have the same activation, got {', '.join(sorted(names))}")
         layers = [layer for made in mades for layer in made.masked_layers()]
         return made_inverse(
             eps,
