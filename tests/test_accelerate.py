@@ -118,6 +118,24 @@ class Noisy(ProductMaskedConv):
         return torch.nn.functional.dropout(super().forward(x), 0.5, self.training)
 
 
+class Clamped(ProductMaskedConv):
+    """As many do for half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-65504, 65504)
+
+
+class ClampedLinear(ProductMaskedLinear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-65504, 65504)
+
+
+class Penalised(ProductMaskedConv):
+    def forward(self, x: Tensor) -> Tensor:
+        self.penalty = self.weight.abs().sum()
+        return super().forward(x)
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "plain": (lambda: nn.Conv2d(2, 2, 3, padding=1), "none of its weights is dead"),
     "weight-normed and not masked": (lambda: weight_norm(nn.Conv2d(2, 2, 3, padding=1)), "reads ahead"),
@@ -128,6 +146,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "not padded": (lambda: ProductMaskedConv("B", 2, 2, 3), "not one of its size"),
     "scaled": (lambda: Scaled("B", 2, 2, 3, padding=1), "no convolution by its weight"),
     "not linear": (lambda: Squared("B", 2, 2, 3, padding=1), "the output differs"),
+    "clamped": (lambda: Clamped("B", 2, 2, 3, padding=1), "the output differs"),
+    "clamped, linear": (lambda: ClampedLinear(torch.ones(2, 2).tril()), "the output differs"),
+    "with a by-product": (lambda: Penalised("B", 2, 2, 3, padding=1), "writes to penalty"),
     "stateful": (Counting, "writes to calls"),
     "two arguments": (lambda: Conditional("B", 2, 2, 3, padding=1), "more than one argument"),
     "random": (lambda: Noisy("B", 2, 2, 3, padding=1), "differs"),
@@ -202,6 +223,14 @@ def test_hooks_inside_of_what_runs_in_one_pass_fire() -> None:
     handle.remove()
     model(x)
     assert fired == ["conv"]
+
+
+def test_hooks_of_all_modules_fire_inside_of_what_runs_in_one_pass() -> None:
+    model, fired = Gated(ProductMaskedConv("B", 4, 4, 3, padding=1)), []
+    vf.accelerate(model)
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: fired.append(module)):
+        model(torch.randn(2, 4, 6, 5))
+    assert fired == [model.conv, model]
 
 
 @pytest.mark.parametrize(

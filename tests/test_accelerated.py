@@ -237,6 +237,40 @@ def test_masks_that_are_no_saved_buffers_are_looked_at_too(keep: str) -> None:
     assert not is_fast(layer)
 
 
+class Tuned(nn.Module):
+    """An activation of a convolution as long as nobody tunes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.scale = ProductMaskedConv("B", 4, 4, 3, padding=1), nn.ReLU(), 1.0
+        self.register_buffer("gain", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x)) * self.gain * self.scale
+
+
+TUNINGS: dict[str, Callable[[Any], Any]] = {
+    "scale": lambda model: setattr(model, "scale", 3.0),
+    "gain": lambda model: model.gain.fill_(3.0),
+    "a part": lambda model: setattr(model, "conv", ProductMaskedConv("B", 4, 4, 3, padding=1)),
+    "a part ": lambda model: setattr(model, "act", nn.Tanh()),
+}
+
+
+@pytest.mark.parametrize("name", TUNINGS)
+def test_what_changes_around_a_layer_gives_the_own_forward_back(name: str) -> None:
+    model, x = Tuned(), torch.randn(2, 4, 5, 6)
+    assert vf.accelerate(model).replaced == ["conv", ""]
+    copied = copy.deepcopy(model)
+    TUNINGS[name](model)
+    with pytest.warns(UserWarning, match=f"accelerate: {name.strip()} of a Tuned has changed"):
+        got = model(x)
+    assert "forward" not in vars(model) and "forward" in vars(copied)
+    torch.testing.assert_close(got, model.act(model.conv(x)) * model.gain * model.scale)
+    copied(x)
+    assert "forward" in vars(copied)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_mask_that_is_written_with_what_it_was_stays(case: Case) -> None:
     model, plain, _, x = case

@@ -73,8 +73,9 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Report:
     Flows of zuko, nflows and normflows get the inverse of `vlae_fast.accelerate_flows`.
 
     Masks are taken as they are now. A layer whose mask is seen to have changed, by a ``load_state_dict``, an assignment
-    or a write to the tensor, has its own forward back, with a warning. Not seen are writes to ``mask.data``, and, once
-    the model is compiled, writes at all: call `Report.undo` before them.
+    or a write to the tensor, has its own forward back, with a warning; so has one whose plain attributes change, and a
+    wrapper that gets other parts. Not seen are writes to ``mask.data``, masks in lists, and, once the model is
+    compiled, changes at all: call `Report.undo` before them.
 
     Args:
         model: any module.

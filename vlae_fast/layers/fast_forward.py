@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..masks import MASK_TYPES, conv_mask, linear_mask, live_taps
@@ -129,6 +130,19 @@ def _version(t: Tensor) -> tuple[int, float]:
     return t.data_ptr(), float("nan") if t.is_inference() else t._version
 
 
+class Part(NamedTuple):
+    """A module that a fast forward stands in for, its parts, and its plain numbers and flags."""
+
+    module: nn.Module
+    children: list[nn.Module | None]
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Part:
+        plain = {n: v for n, v in vars(module).items() if isinstance(v, int | float | str) and n != "training"}
+        return cls(module, list(module._modules.values()), plain)
+
+
 class FastForward:
     """What an accelerated module has in place of its forward: a method of an object that is copied and pickled with it.
 
@@ -142,7 +156,13 @@ class FastForward:
         self.module, self.layer = module, cast(Any, module if layer is None else layer)
         self.spec, self.backend, self.activation = spec, backend, activation
         self.before = vars(module).get("forward")
-        self._kept = [Kept(owner, name) for owner, name in kept_tensors(self.layer)]
+        inside = {part for part in self.layer.modules() if part is not self.layer}
+        self._parts = [Part.of(part) for part in module.modules() if part not in inside]
+        around = [part.module for part in self._parts if part.module is not self.layer]
+        tensors = [
+            (part, n) for part in around for n, v in (part._buffers | vars(part)).items() if isinstance(v, Tensor)
+        ]
+        self._kept = [Kept(owner, name) for owner, name in [*kept_tensors(self.layer), *tensors]]
         self._specs: dict[torch.device, Spec] = {like_of(self.layer).device: spec}
 
     def install(self) -> None:
@@ -162,9 +182,19 @@ class FastForward:
         """Not only in the next forward: one that is compiled looks at no mask."""
         self._give_back_if_changed()
 
+    def _what_changed(self) -> str | None:
+        for part in self._parts:
+            if part.module is not self.layer and list(part.module._modules.values()) != part.children:
+                return "a part"
+            now = vars(part.module)
+            for name, value in part.settings.items():
+                if now.get(name) != value:
+                    return name
+        return next((kept.name for kept in self._kept if kept.has_changed()), None)
+
     def _give_back_if_changed(self) -> bool:
-        """Another mask is another function."""
-        changed = next((kept.name for kept in self._kept if kept.has_changed()), None)
+        """Another mask, or another part or setting, is another function."""
+        changed = self._what_changed()
         if changed is not None:
             self.remove()
             warnings.warn(
@@ -240,7 +270,7 @@ def fast_forward_of(module: nn.Module) -> FastForward | None:
 
 def has_hooks_inside(module: nn.Module) -> bool:
     """Whether a part of a module, other than the module itself, has a hook that calling the part would fire."""
-    return any(
+    return _has_any_global_hook() or any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
         for part in module.modules()
         if part is not module
