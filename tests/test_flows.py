@@ -242,3 +242,30 @@ def test_a_state_dict_with_other_masks() -> None:
     flow.load_state_dict(other.state_dict())
     y = torch.randn(4, D)
     torch.testing.assert_close(flow().transform.inv(y), other().transform.inv(y), rtol=1e-4, atol=1e-4)
+
+
+def test_masks_that_are_written_and_layers_that_are_replaced() -> None:
+    flow, y = zuko_flow(), torch.randn(4, D)
+    plain = copy.deepcopy(flow)
+    accelerate_flows(flow)
+    flow().transform.inv(y)
+    for changed in (flow, plain):
+        next(part.mask for part in changed.modules() if hasattr(part, "mask")).zero_()
+    torch.testing.assert_close(flow().transform.inv(y), plain().transform.inv(y), rtol=1e-4, atol=1e-4)
+    other = zuko_flow(activation=nn.ELU)
+    for changed in (flow, plain):
+        for to, part in zip(changed.modules(), other.modules(), strict=True):
+            if hasattr(part, "hyper"):
+                to.hyper = copy.deepcopy(part.hyper)
+    torch.testing.assert_close(flow().transform.inv(y), plain().transform.inv(y), rtol=1e-4, atol=1e-4)
+
+
+def test_a_flow_that_is_no_longer_covered_says_so_in_every_call() -> None:
+    flow = zuko_flow()
+    accelerate_flows(flow)
+    for part in flow.modules():
+        if hasattr(part, "mask"):
+            part.mask.fill_(True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"must stay one that is covered, .* it is not autoregressive"):
+            flow().transform.inv(torch.randn(4, D))

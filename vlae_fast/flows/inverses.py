@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..changes import Kept
 from ..ops import made_inverse
 from .networks import Network, NflowsNetwork, NormflowsNetwork, ZukoNetwork
+from .structure import NotCoveredError
 
 
 class FastInverse:
@@ -38,9 +40,23 @@ class FastInverse:
         """Reads the masks, again where a state_dict has brought others."""
         self.network = self.reads(self.flow)
         self._degrees: dict[torch.device, list[Tensor]] = {}
+        self._parts = list(self.flow.modules())
+        self._masks = [Kept(part, "mask") for part in self._parts if isinstance(getattr(part, "mask", None), Tensor)]
+
+    def _read_if_changed(self) -> None:
+        """Other masks or layers are another network. What is compiled is not looked at."""
+        if torch.compiler.is_compiling():
+            return
+        if self._parts != list(self.flow.modules()) or any(mask.has_changed() for mask in self._masks):
+            try:
+                self._read()
+            except NotCoveredError as reason:
+                rule = "accelerate_flows: a flow must stay one that is covered, until restore_flows"
+                raise ValueError(f"{rule}: of a {type(self.flow).__name__} {reason}") from reason
 
     def inverse(self, eps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """x ``[..., D]`` and ``log|det d eps/d x|`` ``[...]`` of eps ``[..., D]``; context ``[..., C]``."""
+        self._read_if_changed()
         network = self.network
         cond = None if context is None else network.cond(self.flow, context)
         shape = torch.broadcast_shapes(eps.shape[:-1], () if cond is None else cond.shape[:-1])
