@@ -333,6 +333,16 @@ def test_what_is_no_checkpoint_is_not_replaced(name: str, tmp_path: Path) -> Non
     assert folder.read_text() == "a file"
 
 
+def test_a_save_that_was_killed_does_not_stop_the_next_one(folder: Path) -> None:
+    left = folder.with_name(folder.name + ".incomplete")
+    left.mkdir()
+    (left / ".tmpBcD3Pi").write_bytes(b"half a file")
+    checkpoint.prepare(folder)
+    model = checkpoint.load(folder).model
+    checkpoint.save(folder, model, torch.optim.Adam(model.parameters()), epoch=0, training={}, history=[])
+    assert not left.exists()
+
+
 def test_a_link_goes_on_to_lead_to_the_checkpoint(folder: Path) -> None:
     (folder.parent / "elsewhere").mkdir()
     link = folder.parent / "elsewhere" / "link"

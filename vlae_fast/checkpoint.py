@@ -131,7 +131,10 @@ def check_replaceable(folder: str | Path) -> None:
     for place in (Path(folder), *(_beside(Path(folder), suffix) for suffix in (".previous", ".incomplete"))):
         if place.exists() and not place.is_dir():
             raise ValueError(f"checkpoint: {place} must be a folder or not be there, for it is replaced, got a file")
-        others = sorted({p.name for p in place.iterdir()} - set(_FILES)) if place.is_dir() else []
+        found = {p.name for p in place.iterdir()} if place.is_dir() else set()
+        if place.name.endswith(".incomplete"):  # of a save that was killed, with what safetensors had begun to write
+            found = {name for name in found if not name.startswith(".tmp")}
+        others = sorted(found - set(_FILES))
         if others:
             rule = "must hold a checkpoint alone, for it is replaced"
             raise ValueError(f"checkpoint: {place} {rule}, got {others[0]!r} in it")
