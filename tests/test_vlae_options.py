@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlae_fast as vf
-from vlae_fast import checkpoint
+from vlae_fast import checkpoint, checkpoint_config
 from vlae_fast.layers import initialize
 from vlae_fast.models.decoder import KINDS
 from vlae_fast.models.encoder import ENCODERS
@@ -70,7 +70,7 @@ def test_a_step_trains_every_parameter(options: dict) -> None:
 def test_a_config_gives_the_model_back(options: dict) -> None:
     model = vf.VLAE(**{**SMALL, **options}).eval()
     config = json.loads(json.dumps(model.config))
-    assert not [key for key, value in config.items() if checkpoint._broken_rule(key, value)]
+    assert not [key for key, value in config.items() if checkpoint_config.broken_rule(key, value)]
     other = checkpoint.build(config, "cpu")
     assert other.config == model.config
     shapes = {key: tensor.shape for key, tensor in checkpoint.build(config, "meta").state_dict().items()}
@@ -86,7 +86,7 @@ def test_a_config_gives_the_model_back(options: dict) -> None:
 
 def test_every_config_key_is_bounded_in_a_checkpoint() -> None:
     hostile = {key: [{}] for key in vf.VLAE(**SMALL).config}
-    assert [key for key, value in hostile.items() if not checkpoint._broken_rule(key, value)] == []
+    assert [key for key, value in hostile.items() if not checkpoint_config.broken_rule(key, value)] == []
 
 
 def test_a_config_from_before_an_option_means_what_it_meant() -> None:
