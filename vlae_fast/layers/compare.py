@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -31,25 +32,24 @@ def compare(
     FastForward(ours, spec, backend, ours.get_submodule(inner), activation).install()
     weight = f"{inner}.weight".removeprefix(".")
     remark, attributes = "", None
-    for training in (False, True):
+    # what is cut off somewhere, to the numbers of half precision or as an activation, differs only there
+    reaches = (1.0, 1e6) if dtype == torch.float64 else (1.0,)
+    for training, shape, reach in product((False, True), _shapes(theirs.get_submodule(inner)), reaches):
         theirs.train(training)
         ours.train(training)
-        for shape in _shapes(theirs.get_submodule(inner)):
-            before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
-            # what is cut off somewhere, to the numbers of half precision or as an activation, differs only there
-            for reach in (1.0, 1e6) if dtype == torch.float64 else (1.0,):
-                expected = _results(theirs, shape, reach)
-                _check_state(theirs, before, weight, live)
-                attributes = _check_attributes(theirs, attributes)
-                got = _results(ours, shape, reach)
-                for name, want in expected.items():
-                    have = got[name]
-                    if name == f"the gradient of {weight}":
-                        remark = "" if torch.where(live, 0, want).eq(0).all() else "dead weights now have gradient 0"
-                        want = torch.where(live, want, 0)
-                    error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
-                    if not error <= TOLERANCE[dtype] * (1e-3 + want.abs().max().item()):
-                        raise ProbeError(f"{name} differs from that of {spec} by {error:.3g}")
+        before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
+        expected = _results(theirs, shape, reach)
+        _check_state(theirs, before, weight, live)
+        attributes = _check_attributes(theirs, attributes)
+        got = _results(ours, shape, reach)
+        for name, want in expected.items():
+            have = got[name]
+            if name == f"the gradient of {weight}":
+                remark = "" if torch.where(live, 0, want).eq(0).all() else "dead weights now have gradient 0"
+                want = torch.where(live, want, 0)
+            error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
+            if not error <= TOLERANCE[dtype] * (1e-3 + want.abs().max().item()):
+                raise ProbeError(f"{name} differs from that of {spec} by {error:.3g}")
     return remark
 
 
