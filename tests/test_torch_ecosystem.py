@@ -1,6 +1,7 @@
 """The public modules, and accelerated ones, with the rest of torch: compile, export, func, DDP, copies, devices."""
 
 import copy
+import gc
 import io
 import pickle
 import socket
@@ -276,6 +277,8 @@ def take_part(rank: int, ranks: int, port: int, folder: str, name: str) -> None:
     gradients = mean_gradients(subject, parallel, slice(rank, None, ranks))
     if rank == 0:
         torch.save(gradients, f"{folder}/gradients")
+    del parallel  # which holds the group: its threads must have ended before the interpreter does
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 

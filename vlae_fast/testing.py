@@ -259,9 +259,12 @@ def made_case(
     if reverse:
         degrees[0], degrees[-1] = degrees[0].flip(0), (degrees[0].flip(0) - 1).repeat(2 if affine else 1)
     sizes = [len(d) for d in degrees]
+    weight_size = 0.5 if steps == 1 else 0.1  # an exponential of an exponential soon leaves every dtype
     tensors = {
         "eps": sliced(batch, dim, generator=g, dtype=dtype),
-        "weights": [sliced(o, i, generator=g, dtype=dtype) * 0.5 * i**-0.5 for i, o in [*pairwise(sizes)] * steps],
+        "weights": [
+            sliced(o, i, generator=g, dtype=dtype) * weight_size * i**-0.5 for i, o in [*pairwise(sizes)] * steps
+        ],
         "biases": [sliced(o, generator=g, dtype=dtype) * 0.1 for o in sizes[1:] * steps],
         "degrees": degrees,
         "cond": sliced(batch, steps * hidden[0], generator=g, dtype=dtype) if cond else None,
