@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ._extras import require
-from .latent_space import draw
 from .models.vlae import VLAE, loss_terms
+from .visualization import decompress
 
 
 @torch.no_grad()
@@ -74,9 +74,7 @@ def denoise(
     """
     if draws < 1:
         raise ValueError(f"denoise: draws must be at least 1, got {draws}")
-    each = None if labels is None else labels.repeat_interleave(draws, 0)
-    z, _, _ = model.posterior_sample(noisy.repeat_interleave(draws, 0), each, generator)
-    return draw(model, z, each, generator=generator).unflatten(0, (len(noisy), draws))
+    return decompress(model, noisy, draws, labels=labels, generator=generator)
 
 
 def _resample(
