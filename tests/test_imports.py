@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The lowest first. A unit (a module or a sub-package) imports from itself and from the rows listed before its own.
 ROWS = [
-    {"masks", "layout", "changes", "flow_steps", "gpu", "kernels", "_extras"},
-    {"program", "data", "tensor_files", "checkpoint_config"},
+    {"masks", "layout", "flow_steps", "gpu", "kernels", "_extras"},
+    {"program", "data", "tensor_files", "checkpoint_config", "changes"},
     {"pixelcnn_draw"},
     {"reference", "native", "triton_kernels"},
     {"native_cuda"},

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from .kernels.live_tiles import state_of
+
 
 class Kept:
     """A tensor that a layer computes with beside its weights, as it was when it was last looked at."""
@@ -15,14 +17,14 @@ class Kept:
     def __init__(self, owner: nn.Module, name: str) -> None:
         self.owner, self.name = owner, name
         self.tensor = getattr(owner, name)
-        self.values, self.version = self.tensor.detach().clone(), _version(self.tensor)
+        self.values, self.state = self.tensor.detach().clone(), state_of(self.tensor)
 
     def has_changed(self) -> bool:
         """Whether it has other values: they are compared where it is another tensor, or was written to."""
         now = getattr(self.owner, self.name, None)
         if not isinstance(now, Tensor):
             return True
-        if now is self.tensor and _version(now) == self.version:
+        if now is self.tensor and self.state is not None and state_of(now) == self.state:
             return False
         if torch._C._functorch.is_batchedtensor(now):
             rule = "must be the same for all samples of torch.vmap: leave it out, or give it in_dims None"
@@ -32,13 +34,8 @@ class Kept:
         with _disable_current_modes():  # a tracer would take the comparison for a part of the model
             same = now.shape == self.values.shape and now.equal(self.values.to(now))
         if same:
-            self.tensor, self.version = now, _version(now)
+            self.tensor, self.state = now, state_of(now)
         return not same
-
-
-def _version(t: Tensor) -> tuple[int, float]:
-    """Where a tensor's values are, and how often they were written to, which inference tensors do not count."""
-    return t.data_ptr(), float("nan") if t.is_inference() else t._version
 
 
 class Part(NamedTuple):

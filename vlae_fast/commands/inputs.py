@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import checkpoint, data
 from ..data import Images, Split
-from ..evaluation import subset
+from ..evaluation import Codes, encode, subset
 from ..models.vlae import VLAE
 from .app import device_of
 
@@ -51,6 +51,12 @@ def some(model: VLAE, images: Images, split: str, n: int, seed: int) -> tuple[Te
     if few.labels is None:
         raise ValueError(f"data: a class-conditional model needs labels, and {images.name} has none")
     return x, few.labels[split].to(device)
+
+
+def encoded(model: VLAE, images: Images, split: str, n: int, seed: int) -> tuple[Codes, Tensor | None]:
+    """The codes of n images of a split, and the images' labels, where the data set has any."""
+    few = subset(images, cast(Split, split), n, seed)
+    return encode(model, few, cast(Split, split), seed=seed), None if few.labels is None else few.labels[split]
 
 
 def generator_on(model: VLAE, seed: int) -> torch.Generator:

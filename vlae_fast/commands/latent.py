@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import typer
 
-from .. import checkpoint, evaluation, latent_space
-from ..data import Split
+from .. import checkpoint, latent_space
 from ..visualization import plot_bits_heatmap, plot_embedding, plot_table, save_figure
 from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
-from .inputs import Count, SplitName, generator_on, open_run, some
+from .inputs import Count, SplitName, encoded, generator_on, open_run, some
 
 _STATISTICS = 1000  # images that say how far a dimension varies
 
@@ -34,8 +33,7 @@ def traverse(
 ) -> None:
     """Vary one latent dimension at a time."""
     found, images = open_run(folder, device, data_name, data_dir, binarization)
-    few = evaluation.subset(images, cast(Split, split), _STATISTICS, seed)
-    codes = evaluation.encode(found.model, few, cast(Split, split), seed=seed)
+    codes, _ = encoded(found.model, images, split, _STATISTICS, seed)
     used = codes.kl.mean(0).argsort(descending=True)[:dims]
     centre, spread = codes.z.mean(0)[used], codes.z.std(0)[used]
     values = centre[:, None] + spread[:, None] * torch.linspace(-span, span, steps, dtype=torch.float64)
@@ -97,10 +95,8 @@ def embed(
 ) -> None:
     """A map of the codes: t-SNE, or the plane of a 2-D z."""
     found, images = open_run(folder, device, data_name, data_dir, binarization)
-    few = evaluation.subset(images, cast(Split, split), n, seed)
-    codes = evaluation.encode(found.model, few, cast(Split, split), seed=seed)
+    codes, classes = encoded(found.model, images, split, n, seed)
     mu = (codes.mean + codes.again) / 2
-    classes = None if few.labels is None else few.labels[split]
     flat = mu.shape[1] == 2
     generator = generator_on(found.model, seed)
     drawn = torch.zeros(1, dtype=torch.long, device=generator.device) if found.model.n_classes else None  # as class 0
@@ -128,8 +124,6 @@ def heatmap(
 ) -> None:
     """Bits that each latent dimension carries."""
     found, images = open_run(folder, device, data_name, data_dir, binarization)
-    few = evaluation.subset(images, cast(Split, split), n, seed)
-    codes = evaluation.encode(found.model, few, cast(Split, split), seed=seed)
-    classes = None if few.labels is None else few.labels[split]
+    codes, classes = encoded(found.model, images, split, n, seed)
     save_figure(plot_bits_heatmap(codes.mu, codes.logvar, labels=classes), out)
     typer.echo(f"{len(codes.mu)} images, {codes.mu.shape[1]} dimensions: {out}")
