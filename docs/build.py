@@ -40,9 +40,10 @@ MODULES = tuple(
     f"vlae_fast{name}"
     for name in (
         "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
-        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.stages", ".flows", ".masks",
-        ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".inpainting", ".latent_space",
-        ".collapse", ".visualization", ".program", ".reference", ".pixelcnn_draw", ".testing",
+        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".foreign", ".masks",
+        ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation", ".generation.inpainting",
+        ".generation.latent_space", ".experiments.collapse", ".visualization", ".plan", ".reference",
+        ".reference.pixelcnn_draw", ".testing",
     )
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)
