@@ -33,6 +33,8 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "extending": ("Extending", "docs/extending.md"),
+    "glossary": ("Glossary", "docs/glossary.md"),
+    "contributing": ("Contributing", "CONTRIBUTING.md"),
     "security": ("Security", "docs/security.md"),
     "mnist": ("The MNIST model", "vlae_fast/pretrained/mnist/README.md"),
 }
