@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import activations
 from ..flow_steps import step_by_step
 from ..masks import live_weights
 from ..plan import Plan
@@ -58,8 +59,8 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def masked_conv_saves(activation: str) -> bool:
-    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
-    return activation == "gate"
+    """True where `masked_conv_saving` keeps a tensor like its output: the output alone does not give the slope."""
+    return not activations.BY_NAME[activation].slope_of_output
 
 
 @_in_float32

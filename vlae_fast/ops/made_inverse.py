@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import activations, backends, reference
 from . import registry
 
-ACTIVATIONS = ("relu", "elu", "tanh")
+ACTIVATIONS = activations.names("made_inverse")
 SCALES = ("exp", "clipped_exp", "softplus", "sigmoid")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import activations, backends
 from . import registry
 
-ACTIVATIONS = ("none", "relu", "elu", "tanh")
+ACTIVATIONS = activations.names("masked_linear")
 
 
 def masked_linear(

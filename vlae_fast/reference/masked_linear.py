@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..masks import linear_mask
-from .activation import activate
+from .activation import activate, slope_of_output
 
 
 def masked_linear(
@@ -40,12 +40,7 @@ def masked_linear_backward(
     """Gradients of x, weight, bias; None where ``needs`` is False. ``y`` is the output; None without an activation."""
     live = adjacency if adjacency is not None else linear_mask(in_degrees, out_degrees)  # type: ignore[arg-type]
     if y is not None:
-        slope = {
-            "relu": lambda v: (v > 0).to(v.dtype),
-            "elu": lambda v: v.clamp(max=0) + 1,
-            "tanh": lambda v: 1 - v * v,
-        }
-        grad = grad * slope[activation](y)
+        grad = grad * slope_of_output(y, activation)
     return [
         grad @ torch.where(live, weight, 0) if needs[0] else None,
         torch.where(live, grad.T @ x, 0) if needs[1] else None,

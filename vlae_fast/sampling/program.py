@@ -9,11 +9,12 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import activations
 from ..layers import MaskedConv2d
 from ..masks import Tap
 from ..plan import ACTIVATIONS, Source, Stage
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
+_MODULES = {row.module: row.name for row in activations.TABLE if row.module is not None and row.code is not None}
 
 
 SourceSpec = tuple[int, Tensor, Sequence[Tap]]  # buffer, weight [P, C, kh, kw], the taps of it that are alive
@@ -74,7 +75,7 @@ class Program:
         if not sources:
             self._fail("sources must not be empty", "none")
         width = sources[0][1].shape[0]
-        channels = width // (2 if activation == "gate" else 1)
+        channels = width // activations.columns(activation)
         for buffer, weight, taps in sources:
             self.weights.append(self._live(buffer, weight, taps, width))
         if bias is not None and bias.shape != (width,):
@@ -151,10 +152,10 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
         return program.conv(module, buffer)
     if type(module) is nn.Conv2d and _is_pointwise(module):
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
-    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
+    if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
         if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
-            program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
+            program.stages[-1] = last._replace(activation=_MODULES[type(module)])
             return buffer
     raise ValueError(
         "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
