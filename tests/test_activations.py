@@ -5,6 +5,7 @@ import torch
 from conftest import backends_of, require
 
 from vlae_fast import activations, backends, plan
+from vlae_fast.arguments import Layers, Mask, Transform
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan
@@ -71,9 +72,9 @@ def call_with(op: str, case: Case, row: str, activation: str) -> None:
     if op == "masked_conv":
         function(t["x"], t["weight"], t["bias"], t["cond"], "B", 1, activation)
     elif op == "masked_linear":
-        function(t["x"], t["weight"], t["bias"], t["in_degrees"], t["out_degrees"], None, activation)
+        function(t["x"], t["weight"], t["bias"], Mask(t["in_degrees"], t["out_degrees"]), activation)
     else:
-        function(t["eps"], t["weights"], t["biases"], t["degrees"], None, activation)
+        function(t["eps"], Layers(t["weights"], t["biases"], t["degrees"]), Transform(activation))
 
 
 def test_codes_count_from_0() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import activations
-from ..flow_steps import step_by_step
+from ..arguments import Layers, Mask, Transform
 from ..kept import kept
 from ..masks import Tap, live_weights
 from ..plan import Plan
@@ -127,26 +127,18 @@ def masked_conv_backward(
     ]
 
 
-def _mask(in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None) -> Any:
-    from ..kernels.live_tiles import Mask
+def _as_tiles(mask: Mask) -> Any:
+    from ..kernels import live_tiles
 
-    return Mask(out_degrees, in_degrees) if adjacency is None else Mask(adjacency)
+    out_and_in = (mask.out_degrees, mask.in_degrees)
+    return live_tiles.Mask(*out_and_in) if mask.adjacency is None else live_tiles.Mask(mask.adjacency)
 
 
 @_on_its_device
-def masked_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
-    activation: str,
-) -> Tensor:
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
     from ..kernels import masked_linear as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), mask, activation)
+    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), _as_tiles(mask), activation)
 
 
 @_on_its_device
@@ -155,33 +147,23 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     from ..kernels import masked_linear_backward as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), _as_tiles(mask), activation)
     return kernels.backward(*args, needs)
 
 
-@step_by_step
 @_on_its_device
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-) -> tuple[Tensor, Tensor]:
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
     from ..kernels import made_inverse as kernels
 
-    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
+    *tensors, cond = layers
+    x, log_det = kernels.forward(eps.contiguous(), *tensors, contiguous(cond), *transform)
+    return x[None], log_det
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
