@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import activations
-from ..arguments import Layers, Mask, Transform
 from ..masks import live_weights
 from ..plan import Plan
+from ..reference.arguments import Layers, Mask, Transform
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 

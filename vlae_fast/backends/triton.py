@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .. import activations
-from ..arguments import Layers, Mask, Transform
 from ..kept import kept
 from ..masks import Tap, live_weights
 from ..plan import Plan
+from ..reference.arguments import Layers, Mask, Transform
 from . import gpu
 from .memory_format import contiguous, nchw, nhwc
 
