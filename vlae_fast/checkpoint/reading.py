@@ -106,7 +106,10 @@ def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, avera
 
 
 def build(model_config: Mapping[str, Any], device: str, own: Mapping[str, str] | None = None) -> VLAE:
-    """VLAE(**model_config) on `device`; on "meta" it has shapes and no memory. own: classes of parts of one's own, by name, as ``module:class``."""
+    """VLAE(**model_config) on `device`; on "meta" it has shapes and no memory.
+
+    own: classes of parts of one's own by name, as ``module:class``.
+    """
     try:
         with torch.device(device):
             model = VLAE(**model_config)
