@@ -4,6 +4,7 @@
 // bias, condition, activation and residual are applied while it is in the nearest cache.
 #pragma once
 
+#include "activate.h"
 #include "gemm_rows.h"
 #include "layer.h"
 
@@ -71,8 +72,7 @@ inline void start(const Layer& layer, int64_t first_vec, int vecs, const RowBloc
       if (keep_sigmoid) store(row + kLanes, sigmoid(b));
       continue;
     }
-    for (int v = 0; v < vecs; ++v, row += kLanes)
-      store(row, activation == Activation::relu ? relu(load(row)) : elu(load(row)));
+    for (int v = 0; v < vecs; ++v, row += kLanes) store(row, apply(activation, load(row)));
   }
 }
 

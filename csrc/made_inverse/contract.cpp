@@ -6,13 +6,6 @@
 
 namespace vlae {
 
-Pointwise activation_by_name(const char* op, const std::string& name) {
-  if (name == "relu") return Pointwise::relu;
-  if (name == "elu") return Pointwise::elu;
-  VLAE_CHECK(name == "tanh", op, "activation", "be one of relu, elu, tanh", name);
-  return Pointwise::tanh;
-}
-
 MadeScale scale_by_name(const char* op, const std::string& name) {
   if (name == "exp") return MadeScale::exp;
   if (name == "clipped_exp") return MadeScale::clipped_exp;

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <string>
 
-#include "../pointwise.h"
+#include "../activation.h"
 #include "scale.h"
 
 namespace vlae {
 
-Pointwise activation_by_name(const char* op, const std::string& name);
+// Activations of the hidden layers.
+constexpr Activation kMadeActivations[] = {Activation::relu, Activation::elu, Activation::tanh};
+
 MadeScale scale_by_name(const char* op, const std::string& name);
 
 // Inputs and outputs are numbered by their degrees: throws unless these are what a plan takes them for.

@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <iterator>
+
 #include "../checks.h"
 
 namespace vlae {
@@ -72,7 +74,7 @@ PlanSource read_source(Reader& in, int64_t stage) {
 PlanStage read_stage(Reader& in, int64_t index) {
   PlanStage stage;
   stage.out_channels = in.next("out_channels", 1, kMaxChannels);
-  stage.activation = static_cast<Activation>(in.next("activation", 0, 3));
+  stage.activation = kStageActivations[in.next("activation", 0, std::ssize(kStageActivations) - 1)];
   stage.residual = in.next("residual", -1, index);
   stage.context_dim = in.next("context_dim", 0, kMaxChannels);
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);
@@ -114,8 +116,9 @@ int64_t Plan::params() const {
     case EmitKind::bernoulli: return c;
     case EmitKind::categorical: return c * emit.levels;
     case EmitKind::logistic_mixture: return emit.components * (1 + 2 * c + c * (c - 1) / 2);
-    default: return 2 * c;
+    case EmitKind::affine: return 2 * c;
   }
+  __builtin_unreachable();
 }
 
 int64_t Plan::noises() const { return image_channels() + (emit.kind == EmitKind::logistic_mixture); }

@@ -15,6 +15,9 @@
 
 namespace vlae {
 
+// Activations of a stage, the index being the code in a plan.
+constexpr Activation kStageActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::gate};
+
 struct Tap {
   int64_t dy, dx;
 };

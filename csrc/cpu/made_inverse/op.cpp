@@ -8,6 +8,7 @@
 
 #include "../../made_inverse/contract.h"
 #include "../../ops.h"
+#include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
 #include "pack.h"
@@ -88,7 +89,7 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
-  made.activation = activation_by_name(kOp, activation);
+  made.activation = parse_activation(kOp, activation, kMadeActivations);
   made.scale = scale_by_name(kOp, scale);
   made.sizes.push_back(eps.size(1));
   check_layers(made, weights, biases, degrees);

@@ -13,7 +13,7 @@ struct MadeTensors {
   std::vector<int64_t> sizes;
   std::vector<const float*> weights, biases;
   std::vector<const int64_t*> degrees;
-  Pointwise activation;
+  Activation activation;
   MadeScale scale;
 };
 

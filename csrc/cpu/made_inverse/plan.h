@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "../../made_inverse/scale.h"
-#include "../../pointwise.h"
+#include "../../activation.h"
 
 namespace vlae {
 
@@ -26,7 +26,7 @@ struct MadePlan {
   int64_t steps;
   int64_t n_layers;
   const MadeLayer* layers;   // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
-  Pointwise activation;
+  Activation activation;
   MadeScale scale;
   int64_t n_blocks;
   const int64_t* blocks;     // [n_blocks + 1] first step of each block of steps

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "../../pointwise.h"
+#include "../../activation.h"
 #include "../runs.h"
 
 namespace vlae {
@@ -43,7 +43,7 @@ struct PanelProduct {
   float* out;  // of row 0 and column 0
   int64_t out_stride;
   const float* bias;  // [all columns] or nullptr
-  Pointwise activation;
+  Activation activation;
   const LinearLayer* layer;  // given: out is a gradient of W, and 0 where its entry is dead
   int64_t first_row;         // the output that row 0 is then
 };
@@ -52,7 +52,7 @@ struct PanelProduct {
 struct Slopes {
   const float *grad, *y;  // [batch, outputs]
   int64_t batch, outputs;
-  Pointwise activation;
+  Activation activation;
   float* g;           // nullptr: not wanted
   float* transposed;  // nullptr: not wanted
   int64_t transposed_stride;

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../../ops.h"
+#include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
 #include "order.h"
@@ -15,13 +16,7 @@ namespace {
 constexpr const char* kForward = "masked_linear";
 constexpr const char* kBackward = "masked_linear_backward";
 
-Pointwise activation_by_name(const char* op, const std::string& name) {
-  if (name == "none") return Pointwise::none;
-  if (name == "relu") return Pointwise::relu;
-  if (name == "elu") return Pointwise::elu;
-  VLAE_CHECK(name == "tanh", op, "activation", "be one of none, relu, elu, tanh", name);
-  return Pointwise::tanh;
-}
+constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::tanh};
 
 std::vector<int32_t> check_degrees(const char* op, const char* name, const Tensor& degrees, int64_t size) {
   check_data(op, name, degrees, ScalarType::Long, "int64");
@@ -107,7 +102,7 @@ Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::o
                      std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
                      std::string isa_name) {
   const Isa& isa = isa_by_name(kForward, isa_name);
-  const Pointwise function = activation_by_name(kForward, activation);
+  const Activation function = parse_activation(kForward, activation, kActivations);
   const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency);
   if (bias) {
     check_float(kForward, "bias", *bias);
@@ -131,12 +126,12 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
                                                           std::optional<Tensor> adjacency, std::string activation, bool needs_x,
                                                           bool needs_weight, bool needs_bias, std::string isa_name) {
   const Isa& isa = isa_by_name(kBackward, isa_name);
-  const Pointwise function = activation_by_name(kBackward, activation);
+  const Activation function = parse_activation(kBackward, activation, kActivations);
   const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency);
   const int64_t batch = x.size(0), inputs = checked.layer.inputs, outputs = checked.layer.outputs;
   check_float(kBackward, "grad", grad);
   check_shape(kBackward, "grad", grad, {batch, outputs});
-  VLAE_CHECK(y || function == Pointwise::none, kBackward, "y", "be given with an activation", "None");
+  VLAE_CHECK(y || function == Activation::none, kBackward, "y", "be given with an activation", "None");
   if (y) {
     check_float(kBackward, "y", *y);
     check_shape(kBackward, "y", *y, {batch, outputs});
@@ -151,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
             needs_bias ? gathered(grad_bias, order.from_out()) : grad_bias};
   }
   const int64_t stride = padded_stride(batch);
-  const bool copies = needs_x && function != Pointwise::none;
+  const bool copies = needs_x && function != Activation::none;
   Tensor grad_x = empty_like_sizes(x, {needs_x ? batch : 0, inputs});
   Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
   Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});

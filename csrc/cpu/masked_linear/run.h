@@ -8,7 +8,7 @@ namespace vlae {
 struct LinearForward {
   const float *x, *bias;  // bias: nullptr if none
   int64_t batch;
-  Pointwise activation;
+  Activation activation;
   float* y;
 };
 
