@@ -27,7 +27,7 @@
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
-  dim3(unsigned x = 1) : x(x) {}
+  dim3(unsigned size = 1) : x(size) {}
 };
 struct alignas(8) float2 {
   float x, y;

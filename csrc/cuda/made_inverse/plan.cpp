@@ -4,18 +4,18 @@
 
 #include "../../checks.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
 namespace {
 
 constexpr int64_t kMaxFours = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
 
-// A unit of a hidden layer, or a dimension: then `layer` is that of the outputs.
+// A unit of a hidden layer, or a dimension, whose `layer` is the layer of outputs.
 struct Unit {
   int64_t degree, layer, index;
 };
 
-// Those that are ever read. A dimension is known at the degree of its outputs, one below its own.
+// The units that are ever read, in the order of the walk. A dimension is known at the degree of its outputs, one below its own.
 std::vector<Unit> in_order(const std::vector<std::vector<int64_t>>& degrees) {
   const int64_t last = static_cast<int64_t>(degrees.size()) - 1, dim = static_cast<int64_t>(degrees[0].size());
   std::vector<Unit> units;
@@ -60,7 +60,7 @@ class Builder {
   size_t layer_known_by(const Unit& unit) const { return is_dimension(unit) ? 0 : static_cast<size_t>(unit.layer); }
   int32_t rows_of(const Unit& unit) const { return is_dimension(unit) ? params_ : 1; }
 
-  // The known values: layer by layer, in the order in which they become known.
+  // Numbers the known values: layer by layer, in the order in which they become known.
   void place(const std::vector<Unit>& units) {
     for (size_t layer = 0; layer < outputs_; ++layer) {
       starts_[layer] = static_cast<int32_t>(plan_.order.size());
@@ -114,7 +114,7 @@ class Builder {
     }
   }
 
-  // Of the block's unit `at` and as many behind it as there can be; returns how many.
+  // Adds an event of the block's unit `at` and of as many behind it as there can be; returns how many.
   size_t add_event(size_t at, const std::vector<int32_t>& first, std::vector<int32_t>& seen) {
     const Unit& unit = block_[at];
     const size_t makes = layer_known_by(unit), feeds = makes + 1;
@@ -135,12 +135,12 @@ class Builder {
   }
 
   const char* op_;
-  size_t outputs_;  // the layer of the outputs
+  size_t outputs_;  // index of the layer of outputs
   int32_t dim_, params_;
-  std::vector<int32_t> starts_;           // of each layer, its first known value
-  std::vector<int32_t> known_, before_;   // of each layer, how many are known by now; before the block
-  std::vector<Unit> block_;
-  std::vector<std::vector<int32_t>> rows_;  // of the block, by layer
+  std::vector<int32_t> starts_;           // per layer: the place of its first known value
+  std::vector<int32_t> known_, before_;   // per layer: how many values are known by now, and before the block
+  std::vector<Unit> block_;                 // the units of the block that is being filled
+  std::vector<std::vector<int32_t>> rows_;  // its rows, per layer
   MadePlan plan_ = {};
 };
 
@@ -150,4 +150,4 @@ MadePlan plan_made(const char* op, const std::vector<std::vector<int64_t>>& degr
   return Builder(op, degrees).build(in_order(degrees));
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

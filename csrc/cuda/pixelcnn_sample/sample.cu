@@ -11,7 +11,7 @@
 #include "multiply_half.h"
 #include "rows.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
@@ -28,11 +28,11 @@ __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, in
     multiply<4, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
 }
 
-// A slice of the products of a chunk of columns.
+// Computes a slice of the products of a chunk of columns.
 __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int rows, const float* weight,
                                const Block<float>& block, float* sums) {
   const int column = (chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
-  weight += column < stage.columns ? column : 0;  // lanes behind the last column: their products nobody reads
+  weight += column < stage.columns ? column : 0;  // nobody reads the products of lanes behind the last column
   if (stage.lane_columns == 4)
     multiply_rows<4>(p, stage, rows, slice, weight, block, sums);
   else
@@ -50,7 +50,7 @@ __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, 
     multiply<8>(p, stage, slice, pairs, right, block.cache, block.offsets, block.rows, sums);
 }
 
-// Every warp a slice of a chunk; the warps behind the last chunk have none.
+// Gives every warp a slice of a chunk; the warps behind the last chunk have none.
 template <typename T>
 __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_chunk, int rows, const T* packed,
                                 const Block<T>& block) {
@@ -65,7 +65,7 @@ __device__ void run_rows(const Program& p, int stage_index, const Tensors& t, co
   const Stage& stage = p.stages[stage_index];
   locate(p, stage, stage_index, rows, block);
   for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
-    __syncthreads();  // offsets are there; activations of the stage before; the sums have been read
+    __syncthreads();  // offsets and activations of the stage before are written; the last sums have been read
     multiply_chunks(p, stage, chunk, rows.count, static_cast<const T*>(t.packed), block);
     __syncthreads();
     finish_chunks(p, stage, t, chunk, rows.count, block);
@@ -85,7 +85,7 @@ __device__ void run_stage(const Program& p, int stage_index, int wave, const Ten
   }
 }
 
-// A pixel in its sample's rings and in the tensors, whose channels are a plane apart.
+// A pixel in its sample's rings and in the tensors, where its channels are a plane apart.
 template <typename T>
 struct Pixel {
   const Program& p;
@@ -105,7 +105,7 @@ struct Pixel {
   }
 };
 
-// A thread draws a pixel: the channels of a mixture follow from each other.
+// Gives each pixel to one thread, since the channels of a mixture follow from each other.
 template <typename T>
 __device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T>& block) {
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
@@ -132,8 +132,8 @@ __device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate.
 template <typename T, bool InShared>
 __global__ void __launch_bounds__(kThreads, 1)
-    sample(const __grid_constant__ Program p, const __grid_constant__ Tensors t, const __grid_constant__ Tiling tiling,
-           T* caches) {
+    pixelcnn_sample_sample_kernel(const __grid_constant__ Program p, const __grid_constant__ Tensors t,
+                                  const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
   float* sums = reinterpret_cast<float*>(memory);
   T* behind = reinterpret_cast<T*>(sums + kWarps * tiling.rows * kMaxColumns);
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <typename T>
-__global__ void condition(const __grid_constant__ Condition c) {
+__global__ void pixelcnn_sample_condition_kernel(const __grid_constant__ Condition c) {
   const int64_t all = c.rows * c.columns, stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t item = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; item < all; item += stride) {
     const T* context = static_cast<const T*>(c.context) + item / c.columns * c.dim;
@@ -175,26 +175,27 @@ Limits device_limits(const char* op) {
   return {device_attribute(op, cudaDevAttrMultiProcessorCount), device_attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin)};
 }
 
-void run_condition(const char* op, Number number, const Condition& c, void* stream) {
+void run_condition(const char* op, Dtype dtype, const Condition& c, void* stream) {
   const int64_t blocks = (c.rows * c.columns + kThreads - 1) / kThreads;
-  with_type(number, [&](auto zero) {
-    launch(op, condition<decltype(zero)>, static_cast<int>(blocks < 65536 ? blocks : 65536), kThreads, 0, stream, c);
+  with_type(dtype, [&](auto zero) {
+    launch(op, pixelcnn_sample_condition_kernel<decltype(zero)>, static_cast<int>(blocks < 65536 ? blocks : 65536), kThreads, 0,
+           stream, c);
   });
 }
 
 void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches,
                  void* stream) {
-  with_type(program.number, [&](auto zero) {
+  with_type(program.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch(op, tiling.global_size ? sample<T, false> : sample<T, true>, tiling.blocks, kThreads, tiling.shared_bytes, stream,
-           program, tensors, tiling, static_cast<T*>(caches));
+    const auto kernel = tiling.global_size ? pixelcnn_sample_sample_kernel<T, false> : pixelcnn_sample_sample_kernel<T, true>;
+    launch(op, kernel, tiling.blocks, kThreads, tiling.shared_bytes, stream, program, tensors, tiling, static_cast<T*>(caches));
   });
 }
 
 const char* why_not() {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, sample<float, true>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, pixelcnn_sample_sample_kernel<float, true>);
   return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

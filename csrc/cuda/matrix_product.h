@@ -1,42 +1,9 @@
-// The types that numbers are kept in. Sums are float32 in all of them.
+// The matrix instruction of 16-bit values.
 #pragma once
 
-#include "device.h"
-#include "number.h"
+#include "conversions.h"
 
 namespace vlae::cuda {
-
-using BFloat16 = __nv_bfloat16;
-using Float16 = __half;
-
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(BFloat16 x) { return __bfloat162float(x); }
-__device__ inline float to_float(Float16 x) { return __half2float(x); }
-
-template <typename T>
-__device__ T from_float(float x);
-template <>
-__device__ inline float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ inline BFloat16 from_float<BFloat16>(float x) {
-  return __float2bfloat16(x);
-}
-template <>
-__device__ inline Float16 from_float<Float16>(float x) {
-  return __float2half(x);
-}
-
-// Calls a function with a zero of the type.
-template <typename Function>
-void with_type(Number number, const Function& function) {
-  switch (number) {
-    case Number::float32: return function(float{});
-    case Number::bfloat16: return function(BFloat16{});
-    case Number::float16: return function(Float16{});
-  }
-}
 
 #if defined(__CUDACC__)
 
