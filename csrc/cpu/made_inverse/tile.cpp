@@ -21,8 +21,6 @@ constexpr int kMostRows = 8;  // more rows a power of two apart would evict one 
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 constexpr float kLargestExponent = 88.0f;
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // out[r] += sum over k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add.
 template <int Rows, int Vecs>
 [[gnu::noinline]] void product(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out) {

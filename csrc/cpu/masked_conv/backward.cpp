@@ -53,7 +53,9 @@ class Backward {
     int64_t x_floats = to_.weight ? (bands_.rows + halo) * x_row_ : 0;
     if (to_.x) x_floats = std::max(x_floats, grad_x_->scratch_floats());
     x_floats = round_up(x_floats, kernels_.lanes);
-    run_tasks(kOp, chunks_, slope_floats + x_floats + bands_.rows * run_floats_, [&](int64_t chunk, float* scratch) {
+    const Tasks tasks = {chunks_, chunks_, slope_floats + x_floats + bands_.rows * run_floats_};
+    run_tasks(kOp, tasks, [&](int64_t chunk, const Worker& worker) {
+      float* scratch = worker.scratch;
       if (to_.weight) std::memset(partial(chunk), 0, static_cast<size_t>(partial_floats_) * sizeof(float));
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
         run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));

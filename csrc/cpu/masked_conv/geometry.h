@@ -6,13 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "../../tap.h"
 #include "conv.h"
 
 namespace vlae {
-
-struct Tap {
-  int64_t dy, dx;
-};
 
 struct Taps {
   std::vector<Tap> list;  // in raster order

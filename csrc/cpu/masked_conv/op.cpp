@@ -38,7 +38,9 @@ void run_forward(const ConvArguments& a, const MaskedConvKernels& kernels, const
   const std::vector<float> packed = pack({a.weight, a.live}, products, gather.layer, bias, kernels.lanes);
   const int64_t halo = reach.above + reach.below;
   const Bands bands = cut_bands(a.batch, a.image, row, halo, kBandFloats);
-  run_tasks(kOp, bands.count(), (bands.rows + halo) * row, [&](int64_t task, float* scratch) {
+  const Tasks tasks = {bands.count(), bands.count(), (bands.rows + halo) * row};
+  run_tasks(kOp, tasks, [&](int64_t task, const Worker& worker) {
+    float* scratch = worker.scratch;
     const int64_t n = task / bands.per_image, pixels = a.image.height * a.image.width;
     const Band band = band_at(bands, a.image, task);
     pad_band(a.x + n * pixels * a.c_in, a.image, a.c_in, reach, band, scratch);

@@ -116,7 +116,7 @@ Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::o
   }
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
   if (y.numel() > 0)
-    run_forward(isa.kernels.linear, checked.layer,
+    run_forward(kForward, isa.kernels.linear, checked.layer,
                 {floats(x), bias ? floats(*bias) : nullptr, x.size(0), function, y.mutable_data_ptr<float>()});
   return y;
 }
@@ -158,7 +158,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
               copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
               stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   if (inputs > 0)
-    run_backward(isa.kernels.linear, checked.layer,
+    run_backward(kBackward, isa.kernels.linear, checked.layer,
                  {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
                   needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
                   needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});

@@ -15,8 +15,6 @@ namespace {
 
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 int vectors(const Columns& columns) { return columns.count > kLanes ? 2 : 1; }
 
 // All ones where W[o, i + lane] is alive, for count lanes.

@@ -1,12 +1,10 @@
 #include "run.h"
 
 #include <algorithm>
-#include <atomic>
 #include <deque>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
+#include "../workers.h"
 #include "live.h"
 
 namespace vlae {
@@ -47,20 +45,13 @@ class Units {
 
   // The largest first: the last ones fill up what the threads have left.
   template <typename Do>
-  void deal(double work_scale, int64_t scratch_floats, const Do& run_unit) {
+  void deal(const char* op, double work_scale, int64_t scratch_floats, const Do& run_unit) {
     std::stable_sort(units_.begin(), units_.end(), [](const Unit& a, const Unit& b) { return a.work > b.work; });
     double work = 0;
     for (const Unit& unit : units_) work += unit.work * work_scale;
     const int64_t count = static_cast<int64_t>(units_.size());
-    const int64_t most = std::min<int64_t>(torch::stable::get_num_threads(), count);
-    const int64_t threads = std::min(most, 1 + static_cast<int64_t>(work / kThreadWork));
-    std::vector<std::vector<float>> scratch(threads);
-    for (std::vector<float>& floats : scratch) floats.resize(scratch_floats);
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-      for (int64_t thread = first; thread < last; ++thread)
-        for (int64_t u = next++; u < count; u = next++) run_unit(units_[u], scratch[thread].data());
-    });
+    const Tasks tasks = {count, 1 + static_cast<int64_t>(work / kThreadWork), scratch_floats};
+    run_tasks(op, tasks, [&](int64_t unit, const Worker& worker) { run_unit(units_[unit], worker.scratch); });
   }
 
  private:
@@ -123,12 +114,12 @@ void run_grad_weight(const LinearKernels& kernels, const LinearLayer& layer, con
 
 }  // namespace
 
-void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& f) {
+void run_forward(const char* op, const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& f) {
   const LiveRuns live(layer);
   const int64_t width = kPanelVecs * kernels.lanes;
   Units units;
   units.add(Kind::forward, f.batch, layer.outputs, width, [&](const Columns& c) { return live.of_outputs(c); });
-  units.deal(static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
+  units.deal(op, static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
     kernels.pack_outputs(layer, unit.columns, runs_of(*unit.runs), panel);
     PanelProduct product = product_of(unit, f.x, layer.inputs, panel, f.y, layer.outputs);
     product.bias = f.bias;
@@ -146,14 +137,14 @@ void run_slopes(const LinearKernels& kernels, const Slopes& slopes) {
   });
 }
 
-void run_backward(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
+void run_backward(const char* op, const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
   const LiveRuns live(layer);
   const int64_t width = kPanelVecs * kernels.lanes;
   const auto runs = [&](const Columns& c) { return live.of_inputs(c); };
   Units units;
   if (b.grad_x) units.add(Kind::grad_x, b.batch, layer.inputs, width, runs);
   if (b.grad_weight) units.add(Kind::grad_weight, layer.outputs, layer.inputs, width, runs);
-  units.deal(static_cast<double>(b.batch), std::max(layer.outputs, b.batch) * width, [&](const Unit& unit, float* panel) {
+  units.deal(op, static_cast<double>(b.batch), std::max(layer.outputs, b.batch) * width, [&](const Unit& unit, float* panel) {
     (unit.kind == Kind::grad_x ? run_grad_x : run_grad_weight)(kernels, layer, b, unit, panel);
   });
 }

@@ -19,8 +19,8 @@ struct LinearBackward {
   float *grad_x, *grad_weight;
 };
 
-void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& forward);
+void run_forward(const char* op, const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& forward);
 void run_slopes(const LinearKernels& kernels, const Slopes& slopes);
-void run_backward(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
+void run_backward(const char* op, const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
 
 }  // namespace vlae

@@ -7,8 +7,6 @@ namespace vlae {
 namespace VLAE_ISA {
 namespace {
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // The derivative follows from the output alone, so that nothing need be computed again. NaN passes; NaN for the gate, which
 // no layer of this family has.
 Vec times_slope(Activation activation, Vec grad, Vec y) {
