@@ -1,17 +1,20 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
 #include <algorithm>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../../made_inverse/contract.h"
-#include "../../ops.h"
 #include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
 #include "../workers.h"
 #include "pack.h"
 
-namespace vlae {
+namespace vlae::made_inverse {
+
+VLAE_KERNELS_OF_ISA;
+
 namespace {
 
 constexpr const char* kOp = "made_inverse";
@@ -43,7 +46,7 @@ void check_layers(MadeTensors& made, const std::vector<Tensor>& weights, const s
 }
 
 // Whole tiles are dealt out: as wide as leaves every thread one.
-void run_tiles(const MadePlan& plan, const MadeKernels& kernels, MadeTile tile, int64_t batch) {
+void run_tiles(const MadePlan& plan, const Kernels& kernels, MadeTile tile, int64_t batch) {
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), batch);
   const int64_t share = (batch + threads - 1) / threads;
   tile.vecs = static_cast<int>(std::min<int64_t>(kMadeMaxVecs, (share + kernels.lanes - 1) / kernels.lanes));
@@ -58,11 +61,9 @@ void run_tiles(const MadePlan& plan, const MadeKernels& kernels, MadeTile tile, 
   });
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
-                                        std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
-                                        std::string scale, std::string isa_name) {
+std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
+                                   std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
+                                   std::string scale, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
@@ -87,8 +88,19 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   tile.cond_size = made.sizes[1];
   tile.x = x.mutable_data_ptr<float>();
   tile.log_det = log_det.mutable_data_ptr<float>();
-  run_tiles(packed.plan(), isa.kernels.made, tile, batch);
+  run_tiles(packed.plan(), kernels_of(isa), tile, batch);
   return {x, log_det};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::made_inverse
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, "
+      "str scale, str isa) -> (Tensor x, Tensor log_det)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("made_inverse", TORCH_BOX(&vlae::made_inverse::inverse));
+}

@@ -12,8 +12,10 @@
 #include "../activate.h"
 #include "plan.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::made_inverse::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 constexpr int kAccumulators = kManyRegisters ? 24 : 12;
@@ -197,7 +199,6 @@ void run_tile(const MadePlan& plan, const MadeTile& tile) noexcept {
 
 }  // namespace
 
-MadeKernels made_kernels() { return {kLanes, run_tile}; }
+Kernels kernels() { return {kLanes, run_tile}; }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::made_inverse::VLAE_ISA

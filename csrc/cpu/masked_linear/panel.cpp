@@ -9,8 +9,10 @@
 #include "kernels.h"
 #include "layer.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::masked_linear::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
@@ -114,7 +116,6 @@ void multiply(const PanelProduct& p) noexcept { (vectors(p.columns) == 2 ? multi
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kLanes, pack_outputs, pack_inputs, pack_rows, multiply, slopes}; }
+Kernels kernels() { return {kLanes, pack_outputs, pack_inputs, pack_rows, multiply, slopes}; }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::masked_linear::VLAE_ISA

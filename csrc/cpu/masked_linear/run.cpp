@@ -7,7 +7,7 @@
 #include "../workers.h"
 #include "live.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 namespace {
 
@@ -76,13 +76,13 @@ PanelProduct product_of(const Unit& unit, const float* left, int64_t left_stride
   return product;
 }
 
-void run_grad_x(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
+void run_grad_x(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
   kernels.pack_inputs(layer, unit.columns, runs_of(*unit.runs), panel);
   kernels.multiply(product_of(unit, b.g, layer.outputs, panel, b.grad_x, layer.inputs));
 }
 
 // Rows without a live entry are only zeroed.
-void run_grad_weight(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit,
+void run_grad_weight(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit,
                      float* panel) {
   const Run all = {0, 0, b.batch};
   PanelProduct product = {};
@@ -114,7 +114,7 @@ void run_grad_weight(const LinearKernels& kernels, const LinearLayer& layer, con
 
 }  // namespace
 
-void run_forward(const char* op, const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& f) {
+void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearForward& f) {
   const LiveRuns live(layer);
   const int64_t width = kPanelVecs * kernels.lanes;
   Units units;
@@ -128,7 +128,7 @@ void run_forward(const char* op, const LinearKernels& kernels, const LinearLayer
   });
 }
 
-void run_slopes(const LinearKernels& kernels, const Slopes& slopes) {
+void run_slopes(const Kernels& kernels, const Slopes& slopes) {
   const int64_t vectors = (slopes.outputs + kernels.lanes - 1) / kernels.lanes;
   const int64_t grain = static_cast<int64_t>(kThreadWork / 10) / std::max<int64_t>(1, slopes.batch * kernels.lanes) + 1;
   torch::stable::parallel_for(0, vectors, grain, [&](int64_t first, int64_t last) {
@@ -137,7 +137,7 @@ void run_slopes(const LinearKernels& kernels, const Slopes& slopes) {
   });
 }
 
-void run_backward(const char* op, const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
+void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
   const LiveRuns live(layer);
   const int64_t width = kPanelVecs * kernels.lanes;
   const auto runs = [&](const Columns& c) { return live.of_inputs(c); };
@@ -149,4 +149,4 @@ void run_backward(const char* op, const LinearKernels& kernels, const LinearLaye
   });
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

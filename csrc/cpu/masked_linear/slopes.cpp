@@ -3,8 +3,10 @@
 #include "../transpose.h"
 #include "kernels.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::masked_linear::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 // The derivative follows from the output alone, so that nothing need be computed again. NaN passes; NaN for the gate, which
@@ -46,5 +48,4 @@ void slopes(const Slopes& s, const Columns& columns) noexcept {
   if (s.sums) store_some(s.sums + columns.first, sum, columns.count);
 }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::masked_linear::VLAE_ISA

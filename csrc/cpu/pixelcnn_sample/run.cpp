@@ -8,7 +8,7 @@
 #include "../team.h"
 #include "../workers.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
@@ -24,7 +24,7 @@ double stage_work(const Stage& stage) { return static_cast<double>(stage.depth) 
 int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / kPanelVecs; }
 
 // Copies the tile's context into its caches and computes the conditions of every stage from it.
-void run_context(const Program& program, const PixelcnnKernels& kernels, const Tile& tile) {
+void run_context(const Program& program, const Kernels& kernels, const Tile& tile) {
   const Context& context = program.context;
   for (int64_t i = 0; i < tile.count && context.n_stages > 0; ++i)
     std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
@@ -79,7 +79,7 @@ int64_t tile_samples(const Program& p) {
 }
 
 // Threads share the waves of every stage; what is too small to share, and the draws, are the first thread's.
-void run_shared(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
+void run_shared(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
   const ZeroedFloats caches = make_caches(op, program, batch);
   const Tile tile = {caches.data(), 0, batch};
   Parts parts([&](const Parts::Job& job, int part) {
@@ -98,7 +98,7 @@ void run_shared(const char* op, const Program& program, const PixelcnnKernels& k
 }
 
 // Threads take whole tiles.
-void run_tiles(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
+void run_tiles(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
   const int64_t most = tile_samples(program);
   const int64_t tiles = std::min(batch, ((batch + most - 1) / most + threads - 1) / threads * threads);
   std::vector<ZeroedFloats> caches;
@@ -115,7 +115,7 @@ void run_tiles(const char* op, const Program& program, const PixelcnnKernels& ke
 
 }  // namespace
 
-void run_program(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
+void run_program(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
   double work = 0;
   for (int64_t s = 0; s < program.n_stages; ++s) work += stage_work(program.stages[s]);
   work *= static_cast<double>(batch * program.height * program.width);
@@ -131,4 +131,4 @@ void run_program(const char* op, const Program& program, const PixelcnnKernels& 
     run_tiles(op, program, kernels, batch, static_cast<int>(std::min<int64_t>(threads, batch)));
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample
