@@ -35,8 +35,6 @@ struct Columns {
 
 constexpr int64_t kLine = 16;  // floats of a cache line
 
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 inline Columns columns_of(const Layer& layer, int64_t vec) {
   const bool gate = layer.activation == Activation::gate;
   const int64_t channel = (gate ? vec / 2 : vec) * kLanes;

@@ -1,4 +1,7 @@
-// Threads for the time of one call, and the handing out of small work to them.
+// Work of a few microseconds, shared by threads that live for one call. Tasks that can wait go to workers.h.
+//
+// Torch's threads would not do: at the end of a call they are waited for, busily and without giving way. Beside another
+// program on the same cores, an image of 1 ms took 4.
 #pragma once
 
 #include <atomic>

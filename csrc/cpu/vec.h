@@ -26,6 +26,8 @@ namespace vlae::VLAE_ISA {
 
 constexpr int kLanes = VLAE_LANES;
 
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 typedef float Vec __attribute__((vector_size(4 * VLAE_LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * VLAE_LANES)));
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../activation.h"
+#include "../tap.h"
 #include "emit.h"
 #include "limits.h"
 
@@ -17,10 +18,6 @@ namespace vlae {
 
 // Activations of a stage, the index being the code in a plan.
 constexpr Activation kStageActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::gate};
-
-struct Tap {
-  int64_t dy, dx;
-};
 
 struct PlanSource {
   int64_t buffer;

@@ -4,7 +4,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
-namespace vlae {
+namespace vlae::made_inverse {
 
 namespace {
 
@@ -115,4 +115,4 @@ void PackedMade::place() {
   plan_.offsets = offsets_.data();
 }
 
-}  // namespace vlae
+}  // namespace vlae::made_inverse

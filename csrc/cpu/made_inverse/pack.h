@@ -6,7 +6,7 @@
 
 #include "plan.h"
 
-namespace vlae {
+namespace vlae::made_inverse {
 
 // What a call brings: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
 struct MadeTensors {
@@ -46,4 +46,4 @@ class PackedMade {
   MadePlan plan_;
 };
 
-}  // namespace vlae
+}  // namespace vlae::made_inverse

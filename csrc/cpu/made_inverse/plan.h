@@ -8,7 +8,7 @@
 #include "../../made_inverse/scale.h"
 #include "../../activation.h"
 
-namespace vlae {
+namespace vlae::made_inverse {
 
 // The units are computed in steps. The last D steps are the degrees 0 .. D - 1; each ends with a dimension of x. The ones
 // before them are the negative degrees that some hidden unit has: such a unit sees the bias, cond and its own kind alone.
@@ -46,9 +46,9 @@ struct MadeTile {
 
 constexpr int kMadeMaxVecs = 4;
 
-struct MadeKernels {
+struct Kernels {
   int lanes;
   void (*run_tile)(const MadePlan&, const MadeTile&) noexcept;
 };
 
-}  // namespace vlae
+}  // namespace vlae::made_inverse

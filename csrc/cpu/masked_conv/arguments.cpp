@@ -4,7 +4,7 @@
 
 #include "../../parse_activation.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 constexpr int64_t kMaxKernel = (int64_t{1} << 15) - 1;  // an empty weight may claim any: no product of two overflows
@@ -44,4 +44,4 @@ Tensor new_image(const ConvArguments& a, int64_t channels) {
                               torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

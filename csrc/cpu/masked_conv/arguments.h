@@ -9,7 +9,9 @@
 #include "../isa.h"
 #include "geometry.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
+
+VLAE_KERNELS_OF_ISA;
 
 struct ConvArguments {
   Activation activation;
@@ -27,4 +29,4 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
 // [B, channels, H, W] in channels_last memory.
 Tensor new_image(const ConvArguments& arguments, int64_t channels);
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

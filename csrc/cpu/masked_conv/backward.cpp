@@ -1,10 +1,9 @@
 // The backward op. A band's slope and its padded x stay in the nearest caches for all gradients: neither goes to memory.
 //
 // The weight gradient is summed in chunks of bands whose number depends on shapes alone, then over chunks in their order.
-#include "../../ops.h"
-
 #include <cstring>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../panels.h"
@@ -12,7 +11,7 @@
 #include "arguments.h"
 #include "grad_x.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 constexpr const char* kOp = "masked_conv_backward";
@@ -28,7 +27,7 @@ struct Gradients {
 
 class Backward {
  public:
-  Backward(const ConvArguments& a, const MaskedConvKernels& kernels, const SlopeData& upstream, const Gradients& to)
+  Backward(const ConvArguments& a, const Kernels& kernels, const SlopeData& upstream, const Gradients& to)
       : a_(a), kernels_(kernels), upstream_(upstream), to_(to) {
     const Reach& reach = a.taps.reach;
     const int64_t vecs = vecs_of(a.activation, a.channels, kernels.lanes), halo = reach.above + reach.below;
@@ -53,7 +52,9 @@ class Backward {
     int64_t x_floats = to_.weight ? (bands_.rows + halo) * x_row_ : 0;
     if (to_.x) x_floats = std::max(x_floats, grad_x_->scratch_floats());
     x_floats = round_up(x_floats, kernels_.lanes);
-    run_tasks(kOp, chunks_, slope_floats + x_floats + bands_.rows * run_floats_, [&](int64_t chunk, float* scratch) {
+    const Tasks tasks = {chunks_, chunks_, slope_floats + x_floats + bands_.rows * run_floats_};
+    run_tasks(kOp, tasks, [&](int64_t chunk, const Worker& worker) {
+      float* scratch = worker.scratch;
       if (to_.weight) std::memset(partial(chunk), 0, static_cast<size_t>(partial_floats_) * sizeof(float));
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
         run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));
@@ -146,7 +147,7 @@ class Backward {
   }
 
   const ConvArguments& a_;
-  const MaskedConvKernels& kernels_;
+  const Kernels& kernels_;
   const SlopeData upstream_;
   const Gradients to_;
   Bands bands_;
@@ -176,12 +177,10 @@ Tensor new_gradient(int index, const ConvArguments& a, const Tensor& weight, boo
   return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
 }
 
-}  // namespace
-
-std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
-                                         Tensor weight, std::vector<int64_t> taps, std::optional<Tensor> live,
-                                         std::string activation, std::vector<int64_t> needs, bool cond_map,
-                                         std::string isa_name) {
+std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
+                             Tensor weight, std::vector<int64_t> taps, std::optional<Tensor> live,
+                             std::string activation, std::vector<int64_t> needs, bool cond_map,
+                             std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   check_float(kOp, "grad", grad);
@@ -200,8 +199,19 @@ std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out,
     if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
   }
   if (grad.numel() > 0)
-    Backward(a, isa.kernels.masked_conv, upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
+    Backward(a, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
   return grads;
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::masked_conv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "masked_conv_backward(Tensor grad, Tensor? out, Tensor? sigmoid, Tensor x, Tensor weight, int[] taps, Tensor? live, "
+      "str activation, int[] needs, bool cond_map, str isa) -> Tensor[]");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv::backward));
+}

@@ -8,7 +8,7 @@
 
 #include "../layer.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 
 struct Image {
   int64_t height, width;
@@ -86,11 +86,11 @@ struct OuterData {
   float* grad_weight;   // [plane][depth][2 vectors]
 };
 
-struct MaskedConvKernels {
+struct Kernels {
   int lanes;  // floats of a vector
   void (*gather)(const Gather&, const Band&, const GatherData&) noexcept;
   void (*slope)(const Slope&, const Band&, const SlopeData&) noexcept;
   void (*outer)(const Outer&, const Band&, const OuterData&) noexcept;
 };
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

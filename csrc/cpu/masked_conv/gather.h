@@ -6,7 +6,9 @@
 #include "../row_blocks.h"
 #include "conv.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 constexpr int64_t kPanelsBytes = 192 << 10;  // of weights that a band's blocks are run over before the next ones
 
@@ -59,4 +61,4 @@ inline void gather_band(const Gather& g, const Band& band, const GatherData& dat
   }
 }
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_conv::VLAE_ISA

@@ -7,7 +7,7 @@
 #include "../../checks.h"
 #include "../panels.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 constexpr int64_t kMinBands = 16;        // so that every core has work where a batch is small ...
@@ -189,4 +189,4 @@ void pad_band(const float* image, const Image& size, int64_t channels, const Rea
   }
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

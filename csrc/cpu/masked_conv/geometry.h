@@ -6,13 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "../../tap.h"
 #include "conv.h"
 
-namespace vlae {
-
-struct Tap {
-  int64_t dy, dx;
-};
+namespace vlae::masked_conv {
 
 struct Taps {
   std::vector<Tap> list;  // in raster order
@@ -62,4 +59,4 @@ Band band_at(const Bands& bands, const Image& image, int64_t index);
 // The band's rows of one channels_last image with its border of zeros, row_floats floats a row.
 void pad_band(const float* image, const Image& size, int64_t channels, const Reach& reach, const Band& band, float* out);
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 // One tap of one output row: out[j, c] += from[j, c], from's pixels being `step` floats apart.
@@ -23,7 +23,7 @@ bool spread_is_less(const ConvArguments& a, int64_t depth, int64_t lanes) {
 
 }  // namespace
 
-GradX::GradX(const ConvArguments& a, const Slope& slope, const MaskedConvKernels& kernels, int64_t band_rows)
+GradX::GradX(const ConvArguments& a, const Slope& slope, const Kernels& kernels, int64_t band_rows)
     : a_(a), slope_(slope), kernels_(kernels) {
   const int64_t columns = static_cast<int64_t>(a.taps.list.size()) * a.c_in;
   spread_ = spread_is_less(a, slope.planes * slope.pixel, kernels.lanes);
@@ -60,4 +60,4 @@ void GradX::run_spread(const Band& band, const float* planes, float* scratch, fl
   }
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

@@ -3,10 +3,11 @@
 #include "outer.h"
 #include "slope.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
 
-MaskedConvKernels masked_conv_kernels() { return {kLanes, gather_band, slope_band, outer_band}; }
+using namespace vlae::VLAE_ISA;
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+
+Kernels kernels() { return {kLanes, gather_band, slope_band, outer_band}; }
+
+}  // namespace vlae::masked_conv::VLAE_ISA

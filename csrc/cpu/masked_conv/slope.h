@@ -5,7 +5,9 @@
 #include "../row_blocks.h"
 #include "conv.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 struct SlopePixel {
   const float *grad, *out, *sigmoid;
@@ -104,4 +106,4 @@ inline void slope_band(const Slope& s, const Band& band, const SlopeData& data) 
   run(s, band, data);
 }
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_conv::VLAE_ISA

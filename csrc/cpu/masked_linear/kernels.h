@@ -3,8 +3,10 @@
 
 #include "layer.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_linear::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 void slopes(const Slopes& s, const Columns& columns) noexcept;
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_linear::VLAE_ISA

@@ -11,7 +11,7 @@
 #include "../../activation.h"
 #include "../runs.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead for every output: a vector may read them
 
@@ -59,7 +59,7 @@ struct Slopes {
   float* sums;  // nullptr: not wanted
 };
 
-struct LinearKernels {
+struct Kernels {
   int lanes;
   // Panels [row of the runs][columns, filled up with zeros to whole vectors].
   void (*pack_outputs)(const LinearLayer&, const Columns&, const Runs&, float* panel) noexcept;  // W^T
@@ -69,4 +69,4 @@ struct LinearKernels {
   void (*slopes)(const Slopes&, const Columns&) noexcept;  // at most one vector of columns
 };
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

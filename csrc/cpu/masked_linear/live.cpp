@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 namespace {
 
@@ -66,4 +66,4 @@ int64_t total_length(const std::vector<Run>& runs) {
   return sum;
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

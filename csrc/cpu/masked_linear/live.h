@@ -5,7 +5,7 @@
 
 #include "layer.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 class LiveRuns {
  public:
@@ -22,4 +22,4 @@ class LiveRuns {
 
 int64_t total_length(const std::vector<Run>& runs);
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

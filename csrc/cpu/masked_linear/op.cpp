@@ -1,16 +1,19 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
 #include <limits>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../../ops.h"
 #include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
 #include "order.h"
 #include "run.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
+
+VLAE_KERNELS_OF_ISA;
+
 namespace {
 
 constexpr const char* kForward = "masked_linear";
@@ -96,11 +99,9 @@ std::optional<Tensor> gathered_if(const std::optional<Tensor>& tensor, const std
   return gathered(*tensor, rows, columns);
 }
 
-}  // namespace
-
-Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
-                     std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
-                     std::string isa_name) {
+Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
+               std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
+               std::string isa_name) {
   const Isa& isa = isa_by_name(kForward, isa_name);
   const Activation function = parse_activation(kForward, activation, kActivations);
   const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency);
@@ -109,22 +110,22 @@ Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::o
     check_shape(kForward, "bias", *bias, {checked.layer.outputs});
   }
   if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
-    const Tensor y = masked_linear(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
+    const Tensor y = forward(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
                                    gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
                                    gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
     return gathered(y, nullptr, order.from_out());
   }
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
   if (y.numel() > 0)
-    run_forward(isa.kernels.linear, checked.layer,
+    run_forward(kForward, kernels_of(isa), checked.layer,
                 {floats(x), bias ? floats(*bias) : nullptr, x.size(0), function, y.mutable_data_ptr<float>()});
   return y;
 }
 
-std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::optional<Tensor> y, Tensor x, Tensor weight,
-                                                          std::optional<Tensor> in_degrees, std::optional<Tensor> out_degrees,
-                                                          std::optional<Tensor> adjacency, std::string activation, bool needs_x,
-                                                          bool needs_weight, bool needs_bias, std::string isa_name) {
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y, Tensor x, Tensor weight,
+                                            std::optional<Tensor> in_degrees, std::optional<Tensor> out_degrees,
+                                            std::optional<Tensor> adjacency, std::string activation, bool needs_x,
+                                            bool needs_weight, bool needs_bias, std::string isa_name) {
   const Isa& isa = isa_by_name(kBackward, isa_name);
   const Activation function = parse_activation(kBackward, activation, kActivations);
   const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency);
@@ -137,7 +138,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
     check_shape(kBackward, "y", *y, {batch, outputs});
   }
   if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
-    const auto [grad_x, grad_weight, grad_bias] = masked_linear_backward(
+    const auto [grad_x, grad_weight, grad_bias] = backward(
         gathered(grad, nullptr, order.to_out()), gathered_if(y, nullptr, order.to_out()), gathered(x, nullptr, order.to_in()),
         gathered(weight, order.to_out(), order.to_in()), gathered_if(in_degrees, order.to_in()),
         gathered_if(out_degrees, order.to_out()), std::nullopt, activation, needs_x, needs_weight, needs_bias, isa_name);
@@ -153,16 +154,32 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
   Tensor g = empty_like_sizes(x, {copies ? batch : 0, outputs});
   Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
 
-  run_slopes(isa.kernels.linear,
+  run_slopes(kernels_of(isa),
              {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function,
               copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
               stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   if (inputs > 0)
-    run_backward(isa.kernels.linear, checked.layer,
+    run_backward(kBackward, kernels_of(isa), checked.layer,
                  {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
                   needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
                   needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
   return {grad_x, grad_weight, grad_bias};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::masked_linear
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, "
+      "str activation, str isa) -> Tensor");
+  m.def(
+      "masked_linear_backward(Tensor grad, Tensor? y, Tensor x, Tensor weight, Tensor? in_degrees, Tensor? out_degrees, "
+      "Tensor? adjacency, str activation, bool needs_x, bool needs_weight, bool needs_bias, str isa) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("masked_linear", TORCH_BOX(&vlae::masked_linear::forward));
+  m.impl("masked_linear_backward", TORCH_BOX(&vlae::masked_linear::backward));
+}

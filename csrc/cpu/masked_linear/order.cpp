@@ -5,7 +5,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 namespace {
 
@@ -52,4 +52,4 @@ Tensor gathered(const Tensor& tensor, const std::vector<int64_t>* rows, const st
   return to;
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

@@ -3,11 +3,11 @@
 #include "../transpose.h"
 #include "kernels.h"
 
-namespace vlae {
-namespace VLAE_ISA {
-namespace {
+namespace vlae::masked_linear::VLAE_ISA {
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+using namespace vlae::VLAE_ISA;
+
+namespace {
 
 // The derivative follows from the output alone, so that nothing need be computed again. NaN passes; NaN for the gate, which
 // no layer of this family has.
@@ -48,5 +48,4 @@ void slopes(const Slopes& s, const Columns& columns) noexcept {
   if (s.sums) store_some(s.sums + columns.first, sum, columns.count);
 }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::masked_linear::VLAE_ISA

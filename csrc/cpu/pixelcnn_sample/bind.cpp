@@ -4,7 +4,7 @@
 
 #include "../../checks.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
@@ -121,4 +121,4 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout&
   program_.draw = draw;
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

@@ -7,7 +7,7 @@
 #include "packing.h"
 #include "program.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 struct ContextTensor {
   const float* data;  // nullptr: none
@@ -40,4 +40,4 @@ class BoundProgram {
   std::deque<std::vector<Source>> sources_;
 };
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

@@ -1,16 +1,19 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
 #include <cmath>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../../ops.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
 #include "bind.h"
 #include "packing.h"
 #include "run.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
+
+VLAE_KERNELS_OF_ISA;
+
 namespace {
 
 constexpr const char* kPack = "pixelcnn_pack";
@@ -61,39 +64,37 @@ const Isa& check_packed(const Tensor& packed, const Plan& plan) {
   return isa_by_id(kSample, read_header(kSample, floats(packed), packed.numel(), plan));
 }
 
-}  // namespace
-
-Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
+Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
   const Isa& isa = isa_by_name(kPack, isa_name);
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
-  const PackedLayout layout = packed_layout(kPack, plan, isa.kernels.pixelcnn.lanes);
+  const PackedLayout layout = packed_layout(kPack, plan, kernels_of(isa).lanes);
   Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
   float* out = packed.mutable_data_ptr<float>();
-  write_header(out, plan, isa.id, layout.size);
+  write_header(out, plan, static_cast<int>(isa.id), layout.size);
   const float* const* next = data.data();
   auto context = layout.contexts.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
-    pack_stage(out, stage, plan.channels, layout.stages[s], next, isa.kernels.pixelcnn.lanes);
+    pack_stage(out, stage, plan.channels, layout.stages[s], next, kernels_of(isa).lanes);
     next += count_weights(stage);
     if (stage.context_dim == 0) continue;
     const std::vector<float> no_bias(stage.columns());  // the stage itself adds its bias
     const float* const matrix[] = {next[-1], no_bias.data()};
-    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, isa.kernels.pixelcnn.lanes);
+    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, kernels_of(isa).lanes);
   }
   return packed;
 }
 
-std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
-                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
-                                           std::optional<Tensor> known, double temperature) {
+std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
+                                  std::optional<Tensor> context, std::optional<Tensor> known_mask,
+                                  std::optional<Tensor> known, double temperature) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
   check_schedule(kSample, plan, height, width);
   const Isa& isa = check_packed(packed, plan);
-  const PackedLayout layout = packed_layout(kSample, plan, isa.kernels.pixelcnn.lanes);
+  const PackedLayout layout = packed_layout(kSample, plan, kernels_of(isa).lanes);
   VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
   const ContextTensor bound = check_context(context, plan, noise);
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
@@ -109,8 +110,21 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vec
                      known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
                      params.mutable_data_ptr<float>(), temperature};
   const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
-  run_program(kSample, program.program(), isa.kernels.pixelcnn, batch, static_cast<int>(torch::stable::get_num_threads()));
+  run_program(kSample, program.program(), kernels_of(isa), batch, static_cast<int>(torch::stable::get_num_threads()));
   return {images, params};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::pixelcnn_sample
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
+  m.def(
+      "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
+      "float temperature) -> (Tensor images, Tensor logits)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_sample::pack));
+  m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample::sample));
+}

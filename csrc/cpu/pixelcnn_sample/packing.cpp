@@ -5,7 +5,7 @@
 #include "../../checks.h"
 #include "../panels.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
@@ -97,4 +97,4 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t
   }
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

@@ -8,7 +8,7 @@
 #include "../../pixelcnn_sample/limits.h"
 #include "../layer.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 // One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach. Strides of 0 make one
 // value serve every pixel.
@@ -85,7 +85,7 @@ struct Part {
 using RunStage = void (*)(const Program&, const Stage&, const Wave&, const Tile&, Part) noexcept;
 
 // What stage.cpp exports for its instruction set.
-struct PixelcnnKernels {
+struct Kernels {
   int lanes;  // floats of a vector
   RunStage run_stage;
 };
@@ -98,4 +98,4 @@ int64_t next_step(const Program& program, int64_t step);
 
 void draw_wave(const Program& program, const Wave& wave, const Tile& tile) noexcept;
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

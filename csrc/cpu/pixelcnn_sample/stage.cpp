@@ -5,8 +5,10 @@
 #include "../row_blocks.h"
 #include "program.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::pixelcnn_sample::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 // Where the rows of a block read and write.
@@ -60,7 +62,6 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
 
 }  // namespace
 
-PixelcnnKernels pixelcnn_kernels() { return {kLanes, run_stage}; }
+Kernels kernels() { return {kLanes, run_stage}; }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample::VLAE_ISA
