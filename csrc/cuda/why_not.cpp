@@ -11,10 +11,10 @@ namespace {
 // One kernel answers for all: they are compiled for the same architectures.
 std::string why_not() { return has_streams() ? pixelcnn_sample::why_not() : "torch was built without CUDA"; }
 
+}  // namespace
+}  // namespace vlae::cuda
+
 VLAE_CUDA_SCHEMAS(m) { m.def("why_not() -> str"); }
 
 // No tensor among its arguments tells the dispatcher of a device.
-VLAE_CUDA_IMPL(CompositeExplicitAutograd, m) { m.impl("why_not", TORCH_BOX(&why_not)); }
-
-}  // namespace
-}  // namespace vlae::cuda
+VLAE_CUDA_IMPL(CompositeExplicitAutograd, m) { m.impl("why_not", TORCH_BOX(&vlae::cuda::why_not)); }

@@ -123,19 +123,19 @@ void check_cond(const std::optional<Tensor>& cond, const Tensor& eps, const std:
 }
 
 // Returns on the CPU, of one MADE: how the kernels walk it, as tables that are to be put on the GPU, and a header.
-std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> tensors) {
+std::tuple<Tensor, Tensor> plan(std::vector<Tensor> tensors) {
   VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees", text("have 2..", kMaxLayers + 1, " entries"),
              tensors.size());
   std::vector<std::vector<int64_t>> degrees;
   for (const Tensor& tensor : tensors) degrees.push_back(check_degrees(tensor, degrees.size()));
   VLAE_CHECK(!degrees[0].empty(), kPlan, "degrees[0]", "be [D] with D >= 1", "(0,)");
   check_ends(kPlan, degrees[0].data(), tensors.front().numel(), degrees.back().data(), tensors.back().numel());
-  const MadePlan plan = plan_made(kPlan, degrees);
+  const MadePlan made = plan_made(kPlan, degrees);
   const auto count = [](const auto& table) { return static_cast<int64_t>(table.size()); };
-  const Header h = {kMagic, count(plan.blocks) - 1, count(plan.quads), count(plan.events), count(plan.order), plan.fours,
-                    plan.event_fours, count(degrees) - 1};
+  const Header h = {kMagic, count(made.blocks) - 1, count(made.quads), count(made.events), count(made.order), made.fours,
+                    made.event_fours, count(degrees) - 1};
   Tensor tables = new_vector(tensors[0], table_ints(h), ScalarType::Int);
-  write_tables(plan, tables.mutable_data_ptr());
+  write_tables(made, tables.mutable_data_ptr());
   Tensor header = new_vector(tensors[0], kHeaderWords + count(degrees), ScalarType::Long);
   int64_t* words = header.mutable_data_ptr<int64_t>();
   std::memcpy(words, &h, sizeof h);
@@ -144,8 +144,8 @@ std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> tensors) {
 }
 
 // Returns x [S, B, D] of each of S steps, and log_det [B], the sum over the steps.
-std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
-                                        Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale) {
+std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
+                                   Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale) {
   std::vector<int64_t> sizes;
   const Header h = check_header(header, sizes);
   check_eps(eps, sizes);
@@ -178,6 +178,9 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   return {x, log_det};
 }
 
+}  // namespace
+}  // namespace vlae::cuda::made_inverse
+
 VLAE_CUDA_SCHEMAS(m) {
   m.def("made_plan(Tensor[] degrees) -> (Tensor tables, Tensor header)");
   m.def(
@@ -185,9 +188,6 @@ VLAE_CUDA_SCHEMAS(m) {
       "str activation, str scale) -> (Tensor x, Tensor log_det)");
 }
 
-VLAE_CUDA_IMPL(CPU, m) { m.impl("made_plan", TORCH_BOX(&made_plan)); }
+VLAE_CUDA_IMPL(CPU, m) { m.impl("made_plan", TORCH_BOX(&vlae::cuda::made_inverse::plan)); }
 
-VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("made_inverse", TORCH_BOX(&made_inverse)); }
-
-}  // namespace
-}  // namespace vlae::cuda::made_inverse
+VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("made_inverse", TORCH_BOX(&vlae::cuda::made_inverse::inverse)); }

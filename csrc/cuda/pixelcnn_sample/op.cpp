@@ -92,14 +92,14 @@ Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional
 
 // Returns on the CPU, in float32: the weights in the order of those that are kept in `dtype`, and a header that says which
 // plan and dtype they are for.
-std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string dtype) {
+std::tuple<Tensor, Tensor> pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string dtype) {
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
   const Packing packing = packing_of(kPack, plan, parse_dtype(kPack, dtype));
   Tensor packed = new_vector(weights[0], packing.size, ScalarType::Float);
   float* out = packed.mutable_data_ptr<float>();
   std::fill_n(out, packing.size, 0.0f);
-  pack(out, plan, packing, data.data());
+  pack_weights(out, plan, packing, data.data());
   const std::vector<int64_t> wanted = header_of(plan, packing);
   Tensor header = new_vector(weights[0], static_cast<int64_t>(wanted.size()), ScalarType::Long);
   std::copy(wanted.begin(), wanted.end(), header.mutable_data_ptr<int64_t>());
@@ -107,9 +107,9 @@ std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vecto
 }
 
 // Returns images [B, C, H, W], and the parameters [B, n, H, W] that each pixel was drawn from.
-std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> words,
-                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
-                                           std::optional<Tensor> known, double temperature) {
+std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> words,
+                                  std::optional<Tensor> context, std::optional<Tensor> known_mask, std::optional<Tensor> known,
+                                  double temperature) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   check_schedule(kSample, plan, noise.size(2), noise.size(3));
@@ -139,6 +139,9 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor h
   return {images, params};
 }
 
+}  // namespace
+}  // namespace vlae::cuda::pixelcnn_sample
+
 VLAE_CUDA_SCHEMAS(m) {
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str dtype) -> (Tensor packed, Tensor header)");
   m.def(
@@ -146,9 +149,6 @@ VLAE_CUDA_SCHEMAS(m) {
       "Tensor? known, float temperature) -> (Tensor images, Tensor logits)");
 }
 
-VLAE_CUDA_IMPL(CPU, m) { m.impl("pixelcnn_pack", TORCH_BOX(&pixelcnn_pack)); }
+VLAE_CUDA_IMPL(CPU, m) { m.impl("pixelcnn_pack", TORCH_BOX(&vlae::cuda::pixelcnn_sample::pack)); }
 
-VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("pixelcnn_sample", TORCH_BOX(&pixelcnn_sample)); }
-
-}  // namespace
-}  // namespace vlae::cuda::pixelcnn_sample
+VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("pixelcnn_sample", TORCH_BOX(&vlae::cuda::pixelcnn_sample::sample)); }

@@ -44,7 +44,7 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
   return packing;
 }
 
-void pack(float* packed, const Plan& plan, const Packing& packing, const float* const* weights) {
+void pack_weights(float* packed, const Plan& plan, const Packing& packing, const float* const* weights) {
   const int64_t group = format_of(packing.dtype).group;
   int64_t context_column = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {

@@ -32,6 +32,6 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype);
 
 // weights: per stage, for each source [P, channels, taps], then the bias [P], then [P, D] where the stage sees the context.
 // packed: must be zeros.
-void pack(float* packed, const Plan& plan, const Packing& packing, const float* const* weights);
+void pack_weights(float* packed, const Plan& plan, const Packing& packing, const float* const* weights);
 
 }  // namespace vlae::cuda::pixelcnn_sample
