@@ -1,4 +1,4 @@
-// Where a call runs: the device of its tensors and PyTorch's current stream there.
+// The device of a call's tensors, and PyTorch's current stream there.
 #pragma once
 
 #include <string>

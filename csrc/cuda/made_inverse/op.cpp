@@ -122,7 +122,8 @@ void check_cond(const std::optional<Tensor>& cond, const Tensor& eps, const std:
   check_shape(kOp, "cond", *cond, {eps.size(0), steps * sizes[1]});
 }
 
-// Returns on the CPU, of one MADE: how the kernels walk it, as tables that are to be put on the GPU, and a header.
+// Returns the walk of a MADE, as tables that are to be put on the GPU, and a header that says what is in them. Both are on
+// the CPU.
 std::tuple<Tensor, Tensor> plan(std::vector<Tensor> tensors) {
   VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees", text("have 2..", kMaxLayers + 1, " entries"),
              tensors.size());

@@ -11,7 +11,7 @@
 
 namespace vlae::cuda::made_inverse {
 
-// log(d eps / d x) of the transforms other than exp, with which no caller comes: its own is -raw. NaN for exp.
+// log(d eps / d x) of the transforms other than exp, whose caller does without; NaN for exp.
 __device__ inline float log_slope(MadeScale scale, float raw) {
   switch (scale) {
     case MadeScale::exp: break;

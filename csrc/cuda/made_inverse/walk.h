@@ -1,4 +1,4 @@
-// How the kernels walk a MADE: every unit in the order in which it can be known, cut into blocks. Plain data on the GPU.
+// The walk of a MADE: every unit in the order in which it can be known, cut into blocks. Plain data on the GPU.
 //
 // The order is by degree; within a degree by layer, and last the dimension of x that its outputs give. Layers are numbered
 // from the inputs, 0, to the outputs. A block is a run of units whose rows of weights fill the lanes of a warp, four to a
@@ -26,13 +26,13 @@ struct alignas(16) Quad {
 
 // Values that become known at once: up to four units of one layer and degree, or a dimension.
 struct alignas(16) Event {
-  int32_t row, count;     // rows in the block: the first, how many, all in one lane. One row per unit; for a dimension, its shift, and
-                          // behind it, uncounted, its log_scale
-  int32_t dimension;      // the dimension of x that becomes known, or -1
-  int32_t place;          // the first value's place among the known values of a sample
-  int32_t weights;        // the first of its fours, [values][fours]: the weights of the rows that read the values
-  int32_t next_row;       // the first row that reads the values
-  int32_t fours;          // lanes with such rows, from the lane of next_row on
+  int32_t row, count;  // one row of the block per value, all in one lane: the first, how many. A dimension's is its shift,
+                       // and the row behind that its log_scale
+  int32_t dimension;   // the dimension of x that becomes known, or -1
+  int32_t place;       // place of the first value among the known values of a sample
+  int32_t weights;     // the first of its fours, [values][fours]: the weights of the rows that read the values
+  int32_t next_row;    // the first row that reads the values
+  int32_t fours;       // lanes with such rows, from the lane of next_row on
   int32_t block;
 };
 

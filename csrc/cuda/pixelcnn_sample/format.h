@@ -1,4 +1,4 @@
-// How values of a dtype lie in packed weights and in rings, so that the kernel's multiplications read them at once.
+// Order of values in packed weights and in rings, by dtype: those that the kernel reads at once lie together.
 #pragma once
 
 #include <cstdint>

@@ -90,8 +90,8 @@ Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional
   return cond;
 }
 
-// Returns on the CPU, in float32: the weights in the order of those that are kept in `dtype`, and a header that says which
-// plan and dtype they are for.
+// Returns the weights in the order that the kernel reads in `dtype`, themselves still in float32, and a header that says which
+// plan and dtype they are for. Both are on the CPU.
 std::tuple<Tensor, Tensor> pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string dtype) {
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);

@@ -27,8 +27,8 @@ struct RowBlock {
   WaveRows<int> pixels;
 };
 
-// An entry of row (sample, i): entries below n_taps are where it reads each tap, then come where it writes, where its residual is
-// and the row of its condition.
+// An entry of row (sample, i). Entries below n_taps say where it reads each tap; the three behind them where it writes, where
+// its residual is, and which row its condition is.
 __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry,
                                int sample, int i) {
   const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;

@@ -1,9 +1,9 @@
 // A whole batch of images in one launch: a block draws a tile of samples and never leaves the kernel between two pixels.
 //
-// A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: rows are samples x pixels of
-// the wave, 16 at a time, columns its channels. The block's 8 warps share the products of a row among them, so that even one
-// image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory. The last waves of every
-// activation stay in shared memory from the first pixel to the last.
+// A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: its rows are samples x pixels
+// of the wave, 16 at a time, its columns the P channels before the gate. The block's 8 warps share the products of a row, so
+// that even one image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory. The last
+// waves of every activation stay in shared memory from the first pixel to the last.
 #include "../../pixelcnn_sample/draw.h"
 #include "finish.h"
 #include "kernel.h"
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
   for (int step = p.first_step; step < p.steps; ++step) {
     for (int s = 0; s < p.n_stages; ++s) run_stage(p, s, step + p.stages[s].lead, t, block);
-    __syncthreads();  // logits
+    __syncthreads();  // the parameters of the wave are written
     if (step >= 0) draw(p, step, t, block);
   }
 }
