@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <memory>
 
+#include "../narrow.h"
+
 namespace vlae {
 
 constexpr size_t kLineBytes = 64;
@@ -17,7 +19,7 @@ struct Free {
 class ZeroedFloats {
  public:
   explicit ZeroedFloats(int64_t count)
-      : memory_(std::calloc(static_cast<size_t>(count) * sizeof(float) + kLineBytes, 1)) {}
+      : memory_(std::calloc(usize(count) * sizeof(float) + kLineBytes, 1)) {}
 
   explicit operator bool() const { return memory_ != nullptr; }
 
@@ -37,7 +39,7 @@ class KeptFloats {
   float* take(int64_t count) {
     if (count > size_) {
       size_ = 0;
-      const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+      const size_t bytes = usize(count) * sizeof(float);
       memory_.reset(static_cast<float*>(std::aligned_alloc(kLineBytes, (bytes + kLineBytes - 1) / kLineBytes * kLineBytes)));
       if (memory_) size_ = count;
     }

@@ -4,6 +4,8 @@
 #include <thread>
 #include <vector>
 
+#include "../narrow.h"
+
 namespace vlae {
 
 namespace {
@@ -28,7 +30,7 @@ class Spin {
 
 void run_team(int wanted, const std::function<void(int)>& body) {
   std::vector<std::thread> threads;
-  threads.reserve(wanted);
+  threads.reserve(usize(wanted));
   try {
     for (int index = 1; index < wanted; ++index) threads.emplace_back(std::cref(body), index);
   } catch (const std::exception&) {

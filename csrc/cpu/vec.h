@@ -135,7 +135,7 @@ inline Vec tanh(Vec x) {
   p = p * z + splat(-3.33332819422e-1f);
   const Vec near = p * z * x + x;
   const Vec far = splat(1.0f) - splat(2.0f) / (exp(clamp(x, -9.1f, 9.1f) * splat(2.0f)) + splat(1.0f));
-  return (x < splat(0.625f)) & (x > splat(-0.625f)) ? near : far;
+  return ((x < splat(0.625f)) & (x > splat(-0.625f))) ? near : far;
 }
 
 // tanh(a) * sigmoid(b) with one division. tanh is 1 in float32 from 9.02 on; the clamp of b keeps the product finite.

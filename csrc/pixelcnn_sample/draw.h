@@ -58,7 +58,8 @@ VLAE_HOST_DEVICE void draw_pixel(const Emit& emit, int64_t channels, double temp
         break;
       case EmitKind::categorical: {
         const auto logit = [&](int64_t k) { return pixel.param(c * emit.levels + k); };
-        pixel.draw(c, draw_index(emit.levels, pixel.noise(c), temperature, logit) / (emit.levels - 1.0));
+        const double index = static_cast<double>(draw_index(emit.levels, pixel.noise(c), temperature, logit));
+        pixel.draw(c, index / (emit.levels - 1.0));
         break;
       }
       case EmitKind::logistic_mixture:

@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "../checks.h"
+#include "../narrow.h"
 
 namespace vlae {
 
@@ -54,8 +55,8 @@ Emit read_emit(Reader& in) {
   emit.kind = static_cast<EmitKind>(in.next("emit", 0, 3));
   const bool binary = emit.kind == EmitKind::bernoulli, continuous = emit.kind == EmitKind::affine;
   const bool mixture = emit.kind == EmitKind::logistic_mixture;
-  emit.levels = static_cast<int32_t>(in.next("levels", continuous ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
-  emit.components = static_cast<int32_t>(in.next("components", mixture, mixture ? kMaxComponents : 0));
+  emit.levels = narrow<int32_t>(in.next("levels", continuous ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
+  emit.components = narrow<int32_t>(in.next("components", mixture, mixture ? kMaxComponents : 0));
   return emit;
 }
 
@@ -63,7 +64,7 @@ PlanSource read_source(Reader& in, int64_t stage) {
   PlanSource source;
   source.buffer = in.next("source buffer", 0, stage);
   const int64_t taps = in.count("number of taps", INT64_MAX, 2);
-  source.taps.reserve(taps);
+  source.taps.reserve(usize(taps));
   for (int64_t i = 0; i < taps; ++i) {
     const int64_t dy = in.next("dy", -kMaxOffset, kMaxOffset);
     source.taps.push_back({dy, in.next("dx", -kMaxOffset, kMaxOffset)});
@@ -101,7 +102,7 @@ uint64_t fnv1a(const std::vector<int64_t>& words) {
 
 // The image counts as a stage of lead -1: its pixel is drawn after every stage of the same step.
 void check_read(const char* op, const Plan& plan, size_t stage, int64_t buffer, const Tap& tap) {
-  const int64_t lead = buffer == 0 ? -1 : plan.stages[buffer - 1].lead;
+  const int64_t lead = buffer == 0 ? -1 : plan.stages[usize(buffer - 1)].lead;
   const int64_t latest = lead - tap.dx - plan.slope * tap.dy;
   VLAE_CHECK(plan.stages[stage].lead <= latest, op, text("plan: lead of stage ", stage),
              text("be at most ", latest, " to read buffer ", buffer, " at (", tap.dy, ", ", tap.dx, ")"),
@@ -139,9 +140,9 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   for (int64_t s = 0; s < stages; ++s) {
     plan.stages.push_back(read_stage(in, s));
     const PlanStage& stage = plan.stages.back();
-    VLAE_CHECK(stage.residual < 0 || plan.channels[stage.residual] == stage.out_channels, op,
+    VLAE_CHECK(stage.residual < 0 || plan.channels[usize(stage.residual)] == stage.out_channels, op,
                text("plan: residual of stage ", s), text("have its ", stage.out_channels, " channels"),
-               plan.channels[stage.residual]);
+               plan.channels[usize(stage.residual)]);
     plan.channels.push_back(stage.out_channels);
     VLAE_CHECK(stage.context_dim == 0 || plan.context_dim == 0 || stage.context_dim == plan.context_dim, op,
                text("plan: context_dim of stage ", s), text("be ", plan.context_dim, " like the stages before"),

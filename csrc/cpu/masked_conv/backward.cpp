@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "../../narrow.h"
 #include "../panels.h"
 #include "../workers.h"
 #include "arguments.h"
@@ -44,7 +45,7 @@ class Backward {
     if (to.x) grad_x_.emplace(a, slope_, kernels, bands_.rows);
     chunks_ = bands_.count();
     if (to.weight) plan_weight();
-    if (to.bias || (to.cond && !to.map)) sums_.resize(bands_.count() * 2 * columns_);
+    if (to.bias || (to.cond && !to.map)) sums_.resize(usize(bands_.count() * 2 * columns_));
   }
 
   void run() {
@@ -55,7 +56,7 @@ class Backward {
     const Tasks tasks = {chunks_, chunks_, slope_floats + x_floats + bands_.rows * run_floats_};
     run_tasks(kOp, tasks, [&](int64_t chunk, const Worker& worker) {
       float* scratch = worker.scratch;
-      if (to_.weight) std::memset(partial(chunk), 0, static_cast<size_t>(partial_floats_) * sizeof(float));
+      if (to_.weight) std::memset(partial(chunk), 0, usize(partial_floats_) * sizeof(float));
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
         run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));
     });
@@ -125,25 +126,26 @@ class Backward {
       if (column(i) < 0) continue;
       const float* from = partial(0) + i / lanes * outer_.depth * kPanelVecs * kernels_.lanes + i % lanes;
       for (int64_t k = 0; k < outer_.depth; ++k, from += kPanelVecs * kernels_.lanes) {
-        const int64_t at = products_.base[column(i)] + products_.from[k];
+        const int64_t at = products_.base[usize(column(i))] + products_.from[usize(k)];
         if (!a_.live || a_.live[at]) to_.weight[at] = *from;
       }
     }
   }
 
   void sum_columns() const {
-    std::vector<double> all(columns_), image(columns_);
+    std::vector<double> all(usize(columns_)), image(usize(columns_));
     for (int64_t n = 0; n < bands_.images; ++n) {
       std::fill(image.begin(), image.end(), 0.0);
       for (int64_t band = n * bands_.per_image; band < (n + 1) * bands_.per_image; ++band)
-        for (int64_t i = 0; i < columns_; ++i) image[i] += sums_[band * 2 * columns_ + i];
+        for (size_t i = 0; i < image.size(); ++i) image[i] += sums_[usize(band * 2 * columns_) + i];
       for (int64_t i = 0; i < columns_; ++i) {
-        all[i] += static_cast<float>(image[i]);
-        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = static_cast<float>(image[i]);
+        const float sum = static_cast<float>(image[usize(i)]);
+        all[usize(i)] += sum;
+        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = sum;
       }
     }
     for (int64_t i = 0; i < columns_ && to_.bias; ++i)
-      if (column(i) >= 0) to_.bias[column(i)] = static_cast<float>(all[i]);
+      if (column(i) >= 0) to_.bias[column(i)] = static_cast<float>(all[usize(i)]);
   }
 
   const ConvArguments& a_;
@@ -169,7 +171,7 @@ const float* check_like_grad(const std::string& name, const std::optional<Tensor
   return floats(*tensor);
 }
 
-Tensor new_gradient(int index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
+Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
   if (index == 0) return new_image(a, a.c_in);
   if (index == 1) return torch::stable::new_empty(weight, weight.sizes());
   if (index == 3 && cond_map) return new_image(a, a.c_out);
@@ -191,7 +193,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
   VLAE_CHECK(needs.size() == 4, kOp, "needs", "have 4 entries", needs.size());
   std::vector<Tensor> grads;
   float* to[4] = {};
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     if (!needs[i]) continue;
     grads.push_back(new_gradient(i, a, weight, cond_map));
     to[i] = grads.back().mutable_data_ptr<float>();

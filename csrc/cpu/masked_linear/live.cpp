@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "../../narrow.h"
+
 namespace vlae::masked_linear {
 
 namespace {
@@ -37,10 +39,10 @@ LiveRuns::LiveRuns(const LinearLayer& layer)
 
 std::vector<Run> LiveRuns::of_outputs(const Columns& outputs) const {
   if (layer_.adjacency) {
-    std::vector<char> any(layer_.inputs, 0);
+    std::vector<char> any(usize(layer_.inputs), 0);
     for (int64_t o = outputs.first; o < outputs.first + outputs.count; ++o)
-      for (int64_t i = 0; i < layer_.inputs; ++i) any[i] |= layer_.adjacency[o * layer_.inputs + i];
-    return find_runs(layer_.inputs, [&](int64_t i) { return any[i] != 0; });
+      for (int64_t i = 0; i < layer_.inputs; ++i) any[usize(i)] |= layer_.adjacency[o * layer_.inputs + i];
+    return find_runs(layer_.inputs, [&](int64_t i) { return any[usize(i)] != 0; });
   }
   const int32_t *out = layer_.out_degrees + outputs.first, *in = layer_.in_degrees;
   const int32_t most = *std::max_element(out, out + outputs.count);

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "../../narrow.h"
 #include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
@@ -25,13 +26,13 @@ std::vector<int32_t> check_degrees(const char* op, const char* name, const Tenso
   check_data(op, name, degrees, ScalarType::Long, "int64");
   check_shape(op, name, degrees, {size});
   const int64_t* data = degrees.const_data_ptr<int64_t>();
-  std::vector<int32_t> narrow(size);
+  std::vector<int32_t> narrowed(usize(size));
   for (int64_t i = 0; i < size; ++i) {
     VLAE_CHECK(data[i] > std::numeric_limits<int32_t>::min() && data[i] < std::numeric_limits<int32_t>::max(), op, name,
                "fit in 32 bits", data[i]);
-    narrow[i] = static_cast<int32_t>(data[i]);
+    narrowed[usize(i)] = static_cast<int32_t>(data[i]);
   }
-  return narrow;
+  return narrowed;
 }
 
 // The layer and the memory behind it.
@@ -59,7 +60,7 @@ struct CheckedLayer {
       return;
     }
     in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
-    in_degrees.resize(layer.inputs + kDegreePadding, std::numeric_limits<int32_t>::max());
+    in_degrees.resize(usize(layer.inputs + kDegreePadding), std::numeric_limits<int32_t>::max());
     out_degrees = check_degrees(op, "out_degrees", *out, layer.outputs);
     layer.in_degrees = in_degrees.data();
     layer.out_degrees = out_degrees.data();

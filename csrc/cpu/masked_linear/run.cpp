@@ -4,6 +4,7 @@
 #include <deque>
 #include <vector>
 
+#include "../../narrow.h"
 #include "../workers.h"
 #include "live.h"
 
@@ -51,7 +52,7 @@ class Units {
     for (const Unit& unit : units_) work += unit.work * work_scale;
     const int64_t count = static_cast<int64_t>(units_.size());
     const Tasks tasks = {count, 1 + static_cast<int64_t>(work / kThreadWork), scratch_floats};
-    run_tasks(op, tasks, [&](int64_t unit, const Worker& worker) { run_unit(units_[unit], worker.scratch); });
+    run_tasks(op, tasks, [&](int64_t unit, const Worker& worker) { run_unit(units_[usize(unit)], worker.scratch); });
   }
 
  private:

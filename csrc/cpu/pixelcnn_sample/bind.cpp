@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
 namespace vlae::pixelcnn_sample {
 
@@ -27,7 +28,7 @@ std::vector<Border> find_borders(const Plan& plan, int64_t height, int64_t width
     for (const PlanSource& source : stage.sources)
       for (const Tap& tap : source.taps) {
         if (!lands(tap, height, width)) continue;
-        Border& border = borders[source.buffer];
+        Border& border = borders[usize(source.buffer)];
         border.top = std::max(border.top, -tap.dy);
         border.bottom = std::max(border.bottom, tap.dy);
         border.side = std::max(border.side, std::abs(tap.dx));
@@ -55,7 +56,7 @@ void BoundProgram::add_runs(const PlanStage& stage) {
   std::vector<Source>& sources = sources_.emplace_back();
   int64_t weight = 0;
   for (const PlanSource& source : stage.sources) {
-    const Buffer& buffer = buffers_[source.buffer];
+    const Buffer& buffer = buffers_[usize(source.buffer)];
     std::vector<Run>& runs = runs_.emplace_back();
     for (const Tap& tap : source.taps) {
       const Run next = {(tap.dy * buffer.row + tap.dx) * buffer.channels, weight, buffer.channels};

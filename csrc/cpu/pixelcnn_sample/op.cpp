@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "../../narrow.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
 #include "bind.h"
@@ -79,7 +80,7 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
     pack_stage(out, stage, plan.channels, layout.stages[s], next, kernels_of(isa).lanes);
     next += count_weights(stage);
     if (stage.context_dim == 0) continue;
-    const std::vector<float> no_bias(stage.columns());  // the stage itself adds its bias
+    const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
     const float* const matrix[] = {next[-1], no_bias.data()};
     pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, kernels_of(isa).lanes);
   }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "../../narrow.h"
 #include "../../pixelcnn_sample/waves.h"
 #include "../team.h"
 #include "../workers.h"
@@ -28,7 +29,7 @@ void run_context(const Program& program, const Kernels& kernels, const Tile& til
   const Context& context = program.context;
   for (int64_t i = 0; i < tile.count && context.n_stages > 0; ++i)
     std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
-                context.data + (tile.first + i) * context.floats, static_cast<size_t>(context.floats) * sizeof(float));
+                context.data + (tile.first + i) * context.floats, usize(context.floats) * sizeof(float));
   for (int64_t s = 0; s < context.n_stages; ++s) {
     if (!context.per_pixel) {
       kernels.run_stage(program, context.stages[s], {0, 0, 1}, tile, {0, 1});
@@ -105,7 +106,7 @@ void run_tiles(const char* op, const Program& program, const Kernels& kernels, i
   for (int i = 0; i < threads; ++i) caches.push_back(make_caches(op, program, (batch + tiles - 1) / tiles));
   run_tasks(op, {tiles, threads, 0}, [&](int64_t index, const Worker& worker) {
     const int64_t first = batch * index / tiles;
-    const Tile tile = {caches[worker.index].data(), first, batch * (index + 1) / tiles - first};
+    const Tile tile = {caches[usize(worker.index)].data(), first, batch * (index + 1) / tiles - first};
     run_context(program, kernels, tile);
     run_steps(program, tile, [&](int64_t s, const Wave& wave) {
       kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
