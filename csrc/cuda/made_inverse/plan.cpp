@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
 namespace vlae::cuda::made_inverse {
 
@@ -12,17 +13,19 @@ constexpr int64_t kMaxFours = (int64_t{1} << 31) - 1;  // reached by 32-bit offs
 
 // A unit of a hidden layer, or a dimension, whose `layer` is the layer of outputs.
 struct Unit {
-  int64_t degree, layer, index;
+  int64_t degree;
+  size_t layer;
+  int32_t index;
 };
 
 // The units that are ever read, in the order of the walk. A dimension is known at the degree of its outputs, one below its own.
 std::vector<Unit> in_order(const std::vector<std::vector<int64_t>>& degrees) {
-  const int64_t last = static_cast<int64_t>(degrees.size()) - 1, dim = static_cast<int64_t>(degrees[0].size());
+  const size_t last = degrees.size() - 1, dim = degrees[0].size();
   std::vector<Unit> units;
-  for (int64_t layer = 1; layer < last; ++layer)
+  for (size_t layer = 1; layer < last; ++layer)
     for (size_t i = 0; i < degrees[layer].size(); ++i)
-      if (degrees[layer][i] < dim) units.push_back({degrees[layer][i], layer, static_cast<int64_t>(i)});
-  for (int64_t i = 0; i < dim; ++i) units.push_back({degrees[0][i] - 1, last, i});
+      if (degrees[layer][i] < static_cast<int64_t>(dim)) units.push_back({degrees[layer][i], layer, static_cast<int32_t>(i)});
+  for (size_t i = 0; i < dim; ++i) units.push_back({degrees[0][i] - 1, last, static_cast<int32_t>(i)});
   std::stable_sort(units.begin(), units.end(), [](const Unit& a, const Unit& b) {
     return a.degree != b.degree ? a.degree < b.degree : a.layer < b.layer;
   });
@@ -46,9 +49,9 @@ class Builder {
     for (const Unit& unit : units) {
       if (!fits(unit)) close_block();
       block_.push_back(unit);
-      rows_[unit.layer].push_back(static_cast<int32_t>(unit.index));
+      rows_[unit.layer].push_back(unit.index);
       for (int32_t p = 1; p < params_ && is_dimension(unit); ++p)
-        rows_[unit.layer].push_back(static_cast<int32_t>(unit.index) + p * dim_);
+        rows_[unit.layer].push_back(unit.index + p * dim_);
     }
     close_block();
     open_block();
@@ -56,8 +59,8 @@ class Builder {
   }
 
  private:
-  bool is_dimension(const Unit& unit) const { return unit.layer == static_cast<int64_t>(outputs_); }
-  size_t layer_known_by(const Unit& unit) const { return is_dimension(unit) ? 0 : static_cast<size_t>(unit.layer); }
+  bool is_dimension(const Unit& unit) const { return unit.layer == outputs_; }
+  size_t layer_known_by(const Unit& unit) const { return is_dimension(unit) ? 0 : unit.layer; }
   int32_t rows_of(const Unit& unit) const { return is_dimension(unit) ? params_ : 1; }
 
   // Numbers the known values: layer by layer, in the order in which they become known.
@@ -65,16 +68,16 @@ class Builder {
     for (size_t layer = 0; layer < outputs_; ++layer) {
       starts_[layer] = static_cast<int32_t>(plan_.order.size());
       for (const Unit& unit : units)
-        if (layer_known_by(unit) == layer) plan_.order.push_back(static_cast<int32_t>(unit.index));
+        if (layer_known_by(unit) == layer) plan_.order.push_back(unit.index);
     }
   }
 
-  static size_t quads_for(size_t rows) { return (rows + kLaneRows - 1) / kLaneRows; }
+  static int32_t quads_for(size_t rows) { return static_cast<int32_t>((rows + kLaneRows - 1) / kLaneRows); }
 
   bool fits(const Unit& unit) const {
-    size_t quads = 0;
+    int32_t quads = 0;
     for (size_t layer = 1; layer <= outputs_; ++layer)
-      quads += quads_for(rows_[layer].size() + (static_cast<int64_t>(layer) == unit.layer ? rows_of(unit) : 0));
+      quads += quads_for(rows_[layer].size() + (layer == unit.layer ? usize(rows_of(unit)) : 0));
     return quads <= kLanes;
   }
 
@@ -119,19 +122,20 @@ class Builder {
     const Unit& unit = block_[at];
     const size_t makes = layer_known_by(unit), feeds = makes + 1;
     const int32_t row = first[unit.layer] + seen[unit.layer], left_of_lane = kLaneRows - row % kLaneRows;
-    int32_t count = 1;
-    while (!is_dimension(unit) && count < left_of_lane && at + count < block_.size() &&
-           block_[at + count].layer == unit.layer && block_[at + count].degree == unit.degree)
-      ++count;
+    size_t end = at + 1;
+    while (!is_dimension(unit) && end < at + usize(left_of_lane) && end < block_.size() && block_[end].layer == unit.layer &&
+           block_[end].degree == unit.degree)
+      ++end;
+    const int32_t count = static_cast<int32_t>(end - at);
     seen[unit.layer] += count * rows_of(unit);
     const int32_t next_row = first[feeds] + seen[feeds];
-    const int32_t end = first[feeds] / kLaneRows + static_cast<int32_t>(quads_for(rows_[feeds].size()));
-    const int32_t fours = std::max(0, end - next_row / kLaneRows);
-    plan_.events.push_back({row, count, is_dimension(unit) ? static_cast<int32_t>(unit.index) : -1, starts_[makes] + known_[makes],
+    const int32_t behind = first[feeds] / kLaneRows + quads_for(rows_[feeds].size());
+    const int32_t fours = std::max(0, behind - next_row / kLaneRows);
+    plan_.events.push_back({row, count, is_dimension(unit) ? unit.index : -1, starts_[makes] + known_[makes],
                             static_cast<int32_t>(plan_.fours), next_row, fours, static_cast<int32_t>(plan_.blocks.size()) - 1});
     known_[makes] += count;
     grow(int64_t{count} * fours);
-    return static_cast<size_t>(count);
+    return end - at;
   }
 
   const char* op_;

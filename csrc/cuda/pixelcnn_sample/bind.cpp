@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
@@ -18,9 +19,10 @@ constexpr int64_t kLanes = 32;
 // stage of lead 0 behind all others would, and reads the last buffer.
 std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) {
   std::vector<int64_t> ages(plan.channels.size());
-  const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[buffer - 1].lead; };
+  const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[usize(buffer - 1)].lead; };
   const auto read = [&](int64_t buffer, int64_t by, const Tap& tap) {
-    ages[buffer] = std::max(ages[buffer], lead(buffer) - by - tap.dx - plan.slope * tap.dy);
+    int64_t& age = ages[usize(buffer)];
+    age = std::max(age, lead(buffer) - by - tap.dx - plan.slope * tap.dy);
   };
   for (const PlanStage& stage : plan.stages) {
     for (const PlanSource& source : stage.sources)

@@ -1,6 +1,7 @@
 #include "packing.h"
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
@@ -9,7 +10,7 @@ namespace {
 int64_t groups_of(const Plan& plan, const PlanStage& stage, int64_t group) {
   int64_t groups = 0;
   for (const PlanSource& source : stage.sources)
-    groups += round_up(plan.channels[source.buffer], group) / group * static_cast<int64_t>(source.taps.size());
+    groups += round_up(plan.channels[usize(source.buffer)], group) / group * static_cast<int64_t>(source.taps.size());
   return groups;
 }
 
@@ -52,7 +53,7 @@ void pack_weights(float* packed, const Plan& plan, const Packing& packing, const
     const StagePacking& place = packing.stages[s];
     float* out = packed + place.weight;
     for (const PlanSource& source : stage.sources) {
-      const int64_t channels = plan.channels[source.buffer], taps = static_cast<int64_t>(source.taps.size());
+      const int64_t channels = plan.channels[usize(source.buffer)], taps = static_cast<int64_t>(source.taps.size());
       for (int64_t tap = 0; tap < taps; ++tap, out += round_up(channels, group) * place.columns)
         for (int64_t column = 0; column < stage.columns(); ++column)
           for (int64_t c = 0; c < channels; ++c)
