@@ -40,7 +40,7 @@ class Parts {
 
   const Work work_;
   // Number of the job, its number of parts, its next part. It only grows, and a part is only claimed by the ticket that
-  // says that it is left: who read an older job's data cannot claim a part with them.
+  // says that it is left: a reader of an older job's data cannot claim a part with them.
   alignas(64) std::atomic<uint64_t> ticket_{0};
   std::atomic<int64_t> stage_{0}, wave_{0};
   alignas(64) std::atomic<int> helped_{0};  // parts of this job that helpers have done

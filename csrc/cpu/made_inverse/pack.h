@@ -8,7 +8,7 @@
 
 namespace vlae::made_inverse {
 
-// What a call brings: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
+// The tensors of a call: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
 struct MadeTensors {
   std::vector<int64_t> sizes;
   std::vector<const float*> weights, biases;

@@ -17,7 +17,8 @@ struct ConvArguments {
   Activation activation;
   Taps taps;
   Image image;
-  int64_t batch, c_in, c_out, channels;  // channels: of the output
+  int64_t batch, c_in;
+  int64_t p, c;  // channels before and after the gate: p = 2 c under it, else p = c
   const float* x;
   const float* weight;
   const bool* live;

@@ -23,7 +23,7 @@ constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight g
 // Where the gradients go; nullptr for what is not wanted.
 struct Gradients {
   float *x, *weight, *bias, *cond;
-  bool map;  // cond is [B, H, W, C_out]
+  bool map;  // cond is [B, H, W, P]
 };
 
 class Backward {
@@ -31,11 +31,11 @@ class Backward {
   Backward(const ConvArguments& a, const Kernels& kernels, const SlopeData& upstream, const Gradients& to)
       : a_(a), kernels_(kernels), upstream_(upstream), to_(to) {
     const Reach& reach = a.taps.reach;
-    const int64_t vecs = vecs_of(a.activation, a.channels, kernels.lanes), halo = reach.above + reach.below;
-    slope_ = {a.activation, a.channels, 0, vecs % 2 ? 1 : 2, 0, a.image, mirrored(reach), 0};
+    const int64_t vecs = vecs_of(a.activation, a.c, kernels.lanes), halo = reach.above + reach.below;
+    slope_ = {a.activation, a.c, 0, vecs % 2 ? 1 : 2, 0, a.image, mirrored(reach), 0};
     slope_.planes = vecs / slope_.vecs;
     const bool tight = slope_.planes == 1 && a.activation != Activation::gate;
-    slope_.pixel = tight ? a.channels : slope_.vecs * kernels.lanes;
+    slope_.pixel = tight ? a.c : slope_.vecs * kernels.lanes;
     columns_ = vecs * kernels.lanes;
     const int64_t padded = a.image.width + reach.left + reach.right;
     x_row_ = padded * a.c_in;
@@ -78,7 +78,7 @@ class Backward {
   float* partial(int64_t chunk) const { return partials_ + chunk * partial_floats_; }
 
   void plan_weight() {
-    products_ = forward_products(a_.taps, a_.c_in, a_.c_out, x_row_);
+    products_ = forward_products(a_.taps, a_.c_in, a_.p, x_row_);
     for (size_t r = 0; r < products_.runs.size(); ++r)
       stretches_.push_back({products_.runs[r].offset, products_.runs[r].weight, products_.runs[r].length, products_.dy[r]});
     const int64_t depth = static_cast<int64_t>(products_.from.size());
@@ -95,11 +95,11 @@ class Backward {
   void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {
     const int64_t n = index / bands_.per_image, pixels = a_.image.height * a_.image.width;
     const Band band = band_at(bands_, a_.image, index);
-    const int64_t at = n * pixels * a_.channels;
+    const int64_t at = n * pixels * a_.c;
     kernels_.slope(slope_, band,
                    {upstream_.grad + at, upstream_.out + at, upstream_.sigmoid + at, planes,
                     sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * 2 * columns_,
-                    to_.cond && to_.map ? to_.cond + n * pixels * a_.c_out : nullptr});
+                    to_.cond && to_.map ? to_.cond + n * pixels * a_.p : nullptr});
     if (to_.x) grad_x_->run(band, planes, x, to_.x + n * pixels * a_.c_in);  // x is not needed yet: its memory is scratch
     if (to_.weight) {
       pad_band(a_.x + n * pixels * a_.c_in, a_.image, a_.c_in, a_.taps.reach, band, x);
@@ -109,7 +109,7 @@ class Backward {
   }
 
   int64_t column(int64_t lane) const {
-    return column_of(a_.activation, a_.channels, lane / kernels_.lanes, lane % kernels_.lanes, kernels_.lanes);
+    return column_of(a_.activation, a_.c, lane / kernels_.lanes, lane % kernels_.lanes, kernels_.lanes);
   }
 
   // The chunks into the first one, then its live entries to where they belong.
@@ -141,7 +141,7 @@ class Backward {
       for (int64_t i = 0; i < columns_; ++i) {
         const float sum = static_cast<float>(image[usize(i)]);
         all[usize(i)] += sum;
-        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = sum;
+        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.p + column(i)] = sum;
       }
     }
     for (int64_t i = 0; i < columns_ && to_.bias; ++i)
@@ -174,8 +174,8 @@ const float* check_like_grad(const std::string& name, const std::optional<Tensor
 Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
   if (index == 0) return new_image(a, a.c_in);
   if (index == 1) return torch::stable::new_empty(weight, weight.sizes());
-  if (index == 3 && cond_map) return new_image(a, a.c_out);
-  const int64_t sizes[] = {a.batch, a.c_out};
+  if (index == 3 && cond_map) return new_image(a, a.p);
+  const int64_t sizes[] = {a.batch, a.p};
   return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
 }
 
@@ -186,7 +186,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   check_float(kOp, "grad", grad);
-  check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.channels});
+  check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.c});
   const SlopeData upstream = {floats(grad), check_like_grad("out", out, a.activation != Activation::none, grad),
                               check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad), nullptr, nullptr,
                               nullptr};

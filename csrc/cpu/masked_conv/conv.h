@@ -14,7 +14,7 @@ struct Image {
   int64_t height, width;
 };
 
-// How far taps reach beyond a pixel.
+// Rows and columns that taps reach beyond a pixel.
 struct Reach {
   int64_t above, below, left, right;
 };
@@ -51,7 +51,7 @@ struct GatherData {
 // gradient of x has no product with padding, and the last vector of a pixel ends in the next one.
 struct Slope {
   Activation activation;
-  int64_t channels;  // of the output
+  int64_t channels;  // C, after the gate
   int64_t planes, vecs;
   int64_t pixel;  // floats from a pixel to the next
   Image image;

@@ -1,4 +1,4 @@
-// What one band costs: the convolution, the slope of the activation, and the weight gradient, for one instruction set.
+// The work on one band: the convolution, the slope of the activation, and the weight gradient, for one instruction set.
 #include "gather.h"
 #include "outer.h"
 #include "slope.h"

@@ -1,4 +1,4 @@
-// What the files of one instruction set know of each other.
+// Functions that the files of one instruction set share.
 #pragma once
 
 #include "layer.h"

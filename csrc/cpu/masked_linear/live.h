@@ -1,4 +1,4 @@
-// Which stretches of a masked linear layer are alive.
+// The live stretches of a masked linear layer.
 #pragma once
 
 #include <vector>

@@ -79,7 +79,7 @@ int64_t padded_stride(int64_t batch) {
   return ((batch + kLine - 1) / kLine | 1) * kLine;
 }
 
-// How the layer's units are brought into order, and its results back.
+// Sorts the layer's units by degree, and its results back.
 struct SortedDegrees {
   std::optional<Order> in, out;
 

@@ -17,7 +17,7 @@ int64_t grown(const char* op, int64_t floats, int64_t more) {
   return size;
 }
 
-// How far beyond the image its readers reach.
+// Rows and columns beyond the image that its readers reach.
 struct Border {
   int64_t top = 0, bottom = 0, side = 0;
 };

@@ -36,7 +36,7 @@ struct Stage {
   int64_t cond;  // buffer added before the activation, or -1
 };
 
-// What the stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before the
+// The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before the
 // first step: their outputs are the conditions that the program's stages add.
 struct Context {
   const float* data;  // nullptr: none
@@ -46,7 +46,7 @@ struct Context {
   const Stage* stages;
 };
 
-// What is drawn from and written to: images and what is known of them [B, C, H, W], noise and parameters likewise.
+// The tensors of a draw: images and their known pixels [B, C, H, W], noise and parameters likewise.
 struct Draw {
   Emit emit;
   int64_t noises;  // planes of noise
@@ -84,7 +84,7 @@ struct Part {
 
 using RunStage = void (*)(const Program&, const Stage&, const Wave&, const Tile&, Part) noexcept;
 
-// What stage.cpp exports for its instruction set.
+// Exported by stage.cpp for its instruction set.
 struct Kernels {
   int lanes;  // floats of a vector
   RunStage run_stage;
