@@ -36,7 +36,7 @@ struct alignas(16) Event {
   int32_t block;
 };
 
-// Where a block begins. Its quads and events end where those of the next block begin; the table has an entry for the end.
+// The beginning of a block. Its quads and events end where those of the next block begin; the table has an entry for the end.
 struct Block {
   int32_t quad, event;
   int32_t weights, fours;  // the weights of all its events: the first four, how many

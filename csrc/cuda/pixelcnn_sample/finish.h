@@ -34,7 +34,7 @@ struct Finish {
 // Writes the channels of the chunks that were just multiplied.
 template <typename T>
 __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
-                              const Block<T>& block) {
+                              const ThreadBlock<T>& block) {
   const int first = (first_chunk << stage.chunk_bits) / (stage.activation == Activation::gate ? 2 : 1);
   const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
   const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);

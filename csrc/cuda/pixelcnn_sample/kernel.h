@@ -18,7 +18,7 @@ struct Condition {
 };
 void run_condition(const char* op, Dtype dtype, const Condition& condition, void* stream);
 
-// caches: the rings of every block, where they are in global memory.
+// caches: the rings of every thread block, where they are in global memory.
 void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches,
                  void* stream);
 

@@ -10,7 +10,7 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-constexpr int kWarps = 8;  // in a block
+constexpr int kWarps = 8;  // in a thread block
 constexpr int kMaxStages = 96;
 constexpr int kMaxTaps = 1024;
 

@@ -1,4 +1,4 @@
-// A block of threads, the rows of a matrix product that it computes at a time, and where they read and write.
+// A thread block, the rows of a matrix product that it computes at a time, and where they read and write.
 #pragma once
 
 #include "program.h"
@@ -8,9 +8,9 @@ namespace vlae::cuda::pixelcnn_sample {
 
 constexpr int kThreads = 32 * kWarps;
 
-// A block's memory and its samples. T: the type of activations and weights.
+// A thread block's memory and its samples. T: the type of activations and weights.
 template <typename T>
-struct Block {
+struct ThreadBlock {
   // [taps + kRowEntries][rows], twice: the next rows are located while the last are still being finished.
   int* offsets;
   int* next_offsets;
@@ -45,7 +45,7 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
 
 // Finds where each row reads and writes. Rows behind the last read zeros.
 template <typename T>
-__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block<T>& block) {
+__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const ThreadBlock<T>& block) {
   for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
     const int r = e & (block.rows - 1), row = rows.first + r;
     const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;

@@ -1,9 +1,9 @@
-// A whole batch of images in one launch: a block draws a tile of samples and never leaves the kernel between two pixels.
+// A whole batch of images in one launch: a thread block draws a tile of samples and stays in the kernel from pixel to pixel.
 //
 // A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: its rows are samples x pixels
-// of the wave, 16 at a time, its columns the P channels before the gate. The block's 8 warps share the products of a row, so
-// that even one image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory. The last
-// waves of every activation stay in shared memory from the first pixel to the last.
+// of the wave, 16 at a time, its columns the P channels before the gate. The thread block's 8 warps share the products of a
+// row, so that even one image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory.
+// The last waves of every activation stay in shared memory from the first pixel to the last.
 #include "../../pixelcnn_sample/draw.h"
 #include "finish.h"
 #include "kernel.h"
@@ -17,7 +17,7 @@ namespace {
 
 template <int Columns>
 __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const float* weight,
-                              const Block<float>& block, float* sums) {
+                              const ThreadBlock<float>& block, float* sums) {
   if (rows > 12)
     multiply<16, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
   else if (rows > 8)
@@ -30,7 +30,7 @@ __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, in
 
 // Computes a slice of the products of a chunk of columns.
 __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int rows, const float* weight,
-                               const Block<float>& block, float* sums) {
+                               const ThreadBlock<float>& block, float* sums) {
   const int column = (chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
   weight += column < stage.columns ? column : 0;  // nobody reads the products of lanes behind the last column
   if (stage.lane_columns == 4)
@@ -41,7 +41,7 @@ __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, 
 
 template <typename T>
 __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int, const T* weight,
-                               const Block<T>& block, float* sums) {
+                               const ThreadBlock<T>& block, float* sums) {
   const int first = chunk * 2 * stage.lane_columns, pairs = stage.columns / 16 - first;
   const uint4* right = reinterpret_cast<const uint4*>(weight) + first * 32 + threadIdx.x % 32;
   if (stage.lane_columns == 4)
@@ -53,7 +53,7 @@ __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, 
 // Gives every warp a slice of a chunk; the warps behind the last chunk have none.
 template <typename T>
 __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_chunk, int rows, const T* packed,
-                                const Block<T>& block) {
+                                const ThreadBlock<T>& block) {
   const int warp = threadIdx.x / 32, chunk = first_chunk + warp / stage.slices;
   if (chunk >= stage.chunks) return;
   const T* weight = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.weight);
@@ -61,7 +61,7 @@ __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_
 }
 
 template <typename T>
-__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows, const Block<T>& block) {
+__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows, const ThreadBlock<T>& block) {
   const Stage& stage = p.stages[stage_index];
   locate(p, stage, stage_index, rows, block);
   for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
@@ -73,7 +73,7 @@ __device__ void run_rows(const Program& p, int stage_index, const Tensors& t, co
 }
 
 template <typename T>
-__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, Block<T>& block) {
+__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, ThreadBlock<T>& block) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int rows = pixels.count * block.samples;
@@ -107,7 +107,7 @@ struct Pixel {
 
 // Gives each pixel to one thread, since the channels of a mixture follow from each other.
 template <typename T>
-__device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T>& block) {
+__device__ void draw(const Program& p, int wave, const Tensors& t, const ThreadBlock<T>& block) {
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int64_t plane = static_cast<int64_t>(p.height) * p.width;
   const auto each = [&](int item, const auto& work) {
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   float* sums = reinterpret_cast<float*>(memory);
   T* behind = reinterpret_cast<T*>(sums + kWarps * tiling.rows * kMaxColumns);
   const int size = p.zero_size + tiling.samples * p.sample_size;
-  Block<T> block;
+  ThreadBlock<T> block;
   block.sums = sums;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
   block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kMaxTile = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
 
-// Memory of a block beside its activations: two tables of offsets and every warp's sums.
+// Memory of a thread block beside its activations: two tables of offsets and every warp's sums.
 int64_t work_bytes(const Program& p, int64_t rows) {
   return (2 * (p.most_taps + kRowEntries) + kWarps * kMaxColumns) * rows * static_cast<int64_t>(sizeof(float));
 }

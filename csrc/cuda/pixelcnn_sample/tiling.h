@@ -1,4 +1,4 @@
-// Cuts a batch into tiles of samples, one to a block, and says what a block keeps in shared memory.
+// Cuts a batch into tiles of samples, one per thread block, and says what a thread block keeps in shared memory.
 #pragma once
 
 #include "program.h"
@@ -12,14 +12,14 @@ constexpr int kRowEntries = 3;    // per row, beside its taps: where it writes, 
 
 struct Limits {
   int32_t processors;
-  int32_t shared_bytes;  // the most that a block can have
+  int32_t shared_bytes;  // the most that a thread block can have
 };
 
 struct Tiling {
   int32_t samples;   // per tile
   int32_t rows;      // in a block of rows: kMaxRows, less where shared memory is scarce
   int32_t row_bits;  // binary logarithm of `rows`
-  int32_t blocks;
+  int32_t blocks;    // thread blocks
   int32_t shared_bytes;
   // Values in a tile's activations in global memory; 0: they are in shared memory.
   int64_t global_size;
