@@ -17,7 +17,7 @@ help:
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
 	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and clang-format and clang-tidy for C++"
 	@echo "make bench   the benchmarks, quick settings"
 	@echo "make bench-gpu  the tests and benchmarks that need a CUDA device, into out/gpu"
 	@echo "make wheel   the sdist and the wheel, into dist/ (VLAE_FAST_WITHOUT_CUDA=1 for one without the CUDA library)"
@@ -64,6 +64,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	VENV=$(VENV) csrc/lint.sh
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run --quick

@@ -137,6 +137,19 @@ Products spread_products(const Taps& taps, int64_t channels, const Slope& slope,
   return products;
 }
 
+Gather gather_of(const Products& products, const Layer& layer, const Image& image, int64_t pixel, int64_t row) {
+  Gather gather = {};
+  gather.layer = layer;
+  gather.image = image;
+  gather.pixel = pixel;
+  gather.row = row;
+  gather.runs = products.runs.data();
+  gather.dy = products.dy.data();
+  gather.ends = products.ends.data();
+  gather.n_parts = static_cast<int>(products.ends.size());
+  return gather;
+}
+
 std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes) {
   layer.depth = static_cast<int64_t>(products.from.size());
   layer.vecs = vecs_of(layer.activation, layer.out_channels, lanes);

@@ -38,6 +38,9 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
 // The pixel itself over the planes of a slope, for columns [tap][channel].
 Products spread_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes);
 
+// Reads from a source with `pixel` floats to the right neighbour and `row` to the one below. The products must outlive it.
+Gather gather_of(const Products& products, const Layer& layer, const Image& image, int64_t pixel, int64_t row);
+
 // live: of every weight, or nullptr; dead weights are not read.
 struct Weights {
   const float* data;

@@ -28,9 +28,8 @@ GradX::GradX(const ConvArguments& a, const Slope& slope, const Kernels& kernels,
   const int64_t columns = static_cast<int64_t>(a.taps.list.size()) * a.c_in;
   spread_ = spread_is_less(a, slope.planes * slope.pixel, kernels.lanes);
   products_ = spread_ ? spread_products(a.taps, a.c_in, slope, kernels.lanes) : grad_products(a.taps, a.c_in, slope, kernels.lanes);
-  gather_ = {{Activation::none, spread_ ? columns : a.c_in, 0, 0, nullptr, nullptr}, a.image, slope.pixel,
-             (a.image.width + slope.reach.left + slope.reach.right) * slope.pixel, products_.runs.data(), products_.dy.data(),
-             products_.ends.data(), static_cast<int>(products_.ends.size())};
+  gather_ = gather_of(products_, {Activation::none, spread_ ? columns : a.c_in, 0, 0, nullptr, nullptr}, a.image, slope.pixel,
+                      (a.image.width + slope.reach.left + slope.reach.right) * slope.pixel);
   packed_ = pack({a.weight, a.live}, products_, gather_.layer, nullptr, kernels.lanes);
   if (spread_) scratch_floats_ = (band_rows + slope.reach.above + slope.reach.below) * a.image.width * columns;
 }

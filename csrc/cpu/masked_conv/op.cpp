@@ -32,8 +32,7 @@ void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bi
   const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
   Products products = forward_products(a.taps, a.c_in, a.p, row);
   cut_parts(products);
-  Gather gather = {{a.activation, a.c, 0, 0, nullptr, nullptr}, a.image, a.c_in, row, products.runs.data(),
-                   products.dy.data(), products.ends.data(), static_cast<int>(products.ends.size())};
+  Gather gather = gather_of(products, {a.activation, a.c, 0, 0, nullptr, nullptr}, a.image, a.c_in, row);
   const std::vector<float> packed = pack({a.weight, a.live}, products, gather.layer, bias, kernels.lanes);
   const int64_t halo = reach.above + reach.below;
   const Bands bands = cut_bands(a.batch, a.image, row, halo, kBandFloats);

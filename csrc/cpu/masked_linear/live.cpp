@@ -34,12 +34,12 @@ std::vector<Run> find_runs(int64_t size, const IsLive& is_live) {
 
 LiveRuns::LiveRuns(const LinearLayer& layer)
     : layer_(layer),
-      sorted_inputs_(!layer.adjacency && std::is_sorted(layer.in_degrees, layer.in_degrees + layer.inputs)),
-      sorted_outputs_(!layer.adjacency && std::is_sorted(layer.out_degrees, layer.out_degrees + layer.outputs)) {}
+      sorted_inputs_(layer.adjacency == nullptr && std::is_sorted(layer.in_degrees, layer.in_degrees + layer.inputs)),
+      sorted_outputs_(layer.adjacency == nullptr && std::is_sorted(layer.out_degrees, layer.out_degrees + layer.outputs)) {}
 
 std::vector<Run> LiveRuns::of_outputs(const Columns& outputs) const {
-  if (layer_.adjacency) {
-    std::vector<char> any(usize(layer_.inputs), 0);
+  if (layer_.adjacency != nullptr) {
+    std::vector<uint8_t> any(usize(layer_.inputs), 0);
     for (int64_t o = outputs.first; o < outputs.first + outputs.count; ++o)
       for (int64_t i = 0; i < layer_.inputs; ++i) any[usize(i)] |= layer_.adjacency[o * layer_.inputs + i];
     return find_runs(layer_.inputs, [&](int64_t i) { return any[usize(i)] != 0; });
@@ -51,7 +51,7 @@ std::vector<Run> LiveRuns::of_outputs(const Columns& outputs) const {
 }
 
 std::vector<Run> LiveRuns::of_inputs(const Columns& inputs) const {
-  if (layer_.adjacency)
+  if (layer_.adjacency != nullptr)
     return find_runs(layer_.outputs, [&](int64_t o) {
       const bool* row = layer_.adjacency + o * layer_.inputs + inputs.first;
       return std::find(row, row + inputs.count, true) != row + inputs.count;
