@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "cuda_host"
-FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Werror", "-Wno-unknown-pragmas"]
+FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Werror", "-Wswitch-enum", "-Wno-unknown-pragmas"]
 
 
 def _compiler() -> list[str] | None:
