@@ -133,8 +133,14 @@ std::tuple<Tensor, Tensor> plan(std::vector<Tensor> tensors) {
   check_ends(kPlan, degrees[0].data(), tensors.front().numel(), degrees.back().data(), tensors.back().numel());
   const MadePlan made = plan_made(kPlan, degrees);
   const auto count = [](const auto& table) { return static_cast<int64_t>(table.size()); };
-  const Header h = {kMagic, count(made.blocks) - 1, count(made.quads), count(made.events), count(made.order), made.fours,
-                    made.event_fours, count(degrees) - 1};
+  const Header h = {.magic = kMagic,
+                    .blocks = count(made.blocks) - 1,
+                    .quads = count(made.quads),
+                    .events = count(made.events),
+                    .values = count(made.order),
+                    .fours = made.fours,
+                    .event_fours = made.event_fours,
+                    .layers = count(degrees) - 1};
   Tensor tables = new_vector(tensors[0], table_ints(h), ScalarType::Int);
   write_tables(made, tables.mutable_data_ptr());
   Tensor header = new_vector(tensors[0], kHeaderWords + count(degrees), ScalarType::Long);
@@ -169,10 +175,20 @@ std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std:
   const Current current(kOp, eps);
   Tensor packed = new_vector(eps, steps * kLaneRows * h.fours, eps.scalar_type());
   Tensor known = new_vector(eps, size * h.values, ScalarType::Float);
-  const Batch batch = {eps.const_data_ptr(), cond ? cond->const_data_ptr() : nullptr, x.mutable_data_ptr(),
-                       log_det.mutable_data_ptr(), known.mutable_data_ptr<float>(), size, layers.steps, static_cast<int32_t>(sizes[0]),
-                       static_cast<int32_t>(sizes[1]), static_cast<int32_t>(h.values), static_cast<int32_t>(h.layers),
-                       sizes.back() > sizes.front(), function, slope};
+  const Batch batch = {.eps = eps.const_data_ptr(),
+                       .cond = cond ? cond->const_data_ptr() : nullptr,
+                       .x = x.mutable_data_ptr(),
+                       .log_det = log_det.mutable_data_ptr(),
+                       .known = known.mutable_data_ptr<float>(),
+                       .size = size,
+                       .steps = layers.steps,
+                       .dim = static_cast<int32_t>(sizes[0]),
+                       .cond_size = static_cast<int32_t>(sizes[1]),
+                       .values = static_cast<int32_t>(h.values),
+                       .outputs = static_cast<int32_t>(h.layers),
+                       .affine = sizes.back() > sizes.front(),
+                       .activation = function,
+                       .scale = slope};
   const Counts counts = {h.quads, h.events, h.fours, h.event_fours};
   run_pack(kOp, dtype, walk, counts, layers, packed.mutable_data_ptr(), current.stream());
   run_inverse(kOp, dtype, walk, counts, packed.const_data_ptr(), batch, current.stream());

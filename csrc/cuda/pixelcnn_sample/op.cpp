@@ -132,9 +132,15 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, st
   const Tiling tiling = tiling_of(program, noise.size(0), device_limits(kSample));
   Tensor caches = new_vector(noise, tiling.blocks * tiling.global_size, noise.scalar_type());
   const Tensor cond = conditions(noise, packed, context, plan, packing, program, current.stream());
-  const Tensors tensors = {packed.const_data_ptr(), noise.const_data_ptr(), known ? known->const_data_ptr() : nullptr,
-                           floats(cond), known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
-                           images.mutable_data_ptr(), params.mutable_data_ptr(), temperature, noise.size(0)};
+  const Tensors tensors = {.packed = packed.const_data_ptr(),
+                           .noise = noise.const_data_ptr(),
+                           .known = known ? known->const_data_ptr() : nullptr,
+                           .cond = floats(cond),
+                           .known_mask = known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
+                           .images = images.mutable_data_ptr(),
+                           .params = params.mutable_data_ptr(),
+                           .temperature = temperature,
+                           .batch = noise.size(0)};
   run_program(kSample, program, tiling, tensors, caches.mutable_data_ptr(), current.stream());
   return {images, params};
 }
