@@ -153,10 +153,10 @@ def prepare_cpu(plan: dict[str, Any]) -> dict[str, Any]:
 def prepare_cuda(plan: dict[str, Any]) -> dict[str, Any]:
     """As `prepare_cpu`. libtorch.so is named for what it pulls in: libtorch_cuda.so, where torch has it."""
     nvcc, compiler, torch, build = find_nvcc(), find_compiler(), find_torch(), Path("build", "cuda")
-    host, cuda = f"-ccbin={compiler[0]}", plan["cuda"]
+    host, cuda, warnings = f"-ccbin={compiler[0]}", plan["cuda"], ",".join(warning_flags(plan))
     rules = {
         "compile": [*compiler, *torch_flags(plan, torch)],
-        "nvcc": [*nvcc, host, *cuda["nvcc_flags"], *cuda["architectures"].values(), "-Icsrc"],
+        "nvcc": [*nvcc, host, *cuda["nvcc_flags"], f"-Xcompiler={warnings}", *cuda["architectures"].values(), "-Icsrc"],
     }
     units = [
         Unit("nvcc" if source.endswith(".cu") else "compile", source, (build / f"{source}.o").as_posix(), [])
