@@ -37,14 +37,12 @@ const Isa& isa_by_id(const char* op, int id);
 
 // In the namespace of a family, whose `Kernels` have a member per kernel: `kernels_of(isa)` are those of an instruction set.
 // They come from `<family>::<isa>::kernels()`, compiled for it: only a machine that runs it may ask.
-#define VLAE_KERNELS_OF_ISA                       \
-  VLAE_FOR_EACH_ISA(VLAE_DECLARE_KERNELS)         \
-  inline Kernels kernels_of(const Isa& isa) {     \
-    switch (isa.id) {                             \
-      VLAE_FOR_EACH_ISA(VLAE_RETURN_KERNELS)      \
-    }                                             \
-    __builtin_unreachable();                      \
-  }                                               \
+#define VLAE_KERNELS_OF_ISA                                    \
+  VLAE_FOR_EACH_ISA(VLAE_DECLARE_KERNELS)                      \
+  inline Kernels kernels_of(const Isa& isa) {                  \
+    switch (isa.id) { VLAE_FOR_EACH_ISA(VLAE_RETURN_KERNELS) } \
+    __builtin_unreachable();                                   \
+  }                                                            \
   static_assert(true)  // takes the semicolon
 #define VLAE_DECLARE_KERNELS(isa) \
   namespace isa {                 \

@@ -18,8 +18,7 @@ struct Free {
 // Zeroed. Pages that nobody touches cost nothing.
 class ZeroedFloats {
  public:
-  explicit ZeroedFloats(int64_t count)
-      : memory_(std::calloc(usize(count) * sizeof(float) + kLineBytes, 1)) {}
+  explicit ZeroedFloats(int64_t count) : memory_(std::calloc(usize(count) * sizeof(float) + kLineBytes, 1)) {}
 
   explicit operator bool() const { return memory_ != nullptr; }
 

@@ -75,7 +75,8 @@ inline void start(const Layer& layer, int64_t first_vec, int vecs, const RowBloc
 }
 
 // out = block (+ residual), `count` channels from `channel` on.
-inline void finish(int rows, const float* const* residual, float* const* out, int64_t channel, int64_t count, const float* block) {
+inline void finish(int rows, const float* const* residual, float* const* out, int64_t channel, int64_t count,
+                   const float* block) {
   for (int r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < count; c += kLanes) {
       const int64_t some = least(kLanes, count - c);

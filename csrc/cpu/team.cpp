@@ -61,8 +61,7 @@ void Parts::help() noexcept {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     if (ticket == kClosed) return;
     const uint64_t part = ticket & kPartMask, parts = ticket >> kPartBits & kPartMask;
-    const Job job = {stage_.load(std::memory_order_relaxed), wave_.load(std::memory_order_relaxed),
-                     static_cast<int>(parts)};
+    const Job job = {stage_.load(std::memory_order_relaxed), wave_.load(std::memory_order_relaxed), static_cast<int>(parts)};
     // Success means that this part was still to be done, so the job's data were not yet overwritten by the next job's.
     if (part < parts && ticket_.compare_exchange_weak(ticket, ticket + 1)) {
       work_(job, static_cast<int>(part));

@@ -23,11 +23,10 @@ class Reader {
   Reader(const char* op, const std::vector<int64_t>& words) : op_(op), words_(words) {}
 
   int64_t next(const char* what, int64_t low, int64_t high) {
-    VLAE_CHECK(at_ < words_.size(), op_, "plan", text("go on with ", what),
-               text("its end after ", words_.size(), " numbers"));
+    VLAE_CHECK(at_ < words_.size(), op_, "plan", text("go on with ", what), text("its end after ", words_.size(), " numbers"));
     const int64_t value = words_[at_++];
-    VLAE_CHECK(low <= value && value <= high, op_, text("plan[", at_ - 1, "] (", what, ")"),
-               text("be in ", low, "..", high), value);
+    VLAE_CHECK(low <= value && value <= high, op_, text("plan[", at_ - 1, "] (", what, ")"), text("be in ", low, "..", high),
+               value);
     return value;
   }
 
@@ -40,9 +39,7 @@ class Reader {
     return n;
   }
 
-  void finish() const {
-    VLAE_CHECK(at_ == words_.size(), op_, "plan", text("end after ", at_, " numbers"), words_.size());
-  }
+  void finish() const { VLAE_CHECK(at_ == words_.size(), op_, "plan", text("end after ", at_, " numbers"), words_.size()); }
 
  private:
   const char* op_;

@@ -101,6 +101,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
       "str scale, str isa) -> (Tensor x, Tensor log_det)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
-  m.impl("made_inverse", TORCH_BOX(&vlae::made_inverse::inverse));
-}
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("made_inverse", TORCH_BOX(&vlae::made_inverse::inverse)); }

@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "../../made_inverse/scale.h"
 #include "../../activation.h"
+#include "../../made_inverse/scale.h"
 
 namespace vlae::made_inverse {
 
@@ -25,13 +25,13 @@ struct MadePlan {
   int64_t dim, params;  // D; 2 outputs per dimension (shift, log_scale) or 1 (shift)
   int64_t steps;
   int64_t n_layers;
-  const MadeLayer* layers;   // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
+  const MadeLayer* layers;  // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
   Activation activation;
   MadeScale scale;
   int64_t n_blocks;
-  const int64_t* blocks;     // [n_blocks + 1] first step of each block of steps
-  const int64_t* offsets;    // [n_layers + 1] floats per lane before a layer's activations
-  int64_t floats;            // of a tile, per lane
+  const int64_t* blocks;   // [n_blocks + 1] first step of each block of steps
+  const int64_t* offsets;  // [n_layers + 1] floats per lane before a layer's activations
+  int64_t floats;          // of a tile, per lane
 };
 
 // Samples first .. first + count - 1; scratch is `floats` x vecs x lanes, aligned to 64 bytes.
@@ -40,7 +40,7 @@ struct MadeTile {
   float *x, *log_det;       // [B, D], [B]
   int64_t cond_size;        // H
   int64_t first, count;
-  int vecs;                 // vectors of samples, 1 to kMadeMaxVecs
+  int vecs;  // vectors of samples, 1 to kMadeMaxVecs
   float* scratch;
 };
 

@@ -19,7 +19,7 @@ using namespace vlae::VLAE_ISA;
 namespace {
 
 constexpr int kAccumulators = kManyRegisters ? 24 : 12;
-constexpr int kMostRows = 8;  // more rows a power of two apart would evict one another from the first cache
+constexpr int kMostRows = 8;     // more rows a power of two apart would evict one another from the first cache
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 constexpr float kLargestExponent = 88.0f;
 

@@ -179,16 +179,18 @@ Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, 
   return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
 }
 
-std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
-                             Tensor weight, std::vector<int64_t> taps, std::optional<Tensor> live,
-                             std::string activation, std::vector<int64_t> needs, bool cond_map,
-                             std::string isa_name) {
+std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x, Tensor weight,
+                             std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
+                             std::vector<int64_t> needs, bool cond_map, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   check_float(kOp, "grad", grad);
   check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.c});
-  const SlopeData upstream = {floats(grad), check_like_grad("out", out, a.activation != Activation::none, grad),
-                              check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad), nullptr, nullptr,
+  const SlopeData upstream = {floats(grad),
+                              check_like_grad("out", out, a.activation != Activation::none, grad),
+                              check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad),
+                              nullptr,
+                              nullptr,
                               nullptr};
   VLAE_CHECK(needs.size() == 4, kOp, "needs", "have 4 entries", needs.size());
   std::vector<Tensor> grads;
@@ -200,8 +202,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
     // what no pixel adds to, and what dead weights keep, is 0
     if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
   }
-  if (grad.numel() > 0)
-    Backward(a, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
+  if (grad.numel() > 0) Backward(a, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
   return grads;
 }
 
@@ -214,6 +215,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
       "str activation, int[] needs, bool cond_map, str isa) -> Tensor[]");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
-  m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv::backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv::backward)); }

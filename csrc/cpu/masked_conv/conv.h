@@ -40,10 +40,10 @@ constexpr int kMaxParts = 32;
 // Where a band reads and writes: all at pixel (band.first, 0).
 struct GatherData {
   const float* source;
-  const float* cond;     // nullptr: none
-  int64_t cond_pixel;    // floats from a pixel to the next; 0: one for the image
+  const float* cond;   // nullptr: none
+  int64_t cond_pixel;  // floats from a pixel to the next; 0: one for the image
   float* out;
-  float* sigmoid;        // nullptr: not kept
+  float* sigmoid;  // nullptr: not kept
 };
 
 // The gradient of the pre-activation, in planes of `vecs` vectors of columns (1 or 2, in the order of packed weights):
@@ -55,7 +55,7 @@ struct Slope {
   int64_t planes, vecs;
   int64_t pixel;  // floats from a pixel to the next
   Image image;
-  Reach reach;       // borders of zeros
+  Reach reach;           // borders of zeros
   int64_t plane_floats;  // from a plane to the next
 };
 
@@ -63,7 +63,7 @@ struct SlopeData {
   const float *grad, *out, *sigmoid;  // of the image; what the activation has no use for may be any of them
   float* planes;                      // of the band with its borders
   float* sums;  // [2][planes * vecs * lanes]: over the band's own rows, and what their rounding lost; nullptr: not wanted
-  float* map;                         // [pixel][columns] of the image: grad of a cond map; nullptr: not wanted
+  float* map;   // [pixel][columns] of the image: grad of a cond map; nullptr: not wanted
 };
 
 // weight gradient[k][column] += sum over the band's pixels of x[p + k's tap][k's channel] * slope[p][column]
@@ -74,8 +74,8 @@ struct Stretch {  // of products whose x lie side by side
 struct Outer {
   const Stretch* stretches;
   int n_stretches;
-  int64_t depth;              // products of an output: rows of the gradient
-  int64_t x_pixel, x_row;     // floats of the padded band of x
+  int64_t depth;           // products of an output: rows of the gradient
+  int64_t x_pixel, x_row;  // floats of the padded band of x
   Slope slope;
 };
 

@@ -55,8 +55,9 @@ inline void gather_band(const Gather& g, const Band& band, const GatherData& dat
       const int count = static_cast<int>(last + 1 - first);
       locate_pixels(g, data, first, count, rows);
       const int n = live_products(g, band.first + first / width, band.first + last / width, rows, products);
-      run_columns(g.layer, panel, least(panel + sweep, panels),
-                  {count, n, products, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
+      run_columns(
+          g.layer, panel, least(panel + sweep, panels),
+          {count, n, products, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
     }
   }
 }

@@ -85,8 +85,7 @@ Products forward_products(const Taps& taps, int64_t channels, int64_t columns, i
     products.dy.push_back(g.dy);
   }
   for (const Tap& tap : taps.list)
-    for (int64_t c = 0; c < channels; ++c)
-      products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
+    for (int64_t c = 0; c < channels; ++c) products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
   return products;
 }
 
@@ -116,7 +115,8 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
                                static_cast<int64_t>(products.from.size()), g.count * pixel});
       products.dy.push_back(g.dy);
       for (int64_t t = g.first; t < g.first + g.count; ++t)
-        add_plane(slope, plane, lanes, channels * area, place_of(taps.list[mirror.size() - 1 - usize(t)], taps.kernel), products);
+        add_plane(slope, plane, lanes, channels * area, place_of(taps.list[mirror.size() - 1 - usize(t)], taps.kernel),
+                  products);
     }
   }
   cut_parts(products);

@@ -7,7 +7,6 @@ namespace vlae::masked_conv::VLAE_ISA {
 
 using namespace vlae::VLAE_ISA;
 
-
 Kernels kernels() { return {kLanes, gather_band, slope_band, outer_band}; }
 
 }  // namespace vlae::masked_conv::VLAE_ISA

@@ -20,8 +20,8 @@ Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
   if (!cond) return {nullptr, 0, 0, 0};
   check_float(kOp, "cond", *cond);
   const std::vector<int64_t> vector = {a.batch, a.p}, map = {a.batch, a.image.height, a.image.width, a.p};
-  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map), kOp, "cond", "be " + sizes_text(vector) + " or " + sizes_text(map),
-             shape_text(cond->sizes()));
+  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map), kOp, "cond",
+             "be " + sizes_text(vector) + " or " + sizes_text(map), shape_text(cond->sizes()));
   if (cond->dim() == 2) return {floats(*cond), a.p, 0, 0};
   return {floats(*cond), a.image.height * a.image.width * a.p, a.p, a.image.width * a.p};
 }
@@ -60,7 +60,8 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
     check_shape(kOp, "bias", *bias, {a.p});
   }
   const Cond condition = check_cond(cond, a);
-  VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate", "true");
+  VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate",
+             "true");
   const int64_t none = 0;
   Tensor out = new_image(a, a.c);
   Tensor sigmoid = keep_sigmoid ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
@@ -79,6 +80,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
       "bool keep_sigmoid, str isa) -> (Tensor out, Tensor sigmoid)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
-  m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv::forward));
-}
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv::forward)); }

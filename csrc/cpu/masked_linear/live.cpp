@@ -22,8 +22,7 @@ std::vector<Run> find_runs(int64_t size, const IsLive& is_live) {
   for (int64_t k = 0; k < size; ++k) {
     if (!is_live(k)) continue;
     const int64_t end = runs.empty() ? 0 : runs.back().offset + runs.back().length;
-    if (runs.empty() || k - end > kGap)
-      runs.push_back({k, row, 0});
+    if (runs.empty() || k - end > kGap) runs.push_back({k, row, 0});
     row += k + 1 - runs.back().offset - runs.back().length;
     runs.back().length = k + 1 - runs.back().offset;
   }

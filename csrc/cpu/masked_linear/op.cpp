@@ -112,8 +112,8 @@ Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
   }
   if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
     const Tensor y = forward(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
-                                   gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
-                                   gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
+                             gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
+                             gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
     return gathered(y, nullptr, order.from_out());
   }
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
@@ -156,14 +156,14 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
 
   run_slopes(kernels_of(isa),
-             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function,
-              copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
-              stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
+             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function, copies ? g.mutable_data_ptr<float>() : nullptr,
+              needs_weight ? transposed.mutable_data_ptr<float>() : nullptr, stride,
+              needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   if (inputs > 0)
-    run_backward(kBackward, kernels_of(isa), checked.layer,
-                 {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
-                  needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
-                  needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
+    run_backward(
+        kBackward, kernels_of(isa), checked.layer,
+        {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
+         needs_x ? grad_x.mutable_data_ptr<float>() : nullptr, needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
   return {grad_x, grad_weight, grad_bias};
 }
 

@@ -40,7 +40,8 @@ class Units {
       runs_.push_back(runs_of(panel));
       const double work = static_cast<double>(total_length(runs_.back()) * panel.count);
       for (int64_t c = 0; c < chunks; ++c)
-        units_.push_back({kind, panel, &runs_.back(), rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
+        units_.push_back(
+            {kind, panel, &runs_.back(), rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
     }
   }
 

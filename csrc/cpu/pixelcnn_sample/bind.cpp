@@ -94,8 +94,8 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const PackedLay
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
                                packed + place.bias, packed + place.weight, -1});
   }
-  program_.context = {context.data, buffer, pixels * dim, context.per_pixel, static_cast<int64_t>(context_stages_.size()),
-                      context_stages_.data()};
+  const int64_t n_stages = static_cast<int64_t>(context_stages_.size());
+  program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
 }
 
 BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,

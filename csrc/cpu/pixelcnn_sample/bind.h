@@ -17,8 +17,8 @@ struct ContextTensor {
 class BoundProgram {
  public:
   // The plan's schedule must have been checked for this height and width.
-  BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,
-               int64_t width, const ContextTensor& context, const Draw& draw);
+  BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height, int64_t width,
+               const ContextTensor& context, const Draw& draw);
   BoundProgram(const BoundProgram&) = delete;
   BoundProgram& operator=(const BoundProgram&) = delete;
 

@@ -23,11 +23,11 @@ constexpr int64_t kMaxSide = int64_t{1} << 20;
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_float(kSample, "noise", noise);
-  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
-             text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise", text("be [B, ", plan.noises(), ", H, W]"),
+             shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
-    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
-               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise", text("have sides in 1..", kMaxSide),
+               shape_text(noise.sizes()));
   const float* data = floats(noise);
   const int64_t n = plan.emit.kind == EmitKind::affine ? 0 : noise.numel();
   for (int64_t i = 0; i < n; ++i)
@@ -48,8 +48,7 @@ ContextTensor check_context(const std::optional<Tensor>& context, const Plan& pl
   return {floats(*context), context->dim() == 4};
 }
 
-void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known,
-                 const std::vector<int64_t>& sizes) {
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const std::vector<int64_t>& sizes) {
   VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
              mask ? "known_mask alone" : "known alone");
   if (!mask) return;
@@ -87,9 +86,8 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
   return packed;
 }
 
-std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
-                                  std::optional<Tensor> context, std::optional<Tensor> known_mask,
-                                  std::optional<Tensor> known, double temperature) {
+std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64_t> words, std::optional<Tensor> context,
+                                  std::optional<Tensor> known_mask, std::optional<Tensor> known, double temperature) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
@@ -107,9 +105,14 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   Tensor images = torch::stable::new_empty(noise, image);
   Tensor params = torch::stable::new_empty(noise, all);
   if (batch == 0) return {images, params};
-  const Draw draw = {plan.emit, plan.noises(), floats(noise), known ? floats(*known) : nullptr,
-                     known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
-                     params.mutable_data_ptr<float>(), temperature};
+  const Draw draw = {plan.emit,
+                     plan.noises(),
+                     floats(noise),
+                     known ? floats(*known) : nullptr,
+                     known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
+                     images.mutable_data_ptr<float>(),
+                     params.mutable_data_ptr<float>(),
+                     temperature};
   const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
   run_program(kSample, program.program(), kernels_of(isa), batch, static_cast<int>(torch::stable::get_num_threads()));
   return {images, params};

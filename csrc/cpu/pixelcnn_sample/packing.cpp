@@ -33,15 +33,19 @@ StageLayout place_stage(const char* op, const PlanStage& stage, int64_t depth, i
 // Whole numbers of at most 24 bits: as floats they are exact and never NaN, so any copy of the tensor keeps them.
 std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, int64_t size) {
   const auto piece = [](uint64_t value, int shift) { return static_cast<float>(value >> shift & 0xffffff); };
-  return {kMagic, kFormat, static_cast<float>(isa), piece(usize(size), 0), piece(usize(size), 24),
-                                     piece(plan.checksum, 0), piece(plan.checksum, 24), piece(plan.checksum, 48)};
+  return {kMagic,
+          kFormat,
+          static_cast<float>(isa),
+          piece(usize(size), 0),
+          piece(usize(size), 24),
+          piece(plan.checksum, 0),
+          piece(plan.checksum, 24),
+          piece(plan.checksum, 48)};
 }
 
 }  // namespace
 
-PlanStage context_stage(const PlanStage& stage) {
-  return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}};
-}
+PlanStage context_stage(const PlanStage& stage) { return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}}; }
 
 PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
   PackedLayout layout;
@@ -70,8 +74,8 @@ int read_header(const char* op, const float* packed, int64_t size, const Plan& p
   const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
   VLAE_CHECK(packed[3] == words[3] && packed[4] == words[4], op, "packed", "have the size its header says",
              text(size, " floats"));
-  VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed",
-             "be packed for this plan", "the weights of another plan");
+  VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed", "be packed for this plan",
+             "the weights of another plan");
   return isa;
 }
 

@@ -24,7 +24,7 @@ struct StageLayout {
 struct PackedLayout {
   std::vector<StageLayout> stages;
   std::vector<StageLayout> contexts;  // of the stages that see the context
-  int64_t size;  // floats
+  int64_t size;                       // floats
 };
 
 // The condition of a stage as a stage of its own: reads the context (buffer 0), no activation.

@@ -36,10 +36,10 @@ struct Stage {
   int64_t cond;  // buffer added before the activation, or -1
 };
 
-// The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before the
-// first step: their outputs are the conditions that the program's stages add.
+// The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before
+// the first step: their outputs are the conditions that the program's stages add.
 struct Context {
-  const float* data;  // nullptr: none
+  const float* data;       // nullptr: none
   int64_t buffer, floats;  // where a sample's copy goes, and its size
   bool per_pixel;
   int64_t n_stages;
