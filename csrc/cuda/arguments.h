@@ -44,6 +44,8 @@ inline void check_like(const char* op, const std::string& name, const Tensor& te
   check_values(op, name, tensor, like.scalar_type(), dtype_row_of(op, name, like).name);
 }
 
-inline Tensor new_vector(const Tensor& like, int64_t n, ScalarType type) { return torch::stable::new_empty(like, {&n, 1}, type); }
+inline Tensor new_vector(const Tensor& like, int64_t n, ScalarType type) {
+  return torch::stable::new_empty(like, {&n, 1}, type);
+}
 
 }  // namespace vlae::cuda

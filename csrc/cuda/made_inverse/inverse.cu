@@ -20,8 +20,8 @@ __device__ void copy(T* to, const T* from, int count) {
 
 template <typename T>
 struct Shared {
-  float* sums;      // [sample][row of the block]
-  Event* events;    // those of the block
+  float* sums;    // [sample][row of the block]
+  Event* events;  // those of the block
   Four<T>* weights;
 
   __device__ Shared(float4* memory, int samples) {
@@ -94,11 +94,12 @@ __global__ void made_inverse_pack_kernel(const __grid_constant__ Walk walk, cons
 }
 
 template <typename T, int Samples>
-void launch_inverse(const char* op, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch, void* stream) {
+void launch_inverse(const char* op, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
+                    void* stream) {
   const int64_t blocks = (batch.size + Samples - 1) / Samples;
   launch(op, made_inverse_inverse_kernel<T, Samples>, static_cast<int>(blocks), kInverseThreads,
-         static_cast<int>(Shared<T>::bytes(Samples, counts.event_fours)), stream, walk, batch, static_cast<const Four<T>*>(packed),
-         counts.fours);
+         static_cast<int>(Shared<T>::bytes(Samples, counts.event_fours)), stream, walk, batch,
+         static_cast<const Four<T>*>(packed), counts.fours);
 }
 
 }  // namespace
@@ -108,7 +109,8 @@ void run_pack(const char* op, Dtype dtype, const Walk& walk, const Counts& count
   const int blocks = static_cast<int>(layers.steps * (counts.quads + counts.events));
   with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch(op, made_inverse_pack_kernel<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed), counts.fours);
+    launch(op, made_inverse_pack_kernel<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed),
+           counts.fours);
   });
 }
 

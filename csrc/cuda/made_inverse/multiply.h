@@ -34,7 +34,8 @@ __device__ void multiply(const Quad& quad, const Four<T>* packed, const Tile<T>&
   const float* known[Samples];
   const Four<T>* weights = packed + quad.weights + 1;
 #pragma unroll
-  for (int s = 0; s < Samples; ++s) known[s] = tile.known + min(s, tile.samples - 1) * static_cast<int64_t>(tile.values) + quad.reads;
+  for (int s = 0; s < Samples; ++s)
+    known[s] = tile.known + min(s, tile.samples - 1) * static_cast<int64_t>(tile.values) + quad.reads;
   float own[kLaneRows * Samples] = {};  // [row][sample]
   for (int k = lane; k < quad.count; k += kAhead<Samples> * kLanes) {
     Four<T> w[kAhead<Samples>] = {};

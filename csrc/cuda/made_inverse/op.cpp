@@ -125,8 +125,8 @@ void check_cond(const std::optional<Tensor>& cond, const Tensor& eps, const std:
 // Returns the walk of a MADE, as tables that are to be put on the GPU, and a header that says what is in them. Both are on
 // the CPU.
 std::tuple<Tensor, Tensor> plan(std::vector<Tensor> tensors) {
-  VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees", text("have 2..", kMaxLayers + 1, " entries"),
-             tensors.size());
+  VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees",
+             text("have 2..", kMaxLayers + 1, " entries"), tensors.size());
   std::vector<std::vector<int64_t>> degrees;
   for (const Tensor& tensor : tensors) degrees.push_back(check_degrees(tensor, degrees.size()));
   VLAE_CHECK(!degrees[0].empty(), kPlan, "degrees[0]", "be [D] with D >= 1", "(0,)");

@@ -26,9 +26,8 @@ std::vector<Unit> in_order(const std::vector<std::vector<int64_t>>& degrees) {
     for (size_t i = 0; i < degrees[layer].size(); ++i)
       if (degrees[layer][i] < static_cast<int64_t>(dim)) units.push_back({degrees[layer][i], layer, static_cast<int32_t>(i)});
   for (size_t i = 0; i < dim; ++i) units.push_back({degrees[0][i] - 1, last, static_cast<int32_t>(i)});
-  std::stable_sort(units.begin(), units.end(), [](const Unit& a, const Unit& b) {
-    return a.degree != b.degree ? a.degree < b.degree : a.layer < b.layer;
-  });
+  std::stable_sort(units.begin(), units.end(),
+                   [](const Unit& a, const Unit& b) { return a.degree != b.degree ? a.degree < b.degree : a.layer < b.layer; });
   return units;
 }
 
@@ -50,8 +49,7 @@ class Builder {
       if (!fits(unit)) close_block();
       block_.push_back(unit);
       rows_[unit.layer].push_back(unit.index);
-      for (int32_t p = 1; p < params_ && is_dimension(unit); ++p)
-        rows_[unit.layer].push_back(unit.index + p * dim_);
+      for (int32_t p = 1; p < params_ && is_dimension(unit); ++p) rows_[unit.layer].push_back(unit.index + p * dim_);
     }
     close_block();
     open_block();
@@ -141,8 +139,8 @@ class Builder {
   const char* op_;
   size_t outputs_;  // index of the layer of outputs
   int32_t dim_, params_;
-  std::vector<int32_t> starts_;           // per layer: the place of its first known value
-  std::vector<int32_t> known_, before_;   // per layer: how many values are known by now, and before the block
+  std::vector<int32_t> starts_;             // per layer: the place of its first known value
+  std::vector<int32_t> known_, before_;     // per layer: how many values are known by now, and before the block
   std::vector<Unit> block_;                 // the units of the block that is being filled
   std::vector<std::vector<int32_t>> rows_;  // its rows, per layer
   MadePlan plan_ = {};

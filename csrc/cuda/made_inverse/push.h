@@ -1,8 +1,9 @@
 // Finds the values of a block, one event after the other, by one warp for one sample.
 //
-// The chain from a value to the next is a shuffle, an activation and a multiplication in registers: a lane holds the sums of its
-// four rows, the lane that has a sum complete hands it to all, and each adds its products with the value to its own sums. No
-// lane waits for a sum over lanes, and nothing of the chain goes through global memory: weights and events are in shared memory.
+// The chain from a value to the next is a shuffle, an activation and a multiplication in registers: a lane holds the sums of
+// its four rows, the lane that has a sum complete hands it to all, and each adds its products with the value to its own sums.
+// No lane waits for a sum over lanes, and nothing of the chain goes through global memory: weights and events are in shared
+// memory.
 #pragma once
 
 #include "../activate.h"

@@ -18,8 +18,8 @@ constexpr int kMaxLayers = 512;            // in all steps together
 // The four rows of a lane, all of one layer. Their packed weights are fours: their biases, then for each value that they read
 // their weights.
 struct alignas(16) Quad {
-  int32_t weights;           // the first of its fours
-  int32_t reads, count;      // values read: the first, how many. All are of the layer before, and known before the block
+  int32_t weights;       // the first of its fours
+  int32_t reads, count;  // values read: the first, how many. All are of the layer before, and known before the block
   int32_t layer;
   int32_t units[kLaneRows];  // place of each row in its layer; -1: there is no row
 };

@@ -69,7 +69,8 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   int32_t group = 0;
   for (const PlanSource& source : from.sources)
     for (const Tap& tap : source.taps) {
-      p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx), group};
+      p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx),
+                          group};
       const int32_t before = group;
       group += p.rings[source.buffer].groups;
       for (int32_t slice = 0; slice < stage.slices; ++slice) {

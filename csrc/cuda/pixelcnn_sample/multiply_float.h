@@ -1,7 +1,8 @@
 // Sums of products of a block of rows: Rows x (32 lanes x Columns) of one warp, over its slice of the products.
 //
 // Weights go from L2 to registers, each read by one lane once per block of rows, so shared memory would only be a detour;
-// the next group of 4 products is on its way while this one is multiplied. Activations are read 4 at a time, all lanes the same.
+// the next group of 4 products is on its way while this one is multiplied. Activations are read 4 at a time, all lanes the
+// same.
 #pragma once
 
 #include "../device.h"

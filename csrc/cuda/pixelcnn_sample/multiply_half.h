@@ -1,8 +1,8 @@
 // Sums of 16-bit products of a block of rows: 16 x (up to 16 tiles of 8 columns) of one warp, over its slice.
 //
 // The matrix instruction mma.m16n8k16 does 2048 products. A lane's part of the left operand is 4 reads of two values of
-// shared memory, without bank conflicts since pixels are padded; its part of two right operands lies together in L2, and the next
-// group of 16 products is on its way while this one is multiplied.
+// shared memory, without bank conflicts since pixels are padded; its part of two right operands lies together in L2, and the
+// next group of 16 products is on its way while this one is multiplied.
 #pragma once
 
 #include "../matrix_product.h"

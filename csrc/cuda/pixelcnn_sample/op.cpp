@@ -42,11 +42,11 @@ void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, 
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_like(kSample, "noise", noise, noise);
-  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
-             text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise", text("be [B, ", plan.noises(), ", H, W]"),
+             shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
-    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
-               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise", text("have sides in 1..", kMaxSide),
+               shape_text(noise.sizes()));
   VLAE_CHECK(noise.numel() <= kMaxValues && noise.size(0) <= kMaxValues, kSample, "noise",
              text("have at most ", kMaxValues, " values"), shape_text(noise.sizes()));
 }
@@ -85,8 +85,9 @@ Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional
   if (!context) return cond;
   const void* matrix = static_cast<const char*>(packed.const_data_ptr()) + packing.context * format_of(program.dtype).bytes;
   run_condition(kSample, program.dtype,
-                {context->const_data_ptr(), matrix, cond.mutable_data_ptr<float>(), rows, static_cast<int32_t>(plan.context_dim),
-                 program.cond_columns}, stream);
+                {context->const_data_ptr(), matrix, cond.mutable_data_ptr<float>(), rows,
+                 static_cast<int32_t>(plan.context_dim), program.cond_columns},
+                stream);
   return cond;
 }
 

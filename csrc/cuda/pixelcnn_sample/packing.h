@@ -18,7 +18,7 @@ constexpr int64_t kMaxWeights = int64_t{1} << 31;
 struct StagePacking {
   int64_t bias, weight;  // places, in values from the start
   int64_t groups;
-  int64_t columns;       // P, rounded up
+  int64_t columns;  // P, rounded up
 };
 
 struct Packing {

@@ -38,19 +38,19 @@ struct Stage {
   int32_t chunk_bits, pass_bits;  // binary logarithms: columns in a chunk; channels that the warps compute at once
   int32_t lead, residual;
   int32_t taps, n_taps;
-  int32_t groups;        // of products
-  int32_t bias, weight;  // in units of 16 bytes
-  int32_t cond;          // the first column of its condition, or -1
+  int32_t groups;              // of products
+  int32_t bias, weight;        // in units of 16 bytes
+  int32_t cond;                // the first column of its condition, or -1
   int32_t slice_taps[kWarps];  // the tap in which each slice starts
 };
 
 struct Program {
   Dtype dtype;
   int32_t height, width, slope, steps;
-  int32_t first_step;     // below 0: stages that run ahead start before the first pixel is drawn
-  int32_t rows;           // in the widest wave
-  int32_t sample_size;    // values in the rings of a sample
-  int32_t zero_size;      // values in the pixel of zeros that is read outside the image
+  int32_t first_step;                      // below 0: stages that run ahead start before the first pixel is drawn
+  int32_t rows;                            // in the widest wave
+  int32_t sample_size;                     // values in the rings of a sample
+  int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
   int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
   int32_t n_stages, most_taps;
   Emit emit;

@@ -17,7 +17,7 @@ struct ThreadBlock {
   float* sums;  // [warp][row][column of its chunk]
   int rows;     // the most at a time, 1 << row_bits
   int row_bits;
-  T* cache;     // zero_size zeros, then the rings of each sample
+  T* cache;  // zero_size zeros, then the rings of each sample
   int first_sample, samples;
 };
 
@@ -45,7 +45,8 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
 
 // Finds where each row reads and writes. Rows behind the last read zeros.
 template <typename T>
-__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const ThreadBlock<T>& block) {
+__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows,
+                       const ThreadBlock<T>& block) {
   for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
     const int r = e & (block.rows - 1), row = rows.first + r;
     const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;

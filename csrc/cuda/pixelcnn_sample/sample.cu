@@ -61,7 +61,8 @@ __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_
 }
 
 template <typename T>
-__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows, const ThreadBlock<T>& block) {
+__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows,
+                         const ThreadBlock<T>& block) {
   const Stage& stage = p.stages[stage_index];
   locate(p, stage, stage_index, rows, block);
   for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
