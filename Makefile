@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
 OF_SOURCES := docs docstrings imports packaging # the tests that read the package's own files
-KERNEL_TESTS := gradients hostile made_inverse made_inverse_cpu masked_conv masked_conv_cpu masked_linear native pixelcnn_sample
+KERNEL_TESTS := $(addprefix ops/test_,gradients made_inverse masked_conv masked_linear pixelcnn_sample) \
+	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test sanitize kernels docs lint bench bench-gpu wheel wheel-test clean
@@ -52,7 +53,7 @@ sanitize: $(STAMP)
 		$(BIN)/python -m pip install -q --no-build-isolation --no-deps --target $(SANITIZE)/site $(SANITIZE)/src
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-		$(abspath $(BIN))/python -m pytest -q --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/test_%.py)
+		$(abspath $(BIN))/python -m pytest -q --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
 
 kernels: $(STAMP)
 	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels

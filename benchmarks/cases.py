@@ -19,8 +19,8 @@ from torch import Tensor
 import vlae_fast as vf
 from vlae_fast import testing
 from vlae_fast.masks import linear_mask, live_taps, made_degrees
-from vlae_fast.program import Stage
-from vlae_fast.sampling.stages import build_program
+from vlae_fast.plan import Stage
+from vlae_fast.sampling.program import build_program
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

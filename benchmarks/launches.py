@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import vlae_fast as vf
-from vlae_fast import triton_kernels
+from vlae_fast.backends import triton
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
 from vlae_fast.testing import conv_case, linear_case, made_case
 
@@ -36,9 +36,9 @@ def conv(
     grad = torch.randn(shape[0], *shape[2:], channels, generator=generator).to(device, dtype).permute(0, 3, 1, 2)
 
     def call() -> Results:
-        out, saved = triton_kernels.masked_conv_saving(*args)
+        out, saved = triton.masked_conv_saving(*args)
         needs = [True] * 3 + [t["cond"] is not None]
-        return [out, *triton_kernels.masked_conv_backward(grad, out, saved, *args, needs=needs)]
+        return [out, *triton.masked_conv_backward(grad, out, saved, *args, needs=needs)]
 
     return call
 
@@ -53,8 +53,8 @@ def linear(
     grad = torch.randn(batch, outputs, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
     def call() -> Results:
-        y = triton_kernels.masked_linear(t["x"], t["weight"], t["bias"], *mask)
-        return [y, *triton_kernels.masked_linear_backward(grad, y, t["x"], t["weight"], *mask, needs=[True] * 3)]
+        y = triton.masked_linear(t["x"], t["weight"], t["bias"], *mask)
+        return [y, *triton.masked_linear_backward(grad, y, t["x"], t["weight"], *mask, needs=[True] * 3)]
 
     return call
 
@@ -64,7 +64,7 @@ def inverse(
 ) -> Callable[[], Results]:
     """`made_inverse` of the affine transform."""
     case = made_case(batch, dim, hidden, activation=activation, cond=cond, dtype=dtype).to(device=device)
-    return lambda: list(triton_kernels.made_inverse(*case.tensors.values(), activation))
+    return lambda: list(triton.made_inverse(*case.tensors.values(), activation))
 
 
 def sample(
@@ -84,8 +84,8 @@ def sample(
     z = torch.randn(batch, decoder.latent_dim).to(device, dtype)
 
     def call() -> Results:
-        packed = triton_kernels.pixelcnn_pack(sampler.program.weights, sampler.plan)  # for the blocks of this launch
-        return list(triton_kernels.pixelcnn_sample(noise, packed, sampler.plan, z, None, None, 1.0))
+        packed = triton.pixelcnn_pack(sampler.program.weights, sampler.plan)  # for the blocks of this launch
+        return list(triton.pixelcnn_sample(noise, packed, sampler.plan, z, None, None, 1.0))
 
     return call
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from vlae_fast import backends, native
+from vlae_fast import backends
+from vlae_fast.backends import cpu
 
 from . import gpu, measure
 from .cases import CPU_SUITES, SUITES, torch_dtype
@@ -154,7 +155,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def about(device: torch.device, threads: int) -> Row:
     """What the rows of a run have in common."""
-    isa = next(iter(native.isas()), "")
+    isa = next(iter(cpu.isas()), "")
     if device.type == "cuda":
         import triton
 

@@ -153,7 +153,9 @@ def _(case: LinearCase, setup: Setup) -> Contest:
 
 def _other_rows(op: str, x: Tensor, picked: str) -> list[str]:
     """Rows beside ours that are made for the device of x: their times say which `auto` should take."""
-    return [row.name for row in vf.backends.TABLE if row.devices and row.name != picked and not row.why_not(op, x)]
+    return [
+        row.name for row in vf.backends.table.TABLE if row.devices and row.name != picked and not row.why_not(op, x)
+    ]
 
 
 @prepare.register

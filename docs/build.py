@@ -33,6 +33,8 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "extending": ("Extending", "docs/extending.md"),
+    "glossary": ("Glossary", "docs/glossary.md"),
+    "contributing": ("Contributing", "CONTRIBUTING.md"),
     "security": ("Security", "docs/security.md"),
     "mnist": ("The MNIST model", "vlae_fast/pretrained/mnist/README.md"),
 }
@@ -40,9 +42,10 @@ MODULES = tuple(
     f"vlae_fast{name}"
     for name in (
         "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
-        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.stages", ".flows", ".masks",
-        ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".inpainting", ".latent_space",
-        ".collapse", ".visualization", ".program", ".reference", ".pixelcnn_draw", ".testing",
+        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".foreign", ".masks",
+        ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation", ".generation.inpainting",
+        ".generation.latent_space", ".experiments.collapse", ".visualization", ".plan", ".reference",
+        ".reference.pixelcnn_draw", ".testing",
     )
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from vlae_fast.program import Source, Stage
+from vlae_fast.plan import Source, Stage
 from vlae_fast.sampling.schedule import derive
 
 SIZE = (8, 8)

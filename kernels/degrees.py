@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .keep import kept
-from .live_tiles import state_of
+from vlae_fast.kept import kept, state_of
 
 T = TypeVar("T")
 

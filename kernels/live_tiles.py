@@ -14,14 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .keep import kept
+from vlae_fast.kept import kept, state_of
 
 _FOUND = WeakTensorKeyDictionary()  # tensor -> (tensor ->) {what: (versions of the tensors, it)}; keeps no tensor alive
-
-
-def state_of(tensor: Tensor) -> tuple[int, int] | None:
-    """Changes when somebody writes to the tensor; None for one of inference mode, of which no version tells."""
-    return None if tensor.is_inference() else (tensor._version, tensor.data_ptr())
 
 
 def _found(tensors: tuple[Tensor, ...]) -> dict[Any, tuple[Any, Tensor]]:

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .keep import kept
+from vlae_fast.kept import kept
+
 from .launch import cdiv
 
 Tap = tuple[int, int]

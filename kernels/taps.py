@@ -9,8 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlae_fast.kept import kept
+
 from . import launch
-from .keep import kept
 
 FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import cuda_host
 import pytest
 import torch
+from cases import cuda_host
 
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -16,7 +16,9 @@ if os.environ.get("VLAE_FAST_REQUIRE_PACKAGES") == "1":  # a test that is skippe
     pytest.importorskip = importlib.import_module
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the reference's products warn that they may differ
 
-from vlae_fast import backends, native_cuda, triton_kernels
+from vlae_fast import backends
+from vlae_fast.backends import cuda as cuda_row
+from vlae_fast.backends import table, triton
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -45,10 +47,10 @@ def cuda_library() -> None:
 @pytest.fixture
 def cuda(cuda_library: None, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The row `cuda`, able on the CPU."""
-    monkeypatch.setattr(native_cuda, "_OPS", torch.ops.vlae_fast_cuda_host)
+    monkeypatch.setattr(cuda_row, "_OPS", torch.ops.vlae_fast_cuda_host)
     rows = [r._replace(devices=("cpu",), absent=lambda: None) if r.name == "cuda" else r for r in backends.TABLE]
-    monkeypatch.setattr(backends, "TABLE", tuple(rows))
-    return native_cuda
+    monkeypatch.setattr(table, "TABLE", tuple(rows))
+    return cuda_row
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def backends_of(op: str) -> list[str]:
 
 def backends_and_cases(op: str, cases: list[Any], slow_when_interpreted: Callable[[Any], bool]) -> list[Any]:
     """Every row that has an op with every case; some are too much for an interpreter to be quick."""
-    interpreted = "triton" if triton_kernels.INTERPRETED else ""
+    interpreted = "triton" if triton.INTERPRETED else ""
     pairs = [(row, case) for row in backends_of(op) for case in cases]
     slow = [row == interpreted and slow_when_interpreted(case) for row, case in pairs]
     return [pytest.param(*pair, marks=[pytest.mark.slow] * is_slow) for pair, is_slow in zip(pairs, slow, strict=True)]

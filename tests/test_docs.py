@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlae_fast
-from vlae_fast import native
+from vlae_fast.backends import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 README, PAGES = ROOT / "README.md", sorted((ROOT / "docs").glob("*.md"))
@@ -27,7 +27,7 @@ def test_docstring_examples(path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages(page: Path) -> None:
     """Their code runs, their links lead somewhere, and a page is short enough to be read."""
-    if page.stem == "accelerate" and (reason := native.why_not()):
+    if page.stem == "accelerate" and (reason := cpu.why_not()):
         pytest.skip(f"its report is that of a machine with the cpu backend: {reason}")
     if page.stem == "flows":
         pytest.importorskip("zuko")

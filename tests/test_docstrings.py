@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 
 import vlae_fast as vf
-from vlae_fast import pixelcnn_draw
 from vlae_fast.data import binarize
-from vlae_fast.sampling.stages import build_program
+from vlae_fast.reference import pixelcnn_draw
+from vlae_fast.sampling.program import build_program
 from vlae_fast.testing import conv_case, linear_case
 
 pdoc = pytest.importorskip("pdoc")

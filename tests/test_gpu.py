@@ -6,22 +6,23 @@ import sys
 from collections.abc import Callable
 
 import pytest
-import test_emit
 import test_flows
 import test_made_inverse
 import test_masked_conv
 import test_masked_linear
+import test_pixelcnn_draw
 import test_pixelcnn_sample_triton as sampling
 import test_torch_ecosystem as ecosystem
 import torch
+from cases.decoders import inputs, random_decoder
 from conftest import require
-from decoders import inputs, random_decoder
 from test_pixelcnn_sample import compare
 
 import vlae_fast as vf
 from benchmarks.gpu import captured
-from vlae_fast import backends, triton_kernels
-from vlae_fast.program import Emit
+from vlae_fast import backends
+from vlae_fast.backends import triton
+from vlae_fast.plan import Emit
 from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, run
 
 pytestmark = pytest.mark.gpu
@@ -184,9 +185,9 @@ def test_images_of_programs_are_the_same_bits(dtype: torch.dtype, tf32: bool) ->
 @pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("emit", test_emit.EMITS.values(), ids=test_emit.EMITS)
+@pytest.mark.parametrize("emit", test_pixelcnn_draw.EMITS.values(), ids=test_pixelcnn_draw.EMITS)
 def test_draws_are_the_reference_s(emit: Emit, channels: int, dtype: torch.dtype, row: str) -> None:
-    test_emit.check_draws(emit, channels, able(row, "pixelcnn_sample"), "cuda", dtype)
+    test_pixelcnn_draw.check_draws(emit, channels, able(row, "pixelcnn_sample"), "cuda", dtype)
 
 
 def test_logits_do_not_depend_on_the_batch() -> None:
@@ -276,7 +277,7 @@ def test_training_compiled_under_autocast() -> None:
 
 
 def test_report_names_the_compiler() -> None:
-    assert triton_kernels.why_not() is None
+    assert triton.why_not() is None
     assert "triton" in backends.report()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import vlae_fast
-from vlae_fast import native
+from vlae_fast.backends import cpu, library
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "README.md", "LICENSE")
@@ -61,7 +61,7 @@ def install(tmp: Path, wheel: Path) -> Path:
 
 def ask(target: Path, code: str, **env: str) -> str:
     """What `code` prints where only the installed package can be found."""
-    imports = "import vlae_fast; from vlae_fast import native"
+    imports = "import vlae_fast; from vlae_fast.backends import cpu, library"
     done = run("-c", f"{imports}; {code}", cwd=target.parent, **env, PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -70,8 +70,8 @@ def ask(target: Path, code: str, **env: str) -> str:
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make wheel` leaves in dist/, made in this environment."""
-    if shutil.which("make") is None or native.why_not() is not None:
-        pytest.skip(f"make wheel needs make and a C++ compiler: {native.why_not()}")
+    if shutil.which("make") is None or cpu.why_not() is not None:
+        pytest.skip(f"make wheel needs make and a C++ compiler: {cpu.why_not()}")
     source = checkout(tmp_path_factory.mktemp("dist"))
     make = ["make", "-o", f"{sys.prefix}/.installed", "wheel", f"VENV={sys.prefix}"]  # -o: installed is installed
     done = subprocess.run(make, cwd=source, text=True, capture_output=True)
@@ -120,7 +120,7 @@ def test_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None
     target = install(tmp_path, wheel)
     where = ask(target, "import vlae_fast.kernels as k; print(vlae_fast.__file__, k.__file__, sep='\\n')")
     assert [Path(line).parent for line in where.splitlines()] == [target / "vlae_fast", target / "vlae_fast/kernels"]
-    assert ask(target, "print(native.build_report()['cpu']['built'], native.why_not())") == "True None"
+    assert ask(target, "print(library.build_report()['cpu']['built'], cpu.why_not())") == "True None"
 
 
 @slow
@@ -132,7 +132,10 @@ def test_the_tests_of_the_sdist_pass_on_the_wheel(dist: Path, wheel: Path, tmp_p
     (source,) = tmp_path.glob("vlae_fast-*")
     for package in ("vlae_fast", "kernels"):
         shutil.rmtree(source / package)
-    files = [f"tests/test_{name}.py" for name in ("native", "backends", "pretrained", "masked_linear")]
+    files = [
+        f"tests/{name}.py"
+        for name in ("backends/test_cpu", "backends/test_table", "models/test_pretrained", "ops/test_masked_linear")
+    ]
     options = ("-q", "-p", "no:cacheprovider", "-k", "not triton")  # an interpreter takes minutes
     done = run("-m", "pytest", *options, *files, cwd=source, PYTHONPATH=str(target), VLAE_FAST_REQUIRE_CPU="1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -142,7 +145,7 @@ def test_the_tests_of_the_sdist_pass_on_the_wheel(dist: Path, wheel: Path, tmp_p
 def test_a_library_that_cannot_be_loaded_is_a_reason(wheel: Path, tmp_path: Path) -> None:
     target = install(tmp_path, wheel)
     (target / "vlae_fast" / "_native_cpu.so").write_bytes(b"not a library")
-    assert ask(target, "print(native.why_not(), native.isas())").startswith("failed to load because")
+    assert ask(target, "print(cpu.why_not(), cpu.isas())").startswith("failed to load because")
 
 
 @slow
@@ -168,7 +171,7 @@ def test_without_a_working_compiler_the_reason_is_kept(tmp_path: Path, env: dict
     (path_of_wheel,) = (tmp_path / "dist").iterdir()
     target = install(tmp_path, path_of_wheel)
     assert not (target / "vlae_fast" / "_native_cpu.so").exists()
-    assert ask(target, "print(native.why_not())").startswith(f"not built because {reason}")
+    assert ask(target, "print(cpu.why_not())").startswith(f"not built because {reason}")
     for row in ("reference", *(["triton"] if find_spec("triton") else [])):
         layer = f"vlae_fast.MaskedConv2d('A', 1, 4, 3, padding=1, backend='{row}')"
         shape = f"import torch; print(*{layer}(torch.rand(2, 1, 5, 5)).shape)"
@@ -220,6 +223,6 @@ def test_without_a_working_nvcc_the_reason_is_kept(tmp_path: Path, release: str 
 
 
 def test_the_build_in_use_agrees_with_its_report() -> None:
-    report = native.build_report().get("cpu", {"built": False})
-    assert (native.why_not() is None) == report["built"]
-    assert set(native.isas()) <= set(report.get("isas", []))
+    report = library.build_report().get("cpu", {"built": False})
+    assert (cpu.why_not() is None) == report["built"]
+    assert set(cpu.isas()) <= set(report.get("isas", []))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from foreign import DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, made_masks
-from foreign_zoo import MaskedFlow
+from cases.foreign import DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, made_masks
+from cases.foreign_zoo import MaskedFlow
 from torch import Tensor, nn
 
 import vlae_fast as vf

@@ -1,17 +1,10 @@
 """Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
 
-from . import backends, masks, ops, visualization
-from .flows import accelerate_flows, restore_flows
-from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear, accelerate
-from .models import (
-    VLAE,
-    AutoregressiveFlow,
-    ConvFlow,
-    InverseAutoregressivePosterior,
-    PixelCNNDecoder,
-    loss_function,
-)
-from .sampling import PixelCNNSampler, fast_sampler, naive_sample
+from . import _moved, backends, masks, ops, visualization
+from .foreign import accelerate, accelerate_flows, fast_sampler, restore_flows
+from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
+from .models import VLAE, AutoregressiveFlow, ConvFlow, InverseAutoregressivePosterior, PixelCNNDecoder, loss_function
+from .sampling import PixelCNNSampler, naive_sample
 
 __version__ = "0.1.0"
 
@@ -37,3 +30,5 @@ __all__ = [
     "restore_flows",
     "visualization",
 ]
+
+_moved.install()

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .. import collapse, data
+from .. import data
+from ..experiments import collapse
 from ..visualization import plot_collapse, save_figure
 from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user_errors
 

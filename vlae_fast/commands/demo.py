@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .. import demo, training
+from .. import training
+from ..experiments import demo
 from .app import app, user_errors
 
 

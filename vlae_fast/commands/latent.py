@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import checkpoint, latent_space
+from .. import checkpoint
+from ..generation import latent_space
 from ..visualization import plot_bits_heatmap, plot_embedding, plot_table, save_figure
 from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
 from .inputs import Count, SplitName, encoded, generator_on, open_run, some

@@ -8,8 +8,9 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import checkpoint, inpainting
+from .. import checkpoint
 from ..data.corruption import corrupt
+from ..generation import inpainting
 from ..visualization import decompress, plot_table, save_figure
 from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
 from .inputs import Count, SplitName, generator_on, open_run, some

@@ -9,7 +9,7 @@ import torch
 import typer
 
 from .. import data, training
-from ..models.decoder import KINDS
+from ..models.decoders.make import KINDS
 from ..models.likelihood import LIKELIHOODS
 from ..models.vlae import VLAE
 from ..sampling import receptive_field as receptive_field_of

@@ -1,6 +1,5 @@
 """Modules over the ops, with the parameters and the state_dict of the plain layers."""
 
-from .accelerate import Report, accelerate
 from .conv import GatedMaskedConv2d, MaskedConv2d
 from .linear import MADE, MaskedLinear
 from .weight_norm import WeightNormConv2d, initialize
@@ -10,8 +9,6 @@ __all__ = [
     "GatedMaskedConv2d",
     "MaskedConv2d",
     "MaskedLinear",
-    "Report",
     "WeightNormConv2d",
-    "accelerate",
     "initialize",
 ]

@@ -1,15 +1,8 @@
 """Models built of the layers; no kernel in sight."""
 
 from .conv_flow import ConvFlow
-from .decoder import make_decoder
-from .decoders import (
-    DeconvDecoder,
-    MLPDecoder,
-    PixelCNNDecoder,
-    PixelCNNPPDecoder,
-    ResNetDecoder,
-    TwoStackDecoder,
-)
+from .decoders import DeconvDecoder, MLPDecoder, PixelCNNDecoder, PixelCNNPPDecoder, ResNetDecoder, TwoStackDecoder
+from .decoders.make import make_decoder
 from .flow import AutoregressiveFlow
 from .likelihood import make_likelihood
 from .posterior import InverseAutoregressivePosterior

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import MaskedConv2d
-from ..program import Emit
+from ..plan import Emit
 from ..sampling import PixelCNNSampler
-from ..sampling.stages import Program
+from ..sampling.program import Program
 from .flow import Flow, check_flow
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import pixelcnn_draw
-from ..program import Emit
+from ..plan import Emit
+from ..reference import pixelcnn_draw
 
 
 class Likelihood:
@@ -17,7 +17,7 @@ class Likelihood:
 
     channels: C of the image. emit: how it is drawn. params: P, channels of the parameters; noises: n, planes of noise
     that a draw takes.
-    levels: pixels are ``k / (levels - 1)``, k = 0..levels - 1. The layout of P and n is that of `program.Emit`.
+    levels: pixels are ``k / (levels - 1)``, k = 0..levels - 1. The layout of P and n is that of `plan.Emit`.
     """
 
     kind: ClassVar[str]

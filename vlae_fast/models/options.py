@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .. import backends
-from .decoder import KINDS
+from .decoders.make import KINDS
 from .encoder import ENCODERS
 from .likelihood import LIKELIHOODS
 from .posterior import POSTERIORS

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sampling import FactorizedSampler, PixelCNNSampler
-from .decoder import OPTIONS, make_decoder
+from .decoders.make import OPTIONS, make_decoder
 from .encoder import Sizes, make_encoder
 from .flow import standard_normal_log_prob
 from .labels import check_no_labels, one_hot

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import backends, reference
 from . import registry
 
 ACTIVATIONS = ("relu", "elu", "tanh")
@@ -167,9 +167,7 @@ def _forward_fake(
 
 def _backward(grad_xs: Tensor, grad_log_det: Tensor, xs: Tensor, *args: Any) -> list[Tensor]:
     # the gradient is solved by the specification on every backend: it is rare (an IAF trained through its samples)
-    grad_eps, grad_cond, grad_weights, grad_biases = backends.reference.made_inverse_backward(
-        grad_xs, grad_log_det, xs, *args
-    )
+    grad_eps, grad_cond, grad_weights, grad_biases = reference.made_inverse_backward(grad_xs, grad_log_det, xs, *args)
     return [g.contiguous() for g in (grad_eps, grad_cond, *grad_weights, *grad_biases)]
 
 

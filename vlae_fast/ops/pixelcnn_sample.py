@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..program import Emit, Plan
+from ..plan import Emit, Plan
 from . import registry
 
 
@@ -48,7 +48,7 @@ def pixelcnn_sample(
 
     Args:
         noise: ``[B, n, H, W]``, uniform in [0, 1) (standard normal for the affine emit), float32 (the reference takes
-            any floating point). n, and P below, are those of `vlae_fast.program.Emit`: C for Bernoulli pixels.
+            any floating point). n, and P below, are those of `vlae_fast.plan.Emit`: C for Bernoulli pixels.
         packed: what `pixelcnn_pack` gave for the same plan and backend.
         context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import pixelcnn_draw
 from ..ops.pixelcnn_sample import check_noise
+from ..reference import pixelcnn_draw
 from .sampler import Known, Samples, emit_of, expand_known
 
 

@@ -12,9 +12,9 @@ from .. import backends, reference
 from ..layers.conv import without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
-from ..program import BERNOULLI, Emit, Plan
+from ..plan import BERNOULLI, Emit, Plan
+from .program import Decoder, build_program
 from .schedule import derive
-from .stages import Decoder, build_program
 
 Known = tuple[Tensor, Tensor]
 

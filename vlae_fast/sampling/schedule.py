@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..program import Stage
+from ..plan import Stage
 
 
 class Schedule(NamedTuple):
@@ -36,7 +36,7 @@ def leads_at(stages: Sequence[Stage], slope: int, size: tuple[int, int]) -> list
 def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wavefront") -> Schedule:
     """The schedule of fewest steps for an image of ``size`` (H, W); ``order="raster"`` draws one pixel a step.
 
-    >>> from ..program import Source
+    >>> from ..plan import Source
     >>> a, b = ((-1, -1), (-1, 0), (-1, 1), (0, -1)), ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
     >>> stages = [Stage(8, "elu", -1, 0, (Source(0, a),)), Stage(1, "none", -1, 0, (Source(1, b),))]
     >>> derive(stages, (28, 28)).steps

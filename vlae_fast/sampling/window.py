@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..masks import Tap
-from ..program import Stage
-from .stages import Decoder, build_program
+from ..plan import Stage
+from .program import Decoder, build_program
 
 
 class ReceptiveField(NamedTuple):

@@ -4,10 +4,11 @@ The plot functions return a matplotlib Figure that belongs to no window and to n
 path)` writes it, a notebook shows it, nothing has to be closed.
 """
 
+from ..generation import DECOMPRESSIONS, decompress
 from .charts import plot_collapse, plot_curves, plot_detection, plot_embedding, plot_evaluation
 from .codes import code_bits, plot_bits_heatmap
 from .grids import grid, plot_table, save_figure, save_grid
-from .reconstructions import DECOMPRESSIONS, beside, decompress, plot_latent_sampling, plot_reconstructions
+from .reconstructions import beside, plot_latent_sampling, plot_reconstructions
 
 __all__ = [
     "DECOMPRESSIONS",

@@ -8,34 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..generation import DECOMPRESSIONS, decompress
 from ..models.vlae import VLAE
-from .grids import grid, new_figure, show
+from .grids import grid, new_figure, show, unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-DECOMPRESSIONS = 3
-
-
-@torch.no_grad()
-def decompress(
-    model: VLAE,
-    x: Tensor,
-    times: int = DECOMPRESSIONS,
-    *,
-    labels: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw: what a lossy code keeps of x.
-
-    x: ``[B, C, H, W]``. times: draws of each.
-    """
-    if times < 1:
-        raise ValueError(f"times: must be at least 1, got {times}")
-    each = None if labels is None else labels.repeat_interleave(times, 0)
-    z, _, _ = model.posterior_sample(x.repeat_interleave(times, 0), each, generator)
-    drawn = model.sampler().sample(model.condition(z, each), generator=generator)
-    return drawn.unflatten(0, (len(x), times))
 
 
 def beside(x: Tensor, drawn: Tensor) -> Tensor:
@@ -79,7 +57,7 @@ def plot_latent_sampling(
 
 
 def _plain(images: Tensor, columns: int) -> Figure:
-    picture = grid(images.float().cpu(), columns)
+    picture = grid(unit(images), columns)
     height, width = picture.shape[1:]
     figure = new_figure(width / 50, height / 50 + 0.4)
     axes = figure.add_subplot()

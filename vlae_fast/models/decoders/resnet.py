@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers import MaskedConv2d
-from ...sampling.stages import Program
+from ...sampling.program import Program
 from ..likelihood import Likelihood
 from .base import CENTRE, Decoder
 from .code_map import DeconvolutionalMap

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ...layers import GatedMaskedConv2d, MaskedConv2d
-from ...sampling.stages import Program
+from ...sampling.program import Program
 from ..likelihood import Likelihood
 from .base import CENTRE, Decoder
 

@@ -1,0 +1,92 @@
+"""The CUDA library where there is no GPU: it loads on any torch, and its absence is a reason."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vlae_fast
+from benchmarks import cuda_kernels
+from vlae_fast import backends
+from vlae_fast.backends import cuda, library
+
+LIBRARY = Path(vlae_fast.__file__).with_name("_native_cuda.so")
+WITHOUT_CUDA = "torch was built without CUDA"
+
+without_cuda = pytest.mark.skipif(torch.backends.cuda.is_built(), reason="torch was built with CUDA")
+
+
+@without_cuda
+def test_a_torch_without_cuda_is_the_reason() -> None:
+    assert cuda.why_not() == WITHOUT_CUDA
+    assert f"cuda       absent: {WITHOUT_CUDA}" in backends.report()
+    with pytest.raises(RuntimeError, match="cuda: runs on cuda, the input is on cpu"):
+        backends.pick("pixelcnn_sample", torch.zeros(1), "cuda")
+
+
+def test_the_build_in_use_agrees_with_its_report() -> None:
+    report = library.build_report().get("cuda", {"built": False, "why_not": "unknown"})
+    assert LIBRARY.is_file() == report["built"] == (not report["why_not"])
+
+
+def test_the_library_loads_and_gives_the_reason() -> None:
+    """One binary for every torch: nothing in it asks for a CUDA build, or for a GPU, until it is run."""
+    if not LIBRARY.is_file():
+        pytest.skip(f"the cuda library was not built: {library.build_report().get('cuda', {}).get('why_not')}")
+    code = f"import torch; torch.ops.load_library({str(LIBRARY)!r}); print(torch.ops.vlae_fast_cuda.why_not())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert torch.backends.cuda.is_built() or done.stdout.strip() == WITHOUT_CUDA
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is not installed")
+def test_the_library_asks_for_torch_alone() -> None:
+    """By soname: libtorch.so pulls in libtorch_cuda.so where there is one; CUDA's runtime is inside."""
+    if not LIBRARY.is_file():
+        pytest.skip("the cuda library was not built")
+    said = subprocess.run(["readelf", "-d", str(LIBRARY)], capture_output=True, text=True, check=True).stdout
+    assert "[libtorch.so]" in said and "cudart" not in said
+    assert "PATH)" not in said
+
+
+@pytest.mark.parametrize(
+    ("present", "reason"),
+    [(False, "not built because no luck"), (True, "failed to load because")],
+    ids=["absent", "broken"],
+)
+def test_why_there_is_no_library(present: bool, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "_native_cuda.so"
+    if present:
+        file.write_bytes(b"not a library")
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(cuda, "_LIBRARY", file)
+    monkeypatch.setattr(cuda, "_OPS", object())
+    monkeypatch.setattr(library, "build_report", lambda: {"cuda": {"why_not": "no luck"}})
+    assert cuda._load().startswith(reason)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cuda_kernels.nvcc() is None, reason="nvcc is not installed")
+def test_resources_of_the_kernels() -> None:
+    """No spills, no stack, and with the same compiler no more registers than the committed table says."""
+    compiler = cuda_kernels.nvcc()
+    assert compiler is not None
+    assert cuda_kernels.offences(cuda_kernels.report(compiler), cuda_kernels.committed_rows()) == []
+
+
+def test_a_profiler_shows_family_and_work_of_a_kernel() -> None:
+    """`<family>_<what>_kernel`, the family being the folder of its source."""
+    for row in cuda_kernels.committed_rows():
+        assert re.fullmatch(rf"{Path(row['source']).parent.name}_[a-z]+_kernel<.*>", row["kernel"]), row
+
+
+def test_spills_and_more_registers_are_offences() -> None:
+    row = {**dict.fromkeys(cuda_kernels.COLUMNS, "0"), "kernel": "k", "arch": "sm_80", "registers": "40"}
+    assert cuda_kernels.offences([row], [row]) == []
+    assert "8 bytes of spills" in cuda_kernels.offences([{**row, "spill_bytes": "8"}])[0]
+    assert "41 registers, 40 in the table" in cuda_kernels.offences([{**row, "registers": "41"}], [row])[0]
+    assert "lists other kernels" in cuda_kernels.offences([row], [])[0]

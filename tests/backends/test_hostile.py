@@ -1,0 +1,241 @@
+"""Hostile calls of the C++ library, driven by hypothesis: each is refused with a message or gives the right result.
+
+`make sanitize` runs these under AddressSanitizer, where a read or write out of bounds ends the process.
+"""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from cases.hostile import (
+    EXTREMES,
+    forged,
+    hammer,
+    mutated_words,
+    near,
+    programs,
+    randn,
+    randoms,
+    sizes,
+    unless_refused,
+    weights_of,
+)
+from conftest import require
+from hypothesis import strategies as st
+from test_cpu import mutated
+from torch import Tensor
+
+from vlae_fast import reference
+from vlae_fast.backends import cpu
+from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
+from vlae_fast.reference import pixelcnn_draw
+
+OPS = torch.ops.vlae_fast_cpu
+isas = st.sampled_from(["", *cpu.isas()])
+
+
+class Inputs(NamedTuple):
+    noise: Tensor
+    context: Tensor | None
+    mask: Tensor | None
+    known: Tensor | None
+
+
+def inputs_of(plan: Plan, size: tuple[int, int], rng: random.Random) -> Inputs:
+    """As many channels as the program says, up to some number."""
+    channels, dim = min(abs(plan.image_channels), 64), max((abs(s.context_dim) for s in plan.stages), default=0)
+    shape = 2, min(abs(plan.emit.noises(channels)), 64), *size
+    noise = randn(rng, *shape)
+    noise = noise if plan.emit.kind == "affine" else noise.sigmoid()
+    context = randn(rng, 2, *rng.choice([(), size]), min(dim, 64)) if dim else None
+    given = rng.random() < 0.5
+    mask = randn(rng, 2, channels, *size) < 0 if given else None
+    return Inputs(noise, context, mask, torch.zeros(2, channels, *size) if given else None)
+
+
+def sample(inputs: Inputs, packed: Tensor, words: list[int], temperature: float = 1.0) -> Any:
+    noise, *others = inputs
+    return unless_refused(lambda: OPS.pixelcnn_sample(noise, packed, words, *others, temperature))
+
+
+def assert_close(got: Tensor, truth: Tensor) -> None:
+    torch.testing.assert_close(got, truth.to(got.dtype), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+def assert_right(plan: Plan, weights: list[Tensor], inputs: Inputs, images: Tensor, params: Tensor) -> None:
+    """The parameters are the program's of the image, and the image is what is drawn from them."""
+    assert_close(images, pixelcnn_draw.draw(params, inputs.noise, plan.emit, 1.0, inputs.mask, inputs.known))
+    context = None if inputs.context is None else inputs.context.movedim(-1, 1).double()
+    truth = reference.run_program(plan.stages, [w.double() for w in weights], context, images.double())
+    if truth.abs().max() < 1e4:  # affine pixels may run away
+        assert_close(params, truth)
+
+
+@hammer(data=st.data(), size=sizes, isa=isas, rng=randoms)
+def test_programs(data: st.DataObject, size: tuple[int, int], isa: str, rng: random.Random) -> bool:
+    """Mutated programs with weights that fit, where any do, and otherwise those of the program they come from."""
+    require("cpu")
+    original, words = data.draw(programs(size))
+    own = weights_of(original.words, rng)
+    assert own is not None
+    plan, weights = weights_of(words, rng) or own
+    inputs = inputs_of(plan, size, rng)
+    packed = unless_refused(lambda: OPS.pixelcnn_pack(weights, words, isa))
+    if packed is None:  # and so are those of the right one for this
+        assert sample(inputs, OPS.pixelcnn_pack(own[1], original.words, isa), words) is None
+        return False
+    found = sample(inputs, packed, words)
+    if found is not None:
+        assert_right(plan, weights, inputs, *found)
+    return found is not None
+
+
+@hammer(data=st.data(), size=sizes, isa=isas, rng=randoms)
+def test_packed_weights_and_inputs(data: st.DataObject, size: tuple[int, int], isa: str, rng: random.Random) -> bool:
+    """Of a right program: weights that lie about themselves, and tensors of another type, shape, layout or value."""
+    require("cpu")
+    (plan, words), (other, _) = data.draw(programs(size)), data.draw(programs(size))
+    own, others = weights_of(plan.words, rng), weights_of(other.words, rng)
+    assert own is not None and others is not None
+    packed = OPS.pixelcnn_pack(own[1], plan.words, isa)
+    if rng.random() < 0.5:
+        packed = forged(packed, OPS.pixelcnn_pack(others[1], other.words, isa), rng)
+    arguments = [*inputs_of(plan, size, rng), packed, plan.words, 1.0]
+    i = rng.randrange(2 * len(arguments))
+    if i < len(arguments):
+        try:
+            arguments[i] = mutated(arguments[i], rng)
+        except (RuntimeError, IndexError):  # there is no such tensor
+            return False
+    *inputs, packed, words, temperature = arguments
+    return sample(Inputs(*inputs), packed, words, temperature) is not None
+
+
+class Sides(NamedTuple):
+    """Of an image [B, H, W, C] and a kernel [O, C, k, k]."""
+
+    batch: int
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    kernel: int
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of x, weight, bias and the two kinds of cond; an empty kernel may have any sides."""
+        b, h, w, c, o, k = self
+        k = k if k < 9 or 0 in (c, o) else 3
+        return [(b, h, w, c), (o, c, k, k), (o,), (b, o), (b, h, w, o)]
+
+
+some_sides = st.builds(
+    Sides, *[st.integers(0, 5)] * 2, st.sampled_from([0, 1, 4, 19]), *[st.sampled_from([0, 1, 2, 6, 17])] * 2,
+    st.sampled_from([0, 1, 3, 5, (1 << 32) + 1]),
+)  # fmt: skip
+
+
+def conv_truth(x: Tensor, weight: Tensor, bias: Tensor, cond: Tensor, taps: list[int], activation: str) -> Tensor:
+    """A program of one stage, whose context is the condition."""
+    pairs, middle = tuple(zip(taps[::2], taps[1::2], strict=True)), weight.shape[2] // 2
+    columns = [weight[:, :, middle + dy, middle + dx] for dy, dx in pairs]
+    live = torch.stack(columns, 2) if columns else weight.new_zeros(*weight.shape[:2], 0)
+    stage = Stage(len(bias), activation, -1, len(bias), (Source(0, pairs),))
+    image, context = (t if t.dim() == 2 else t.movedim(-1, 1) for t in (x, cond))
+    out = reference.run_program([stage], [live, bias, torch.eye(len(bias)).to(x)], context, image)
+    return out.expand(len(x), -1, *x.shape[1:3])
+
+
+@hammer(data=st.data(), sides=some_sides, isa=isas, rng=randoms)
+def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Random) -> bool:
+    """Sides of nothing, sides that do not go together, taps that do not lie in the kernel; forward and gradients."""
+    require("cpu")
+    shapes = sides.shapes
+    if data.draw(st.integers(0, 3)) == 0:
+        i = data.draw(st.integers(0, 4))
+        shapes[i] = data.draw(some_sides).shapes[i]
+    x, weight, bias, *conds = (randn(rng, *shape) for shape in shapes)
+    reach = st.integers(-(weight.shape[2] // 2), weight.shape[2] // 2)
+    taps = [n for tap in sorted(data.draw(st.sets(st.tuples(reach, reach), max_size=6))) for n in tap]
+    if data.draw(st.integers(0, 3)) == 0:
+        taps = data.draw(mutated_words(taps))
+    cond, live = rng.choice(conds), randn(rng, *weight.shape) > 0 if weight.numel() else None
+    activation = data.draw(st.sampled_from(ACTIVATIONS))
+    gate = activation == "gate"
+    got = unless_refused(lambda: OPS.masked_conv(x, weight, bias, cond, taps, live, activation, gate, isa))
+    if got is None:
+        return False
+    out, sigmoid = got
+    grad = randn(rng, *out.movedim(1, -1).shape)
+    given = [x, weight, bias, cond]
+    grads = OPS.masked_conv_backward(
+        grad, out.movedim(1, -1), sigmoid.movedim(1, -1) if gate else None, x, weight, taps, live, activation,
+        [1] * 4, cond.dim() == 4, isa,
+    )  # fmt: skip
+    if out.numel() and weight.numel():
+        wide = [t.double().requires_grad_() for t in given]
+        truth = conv_truth(wide[0], wide[1] * live, *wide[2:], taps, activation)
+        assert_close(out, truth)
+        truths = torch.autograd.grad(truth, wide, grad.movedim(-1, 1).double(), materialize_grads=True)
+        for found, expected in zip(grads, truths, strict=True):
+            assert_close(found, expected.movedim(-1, 1) if expected.shape != found.shape else expected)
+    return True
+
+
+degrees = near | st.sampled_from([*EXTREMES, (1 << 31) - 1, (1 << 31) - 2, -(1 << 31), -(1 << 31) + 1])
+units = st.lists(degrees, max_size=40)
+
+
+@hammer(data=st.data(), batch=st.integers(0, 19), ins=units, outs=units, isa=isas, rng=randoms)
+def test_masked_linear(
+    data: st.DataObject, batch: int, ins: list[int], outs: list[int], isa: str, rng: random.Random
+) -> bool:
+    """Degrees in any order and of any size, or an adjacency; forward and gradients."""
+    require("cpu")
+    x, weight, bias = randn(rng, batch, len(ins)), randn(rng, len(outs), len(ins)), randn(rng, len(outs))
+    activation = data.draw(st.sampled_from(["none", "relu", "elu", "tanh"]))
+    mask: tuple[Tensor | None, ...] = torch.tensor(ins, dtype=torch.int64), torch.tensor(outs, dtype=torch.int64), None
+    if data.draw(st.integers(0, 3)) == 0:
+        mask = (None, None, randn(rng, len(outs), len(ins)) > 0)
+    y = unless_refused(lambda: cpu.masked_linear(x, weight, bias, *mask, activation, isa))
+    if y is None:
+        return False
+    wide = [t.double().requires_grad_() for t in (x, weight, bias)]
+    truth, grad = reference.masked_linear(*wide, *mask, activation), randn(rng, *y.shape)
+    assert_close(y, truth)
+    grads = cpu.masked_linear_backward(grad, y, x, weight, *mask, activation, [True] * 3, isa)
+    for found, expected in zip(grads, torch.autograd.grad(truth, wide, grad.double()), strict=True):
+        assert_close(found, expected)
+    return True
+
+
+@hammer(data=st.data(), dim=st.integers(0, 5), hidden=st.lists(units, max_size=3), isa=isas, rng=randoms)
+def test_made_inverse(data: st.DataObject, dim: int, hidden: list[list[int]], isa: str, rng: random.Random) -> bool:
+    """Hidden units of any degree, outputs and inputs of degrees that may not be a MADE's."""
+    require("cpu")
+    batch, params = data.draw(st.integers(0, 9)), data.draw(st.sampled_from([1, 2]))
+    order = data.draw(st.permutations(range(1, dim + 1)))
+    layers = [[*order], *hidden, [d - 1 for d in order] * params]
+    if data.draw(st.integers(0, 2)) == 0:
+        i = data.draw(st.integers(0, len(layers) - 1))
+        layers[i] = data.draw(mutated_words(layers[i]))
+    ends = list(pairwise(map(len, layers)))
+    weights, biases = [randn(rng, o, i) / 4 for i, o in ends], [randn(rng, o) / 4 for _, o in ends]
+    degrees = [torch.tensor(layer, dtype=torch.int64) for layer in layers]
+    if data.draw(st.integers(0, 9)) == 0:  # too few of one
+        tensors = data.draw(st.sampled_from([weights, biases, degrees]))
+        del tensors[data.draw(st.integers(0, len(tensors) - 1)) :]
+    eps, cond = randn(rng, batch, dim), randn(rng, batch, len(layers[1]))
+    scale = data.draw(st.sampled_from(["exp", "softplus"]))
+    got = unless_refused(lambda: OPS.made_inverse(eps, weights, biases, degrees, cond, "tanh", scale, isa))
+    if got is None:
+        return False
+    wide = [w.double() for w in weights], [b.double() for b in biases]
+    (x,), log_det = reference.made_inverse(eps.double(), *wide, degrees, cond.double(), "tanh", scale)
+    small = (x.abs() < 1e4).all(1)  # beyond any number is infinity, or NaN where the reference had it before
+    assert_close(got[0][small], x[small])
+    assert_close(got[1][small], log_det[small])
+    return True

@@ -1,0 +1,107 @@
+"""masked_conv of the CPU library: instruction sets, any call, its own errors."""
+
+import pytest
+import torch
+from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
+from conftest import require
+from hypothesis import strategies as st
+from test_masked_conv import CASES
+
+from vlae_fast.backends import cpu
+from vlae_fast.masks import MASK_TYPES
+from vlae_fast.testing import Case, check_op, conv_case
+
+
+@pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
+@pytest.mark.parametrize("case", [c for c in CASES if c.tensors["x"].numel()], ids=str)
+def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("cpu")
+    use_isa(isa, monkeypatch)
+    check_op(case, "cpu")
+
+
+@any_call(
+    mask_type=st.sampled_from(MASK_TYPES),
+    batch=st.integers(0, 3),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    c_in=st.sampled_from([1, 2, 3, 12, 17, 33]),
+    channels=st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
+    image_channels=st.sampled_from([1, 1, 1, 3]),
+    k=st.sampled_from([1, 3, 5, 7, 9]),
+    activation=st.sampled_from(["none", "relu", "elu", "gate"]),
+    cond=st.sampled_from(["none", "vector", "map"]),
+    bias=st.booleans(),
+    layout=layouts,
+    dtype=dtypes,
+    isa=st.sampled_from(cpu.isas() or ["absent"]),
+)
+def test_any_call(
+    mask_type, batch, size, c_in, channels, image_channels, k, activation, cond, bias, layout, dtype, isa
+) -> None:
+    require("cpu")
+    c_out = channels * image_channels * (2 if activation == "gate" else 1)
+    options = {"activation": activation, "cond": cond, "bias": bias, "image_channels": image_channels}
+    case = conv_case(mask_type, (batch, c_in, *size), c_out, k, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        use_isa(isa, patch)
+        check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)
+
+
+def native_args(**changed: object) -> tuple:
+    """Arguments of the library's own forward op."""
+    args = {
+        "x": torch.zeros(2, 5, 5, 4),
+        "weight": torch.zeros(6, 4, 3, 3),
+        "bias": None,
+        "cond": None,
+        "taps": (0, -1, 0, 0),
+    }
+    args |= {"live": None, "activation": "none", "keep_sigmoid": False, "isa": ""}
+    return tuple((args | changed).values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"x": torch.zeros(2, 4, 5, 5)}, "x must have the C_in of weight, 4 channels, got 5"),
+        ({"x": torch.zeros(2, 5, 5, 0), "weight": torch.zeros(6, 0, 3, 3)}, "x must have C_in >= 1, got 0"),
+        ({"x": torch.zeros(2, 5, 5, 8)[..., ::2]}, r"x must be contiguous, got strides \(200, 40, 8, 2\)"),
+        ({"x": torch.zeros(5, 5, 4)}, r"x must be \[B, H, W, C_in\], got \(5, 5, 4\)"),
+        ({"x": torch.zeros(2, 5, 5, 4).double()}, "x must be float32"),
+        ({"weight": torch.zeros(6, 4, 3, 5)}, r"weight must be \[P, C_in, k, k\] with k odd, got \(6, 4, 3, 5\)"),
+        ({"weight": torch.zeros(5, 4, 3, 3), "activation": "gate"}, "weight must have an even P under.*got 5"),
+        ({"bias": torch.zeros(5)}, r"bias must be \(6,\), got \(5,\)"),
+        ({"cond": torch.zeros(2, 6, 5, 5)}, r"cond must be \(2, 6\) or \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
+        ({"taps": (0,)}, "taps must be pairs of dy and dx, got 1 numbers"),
+        ({"taps": (0, 2)}, r"taps must reach at most 1 pixels, got \(0, 2\)"),
+        ({"taps": (0, -(1 << 63))}, r"taps must reach at most 1 pixels, got \(0, -9223372036854775808\)"),
+        ({"taps": (0, 0, 0, -1)}, r"taps must be in raster order, got \(0, -1\) behind \(0, 0\)"),
+        ({"live": torch.ones(6, 4)}, "live must be bool"),
+        ({"activation": "tanh"}, "activation must be one of none, relu, elu, gate, got tanh"),
+        ({"keep_sigmoid": True}, "keep_sigmoid must be false without activation gate, got true"),
+        ({"isa": "mmx"}, "isa must be empty or one of .*got mmx"),
+    ],
+)
+def test_errors_of_the_library(changed: dict, match: str) -> None:
+    require("cpu")
+    with pytest.raises(RuntimeError, match=f"masked_conv: {match}"):
+        torch.ops.vlae_fast_cpu.masked_conv(*native_args(**changed))
+
+
+def test_errors_of_the_library_backward() -> None:
+    require("cpu")
+    x, weight, taps, _, activation, _, isa = (native_args()[i] for i in (0, 1, 4, 5, 6, 7, 8))
+    grad = torch.zeros(2, 5, 5, 6)
+
+    def call(grad=grad, out=None, activation=activation, needs=(1, 1, 1, 1)) -> None:
+        library = torch.ops.vlae_fast_cpu
+        library.masked_conv_backward(grad, out, None, x, weight, taps, None, activation, needs, False, isa)
+
+    for kwargs, match in (
+        ({"grad": torch.zeros(2, 6, 5, 5)}, r"grad must be \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
+        ({"activation": "elu"}, "out must be given with this activation, got None"),
+        ({"activation": "elu", "out": grad[1:]}, r"out must be \(2, 5, 5, 6\), got \(1, 5, 5, 6\)"),
+        ({"needs": (1, 1)}, "needs must have 4 entries, got 2"),
+    ):
+        with pytest.raises(RuntimeError, match=f"masked_conv_backward: {match}"):
+            call(**kwargs)

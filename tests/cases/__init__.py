@@ -1,0 +1,1 @@
+"""What tests share: cases, inputs, doubles of other people's code."""

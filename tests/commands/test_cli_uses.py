@@ -1,0 +1,237 @@
+"""The commands that look into a model: each writes a picture that can be read, and says errors in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("typer")
+pytest.importorskip("matplotlib")
+from matplotlib import image
+from typer.testing import CliRunner
+
+from vlae_fast import VLAE, checkpoint, commands, data, training
+from vlae_fast.experiments import collapse
+
+SIZE = (8, 8)
+
+
+def small_images(name: str | None = None, folder: object = None, binarization: str | None = None) -> data.Images:
+    """60 / 12 / 12 images of 8x8 in three classes, a bar in a place of its own each."""
+    generator = torch.Generator().manual_seed(0)
+    parts, labels = {}, {}
+    for split, n in (("train", 60), ("valid", 12), ("test", 12)):
+        labels[split] = torch.arange(n) % 3
+        grey = torch.randint(0, 60, (n, 1, *SIZE), dtype=torch.uint8, generator=generator)
+        for row, label in enumerate(labels[split].tolist()):
+            grey[row, :, :, 2 * label : 2 * label + 2] = 255
+        parts[split] = grey
+    return data.Images("digits", **parts, split="60/12/12", binarization=binarization or "threshold", labels=labels)
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "load", small_images)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("run"), latent_dim=4)
+
+
+def trained(folder: Path, latent_dim: int) -> Path:
+    torch.manual_seed(0)
+    model = VLAE(1, latent_dim, 4, 1, image_size=SIZE, flow_hidden=8, initial_kernel=3)
+    training.train(model, small_images(), epochs=2, batch_size=20, out_dir=folder, progress=False)
+    return folder / "checkpoint"
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(commands.app, [str(a) for a in arguments])
+
+
+PICTURES: dict[str, tuple[list[object], str]] = {
+    "reconstruct": (["-n", 3, "--draws", 2], r"3 images, 2 draws each"),
+    "complete": (["-n", 2, "--rounds", 1], r"2 images completed from their first 4 rows, 5 draws each"),
+    "denoise": (["-n", 2, "--draws", 3], r"mean squared error 0\.\d+ with noise, 0\.\d+ after"),
+    "traverse": (["--dims", 2, "--steps", 3], r"2 dimensions, 3 values each"),
+    "interpolate": (["-n", 2, "--steps", 4], r"2 pairs, 4 images each"),
+    "embed": ([], r"12 codes"),
+    "heatmap": (["-n", 9], r"9 images, 4 dimensions"),
+    "detect": (["--held-out", 2], r"digits against class 2: AUC \d\.\d+; threshold \d+\.\d+ nats/image"),
+    "evaluate": ([], r"nats/image"),
+}
+
+
+@pytest.mark.parametrize("command", PICTURES)
+def test_each_command_writes_a_picture(command: str, folder: Path, tmp_path: Path) -> None:
+    options, expected = PICTURES[command]
+    pictures = []
+    for name in "ab":  # the same picture for the same seed
+        path = tmp_path / f"{name}.png"
+        result = call(command, folder, *options, "--out", path)
+        assert result.exit_code == 0, result.output
+        assert re.search(expected, result.output) and str(path) in result.output
+        pictures.append(image.imread(path))
+    height, width = pictures[0].shape[:2]
+    assert 300 <= height <= 3000 and 600 <= width <= 3000
+    assert pictures[0].std() > 0.01 and (pictures[0] == pictures[1]).all()
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.png", "b.png"]
+
+
+def colour_images() -> data.Images:
+    parts = {split: small_images().pixels(split).repeat(1, 3, 1, 1) for split in data.SPLITS}  # type: ignore[arg-type]
+    return data.Images("colours", **parts, split="60/12/12", binarization="none", labels=small_images().labels)
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "plane of classes": {"input_dim": 3, "likelihood": "logistic_mixture", "n_classes": 3, "latent_dim": 2},
+    "categorical, iaf": {"input_dim": 3, "likelihood": "categorical", "levels": 256, "posterior": "iaf"},
+    "one pass": {"input_dim": 3, "likelihood": "logistic_mixture", "components": 2, "decoder": "mlp"},
+}
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
+def test_every_command_takes_every_model(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "load", lambda *_: colour_images())
+    model = VLAE(**{"latent_dim": 4, "hidden_dim": 4, "n_layers": 1, "image_size": SIZE, "flow_hidden": 8} | options)
+    folder = tmp_path / "c"
+    checkpoint.save(folder, model, torch.optim.Adam(model.parameters()), epoch=0, training={}, history=[])
+    for command, (arguments, _) in {**PICTURES, "sample": (["-n", 5], "")}.items():
+        result = call(command, folder, *arguments, "--out", tmp_path / "x.png")
+        assert result.exit_code == 0, (command, result.output)
+    result = call("evaluate", folder, "--samples", 3, "--limit", 4)
+    assert result.exit_code == 0 and "3 importance samples (4 of 12 images)" in result.output
+
+
+def test_images_of_other_levels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = call("reconstruct", folder, "--binarization", "none")
+    assert result.exit_code == 2 and "must have the model's 2 levels, got 256: see --binarization" in result.stderr
+
+
+def test_curves(folder: Path, tmp_path: Path) -> None:
+    result = call("curves", folder, "--out", tmp_path / "c.png")
+    assert result.exit_code == 0 and "2 epochs" in result.output
+    assert image.imread(tmp_path / "c.png").std() > 0.01
+
+
+def test_embed_draws_a_plane_of_two_dimensions(tmp_path: Path) -> None:
+    result = call("embed", trained(tmp_path, latent_dim=2), "--out", tmp_path / "p.png")
+    assert result.exit_code == 0, result.output
+    height, width = image.imread(tmp_path / "p.png").shape[:2]
+    assert width == 2 * height
+
+
+def test_evaluate_says_everything(folder: Path) -> None:
+    result = call("evaluate", folder, "--samples", 4, "--limit", 6)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("digits test (6 of 12 images), epoch 2: ELBO -")
+    assert re.search(r"[0-4] of 4 latent dimensions active \(variance of the mean > 0\.01\)\n", result.stdout)
+    assert re.search(r"KL per dimension, nats/image, most used first: (\d: -?\d+\.\d\d(, )?){4}\n", result.stdout)
+    assert len(re.findall(r"class \d: reconstruction \d+\.\d\d \+ KL -?\d+\.\d\d nats/image", result.stdout)) >= 2
+    last = result.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"NLL at most \d+\.\d\d \+- \d+\.\d\d nats/image, \d\.\d{4} bits/dim, by 4 importance samples "
+        r"\(6 of 12 images\)",
+        last,
+    )
+    assert "6/6" in result.stderr
+
+
+def test_detect_against_another_data_set(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = torch.randint(0, 256, (12, 1, *SIZE), dtype=torch.uint8)
+    strange = data.Images("noise", noise, noise, noise, "none", "threshold")
+    monkeypatch.setattr(data, "load", lambda name, *_: strange if name == "noise" else small_images())
+    result = call("detect", folder, "--against", "noise", "--samples", 2, "--out", tmp_path / "d.png")
+    assert result.exit_code == 0, result.output
+    found = re.search(r"digits against noise: AUC (\d\.\d+)", result.output)
+    assert found and float(found[1]) > 0.5
+
+
+def test_collapse_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse, "MODEL", collapse.MODEL | {"hidden_dim": 4, "n_layers": 1, "latent_dim": 2})
+    command = ["collapse", "--windows", "3,5,7", "--epochs", 2, "--out", tmp_path / "c"]
+    evaluate, calls = collapse.evaluate, []
+
+    def interrupt(*arguments: Any, **options: Any) -> Any:
+        raise training.Interrupted("interrupted")
+
+    train = training.train
+    monkeypatch.setattr(training, "train", lambda *a, **k: train(*a, **k) if len(calls) < 1 else interrupt())
+    monkeypatch.setattr(collapse, "evaluate", lambda *a, **k: (calls.append(1), evaluate(*a, **k))[1])
+    result = call(*command)
+    assert result.exit_code == 130 and "1 of 3 models are done; the same command goes on" in result.stderr
+    first = (tmp_path / "c" / "collapse.csv").read_text().splitlines()
+    monkeypatch.setattr(training, "train", train)
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    table = (tmp_path / "c" / "collapse.csv").read_text().splitlines()
+    assert table[0] == "window,pixels,epochs,reconstruction,kl,bits_per_dim" and table[:2] == first
+    assert [line.split(",")[:3] for line in table[1:]] == [["3", "4", "2"], ["5", "12", "2"], ["7", "24", "2"]]
+    assert image.imread(tmp_path / "c" / "collapse.png").std() > 0.01
+    again = call(*command, "--windows", "3,5")
+    assert again.exit_code == 0 and (tmp_path / "c" / "collapse.csv").read_text().splitlines() == table[:3]
+
+
+def test_collapse_stops_in_time(tmp_path: Path) -> None:
+    points = collapse.run(
+        small_images(), tmp_path, windows=(3, 5), epochs=50, seconds=0.02, model={"hidden_dim": 4}, progress=False
+    )
+    assert [point["epochs"] for point in points] == [1, 1]
+
+
+ERRORS: dict[str, tuple[list[object], str]] = {
+    "rows": (["complete", "--rows", 8], "complete: rows must be from 1 to 7, got 8"),
+    "both": (["detect", "--held-out", 1, "--against", "x"], "must be given either --against"),
+    "neither": (["detect"], "must be given either --against"),
+    "class": (["detect", "--held-out", 7], "--held-out: must be a class of digits, got 7"),
+    "quantile": (["detect", "--held-out", 1, "--quantile", 1], "quantile: must be between 0 and 1, got 1.0"),
+    "perplexity": (["embed", "--perplexity", 0], "embed: perplexity must be > 0, got 0.0"),
+    "split": (["reconstruct", "--split", "tset"], "split: must be one of"),
+    "ending": (["heatmap", "--out", "never.made"], "path: must end in one of"),
+    "label": (["sample", "--label", 3], "label"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_user_errors_are_one_line(arguments: list[object], message: str, folder: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "kept.png"
+    picture.write_bytes(b"a user's file")
+    out = [] if "--out" in arguments else ["--out", picture]
+    result = call(arguments[0], folder, *arguments[1:], *out)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
+    assert picture.read_bytes() == b"a user's file"
+
+
+def test_collapse_errors(tmp_path: Path) -> None:
+    for windows, message in (("3;5", "must be integers with commas"), ("4", "odd, from 3 to 15"), ("17", "got 17")):
+        result = call("collapse", "--windows", windows, "--out", tmp_path)
+        assert result.exit_code == 2 and message in result.stderr, result.output
+
+
+def test_model_of_another_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = torch.zeros(3, 1, 6, 6, dtype=torch.uint8)
+    monkeypatch.setattr(data, "load", lambda *_: data.Images("small", grey, grey, grey, "none"))
+    for command in ("reconstruct", "embed", "evaluate"):
+        result = call(command, folder)
+        assert result.exit_code == 2 and "images must be of the model's size (8, 8), got (6, 6)" in result.stderr
+
+
+def test_curves_without_epochs(tmp_path: Path) -> None:
+    model = VLAE(1, 2, 4, 1, image_size=SIZE, flow_hidden=8)
+    checkpoint.save(tmp_path / "c", model, torch.optim.Adam(model.parameters()), epoch=0, training={}, history=[])
+    result = call("curves", tmp_path / "c")
+    assert result.exit_code == 2 and "history: must have at least one epoch, got none" in result.stderr
+
+
+@pytest.mark.parametrize("command", [*PICTURES, "curves", "collapse"])
+def test_help(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0 and "Usage: " in result.output

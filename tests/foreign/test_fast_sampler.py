@@ -1,0 +1,196 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases.foreign import (
+    Conditional,
+    DecodedCode,
+    MappedCode,
+    Plain,
+    ProductMaskedConv,
+    ShiftedStreams,
+    TwoStacks,
+    randomized,
+)
+from torch import Tensor, nn
+
+import vlae_fast as vf
+from vlae_fast.models import likelihood
+from vlae_fast.models.decoders.make import make_decoder
+
+DECODERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[str, Any]]] = {
+    "plain": (Plain, (1, 7, 6), {}),
+    "plain, accelerated": (lambda: accelerated(Plain()), (1, 7, 6), {}),
+    "plain, of three channels": (lambda: Plain(3, outputs=3), (3, 4, 5), {}),
+    "conditional": (Conditional, (1, 6, 7), {"latent_dim": 3}),
+    "map of z": (MappedCode, (1, 6, 5), {"latent_dim": 3}),
+    "network of z": (lambda: DecodedCode(6, 5), (1, 6, 5), {"latent_dim": 3}),
+    "two stacks": (TwoStacks, (1, 7, 6), {}),
+    "shifted streams": (ShiftedStreams, (1, 6, 5), {}),
+    "levels": (
+        lambda: TwoStacks(2, outputs=8),
+        (2, 4, 5),
+        {"likelihood": likelihood.make_likelihood("categorical", 2, levels=4)},
+    ),
+    "ours, foreign": (
+        lambda: nn.Sequential(vf.GatedMaskedConv2d("A", 1, 4, 5), vf.MaskedConv2d("B", 4, 1, 3)),
+        (1, 5, 5),
+        {},
+    ),
+}
+
+
+def accelerated(model: nn.Module) -> nn.Module:
+    assert len(vf.accelerate(model).replaced) == 3
+    return model
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_images_are_those_of_the_naive_sampler(name: str) -> None:
+    make, shape, options = DECODERS[name]
+    decoder = randomized(make())
+    sampler = vf.fast_sampler(decoder, shape, **options)
+    z = torch.randn(6, options["latent_dim"]) if "latent_dim" in options else None
+    noise = torch.rand(6, *shape)
+    naive = vf.naive_sample(sampler.decoder, z, noise)
+    assert 0.02 < naive.mean() < 0.98
+    assert all(image.equal(expected) for image, expected in zip(sampler.sample(z, noise), naive, strict=True))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_program_is_the_forward(name: str) -> None:
+    make, shape, options = DECODERS[name]
+    decoder = randomized(make()).double()
+    z = torch.randn(2, options["latent_dim"]).double() if "latent_dim" in options else None
+    sampler = vf.fast_sampler(decoder, shape, backend="reference", **options)
+    x = torch.rand(2, *shape).double()
+    context = (
+        z
+        if z is None or sampler.decoder.code_map is None
+        else torch.cat(list(map(sampler.decoder.code_map, z.split(1))))
+    )
+    got = vf.reference.run_program(sampler.plan.stages, sampler.program.weights, context, x)
+    torch.testing.assert_close(got, sampler.decoder(x, z))
+
+
+def test_residuals_and_activations_join_the_stage_before_them() -> None:
+    stages = vf.fast_sampler(randomized(Conditional()), (1, 6, 7), latent_dim=3).program.stages
+    shapes = [(s.activation, s.residual, s.context_dim > 0) for s in stages]
+    assert shapes == [
+        ("none", -1, False),  # 2 x - 1: its padding is not that of x
+        ("none", -1, True),  # the first convolution, with z beside it
+        ("elu", -1, False),
+        ("gate", -1, True),
+        ("none", 2, False),
+        ("elu", -1, False),
+        ("gate", -1, True),
+        ("relu", -1, False),  # of the last block's sum, which nothing else reads
+        ("none", -1, False),
+    ]
+
+
+def test_the_decoder_stays_as_it_is() -> None:
+    decoder = randomized(Plain()).train()
+    decoder[1].eval()
+    decoder(torch.rand(2, 1, 5, 5))
+    before = {k: v.clone() for k, v in decoder.state_dict().items()}
+    sampler = vf.fast_sampler(decoder, (1, 5, 5))
+    assert [m.training for m in decoder] == [i != 1 for i in range(len(decoder))]
+    assert all(v.equal(before[k]) for k, v in decoder.state_dict().items())
+    noise = torch.rand(2, 1, 5, 5)
+    images = sampler.sample(None, noise)
+    nn.init.zeros_(decoder[-1].bias)
+    assert sampler.sample(None, noise).equal(images)
+
+
+@pytest.mark.parametrize("kind", ["gated", "two-stack", "resnet", "pixelcnn++"])
+def test_our_own_decoders_traced_are_the_programs_that_they_write(kind: str) -> None:
+    decoder = make_decoder(kind, input_dim=1, latent_dim=3, hidden_dim=4, n_layers=2, image_size=(6, 5))
+    z, noise = torch.randn(4, 3), torch.rand(4, 1, 6, 5)
+    ours, traced = vf.PixelCNNSampler(randomized(decoder)), vf.fast_sampler(decoder, (1, 6, 5), latent_dim=3)
+    assert traced.steps == ours.steps and len(traced.program.stages) <= len(ours.program.stages)
+    assert traced.sample(z, noise).equal(ours.sample(z, noise))
+
+
+class Around(nn.Module):
+    """A chain with something in it that has its own forward."""
+
+    def __init__(self, inner: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = ProductMaskedConv("A", 1, 4, 3, padding=1), Inner(inner), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(self.first(x)))
+
+
+class Inner(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "gelu": (nn.functional.gelu, "got gelu in Inner at 'inner'"),
+    "product": (lambda x: x * x, "got a product of two that depend on x in Inner at 'inner'"),
+    "position": (lambda x: x + torch.arange(4.0), "constants that are the same all over the image"),
+    "flip": (lambda x: x.flip(3), "got flip in Inner at 'inner'"),
+    "mean": (lambda x: x - x.mean((2, 3), keepdim=True), "got mean in Inner at 'inner'"),
+    "transposed": (lambda x: x.transpose(2, 3), "got transpose in Inner at 'inner'"),
+    "look at data": (lambda x: x if x.sum() > 0 else -x, "must be traceable by torch.fx"),
+    "cropped activation": (
+        lambda x: nn.functional.pad(x, (0, 1)).relu()[..., :4],
+        r"activations of images of \(4, 4\)",
+    ),
+    "random": (lambda x: x + torch.rand(1), "must be what its program computes, the same in every call"),
+    "reads itself": (lambda x: nn.functional.pad(x, (0, 1))[..., 1:], "got one that reads its own pixel"),
+    "reads ahead": (lambda x: nn.functional.pad(x, (0, 2))[..., 2:], "got one that reads ahead"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_stops_it_is_named(name: str) -> None:
+    function, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        vf.fast_sampler(Around(function), (1, 4, 4))
+
+
+class Scaled(Conditional):
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return super().forward(x, z) * z[:, :1, None, None].exp()
+
+
+def test_products_with_z_are_refused() -> None:
+    with pytest.raises(ValueError, match="got a product with a factor that depends on z"):
+        vf.fast_sampler(Scaled(), (1, 4, 4), latent_dim=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_shape": (4, 4)}, r"image_shape must be \(C, H, W\), all positive, got \(4, 4\)"),
+        ({"image_shape": (1, 4, 4), "latent_dim": -1}, "latent_dim must be 0 or more, got -1"),
+        ({"image_shape": (1, 4, 4), "likelihood": "categorical"}, "likelihood must be one of"),
+        (
+            {"image_shape": (1, 4, 4), "likelihood": likelihood.make_likelihood("categorical", 1, levels=4)},
+            "as many channels as the parameters of its likelihood, 4, got 1",
+        ),
+        ({"image_shape": (2, 4, 4)}, "must be traceable by torch.fx, got .*channels"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"fast_sampler: .*{message}"):
+        vf.fast_sampler(Plain(), **arguments)
+
+
+def test_z_is_checked() -> None:
+    sampler = vf.fast_sampler(Conditional(), (1, 4, 4), latent_dim=3)
+    with pytest.raises(ValueError, match=r"fast_sampler: z must be \[B, 3\], got \(2, 4\)"):
+        sampler.sample(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="fast_sampler: z must be None, got"):
+        vf.fast_sampler(Plain(), (1, 4, 4)).sample(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="decoder must have parameters"):
+        vf.fast_sampler(nn.ReLU(), (1, 4, 4))

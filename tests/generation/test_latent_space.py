@@ -1,0 +1,87 @@
+"""latent_space.py: walks start and end where they should, and differ by z alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlae_fast import VLAE
+from vlae_fast.generation import latent_space
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def model(request: pytest.FixtureRequest) -> VLAE:
+    torch.manual_seed(0)
+    found = VLAE(request.param, 3, 4, 1, image_size=(6, 5), flow_hidden=8, initial_kernel=3)
+    with torch.no_grad():
+        for layer in found.decoder_layers:  # z decides much
+            layer.cond.weight.mul_(10)
+    return found
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_traverse_changes_one_dimension_at_a_time(model: VLAE) -> None:
+    z = torch.randn(1, 3)
+    values = torch.stack([torch.linspace(-3, 3, 4), torch.full((4,), z[0, 0].item())])
+    drawn = latent_space.traverse(model, z, torch.tensor([2, 0]), values, generator=seeded())
+    assert drawn.shape == (2, 4, model.config["input_dim"], 6, 5)
+    assert (drawn[1] == drawn[1, 0]).all()  # z_0 is set to what it is: the same z, the same noise
+    assert not (drawn[0] == drawn[0, 0]).all()
+    at = torch.cat([z[:, :2], torch.full((1, 1), -3.0)], 1)
+    alone = latent_space.traverse(model, at, torch.tensor([2]), torch.tensor([[-3.0]]), generator=seeded())
+    assert alone[0, 0].equal(drawn[0, 0])
+
+
+def test_interpolate_ends_at_both_codes(model: VLAE) -> None:
+    z = torch.randn(4, 3)
+    drawn = latent_space.interpolate(model, z[:2], z[2:], 3, generator=seeded())
+    assert drawn.shape == (2, 3, model.config["input_dim"], 6, 5)
+    ends = latent_space.interpolate(model, z[:2], z[2:], 2, generator=seeded())
+    assert ends[:, 0].equal(drawn[:, 0]) and ends[:, 1].equal(drawn[:, 2])
+
+
+def test_plane_covers_the_codes() -> None:
+    torch.manual_seed(0)
+    model = VLAE(1, 2, 4, 1, image_size=(6, 5), flow_hidden=8, initial_kernel=3)
+    codes = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 101), torch.linspace(0, 4, 101), indexing="ij"), -1)
+    images, corners = latent_space.plane(model, codes.flatten(0, 1).double(), 3, generator=seeded())
+    assert images.shape == (3, 3, 1, 6, 5)
+    assert torch.allclose(corners, torch.tensor([[-0.96, 0.08], [0.96, 3.92]]).double())
+    top_left = torch.tensor([[-0.96, 3.92]])
+    expected = latent_space.traverse(model, top_left, torch.tensor([0]), top_left[:, :1], generator=seeded())
+    assert images[0, 0].equal(expected[0, 0])
+
+
+def test_code_is_the_mean(model: VLAE) -> None:
+    x = torch.zeros(2, model.config["input_dim"], 6, 5)
+    assert latent_space.code(model, x).equal(model.encoder(x)[0])
+
+
+def test_embed_keeps_clusters_apart() -> None:
+    pytest.importorskip("sklearn")
+    mu = torch.cat([torch.randn(12, 5) * 0.1, torch.randn(12, 5) * 0.1 + 5])
+    flat = latent_space.embed(mu, seed=1)
+    assert flat.shape == (24, 2)
+    assert torch.cdist(flat[:12], flat[12:]).min() > torch.pdist(flat[:12]).max() / 2
+    assert latent_space.embed(mu[:4, :1]).shape == (4, 2)  # fewer dimensions than t-SNE's own start asks for
+
+
+def test_errors(model: VLAE) -> None:
+    z, dims, values = torch.zeros(1, 3), torch.tensor([0]), torch.zeros(1, 2)
+    with pytest.raises(ValueError, match=r"traverse: z must be one code, \[1, D\], got \(2, 3\)"):
+        latent_space.traverse(model, torch.zeros(2, 3), dims, values)
+    with pytest.raises(ValueError, match=r"traverse: dims must be some of 0..2, got \[3\]"):
+        latent_space.traverse(model, z, torch.tensor([3]), values)
+    with pytest.raises(ValueError, match=r"traverse: values must be \[1, steps\], got \(2, 2\)"):
+        latent_space.traverse(model, z, dims, torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="interpolate: steps must be at least 2, got 1"):
+        latent_space.interpolate(model, z, z, 1)
+    with pytest.raises(ValueError, match=r"start and stop must be codes of one shape, got \(1, 3\) and \(2, 3\)"):
+        latent_space.interpolate(model, z, torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"plane: codes must be \[N, 2\] with N > 0, got \(1, 3\)"):
+        latent_space.plane(model, z)
+    with pytest.raises(ValueError, match=r"embed: mu must be \[N, D\] with N >= 4, got \(1, 3\)"):
+        latent_space.embed(z)

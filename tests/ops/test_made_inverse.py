@@ -1,0 +1,310 @@
+"""made_inverse: every backend against the reference; the reference against the transform it inverts."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
+from conftest import backends_and_dtypes, backends_of, require
+from hypothesis import strategies as st
+
+from vlae_fast import flow_steps, reference
+from vlae_fast.backends import cpu, triton
+from vlae_fast.ops import made_inverse
+from vlae_fast.testing import Case, check_op, made_case, opcheck
+
+
+def any_degrees(case: Case, seed: int = 0) -> Case:
+    """The case with its inputs in any order and any integers for hidden degrees, useless ones among them."""
+    g = torch.Generator().manual_seed(seed)
+    dim, n_params = len(case.tensors["degrees"][0]), len(case.tensors["degrees"][-1]) // len(case.tensors["degrees"][0])
+    inputs = torch.randperm(dim, generator=g) + 1
+    hidden = [torch.randint(-1, dim + 2, d.shape, generator=g) for d in case.tensors["degrees"][1:-1]]
+    degrees = [inputs, *hidden, (inputs - 1).repeat(n_params)]
+    return Case(f"{case.name}-any_degrees", case.op, {**case.tensors, "degrees": degrees}, case.options)
+
+
+def far_scales(case: Case) -> Case:
+    """The case with parameters of the scale from -30 to 30: where a slope is at its least, or a logarithm rounds."""
+    *first, last = case.tensors["biases"]
+    dim = len(last) // 2
+    biases = [*first, torch.cat([last[:dim], torch.linspace(-30, 30, dim)])]
+    return Case(f"{case.name}-far", case.op, {**case.tensors, "biases": biases}, case.options)
+
+
+SCALED = [
+    made_case(5, 6, (16, 16), scale="clipped_exp"),
+    made_case(3, 4, (8,), scale="softplus", activation="elu"),
+    made_case(4, 5, (12, 12), scale="sigmoid", cond=True),
+]
+CASES = [
+    made_case(5, 6, (16, 16)),
+    made_case(1, 9, (32,), activation="tanh"),
+    made_case(3, 4, (8, 8, 8), affine=False, activation="elu"),
+    made_case(4, 5, (12, 12), cond=True),
+    made_case(4, 5, (12, 12), reverse=True),
+    made_case(2, 1, (4,)),
+    made_case(0, 3, (8,)),
+    made_case(33, 17, (70, 45)),
+    made_case(6, 3, (5, 7, 3), activation="elu"),
+    made_case(7, 4, ()),
+    made_case(2, 1, (), affine=False),
+    *SCALED,
+    any_degrees(made_case(7, 9, (30, 41), cond=True)),
+    any_degrees(made_case(2, 3, (6,), affine=False, activation="tanh")),
+    any_degrees(made_case(5, 1, (6, 4))),
+    made_case(5, 6, (16, 16), steps=3),
+    any_degrees(made_case(7, 5, (12, 9), steps=2, cond=True)),
+    made_case(3, 4, (), steps=4, affine=False),
+]
+FORWARD_CASES = [  # the gradient of these would take D passes of the reference per quantity
+    made_case(100, 63, (129, 200), activation="elu", cond=True),
+    made_case(33, 63, (77,), affine=False, activation="tanh"),
+    any_degrees(made_case(100, 63, (129, 200, 65))),
+    *(far_scales(made_case(33, 17, (40,), scale=scale)) for scale in ("clipped_exp", "softplus", "sigmoid")),
+    made_case(70, 5, (300, 300)),
+    pytest.param(made_case(7, 784, (1024, 1024)), marks=pytest.mark.slow),
+]
+
+
+def fewer(case: Case, backend: str) -> Case:
+    """Of a large batch a part, where the interpreter takes seconds for a tile of samples."""
+    if backend != "triton" or not triton.INTERPRETED:
+        return case
+    return Case(case.name, case.op, {**case.tensors, **rows_of(case, slice(7))}, case.options)
+
+
+def rows_of(case: Case, rows: slice) -> dict[str, torch.Tensor | None]:
+    eps, cond = case.tensors["eps"], case.tensors["cond"]
+    return {"eps": eps[rows], "cond": None if cond is None else cond[rows]}
+
+
+def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the inverse undoes: the steps from the last to the first."""
+    t, log_det = case.tensors, 0.0
+    steps = flow_steps.steps_of(t["weights"], t["biases"], t["degrees"], t["cond"])
+    for s, step in reversed(list(enumerate(steps))):
+        tensors = {**t, "weights": step.weights, "biases": step.biases, "cond": step.cond}
+        x, of_step = forward_of_step(Case("", case.op, tensors, case.options), x)
+        x, log_det = x.flip(1) if s else x, log_det + of_step
+    return x, log_det
+
+
+def forward_of_step(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    t = case.tensors
+    params, _, _ = reference.made(x, (t["weights"], t["biases"], t["degrees"]), t["cond"], case.options["activation"])
+    shift, raw = reference.shift_and_log_scale(params, x.shape[1])
+    if case.options["scale"] != "exp":
+        slope = {
+            "clipped_exp": lambda s: torch.exp(s / (1 + s.abs() / math.log(1000))),
+            "softplus": lambda s: torch.log1p(torch.exp(s)) + 1e-3,
+            "sigmoid": lambda s: 1 / (1 + torch.exp(-s - 2)) + 1e-3,
+        }[case.options["scale"]](raw)
+        return shift + slope * x, slope.log().sum(1)
+    return (x - shift) * torch.exp(-raw), -raw.sum(1)
+
+
+@pytest.mark.parametrize("backend", backends_of("made_inverse"))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_reference(case: Case, backend: str) -> None:
+    check_op(fewer(case, require(backend)), backend)
+
+
+@pytest.mark.parametrize("backend", backends_of("made_inverse"))
+@pytest.mark.parametrize("case", FORWARD_CASES, ids=str)
+def test_forward_agrees_with_reference(case: Case, backend: str) -> None:
+    check_op(fewer(case, require(backend)), backend, grad=False)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), backends_and_dtypes("made_inverse"))
+def test_dtypes(backend: str, dtype: torch.dtype) -> None:
+    require(backend)
+    check_op(any_degrees(made_case(5, 12, (21, 30), activation="elu", cond=True, dtype=dtype)), backend, grad=False)
+
+
+@any_call(
+    batch=st.integers(0, 70),
+    dim=st.integers(1, 9),
+    hidden=st.lists(st.integers(1, 40), max_size=3),
+    affine=st.booleans(),
+    activation=st.sampled_from(["relu", "elu", "tanh"]),
+    scale=st.sampled_from(["exp", "clipped_exp", "softplus", "sigmoid"]),
+    cond=st.booleans(),
+    steps=st.integers(1, 3),
+    seed=st.none() | st.integers(0, 99),
+    layout=layouts,
+    dtype=dtypes,
+    isa=st.sampled_from(cpu.isas() or ["absent"]),
+)
+def test_any_call(batch, dim, hidden, affine, activation, scale, cond, steps, seed, layout, dtype, isa) -> None:
+    require("cpu")
+    options = {"affine": affine, "activation": activation, "cond": cond and len(hidden) > 0, "steps": steps}
+    options["scale"] = scale if affine else "exp"
+    case = made_case(batch, dim, tuple(hidden), **options)
+    case = case if seed is None else any_degrees(case, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        use_isa(isa, patch)
+        check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inverts_the_transform(case: Case) -> None:
+    case = case.to(torch.float64)
+    x, log_det = made_inverse(**case.tensors, **case.options)
+    eps, forward_log_det = forward(case, x)
+    torch.testing.assert_close(eps, case.tensors["eps"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(log_det, forward_log_det, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3], CASES[4], *SCALED, *CASES[-3:]], ids=str)
+def test_log_det_is_that_of_the_jacobian(case: Case) -> None:
+    case = case.to(torch.float64)
+    x, log_det = made_inverse(**case.tensors, **case.options)
+    for b in range(x.shape[0]):
+        cond = case.tensors["cond"]
+        one = Case("", "", {**case.tensors, "cond": None if cond is None else cond[b : b + 1]}, case.options)
+        jacobian = torch.autograd.functional.jacobian(lambda v, one=one: forward(one, v[None])[0][0], x[b])
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[b], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[-2]], ids=str)
+def test_opcheck(case: Case) -> None:
+    opcheck(case, "reference")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"affine": False}, {"steps": 2}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}],
+    ids=str,
+)
+def test_gradcheck(options: dict[str, Any]) -> None:
+    case = made_case(2, 3, (6, 6), **options, activation="tanh", cond=True, dtype=torch.float64)
+    t = case.tensors
+    inputs = [v.clone().requires_grad_() for v in (t["eps"], t["cond"], *t["weights"], *t["biases"])]
+    n = len(t["weights"])
+
+    def call(eps: torch.Tensor, cond: torch.Tensor, *layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return made_inverse(eps, layers[:n], layers[n:], t["degrees"], cond, **case.options)
+
+    assert torch.autograd.gradcheck(call, inputs)
+
+
+def test_compile_fullgraph() -> None:
+    case = made_case(3, 4, (8, 8))
+    t = case.tensors
+    eps = t["eps"].clone().requires_grad_()
+
+    def f(eps: torch.Tensor) -> torch.Tensor:
+        x, log_det = made_inverse(eps, t["weights"], t["biases"], t["degrees"])
+        return x.square().sum() + log_det.sum()
+
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(eps), eps), torch.autograd.grad(f(eps), eps))
+
+
+def test_double_backward_says_no() -> None:
+    t = made_case(2, 3, (6,)).tensors
+    eps = t["eps"].clone().requires_grad_()
+    x, _ = made_inverse(eps, t["weights"], t["biases"], t["degrees"])
+    (grad,) = torch.autograd.grad(x.sum(), eps, create_graph=True)
+    with pytest.raises(RuntimeError, match="made_inverse: double backward is not implemented"):
+        grad.sum().backward()
+
+
+T = made_case(2, 3, (6,)).tensors
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"eps": torch.zeros(3)}, r"eps must be a floating-point tensor \[B, D\] with D >= 1, got"),
+        (
+            {"biases": []},
+            r"weights, biases, degrees must have S L, S L and L \+ 1 entries with S >= 1, L >= 1, got \(2, 0, 3\)",
+        ),
+        (
+            {"weights": [torch.zeros(6, 4), T["weights"][1]]},
+            r"weights\[0\], biases\[0\] must be \[6, 3\], \[6\], as degrees has it, got \(\(6, 4\), \(6,\)\)",
+        ),
+        (
+            {"biases": [torch.zeros(5), T["biases"][1]]},
+            r"weights\[0\], biases\[0\] must be .* got \(\(6, 3\), \(5,\)\)",
+        ),
+        (
+            {"weights": T["weights"] * 2, "biases": T["biases"] * 2, "cond": torch.zeros(2, 6)},
+            r"cond must be \[2, 12\]",
+        ),
+        ({"weights": [*T["weights"], T["weights"][0]]}, r"weights, biases, degrees must have .* got \(3, 2, 3\)"),
+        ({"degrees": [T["degrees"][0][:2], *T["degrees"][1:]]}, r"degrees\[0\] must be \[D\] = \[3\], got \(2,\)"),
+        ({"degrees": [*T["degrees"][:2], torch.zeros(4)]}, r"degrees\[-1\] must have D = 3 .* entries, got 4"),
+        (
+            {"degrees": [T["degrees"][0], torch.zeros(1, 6), T["degrees"][2]]},
+            r"degrees\[1\] must be \[units of layer 1\], got",
+        ),
+        (
+            {"degrees": [T["degrees"][0] - 1, *T["degrees"][1:]]},
+            r"degrees\[0\] must be a permutation of 1..3, got \[0, 1, 2\]",
+        ),
+        ({"degrees": [*T["degrees"][:2], T["degrees"][2].sort().values]}, r"degrees\[-1\] must be degrees\[0\] - 1"),
+        ({"cond": torch.zeros(2, 5)}, r"cond must be \[2, 6\], got \(2, 5\)"),
+        ({"scale": "square"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got 'square'"),
+        (
+            {
+                "scale": "sigmoid",
+                "weights": [T["weights"][0], T["weights"][1][:3]],
+                "biases": [torch.zeros(6), torch.zeros(3)],
+                "degrees": [*T["degrees"][:2], torch.arange(3)],
+            },
+            r"scale must be exp where there are D = 3 \(mean-only\) outputs, got 'sigmoid'",
+        ),
+        ({"activation": "gate"}, "activation must be one of relu, elu, tanh, got 'gate'"),
+    ],
+)
+def test_errors(kwargs: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=f"made_inverse: {match}"):
+        made_inverse(**{**T, **kwargs})
+
+
+@pytest.mark.parametrize("backend", backends_of("made_inverse"))
+@pytest.mark.parametrize(
+    ("eps", "bias", "match"),
+    [
+        (torch.nan, 0.0, r"eps must be finite, got nan at \[1, 2\]"),
+        (torch.inf, 0.0, r"eps must be finite, got inf at \[1, 2\]"),
+        (1.0, 100.0, r"shift and exp\(log_scale\) must be finite in torch.float32, got x = inf at \[0, 1\]"),
+        (1.0, torch.nan, r"shift and exp\(log_scale\) must be finite in torch.float32, got x = nan at \[0, 1\]"),
+        (1.0, -torch.inf, r"shift and exp\(log_scale\) must be finite in torch.float32, got log_det = "),
+    ],
+)
+def test_non_finite(backend: str, eps: float, bias: float, match: str) -> None:
+    t = made_case(2, 3, (6,)).tensors
+    t["eps"][:] = 1.0
+    t["eps"][1, 2] = eps
+    t["biases"][-1][4] = bias  # log_scale of dimension 1
+    t["weights"][-1][[2, 5]] = 0  # what follows from it stays finite where it can
+    if backend == "reference" and bias:  # it multiplies the mask's zeros by infinity: another element is first
+        match = match.partition(", got")[0]
+    with pytest.raises(ValueError, match=f"made_inverse: {match}"):
+        made_inverse(**t, backend=require(backend))
+
+
+def test_non_finite_names_the_step() -> None:
+    t = made_case(2, 3, (6,), steps=2).tensors
+    t["biases"][-1][4] = torch.inf
+    with pytest.raises(ValueError, match=r"got x = (inf|nan) at \[0, \d\] of step 1"):
+        made_inverse(**t)
+
+
+def test_large_values_are_finite() -> None:
+    t = made_case(4, 3, (6,)).tensors
+    eps = torch.full_like(t["eps"], 3e38)  # their sum is not
+    x, _ = made_inverse(eps, [w * 0 for w in t["weights"]], [b * 0 for b in t["biases"]], t["degrees"])
+    assert x.equal(eps)
+
+
+def test_dtype_error() -> None:
+    with pytest.raises(
+        TypeError, match=r"made_inverse: weights must have the dtype of eps, torch.float64, got torch.float32"
+    ):
+        made_inverse(**{**T, "eps": T["eps"].double()})

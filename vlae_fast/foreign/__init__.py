@@ -1,0 +1,15 @@
+"""Other people's code, made fast: their masked layers, their flows, samplers of their decoders."""
+
+from .accelerate import Report, accelerate
+from .decoders import ForeignDecoder, fast_sampler
+from .flows import FlowRow, accelerate_flows, restore_flows
+
+__all__ = [
+    "FlowRow",
+    "ForeignDecoder",
+    "Report",
+    "accelerate",
+    "accelerate_flows",
+    "fast_sampler",
+    "restore_flows",
+]

@@ -1,0 +1,118 @@
+"""A cached sampler for a decoder that was written for another sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...sampling.program import Program
+from ...sampling.sampler import PixelCNNSampler, emit_of
+from ..probe import ProbeError, without_hooks
+from .operations import BATCH
+from .trace import write_program
+
+
+class ForeignDecoder:
+    """Any module ``decoder(x)`` or ``decoder(x, z)`` as what `PixelCNNSampler` and `naive_sample` ask for.
+
+    Arguments as of `fast_sampler`.
+    """
+
+    def __init__(
+        self, decoder: nn.Module, image_shape: tuple[int, int, int], latent_dim: int, likelihood: Any = None
+    ) -> None:
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"fast_sampler: image_shape must be (C, H, W), all positive, got {tuple(image_shape)}")
+        if latent_dim < 0:
+            raise ValueError(f"fast_sampler: latent_dim must be 0 or more, got {latent_dim}")
+        if next(decoder.parameters(), None) is None:
+            raise ValueError(f"fast_sampler: decoder must have parameters, got {type(decoder).__name__} with none")
+        if likelihood is not None and not hasattr(likelihood, "emit"):
+            rule = "likelihood must be one of vlae_fast.models.make_likelihood, or None"
+            raise ValueError(f"fast_sampler: {rule}, got {likelihood!r}")
+        self.decoder, self.likelihood, self.latent_dim = decoder, likelihood, latent_dim
+        self.code_map: nn.Module | None = None  # of z, known when it is traced
+        self.input_dim, self.image_size = image_shape[0], (image_shape[1], image_shape[2])
+
+    def __call__(self, x: Tensor, z: Tensor | None) -> Tensor:
+        with _evaluating(self.decoder), torch.no_grad():
+            return self.decoder(*(t for t in (x, z) if t is not None))
+
+    def check_z(self, z: Tensor | None) -> None:
+        """Raises ValueError unless z is ``[B, latent_dim]``, or None where that is 0."""
+        if (z is not None) != bool(self.latent_dim) or (z is not None and z.shape[1:] != (self.latent_dim,)):
+            rule = f"[B, {self.latent_dim}]" if self.latent_dim else "None"
+            raise ValueError(f"fast_sampler: z must be {rule}, got {None if z is None else tuple(z.shape)}")
+
+    def write_program(self, program: Program) -> None:
+        """Appends what a trace of the decoder finds; raises ValueError as `fast_sampler` does."""
+        like = next(self.decoder.parameters())
+        inputs = [like.new_zeros(BATCH, self.input_dim, *self.image_size)]
+        if self.latent_dim:
+            inputs.append(like.new_zeros(BATCH, self.latent_dim))
+        try:
+            copied = without_hooks(self.decoder)
+        except ProbeError as reason:
+            raise ValueError(
+                f"fast_sampler: decoder must be one that can be copied, got one where {reason}"
+            ) from reason
+        self.code_map = write_program(copied.eval(), program, inputs)
+        expected = emit_of(self).params(self.input_dim)
+        if (got := program.channels(len(program.stages))) != expected:
+            rule = f"as many channels as the parameters of its likelihood, {expected}"
+            raise ValueError(f"fast_sampler: decoder must put out {rule}, got {got}")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def fast_sampler(
+    decoder: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    latent_dim: int = 0,
+    likelihood: Any = None,
+    backend: str = "auto",
+) -> PixelCNNSampler:
+    """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
+
+    Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
+    convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
+    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that
+    forward.
+
+    Not features scaled by z (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch), other products
+    such as ``a * sigmoid(b)``, attention, nor decoders whose channels of a pixel see each other (masks that let G see
+    R: the channels of a pixel are drawn at once). Each ends in an error that says what it is, and where.
+
+    Args:
+        decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, z [B, D])``, that returns the parameters
+            ``[B, P, H, W]`` of its likelihood in the layout of `vlae_fast.plan.Emit`.
+        image_shape: (C, H, W).
+        latent_dim: D, 0: no z.
+        likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels, P = C.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+
+    Raises:
+        ValueError: the decoder cannot be traced, or does something that a program cannot express: says what and where.
+        RuntimeError: the named backend cannot run this; says why.
+
+    >>> from vlae_fast import MaskedConv2d
+    >>> decoder = nn.Sequential(MaskedConv2d("A", 1, 8, 7), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
+    torch.Size([1, 1, 28, 28])
+    """
+    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood), backend)

@@ -1,0 +1,166 @@
+"""From a traced decoder to the stages of a program: between activations, values are affine in the buffers and in z.
+
+What does not depend on x or z (masks applied, weights normalised) is computed on the way.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ...sampling.program import Program
+from .affine import Affine, is_identity, stacked
+
+# the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
+_ONE = {"tanh": 20.0, "sigmoid": 40.0}
+_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout")
+_FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """tanh or sigmoid of a value: half of a gate."""
+
+    function: str
+    value: Affine
+
+
+class Writer(fx.Interpreter):
+    """Runs a graph of ATen operations with `Affine` values in place of x and z; a method for each operation.
+
+    given: values of nodes that are not to be computed, None of those that nobody reads.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        program: Program,
+        image: tuple[int, int],
+        like: Tensor,
+        given: Mapping[fx.Node, Affine | None],
+    ) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False  # our errors name what they are about
+        self.program, self.image, self.like, self.given = program, image, like, given
+        self.node: fx.Node = next(iter(graph.graph.nodes))
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.node = n
+        if n in self.given:
+            return self.given[n]
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.op == "output":
+            return self._finish(args[0])
+        if n.op == "placeholder" or n.target is operator.getitem or not any(map(_depends, tree_leaves((args, kwargs)))):
+            return super().run_node(n)
+        name = getattr(getattr(n.target, "overloadpacket", n.target), "__name__", str(n.target))
+        value = self._run(name.removesuffix("_"), args, kwargs)
+        if isinstance(value, Affine) and value.terms and value.size == self.image and self._is_costly_twice(value):
+            value = self._settle(value)
+        if name.endswith("_"):
+            self._overwrite(value)
+        return value
+
+    def _run(self, name: str, args: Any, kwargs: Any) -> Any:
+        if name in _SAME:
+            return args[0]
+        if name in _FILLED:
+            shape = self.node.meta["val"].shape
+            return getattr(torch.ops.aten, name)(self.like.new_zeros(shape), *args[1:])
+        handler: Callable | None = getattr(self, f"_op_{name}", None)
+        if handler is None:
+            self._fail("masked convolutions, 1x1 convolutions, gates, ReLU, ELU, sums and crops of them", name)
+        if name != "mul":
+            args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
+        try:
+            return handler(*args, **kwargs)
+        except (TypeError, AttributeError, KeyError, RuntimeError) as error:  # arguments that no handler expects
+            first, *_ = f"{type(error).__name__}: {error}".splitlines()
+            self._fail(f"operations that a program can express ({first})", name)
+
+    def _fail(self, rule: str, got: object) -> NoReturn:
+        path, kind = next(reversed((self.node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
+        where = f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
+        raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{where}")
+
+    def _overwrite(self, value: Any) -> None:
+        """What an operation in place wrote to is its result, by every name that it has had."""
+        target = self.node.args[0]
+        while isinstance(target, fx.Node):
+            self.env[target] = value
+            target = target.args[0] if "alias" in str(target.target) or "detach" in str(target.target) else None
+
+    def _is_costly_twice(self, value: Affine) -> bool:
+        """Whether several operations read a value that takes more than a copy to compute; a split in parts is one."""
+        parts = [user for user in self.node.users if str(user.target).startswith(("aten.split", "aten.slice"))]
+        return value.buffer < 0 and len(self.node.users) > max(1, len(parts))
+
+    # Stages
+
+    def _stage(self, value: Affine, activation: str = "none") -> Affine:
+        """Appends ``activation(value)`` and returns the new buffer."""
+        if any(n > m for n, m in zip(value.size or (1, 1), self.image, strict=True)):
+            self._fail(f"activations of images of {self.image}", f"one of {value.size}")
+        if not value.terms and (activation != "none" or value.size != self.image):
+            self._fail("layers that see z through linear maps alone", f"{activation} of it")
+        terms, residual = dict(value.terms), -1
+        for (buffer, tap), weight in value.terms.items() if activation == "none" else ():
+            if buffer and tap == (0, 0) and is_identity(weight) and len(terms) > 1 and residual < 0:
+                residual = buffer
+                del terms[buffer, tap]
+        sources = [_source(buffer, terms) for buffer in sorted({buffer for buffer, _ in terms})]
+        if not sources:  # a stage reads something: here zeros, at a tap that never lands in the image
+            height = self.image[0]
+            zero = value.bias.new_zeros(value.channels, self.program.image_channels, 2 * height + 1, 1)
+            sources = [(0, zero, ((-height, 0),))]
+        index = self.program.add(sources, value.bias, activation, value.context, residual)
+        channels = self.program.channels(index)
+        eye = value.bias.new_ones(channels).diag()
+        return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), None, value.size)
+
+    def _settle(self, value: Affine) -> Affine:
+        return value if value.buffer >= 0 else self._stage(value)
+
+    def _open(self, half: Bounded) -> Affine:
+        """tanh or sigmoid alone: a gate whose other half is 1."""
+        one = half.value.scaled(torch.zeros_like(half.value.bias))
+        one = replace(one, bias=torch.full_like(one.bias, _ONE["sigmoid" if half.function == "tanh" else "tanh"]))
+        halves = (half.value, one) if half.function == "tanh" else (one, half.value)
+        return self._stage(stacked(halves), "gate")
+
+    def _finish(self, value: Any) -> None:
+        if isinstance(value, Bounded):
+            value = self._open(value)
+        if not isinstance(value, Affine) or value.size != self.image:
+            self._fail("layers that end in parameters [B, P, H, W]", f"an output of {type(value).__name__.lower()}")
+        if value.buffer != len(self.program.stages) or not self.program.stages:
+            self._stage(value)
+
+
+def _depends(value: Any) -> bool:
+    return isinstance(value, Affine | Bounded)
+
+
+def reads_of(value: Any) -> list[tuple[int, Any]]:
+    if isinstance(value, Bounded):
+        value = value.value
+    if isinstance(value, Affine):
+        return list(value.terms)
+    return [read for part in value for read in reads_of(part)] if isinstance(value, (list, tuple)) else []
+
+
+def _source(buffer: int, terms: dict[Any, Tensor]) -> tuple[int, Tensor, Sequence[Any]]:
+    """All reads of a buffer as one weight."""
+    taps = sorted(tap for b, tap in terms if b == buffer)
+    ry, rx = (max(abs(tap[axis]) for tap in taps) for axis in (0, 1))
+    first = terms[buffer, taps[0]]
+    weight = first.new_zeros(*first.shape, 2 * ry + 1, 2 * rx + 1)
+    for dy, dx in taps:
+        weight[:, :, ry + dy, rx + dx] = terms[buffer, (dy, dx)]
+    return buffer, weight, taps

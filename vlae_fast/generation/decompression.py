@@ -1,0 +1,31 @@
+"""Images given their codes: the lossy part of an image is kept, the rest is drawn anew."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..models.vlae import VLAE
+
+DECOMPRESSIONS = 3
+
+
+@torch.no_grad()
+def decompress(
+    model: VLAE,
+    x: Tensor,
+    times: int = DECOMPRESSIONS,
+    *,
+    labels: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw: what a lossy code keeps of x.
+
+    x: ``[B, C, H, W]``. times: draws of each.
+    """
+    if times < 1:
+        raise ValueError(f"times: must be at least 1, got {times}")
+    each = None if labels is None else labels.repeat_interleave(times, 0)
+    z, _, _ = model.posterior_sample(x.repeat_interleave(times, 0), each, generator)
+    drawn = model.sampler().sample(model.condition(z, each), generator=generator)
+    return drawn.unflatten(0, (len(x), times))

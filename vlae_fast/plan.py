@@ -1,0 +1,135 @@
+"""The sampling program: what a decoder computes at a pixel, and when. Read by every backend of `pixelcnn_sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from torch import Tensor, finfo
+
+from .masks import Tap
+
+PLAN_VERSION = 2
+ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
+
+EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
+
+
+class Emit(NamedTuple):
+    """How a pixel is drawn from the last buffer, see `vlae_fast.reference.pixelcnn_draw.draw` for the formulas.
+
+    An image of C channels is drawn from P parameters a pixel and n planes of noise, by kind:
+
+        bernoulli          P = C                            n = C      x in {0, 1}
+        categorical        P = C levels                     n = C      x in {k / (levels - 1)}
+        logistic_mixture   P = K (1 + 2 C + C (C - 1) / 2)  n = C + 1  likewise; K = components
+        affine             P = 2 C                          n = C      any x: shift + exp(log_scale) * noise
+    """
+
+    kind: str = "bernoulli"  # one of EMITS
+    levels: int = 2  # 0 where x is continuous
+    components: int = 0  # of a mixture
+
+    def params(self, channels: int) -> int:
+        """P, the parameters of a pixel, for an image of so many channels."""
+        mixture = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
+        counts = (channels, channels * self.levels, mixture, 2 * channels)
+        return counts[EMITS.index(self.kind)]
+
+    @property
+    def rule(self) -> str:
+        """What a pixel must be, in words."""
+        top = self.levels - 1
+        return "finite" if not self.levels else "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
+
+    def holds(self, x: Tensor) -> Tensor:
+        """Where a pixel is one of the levels, up to a few roundings of its dtype; where it is finite without levels."""
+        if not self.levels:
+            return x.isfinite()
+        k = (x * (self.levels - 1)).round()
+        return (x - k / (self.levels - 1)).abs().le(4 * finfo(x.dtype).eps) & (k >= 0) & (k < self.levels)
+
+    def noises(self, channels: int) -> int:
+        """n, the planes of noise, for an image of so many channels."""
+        return channels + (self.kind == "logistic_mixture")
+
+
+BERNOULLI = Emit()
+
+
+class Source(NamedTuple):
+    """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
+
+    buffer: int
+    taps: tuple[Tap, ...]
+
+
+class Stage(NamedTuple):
+    """``out = act( bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) + buffer[residual]``."""
+
+    out_channels: int  # after the activation; the gate's pre-activation has twice as many
+    activation: str  # one of ACTIVATIONS
+    residual: int  # a buffer, or -1
+    context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
+    sources: tuple[Source, ...]  # what it reads
+
+
+class Plan(NamedTuple):
+    """A program and its schedule.
+
+    Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
+    ``j + slope * i``. ``words`` is the same as integers::
+
+        version, image channels, emit's kind, levels and components, slope, number of stages, then per stage:
+            out_channels, activation, residual, context_dim, lead, number of sources, then per source:
+                buffer, number of taps, dy, dx, dy, dx, ...
+    """
+
+    image_channels: int  # C
+    slope: int  # steps from a row to the one below
+    stages: tuple[Stage, ...]  # in turn; stage s writes buffer s + 1
+    leads: tuple[int, ...]  # of each stage: how many steps it is ahead of the pixel
+    emit: Emit = BERNOULLI  # how a pixel is drawn
+
+    @property
+    def words(self) -> list[int]:
+        """The plan as integers, which an op can be given."""
+        return list(_words(self))
+
+    @staticmethod
+    def from_words(words: Sequence[int]) -> Plan:
+        """The plan of such words."""
+        return _plan(tuple(words))
+
+
+# A plan goes both ways in every call of a sampler, beside which an image of less than a millisecond would notice them.
+@lru_cache(maxsize=64)
+def _words(plan: Plan) -> tuple[int, ...]:
+    emit = (EMITS.index(plan.emit.kind), plan.emit.levels, plan.emit.components)
+    words = [PLAN_VERSION, plan.image_channels, *emit, plan.slope, len(plan.stages)]
+    for stage, lead in zip(plan.stages, plan.leads, strict=True):
+        words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
+        words.append(len(stage.sources))
+        for source in stage.sources:
+            words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
+    return tuple(words)
+
+
+@lru_cache(maxsize=64)
+def _plan(words: tuple[int, ...]) -> Plan:
+    it = iter(words)
+    if (version := next(it)) != PLAN_VERSION:
+        raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
+    image_channels, emit = next(it), Emit(EMITS[next(it)], next(it), next(it))
+    slope, n_stages = next(it), next(it)
+    stages, leads = [], []
+    for _ in range(n_stages):
+        out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
+        sources = []
+        for _ in range(n_sources):
+            buffer, n_taps = next(it), next(it)
+            sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
+        stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
+        leads.append(lead)
+    return Plan(image_channels, slope, tuple(stages), tuple(leads), emit)

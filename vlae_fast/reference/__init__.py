@@ -1,0 +1,41 @@
+"""The specification: every op in plain PyTorch, a file per family. Never optimised; no kernel imports it.
+
+Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend.
+"""
+
+from .activation import activate, activate_backward
+from .made_inverse import (
+    LEAST_SLOPE,
+    log_slope,
+    made,
+    made_backward,
+    made_inverse,
+    made_inverse_backward,
+    shift_and_log_scale,
+)
+from .masked_conv import masked_conv, masked_conv_backward, masked_conv_saves, masked_conv_saving
+from .masked_linear import masked_linear, masked_linear_backward
+from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
+
+__all__ = [
+    "LEAST_SLOPE",
+    "activate",
+    "activate_backward",
+    "log_slope",
+    "made",
+    "made_backward",
+    "made_inverse",
+    "made_inverse_backward",
+    "masked_conv",
+    "masked_conv_backward",
+    "masked_conv_saves",
+    "masked_conv_saving",
+    "masked_linear",
+    "masked_linear_backward",
+    "naive_sample",
+    "pixelcnn_pack",
+    "pixelcnn_sample",
+    "run_program",
+    "shift_and_log_scale",
+    "shifted",
+]

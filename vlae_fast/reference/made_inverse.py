@@ -1,0 +1,151 @@
+"""Specification of `vlae_fast.ops.made_inverse`: D passes of a MADE, and gradients by the implicit function theorem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..flow_steps import step_by_step, steps_of
+from ..masks import linear_mask
+from .activation import activate, activate_backward
+from .masked_linear import masked_linear
+
+Layers = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]  # weights, biases, degrees (one more)
+
+
+def made(x: Tensor, layers: Layers, cond: Tensor | None, activation: str) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """MADE: x ``[B, D]`` -> parameters ``[B, n_params * D]``, and every layer's input and pre-activation.
+
+    ``cond`` ``[B, H]`` is added to the first layer's pre-activation.
+    """
+    inputs, pres = [x], []
+    for i, (weight, bias) in enumerate(zip(layers[0], layers[1], strict=True)):
+        pre = masked_linear(inputs[-1], weight, bias, layers[2][i], layers[2][i + 1], None, "none")
+        pres.append(pre + cond if i == 0 and cond is not None else pre)
+        inputs.append(activate(pres[-1], activation))
+    return pres[-1], inputs[:-1], pres
+
+
+LEAST_SLOPE = 1e-3  # of the transforms other than "exp"
+
+
+def log_slope(raw: Tensor, scale: str) -> tuple[Tensor, Tensor]:
+    """``log(d eps / d x)`` of a dimension with the scale's parameter ``raw``, and its derivative by raw."""
+    if scale == "exp":
+        return -raw, torch.full_like(raw, -1)
+    if scale == "clipped_exp":
+        divisor = 1 + raw.abs() / -math.log(LEAST_SLOPE)
+        return raw / divisor, divisor**-2
+    sigmoid = torch.sigmoid(raw if scale == "softplus" else raw + 2)
+    slope, derivative = (F.softplus(raw), sigmoid) if scale == "softplus" else (sigmoid, sigmoid * (1 - sigmoid))
+    return torch.log(slope + LEAST_SLOPE), derivative / (slope + LEAST_SLOPE)
+
+
+def shift_and_log_scale(params: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The transform's parameters, ``[B, D]`` each: affine has both in 2 D columns, mean-only has D columns."""
+    return (params[:, :dim], params[:, dim:]) if params.shape[1] > dim else (params, torch.zeros_like(params))
+
+
+@step_by_step
+def made_inverse(
+    eps: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    degrees: Sequence[Tensor],
+    cond: Tensor | None,
+    activation: str,
+    scale: str = "exp",
+) -> tuple[Tensor, Tensor]:
+    """The x with ``eps = transform(x; MADE(x))``, and ``log|det d eps/d x|`` ``[B]``.
+
+    The transform is ``(x - shift) * slope`` for scale "exp" and ``shift + x * slope`` for the others, see `log_slope`.
+    """
+    x, log_det = torch.zeros_like(eps), eps.new_zeros(eps.shape[0])
+    for _ in range(eps.shape[1]):  # pass n makes the dimensions of degree <= n right
+        params, _, _ = made(x, (weights, biases, degrees), cond, activation)
+        shift, raw = shift_and_log_scale(params, eps.shape[1])
+        log, _ = log_slope(raw, scale)
+        x = shift + torch.exp(-log) * eps if scale == "exp" else (eps - shift) * torch.exp(-log)
+        log_det = log.sum(1)
+    return x, log_det
+
+
+def made_backward(
+    grad: Tensor, layers: Layers, inputs: Sequence[Tensor], pres: Sequence[Tensor], activation: str
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Gradients of x, weights, biases and the first pre-activation (that of cond) from that of the parameters."""
+    weights, _, degrees = layers
+    grad_weights, grad_biases = [], []
+    for i, weight in reversed(list(enumerate(weights))):
+        if i + 1 < len(weights):
+            grad = activate_backward(grad, pres[i], activation)
+        live = linear_mask(degrees[i], degrees[i + 1])
+        grad_weights.append(torch.where(live, grad.T @ inputs[i], 0))
+        grad_biases.append(grad.sum(0))
+        grad_pre, grad = grad, grad @ torch.where(live, weight, 0)
+    return grad, grad_weights[::-1], grad_biases[::-1], grad_pre
+
+
+def made_inverse_backward(
+    grad_xs: Tensor,
+    grad_log_det: Tensor,
+    xs: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    degrees: Sequence[Tensor],
+    cond: Tensor | None,
+    activation: str,
+    scale: str = "exp",
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """Gradients of eps, cond, weights, biases from those of every step's x, ``[S, B, D]``, and of log_det."""
+    grad_conds: list[Tensor] = []
+    grad_weights: list[Tensor] = []
+    grad_biases: list[Tensor] = []
+    grad_eps = torch.zeros_like(xs[0])  # of the step behind
+    for s, step in reversed(list(enumerate(steps_of(weights, biases, degrees, cond)))):
+        layers = (step.weights, step.biases, degrees)
+        grad = grad_xs[s] + grad_eps.flip(1)
+        grad_eps, grad_cond, of_weights, of_biases = _step_backward(
+            grad, grad_log_det, xs[s], layers, step.cond, activation, scale
+        )
+        grad_conds.insert(0, grad_cond)
+        grad_weights[:0], grad_biases[:0] = of_weights, of_biases
+    return grad_eps, torch.cat(grad_conds, 1), grad_weights, grad_biases
+
+
+def _step_backward(
+    grad_x: Tensor,
+    grad_log_det: Tensor,
+    x: Tensor,
+    layers: Layers,
+    cond: Tensor | None,
+    activation: str,
+    scale: str,
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """Gradients of eps, cond (``[B, H]``), weights, biases by the implicit function theorem.
+
+    With ``J = d eps/d x = diag(slope) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
+    D steps of ``v = (g - N^T v) / slope`` are exact.
+    """
+    params, inputs, pres = made(x, layers, cond, activation)
+    shift, raw = shift_and_log_scale(params, x.shape[1])
+    log, d_log = log_slope(raw, scale)
+    slope, affine = torch.exp(log), params.shape[1] > x.shape[1]
+    d_shift = -slope if scale == "exp" else torch.ones_like(slope)  # of eps
+    d_raw = d_log * slope * (x - shift if scale == "exp" else x)
+
+    def backward(grad_shift: Tensor, grad_raw: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+        grad = torch.cat([grad_shift, grad_raw], 1) if affine else grad_shift
+        return made_backward(grad, layers, inputs, pres, activation)
+
+    from_log_det = grad_log_det[:, None] * d_log
+    target = grad_x + backward(torch.zeros_like(x), from_log_det)[0]
+    v = torch.zeros_like(x)
+    for _ in range(x.shape[1]):
+        v = (target - backward(v * d_shift, v * d_raw)[0]) / slope
+    _, grad_weights, grad_biases, grad_cond = backward(-v * d_shift, from_log_det - v * d_raw)
+    return v, grad_cond, grad_weights, grad_biases

@@ -1,0 +1,206 @@
+"""Decoder -> program: the stages that compute its logits at a pixel, with the weights they use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import MaskedConv2d
+from ..masks import Tap
+from ..plan import ACTIVATIONS, Source, Stage
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
+
+
+SourceSpec = tuple[int, Tensor, Sequence[Tap]]  # buffer, weight [P, C, kh, kw], the taps of it that are alive
+
+
+class Decoder(Protocol):
+    """What a sampler asks of a decoder: these three, and how its stages are found.
+
+    That is a method ``write_program(program)``, which appends them (see `Program.add`), or the parts of
+    `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added
+    to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``:
+    the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
+    """
+
+    input_dim: int
+    image_size: tuple[int, int]
+
+    def __call__(self, x: Tensor, z: Tensor | None) -> Tensor: ...
+
+
+@dataclass
+class Program:
+    """Stages and a snapshot of their weights, in the order that `ops.pixelcnn_pack` asks for."""
+
+    image_channels: int  # of buffer 0
+    stages: list[Stage] = field(default_factory=list)  # in turn; stage s writes buffer s + 1
+    weights: list[Tensor] = field(default_factory=list)
+
+    @property
+    def context_dim(self) -> int:
+        """Channels of the context that the stages see, 0 where none does."""
+        return max((stage.context_dim for stage in self.stages), default=0)
+
+    def add(
+        self,
+        sources: Sequence[SourceSpec],
+        bias: Tensor | None = None,
+        activation: str = "none",
+        context: Tensor | None = None,
+        residual: int = -1,
+    ) -> int:
+        """Appends ``act( bias + context z + sum over sources, taps of weight[:, :, tap] buffer[. + tap] ) + residual``.
+
+        Args:
+            sources: (buffer, weight ``[P, C, kh, kw]``, live taps (dy, dx)); buffer 0 is the image.
+            bias: ``[P]``, None: 0. activation: ``none``, ``relu``, ``elu``, ``gate`` (halves P).
+            context: V ``[P, D]`` where the stage sees z (or the map that `spread` makes of it).
+            residual: a buffer that is added after the activation, -1: none.
+
+        Returns:
+            the buffer it writes, for later stages to read.
+
+        Raises:
+            ValueError: channels do not fit, a buffer is not written yet, a tap is outside of the weight.
+        """
+        if activation not in ACTIVATIONS:
+            self._fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+        if not sources:
+            self._fail("sources must not be empty", "none")
+        width = sources[0][1].shape[0]
+        channels = width // (2 if activation == "gate" else 1)
+        for buffer, weight, taps in sources:
+            self.weights.append(self._live(buffer, weight, taps, width))
+        if bias is not None and bias.shape != (width,):
+            self._fail(f"bias must be [{width}]", list(bias.shape))
+        if context is not None and (context.dim() != 2 or context.shape[0] != width):
+            self._fail(f"context must be [{width}, D]", list(context.shape))
+        if residual >= 0 and self.channels(residual) != channels:
+            self._fail(f"residual must be a buffer of {channels} channels", self.channels(residual))
+        self.weights.append(self.weights[-1].new_zeros(width) if bias is None else bias.detach().clone())
+        if context is not None:
+            self.weights.append(context.detach().clone())
+        reads = tuple(Source(buffer, tuple(taps)) for buffer, _, taps in sources)
+        self.stages.append(Stage(channels, activation, residual, 0 if context is None else context.shape[1], reads))
+        return len(self.stages)
+
+    def conv(
+        self,
+        layer: MaskedConv2d,
+        buffer: int,
+        *,
+        also: Sequence[SourceSpec] = (),
+        residual: int = -1,
+    ) -> int:
+        """Appends a masked convolution of one buffer, with its condition, and returns the buffer that it writes.
+
+        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as of `add`.
+        """
+        context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
+        sources = [(buffer, layer.live_weight(), layer.taps), *also]
+        return self.add(sources, layer.bias, layer.activation, context, residual)
+
+    def activate(self, buffer: int, activation: str) -> int:
+        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
+        if not self.weights:  # whose dtype and device an identity takes
+            self._fail("an activation must follow a stage with weights", "none")
+        eye = self.weights[-1].new_ones(self.channels(buffer)).diag()
+        weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye
+        return self.add([(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_"))
+
+    def channels(self, buffer: int) -> int:
+        """How many channels a buffer has."""
+        if not 0 <= buffer <= len(self.stages):
+            self._fail(f"a buffer that is read must be 0 to {len(self.stages)}, those written so far", buffer)
+        return self.stages[buffer - 1].out_channels if buffer else self.image_channels
+
+    def _live(self, buffer: int, weight: Tensor, taps: Sequence[Tap], width: int) -> Tensor:
+        """A source's weights at its taps, ``[P, C, taps]``."""
+        shape = (width, self.channels(buffer))
+        if weight.dim() != 4 or tuple(weight.shape[:2]) != shape:
+            self._fail(f"weight of buffer {buffer} must be {[*shape]} x kh x kw", list(weight.shape))
+        kh, kw = weight.shape[2:]
+        outside = [(dy, dx) for dy, dx in taps if abs(dy) > kh // 2 or abs(dx) > kw // 2]
+        if outside or kh % 2 == 0 or kw % 2 == 0:
+            self._fail(f"taps of buffer {buffer} must lie in an odd kernel, {kh} x {kw}", outside)
+        return weight.detach()[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]].contiguous()
+
+    @staticmethod
+    def _fail(rule: str, got: object) -> NoReturn:
+        raise ValueError(f"Program.add: {rule}, got {got}")
+
+
+def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int = -1) -> int:
+    """Appends ``module`` reading ``buffer``; returns the buffer it writes. Errors name the module by its path.
+
+    An activation is fused into the stage before it, unless that is buffer ``keep``, which a residual still reads.
+    """
+    if isinstance(module, nn.Sequential):
+        for name, child in module.named_children():
+            buffer = _add(program, f"{path}.{name}", child, buffer, keep)
+        return buffer
+    if isinstance(module, (nn.Identity, nn.Dropout)):  # a sampler draws as in evaluation mode
+        return buffer
+    if isinstance(module, MaskedConv2d):
+        return program.conv(module, buffer)
+    if type(module) is nn.Conv2d and _is_pointwise(module):
+        return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
+    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
+        last = program.stages[-1]
+        if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
+            program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
+            return buffer
+    raise ValueError(
+        "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
+        f"convolution, got {type(module).__name__} at {path!r}"
+    )
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return (conv.kernel_size, conv.stride, conv.groups) == ((1, 1), (1, 1), 1) and conv.padding in (
+        (0, 0),
+        "valid",
+        "same",
+    )
+
+
+def build_program(decoder: Decoder) -> Program:
+    """The program of a decoder's current weights.
+
+    Raises:
+        ValueError: a layer cannot be expressed as a stage; named by its path.
+    """
+    parts = ["input_dim", "image_size"]
+    if not hasattr(decoder, "write_program"):
+        parts += ["initial_conv", "decoder_layers", "final_conv"]
+    missing = [name for name in parts if not hasattr(decoder, name)]
+    if missing:
+        raise ValueError(f"PixelCNNSampler: decoder must have {', '.join(missing)}, got {type(decoder).__name__}")
+    program = Program(decoder.input_dim)
+    if hasattr(decoder, "write_program"):
+        decoder.write_program(program)
+    else:
+        _write_parts(decoder, program)
+    return program
+
+
+def _write_parts(decoder: Any, program: Program) -> None:
+    """The stages of a decoder of parts in turn, as `PixelCNNDecoder` is one."""
+    residual = getattr(decoder, "residual", False)
+    buffer = _add(program, "initial_conv", decoder.initial_conv, 0)
+    for i, layer in enumerate(decoder.decoder_layers):
+        path, before = f"decoder_layers.{i}", buffer
+        buffer = _add(program, path, layer, before, keep=before if residual else -1)
+        if residual and buffer == before:
+            raise ValueError(
+                f"PixelCNNSampler: decoder must have a convolution in each residual layer, got none at {path!r}"
+            )
+        if residual:
+            program.stages[-1] = program.stages[-1]._replace(residual=before)
+    _add(program, "final_conv", decoder.final_conv, buffer)
