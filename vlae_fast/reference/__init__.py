@@ -1,10 +1,10 @@
 """The specification: every op in plain PyTorch, a file per family. Never optimised; no kernel imports it.
 
-Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend;
-`arguments` has their records.
+Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend.
 """
 
 from .activation import activate, activate_backward, slope_of_output
+from .arguments import Layers, Mask, Transform
 from .made_inverse import (
     LEAST_SLOPE,
     log_slope,
@@ -20,6 +20,9 @@ from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_p
 
 __all__ = [
     "LEAST_SLOPE",
+    "Layers",
+    "Mask",
+    "Transform",
     "activate",
     "activate_backward",
     "log_slope",
