@@ -16,6 +16,7 @@ from .likelihood import make_likelihood
 from .objectives import LossTerms, loss_function, loss_terms
 from .options import check_options
 from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian_log_prob
+from .precision import wide_under_autocast
 from .prior import make_prior
 
 __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
@@ -159,6 +160,7 @@ class VLAE(nn.Module):
 
     def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """z = mu + exp(logvar / 2) * N(0, I)."""
+        mu, logvar = wide_under_autocast(mu), wide_under_autocast(logvar)
         return mu + torch.exp(0.5 * logvar) * _noise_like(mu, generator)
 
     def posterior_sample(
