@@ -33,6 +33,11 @@ DECODERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
         (2, 4, 5),
         {"likelihood": likelihood.make_likelihood("categorical", 2, levels=4), "layout": "BCKHW"},
     ),
+    "an activation at the end": (
+        lambda: nn.Sequential(vf.MaskedConv2d("A", 1, 4, 5), nn.ELU(), nn.Conv2d(4, 1, 1), nn.ELU()),
+        (1, 5, 5),
+        {},
+    ),
     "ours, foreign": (
         lambda: nn.Sequential(vf.GatedMaskedConv2d("A", 1, 4, 5), vf.MaskedConv2d("B", 4, 1, 3)),
         (1, 5, 5),

@@ -77,8 +77,8 @@ class ForeignDecoder:
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
             raise ValueError(f"fast_sampler: decoder must put out {rule}, got {got}")
-        if self.order is not None:
-            program.reorder(self.order)
+        if self.order is not None or program.stages[-1].activation != "none":  # a pixel is drawn from a plain sum
+            program.reorder(self.order or range(expected))
 
 
 def _check_layout(layout: str | None, channels: int, likelihood: Any) -> None:
