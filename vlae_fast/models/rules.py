@@ -153,9 +153,9 @@ def option(default: Any, rule: Rule, meaning: str, *, part: str | None = None) -
 
 
 def declared(declaration: type) -> Mapping[str, Option]:
-    """The options that a dataclass declares, by name and in order."""
+    """The options that a dataclass declares, by name and in order; a field that was not made by `option` is none."""
     types = typing.get_type_hints(declaration)
-    fields = dataclasses.fields(declaration)
+    fields = [f for f in dataclasses.fields(declaration) if "rule" in f.metadata]
     return {f.name: Option(f.name, types[f.name], f.default, **f.metadata) for f in fields}
 
 
