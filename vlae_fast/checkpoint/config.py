@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: what it may say, so that a hostile number becomes an error before it becomes a model."""
+"""Reads and checks config.json of a checkpoint: a hostile number becomes an error before it becomes a model."""
 
 from __future__ import annotations
 

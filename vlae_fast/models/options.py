@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import backends
 from .decoders.kinds import KINDS
@@ -18,13 +18,16 @@ from .encoder import ENCODERS
 from .flow import TRANSFORMS
 from .likelihood import LIKELIHOODS
 from .posterior import POSTERIORS
-from .rules import Flag, OneOf, Option, Pair, Whole, declared, listed, option
+from .rules import Flag, OneOf, Option, Pair, Whole, declaration, declared, describe, option
+
+Model = TypeVar("Model", bound=type)
 
 _WIDTH = Whole(1, 1 << 16)
 _SIDE = Whole(1, 1 << 12)
 _KERNEL = Whole(1, 63)
 
 
+@declaration
 @dataclass(frozen=True)
 class Options:
     """Everything that a VLAE is built from, except weights.
@@ -37,6 +40,9 @@ class Options:
     ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 channels train well.
 
     With latent_map = (h, w), z is a map of ``latent_dim / (h w)`` channels, flattened.
+
+    Args:
+        {options}
 
     Raises:
         ValueError: naming the first option that breaks a rule. The parts of a model check what only they know.
@@ -129,10 +135,10 @@ def chosen(*args: Any, **options: Any) -> Options:
     return Options(*bound.args, **bound.kwargs)
 
 
-def takes_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Shows a constructor ``(self, *args, **options)`` with the names, types and defaults of `Options`."""
-    itself = next(iter(inspect.signature(init).parameters.values()))
+def takes_options(cls: Model) -> Model:
+    """Decorates a class that is made by ``(*args, **options)``: signature and docstring show those of `Options`."""
     own = inspect.signature(Options)
-    init.__signature__ = own.replace(parameters=[itself, *own.parameters.values()])  # type: ignore[attr-defined]
-    init.__doc__ = f"Options, their defaults and meaning:\n\n{listed(Options)}"
-    return init
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    cls.__init__.__signature__ = own.replace(parameters=[itself, *own.parameters.values()])  # type: ignore[misc]
+    describe(cls, Options)
+    return cls

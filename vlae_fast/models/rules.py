@@ -1,5 +1,7 @@
 """Declarations: a frozen dataclass whose fields say what they mean and what they may be.
 
+    @declaration
+    @dataclass(frozen=True)
     class Options:
         n_pointwise: int = option(4, Whole(0, 1 << 10), "1x1 blocks after the masked ones")
 
@@ -10,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+Declaration = TypeVar("Declaration", bound=type)
 
 
 class Rule(Protocol):
@@ -152,14 +155,21 @@ def option(default: Any, rule: Rule, meaning: str, *, part: str | None = None) -
     return dataclasses.field(default=default, metadata={"rule": rule, "meaning": meaning, "part": part})
 
 
-def declared(declaration: type) -> Mapping[str, Option]:
+def declared(cls: type) -> Mapping[str, Option]:
     """The options that a dataclass declares, by name and in order; a field that was not made by `option` is none."""
-    types = typing.get_type_hints(declaration)
-    fields = [f for f in dataclasses.fields(declaration) if "rule" in f.metadata]
+    types = typing.get_type_hints(cls)
+    fields = [f for f in dataclasses.fields(cls) if "rule" in f.metadata]
     return {f.name: Option(f.name, types[f.name], f.default, **f.metadata) for f in fields}
 
 
-def listed(declaration: type) -> str:
-    """The options of a declaration for a docstring, one a line."""
-    lines = (f"    {o.name} = {o.default!r}: {re.sub('`', '', o.help)}" for o in declared(declaration).values())
-    return "\n".join(lines)
+def describe(subject: type, options: type) -> None:
+    """Puts the options of a declaration, one a line, in place of ``{options}`` in the docstring of a class."""
+    lines = (f"{o.name}: {o.help.replace('`', '``')}." for o in declared(options).values())
+    if subject.__doc__:  # python -OO has none
+        subject.__doc__ = subject.__doc__.replace("{options}", "\n        ".join(lines))
+
+
+def declaration(cls: Declaration) -> Declaration:
+    """Decorates a dataclass of options: its docstring lists them."""
+    describe(cls, cls)
+    return cls

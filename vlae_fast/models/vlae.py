@@ -32,18 +32,15 @@ class VLAEOutput(NamedTuple):
     log_pz: Tensor  # [B], log p(z) under the model's prior, in nats
 
 
+@takes_options
 class VLAE(nn.Module):
     """Encoder, autoregressive-flow prior, and a PixelCNN decoder whose window is too small to do without z.
 
-    Args: those of `Options`, the first five by position too; ``help(VLAE.__init__)`` lists them. In short:
+    Args:
+        {options}
 
-        decoder: ``gated``, ``two-stack``, ``resnet``, ``pixelcnn++``; ``mlp`` and ``deconv`` do not look at the image.
-        z_channels: 0 gives every pixel the same z; otherwise z is spread over the image, see `Options`.
-        encoder: ``conv``, ``strided``, ``mlp``, ``resnet``, see `models.encoder`.
-        use_flow: AF prior (``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z)); else N(0, I).
-        likelihood: ``bernoulli``, ``categorical`` of ``levels``, ``logistic_mixture`` of ``levels`` and ``components``.
-        posterior: ``gaussian``, or ``iaf``, an inverse autoregressive flow of one, as wide and deep as the prior's.
-        n_classes: class-conditional where positive: encoder and decoder are given labels, ``[B]`` integers.
+    With use_flow, ``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z). An ``iaf`` posterior has the
+    units, steps and hidden layers of the prior. Encoders: `models.encoder`. More on options: `Options`.
 
     ``model(x [B, C, H, W], labels=None)`` gives logits (the likelihood's parameters), mu, logvar, z, log_pz.
 
@@ -52,7 +49,6 @@ class VLAE(nn.Module):
     torch.Size([2, 1, 28, 28])
     """
 
-    @takes_options
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()
         options = chosen(*args, **keywords)

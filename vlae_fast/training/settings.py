@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..models.rules import OneOf, Real, Whole, declared, option
+from ..models.rules import OneOf, Real, Whole, declaration, declared, option
 
 _POSITIVE, _NOT_NEGATIVE = Real(above=0), Real(low=0)
 
 
+@declaration
 @dataclass(frozen=True)
 class Settings:
     """Everything but the model and the data that decides what a run computes; a resumed run must have the same.
 
-    seed is that of order, binarization, noise and z. polyak is the decay D of a running mean of the weights. The KL's
-    weight rises to beta over warmup_epochs. For denoise see `data.corrupt`.
+    Args:
+        {options}
+        seed: of order, binarization, noise and z.
+
+    The KL's weight rises to beta. For denoise see `data.corrupt`.
 
     Raises:
         ValueError: a value breaks a rule, or two do not go together.

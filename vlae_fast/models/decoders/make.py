@@ -26,7 +26,7 @@ def make_decoder(
     """Makes the decoder of a kind, a name in ``KINDS``; those that do not look at x are mlp and deconv.
 
     Args:
-        options: those of ``part="decoder"`` in `models.options.Options`; see the class of a kind. At its default
+        options: those of ``part="decoder"`` in `Options`; see the class of a kind. At its default
             there an option is left to the class.
 
     Raises:
