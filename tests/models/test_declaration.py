@@ -133,3 +133,24 @@ def test_wrong_calls(call: Callable[[], object], message: str) -> None:
 def test_rules(rule: rules.Rule, inside: list, outside: list, words: str) -> None:
     assert [rule.broken(value) for value in inside] == [None] * len(inside)
     assert [rule.broken(value) for value in outside] == [words] * len(outside)
+
+
+@pytest.mark.parametrize(
+    ("rule", "inside", "outside", "words"),
+    [
+        (rules.Real(above=0), [1, 0.5], [0, True, "1", None, [1]], "finite and > 0"),
+        (rules.Whole(0, 1000), [0, 1000], [-1, 1001, 10**400, 1.0, True, "1", None], "an integer from 0 to 1,000"),
+        (rules.Whole(1), [1, 10**400], [0, 1.0], "an integer from 1"),
+        (
+            rules.Pair(rules.Whole(1, 9), "H, W"),
+            [[1, 9], (1, 1)],
+            [[1], [0, 1], [1, 10], 3],
+            "two integers from 1 to 9",
+        ),
+        (rules.Flag(), [True, False], [0, 1, "true", None], "true or false"),
+        (rules.OneOf(("a", "b")), ["a", "c"], [1, None, ["a"]], "a string"),
+    ],
+)
+def test_rules_of_files(rule: rules.Rule, inside: list, outside: list, words: str) -> None:
+    assert [rule.broken_in_json(value) for value in inside] == [None] * len(inside)
+    assert [rule.broken_in_json(value) for value in outside] == [words] * len(outside)

@@ -26,7 +26,7 @@ class Rule(Protocol):
     def broken(self, value: Any) -> str | None:
         """Judges an argument of a call."""
 
-    def broken_in_json(self, value: object) -> str | None:
+    def broken_in_json(self, value: Any) -> str | None:
         """Judges a value of any type, such as a file may hold."""
 
 
@@ -40,11 +40,15 @@ class Whole:
     def broken(self, value: Any) -> str | None:
         return None if self.low <= value < math.inf else f"at least {self.low}"
 
-    def broken_in_json(self, value: object) -> str | None:
-        high = math.inf if self.high is None else self.high
-        if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= high:
+    def broken_in_json(self, value: Any) -> str | None:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and self.low <= value and (self.high is None or value <= self.high):
             return None
-        return f"an integer from {self.low} to {high:,}"
+        return f"an integer {self.words}"
+
+    @property
+    def words(self) -> str:
+        return f"from {self.low}" if self.high is None else f"from {self.low} to {self.high:,}"
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Pair:
         fits = len(value) == 2 and not any(map(self.each.broken, value))
         return None if fits else f"({self.names}), both positive"
 
-    def broken_in_json(self, value: object) -> str | None:
+    def broken_in_json(self, value: Any) -> str | None:
         fits = isinstance(value, list | tuple) and len(value) == 2 and not any(map(self.each.broken_in_json, value))
-        return None if fits else f"two integers from {self.each.low} to {self.each.high:,}"
+        return None if fits else f"two integers {self.each.words}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Real:
         )
         return None if fits else self.words
 
-    def broken_in_json(self, value: object) -> str | None:
+    def broken_in_json(self, value: Any) -> str | None:
         return self.broken(value) if isinstance(value, int | float) and not isinstance(value, bool) else self.words
 
     @property
@@ -99,7 +103,7 @@ class Flag:
     def broken(self, value: Any) -> str | None:
         return None
 
-    def broken_in_json(self, value: object) -> str | None:
+    def broken_in_json(self, value: Any) -> str | None:
         return None if isinstance(value, bool) else "true or false"
 
 
@@ -112,7 +116,7 @@ class OneOf:
     def broken(self, value: Any) -> str | None:
         return None if value in self.table else f"one of {', '.join(self.table)}"
 
-    def broken_in_json(self, value: object) -> str | None:
+    def broken_in_json(self, value: Any) -> str | None:
         return None if isinstance(value, str) else "a string"  # the names are the constructor's to judge
 
 
@@ -145,7 +149,7 @@ class Option:
         """The rule in words where an argument breaks it."""
         return None if self.optional and value is None else self.rule.broken(value)
 
-    def broken_in_json(self, value: object) -> str | None:
+    def broken_in_json(self, value: Any) -> str | None:
         """The rule in words where a file's value breaks it."""
         return None if self.optional and value is None else self.rule.broken_in_json(value)
 
