@@ -112,7 +112,7 @@ def test_wheel_says_what_it_runs_on(wheel: Path) -> None:
     assert "Root-Is-Purelib: false" in tags and f"Tag: py3-none-{platform}" in tags and "Tag: py3-none-any" not in tags
     assert f"\nVersion: {vlae_fast.__version__}\n" in metadata
     assert {"Requires-Dist: torch>=2.10", "Requires-Python: >=3.10"} <= set(metadata.splitlines())
-    assert "vlae-fast = vlae_fast.cli:main" in entry_points
+    assert "vlae-fast = vlae_fast.__main__:main" in entry_points
 
 
 @slow

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import require
-from test_made_inverse import any_degrees, forward, rows_of
+from cases.made_inverse import any_degrees, forward, rows_of
+from cases.rows import require
 
 from vlae_fast import reference
 from vlae_fast.backends import cpu

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import test_made_inverse
-import test_made_inverse_triton as walks
 import torch
-from test_cpu import mutated
-from test_made_inverse import any_degrees
+from cases.made_inverse import CASES, any_degrees, rows_of
+from cases.made_inverse_walks import CHECKS
+from cases.mutated import mutated
 
 from vlae_fast.backends import cuda
 from vlae_fast.testing import Case, check_op, made_case, run
@@ -27,7 +26,7 @@ FORWARD_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", test_made_inverse.CASES, ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=str)
 def test_agrees_with_reference(case: Case) -> None:
     check_op(case, "cuda")
 
@@ -68,26 +67,13 @@ def test_same_bits(dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     for settings in ({"processors": 1}, {"processors": 7, "order": "backward"}, {"processors": 10}):
         gpu(**settings)
         for rows in (slice(0, 19), slice(4, 5)):
-            part = Case(case.name, case.op, {**case.tensors, **test_made_inverse.rows_of(case, rows)}, case.options)
+            part = Case(case.name, case.op, {**case.tensors, **rows_of(case, rows)}, case.options)
             assert all(a.equal(b[rows]) for a, b in zip(run(part, "cuda")[0], outs, strict=True)), settings
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        walks.test_low_precision_undoes_its_own_x,
-        walks.test_dead_weights_may_be_anything,
-        walks.test_bits_do_not_depend_on_the_batch,
-        walks.test_degrees_are_checked_where_they_are_first_seen,
-        walks.test_inference_tensors,
-    ],
-)
-def test_as_in_triton(check: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_walk(check: Callable[[str], None]) -> None:
     check("cuda")
-
-
-def test_degrees_are_looked_at_once_until_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    walks.test_degrees_are_looked_at_once_until_they_change(monkeypatch, "cuda")
 
 
 CASE = made_case(3, 4, (6,), cond=True)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from cases.masked_conv import CASES
 from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
-from conftest import require
+from cases.rows import require
 from hypothesis import strategies as st
-from test_masked_conv import CASES
 
 from vlae_fast.backends import cpu
 from vlae_fast.masks import MASK_TYPES
@@ -13,7 +13,7 @@ from vlae_fast.testing import Case, check_op, conv_case
 
 
 @pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.tensors["x"].numel()], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.tensors["x"].numel()], ids=str)
 def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require("cpu")
     use_isa(isa, monkeypatch)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from cases.decoders import gated_stacks, inputs, random_decoder
-from test_cpu import mutated
-from test_pixelcnn_sample import compare
+from cases.mutated import mutated
+from cases.pixelcnn_sample import compare
 
 import vlae_fast as vf
 from vlae_fast import reference

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import require
+from cases.rows import require
 
 from benchmarks import cases, checks, gpu, measure, records, run, suites
 from benchmarks.cases import (

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from cases.decoders import inputs, random_decoder
-from conftest import backends_of, require
+from cases.rows import backends_of, require
 
 import vlae_fast as vf
 from vlae_fast import data
