@@ -79,19 +79,14 @@ def test_walk(check: Callable[[str], None]) -> None:
 CASE = made_case(3, 4, (6,), cond=True)
 
 
-def arguments(**changed: Any) -> list[Any]:
-    """Of the library's op, which is called without the contract's checks too."""
+def arguments(**changed: Any) -> dict[str, Any]:
+    """Those of the library's op, which is called without the contract's checks too."""
     t = {
         k: [v.contiguous() for v in value] if isinstance(value, list) else value.contiguous()
         for k, value in CASE.tensors.items()
     }
     tables, header = cuda._OPS.made_plan(t.pop("degrees"))
-    cond = t.pop("cond")
-    return list(
-        (
-            {**t, "tables": tables, "header": header, "cond": cond, "activation": "relu", "scale": "exp"} | changed
-        ).values()
-    )
+    return {**t, "tables": tables, "header": header, "activation": "relu", "scale": "exp"} | changed
 
 
 def forged(**words: int) -> torch.Tensor:
@@ -132,7 +127,7 @@ EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
 )
 def test_arguments_that_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(RuntimeError, match=f"made_inverse: {message}"):
-        cuda._OPS.made_inverse(*arguments(**changed))
+        cuda._OPS.made_inverse(**arguments(**changed))
 
 
 @pytest.mark.parametrize(
@@ -158,14 +153,14 @@ def test_hostile_arguments_run_or_are_refused() -> None:
     rng, refused = random.Random(0), 0
     given = arguments()
     for _ in range(300):
-        changed = list(given)
-        for i in rng.choices((0, 1, 2, 5, 6), k=rng.randint(1, 2)):
+        changed = dict(given)
+        for name in rng.choices(("eps", "weights", "biases", "cond", "activation"), k=rng.randint(1, 2)):
             try:
-                changed[i] = mutated(changed[i], rng)
+                changed[name] = mutated(changed[name], rng)
             except (RuntimeError, IndexError):  # there is no such tensor
                 continue
         try:
-            cuda._OPS.made_inverse(*changed)
+            cuda._OPS.made_inverse(**changed)
         except RuntimeError:
             refused += 1
     assert refused > 100

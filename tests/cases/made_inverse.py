@@ -1,10 +1,14 @@
 """Calls of made_inverse that every backend must get right, what makes others of them, and the transform it undoes."""
 
 import math
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 
-from vlae_fast import flow_steps, reference
+from cases.activations import FORMULAS
+from vlae_fast import flow_steps
+from vlae_fast.masks import linear_mask
 from vlae_fast.testing import Case, made_case
 
 
@@ -77,9 +81,14 @@ def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def forward_of_step(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    t = case.tensors
-    params, _, _ = reference.made(x, (t["weights"], t["biases"], t["degrees"]), t["cond"], case.options["activation"])
-    shift, raw = reference.shift_and_log_scale(params, x.shape[1])
+    """The formulas of the docstring, written out: a MADE layer by layer, then the transform by its parameters."""
+    t, h = case.tensors, x
+    layers = zip(t["weights"], t["biases"], pairwise(t["degrees"]), strict=True)
+    for i, (weight, bias, degrees) in enumerate(layers):
+        h = FORMULAS[case.options["activation"]](h) if i else h
+        h = F.linear(h, weight * linear_mask(*degrees), bias)
+        h = h + t["cond"] if i == 0 and t["cond"] is not None else h
+    shift, raw = h.chunk(2, 1) if h.shape[1] > x.shape[1] else (h, torch.zeros_like(h))
     if case.options["scale"] != "exp":
         slope = {
             "clipped_exp": lambda s: torch.exp(s / (1 + s.abs() / math.log(1000))),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cases.activations import FORMULAS
 from cases.masked_conv import CASES
 from cases.rows import backends_and_cases, backends_and_dtypes, backends_of, require
 
@@ -76,16 +77,6 @@ def test_the_output_must_not_be_overwritten_where_the_gradient_needs_it() -> Non
         masked_conv(x, weight, mask_type="B", activation="elu").add_(1).sum().backward()
 
 
-def activated(y: torch.Tensor, activation: str) -> torch.Tensor:
-    """The formulas of the docstring, written out."""
-    if activation == "gate":
-        a, b = y.chunk(2, dim=1)
-        return (a.exp() - (-a).exp()) / (a.exp() + (-a).exp()) / (1 + (-b).exp())
-    if activation == "elu":
-        return torch.where(y > 0, y, y.exp() - 1)
-    return torch.where(y > 0, y, 0) if activation == "relu" else y
-
-
 @pytest.mark.parametrize(
     "name", ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B"]
 )
@@ -97,7 +88,7 @@ def test_reference_is_plain_pytorch(name: str) -> None:
     y = F.conv2d(t["x"], t["weight"] * mask, t["bias"], padding=t["weight"].shape[-1] // 2)
     if t["cond"] is not None:
         y = y + (t["cond"] if t["cond"].dim() == 4 else t["cond"][:, :, None, None])
-    y = activated(y, case.options["activation"])
+    y = FORMULAS[case.options["activation"]](y)
     cotangent = torch.randn_like(y)
     outs, grads = run(case, "reference", [cotangent])
     torch.testing.assert_close(outs[0], y.detach(), rtol=0, atol=1e-13)

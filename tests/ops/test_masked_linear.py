@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cases.activations import FORMULAS
 from cases.masked_linear import CASES, LARGE_CASES, any_degrees, dead_blocks, tiled_degrees
 from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
 from cases.rows import backends_and_dtypes, backends_of, require
@@ -104,22 +105,13 @@ def test_opcheck(name: str) -> None:
     opcheck(CASES[name], "reference")
 
 
-def activated(y: torch.Tensor, activation: str) -> torch.Tensor:
-    """The formulas of the docstring, written out."""
-    if activation == "elu":
-        return torch.where(y > 0, y, y.exp() - 1)
-    if activation == "tanh":
-        return (y.exp() - (-y).exp()) / (y.exp() + (-y).exp())
-    return torch.where(y > 0, y, 0) if activation == "relu" else y
-
-
 @pytest.mark.parametrize("name", ["plain", "adjacency", "elu", "tanh", "adjacency, tanh"])
 def test_reference_is_plain_pytorch(name: str) -> None:
     case = CASES[name]
     t = {k: v.double().requires_grad_() if v.is_floating_point() else v for k, v in case.tensors.items()}
     mask = t["adjacency"] if "adjacency" in t else linear_mask(t["in_degrees"], t["out_degrees"])
     y = F.linear(t["x"], t["weight"] * mask, t["bias"])
-    y = activated(y, case.options["activation"])
+    y = FORMULAS[case.options["activation"]](y)
     cotangent = torch.randn_like(y)
     outs, grads = run(case.to(torch.float64), "reference", [cotangent])
     torch.testing.assert_close(outs[0], y.detach(), rtol=0, atol=1e-13)
@@ -223,39 +215,39 @@ def test_errors(kwargs: dict, match: str) -> None:
 def test_native_checks_what_it_is_given() -> None:
     """The library is called without the contract's checks too."""
     require("cpu")
-    ops = torch.ops.vlae_fast_cpu
-    y = torch.zeros(2, 4)
-    forward = {"x": X, "weight": W, "bias": None, "i": I, "o": O, "adjacency": None, "activation": "relu", "isa": ""}
-    backward = {"grad": y, "y": y, **{k: v for k, v in forward.items() if k != "bias"}}
-    backward = {**backward, "isa": True, "w": True, "b": True, "name": ""}  # isa's place is that of needs_x
+    ops, y = torch.ops.vlae_fast_cpu, torch.zeros(2, 4)
+    both = {"x": X, "weight": W, "in_degrees": I, "out_degrees": O, "adjacency": None, "activation": "relu", "isa": ""}
+    forward = both | {"bias": None}
+    backward = both | {"grad": y, "y": y, "needs_x": True, "needs_weight": True, "needs_bias": True}
+    no_degrees = {"in_degrees": None, "out_degrees": None}
     for wrong, match in (
         ({"x": torch.zeros(3)}, r"x must be \[B, I\], got \(3,\)"),
         ({"x": X.double()}, "x must be float32, got"),
         ({"weight": torch.zeros(4, 5)}, r"weight must be \[O, 3\], got \(4, 5\)"),
         ({"weight": torch.zeros(3, 4).T}, "weight must be contiguous, got strides"),
-        ({"i": O}, r"in_degrees must be \(3,\), got \(4,\)"),
-        ({"o": O.int()}, "out_degrees must be int64, got"),
-        ({"i": I + 2**31}, "in_degrees must fit in 32 bits, got 2147483648"),
-        ({"o": None}, "in_degrees, out_degrees must be given together, or else adjacency, got"),
-        ({"i": None, "o": None}, "in_degrees, out_degrees must be given together, or else adjacency, got"),
-        ({"i": None, "o": None, "adjacency": torch.ones(3, 4).bool()}, r"adjacency must be \(4, 3\), got \(3, 4\)"),
+        ({"in_degrees": O}, r"in_degrees must be \(3,\), got \(4,\)"),
+        ({"out_degrees": O.int()}, "out_degrees must be int64, got"),
+        ({"in_degrees": I + 2**31}, "in_degrees must fit in 32 bits, got 2147483648"),
+        ({"out_degrees": None}, "in_degrees, out_degrees must be given together, or else adjacency, got"),
+        (no_degrees, "in_degrees, out_degrees must be given together, or else adjacency, got"),
+        (no_degrees | {"adjacency": torch.ones(3, 4).bool()}, r"adjacency must be \(4, 3\), got \(3, 4\)"),
         ({"activation": "gate"}, "activation must be one of none, relu, elu, tanh, got gate"),
     ):
         with pytest.raises(RuntimeError, match=f"masked_linear: {match}"):
-            ops.masked_linear(*{**forward, **wrong}.values())
+            ops.masked_linear(**forward | wrong)
         with pytest.raises(RuntimeError, match=f"masked_linear_backward: {match}"):
-            ops.masked_linear_backward(*{**backward, **wrong}.values())
+            ops.masked_linear_backward(**backward | wrong)
     with pytest.raises(RuntimeError, match=r"masked_linear: bias must be \(4,\), got \(3,\)"):
-        ops.masked_linear(*{**forward, "bias": torch.zeros(3)}.values())
+        ops.masked_linear(**forward | {"bias": torch.zeros(3)})
     with pytest.raises(RuntimeError, match=r"masked_linear: isa must be empty or one of .*, got mmx"):
-        ops.masked_linear(*{**forward, "isa": "mmx"}.values())
+        ops.masked_linear(**forward | {"isa": "mmx"})
     for wrong, match in (
         ({"grad": torch.zeros(2, 3)}, r"grad must be \(2, 4\), got \(2, 3\)"),
         ({"y": torch.zeros(3, 4)}, r"y must be \(2, 4\), got \(3, 4\)"),
         ({"y": None}, "y must be given with an activation, got None"),
     ):
         with pytest.raises(RuntimeError, match=f"masked_linear_backward: {match}"):
-            ops.masked_linear_backward(*{**backward, **wrong}.values())
+            ops.masked_linear_backward(**backward | wrong)
 
 
 def test_dtype_error() -> None:
