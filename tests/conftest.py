@@ -11,6 +11,10 @@ from cases import cuda_host
 
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores, and so do the processes that they start
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if os.environ.get("VLAE_FAST_REQUIRE_PACKAGES") == "1":  # a test that is skipped for want of one is then an error
     pytest.importorskip = importlib.import_module
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the reference's products warn that they may differ

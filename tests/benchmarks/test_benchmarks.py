@@ -86,10 +86,10 @@ def test_the_first_call_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_peak_counts_what_a_call_takes() -> None:
-    peak = measure.peak_mb(lambda: torch.ones(8 * 2**18))
+    peak = measure.peak_mb(lambda: torch.ones(64 * 2**18))
     if peak != peak:
         pytest.skip("this system does not tell the high-water mark")
-    assert 7.9 < peak < 12  # of 8; the system counts pages when it gets to it
+    assert 63 < peak < 68  # of 64; the system counts pages when it gets to it
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a PNG shows, and what a grid of images must."""
+"""What a PNG shows: the images of a grid, to be compared with those that it must hold."""
 
 from pathlib import Path
 
@@ -6,21 +6,26 @@ import torch
 from torch import Tensor
 
 from vlae_fast.visualization import grid
+from vlae_fast.visualization.grids import BORDER
 
 
 def decoded(path: Path) -> Tensor:
-    """Grey values from 0 to 1, ``[H, W]``; the three colours must be equal."""
+    """The pixels of a PNG from 0 to 1, ``[H, W, 3]``."""
     from matplotlib import image
 
-    pixels = torch.from_numpy(image.imread(path))[..., :3]
-    assert pixels[..., :1].expand_as(pixels).equal(pixels)
-    return pixels[..., 0]
+    return torch.from_numpy(image.imread(path))[..., :3]
 
 
 def assert_shows(path: Path, images: Tensor, columns: int) -> None:
-    """The PNG at ``path`` is the grid of these images, each of its pixels drawn as a square."""
-    want = grid(images, columns)[0]
-    shown = decoded(path)
-    scale = shown.shape[0] // want.shape[0]
-    want = want.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-    torch.testing.assert_close(shown, want, rtol=0, atol=1 / 255)
+    """The PNG is the grid of these images ``[N, 1 or 3, H, W]``; a pixel of theirs is a square of 2 x 2."""
+    want = grid(images, columns).movedim(0, -1)
+    want = want.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    torch.testing.assert_close(decoded(path), want.expand(-1, -1, 3), rtol=0, atol=1 / 255)
+
+
+def tiles(path: Path, size: tuple[int, int]) -> Tensor:
+    """The grey images ``[N, H, W]`` of a whole grid, row by row."""
+    shown = decoded(path)[::2, ::2, 0]
+    height, width = size[0] + BORDER, size[1] + BORDER
+    images = shown[BORDER:, BORDER:].unfold(0, size[0], height).unfold(1, size[1], width)
+    return images.flatten(0, 1)

@@ -20,7 +20,7 @@ EMITS = {
 }
 
 
-SIZE = (3, 4)
+SIZE = (2, 3)
 
 
 def noise_of(emit: Emit, batch: int, channels: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
 from cases.commands import PICTURES, call
+from cases.pictures import decoded
 
 from vlae_fast import checkpoint
 
@@ -72,7 +73,7 @@ def test_a_link_goes_on_to_lead_to_the_picture(folder: Path, tmp_path: Path) -> 
     link, target = tmp_path / "link.png", tmp_path / "target.png"
     link.symlink_to(target)
     assert call("curves", folder, "--out", link).exit_code == 0
-    assert link.is_symlink() and target.read_bytes()[:4] == b"\x89PNG"
+    assert link.is_symlink() and decoded(target).std() > 0.01
 
 
 def test_training_on_a_full_disk(tmp_path: Path) -> None:
