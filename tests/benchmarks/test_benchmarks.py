@@ -46,7 +46,8 @@ def test_wide_flows() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", {str(case.decoder): case for case in SAMPLING}.values(), ids=lambda c: c.name)
 def test_samplers_draw_the_same_images(decoder: SamplingCase) -> None:
-    suites.prepare(dataclasses.replace(decoder, batch=2, naive_rows=None), suites.Setup(require("cpu")))
+    contest = suites.prepare(dataclasses.replace(decoder, batch=2, naive_rows=None), suites.Setup(require("cpu")))
+    assert "of 2 images differ, at ties" in contest.checked
 
 
 def test_a_differing_image_is_not_timed() -> None:
