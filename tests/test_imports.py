@@ -28,7 +28,7 @@ ROWS = [
     {"__main__"},
 ]
 # Modules of vlae_fast/ itself; every other one is in a folder.
-LOOSE = {"__init__", "__main__", "_extras", "flow_steps", "kept", "masks", "plan", "testing"}
+LOOSE = {"__init__", "__main__", "_extras", "_moved", "flow_steps", "kept", "masks", "plan", "testing"}
 
 # What may be missing is imported where it is used. The kernels need triton, the commands typer.
 OPTIONAL = (
