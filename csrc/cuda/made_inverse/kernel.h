@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../../made_inverse/scale.h"
-#include "../../pointwise.h"
+#include "../../activation.h"
 #include "../number.h"
 #include "walk.h"
 
@@ -28,7 +28,7 @@ struct Batch {
   int32_t steps, dim, cond_size, values;
   int32_t outputs;  // the layer of them
   bool affine;
-  Pointwise activation;
+  Activation activation;
   MadeScale scale;
 };
 

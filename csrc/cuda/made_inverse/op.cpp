@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../../made_inverse/contract.h"
+#include "../../parse_activation.h"
 #include "../arguments.h"
 #include "../ops.h"
 #include "kernel.h"
@@ -153,7 +154,7 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   const Walk walk = check_tables(tables, h, eps);
   const Number number = number_of(kOp, "eps", eps);
   const int64_t size = eps.size(0);
-  const Pointwise function = activation_by_name(kOp, activation);
+  const Activation function = parse_activation(kOp, activation, kMadeActivations);
   const MadeScale slope = scale_by_name(kOp, scale);
   check_scale(kOp, slope, sizes.front(), sizes.back());
 

@@ -11,15 +11,6 @@
 
 namespace vlae::cuda {
 
-__device__ inline float activate(Pointwise function, float x) {
-  switch (function) {
-    case Pointwise::relu: return relu(x);
-    case Pointwise::elu: return elu(x);
-    case Pointwise::tanh: return tanhf(x);
-    default: return x;
-  }
-}
-
 // log(d eps / d x) of the transforms other than exp.
 __device__ inline float log_slope(MadeScale scale, float raw) {
   if (scale == MadeScale::clipped_exp) return raw / (1 + fabsf(raw) / kLogOfLeast);

@@ -7,14 +7,6 @@
 
 namespace vlae::cuda {
 
-__device__ inline float activate(Activation activation, float x) {
-  switch (activation) {
-    case Activation::relu: return relu(x);
-    case Activation::elu: return elu(x);
-    default: return x;
-  }
-}
-
 template <typename T>
 struct Finish {
   const Stage& stage;
