@@ -19,7 +19,7 @@ from .dot import dot
 from .masked_conv_weight import grad_weight
 from .parts import add_parts
 from .slope import slope
-from .taps import FLAT_BELOW, Taps, k_block, on_device, pack, rows_and_columns
+from .taps import FLAT_BELOW, Taps, k_block, offsets, pack, rows_and_columns
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def conv_kernel(
     ACTIVATION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     COND: tl.constexpr,  # none, vector, map
-    SAVE: tl.constexpr,
+    WITH_SIGMOID: tl.constexpr,
     FLAT: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
@@ -93,7 +93,7 @@ def conv_kernel(
     if GATE:
         sigmoid = tl.sigmoid(b)
         a = tanh(a) * sigmoid
-        if SAVE:
+        if WITH_SIGMOID:
             tl.store(p_sigmoid + to, sigmoid.to(p_sigmoid.dtype.element_ty), mask)
     else:
         a = activate(a, ACTIVATION)
@@ -107,7 +107,7 @@ def _conv(
     cond: Tensor | None,
     taps: Taps,
     activation: str,
-    save: bool,
+    with_sigmoid: bool,
     *,
     mirrored: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -119,7 +119,7 @@ def _conv(
         s_k, s_n = s_n, s_k
     channels = columns // 2 if activation == "gate" else columns
     out = x.new_empty(batch, height, width, channels)
-    sigmoid = torch.empty_like(out) if save else None
+    sigmoid = torch.empty_like(out) if with_sigmoid else None
     if out.numel() == 0:
         return out, sigmoid
     config = launch.config("masked_conv", x, in_channels, channels)
@@ -133,7 +133,7 @@ def _conv(
         packed,
         bias,
         cond,
-        on_device(taps, x.device),
+        offsets(taps, x.device),
         out,
         sigmoid,
         pixels,
@@ -149,7 +149,7 @@ def _conv(
         ACTIVATION=activation,
         HAS_BIAS=bias is not None,
         COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
-        SAVE=save,
+        WITH_SIGMOID=with_sigmoid,
         FLAT=flat,
         PRECISION=launch.conv_precision(x.dtype),
         **config,
@@ -165,16 +165,17 @@ def forward(
     taps: Taps,
     centre: Tensor | None,
     activation: str,
-    save: bool,
+    with_sigmoid: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output ``[B, H, W, C]`` and, with ``save``, the sigmoid of the gate.
+    """Output ``[B, H, W, C]`` and, with ``with_sigmoid``, the sigmoid of the gate.
 
     Args:
         x: ``[B, H, W, C_in]``, contiguous. weight: ``[P, C_in, k, k]``, any strides. bias: ``[P]``.
         cond: ``[B, P]`` or ``[B, H, W, P]``, contiguous.
-        taps: live taps (dy, dx). centre: boolean ``[P, C_in]``, the mask of the last tap, None where it is all alive.
+        taps: those with a live weight. centre: boolean ``[P, C_in]``, the mask of the last tap, None where all of it
+            is alive.
     """
-    return _conv(x, pack(weight, taps, centre), bias, cond, taps, activation, save)
+    return _conv(x, pack(weight, taps, centre), bias, cond, taps, activation, with_sigmoid)
 
 
 def backward(
@@ -189,7 +190,7 @@ def backward(
     needs: Sequence[bool],
     cond: Tensor | None,
 ) -> list[Tensor | None]:
-    """Gradients of x, weight, bias and cond; None where ``needs`` is False. Arguments as of `forward`."""
+    """Gradients of x, weight, bias and cond; None where ``needs`` is False. Arguments as in `forward`."""
     cond_is_vector = cond is not None and cond.dim() == 2
     grads: list[Tensor | None] = [None] * 4
     pre = grad

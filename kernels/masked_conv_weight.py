@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import launch
 from .dot import dot
-from .taps import FLAT_BELOW, Taps, k_block, on_device, rows_and_columns, tap_of
+from .taps import FLAT_BELOW, Taps, k_block, offsets, rows_and_columns, tap_of
 
 PROGRAMS = 264  # that the gradient is split into at least; fixed, for the order of sums must not hang on the device
 
@@ -107,7 +107,7 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
     weight_grad_kernel[(k_blocks, n_blocks, splits)](
         x,
         grad,
-        on_device(taps, x.device),
+        offsets(taps, x.device),
         partial,
         pixels,
         per_split,
@@ -121,8 +121,8 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
         **config,
     )
     kernel_size = (weight.shape[2], weight.shape[3])
-    places = kernel_size[0] * kernel_size[1]
-    unpack_kernel[(launch.cdiv(in_channels * columns, 256), places)](
+    area = kernel_size[0] * kernel_size[1]
+    unpack_kernel[(launch.cdiv(in_channels * columns, 256), area)](
         partial,
         tap_of(taps, kernel_size, x.device),
         centre,
@@ -131,7 +131,7 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
         n_taps,
         columns,
         in_channels,
-        places,
+        area,
         centre is not None,
         256,
     )

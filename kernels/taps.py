@@ -10,12 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from vlae_fast.kept import kept
+from vlae_fast.masks import Tap
 
 from . import launch
 
 FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
 
-Taps = tuple[tuple[int, int], ...]
+Taps = tuple[Tap, ...]
 
 
 @triton.jit
@@ -48,7 +49,7 @@ def k_block(p_taps, i_k, C_in, T, SIGN: tl.constexpr, FLAT: tl.constexpr, BK: tl
 @triton.jit
 def pack_kernel(
     p_weight,
-    p_taps,
+    p_places,
     p_centre,
     p_packed,
     P,
@@ -57,8 +58,6 @@ def pack_kernel(
     s_in,
     s_y,
     s_x,
-    RY: tl.constexpr,
-    RX: tl.constexpr,
     HAS_CENTRE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -71,40 +70,47 @@ def pack_kernel(
     if HAS_CENTRE:  # the last tap is alive in part
         if i_tap == tl.num_programs(1) - 1:
             live = mask & (tl.load(p_centre + o_out * C_in + o_in, mask, other=0) != 0)
-    dy, dx = tl.load(p_taps + 2 * i_tap), tl.load(p_taps + 2 * i_tap + 1)
-    at = o_out * s_out + o_in * s_in + (RY + dy) * s_y + (RX + dx) * s_x
+    row, column = tl.load(p_places + 2 * i_tap), tl.load(p_places + 2 * i_tap + 1)
+    at = o_out * s_out + o_in * s_in + row * s_y + column * s_x
     tl.store(p_packed + i_tap * C_in * P + o, tl.load(p_weight + at, live, other=0.0), mask)
 
 
 @cache  # a captured graph knows the address of the table
-def on_device(taps: Taps, device: torch.device) -> Tensor:
-    return kept(device, lambda: torch.tensor(taps or [(0, 0)], dtype=torch.int32, device=device))
+def offsets(taps: Taps, device: torch.device) -> Tensor:
+    """dy, dx of each tap."""
+    pairs = [tap.offset for tap in taps] or [(0, 0)]
+    return kept(device, lambda: torch.tensor(pairs, dtype=torch.int32, device=device))
+
+
+@cache  # a captured graph knows the address of the table
+def places(taps: Taps, device: torch.device) -> Tensor:
+    """Row, column in the kernel of each tap."""
+    pairs = [tap.place for tap in taps]
+    return kept(device, lambda: torch.tensor(pairs, dtype=torch.int32, device=device))
 
 
 @cache  # a captured graph knows the address of the table
 def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Tensor:
     """Index of the tap at each place of the kernel, -1 where it is dead."""
     height, width = kernel_size
-    places = [(y - height // 2, x - width // 2) for y in range(height) for x in range(width)]
-    indices = [taps.index(p) if p in taps else -1 for p in places]
+    index = {tap.place: i for i, tap in enumerate(taps)}
+    indices = [index.get((y, x), -1) for y in range(height) for x in range(width)]
     return kept(device, lambda: torch.tensor(indices, dtype=torch.int32, device=device))
 
 
 def pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
-    out_channels, in_channels, height, width = weight.shape
+    out_channels, in_channels = weight.shape[:2]
     packed = weight.new_empty(len(taps), in_channels, out_channels)
     if packed.numel():
         grid = (launch.cdiv(in_channels * out_channels, 1024), len(taps))
         pack_kernel[grid](
             weight,
-            on_device(taps, weight.device),
+            places(taps, weight.device),
             centre,
             packed,
             out_channels,
             in_channels,
             *weight.stride(),
-            height // 2,
-            width // 2,
             centre is not None,
             1024,
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, finfo
 
-from .masks import Tap
+from .masks import Offset
 
 PLAN_VERSION = 2
 ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
@@ -62,7 +62,7 @@ class Source(NamedTuple):
     """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
 
     buffer: int
-    taps: tuple[Tap, ...]
+    taps: tuple[Offset, ...]
 
 
 class Stage(NamedTuple):

@@ -13,7 +13,7 @@ from .made_inverse import (
     made_inverse_backward,
     shift_and_log_scale,
 )
-from .masked_conv import masked_conv, masked_conv_backward, masked_conv_saves, masked_conv_saving
+from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
 from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
 
@@ -28,8 +28,7 @@ __all__ = [
     "made_inverse_backward",
     "masked_conv",
     "masked_conv_backward",
-    "masked_conv_saves",
-    "masked_conv_saving",
+    "masked_conv_with_sigmoid",
     "masked_linear",
     "masked_linear_backward",
     "naive_sample",
