@@ -5,16 +5,15 @@ from itertools import pairwise
 import pytest
 import torch
 
+from vlae_fast.arguments import ConvOptions
 from vlae_fast.masks import (
     MASK_TYPES,
-    ConvOptions,
     conv_mask,
     conv_taps,
     linear_mask,
     live_taps,
     made_degrees,
     same_padding,
-    taps_inside,
 )
 
 ROWS = {
@@ -55,11 +54,11 @@ def test_dilation_stretches_offsets_and_leaves_places(mask_type: str, dilation: 
 @pytest.mark.parametrize(("image_channels", "last"), [(1, (0, -2)), (3, (0, 0))])
 def test_taps_that_never_lie_in_the_image_are_left_out(image_channels: int, last: tuple[int, int]) -> None:
     options = ConvOptions("A", image_channels, dilation=(2, 2))
-    every = taps_inside(options, (3, 3), (9, 9))
+    every = options.taps_inside((3, 3), (9, 9))
     assert every[-1].offset == last and every[:4] == conv_taps("A", (3, 3), (2, 2))
-    assert taps_inside(options, (3, 3), (3, 3)) == every
-    assert taps_inside(options, (3, 3), (2, 9)) == tuple(tap for tap in every if tap.offset[0] == 0)
-    assert taps_inside(options, (3, 3), (2, 2)) == tuple(tap for tap in every if tap.offset == (0, 0))
+    assert options.taps_inside((3, 3), (3, 3)) == every
+    assert options.taps_inside((3, 3), (2, 9)) == tuple(tap for tap in every if tap.offset[0] == 0)
+    assert options.taps_inside((3, 3), (2, 2)) == tuple(tap for tap in every if tap.offset == (0, 0))
 
 
 def test_rgb_centre() -> None:

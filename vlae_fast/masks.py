@@ -22,15 +22,6 @@ class Tap(NamedTuple):
     offset: Offset
 
 
-class ConvOptions(NamedTuple):
-    """Options of `ops.masked_conv` as its contract hands them to a backend: checked, the dilation a pair."""
-
-    mask_type: str
-    image_channels: int = 1
-    activation: str = "none"
-    dilation: Pair = (1, 1)
-
-
 def check_mask(op: str, mask_type: str, kernel_size: Pair) -> None:
     """Raises ValueError unless there is such a mask_type and kernel_size is odd; ``op`` is who asks."""
     if mask_type not in MASK_TYPES:
@@ -118,7 +109,7 @@ def conv_mask(
     for tap in conv_taps(mask_type, (kh, kw)):
         mask[tap.place] = True
     mask = mask.expand(c_out, c_in, kh, kw).clone()
-    if is_partial(ConvOptions(mask_type, image_channels)):
+    if is_partial(mask_type, image_channels):
         out = torch.arange(c_out, device=device)[:, None] % image_channels
         inp = torch.arange(c_in, device=device)[None, :] % image_channels
         i, j = tap_at((0, 0), (kh, kw)).place
@@ -126,21 +117,12 @@ def conv_mask(
     return mask
 
 
-def taps_inside(options: ConvOptions, kernel_size: Pair, image_size: Pair) -> tuple[Tap, ...]:
-    """Taps with a live weight that lie inside the image from some pixel, for kernels that skip the others.
+def is_partial(mask_type: str, image_channels: int) -> bool:
+    """True where the centre tap is alive in part: for some pairs of channels and not for others.
 
-    They are in raster order, so that the centre, the only tap that may be alive in part, is the last one.
+    mask_type: as in `live_taps`; image_channels: as in `conv_mask`.
     """
-    taps = conv_taps(options.mask_type, kernel_size, options.dilation)
-    if is_partial(options) and options.mask_type.endswith("A"):
-        taps = (*taps, tap_at((0, 0), kernel_size))
-    height, width = image_size
-    return tuple(tap for tap in taps if abs(tap.offset[0]) < height and abs(tap.offset[1]) < width)
-
-
-def is_partial(options: ConvOptions) -> bool:
-    """Whether the centre tap is alive in part: for some pairs of channels and not for others."""
-    return options.image_channels > 1 and not options.mask_type.startswith("vertical")
+    return image_channels > 1 and not mask_type.startswith("vertical")
 
 
 def made_degrees(

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from torch import Tensor, finfo
 
+from . import activations
 from .masks import Offset
 
 PLAN_VERSION = 2
-ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
+ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
 
 EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
 

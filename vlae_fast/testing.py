@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops
+from . import activations, ops
 from .masks import made_degrees
 
 TF32_EPS = 2.0**-10
@@ -170,7 +170,7 @@ def opcheck(case: Case, backend: str) -> None:
         "dilation": (1, 1),
         "scale": "exp",
     }
-    given = {**defaults, "activation": "relu" if case.op == "made_inverse" else "none", **tensors, **case.options}
+    given = {**defaults, "activation": activations.names(case.op)[0], **tensors, **case.options}
     overload = getattr(torch.ops.vlae_fast, case.op).default
     args = [given[a.name] if a.name != "backend" else backend for a in overload._schema.arguments]
     torch.library.opcheck(overload, tuple(args), test_utils=OPCHECKS)

@@ -9,6 +9,7 @@ from conftest import require
 from test_made_inverse import any_degrees, forward
 
 from vlae_fast import backends
+from vlae_fast.arguments import Layers, Transform
 from vlae_fast.ops import made_inverse
 from vlae_fast.testing import Case, check_op, made_case, uninitialised_is_nan
 
@@ -99,7 +100,7 @@ def test_degrees_are_checked_where_they_are_first_seen(backend: str = "triton") 
         ([inputs, hidden, outputs.flip(0)], r"degrees\[-1\] must be degrees\[0\] - 1, once per parameter, got"),
     ):
         with pytest.raises(ValueError, match=f"made_inverse: {match}"):
-            namespace.made_inverse(t["eps"], t["weights"], t["biases"], degrees, None, "relu")
+            namespace.made_inverse(t["eps"], Layers(t["weights"], t["biases"], degrees), Transform())
 
 
 def test_inference_tensors(backend: str = "triton") -> None:

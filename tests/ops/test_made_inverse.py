@@ -9,7 +9,8 @@ from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, us
 from conftest import backends_and_dtypes, backends_of, require
 from hypothesis import strategies as st
 
-from vlae_fast import flow_steps, reference
+from vlae_fast import reference
+from vlae_fast.arguments import Layers
 from vlae_fast.backends import cpu, triton
 from vlae_fast.ops import made_inverse
 from vlae_fast.testing import Case, check_op, made_case, opcheck
@@ -83,24 +84,22 @@ def rows_of(case: Case, rows: slice) -> dict[str, torch.Tensor | None]:
 def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What the inverse undoes: the steps from the last to the first."""
     t, log_det = case.tensors, 0.0
-    steps = flow_steps.steps_of(t["weights"], t["biases"], t["degrees"], t["cond"])
+    steps = Layers(t["weights"], t["biases"], t["degrees"], t["cond"]).steps()
     for s, step in reversed(list(enumerate(steps))):
-        tensors = {**t, "weights": step.weights, "biases": step.biases, "cond": step.cond}
-        x, of_step = forward_of_step(Case("", case.op, tensors, case.options), x)
+        x, of_step = forward_of_step(step, case.options, x)
         x, log_det = x.flip(1) if s else x, log_det + of_step
     return x, log_det
 
 
-def forward_of_step(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    t = case.tensors
-    params, _, _ = reference.made(x, (t["weights"], t["biases"], t["degrees"]), t["cond"], case.options["activation"])
+def forward_of_step(step: Layers, options: dict[str, str], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    params, _, _ = reference.made(x, step, options["activation"])
     shift, raw = reference.shift_and_log_scale(params, x.shape[1])
-    if case.options["scale"] != "exp":
+    if options["scale"] != "exp":
         slope = {
             "clipped_exp": lambda s: torch.exp(s / (1 + s.abs() / math.log(1000))),
             "softplus": lambda s: torch.log1p(torch.exp(s)) + 1e-3,
             "sigmoid": lambda s: 1 / (1 + torch.exp(-s - 2)) + 1e-3,
-        }[case.options["scale"]](raw)
+        }[options["scale"]](raw)
         return shift + slope * x, slope.log().sum(1)
     return (x - shift) * torch.exp(-raw), -raw.sum(1)
 

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import step_by_step
-from ..masks import ConvOptions, conv_mask, is_partial, taps_inside
+from ..arguments import ConvOptions, Layers, Mask, Transform
 from ..plan import Plan
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
 _LIBRARY = library_file("cpu")
-_CPU = torch.device("cpu")
 _WHY_NOT = load(_LIBRARY, torch.ops.vlae_fast_cpu, "isas")
 
 
@@ -38,11 +36,9 @@ def _live(
     options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]
 ) -> tuple[tuple[int, ...], Tensor | None]:
     """Live taps as place, dy, dx of each, and the mask of the weights where some tap is alive only in part."""
-    taps = taps_inside(options, (weight_shape[2], weight_shape[3]), image_size)
+    taps = options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
     words = tuple(n for (i, j), offset in taps for n in (i * weight_shape[3] + j, *offset))
-    if not is_partial(options):
-        return words, None
-    return words, conv_mask(options.mask_type, weight_shape, image_channels=options.image_channels, device=_CPU)
+    return words, options.partial_mask(weight_shape)
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +80,7 @@ def masked_conv_with_sigmoid(
         taps,
         live,
         options.activation,
-        with_sigmoid and options.activation == "gate",
+        with_sigmoid and options.has_sigmoid,
         isa,
     )
 
@@ -114,7 +110,7 @@ def masked_conv_backward(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
             nhwc(grad),
             nhwc(out),
-            nhwc(sigmoid) if options.activation == "gate" else None,
+            nhwc(sigmoid) if options.has_sigmoid else None,
             nhwc(x),
             weight.contiguous(),
             taps,
@@ -149,46 +145,37 @@ def pixelcnn_sample(
     )
 
 
-@step_by_step
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-    isa: str = "",
-) -> tuple[Tensor, Tensor]:
-    return torch.ops.vlae_fast_cpu.made_inverse(
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:
+    x, log_det = torch.ops.vlae_fast_cpu.made_inverse(
         eps.contiguous(),
-        [w.contiguous() for w in weights],
-        [b.contiguous() for b in biases],
-        [d.long().contiguous() for d in degrees],
-        contiguous(cond),
-        activation,
-        scale,
+        [w.contiguous() for w in layers.weights],
+        [b.contiguous() for b in layers.biases],
+        [d.long().contiguous() for d in layers.degrees],
+        contiguous(layers.cond),
+        *transform,
         isa,
     )
+    return x[None], log_det
 
 
-def _degrees(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.long().contiguous()
+def _as_read(mask: Mask) -> tuple[Tensor | None, ...]:
+    """The mask in the dtypes and the memory format that the library reads."""
+    into, out, adjacency = mask
+    if into is None or out is None:
+        return into, out, contiguous(adjacency)
+    return into.long().contiguous(), out.long().contiguous(), contiguous(adjacency)
 
 
 def masked_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     isa: str = "",
 ) -> Tensor:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
     return torch.ops.vlae_fast_cpu.masked_linear(
-        x.contiguous(), weight.contiguous(), contiguous(bias), *mask, activation, isa
+        x.contiguous(), weight.contiguous(), contiguous(bias), *_as_read(mask), activation, isa
     )
 
 
@@ -197,15 +184,11 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
     isa: str = "",
 ) -> list[Tensor | None]:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
-    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(
-        grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
-    )
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *_as_read(mask))
+    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(*args, activation, *needs, isa)
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

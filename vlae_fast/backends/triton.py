@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import step_by_step
+from ..arguments import ConvOptions, Layers, Mask, Transform
 from ..kept import kept
-from ..masks import ConvOptions, Tap, conv_mask, is_partial, tap_at, taps_inside
+from ..masks import Tap, tap_at
 from ..plan import Plan
 from . import gpu
 from .memory_format import contiguous, nchw, nhwc
@@ -46,24 +46,22 @@ def detail() -> str:
 
 @lru_cache(maxsize=256)
 def _taps(options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]) -> tuple[Tap, ...]:
-    return taps_inside(options, (weight_shape[2], weight_shape[3]), image_size)
+    return options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
 
 
 @cache  # a captured graph knows the address of this table
-def _centre(mask_type: str, image_channels: int, weight_shape: tuple[int, ...], device: torch.device) -> Tensor | None:
-    """Boolean ``[P, C_in]``, which weights of the centre tap are alive; None where all or none of them are."""
-    if not is_partial(ConvOptions(mask_type, image_channels)):
+def _centre(options: ConvOptions, weight_shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Boolean ``[P, C_in]``, which weights of the last tap are alive; None where all of them are."""
+    mask = options.partial_mask(weight_shape)
+    if mask is None:
         return None
-    mask = conv_mask(mask_type, weight_shape, image_channels=image_channels, device=torch.device("cpu"))
     i, j = tap_at((0, 0), (weight_shape[2], weight_shape[3])).place
     return kept(device, lambda: mask[:, :, i, j].contiguous().to(device))
 
 
 def _live(x: Tensor, weight: Tensor, options: ConvOptions) -> tuple[tuple[Tap, ...], Tensor | None]:
-    """Live taps, and the mask of the last one where it is alive only in part."""
     shape = tuple(weight.shape)
-    taps = _taps(options, shape, (x.shape[2], x.shape[3]))
-    return taps, _centre(options.mask_type, options.image_channels, shape, weight.device)
+    return _taps(options, shape, (x.shape[2], x.shape[3])), _centre(options, shape, weight.device)
 
 
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +89,7 @@ def masked_conv_with_sigmoid(
     from ..kernels import masked_conv as kernels
 
     taps, centre = _live(x, weight, options)
-    with_sigmoid = with_sigmoid and options.activation == "gate"
+    with_sigmoid = with_sigmoid and options.has_sigmoid
     out, sigmoid = kernels.forward(nhwc(x), weight, bias, nhwc(cond), taps, centre, options.activation, with_sigmoid)
     return nchw(out), nchw(sigmoid) if sigmoid is not None else x.new_empty(0)
 
@@ -115,7 +113,7 @@ def masked_conv_backward(
     from ..kernels import masked_conv as kernels
 
     taps, centre = _live(x, weight, options)
-    gate = nhwc(sigmoid) if options.activation == "gate" else None
+    gate = nhwc(sigmoid) if options.has_sigmoid else None
     grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
         nhwc(grad), nhwc(out), gate, nhwc(x), weight, taps, centre, options.activation, needs, cond
     )
@@ -127,26 +125,18 @@ def masked_conv_backward(
     ]
 
 
-def _mask(in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None) -> Any:
-    from ..kernels.live_tiles import Mask
+def _as_tiles(mask: Mask) -> Any:
+    from ..kernels import live_tiles
 
-    return Mask(out_degrees, in_degrees) if adjacency is None else Mask(adjacency)
+    out_and_in = (mask.out_degrees, mask.in_degrees)
+    return live_tiles.Mask(*out_and_in) if mask.adjacency is None else live_tiles.Mask(mask.adjacency)
 
 
 @_on_its_device
-def masked_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
-    activation: str,
-) -> Tensor:
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
     from ..kernels import masked_linear as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), mask, activation)
+    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), _as_tiles(mask), activation)
 
 
 @_on_its_device
@@ -155,33 +145,23 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     from ..kernels import masked_linear_backward as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), _as_tiles(mask), activation)
     return kernels.backward(*args, needs)
 
 
-@step_by_step
 @_on_its_device
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-) -> tuple[Tensor, Tensor]:
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
     from ..kernels import made_inverse as kernels
 
-    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
+    *tensors, cond = layers
+    x, log_det = kernels.forward(eps.contiguous(), *tensors, contiguous(cond), *transform)
+    return x[None], log_det
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:

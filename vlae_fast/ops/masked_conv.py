@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
-from ..masks import MASK_TYPES, ConvOptions, dilation_pair
+from .. import activations, backends
+from ..arguments import ConvOptions
+from ..masks import MASK_TYPES, dilation_pair
 from . import registry
 
-ACTIVATIONS = ("none", "relu", "elu", "gate")
+ACTIVATIONS = activations.names("masked_conv")
 
 
 def masked_conv(
@@ -80,9 +81,9 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, 
         fail(f"x must have the C_in of weight, {weight.shape[1]} channels", x.shape[1])
     if 0 in (*x.shape[1:], columns):  # a batch may be empty, an image may not
         fail("x must have C_in, H, W >= 1 and weight P >= 1", (tuple(x.shape), tuple(weight.shape)))
-    if activation == "gate" and columns % 2:
-        fail("weight must have an even P under activation 'gate'", columns)
-    channels = columns // 2 if activation == "gate" else columns
+    if columns % activations.columns(activation):
+        fail(f"weight must have an even P under activation {activation!r}", columns)
+    channels = columns // activations.columns(activation)
     if image_channels < 1 or (image_channels > 1 and channels % image_channels):
         fail(f"image_channels must be positive and divide the {channels} output channels", image_channels)
     if bias is not None and bias.shape != (columns,):
@@ -115,7 +116,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None
 
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Tensor:
-    channels = weight.shape[0] // (2 if _options(*options[:-1]).activation == "gate" else 1)
+    channels = weight.shape[0] // activations.columns(_options(*options[:-1]).activation)
     return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
 
 
@@ -129,7 +130,7 @@ def _with_sigmoid(
 
 def _with_sigmoid_fake(x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any) -> tuple[Tensor, Tensor]:
     out = _forward_fake(x, weight, bias, cond, *options)
-    return out, torch.empty_like(out) if _options(*options[:-1]).activation == "gate" else x.new_empty(0)
+    return out, torch.empty_like(out) if _options(*options[:-1]).has_sigmoid else x.new_empty(0)
 
 
 def _backward(

@@ -3,7 +3,7 @@
 Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend.
 """
 
-from .activation import activate, activate_backward
+from .activation import activate, activate_backward, slope_of_output
 from .made_inverse import (
     LEAST_SLOPE,
     log_slope,
@@ -37,4 +37,5 @@ __all__ = [
     "run_program",
     "shift_and_log_scale",
     "shifted",
+    "slope_of_output",
 ]

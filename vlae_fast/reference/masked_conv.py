@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masks import ConvOptions, conv_mask, same_padding
+from ..arguments import ConvOptions
+from ..masks import same_padding
 from .activation import activate, activate_backward
 
 
@@ -22,7 +23,7 @@ def masked_conv_with_sigmoid(
 ) -> tuple[Tensor, Tensor]:
     """`masked_conv`, and the sigmoid of the gate, which the backward of other backends reads; empty without a gate."""
     pre = _pre_activation(x, weight, bias, cond, options)
-    sigmoid = pre.chunk(2, 1)[1].sigmoid() if options.activation == "gate" else x.new_empty(0)
+    sigmoid = pre.chunk(2, 1)[1].sigmoid() if options.has_sigmoid else x.new_empty(0)
     return activate(pre, options.activation), sigmoid
 
 
@@ -38,7 +39,7 @@ def masked_conv_backward(
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients of x, weight, bias, cond; None where ``needs`` is False. The pre-activation is computed again."""
-    live = _live(weight, options)
+    live = options.mask(weight.shape, weight.device)
     if options.activation != "none":
         grad = activate_backward(grad, _pre_activation(x, weight, bias, cond, options), options.activation)
     padding = same_padding((weight.shape[2], weight.shape[3]), options.dilation)
@@ -59,16 +60,11 @@ def masked_conv_backward(
     return [grad_x, torch.where(live, grad_weight, 0) if needs[1] else None, grad_bias, grad_cond]
 
 
-def _live(weight: Tensor, options: ConvOptions) -> Tensor:
-    channels = options.image_channels
-    return conv_mask(options.mask_type, weight.shape, image_channels=channels, device=weight.device)
-
-
 def _pre_activation(
     x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions
 ) -> Tensor:
     padding = same_padding((weight.shape[2], weight.shape[3]), options.dilation)
-    live_weight = torch.where(_live(weight, options), weight, 0)
+    live_weight = torch.where(options.mask(weight.shape, weight.device), weight, 0)
     pre = F.conv2d(x, live_weight, bias, padding=padding, dilation=options.dilation)
     if cond is None:
         return pre

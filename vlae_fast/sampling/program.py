@@ -9,11 +9,12 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import activations
 from ..layers import MaskedConv2d
 from ..masks import Offset, Tap, tap_at
 from ..plan import ACTIVATIONS, Source, Stage
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
+_MODULES = {row.module: row.name for row in activations.TABLE if row.module is not None and row.code is not None}
 
 
 # buffer, weight [P, C, kh, kw], its live taps: offsets, or where the kernel is dilated their places too
@@ -76,12 +77,11 @@ class Program:
         if not sources:
             self._fail("sources must not be empty", "none")
         width = sources[0][1].shape[0]
-        channels = width // (2 if activation == "gate" else 1)
+        channels = width // activations.columns(activation)
         reads = []
-        for buffer, weight, spec in sources:
-            taps = [tap if isinstance(tap, Tap) else tap_at(tap, (weight.shape[2], weight.shape[3])) for tap in spec]
+        for buffer, weight, taps in sources:
             self.weights.append(self._live(buffer, weight, taps, width))
-            reads.append(Source(buffer, tuple(tap.offset for tap in taps)))
+            reads.append(Source(buffer, tuple(tap.offset if isinstance(tap, Tap) else tap for tap in taps)))
         if bias is not None and bias.shape != (width,):
             self._fail(f"bias must be [{width}]", list(bias.shape))
         if context is not None and (context.dim() != 2 or context.shape[0] != width):
@@ -125,17 +125,17 @@ class Program:
             self._fail(f"a buffer that is read must be 0 to {len(self.stages)}, those written so far", buffer)
         return self.stages[buffer - 1].out_channels if buffer else self.image_channels
 
-    def _live(self, buffer: int, weight: Tensor, taps: Sequence[Tap], width: int) -> Tensor:
+    def _live(self, buffer: int, weight: Tensor, taps: Sequence[Offset] | Sequence[Tap], width: int) -> Tensor:
         """A source's weights at its taps, ``[P, C, taps]``."""
         shape = (width, self.channels(buffer))
         if weight.dim() != 4 or tuple(weight.shape[:2]) != shape:
             self._fail(f"weight of buffer {buffer} must be {[*shape]} x kh x kw", list(weight.shape))
         kh, kw = weight.shape[2:]
-        outside = [tap.offset for tap in taps if not (0 <= tap.place[0] < kh and 0 <= tap.place[1] < kw)]
+        placed = [tap if isinstance(tap, Tap) else tap_at(tap, (kh, kw)) for tap in taps]
+        outside = [offset for (i, j), offset in placed if not (0 <= i < kh and 0 <= j < kw)]
         if outside or kh % 2 == 0 or kw % 2 == 0:
             self._fail(f"taps of buffer {buffer} must lie in an odd kernel, {kh} x {kw}", outside)
-        rows, columns = [tap.place[0] for tap in taps], [tap.place[1] for tap in taps]
-        return weight.detach()[:, :, rows, columns].contiguous()
+        return weight.detach()[:, :, [tap.place[0] for tap in placed], [tap.place[1] for tap in placed]].contiguous()
 
     @staticmethod
     def _fail(rule: str, got: object) -> NoReturn:
@@ -157,10 +157,10 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
         return program.conv(module, buffer)
     if type(module) is nn.Conv2d and _is_pointwise(module):
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
-    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
+    if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
         if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
-            program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
+            program.stages[-1] = last._replace(activation=_MODULES[type(module)])
             return buffer
     raise ValueError(
         "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
