@@ -1,6 +1,6 @@
 """Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
 
-from . import backends, masks, ops, visualization
+from . import _moved, backends, masks, ops, visualization
 from .foreign import accelerate, accelerate_flows, fast_sampler, restore_flows
 from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
 from .models import VLAE, AutoregressiveFlow, ConvFlow, InverseAutoregressivePosterior, PixelCNNDecoder, loss_function
@@ -30,3 +30,5 @@ __all__ = [
     "restore_flows",
     "visualization",
 ]
+
+_moved.install()

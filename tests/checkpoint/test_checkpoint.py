@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,49 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from cases.checkpoints import edit, save, trained, update
 
-from vlae_fast import VLAE, checkpoint, loss_function
+from vlae_fast import checkpoint
 
 safetensors = pytest.importorskip("safetensors.torch")
-SIZES = {"input_dim": 1, "latent_dim": 2, "hidden_dim": 4, "n_layers": 1, "image_size": (6, 6), "flow_hidden": 8}
-
-
-def trained(steps: int = 2) -> tuple[VLAE, torch.optim.Adam]:
-    torch.manual_seed(0)
-    model = VLAE(**SIZES)  # type: ignore[arg-type]
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(steps):
-        update(model, optimizer)
-    return model, optimizer
-
-
-def update(model: VLAE, optimizer: torch.optim.Optimizer) -> None:
-    torch.manual_seed(1)
-    x = (torch.rand(3, 1, 6, 6) < 0.5).float()
-    out = model(x)
-    optimizer.zero_grad()
-    loss_function(out.logits, x, out.mu, out.logvar, out.z, out.log_pz).backward()
-    optimizer.step()
-
-
-def save(folder: Path, epoch: int = 1, model: VLAE | None = None) -> VLAE:
-    trained_model, optimizer = trained()
-    history = [{"epoch": float(i + 1)} for i in range(epoch)]
-    checkpoint.save(folder, model or trained_model, optimizer, epoch=epoch, training={"seed": 3}, history=history)
-    return trained_model
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     save(tmp_path / "c")
     return tmp_path / "c"
-
-
-def edit(folder: Path, change: dict[str, Any], *, model: bool = False) -> None:
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    (config["model"] if model else config).update(change)
-    path.write_text(json.dumps(config))
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -64,7 +31,7 @@ def test_round_trip(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         assert found.model.state_dict()[name].equal(tensor), name
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["c"]
-    assert sorted(p.name for p in (tmp_path / "runs" / "c").iterdir()) == sorted(checkpoint.folder._FILES)
+    assert sorted(p.name for p in (tmp_path / "runs" / "c").iterdir()) == sorted(checkpoint.folder.FILES)
 
 
 def test_the_next_update_after_loading_is_the_same(tmp_path: Path) -> None:
@@ -140,7 +107,7 @@ def test_a_save_interrupted_anywhere_leaves_a_good_checkpoint(
 
     folder = start("uninterrupted")
     operations = disk_operations(monkeypatch, lambda: save(folder, epoch=2))
-    assert operations.count("replace") == renames and operations.count("fsync") == len(checkpoint.folder._FILES)
+    assert operations.count("replace") == renames and operations.count("fsync") == len(checkpoint.folder.FILES)
     found = []
     for number in range(len(operations)):
         folder = start(str(number))

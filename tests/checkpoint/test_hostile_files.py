@@ -188,6 +188,27 @@ def tar_bomb(folder: Path, kind: bytes) -> None:
     (folder / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(info.tobuf()) + ZEROS * 640)
 
 
+def sparse_tar(folder: Path) -> None:
+    """A member of 106 bytes in a .gz that claims to be 3 GiB of holes."""
+    info = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % (3 << 30)  # its size with the holes; no piece of data is listed
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    (folder / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+
+
+def zip_directory(folder: Path, *, wide: bool = False) -> None:
+    """Entries without a file: each has 46 bytes in the directory and ten times that in memory."""
+    entry = b"PK\1\2" + bytes(24) + struct.pack("<HHHHHII", 1, 0, 0, 0, 0, 0, 0) + b"a"
+    entries = entry * (1 if wide else 60_000)
+    size, count = len(entries), len(entries) // len(entry)
+    end = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, size, 0) if wide else b""
+    end += b"PK\6\7" + struct.pack("<IQI", 0, size, 1) if wide else b""
+    end += b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, count % 65536, count % 65536, size, 0, 0)
+    (folder / "binarized_mnist.npz").write_bytes(entries + end)
+
+
 def zip_bomb(folder: Path, rows: int, method: int = zipfile.ZIP_DEFLATED, **change: np.ndarray) -> None:
     FORMS["static npz"].write(folder)
     path = folder / "binarized_mnist.npz"
@@ -206,9 +227,12 @@ BOMBS: dict[str, tuple[str | None, Callable[[Path], object], str]] = {
     "idx, product": (None, lambda f: mnist(f, IDX + b"\xff" * 12, 0), IMAGES_OF),
     "mat": ("omniglot", lambda f: mat_bomb(f, (784, 6000)), "data must be a real 784 x N matrix of at most"),
     "mat, twice": ("omniglot", lambda f: mat_bomb(f, (784, 3000)), "data must be a real .* with all before it"),
-    "tar, a member": ("cifar10", lambda f: tar_bomb(f, tarfile.REGTYPE), LONG),
+    "tar, a member": ("cifar10", lambda f: tar_bomb(f, tarfile.REGTYPE), "got a plain one of 8,589,934,591"),
     "tar, a name": ("cifar10", lambda f: tar_bomb(f, tarfile.GNUTYPE_LONGNAME), LONG),
     "tar, attributes": ("cifar10", lambda f: tar_bomb(f, tarfile.XHDTYPE), LONG),
+    "tar, sparse": ("cifar10", sparse_tar, "at most .* bytes, got a sparse one of 3,221,225,472"),
+    "zip, directory": ("static-mnist", zip_directory, "directory of at most 1,048,576 bytes, got 2,820,000"),
+    "zip, wide": ("static-mnist", lambda f: zip_directory(f, wide=True), "must have no 64-bit directory"),
     "zip": ("static-mnist", lambda f: zip_bomb(f, 1 << 20), "train_bits.npy: must hold 1 to .* with all arrays"),
     "zip, bits": ("static-mnist", lambda f: zip_bomb(f, 1 << 17), "images must be at most .* bytes, got 102,760,448"),
     "zip, LZMA": ("static-mnist", lambda f: zip_bomb(f, 4, zipfile.ZIP_LZMA), "must be stored or deflated, got"),

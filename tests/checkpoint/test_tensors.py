@@ -1,4 +1,4 @@
-"""tensor_files.py: an optimizer's state and the weights in training come back, and what does not fit is named."""
+"""checkpoint/tensors.py: an optimizer's state and the weights in training come back, and what does not fit is named."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def stepped(kind: type[torch.optim.Optimizer]) -> tuple[nn.Module, torch.optim.O
     return model, optimizer
 
 
-@pytest.mark.parametrize("kind", [ADAM, ADAMAX])
+@pytest.mark.parametrize("kind", [ADAM, torch.optim.AdamW, ADAMAX])
 def test_round_trip(kind: type[torch.optim.Optimizer], tmp_path: Path) -> None:
     model, optimizer = stepped(kind)
     trained = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
-    tensors.write_optimizer(tmp_path / "o", model, optimizer, trained)
+    tensors.write(tmp_path / "o", tensors.optimizer_state(model, optimizer, trained), "g")
     fresh = kind(model.parameters())
-    found = tensors.read_optimizer(tmp_path / "o", model, fresh, averaged=True)
+    found = tensors.read_optimizer(tmp_path / "o", model, fresh, averaged=True, generation="g")
     assert all(found[name].equal(tensor) for name, tensor in trained.items()) and found.keys() == trained.keys()
     assert optimizer.state.keys() == fresh.state.keys()
     for parameter, state in optimizer.state.items():
@@ -47,13 +47,13 @@ def test_state_of_another_run(
     written: type[torch.optim.Optimizer], averaged: bool, message: str, tmp_path: Path
 ) -> None:
     model, optimizer = stepped(written)
-    tensors.write_optimizer(tmp_path / "o", model, optimizer, {})
+    tensors.write(tmp_path / "o", tensors.optimizer_state(model, optimizer, {}), "g")
     with pytest.raises(ValueError, match=message):
-        tensors.read_optimizer(tmp_path / "o", model, ADAM(model.parameters()), averaged)
+        tensors.read_optimizer(tmp_path / "o", model, ADAM(model.parameters()), averaged, generation="g")
 
 
 def test_trained_weights_of_a_run_without_an_average(tmp_path: Path) -> None:
     model, optimizer = stepped(ADAM)
-    tensors.write_optimizer(tmp_path / "o", model, optimizer, dict(model.named_parameters()))
+    tensors.write(tmp_path / "o", tensors.optimizer_state(model, optimizer, dict(model.named_parameters())), "g")
     with pytest.raises(ValueError, match=r"missing none, extra 0.bias/trained, .*1.weight/trained"):
-        tensors.read_optimizer(tmp_path / "o", model, ADAM(model.parameters()), averaged=False)
+        tensors.read_optimizer(tmp_path / "o", model, ADAM(model.parameters()), averaged=False, generation="g")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 from vlae_fast import data
+
+REAL = os.environ.get("VLAE_FAST_DATA")
 
 
 def idx_bytes(tensor: torch.Tensor) -> bytes:
@@ -177,11 +181,39 @@ def test_missing_files_and_folders(tmp_path: Path, folder: Path) -> None:
         data.load(data_dir=folder)
 
 
+@pytest.mark.parametrize(("stem", "what"), [("train", "train labels"), ("t10k", "test labels")])
+def test_half_of_the_labels_is_no_labels(folder: Path, stem: str, what: str) -> None:
+    (folder / f"{stem}-labels.idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"no IDX files with the {what} in .* looked for {stem}-labels-idx1"):
+        data.load(data_dir=folder)
+
+
+def test_files_of_another_set_are_not_taken_for_the_one_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNIST and Fashion-MNIST have files of the same names and shapes."""
+    first = hashlib.sha256(data.load(data_dir=folder).train[0].numpy().tobytes()).hexdigest()
+    monkeypatch.setitem(data.datasets._FIRST_IMAGES, "mnist", first)
+    assert data.load("mnist", folder).name == "mnist"
+    with pytest.raises(ValueError, match=r"must hold fashion-mnist, got the files of mnist"):
+        data.load("fashion-mnist", folder)
+
+
+@pytest.mark.skipif(REAL is None, reason="VLAE_FAST_DATA is not set")
+@pytest.mark.parametrize(("name", "other"), [("mnist", "fashion-mnist"), ("fashion-mnist", "mnist")])
+def test_the_real_files_are_known(name: str, other: str) -> None:
+    folder = Path(REAL or "") / name.replace("-", "_")
+    assert data.load(name, folder).image_size == (28, 28)
+    with pytest.raises(ValueError, match=f"must hold {other}, got the files of {name}"):
+        data.load(other, folder)
+
+
 def test_files_that_do_not_belong_together(folder: Path) -> None:
     (folder / "train-labels.idx1-ubyte").write_bytes(idx_bytes(torch.zeros(11, dtype=torch.uint8)))
     with pytest.raises(ValueError, match=r"train labels must be one per image \(12\), got \(11,\)"):
         data.load(data_dir=folder)
-    (folder / "train-labels.idx1-ubyte").unlink()
+    for stem in ("train", "t10k"):
+        (folder / f"{stem}-labels.idx1-ubyte").unlink()
     other = idx_bytes(torch.zeros(5, 3, 5, dtype=torch.uint8))
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(other))
     message = r"test: images must be of the training images' shape \(1, 3, 4\), got \(1, 3, 5\)"

@@ -80,6 +80,10 @@ DAMAGES = {
     "claims too much": claims((1 << 40, 98), r"must hold 1 to 1,073,741,824 bytes"),
     "shape": npz(r"shape must be \[H, W\] of 1 to 4096 pixels, got \[28, 5000\]", shape=np.array([28, 5000])),
     "bits": npz(r"valid_bits must be uint8 \[N, 98\], got uint8 \(2, 97\)", valid_bits=np.zeros((2, 97), np.uint8)),
+    "half of the labels": Damage(
+        "static npz", "binarized_mnist.npz", lambda p: packed(p, valid_labels=None),
+        "must hold train_labels, valid_labels, test_labels or none of them, but has no valid_labels",
+    ),
     "labels": npz(r"train: labels must be one per image \(5\), got \(4,\)", train_labels=np.zeros(4, np.uint8)),
     "label 0": Damage(
         "caltech npz", "caltech101_silhouettes_28_split1.npz",

@@ -38,6 +38,34 @@ def test_save_grid_writes_the_same_pixels(tmp_path: Path) -> None:
     assert torch.allclose(read, vis.grid(images, 2)[0], atol=1 / 255)
 
 
+def test_bytes_are_shown_as_the_greys_they_mean(tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    grey = torch.arange(0, 250, 10, dtype=torch.uint8).view(1, 1, 5, 5)
+    vis.save_grid(grey, tmp_path / "bytes.png")
+    vis.save_grid(grey.float() / 255, tmp_path / "floats.png")
+    read = torch.from_numpy(image.imread(tmp_path / "bytes.png"))
+    assert read[4:-4:2, 4:-4:2, 0].mul(255).round().byte().equal(grey[0, 0])
+    assert read.equal(torch.from_numpy(image.imread(tmp_path / "floats.png")))
+    table = vis.plot_table(grey[None], "title").axes[0].images[0].get_array()
+    assert torch.allclose(torch.from_numpy(table.data)[2:-2, 2:-2], grey[0, 0] / 255)
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (torch.full((1, 1, 2, 2), 255.0), "got 255 to 255"),
+        (torch.linspace(-1, 1, 4).view(1, 1, 2, 2), "got -1 to 1"),
+        (torch.full((1, 1, 2, 2), float("nan")), "got nan to nan"),
+        (torch.zeros(1, 1, 2, 2, dtype=torch.int64), "bytes 0..255, got torch.int64"),
+    ],
+)
+def test_other_scales_are_refused(images: torch.Tensor, got: str) -> None:
+    with pytest.raises(ValueError, match=f"images: must be .*{got}"):
+        vis.save_grid(images, "never-written.png")
+    with pytest.raises(ValueError, match=f"images: must be .*{got}"):
+        vis.plot_table(images[None], "title")
+
+
 def test_grid_errors() -> None:
     with pytest.raises(ValueError, match=r"images: must be \[N, C, H, W\] with N > 0, got \(0, 1, 2, 2\)"):
         vis.grid(torch.zeros(0, 1, 2, 2), 2)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .parts import NAMES
+
 FORMAT, VERSION = "vlae_fast.checkpoint", 1
 _MAX_CONFIG_BYTES = 16 << 20
 # Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
@@ -50,6 +52,9 @@ def check(where: str, config: Mapping[str, Any]) -> None:
     for key, value in config["model"].items():
         if rule := broken_rule(key, value):
             raise ValueError(f"{where}: model: {key} must be {rule}, got {value!r:.60}")
+    for key, value in parts.items() if isinstance(parts := config.get("parts", {}), dict) else [("parts", parts)]:
+        if key not in NAMES or not isinstance(value, str):
+            raise ValueError(f"{where}: parts must name classes of {', '.join(NAMES)}, got {key!r:.60}: {value!r:.60}")
     for key, value in config["training"].items():
         if isinstance(value, dict | list):
             raise ValueError(f"{where}: training: {key:.60} must be a string, a number, true, false or null")

@@ -10,90 +10,32 @@ state.
 
 The folder is replaced as a whole. `save` writes "<folder>.incomplete", renames the old folder to "<folder>.previous",
 the new one into its place, and removes the old one; `load` falls back to ".previous", so at every moment a complete
-one is found.
+one is found. Saves into one place take turns. The three files of a save bear its *generation*: `load` gives those of
+one save, and reads again where another one replaced the folder in between.
 
 A folder without the optimizer's state, such as the one that ships with the package, can be used but not trained on.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+if sys.platform != "win32":
+    import fcntl
 
-from ..models.vlae import VLAE
-from . import tensors
-from .config import FORMAT, VERSION, check, read
-
-_FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
-_NEEDED = ("model.safetensors", "config.json")  # to load a model; to train on, the optimizer's state as well
+FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
+NEEDED = ("model.safetensors", "config.json")  # to load a model; to train on, the optimizer's state as well
 MNIST = Path(__file__).parents[1] / "pretrained" / "mnist"  # ships with the package, its weights in float16
 
 
-@dataclass
-class Checkpoint:
-    """What a checkpoint folder holds.
-
-    epoch: the last one. training: the settings. history: one dict per epoch, in nats per image unless named otherwise.
-    """
-
-    model: VLAE
-    epoch: int
-    training: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    folder: Path = Path()
-
-
-def save(
-    folder: str | Path,
-    model: VLAE,
-    optimizer: torch.optim.Optimizer,
-    *,
-    epoch: int,
-    training: Mapping[str, Any],
-    history: list[dict[str, float]],
-    trained: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one.
-
-    Args:
-        optimizer: of the model's parameters. epoch: the last one. training, history: as of `Checkpoint`.
-        trained: the weights in training by name, where those of `model` are their average.
-
-    Raises:
-        ValueError: before anything is written, for a model or a history that `load` would refuse.
-        OSError: where it cannot be written; the old one is left.
-    """
-    folder = Path(folder).resolve()  # a link goes on to lead to the checkpoint
-    config: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    config |= {"model": model.config, "training": dict(training), "epoch": epoch, "history": history}
-    check(str(folder), config)
-    prepare(folder)
-    fresh, previous = _beside(folder, ".incomplete"), _beside(folder, ".previous")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir()
-        tensors.write(fresh / "model.safetensors", model.state_dict())
-        tensors.write_optimizer(fresh / "optimizer.safetensors", model, optimizer, trained or {})
-        (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        for name in _FILES:
-            _to_disk(fresh / name)
-    except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
-    if folder.exists():  # else a save stopped between its two renames, and ".previous" is still the last good one
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(folder, previous)
-    os.replace(fresh, folder)
-    shutil.rmtree(previous, ignore_errors=True)
+def exists(folder: str | Path) -> bool:
+    """Whether there is a checkpoint in the folder, or one that a save left beside it."""
+    return any((place / "config.json").is_file() for place in (Path(folder), beside(Path(folder), ".previous")))
 
 
 def prepare(folder: str | Path) -> None:
@@ -104,6 +46,11 @@ def prepare(folder: str | Path) -> None:
         OSError: where the folder cannot be made or written to.
     """
     check_replaceable(folder)
+    make_parent(folder)
+
+
+def make_parent(folder: str | Path) -> None:
+    """Makes the folder that a checkpoint's is in; OSError where that cannot be made or written to."""
     above = Path(folder).resolve().parent
     try:
         above.mkdir(parents=True, exist_ok=True)
@@ -115,88 +62,53 @@ def prepare(folder: str | Path) -> None:
 
 def check_replaceable(folder: str | Path) -> None:
     """Raises ValueError where a save would remove files that are no checkpoint's."""
-    for place in (Path(folder), *(_beside(Path(folder), suffix) for suffix in (".previous", ".incomplete"))):
+    for place in (Path(folder), *(beside(Path(folder), suffix) for suffix in (".previous", ".incomplete"))):
         if place.exists() and not place.is_dir():
             raise ValueError(f"checkpoint: {place} must be a folder or not be there, for it is replaced, got a file")
         found = {p.name for p in place.iterdir()} if place.is_dir() else set()
         if place.name.endswith(".incomplete"):  # of a save that was killed, with what safetensors had begun to write
             found = {name for name in found if not name.startswith(".tmp")}
-        others = sorted(found - set(_FILES))
+        others = sorted(found - set(FILES))
         if others:
             rule = "must hold a checkpoint alone, for it is replaced"
             raise ValueError(f"checkpoint: {place} {rule}, got {others[0]!r} in it")
 
 
-def exists(folder: str | Path) -> bool:
-    """Whether there is a checkpoint in the folder, or one that a save left beside it."""
-    return any((place / "config.json").is_file() for place in (Path(folder), _beside(Path(folder), ".previous")))
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process or thread saves a checkpoint into this folder; the operating system's lock of it.
 
-
-def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """The model of a checkpoint, on `device`, in eval mode.
-
-    Nothing is trusted: config.json and the shapes in the tensor file are compared before memory is taken for a model.
-
-    Raises:
-        FileNotFoundError: a missing folder or file.
-        ValueError: anything else, naming the file, the rule and what was found.
+    The lock ends with its process, however that ends, and leaves no file. On Windows, and where a file system has no
+    locks, saves of two processes into one place must not meet.
     """
-    place = _place(Path(folder))
-    config = read(place / "config.json")
-    path, given = place / "model.safetensors", config["model"]
-
-    def expected_of(found: tensors.Shapes) -> tensors.Shapes:
-        _check_flows(path, given, found)
-        return {name: tuple(t.shape) for name, t in build(given, "meta").state_dict().items()}
-
-    weights = tensors.read(path, expected_of)  # of which none is in memory yet
-    model = build(given, "cpu")
-    model.load_state_dict(weights)
-    _check_finite(path, model)
-    return Checkpoint(model.to(device).eval(), config["epoch"], config["training"], config["history"], place)
-
-
-def _check_flows(path: Path, config: Mapping[str, Any], found: tensors.Shapes) -> None:
-    """The degrees of a flow take memory even on "meta": no more of them than there are biases in the file."""
-    if not (config.get("use_flow", True) or config.get("posterior") == "iaf"):
+    if sys.platform == "win32":
+        yield
         return
-    steps, hidden = config.get("flow_steps", 1), config.get("flow_layers", 1)
-    outputs = 0 if config.get("latent_map") else config.get("latent_dim", 1)
-    biases = steps * (hidden * config.get("flow_hidden", 1) + outputs)
-    numbers = sum(map(math.prod, found.values()))
-    if steps * hidden > len(found) or biases > numbers:
-        raise ValueError(
-            f"{path}: must hold {steps} flow_steps of {hidden} flow_layers and their {biases:,} biases "
-            f"according to config.json, found {len(found):,} tensors of {numbers:,} numbers"
-        )
-
-
-def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, averaged: bool = False) -> dict[str, Tensor]:
-    """Puts the saved state into `optimizer`, which was made for a model like ``found.model`` and has its own settings.
-
-    Returns:
-        the weights in training by name where `averaged`, else nothing: they are those of the model.
-    """
-    path = found.folder / "optimizer.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: {found.folder} has no {path.name}, which training on needs")
-    return tensors.read_optimizer(path, found.model, optimizer, averaged)
-
-
-def build(model_config: Mapping[str, Any], device: str) -> VLAE:
-    """VLAE(**model_config) on `device`; on "meta" it has shapes and no memory."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with torch.device(device):
-            return VLAE(**model_config)
-    except (TypeError, ValueError, RuntimeError) as error:  # unknown names, values that do not go together, overflow
-        raise ValueError(f"config.json: model: does not build a VLAE: {error!s:.500}") from error
+        with suppress(OSError):  # no locks here
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _place(folder: Path) -> Path:
+def replace(folder: Path, fresh: Path) -> None:
+    """Puts the folder `fresh` in the place of `folder`."""
+    previous = beside(folder, ".previous")
+    if folder.exists():  # else a save stopped between its two renames, and ".previous" is still the last good one
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+    os.replace(fresh, folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def place_of(folder: Path) -> Path:
+    """The folder that holds the checkpoint; FileNotFoundError says which file is missing."""
     run = folder / "checkpoint"  # what training writes: a run's folder is as good a name as its checkpoint's
-    for place in (folder, _beside(folder, ".previous"), run, _beside(run, ".previous")):
+    for place in (folder, beside(folder, ".previous"), run, beside(run, ".previous")):
         if (place / "config.json").is_file():
-            for name in _NEEDED:
+            for name in NEEDED:
                 if not (place / name).is_file():
                     raise FileNotFoundError(f"checkpoint: {place} has no {name}")
             return place
@@ -204,17 +116,13 @@ def _place(folder: Path) -> Path:
     raise FileNotFoundError(f"checkpoint: {folder} {problem}")
 
 
-def _check_finite(path: Path, model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{path}: {name} must be finite, found NaN or infinity")
-
-
-def _beside(folder: Path, suffix: str) -> Path:
+def beside(folder: Path, suffix: str) -> Path:
+    """The path of a folder with a suffix behind its name."""
     folder = folder.resolve()
     return folder.with_name(folder.name + suffix)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Returns when the file would survive a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

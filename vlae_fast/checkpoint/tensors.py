@@ -13,33 +13,48 @@ from torch import Tensor, nn
 from .._extras import require
 
 Shapes = dict[str, tuple[int, ...]]
+Likes = dict[str, Tensor]  # on meta: shape and kind of number
 
-_DTYPES = ("F16", "BF16", "F32", "F64")
+_FLOATS, _INTEGERS = ("F16", "BF16", "F32", "F64"), ("I64",)  # the latter count batches
 _MAX_HEADER_BYTES = 16 << 20
-_STATE = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.Adamax: ("exp_avg", "exp_inf")}  # beside "step"
+_ADAM = ("exp_avg", "exp_avg_sq")
+_STATE = {
+    torch.optim.Adam: _ADAM,
+    torch.optim.AdamW: _ADAM,
+    torch.optim.Adamax: ("exp_avg", "exp_inf"),
+}  # beside "step"
 
 
-def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+class OtherSaveError(ValueError):
+    """A file belongs to another save than the one that was asked for."""
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], generation: str) -> None:
     """Writes copies: safetensors refuses strided tensors and tensors that share memory. OSError where it cannot."""
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     try:
-        require("safetensors.torch").save_file(copies, path)
+        require("safetensors.torch").save_file(copies, path, {"generation": generation})
     except require("safetensors").SafetensorError as error:  # a full disk is one too
         raise OSError(f"{path}: {error}") from error
 
 
-def read(path: Path, expected_of: Callable[[Shapes], Shapes]) -> dict[str, Tensor]:
-    """The tensors of a file, where they are floating point and of the names and shapes that `expected_of` gives.
+def read(path: Path, expected_of: Callable[[Shapes], Likes], generation: str | None = None) -> dict[str, Tensor]:
+    """Reads the tensors of a file, where they are floating point and of the names and shapes that `expected_of` gives.
 
-    It is told the names and shapes in the file. Before they are those expected, no tensor is read.
+    The function is told the names and shapes in the file. Before they are those expected, no tensor is read.
     """
     with _open(path) as file:
+        its = (file.metadata() or {}).get("generation")
+        if None not in (its, generation) and its != generation:  # a file that another tool wrote again has none
+            raise OtherSaveError(f"{path}: must be of the same save as its config.json, found another's")
         slices = {name: file.get_slice(name) for name in file.keys()}
         found: Shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
-        _check_shapes(path, found, expected_of(found))
+        expected = expected_of(found)
+        check_shapes(path, found, expected)
         for name, tensor in slices.items():
-            if (dtype := tensor.get_dtype()) not in _DTYPES:
-                raise ValueError(f"{path}: {name} must be of type {', '.join(_DTYPES)}, found {dtype}")
+            dtypes = _FLOATS if expected[name].is_floating_point() else _INTEGERS
+            if (dtype := tensor.get_dtype()) not in dtypes:
+                raise ValueError(f"{path}: {name} must be of type {', '.join(dtypes)}, found {dtype}")
         return {name: file.get_tensor(name) for name in found}
 
 
@@ -49,49 +64,70 @@ def _open(path: Path) -> Iterator[Any]:
     safetensors = require("safetensors")
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-    try:
-        if size > _MAX_HEADER_BYTES:
-            raise safetensors.SafetensorError(f"header must be at most {_MAX_HEADER_BYTES:,} bytes, found {size:,}")
-        with safetensors.safe_open(path, framework="pt") as opened:
-            yield opened
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: damaged or truncated safetensors file: {error!s:.200}") from error
+        same = Path(f"/dev/fd/{file.fileno()}")  # it opens a path twice: a save may replace the file in between
+        try:
+            if size > _MAX_HEADER_BYTES:
+                raise safetensors.SafetensorError(f"header must be at most {_MAX_HEADER_BYTES:,} bytes, found {size:,}")
+            with safetensors.safe_open(same if same.exists() else path, framework="pt") as opened:
+                yield opened
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path}: damaged or truncated safetensors file: {error!s:.200}") from error
 
 
-def _check_shapes(path: Path, found: Shapes, expected: Shapes) -> None:
-    """Raises ValueError where the file's tensors are not those of `expected`, by name and by shape."""
+def check_shapes(where: Path, found: Shapes, expected: Likes) -> None:
+    """Raises ValueError where the tensors found are not those of `expected`, by name and by shape."""
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or extra:
-        raise ValueError(f"{path}: tensors must be those of config.json: missing {_few(missing)}, extra {_few(extra)}")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ValueError(f"{path}: {name} must be {shape} according to config.json, found {found[name]!s:.60}")
+        raise ValueError(f"{where}: tensors must be those of config.json: missing {_few(missing)}, extra {_few(extra)}")
+    for name, like in expected.items():
+        if found[name] != (shape := tuple(like.shape)):
+            raise ValueError(f"{where}: {name} must be {shape} according to config.json, found {found[name]!s:.60}")
 
 
-def write_optimizer(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, trained: Mapping[str, Tensor]
-) -> None:
+def check_finite(where: Path, name: str, tensor: Tensor) -> None:
+    """Raises ValueError where a tensor holds NaN or infinity."""
+    if not tensor.isfinite().all():
+        raise ValueError(f"{where}: {name} must be finite, found NaN or infinity")
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError unless `read_optimizer` can give the optimizer's state back."""
+    if type(optimizer) not in _STATE or any(group.get("amsgrad") for group in optimizer.param_groups):
+        kinds = ", ".join(kind.__name__ for kind in _STATE)
+        found = type(optimizer).__name__ + (" with amsgrad" if type(optimizer) in _STATE else "")
+        raise ValueError(f"checkpoint: optimizer must be one of {kinds}, without amsgrad, got {found}")
+
+
+def optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, trained: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The optimizer's state as ``<parameter>/<state>``, and the weights in training as ``<parameter>/trained``."""
     named = ((name, optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters())
     states = {f"{name}/{what}": tensor for name, state in named for what, tensor in state.items()}
-    write(path, states | {f"{name}/trained": tensor for name, tensor in trained.items()})
+    return states | {f"{name}/trained": tensor for name, tensor in trained.items()}
 
 
-def read_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: bool) -> dict[str, Tensor]:
-    """Puts the state in the file into `optimizer`; returns the weights in training where `averaged`, else nothing."""
-    parameters: Shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+def read_optimizer(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: bool, generation: str | None = None
+) -> dict[str, Tensor]:
+    """Puts the state in the file into `optimizer`; gives the weights in training where `averaged`, else nothing."""
+    check_optimizer(optimizer)
+    parameters = {name: torch.empty_like(parameter, device="meta") for name, parameter in model.named_parameters()}
+    step = torch.empty((), device="meta")
 
-    def expected_of(found: Shapes) -> Shapes:
+    def expected_of(found: Shapes) -> Likes:
         stepped = {name.rpartition("/")[0] for name in found if not name.endswith("/trained")}
-        expected: Shapes = {f"{name}/trained": shape for name, shape in parameters.items()} if averaged else {}
+        expected = {f"{name}/trained": like for name, like in parameters.items()} if averaged else {}
         for name in parameters.keys() & stepped:  # a parameter that never got a gradient has no state
-            expected |= {f"{name}/step": ()} | {f"{name}/{what}": parameters[name] for what in _STATE[type(optimizer)]}
+            expected |= {f"{name}/step": step} | {
+                f"{name}/{what}": parameters[name] for what in _STATE[type(optimizer)]
+            }
         return expected
 
     numbers = {name: number for number, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     trained: dict[str, Tensor] = {}
-    for key, tensor in read(path, expected_of).items():
+    for key, tensor in read(path, expected_of, generation).items():
         name, _, what = key.rpartition("/")
         if what == "trained":
             trained[name] = tensor

@@ -15,6 +15,8 @@ from typing import IO, Any, cast
 import numpy as np
 
 MAX_BYTES = 1 << 30  # of one file, and of what is unpacked of it; EMNIST, the largest in use, has 0.55 GB
+_MAX_DIRECTORY = 1 << 20  # of a zip; a few dozen entries have a few thousand bytes
+_ZIP_END, _ZIP64_LOCATOR = 22, 20  # bytes of the records at a zip's end
 MNIST_PIXELS = 784
 CIFAR_SHAPE = (3, 32, 32)
 _CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)  # label, then the red, green and blue planes
@@ -34,6 +36,7 @@ def read_bytes(path: Path) -> bytes:
 def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
     """The integer arrays of these names in a .npz file; `optional` ones where they are there."""
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             missing = [name for name in names if f"{name}.npy" not in members]
@@ -47,6 +50,27 @@ def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> 
             return arrays
     except Exception as error:  # whatever zipfile stumbles over: OSError and struct.error among them
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_directory(path: Path) -> None:
+    """Bounds the directory of a zip before zipfile reads it: its entries take ten times their bytes in memory.
+
+    The record at the end that gives its size is found as zipfile finds it. A file with a 64-bit record, which zipfile
+    would believe instead, is refused: it has no use below 4 GiB.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - (1 << 16) - _ZIP_END - _ZIP64_LOCATOR))
+        tail = file.read()
+    bare = tail[-_ZIP_END:]
+    start = len(tail) - _ZIP_END if bare[:4] == b"PK\5\6" and bare[-2:] == b"\0\0" else tail.rfind(b"PK\5\6")
+    if start < 0:
+        return  # zipfile says that it is no zip file
+    if tail[: max(0, start)][-_ZIP64_LOCATOR:][:4] == b"PK\6\7":
+        raise ValueError("must have no 64-bit directory")
+    size = int.from_bytes(tail[start + 12 : start + 16], "little")
+    if size > _MAX_DIRECTORY:
+        raise ValueError(f"must have a directory of at most {_MAX_DIRECTORY:,} bytes, got {size:,}")
 
 
 def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> np.ndarray[Any, Any]:
@@ -98,6 +122,10 @@ def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]
             for member in archive:
                 name = Path(member.name).name
                 if member.isreg() and name in wanted:
+                    if member.issparse() or member.size > MAX_BYTES:  # a few bytes of a sparse one claim gigabytes
+                        rule = f"must be a plain file of at most {MAX_BYTES:,} bytes"
+                        kind = "sparse" if member.issparse() else "plain"
+                        raise ValueError(f"{path}: {name} {rule}, got a {kind} one of {member.size:,}")
                     found[name] = cast(IO[bytes], archive.extractfile(member)).read()
                 if len(found) == len(wanted):
                     break

@@ -29,7 +29,10 @@ def idx_folder(folder: Path, name: str, binarization: str = "dynamic") -> Images
     images becomes the validation split.
     """
     found = {what: _find(folder, stem) for what, stem in _IDX_FILES.items()}
-    missing = [what for what in ("train images", "test images") if found[what] is None]
+    needed = ["train images", "test images"]
+    if found["train labels"] or found["test labels"]:  # half of the labels would be dropped in silence
+        needed += ["train labels", "test labels"]
+    missing = [what for what in needed if found[what] is None]
     if missing:
         names = ", ".join(f"{_IDX_FILES[what]}[.gz]" for what in missing)
         raise FileNotFoundError(
@@ -46,7 +49,7 @@ def idx_folder(folder: Path, name: str, binarization: str = "dynamic") -> Images
     n_valid = max(1, len(images) // 6)
     n_train = len(images) - n_valid
     labels = None
-    if "train labels" in tensors and "test labels" in tensors:
+    if "train labels" in tensors:
         by_row = tensors["train labels"].long()
         labels = {"train": by_row[:n_train], "valid": by_row[n_train:], "test": tensors["test labels"].long()}
     split = f"{n_train:,} train / {n_valid:,} valid (the last of the training file) / {len(test):,} test"

@@ -139,6 +139,9 @@ def _packed_bits(path: Path, *, first_label: int = 0) -> dict[Split, Part]:
     if arrays["shape"].shape != (2,) or not all(1 <= side <= _MAX_SIDE for side in height_width):
         raise ValueError(f"{path}: shape must be [H, W] of 1 to {_MAX_SIDE} pixels, got {height_width}")
     pixels = height_width[0] * height_width[1]
+    has_labels = any(name in arrays for name in labels)
+    if has_labels and (missing := [name for name in labels if name not in arrays]):
+        raise ValueError(f"{path}: must hold {', '.join(labels)} or none of them, but has no {', '.join(missing)}")
     parts, n_bytes = {}, 0
     for split, key, label in zip(SPLITS, bits, labels, strict=True):
         packed = arrays[key]
@@ -147,7 +150,6 @@ def _packed_bits(path: Path, *, first_label: int = 0) -> dict[Split, Part]:
         n_bytes += len(packed) * pixels
         if n_bytes > MAX_BYTES:
             raise ValueError(f"{path}: images must be at most {MAX_BYTES:,} bytes, got {n_bytes:,} up to {key}")
-        has_labels = all(name in arrays for name in labels)
         _check_labels(path, split, len(packed), arrays[label] if has_labels else None)
         images = np.unpackbits(packed, axis=1, count=pixels).reshape(-1, *height_width)
         parts[split] = Part(images, arrays[label].astype(np.int64) - first_label if has_labels else None)

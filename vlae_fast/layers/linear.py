@@ -60,6 +60,11 @@ class MaskedLinear(nn.Linear):
                 buffer.copy_(torch.tensor(values, device="cpu"))
         return self
 
+    @property
+    def mask(self) -> Tensor:
+        """Boolean ``[O, I]``: True where the weight is alive."""
+        return linear_mask(self.in_degrees, self.out_degrees)
+
     def forward(self, x: Tensor) -> Tensor:
         """``[B, I]`` -> ``[B, O]``."""
         return masked_linear(
@@ -74,7 +79,7 @@ class MaskedLinear(nn.Linear):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
-        if mask is not None and not (mask != 0).cpu().equal(linear_mask(self.in_degrees, self.out_degrees).cpu()):
+        if mask is not None and not (mask != 0).cpu().equal(self.mask.cpu()):
             raise ValueError(f"MaskedLinear: {prefix}mask must be out_degrees >= in_degrees, got another mask")
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -82,6 +82,7 @@ def train(
         elif not overwrite:
             raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
     checkpoint.prepare(run.folder)
+    checkpoint.check_loadable(model, run.folder)
     start = time.perf_counter()
     try:
         for epoch in range(len(run.history) + 1, epochs + 1):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation import ClassRow, Detection
-from .grids import grid, new_figure, show
+from .grids import grid, new_figure, show, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def plot_embedding(
     images, corners = plane
     (left, bottom), (right, top) = corners.tolist()
     show(
-        axes[1], grid(images.flatten(0, 1).float().cpu(), images.shape[1]), extent=(left, right, bottom, top),
+        axes[1], grid(unit(images.flatten(0, 1)), images.shape[1]), extent=(left, right, bottom, top),
         aspect="auto",
     )  # fmt: skip
     for one in axes:

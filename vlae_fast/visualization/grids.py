@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .._extras import require
@@ -41,9 +42,26 @@ def grid(images: Tensor, columns: int) -> Tensor:
     return picture
 
 
+def unit(images: Tensor) -> Tensor:
+    """Images in 0..1, on the CPU in float32; bytes 0..255 are divided by 255.
+
+    Raises:
+        ValueError: other numbers than that, which would come out black and white. A little beyond is clipped later.
+    """
+    if images.dtype == torch.uint8:
+        return images.detach().cpu().float() / 255
+    if not (images.is_floating_point() or images.dtype == torch.bool):
+        raise ValueError(f"images: must be floating point in 0..1 or bytes 0..255, got {images.dtype}")
+    images = images.detach().float().cpu()
+    if images.numel() and not (images.min() > -0.5 and images.max() < 1.5):
+        least, most = images.min().item(), images.max().item()
+        raise ValueError(f"images: must be in 0..1, or bytes 0..255 of dtype uint8, got {least:.3g} to {most:.3g}")
+    return images
+
+
 def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
-    """Writes images in 0..1, [N, 1 or 3, H, W], as one PNG of so many columns."""
-    pixels = _pixels(grid(images.detach().float().cpu(), columns))
+    """Writes images in 0..1, or bytes 0..255, [N, 1 or 3, H, W], as one PNG of so many columns."""
+    pixels = _pixels(grid(unit(images), columns))
     pixels = pixels.repeat_interleave(_SCALE, 0).repeat_interleave(_SCALE, 1)
     imsave = require("matplotlib.image").imsave
     replace_file(path, lambda fresh: imsave(fresh, pixels.mul(255).round().byte().numpy(), format="png"))
@@ -98,7 +116,7 @@ def plot_table(
         len(images) * height / 50 + 0.4 + (0.3 if columns else 0),
     )
     axes = figure.add_subplot()
-    show(axes, grid(images.flatten(0, 1).detach().float().cpu(), images.shape[1]))
+    show(axes, grid(unit(images.flatten(0, 1)), images.shape[1]))
     axes.tick_params(length=0, labelsize="x-small", top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.set_yticks([(i + 0.5) * height + BORDER / 2 - 0.5 for i in range(len(rows))], rows)
     axes.set_xticks(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..generation import DECOMPRESSIONS, decompress
 from ..models.vlae import VLAE
-from .grids import grid, new_figure, show
+from .grids import grid, new_figure, show, unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def plot_latent_sampling(
 
 
 def _plain(images: Tensor, columns: int) -> Figure:
-    picture = grid(images.float().cpu(), columns)
+    picture = grid(unit(images), columns)
     height, width = picture.shape[1:]
     figure = new_figure(width / 50, height / 50 + 0.4)
     axes = figure.add_subplot()

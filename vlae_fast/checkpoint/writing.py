@@ -1,0 +1,106 @@
+"""Writing a checkpoint: only what `load` would take, and whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import MaskedConv2d, MaskedLinear
+from ..models.vlae import VLAE
+from . import tensors
+from .config import FORMAT, VERSION, check
+from .folder import FILES, alone, beside, check_replaceable, make_parent, replace, to_disk
+from .parts import own_parts
+from .reading import build
+
+
+def save(
+    folder: str | Path,
+    model: VLAE,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    training: Mapping[str, Any],
+    history: list[dict[str, float]],
+    trained: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Replaces `folder` by a new checkpoint; an interruption at any moment leaves the old or the new one.
+
+    Args:
+        optimizer: of the model's parameters. epoch: the last one. training, history: as in `Checkpoint`.
+        trained: the weights in training by name, where those of `model` are their average.
+
+    A dead weight that is NaN or infinite is written as 0: no layer reads it.
+
+    Raises:
+        ValueError: before anything is written, for a model, an optimizer or a history that `load`, or resuming, would
+            refuse.
+        OSError: where it cannot be written; the old one is left.
+    """
+    folder = Path(folder).resolve()  # keeps symbolic links working
+    own = check_loadable(model, folder)
+    tensors.check_optimizer(optimizer)
+    weights = _without_dead(model)
+    for name, tensor in (weights | dict(trained or {})).items():
+        tensors.check_finite(folder, name, tensor)
+    config: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    config |= {"model": model.config, "training": dict(training), "epoch": epoch, "history": history}
+    config |= {"parts": own} if own else {}
+    check(str(folder), config)
+    state = tensors.optimizer_state(model, optimizer, trained or {})
+    config["generation"] = generation = _generation(weights | state)
+    make_parent(folder)
+    with alone(folder.parent):
+        check_replaceable(folder)
+        fresh = beside(folder, ".incomplete")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.mkdir()
+            tensors.write(fresh / "model.safetensors", weights, generation)
+            tensors.write(fresh / "optimizer.safetensors", state, generation)
+            (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            for name in FILES:
+                to_disk(fresh / name)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
+        replace(folder, fresh)
+
+
+def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, str]:
+    """Raises ValueError unless a model made of the same options has the same tensors: another could not be loaded.
+
+    folder: where it is to be saved, which the message names.
+
+    Returns:
+        the classes of parts of one's own by name, as ``module:class``: an encoder that was put in the model's place.
+    """
+    own = own_parts(model, build(model.config, "meta"))
+    found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tensors.check_shapes(Path(folder), found, build(model.config, "meta", own).state_dict())
+    return own
+
+
+def _without_dead(model: nn.Module) -> dict[str, Tensor]:
+    """The state_dict, with 0 for what is not finite and dead."""
+    weights: dict[str, Tensor] = model.state_dict()
+    for path, layer in model.named_modules():
+        if isinstance(layer, MaskedConv2d | MaskedLinear) and not layer.weight.isfinite().all():
+            name = f"{path}.weight"
+            weights[name] = torch.where(layer.mask, weights[name], 0)
+    return weights
+
+
+def _generation(tensors: Mapping[str, Tensor]) -> str:
+    """A name for a save, by what is in it: a run that was resumed writes the files of the run that was not."""
+    digest = hashlib.blake2b(digest_size=16)
+    for _, tensor in sorted(tensors.items()):
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
