@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import vlae_fast as vf
-from vlae_fast.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.backends import triton
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
+from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.testing import conv_case, linear_case, made_case
 
 Results = list[Tensor | None]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vlae_fast.arguments import check_degrees
 from vlae_fast.kept import kept, state_of
+from vlae_fast.masks import check_made_degrees
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def once(degrees: Sequence[Tensor], device: torch.device, key: tuple, make: Call
     seen = tuple(map(degrees_of, degrees))
     plans, key = seen[-1].plans, (*seen[:-1], device, *key)
     if key not in plans:
-        check_degrees(*(torch.tensor(seen[i].values, dtype=torch.int64, device="cpu") for i in (0, -1)))
+        check_made_degrees(*(torch.tensor(seen[i].values, dtype=torch.int64, device="cpu") for i in (0, -1)))
         plans[key] = kept(device, lambda: make([d.values for d in seen]))
     found: T = plans[key]
     return found

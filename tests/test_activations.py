@@ -5,10 +5,10 @@ import torch
 from conftest import backends_of, require
 
 from vlae_fast import activations, backends, plan
-from vlae_fast.arguments import Layers, Mask, Transform
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan
+from vlae_fast.reference.arguments import Layers, Mask, Transform
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case

@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent
 # The lowest first. A unit (a module or a sub-package) imports from itself and from the rows listed before its own.
 ROWS = [
     {"activations", "masks", "kept", "_extras", "_moved"},
-    {"arguments"},
     {"kernels", "plan", "data"},
     {"reference"},
     {"backends"},

@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vlae_fast.arguments import ConvOptions
 from vlae_fast.masks import (
     MASK_TYPES,
     conv_mask,
@@ -15,6 +14,7 @@ from vlae_fast.masks import (
     made_degrees,
     same_padding,
 )
+from vlae_fast.reference.arguments import ConvOptions
 
 ROWS = {
     "A": ["111", "100", "000"],

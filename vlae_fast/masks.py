@@ -41,17 +41,23 @@ def dilation_pair(op: str, dilation: int | Sequence[int]) -> Pair:
 
 
 def same_padding(kernel_size: Pair, dilation: Pair = (1, 1)) -> Pair:
-    """Zeros above and below, left and right, that keep the image's size; no tap reaches further than that."""
+    """Zeros above and below, left and right, that keep the image's size; no tap reaches further.
+
+    kernel_size, dilation: (vertical, horizontal).
+    """
     return dilation[0] * (kernel_size[0] // 2), dilation[1] * (kernel_size[1] // 2)
 
 
 def tap_at(offset: Offset, kernel_size: Pair) -> Tap:
-    """The tap of an undilated kernel that reads ``offset``; its place is outside the kernel where none does."""
+    """The tap of an undilated kernel that reads ``offset``; its place is outside the kernel where none does.
+
+    kernel_size: (height, width).
+    """
     return Tap((kernel_size[0] // 2 + offset[0], kernel_size[1] // 2 + offset[1]), offset)
 
 
 def kernel_taps(kernel_size: Pair, dilation: Pair = (1, 1)) -> tuple[Tap, ...]:
-    """All taps of a kernel, in raster order."""
+    """All taps of a kernel, in raster order; kernel_size, dilation: (vertical, horizontal)."""
     (height, width), (step_y, step_x), (up, left) = kernel_size, dilation, same_padding(kernel_size, dilation)
     return tuple(Tap((i, j), (i * step_y - up, j * step_x - left)) for i in range(height) for j in range(width))
 
@@ -144,3 +150,17 @@ def made_degrees(
 def linear_mask(in_degrees: Tensor, out_degrees: Tensor) -> Tensor:
     """Boolean mask ``[O, I]`` of a masked linear layer: ``M[o, i] = out_degrees[o] >= in_degrees[i]``."""
     return out_degrees[:, None] >= in_degrees[None, :]
+
+
+def check_made_degrees(inputs: Tensor, outputs: Tensor) -> None:
+    """Checks the values of a MADE's first and last degrees, both on the CPU, for `ops.made_inverse`.
+
+    Raises:
+        ValueError: the inputs are no permutation of 1..D, or an output is not one below its input.
+    """
+    dim = len(inputs)
+    if not torch.equal(inputs.sort().values, torch.arange(1, dim + 1, device="cpu")):
+        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {inputs.tolist()}")
+    if not torch.equal(outputs, (inputs - 1).repeat(len(outputs) // dim)):
+        got = outputs.tolist()
+        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")

@@ -40,7 +40,7 @@ class Emit(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """What a pixel must be, in words."""
+        """The values that a pixel may have, in words."""
         top = self.levels - 1
         return "finite" if not self.levels else "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
 

@@ -111,7 +111,7 @@ def _nudge(t: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _may_round(case: Case, outs: list[Tensor]) -> bool:
-    """Whether torch lets products of this op round to TF32: its libraries do so for some shapes and not for others."""
+    """True where torch lets products of this op round to TF32: its libraries do so for some shapes only."""
     if not any(o.is_cuda and o.dtype == torch.float32 for o in outs):
         return False
     setting: Any = torch.backends.cudnn.conv if case.op == "masked_conv" else torch.backends.cuda.matmul  # type: ignore[attr-defined]

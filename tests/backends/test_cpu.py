@@ -9,8 +9,8 @@ import torch
 from conftest import require
 
 import vlae_fast as vf
-from vlae_fast.arguments import ConvOptions
 from vlae_fast.backends import cpu
+from vlae_fast.reference.arguments import ConvOptions
 
 torch.manual_seed(1)
 SAMPLER = vf.PixelCNNSampler(vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, image_size=(5, 6)), "reference")

@@ -29,10 +29,10 @@ from test_cpu import mutated
 from torch import Tensor
 
 from vlae_fast import reference
-from vlae_fast.arguments import Layers, Mask, Transform
 from vlae_fast.backends import cpu
 from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
 from vlae_fast.reference import pixelcnn_draw
+from vlae_fast.reference.arguments import Layers, Mask, Transform
 
 OPS = torch.ops.vlae_fast_cpu
 isas = st.sampled_from(["", *cpu.isas()])

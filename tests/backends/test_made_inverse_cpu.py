@@ -5,8 +5,8 @@ import torch
 from conftest import require
 from test_made_inverse import any_degrees, forward, rows_of
 
-from vlae_fast.arguments import Layers, Transform
 from vlae_fast.backends import cpu
+from vlae_fast.reference.arguments import Layers, Transform
 from vlae_fast.testing import Case, budget, made_case, run
 
 T = made_case(2, 3, (6,)).tensors

@@ -9,8 +9,8 @@ from conftest import require
 from test_made_inverse import any_degrees, forward
 
 from vlae_fast import backends
-from vlae_fast.arguments import Layers, Transform
 from vlae_fast.ops import made_inverse
+from vlae_fast.reference.arguments import Layers, Transform
 from vlae_fast.testing import Case, check_op, made_case, uninitialised_is_nan
 
 CASE = any_degrees(made_case(11, 9, (14, 11), cond=True))

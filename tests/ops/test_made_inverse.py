@@ -10,9 +10,9 @@ from conftest import backends_and_dtypes, backends_of, require
 from hypothesis import strategies as st
 
 from vlae_fast import reference
-from vlae_fast.arguments import Layers
 from vlae_fast.backends import cpu, triton
 from vlae_fast.ops import made_inverse
+from vlae_fast.reference.arguments import Layers
 from vlae_fast.testing import Case, check_op, made_case, opcheck
 
 

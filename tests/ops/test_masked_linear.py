@@ -7,11 +7,11 @@ from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, us
 from conftest import backends_and_dtypes, backends_of, require
 from hypothesis import strategies as st
 
-from vlae_fast.arguments import Mask
 from vlae_fast.backends import cpu
 from vlae_fast.layers import MADE, MaskedLinear
 from vlae_fast.masks import linear_mask
 from vlae_fast.ops import masked_linear
+from vlae_fast.reference.arguments import Mask
 from vlae_fast.testing import Case, budget, check_op, linear_case, opcheck, run
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import ConvOptions, Layers, Mask, Transform
 from ..plan import Plan
+from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import Layers, Transform
 from ..kernels.degrees import once
 from ..plan import Plan
+from ..reference.arguments import Layers, Transform
 from . import gpu
 from .library import build_report, library_file, load
 from .memory_format import contiguous, nhwc
@@ -40,7 +40,7 @@ def why_not() -> str | None:
 
 
 def detail() -> str:
-    """What the library was compiled for."""
+    """The architectures that the library was compiled for."""
     return f": {', '.join(build_report().get('cuda', {}).get('architectures', []))}"
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import ConvOptions, Layers, Mask, Transform
 from ..kept import kept
 from ..masks import Tap, tap_at
 from ..plan import Plan
+from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from . import gpu
 from .memory_format import contiguous, nchw, nhwc
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends, reference
-from ..arguments import Layers, Transform, check_degrees
+from ..masks import check_made_degrees
+from ..reference.arguments import Layers, Transform
 from . import registry
 
 ACTIVATIONS = activations.names("made_inverse")
@@ -113,7 +114,7 @@ def _check_degrees(degrees: Sequence[Tensor], dim: int) -> None:
     if size != dim and size != 2 * dim:  # `in` would compare sizes that torch.compile leaves open as objects
         _fail(f"degrees[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) entries", size)
     if not torch.compiler.is_compiling() and inputs.device.type == "cpu":  # elsewhere the look would synchronise
-        check_degrees(inputs, outputs)
+        check_made_degrees(inputs, outputs)
 
 
 def _fail(rule: str, got: object) -> NoReturn:

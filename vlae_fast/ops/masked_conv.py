@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends
-from ..arguments import ConvOptions
 from ..masks import MASK_TYPES, dilation_pair
+from ..reference.arguments import ConvOptions
 from . import registry
 
 ACTIVATIONS = activations.names("masked_conv")

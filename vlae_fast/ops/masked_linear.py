@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends
-from ..arguments import Mask
+from ..reference.arguments import Mask
 from . import registry
 
 ACTIVATIONS = activations.names("masked_linear")

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import Layers, Mask, Transform
 from ..masks import linear_mask
 from .activation import activate, activate_backward
+from .arguments import Layers, Mask, Transform
 from .masked_linear import masked_linear
 
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import ConvOptions
 from ..masks import same_padding
 from .activation import activate, activate_backward
+from .arguments import ConvOptions
 
 
 def masked_conv(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions) -> Tensor:

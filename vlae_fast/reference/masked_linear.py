@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import Mask
 from ..masks import linear_mask
 from .activation import activate, slope_of_output
+from .arguments import Mask
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:

@@ -22,9 +22,9 @@ SourceSpec = tuple[int, Tensor, Sequence[Offset] | Sequence[Tap]]
 
 
 class Decoder(Protocol):
-    """What a sampler asks of a decoder: these three, and how its stages are found.
+    """The decoder that a sampler asks for: these three attributes, and how its stages are found.
 
-    That is a method ``write_program(program)``, which appends them (see `Program.add`), or the parts of
+    They come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts of
     `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added
     to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``:
     the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
@@ -105,14 +105,14 @@ class Program:
     ) -> int:
         """Appends a masked convolution of one buffer, with its condition, and returns the buffer that it writes.
 
-        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as of `add`.
+        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as in `add`.
         """
         context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
         sources = [(buffer, layer.live_weight(), layer.live_taps), *also]
         return self.add(sources, layer.bias, layer.activation, context, residual)
 
     def activate(self, buffer: int, activation: str) -> int:
-        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
+        """Appends an activation of a buffer (a residual sum): ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
         if not self.weights:  # whose dtype and device an identity takes
             self._fail("an activation must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(buffer)).diag()

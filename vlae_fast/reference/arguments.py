@@ -1,4 +1,4 @@
-"""Records that a contract of `vlae_fast.ops` hands to the rows of `vlae_fast.backends`, and the rule of the degrees."""
+"""Arguments of the ops as their contracts hand them to every backend: checked, by records."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import activations
-from .masks import Pair, Tap, conv_mask, conv_taps, is_partial, tap_at
+from .. import activations
+from ..masks import Pair, Tap, conv_mask, conv_taps, is_partial, tap_at
 
 
 class ConvOptions(NamedTuple):
@@ -77,17 +77,3 @@ class Transform(NamedTuple):
 
     activation: str = "relu"  # of the hidden layers
     scale: str = "exp"
-
-
-def check_degrees(inputs: Tensor, outputs: Tensor) -> None:
-    """The rule of `made_inverse` for the values of the first and the last degrees; both on the CPU.
-
-    Raises:
-        ValueError: the inputs are no permutation of 1..D, or an output is not one below its input.
-    """
-    dim = len(inputs)
-    if not torch.equal(inputs.sort().values, torch.arange(1, dim + 1, device="cpu")):
-        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {inputs.tolist()}")
-    if not torch.equal(outputs, (inputs - 1).repeat(len(outputs) // dim)):
-        got = outputs.tolist()
-        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")
