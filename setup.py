@@ -103,8 +103,18 @@ def words(*args: str) -> str:
     return shlex.join(args).replace("$", "$$")
 
 
+def warnings_are_errors() -> bool:
+    return os.environ.get("VLAE_FAST_WERROR") == "1"
+
+
 def warning_flags(plan: dict[str, Any]) -> list[str]:
-    return [*plan["warnings"], *(["-Werror"] if os.environ.get("VLAE_FAST_WERROR") == "1" else [])]
+    return [*plan["warnings"], *(["-Werror"] if warnings_are_errors() else [])]
+
+
+def nvcc_flags(plan: dict[str, Any]) -> list[str]:
+    """Warnings are those of the host compiler that nvcc runs, and nvcc's own."""
+    own = ["-Werror=all-warnings"] if warnings_are_errors() else []
+    return [*plan["cuda"]["nvcc_flags"], f"-Xcompiler={','.join(warning_flags(plan))}", *own]
 
 
 def torch_flags(plan: dict[str, Any], torch: Path) -> list[str]:
@@ -153,10 +163,10 @@ def prepare_cpu(plan: dict[str, Any]) -> dict[str, Any]:
 def prepare_cuda(plan: dict[str, Any]) -> dict[str, Any]:
     """As `prepare_cpu`. libtorch.so is named for what it pulls in: libtorch_cuda.so, where torch has it."""
     nvcc, compiler, torch, build = find_nvcc(), find_compiler(), find_torch(), Path("build", "cuda")
-    host, cuda, warnings = f"-ccbin={compiler[0]}", plan["cuda"], ",".join(warning_flags(plan))
+    host, cuda = f"-ccbin={compiler[0]}", plan["cuda"]
     rules = {
         "compile": [*compiler, *torch_flags(plan, torch)],
-        "nvcc": [*nvcc, host, *cuda["nvcc_flags"], f"-Xcompiler={warnings}", *cuda["architectures"].values(), "-Icsrc"],
+        "nvcc": [*nvcc, host, *nvcc_flags(plan), *cuda["architectures"].values(), "-Icsrc"],
     }
     units = [
         Unit("nvcc" if source.endswith(".cu") else "compile", source, (build / f"{source}.o").as_posix(), [])

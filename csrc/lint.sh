@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The C++ of the CPU library, and what it shares with CUDA's: formatted as .clang-format says, and free of what .clang-tidy
-# checks. A tool that is not here is named and skipped; VLAE_FAST_REQUIRE_CLANG=1, which .ci/run sets, makes that an error.
+# The C++ and CUDA sources: formatted as .clang-format says, and the host's free of what .clang-tidy checks, those of the CUDA
+# library where it was built. A tool that is not here is named and skipped; VLAE_FAST_REQUIRE_CLANG=1, which .ci/run sets, makes
+# that an error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,7 +26,7 @@ skip() {
 }
 
 if format="$(find_tool clang-format)" && [[ -n "$format" ]]; then
-    find csrc -path csrc/cuda -prune -o \( -name '*.h' -o -name '*.cpp' \) -print0 |
+    find csrc \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print0 |
         xargs -0 "$format" --dry-run --Werror || status=1
 else
     skip clang-format "version $version is not installed"
@@ -37,9 +38,12 @@ if ! tidy="$(find_tool clang-tidy)" || [[ -z "$tidy" ]]; then
 elif [[ ! -f build/cpu/build.ninja || -z "$ninja" ]]; then
     skip clang-tidy "the CPU library was not built here"
 else
-    "$ninja" -f build/cpu/build.ninja -t compdb compile >build/compile_commands.json
-    sed -n 's/.*"file": "\(.*\)",\?$/\1/p' build/compile_commands.json | sort -u |
-        xargs -n 1 -P "$(getconf _NPROCESSORS_ONLN)" "$tidy" --quiet -p build 2> >(grep -v "warnings generated" >&2) || status=1
+    for library in cpu cuda; do
+        [[ -f "build/$library/build.ninja" ]] || continue
+        "$ninja" -f "build/$library/build.ninja" -t compdb compile >"build/$library/compile_commands.json"
+        sed -n 's/.*"file": "\(.*\)",\?$/\1/p' "build/$library/compile_commands.json" | sort -u |
+            xargs -n 1 -P "$(getconf _NPROCESSORS_ONLN)" "$tidy" --quiet -p "build/$library" 2> >(grep -v "warnings generated" >&2) || status=1
+    done
 fi
 
 exit "$status"

@@ -1,5 +1,5 @@
-// Parameters to a pixel in float64, the same on every device; vlae_fast/pixelcnn_draw.py has the formulas. Not for the
-// CPU's files of one instruction set: it has inline functions.
+// Parameters to a pixel in float64, the same on every device; vlae_fast/reference/pixelcnn_draw.py has the formulas. Not for
+// the CPU's files of one instruction set: it has inline functions.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// The distribution that a pixel is drawn from, given the parameters of its channels; see vlae_fast/program.py. Plain data
+// The distribution that a pixel is drawn from, given the parameters of its channels; see vlae_fast/plan.py. Plain data
 // alone: the CPU's files of one instruction set include this.
 #pragma once
 

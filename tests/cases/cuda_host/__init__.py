@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "build" / "cuda_host"
-FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Werror", "-Wswitch-enum", "-Wno-unknown-pragmas"]
 
 
 def _compiler() -> list[str] | None:
@@ -42,11 +42,8 @@ def build() -> Path | None:
     if _is_newer(target):
         return target
     plan = json.loads((ROOT / "csrc/build.json").read_text())
-    flags = [
-        *FLAGS,
-        *(f"-D{macro}" for macro in (*plan["define_macros"], "VLAE_CUDA_ON_HOST")),
-        "-Itests/cases/cuda_host",
-    ]
+    macros = [f"-D{macro}" for macro in (*plan["define_macros"], "VLAE_CUDA_ON_HOST")]
+    flags = [*FLAGS, *plan["warnings"], *macros, "-Itests/cases/cuda_host"]
     for folder in ("include", "include/torch/csrc/api/include"):
         flags += ["-isystem", str(torch_folder / folder)]
     BUILD.mkdir(parents=True, exist_ok=True)
