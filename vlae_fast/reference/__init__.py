@@ -1,7 +1,7 @@
 """The specification: every op in plain PyTorch, a file per family. Never optimised; no kernel imports it.
 
 Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend;
-`arguments` has their records.
+``arguments.py`` has their records.
 """
 
 from .activation import activate, activate_backward, slope_of_output
