@@ -102,7 +102,7 @@ def conv_mask(
     image_channels: int = 1,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Boolean mask of a convolution, in its weight_shape ``[C_out, C_in, kh, kw]``: True where the weight is alive.
+    """Boolean mask of a convolution, in its weight_shape ``[P, C_in, kh, kw]``: True where the weight is alive.
 
     mask_type: as in `live_taps`. The mask is the same for every dilation.
 
@@ -110,13 +110,13 @@ def conv_mask(
     belongs to image channel ``c % n``, and at the centre tap an output of channel o reads inputs of channel i < o
     (type A) or i <= o (type B). For ``n = 1`` this is the plain rule.
     """
-    c_out, c_in, kh, kw = weight_shape
+    columns, c_in, kh, kw = weight_shape
     mask = torch.zeros(kh, kw, dtype=torch.bool, device=device)
     for tap in conv_taps(mask_type, (kh, kw)):
         mask[tap.place] = True
-    mask = mask.expand(c_out, c_in, kh, kw).clone()
+    mask = mask.expand(columns, c_in, kh, kw).clone()
     if is_partial(mask_type, image_channels):
-        out = torch.arange(c_out, device=device)[:, None] % image_channels
+        out = torch.arange(columns, device=device)[:, None] % image_channels
         inp = torch.arange(c_in, device=device)[None, :] % image_channels
         i, j = tap_at((0, 0), (kh, kw)).place
         mask[:, :, i, j] = out > inp if mask_type.endswith("A") else out >= inp

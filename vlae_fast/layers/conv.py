@@ -31,10 +31,10 @@ class MaskedConv2d(WeightNormConv2d):
         weight_norm: adds a ``gain``, see `WeightNormConv2d`; the norm is that of the live weights.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
-    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]`` expanded over
-    the image is recognised by its strides and costs no more than ``[B, D]``. ``added`` ``[B, P, H, W]`` joins the
-    pre-activation as it is: what another stack has to say. A ``mask`` entry in an incoming state_dict is accepted when
-    it is the mask of this layer.
+    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C, H, W]``; C is P / 2 under ``gate``, else
+    P. A ``[B, D]`` expanded over the image is recognised by its strides and costs no more than ``[B, D]``. ``added``
+    ``[B, P, H, W]``, the contribution of another stack, joins the pre-activation unchanged. A ``mask`` entry in an
+    incoming state_dict is accepted when it is the mask of this layer.
 
     >>> layer = MaskedConv2d("A", 1, 8, 7)
     >>> layer(torch.zeros(2, 1, 28, 28)).shape
@@ -76,7 +76,7 @@ class MaskedConv2d(WeightNormConv2d):
 
     @property
     def mask(self) -> Tensor:
-        """Boolean ``[C_out, C_in, k, k]``: True where the weight is alive."""
+        """Boolean ``[P, C_in, k, k]``: True where the weight is alive."""
         weight = self.weight
         return conv_mask(self.mask_type, weight.shape, image_channels=self.image_channels, device=weight.device)
 
@@ -106,7 +106,7 @@ class MaskedConv2d(WeightNormConv2d):
         return torch.where(self.mask, self.folded_weight(), 0)
 
     def condition(self, cond: Tensor) -> Tensor:
-        """The part of cond, V cond, in the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
+        """V cond, the condition's part of the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
         name = type(self).__name__
         if self.cond is None:
             raise ValueError(f"{name}: cond must be None where cond_channels is 0, got a tensor")
@@ -119,7 +119,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
-        """``activation(W x + bias + V cond + added)``, ``[B, C_out, H, W]``; shapes above."""
+        """``activation(W x + bias + V cond + added)``, ``[B, C, H, W]``; shapes above."""
         if cond is None and self.cond is not None:
             rule = f"cond must be given, this layer has cond_channels = {self.cond_channels}"
             raise ValueError(f"{type(self).__name__}: {rule}, got None")
@@ -129,7 +129,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self._run(x, added, self.activation)
 
     def pre_activation(self, x: Tensor) -> Tensor:
-        """``W x + bias``, ``[B, P, H, W]``, without a condition: what `initialize` makes of mean 0 and variance 1."""
+        """``W x + bias``, ``[B, P, H, W]``, without a condition; `initialize` gives it mean 0 and variance 1."""
         return self._run(x, None, "none")
 
     def _run(self, x: Tensor, cond: Tensor | None, activation: str) -> Tensor:
@@ -168,7 +168,7 @@ class MaskedConv2d(WeightNormConv2d):
 
 
 def without_expansion(z: Tensor) -> Tensor:
-    """``[B, D]`` of a ``[B, D, H, W]`` that only repeats it (strides of 0); anything else as it is."""
+    """``[B, D]`` where z ``[B, D, H, W]`` only repeats it over the image (strides of 0); any other z unchanged."""
     return z[:, :, 0, 0] if z.dim() == 4 and z.stride()[2:] == (0, 0) else z
 
 
