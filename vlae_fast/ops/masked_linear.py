@@ -50,16 +50,16 @@ def masked_linear(
 
     Source: Germain et al. 2015, arXiv 1502.03509, eq. 8-11.
     """
-    mask = Mask(in_degrees, out_degrees, adjacency)
-    _check(x, weight, bias, mask, activation)
-    return torch.ops.vlae_fast.masked_linear(x, weight, bias, *mask, activation, backend)
+    _check(x, weight, bias, activation)
+    _check_mask(weight, in_degrees, out_degrees, adjacency)
+    return torch.ops.vlae_fast.masked_linear(x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
 
 
 def _fail(rule: str, got: object) -> NoReturn:
     raise ValueError(f"masked_linear: {rule}, got {got}")
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> None:
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> None:
     if activation not in ACTIVATIONS:
         _fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
     if x.dim() != 2 or not x.is_floating_point():
@@ -68,14 +68,14 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activatio
         _fail(f"weight must be [O, I] with I = {x.shape[1]} of x", tuple(weight.shape))
     if bias is not None and bias.shape != weight.shape[:1]:
         _fail(f"bias must be [O] = [{weight.shape[0]}]", tuple(bias.shape))
-    _check_mask(mask, weight)
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"masked_linear: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
 
 
-def _check_mask(mask: Mask, weight: Tensor) -> None:
-    in_degrees, out_degrees, adjacency = mask
+def _check_mask(
+    weight: Tensor, in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None
+) -> None:
     if adjacency is not None:
         if in_degrees is not None or out_degrees is not None:
             _fail("give degrees or adjacency", "both")
@@ -90,9 +90,8 @@ def _check_mask(mask: Mask, weight: Tensor) -> None:
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
-    *mask, activation, backend = args
-    row = backends.pick("masked_linear", x, backend)
-    return row.namespace.masked_linear(x, weight, bias, Mask(*mask), activation).contiguous()
+    row = backends.pick("masked_linear", x, args[-1])
+    return row.namespace.masked_linear(x, weight, bias, Mask(*args[:3]), args[3]).contiguous()
 
 
 def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:

@@ -65,6 +65,9 @@ class Layers(NamedTuple):
 
     def steps(self, at_once: int = 1) -> Iterator[Layers]:
         """Shares of so many steps (the last one may be smaller), in the order in which they run."""
+        if len(self.weights) <= at_once * (len(self.degrees) - 1):  # the usual call: nothing to cut
+            yield self
+            return
         n_layers, units = at_once * (len(self.degrees) - 1), at_once * self.degrees[1].shape[0]
         for share, i in enumerate(range(0, len(self.weights), n_layers)):
             of_layers, of_units = slice(i, i + n_layers), slice(share * units, (share + 1) * units)
