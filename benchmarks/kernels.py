@@ -94,7 +94,7 @@ def compiled(kernel: JITFunction, args: dict[str, Any], options: dict[str, Any],
     ptx = binary.asm["ptx"]
     instruction = next((name for name in ("wgmma.mma_async", "mma.sync") if name in ptx), "")
     return {
-        "kernel": kernel.__name__,
+        "kernel": binary.metadata.name,  # as a profiler shows it
         "arch": f"sm_{arch}",
         "registers": int(found[1]),
         "local_bytes": int(found[2]),

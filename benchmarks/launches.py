@@ -11,7 +11,7 @@ from torch import Tensor
 import vlae_fast as vf
 from vlae_fast.backends import triton
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
-from vlae_fast.reference.arguments import Layers, Mask, Transform
+from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.testing import conv_case, linear_case, made_case
 
 Results = list[Tensor | None]
@@ -31,15 +31,15 @@ def conv(
     cond = "vector" if activation == "gate" else "none"
     case = conv_case(mask_type, shape, c_out, k, activation=activation, cond=cond, layout="channels_last", dtype=dtype)
     t = case.to(device=device).tensors
-    args = (t["x"], t["weight"], t["bias"], t["cond"], mask_type, 1, activation)
+    args = (t["x"], t["weight"], t["bias"], t["cond"], ConvOptions(mask_type, activation=activation))
     generator = torch.Generator().manual_seed(0)
     channels = c_out // 2 if activation == "gate" else c_out
     grad = torch.randn(shape[0], *shape[2:], channels, generator=generator).to(device, dtype).permute(0, 3, 1, 2)
 
     def call() -> Results:
-        out, saved = triton.masked_conv_saving(*args)
+        out, sigmoid = triton.masked_conv_with_sigmoid(*args)
         needs = [True] * 3 + [t["cond"] is not None]
-        return [out, *triton.masked_conv_backward(grad, out, saved, *args, needs=needs)]
+        return [out, *triton.masked_conv_backward(grad, out, sigmoid, *args, needs=needs)]
 
     return call
 

@@ -8,7 +8,7 @@ from vlae_fast import activations, backends, plan
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan
-from vlae_fast.reference.arguments import Layers, Mask, Transform
+from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case
@@ -70,7 +70,7 @@ def call_with(op: str, case: Case, row: str, activation: str) -> None:
     t = case.tensors
     function = getattr(next(r.namespace for r in backends.TABLE if r.name == row), op)
     if op == "masked_conv":
-        function(t["x"], t["weight"], t["bias"], t["cond"], "B", 1, activation)
+        function(t["x"], t["weight"], t["bias"], t["cond"], ConvOptions("B", activation=activation))
     elif op == "masked_linear":
         function(t["x"], t["weight"], t["bias"], Mask(t["in_degrees"], t["out_degrees"]), activation)
     else:

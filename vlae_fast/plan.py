@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, finfo
 
 from . import activations
-from .masks import Tap
+from .masks import Offset
 
 PLAN_VERSION = 2
 ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
@@ -63,7 +63,7 @@ class Source(NamedTuple):
     """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
 
     buffer: int
-    taps: tuple[Tap, ...]
+    taps: tuple[Offset, ...]
 
 
 class Stage(NamedTuple):

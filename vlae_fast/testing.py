@@ -167,6 +167,7 @@ def opcheck(case: Case, backend: str) -> None:
         "out_degrees": None,
         "adjacency": None,
         "image_channels": 1,
+        "dilation": (1, 1),
         "scale": "exp",
     }
     given = {**defaults, "activation": activations.names(case.op)[0], **tensors, **case.options}
@@ -185,6 +186,7 @@ def conv_case(
     cond: str = "none",
     bias: bool = True,
     image_channels: int = 1,
+    dilation: tuple[int, int] = (1, 1),
     layout: str = "sliced",
     dtype: torch.dtype = torch.float32,
 ) -> Case:
@@ -209,7 +211,11 @@ def conv_case(
     }
     tensors = _map(tensors, lambda t: t.to(dtype))
     options = {"mask_type": mask_type, "activation": activation, "image_channels": image_channels}
-    name = "-".join(map(str, (f"{mask_type}{k}x{k}", *shape, c_out, activation, cond, layout, dtype)))
+    kernel = f"{mask_type}{k}x{k}"
+    if dilation != (1, 1):
+        options["dilation"] = dilation
+        kernel += "d" + "x".join(map(str, dilation))
+    name = "-".join(map(str, (kernel, *shape, c_out, activation, cond, layout, dtype)))
     return Case(name, "masked_conv", tensors, options)
 
 

@@ -141,8 +141,8 @@ some_sides = st.builds(
 
 def conv_truth(x: Tensor, weight: Tensor, bias: Tensor, cond: Tensor, taps: list[int], activation: str) -> Tensor:
     """A program of one stage, whose context is the condition."""
-    pairs, middle = tuple(zip(taps[::2], taps[1::2], strict=True)), weight.shape[2] // 2
-    columns = [weight[:, :, middle + dy, middle + dx] for dy, dx in pairs]
+    columns = [weight.flatten(2)[:, :, place] for place in taps[::3]]
+    pairs = tuple(zip(taps[1::3], taps[2::3], strict=True))
     live = torch.stack(columns, 2) if columns else weight.new_zeros(*weight.shape[:2], 0)
     stage = Stage(len(bias), activation, -1, len(bias), (Source(0, pairs),))
     image, context = (t if t.dim() == 2 else t.movedim(-1, 1) for t in (x, cond))
@@ -159,8 +159,10 @@ def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Ra
         i = data.draw(st.integers(0, 4))
         shapes[i] = data.draw(some_sides).shapes[i]
     x, weight, bias, *conds = (randn(rng, *shape) for shape in shapes)
-    reach = st.integers(-(weight.shape[2] // 2), weight.shape[2] // 2)
-    taps = [n for tap in sorted(data.draw(st.sets(st.tuples(reach, reach), max_size=6))) for n in tap]
+    reach = [st.integers(1 - max(size, 1), max(size, 1) - 1) for size in x.shape[1:3]]
+    offsets = sorted(data.draw(st.sets(st.tuples(*reach), max_size=min(6, weight.shape[2] ** 2))))
+    places = sorted(rng.sample(range(min(weight.shape[2] ** 2, 1 << 20)), len(offsets)))
+    taps = [n for place, offset in zip(places, offsets, strict=True) for n in (place, *offset)]
     if data.draw(st.integers(0, 3)) == 0:
         taps = data.draw(mutated_words(taps))
     cond, live = rng.choice(conds), randn(rng, *weight.shape) > 0 if weight.numel() else None

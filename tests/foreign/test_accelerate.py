@@ -22,6 +22,14 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: ProductMaskedConv("B", 3, 3, 3, padding=1, thirds=True),
         "masked_conv B of 3 image channels 3x3",
     ),
+    "data, dilated": (
+        lambda: DataMaskedConv("A", 2, 6, 5, padding="same", dilation=2),
+        "masked_conv A 5x5 dilated 2x2",
+    ),
+    "RGB in turn, dilated": (
+        lambda: ProductMaskedConv("B", 3, 3, 3, padding=(1, 3), dilation=(1, 3), thirds=True),
+        "masked_conv B of 3 image channels 3x3 dilated 1x3",
+    ),
     "vertical, padded": (lambda: CroppedConv(3, 4, (2, 3)), "masked_conv vertical_B 3x3"),
     "horizontal, padded": (lambda: CroppedConv(3, 4, (1, 2)), "masked_conv horizontal_B 3x3"),
     "horizontal, shifted": (lambda: CroppedConv(3, 4, (1, 1), right=True), "masked_conv horizontal_A 3x3"),

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import activations
-from ..masks import live_weights
 from ..plan import Plan
-from ..reference.arguments import Layers, Mask, Transform
+from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
@@ -34,10 +32,13 @@ def isas() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _live(mask_type: str, weight_shape: tuple[int, ...], image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
-    """Live taps as dy, dx, dy, dx, ... and the mask of the weights where some tap is alive only in part."""
-    taps, mask = live_weights(mask_type, weight_shape, image_channels)
-    return tuple(n for tap in taps for n in tap), mask
+def _live(
+    options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]
+) -> tuple[tuple[int, ...], Tensor | None]:
+    """Live taps as place, dy, dx of each, and the mask of the weights where some tap is alive only in part."""
+    taps = options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
+    words = tuple(n for (i, j), offset in taps for n in (i * weight_shape[3] + j, *offset))
+    return words, options.partial_mask(weight_shape)
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,26 +59,19 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def masked_conv_saves(activation: str) -> bool:
-    """True where `masked_conv_saving` keeps a tensor like its output: the output alone does not give the slope."""
-    return not activations.BY_NAME[activation].slope_of_output
-
-
 @_in_float32
-def masked_conv_saving(
+def masked_conv_with_sigmoid(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
+    options: ConvOptions,
     *,
-    save: bool = True,
+    with_sigmoid: bool = True,
     isa: str = "",
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
-    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
     return torch.ops.vlae_fast_cpu.masked_conv(
         nhwc(x),
         weight.contiguous(),
@@ -85,53 +79,43 @@ def masked_conv_saving(
         nhwc(cond),
         taps,
         live,
-        activation,
-        save and masked_conv_saves(activation),
+        options.activation,
+        with_sigmoid and options.has_sigmoid,
         isa,
     )
 
 
 def masked_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    *,
-    isa: str = "",
+    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions, *, isa: str = ""
 ) -> Tensor:
-    return masked_conv_saving(x, weight, bias, cond, mask_type, image_channels, activation, save=False, isa=isa)[0]
+    return masked_conv_with_sigmoid(x, weight, bias, cond, options, with_sigmoid=False, isa=isa)[0]
 
 
 @_in_float32
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
-    saved: Tensor,
+    sigmoid: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
+    options: ConvOptions,
     needs: Sequence[bool],
     *,
     isa: str = "",
 ) -> list[Tensor | None]:
-    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
     grads = iter(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
             nhwc(grad),
             nhwc(out),
-            nhwc(saved) if masked_conv_saves(activation) else None,
+            nhwc(sigmoid) if options.has_sigmoid else None,
             nhwc(x),
             weight.contiguous(),
             taps,
             live,
-            activation,
+            options.activation,
             list(map(int, needs)),
             cond is not None and cond.dim() == 4,
             isa,

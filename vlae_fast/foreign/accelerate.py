@@ -212,7 +212,7 @@ def _look(module: nn.Conv2d | nn.Linear) -> None:
     if len(inspect.signature(module.forward).parameters) != 1:
         raise ProbeError("its forward takes more than one argument")
     if isinstance(module, nn.Conv2d):
-        plain = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
+        plain = {"stride": (1, 1), "groups": 1, "padding_mode": "zeros"}
         for name, value in plain.items():
             if (got := getattr(module, name)) != value:
                 raise ProbeError(f"{name} must be {value}, it has {got}")

@@ -57,7 +57,7 @@ def _shapes(layer: Any) -> list[tuple[int, ...]]:
     """Of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
     if isinstance(layer, nn.Linear):
         return [(3, layer.in_features)]
-    side = max(layer.kernel_size)
+    side = 1 + max(step * (k - 1) for step, k in zip(layer.dilation, layer.kernel_size, strict=True))
     return [(2, layer.in_channels, side + 2, side + 3), (1, layer.in_channels, 3, 2)]
 
 

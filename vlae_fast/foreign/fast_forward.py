@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..masks import MASK_TYPES, conv_mask, linear_mask, live_taps
+from ..masks import MASK_TYPES, Pair, conv_mask, linear_mask, live_taps
 from ..ops import masked_conv, masked_linear
 from .changes import Kept, Part
 from .probe import ConvTaps, ProbeError, kept_tensors, like_of
@@ -25,6 +25,7 @@ class ConvSpec(NamedTuple):
     side: int  # of the op's kernel
     pad: tuple[int, int, int, int]  # of the weight: left, right, top, bottom; negative cuts off what is dead
     live: Tensor | None  # boolean, like the weight, where the mask type alone lets too much live
+    dilation: Pair = (1, 1)
 
     @property
     def op(self) -> str:
@@ -32,7 +33,8 @@ class ConvSpec(NamedTuple):
 
     def __str__(self) -> str:
         channels = f" of {self.image_channels} image channels" if self.image_channels > 1 else ""
-        return f"masked_conv {self.mask_type}{channels} {self.side}x{self.side}"
+        dilated = "" if self.dilation == (1, 1) else " dilated " + "x".join(map(str, self.dilation))
+        return f"masked_conv {self.mask_type}{channels} {self.side}x{self.side}{dilated}"
 
 
 class LinearSpec(NamedTuple):
@@ -66,13 +68,13 @@ def conv_spec(taps: ConvTaps) -> ConvSpec:
         if live.shape[0] % channels == 0 and side > 1:
             mask = conv_mask(kind, live.shape, image_channels=channels, device=live.device)
             if (mask & inside).equal(live) and counts[kind] < kh * kw + _is_cropped(taps):
-                return ConvSpec(kind, channels, side, pad, None)
+                return ConvSpec(kind, channels, side, pad, None, taps.dilation)
     for kind, count in counts.items():
         if alive <= set(live_taps(kind, (side, side))):
             if count < kh * kw + _is_cropped(taps):
-                return ConvSpec(kind, 1, side, pad, taps.live)
+                return ConvSpec(kind, 1, side, pad, taps.live, taps.dilation)
             raise ProbeError(f"the mask that covers it has {count} taps, its own kernel {kh * kw}: nothing to save")
-    ahead = max(alive)
+    ahead = tuple(step * d for step, d in zip(taps.dilation, max(alive), strict=True))
     raise ProbeError(f"it reads ahead, at (dy, dx) = {ahead}: no mask of a PixelCNN covers it")
 
 
@@ -193,6 +195,7 @@ class FastForward:
             mask_type=spec.mask_type,
             image_channels=spec.image_channels,
             activation=self.activation,
+            dilation=spec.dilation,
             backend=self.backend,
         )
         return y if x.dim() == 4 else y[0]

@@ -17,6 +17,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..masks import Pair, same_padding
+
 # Hooks that compute a weight are part of what a layer is; all others are the user's business.
 _WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 
@@ -96,13 +98,15 @@ def call(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class ConvTaps(NamedTuple):
-    """An image as large as the input: ``out[p] = bias + sum over (i, j) of W[:, :, i, j] x[p + (i, j) - centre]``.
+    """An image as large as the input: ``out[p] = bias + sum over (i, j) of W[:, :, i, j] x[p + d ((i, j) - centre)]``.
 
     live: boolean, shaped like W; the other weights do not count. The centre may lie outside of the kernel.
+    dilation: d, (vertical, horizontal).
     """
 
     live: Tensor
-    centre: tuple[int, int]
+    centre: Pair
+    dilation: Pair = (1, 1)
 
 
 @torch.no_grad()
@@ -112,8 +116,9 @@ def conv_taps(layer: nn.Conv2d) -> ConvTaps:
     A tap is dead where nothing comes through. Within a tap, single weights are dead where a buffer of the layer (or the
     weight itself, after a call) is zero: which of these says so is a guess, and the response confirms it.
     """
-    kh, kw = layer.kernel_size
-    side = 4 * max(kh, kw) + 1
+    (kh, kw), (step_y, step_x) = layer.kernel_size, layer.dilation
+    height, width = step_y * (kh - 1) + 1, step_x * (kw - 1) + 1
+    side = 4 * max(height, width) + 1
     pixel = random((layer.in_channels,), torch.Generator().manual_seed(1))
     x = like_of(layer).new_zeros(1, layer.in_channels, side, side)
     bias = call(layer, x)
@@ -128,19 +133,22 @@ def conv_taps(layer: nn.Conv2d) -> ConvTaps:
         tolerance = 1e-9 * expected.abs().max()
         seen = response.abs() > tolerance
         for top, left in _placements(layer, side):
-            window = response[:, top : top + kh, left : left + kw]
-            alive = seen[:, top : top + kh, left : left + kw].any(0)
-            fits = ((window - expected).abs().amax(0) <= tolerance) | ~alive
-            if fits.all() and alive.any() and seen.sum() == seen[:, top : top + kh, left : left + kw].sum():
-                return ConvTaps(mask & alive, (side // 2 - top, side // 2 - left))
+            places = (..., slice(top, top + height, step_y), slice(left, left + width, step_x))
+            alive = seen[places].any(0)
+            fits = ((response[places] - expected).abs().amax(0) <= tolerance) | ~alive
+            if fits.all() and alive.any() and seen.sum() == seen[places].sum():
+                centre = (side // 2 - top) // step_y, (side // 2 - left) // step_x
+                return ConvTaps(mask & alive, centre, (step_y, step_x))
     raise ProbeError("it is no convolution by its weight, masked by one of its buffers or by whole taps")
 
 
 def _placements(layer: nn.Conv2d, side: int) -> list[tuple[int, int]]:
-    """Where a kernel may lie in the response, the usual place first."""
-    kh, kw = layer.kernel_size
-    usual = (side // 2 - kh // 2, side // 2 - kw // 2)
-    return [usual, *((top, left) for top in range(side - kh + 1) for left in range(side - kw + 1))]
+    """Where a kernel may lie in the response, the usual place first; a tap may read the pixel itself."""
+    (kh, kw), (step_y, step_x) = layer.kernel_size, layer.dilation
+    above, before = same_padding((kh, kw), (step_y, step_x))
+    tops = range(side // 2 % step_y, side - step_y * (kh - 1), step_y)
+    lefts = range(side // 2 % step_x, side - step_x * (kw - 1), step_x)
+    return [(side // 2 - above, side // 2 - before), *((top, left) for top in tops for left in lefts)]
 
 
 def _masks(layer: nn.Conv2d | nn.Linear) -> list[Tensor]:

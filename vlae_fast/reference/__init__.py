@@ -1,6 +1,7 @@
 """The specification: every op in plain PyTorch, a file per family. Never optimised; no kernel imports it.
 
-Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend.
+Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend;
+``arguments.py`` has their records.
 """
 
 from .activation import activate, activate_backward, slope_of_output
@@ -14,7 +15,7 @@ from .made_inverse import (
     made_inverse_backward,
     shift_and_log_scale,
 )
-from .masked_conv import masked_conv, masked_conv_backward, masked_conv_saves, masked_conv_saving
+from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
 from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
 
@@ -32,8 +33,7 @@ __all__ = [
     "made_inverse_backward",
     "masked_conv",
     "masked_conv_backward",
-    "masked_conv_saves",
-    "masked_conv_saving",
+    "masked_conv_with_sigmoid",
     "masked_linear",
     "masked_linear_backward",
     "naive_sample",

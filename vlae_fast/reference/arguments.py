@@ -5,7 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from .. import activations
+from ..masks import Pair, Tap, conv_mask, conv_taps, is_partial, tap_at
+
+
+class ConvOptions(NamedTuple):
+    """What `masked_conv` is told besides tensors."""
+
+    mask_type: str
+    image_channels: int = 1
+    activation: str = "none"
+    dilation: Pair = (1, 1)
+
+    @property
+    def has_sigmoid(self) -> bool:
+        """True where the backward is given a tensor beside the output: the sigmoid of the gate."""
+        return not activations.BY_NAME[self.activation].slope_of_output
+
+    def mask(self, weight_shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Boolean ``[P, C_in, k, k]``, True where the weight is alive."""
+        return conv_mask(self.mask_type, weight_shape, image_channels=self.image_channels, device=device)
+
+    def partial_mask(self, weight_shape: tuple[int, ...]) -> Tensor | None:
+        """The mask, on the CPU, where some tap is alive for some channels only; None where all or none of them are."""
+        if not is_partial(self.mask_type, self.image_channels):
+            return None
+        return self.mask(weight_shape, torch.device("cpu"))
+
+    def taps_inside(self, kernel_size: Pair, image_size: Pair) -> tuple[Tap, ...]:
+        """Taps with a live weight that lie inside the image from some pixel, for kernels that skip the others.
+
+        They are in raster order, so that the centre, the only tap that may be alive in part, is the last one.
+        """
+        taps = conv_taps(self.mask_type, kernel_size, self.dilation)
+        centre, (height, width) = tap_at((0, 0), kernel_size), image_size
+        if is_partial(self.mask_type, self.image_channels) and centre not in taps:
+            taps = (*taps, centre)
+        return tuple(tap for tap in taps if abs(tap.offset[0]) < height and abs(tap.offset[1]) < width)
 
 
 class Mask(NamedTuple):
