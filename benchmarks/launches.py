@@ -90,7 +90,7 @@ def sample(
     return call
 
 
-LAUNCHES: dict[str, Launch] = {  # of two that share block sizes, the first decides them
+LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decides them
     "conv-gated-3x3B-64ch": partial(conv, "B", (64, 64, 28, 28), 128, 3, "gate"),
     "conv-gated-3x3B-128ch": partial(conv, "B", (64, 128, 32, 32), 256, 3, "gate"),
     "conv-gated-3x3B-160ch": partial(conv, "B", (16, 160, 32, 32), 320, 3, "gate"),

@@ -180,7 +180,7 @@ def made_inverse(
 ) -> tuple[Tensor, Tensor]:
     from ..kernels import made_inverse as kernels
 
-    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
+    return kernels.inverse(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
