@@ -60,11 +60,19 @@ def linear(
 
 
 def inverse(
-    batch: int, dim: int, hidden: tuple[int, ...], activation: str, cond: bool, dtype: torch.dtype, device: str = "cpu"
+    batch: int,
+    dim: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    cond: bool,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    *,
+    scale: str = "exp",
 ) -> Callable[[], Results]:
     """`made_inverse` of the affine transform."""
     case = made_case(batch, dim, hidden, activation=activation, cond=cond, dtype=dtype).to(device=device)
-    return lambda: list(triton.made_inverse(*case.tensors.values(), activation))
+    return lambda: list(triton.made_inverse(*case.tensors.values(), activation, scale))
 
 
 def sample(
@@ -104,6 +112,9 @@ LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decide
     "inverse-784-512-512-relu": partial(inverse, 100, 784, (512, 512), "relu", False),
     "inverse-64-512-512-elu-cond": partial(inverse, 100, 64, (512, 512), "elu", True),
     "inverse-32-64-tanh": partial(inverse, 100, 32, (64,), "tanh", False),
+    "inverse-32-64-clipped-exp": partial(inverse, 100, 32, (64,), "relu", False, scale="clipped_exp"),
+    "inverse-32-64-softplus": partial(inverse, 100, 32, (64,), "relu", False, scale="softplus"),
+    "inverse-32-64-sigmoid": partial(inverse, 100, 32, (64,), "relu", False, scale="sigmoid"),
     "sample-64ch": partial(sample, 4096, 64),
     "sample-64ch-batch1": partial(sample, 1, 64),
     "sample-256ch": partial(sample, 4096, 256),
