@@ -3,8 +3,9 @@
 torch's own BuildExtension gives every file the same flags and binds the library to one Python; here the kernels are
 compiled once per instruction set and nothing depends on Python, so a few lines of ninja do it. What to compile is in
 csrc/build.json. A build that cannot be done is no error: the reason goes into vlae_fast/_build_report.json.
-VLAE_FAST_REQUIRE_CPU=1 and VLAE_FAST_REQUIRE_CUDA=1 make it one; VLAE_FAST_WITHOUT_CUDA=1 builds no CUDA library. Cf.
-pyproject.toml.
+VLAE_FAST_REQUIRE_CPU=1 and VLAE_FAST_REQUIRE_CUDA=1 make it one; VLAE_FAST_WITHOUT_CUDA=1 builds no CUDA library.
+VLAE_FAST_WERROR=1, which .ci/run sets, makes a compiler's warning an error: not for users, whose compiler may have
+warnings of its own. Cf. pyproject.toml.
 """
 
 import importlib.util
@@ -102,9 +103,23 @@ def words(*args: str) -> str:
     return shlex.join(args).replace("$", "$$")
 
 
+def warnings_are_errors() -> bool:
+    return os.environ.get("VLAE_FAST_WERROR") == "1"
+
+
+def warning_flags(plan: dict[str, Any]) -> list[str]:
+    return [*plan["warnings"], *(["-Werror"] if warnings_are_errors() else [])]
+
+
+def nvcc_flags(plan: dict[str, Any]) -> list[str]:
+    """Warnings are those of the host compiler that nvcc runs, and nvcc's own."""
+    own = ["-Werror=all-warnings"] if warnings_are_errors() else []
+    return [*plan["cuda"]["nvcc_flags"], f"-Xcompiler={','.join(warning_flags(plan))}", *own]
+
+
 def torch_flags(plan: dict[str, Any], torch: Path) -> list[str]:
     """Our paths stay relative: the library names no folder."""
-    flags = [*plan["cxx_flags"], *(f"-D{macro}" for macro in plan["define_macros"]), "-Icsrc"]
+    flags = [*plan["cxx_flags"], *warning_flags(plan), *(f"-D{macro}" for macro in plan["define_macros"]), "-Icsrc"]
     for folder in (torch / "include", torch / "include/torch/csrc/api/include"):
         flags += ["-isystem", str(folder)]
     return [*flags, f"-ffile-prefix-map={torch}=torch"]
@@ -151,7 +166,7 @@ def prepare_cuda(plan: dict[str, Any]) -> dict[str, Any]:
     host, cuda = f"-ccbin={compiler[0]}", plan["cuda"]
     rules = {
         "compile": [*compiler, *torch_flags(plan, torch)],
-        "nvcc": [*nvcc, host, *cuda["nvcc_flags"], *cuda["architectures"].values(), "-Icsrc"],
+        "nvcc": [*nvcc, host, *nvcc_flags(plan), *cuda["architectures"].values(), "-Icsrc"],
     }
     units = [
         Unit("nvcc" if source.endswith(".cu") else "compile", source, (build / f"{source}.o").as_posix(), [])

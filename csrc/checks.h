@@ -28,8 +28,8 @@ inline std::string shape_text(torch::headeronly::IntHeaderOnlyArrayRef sizes) {
 }  // namespace vlae
 
 // STD_TORCH_CHECK without the source location it puts in front of the message.
-#define VLAE_CHECK(ok, op, argument, rule, value)                                                                  \
-  do {                                                                                                            \
-    if (!(ok)) [[unlikely]]                                                                                       \
-      throw std::runtime_error(::vlae::text(op, ": ", argument, " must ", rule, ", got ", value));               \
+#define VLAE_CHECK(ok, op, argument, rule, value)                                                  \
+  do {                                                                                             \
+    if (!(ok)) [[unlikely]]                                                                        \
+      throw std::runtime_error(::vlae::text(op, ": ", argument, " must ", rule, ", got ", value)); \
   } while (false)

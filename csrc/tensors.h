@@ -22,13 +22,15 @@ inline bool has_shape(const Tensor& tensor, const std::vector<int64_t>& sizes) {
 }
 
 // On any device.
-inline void check_values(const char* op, const std::string& name, const Tensor& tensor, ScalarType dtype, const char* dtype_name) {
+inline void check_values(const char* op, const std::string& name, const Tensor& tensor, ScalarType dtype,
+                         const char* dtype_name) {
   VLAE_CHECK(tensor.scalar_type() == dtype, op, name, text("be ", dtype_name),
              text("ScalarType ", static_cast<int>(tensor.scalar_type())));
   VLAE_CHECK(tensor.is_contiguous(), op, name, "be contiguous", text("strides ", shape_text(tensor.strides())));
 }
 
-inline void check_data(const char* op, const std::string& name, const Tensor& tensor, ScalarType dtype, const char* dtype_name) {
+inline void check_data(const char* op, const std::string& name, const Tensor& tensor, ScalarType dtype,
+                       const char* dtype_name) {
   VLAE_CHECK(tensor.is_cpu(), op, name, "be on the CPU", "another device");
   check_values(op, name, tensor, dtype, dtype_name);
 }

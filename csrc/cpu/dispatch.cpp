@@ -1,49 +1,22 @@
 #include "isa.h"
 
+#include <torch/csrc/stable/library.h>
+
 #include "../checks.h"
 
 namespace vlae {
 
-// What the files compiled for an instruction set export; asking runs code compiled for it.
-#define VLAE_EXPORTS(isa)                    \
-  namespace isa {                            \
-  MaskedConvKernels masked_conv_kernels();   \
-  PixelcnnKernels pixelcnn_kernels();        \
-  MadeKernels made_kernels();                \
-  LinearKernels linear_kernels();            \
-  inline IsaKernels kernels() {              \
-    return {                                 \
-        masked_conv_kernels(),               \
-        pixelcnn_kernels(),                  \
-        made_kernels(),                      \
-        linear_kernels(),                    \
-    };                                       \
-  }                                          \
-  }
-
-VLAE_EXPORTS(baseline)
-#if defined(__x86_64__)
-VLAE_EXPORTS(avx2)
-VLAE_EXPORTS(avx512)
-#endif
-
 namespace {
-
-// The question whether an instruction set runs here comes before its code does.
-void add(std::vector<Isa>& isas, const char* name, int id, bool (*runs_here)(), IsaKernels (*kernels)()) {
-  if (runs_here()) isas.push_back({name, id, kernels()});
-}
 
 std::vector<Isa> find_isas() {
   std::vector<Isa> isas;
 #if defined(__x86_64__)
-  add(isas, "avx512", 3, [] {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
-  }, avx512::kernels);
-  add(isas, "avx2", 2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::kernels);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
+    isas.push_back({"avx512", IsaId::avx512});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas.push_back({"avx2", IsaId::avx2});
 #endif
-  add(isas, "baseline", 1, [] { return true; }, baseline::kernels);
+  isas.push_back({"baseline", IsaId::baseline});
   return isas;
 }
 
@@ -72,9 +45,14 @@ const Isa& isa_by_name(const char* op, const std::string& name) {
 
 const Isa& isa_by_id(const char* op, int id) {
   for (const Isa& isa : runnable_isas())
-    if (id == isa.id) return isa;
+    if (id == static_cast<int>(isa.id)) return isa;
   VLAE_CHECK(false, op, "packed", "be packed for one of " + runnable_names(), text("instruction set number ", id));
   __builtin_unreachable();
 }
 
 }  // namespace vlae
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) { m.def("isas() -> str"); }
+
+// No tensor among its arguments tells the dispatcher of a device.
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) { m.impl("isas", TORCH_BOX(&vlae::runnable_names)); }

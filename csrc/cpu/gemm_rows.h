@@ -1,11 +1,12 @@
 // block[p][r][n] += sum over runs, over k of rows[r][run.offset + k] * weight[p][run.weight + k][n]
 //
-// A matrix product whose left rows lie anywhere: each row is a pointer, and the runs (shared by all rows) say which
-// stretches of memory behind it are multiplied. A convolution over channels_last data is that: neighbouring taps are one run.
-// Its weight gradient is the same product with rows side by side in memory and k over pixels.
+// A matrix product whose left rows lie anywhere: each row is a pointer, and the runs (shared by all rows) are the
+// stretches of memory behind it that are multiplied. A convolution over channels_last data is that: neighbouring taps are one
+// run. Its weight gradient is the same product with rows side by side in memory and k over pixels.
 //
 // The block stays in registers: up to kMaxRows x 2 vectors, so a weight is loaded once for all rows and a row's value once
-// for two vectors. So few rows that a panel's sums cannot fill the latency of the multiply-adds take two panels at a time.
+// for two vectors. Two panels are taken at a time where a panel's sums of few rows cannot fill the latency of the
+// multiply-adds.
 //
 // Every output has a single accumulator and takes its products in the order of the runs, k ascending, in every
 // instantiation: its bits do not depend on the rows that happen to share its block. It starts from the block, or (`fresh`)
@@ -42,7 +43,7 @@ struct RowPointers {
 };
 
 // Rows side by side, `step` floats from k to k + 1: the transpose of a matrix read in place. So are the weights, whose columns
-// may overlap those of k + 1: what a vector of them holds too much ends in columns of the block that nobody reads.
+// may overlap those of k + 1: the surplus of a vector ends in columns of the block that nobody reads.
 struct SideBySide {
   const float* first;
   int64_t step, weights;
@@ -99,7 +100,8 @@ template <typename Left, int Rows, int Vecs, int Panels>
 }
 
 // GemmTable<Left, Vecs, Panels>::by_rows[n - 1] is the product for n rows.
-template <typename Left, int Vecs, int Panels, typename Rows = std::make_integer_sequence<int, Panels == 1 ? kMaxRows : kFewRows>>
+template <typename Left, int Vecs, int Panels,
+          typename Rows = std::make_integer_sequence<int, Panels == 1 ? kMaxRows : kFewRows>>
 struct GemmTable;
 
 template <typename Left, int Vecs, int Panels, int... R>

@@ -1,5 +1,5 @@
-// What the kernels of every family call a layer: packed weights, and what is done to the sums. Plain data, shared by the files
-// of every instruction set.
+// A layer, to the kernels of every family: packed weights, and what is done to the sums. Plain data, shared by the files of
+// every instruction set.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace vlae {
 // vector of its first half with the same channels of its second half: the gate is applied to a block in the nearest cache.
 struct Layer {
   Activation activation;
-  int64_t out_channels;  // half the columns under the gate
+  int64_t out_channels;  // C, after the gate; before it there are P = 2 C columns
   int64_t depth, vecs;   // products per output, vectors of columns
   const float *bias, *weight;
 };

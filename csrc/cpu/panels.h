@@ -1,4 +1,4 @@
-// Which column of the unpacked weights goes where in a layer's panels. Not for the files of one instruction set.
+// The place of each column of the unpacked weights in a layer's panels. Not for the files of one instruction set.
 #pragma once
 
 #include "layer.h"

@@ -4,6 +4,7 @@
 // bias, condition, activation and residual are applied while it is in the nearest cache.
 #pragma once
 
+#include "activate.h"
 #include "gemm_rows.h"
 #include "layer.h"
 
@@ -33,8 +34,6 @@ struct Columns {
 };
 
 constexpr int64_t kLine = 16;  // floats of a cache line
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline Columns columns_of(const Layer& layer, int64_t vec) {
   const bool gate = layer.activation == Activation::gate;
@@ -71,13 +70,13 @@ inline void start(const Layer& layer, int64_t first_vec, int vecs, const RowBloc
       if (keep_sigmoid) store(row + kLanes, sigmoid(b));
       continue;
     }
-    for (int v = 0; v < vecs; ++v, row += kLanes)
-      store(row, activation == Activation::relu ? relu(load(row)) : elu(load(row)));
+    for (int v = 0; v < vecs; ++v, row += kLanes) store(row, apply(activation, load(row)));
   }
 }
 
 // out = block (+ residual), `count` channels from `channel` on.
-inline void finish(int rows, const float* const* residual, float* const* out, int64_t channel, int64_t count, const float* block) {
+inline void finish(int rows, const float* const* residual, float* const* out, int64_t channel, int64_t count,
+                   const float* block) {
   for (int r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < count; c += kLanes) {
       const int64_t some = least(kLanes, count - c);

@@ -1,4 +1,4 @@
-// The left rows of a matrix product that are read in place: which stretches of memory behind a row's pointer are multiplied.
+// Runs: the stretches of memory behind a row's pointer that a matrix product reads in place.
 // Plain data, shared by the files of every instruction set.
 #pragma once
 

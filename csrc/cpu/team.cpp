@@ -4,6 +4,8 @@
 #include <thread>
 #include <vector>
 
+#include "../narrow.h"
+
 namespace vlae {
 
 namespace {
@@ -28,7 +30,7 @@ class Spin {
 
 void run_team(int wanted, const std::function<void(int)>& body) {
   std::vector<std::thread> threads;
-  threads.reserve(wanted);
+  threads.reserve(usize(wanted));
   try {
     for (int index = 1; index < wanted; ++index) threads.emplace_back(std::cref(body), index);
   } catch (const std::exception&) {
@@ -59,8 +61,7 @@ void Parts::help() noexcept {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     if (ticket == kClosed) return;
     const uint64_t part = ticket & kPartMask, parts = ticket >> kPartBits & kPartMask;
-    const Job job = {stage_.load(std::memory_order_relaxed), wave_.load(std::memory_order_relaxed),
-                     static_cast<int>(parts)};
+    const Job job = {stage_.load(std::memory_order_relaxed), wave_.load(std::memory_order_relaxed), static_cast<int>(parts)};
     // Success means that this part was still to be done, so the job's data were not yet overwritten by the next job's.
     if (part < parts && ticket_.compare_exchange_weak(ticket, ticket + 1)) {
       work_(job, static_cast<int>(part));

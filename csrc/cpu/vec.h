@@ -26,6 +26,8 @@ namespace vlae::VLAE_ISA {
 
 constexpr int kLanes = VLAE_LANES;
 
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 typedef float Vec __attribute__((vector_size(4 * VLAE_LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * VLAE_LANES)));
 
@@ -133,7 +135,7 @@ inline Vec tanh(Vec x) {
   p = p * z + splat(-3.33332819422e-1f);
   const Vec near = p * z * x + x;
   const Vec far = splat(1.0f) - splat(2.0f) / (exp(clamp(x, -9.1f, 9.1f) * splat(2.0f)) + splat(1.0f));
-  return (x < splat(0.625f)) & (x > splat(-0.625f)) ? near : far;
+  return ((x < splat(0.625f)) & (x > splat(-0.625f))) ? near : far;
 }
 
 // tanh(a) * sigmoid(b) with one division. tanh is 1 in float32 from 9.02 on; the clamp of b keeps the product finite.

@@ -1,44 +1,28 @@
-// Tasks shared out among torch's threads, each with memory of its own.
+// Tasks handed out to torch's threads. Loops over elements, all alike, are left to torch's parallel_for; work of microseconds
+// goes to team.h.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
 #include <torch/csrc/stable/ops.h>
 
 #include "../checks.h"
+#include "memory.h"
 
 namespace vlae {
 
-// Memory kept from call to call, unless it is large: what is freed the system may take back, and then faults in anew.
-class KeptFloats {
- public:
-  // Uninitialised, aligned to a cache line; nullptr where there is no memory. They are the next call's.
-  float* take(int64_t count) {
-    if (count > size_) {
-      size_ = 0;
-      memory_.reset(static_cast<float*>(std::aligned_alloc(kLine, (count * sizeof(float) + kLine - 1) / kLine * kLine)));
-      if (memory_) size_ = count;
-    }
-    return memory_.get();
-  }
+// Tasks of any size, the next one to whoever is free.
+struct Tasks {
+  int64_t count;
+  int64_t workers;  // at most; no more than torch has threads
+  int64_t floats;   // of scratch memory, for each worker
+};
 
-  void give_back() {
-    if (size_ > kMost) size_ = 0, memory_.reset();
-  }
-
- private:
-  static constexpr int64_t kMost = 1 << 20;
-  static constexpr size_t kLine = 64;
-
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  int64_t size_ = 0;
+struct Worker {
+  int64_t index;   // below Tasks::workers
+  float* scratch;  // uninitialised, aligned to a cache line
 };
 
 inline KeptFloats& scratch_of_thread() {
@@ -46,19 +30,18 @@ inline KeptFloats& scratch_of_thread() {
   return scratch;
 }
 
-// body(task, scratch) for every task, the next one to whoever is free; scratch: `floats` uninitialised floats of the thread,
-// aligned to a cache line. body must not throw.
+// body(task, worker) for every task. body must not throw.
 template <typename Body>
-void run_tasks(const char* op, int64_t tasks, int64_t floats, const Body& body) {
-  const int64_t workers = std::min<int64_t>(tasks, torch::stable::get_num_threads());
+void run_tasks(const char* op, const Tasks& tasks, const Body& body) {
   std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+  const int64_t workers = std::min({tasks.count, tasks.workers, int64_t{torch::stable::get_num_threads()}});
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t index, int64_t) {  // who has two indices takes tasks as one worker
     KeptFloats& kept = scratch_of_thread();
-    if (float* scratch = kept.take(std::max<int64_t>(floats, 1)))
-      for (int64_t task = next++; task < tasks; task = next++) body(task, scratch);
+    if (float* scratch = kept.take(std::max<int64_t>(tasks.floats, 1)))
+      for (int64_t task = next++; task < tasks.count; task = next++) body(task, Worker{index, scratch});
     kept.give_back();
   });
-  VLAE_CHECK(next >= tasks, op, "memory", text("hold ", floats, " floats for a thread"), "none");
+  VLAE_CHECK(next >= tasks.count, op, "memory", text("hold ", tasks.floats, " floats for a thread"), "none");
 }
 
 }  // namespace vlae

@@ -1,5 +1,7 @@
-// Where a call runs: the device of its tensors and PyTorch's current stream there.
+// The device of a call's tensors, and PyTorch's current stream there.
 #pragma once
+
+#include <string>
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
@@ -7,7 +9,7 @@
 
 #include "../checks.h"
 
-// Only a torch with CUDA has it. Weak: the library links and loads on any torch, and says why it cannot run.
+// A weak symbol, since only a torch with CUDA has it: the library loads on any torch, and says why it cannot run.
 extern "C" [[gnu::weak]] AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 
 namespace vlae::cuda {
@@ -45,7 +47,7 @@ struct Current {
 
 #endif
 
-// Throws unless both are on the same GPU.
+// Throws unless both tensors are on the same GPU.
 inline void check_on_device(const char* op, const std::string& name, const torch::stable::Tensor& tensor,
                             const torch::stable::Tensor& like) {
   VLAE_CHECK(on_device(tensor), op, name, "be on a GPU", "another device");

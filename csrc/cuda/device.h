@@ -17,11 +17,11 @@ namespace vlae::cuda {
 
 inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
   if (error == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // or the next one to ask would be told of it
+  static_cast<void>(cudaGetLastError());  // clears it: the next caller to ask would be told of it
   throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
 }
 
-// Of the current device.
+// A limit of the current device.
 inline int device_attribute(const char* op, cudaDeviceAttr which) {
   int device = 0, value = 0;
   check_cuda(op, "asking for the device", cudaGetDevice(&device));
@@ -29,7 +29,7 @@ inline int device_attribute(const char* op, cudaDeviceAttr which) {
   return value;
 }
 
-// One-dimensional launch of `blocks` x `threads` on a stream, with so much dynamic shared memory.
+// Launches `blocks` x `threads` in one dimension on a stream, with `shared_bytes` of dynamic shared memory.
 template <typename... Args>
 void launch(const char* op, void (*kernel)(Args...), int blocks, int threads, int shared_bytes, void* stream,
             const Args&... args) {

@@ -3,15 +3,9 @@
 #include <vector>
 
 #include "../checks.h"
+#include "../narrow.h"
 
 namespace vlae {
-
-Pointwise activation_by_name(const char* op, const std::string& name) {
-  if (name == "relu") return Pointwise::relu;
-  if (name == "elu") return Pointwise::elu;
-  VLAE_CHECK(name == "tanh", op, "activation", "be one of relu, elu, tanh", name);
-  return Pointwise::tanh;
-}
 
 MadeScale scale_by_name(const char* op, const std::string& name) {
   if (name == "exp") return MadeScale::exp;
@@ -22,11 +16,11 @@ MadeScale scale_by_name(const char* op, const std::string& name) {
 }
 
 void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs) {
-  std::vector<char> seen(static_cast<size_t>(dim), 0);
+  std::vector<char> seen(usize(dim), 0);
   for (int64_t i = 0; i < dim; ++i) {
-    VLAE_CHECK(1 <= in[i] && in[i] <= dim && !seen[in[i] - 1], op, "degrees[0]", text("be a permutation of 1..", dim),
+    VLAE_CHECK(1 <= in[i] && in[i] <= dim && !seen[usize(in[i] - 1)], op, "degrees[0]", text("be a permutation of 1..", dim),
                text(in[i], " at index ", i));
-    seen[in[i] - 1] = 1;
+    seen[usize(in[i] - 1)] = 1;
   }
   VLAE_CHECK(outputs == dim || outputs == 2 * dim, op, "weights[-1]",
              text("have D = ", dim, " (mean-only) or 2 D = ", 2 * dim, " (affine) outputs"), outputs);

@@ -1,18 +1,20 @@
-// What every device asks of a MADE that it inverts.
+// Requirements that a MADE must meet to be inverted, the same on every device.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "../pointwise.h"
+#include "../activation.h"
 #include "scale.h"
 
 namespace vlae {
 
-Pointwise activation_by_name(const char* op, const std::string& name);
+// Activations of the hidden layers.
+constexpr Activation kMadeActivations[] = {Activation::relu, Activation::elu, Activation::tanh};
+
 MadeScale scale_by_name(const char* op, const std::string& name);
 
-// Inputs and outputs are numbered by their degrees: throws unless these are what a plan takes them for.
+// Throws unless inputs and outputs are numbered by their degrees, as a plan takes them to be.
 void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs);
 
 // A transform without scales has no other slope.

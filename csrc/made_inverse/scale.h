@@ -1,4 +1,4 @@
-// How x and eps hang together. Plain data, shared by the files of every instruction set and by the GPU's.
+// The transform from x to eps. Plain data, shared by the files of every instruction set and by the GPU's.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Parameters to a pixel in float64, the same on every device; vlae_fast/pixelcnn_draw.py has the formulas. Not for the
-// CPU's files of one instruction set: it has inline functions.
+// Parameters to a pixel in float64, the same on every device; vlae_fast/reference/pixelcnn_draw.py has the formulas. Not for
+// the CPU's files of one instruction set: it has inline functions.
 #pragma once
 
 #include <cmath>
@@ -53,17 +53,14 @@ VLAE_HOST_DEVICE void draw_pixel(const Emit& emit, int64_t channels, double temp
   if (emit.kind == EmitKind::logistic_mixture)
     component = draw_index(emit.components, pixel.noise(0), temperature, [&](int64_t k) { return pixel.param(k); });
   for (int64_t c = 0; c < channels; ++c) switch (emit.kind) {
-      case EmitKind::bernoulli:
-        pixel.draw(c, draw_bernoulli(pixel.noise(c), pixel.param(c), temperature));
-        break;
+      case EmitKind::bernoulli: pixel.draw(c, draw_bernoulli(pixel.noise(c), pixel.param(c), temperature)); break;
       case EmitKind::categorical: {
         const auto logit = [&](int64_t k) { return pixel.param(c * emit.levels + k); };
-        pixel.draw(c, draw_index(emit.levels, pixel.noise(c), temperature, logit) / (emit.levels - 1.0));
+        const double index = static_cast<double>(draw_index(emit.levels, pixel.noise(c), temperature, logit));
+        pixel.draw(c, index / (emit.levels - 1.0));
         break;
       }
-      case EmitKind::logistic_mixture:
-        pixel.draw(c, draw_logistic(emit, channels, c, component, temperature, pixel));
-        break;
+      case EmitKind::logistic_mixture: pixel.draw(c, draw_logistic(emit, channels, c, component, temperature, pixel)); break;
       case EmitKind::affine:
         pixel.draw(c, pixel.param(c) + temperature * exp(pixel.param(channels + c)) * pixel.noise(c));
         break;

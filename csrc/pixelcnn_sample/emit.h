@@ -1,5 +1,5 @@
-// How a pixel is drawn from the parameters of its channels; see vlae_fast/program.py. Plain data alone: the CPU's files of one
-// instruction set include this.
+// The distribution that a pixel is drawn from, given the parameters of its channels; see vlae_fast/plan.py. Plain data
+// alone: the CPU's files of one instruction set include this.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// What a program may ask for on any device. Constants alone: the CPU's files of one instruction set include this.
+// Limits of a program on any device. Constants alone: the CPU's files of one instruction set include this.
 #pragma once
 
 namespace vlae {

@@ -1,6 +1,9 @@
 #include "plan.h"
 
+#include <iterator>
+
 #include "../checks.h"
+#include "../narrow.h"
 
 namespace vlae {
 
@@ -20,11 +23,10 @@ class Reader {
   Reader(const char* op, const std::vector<int64_t>& words) : op_(op), words_(words) {}
 
   int64_t next(const char* what, int64_t low, int64_t high) {
-    VLAE_CHECK(at_ < words_.size(), op_, "plan", text("go on with ", what),
-               text("its end after ", words_.size(), " numbers"));
+    VLAE_CHECK(at_ < words_.size(), op_, "plan", text("go on with ", what), text("its end after ", words_.size(), " numbers"));
     const int64_t value = words_[at_++];
-    VLAE_CHECK(low <= value && value <= high, op_, text("plan[", at_ - 1, "] (", what, ")"),
-               text("be in ", low, "..", high), value);
+    VLAE_CHECK(low <= value && value <= high, op_, text("plan[", at_ - 1, "] (", what, ")"), text("be in ", low, "..", high),
+               value);
     return value;
   }
 
@@ -37,9 +39,7 @@ class Reader {
     return n;
   }
 
-  void finish() const {
-    VLAE_CHECK(at_ == words_.size(), op_, "plan", text("end after ", at_, " numbers"), words_.size());
-  }
+  void finish() const { VLAE_CHECK(at_ == words_.size(), op_, "plan", text("end after ", at_, " numbers"), words_.size()); }
 
  private:
   const char* op_;
@@ -52,8 +52,8 @@ Emit read_emit(Reader& in) {
   emit.kind = static_cast<EmitKind>(in.next("emit", 0, 3));
   const bool binary = emit.kind == EmitKind::bernoulli, continuous = emit.kind == EmitKind::affine;
   const bool mixture = emit.kind == EmitKind::logistic_mixture;
-  emit.levels = static_cast<int32_t>(in.next("levels", continuous ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
-  emit.components = static_cast<int32_t>(in.next("components", mixture, mixture ? kMaxComponents : 0));
+  emit.levels = narrow<int32_t>(in.next("levels", continuous ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
+  emit.components = narrow<int32_t>(in.next("components", mixture, mixture ? kMaxComponents : 0));
   return emit;
 }
 
@@ -61,7 +61,7 @@ PlanSource read_source(Reader& in, int64_t stage) {
   PlanSource source;
   source.buffer = in.next("source buffer", 0, stage);
   const int64_t taps = in.count("number of taps", INT64_MAX, 2);
-  source.taps.reserve(taps);
+  source.taps.reserve(usize(taps));
   for (int64_t i = 0; i < taps; ++i) {
     const int64_t dy = in.next("dy", -kMaxOffset, kMaxOffset);
     source.taps.push_back({dy, in.next("dx", -kMaxOffset, kMaxOffset)});
@@ -72,7 +72,7 @@ PlanSource read_source(Reader& in, int64_t stage) {
 PlanStage read_stage(Reader& in, int64_t index) {
   PlanStage stage;
   stage.out_channels = in.next("out_channels", 1, kMaxChannels);
-  stage.activation = static_cast<Activation>(in.next("activation", 0, 3));
+  stage.activation = kStageActivations[in.next("activation", 0, std::ssize(kStageActivations) - 1)];
   stage.residual = in.next("residual", -1, index);
   stage.context_dim = in.next("context_dim", 0, kMaxChannels);
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);
@@ -99,7 +99,7 @@ uint64_t fnv1a(const std::vector<int64_t>& words) {
 
 // The image counts as a stage of lead -1: its pixel is drawn after every stage of the same step.
 void check_read(const char* op, const Plan& plan, size_t stage, int64_t buffer, const Tap& tap) {
-  const int64_t lead = buffer == 0 ? -1 : plan.stages[buffer - 1].lead;
+  const int64_t lead = buffer == 0 ? -1 : plan.stages[usize(buffer - 1)].lead;
   const int64_t latest = lead - tap.dx - plan.slope * tap.dy;
   VLAE_CHECK(plan.stages[stage].lead <= latest, op, text("plan: lead of stage ", stage),
              text("be at most ", latest, " to read buffer ", buffer, " at (", tap.dy, ", ", tap.dx, ")"),
@@ -114,8 +114,9 @@ int64_t Plan::params() const {
     case EmitKind::bernoulli: return c;
     case EmitKind::categorical: return c * emit.levels;
     case EmitKind::logistic_mixture: return emit.components * (1 + 2 * c + c * (c - 1) / 2);
-    default: return 2 * c;
+    case EmitKind::affine: return 2 * c;
   }
+  __builtin_unreachable();
 }
 
 int64_t Plan::noises() const { return image_channels() + (emit.kind == EmitKind::logistic_mixture); }
@@ -136,9 +137,9 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   for (int64_t s = 0; s < stages; ++s) {
     plan.stages.push_back(read_stage(in, s));
     const PlanStage& stage = plan.stages.back();
-    VLAE_CHECK(stage.residual < 0 || plan.channels[stage.residual] == stage.out_channels, op,
+    VLAE_CHECK(stage.residual < 0 || plan.channels[usize(stage.residual)] == stage.out_channels, op,
                text("plan: residual of stage ", s), text("have its ", stage.out_channels, " channels"),
-               plan.channels[stage.residual]);
+               plan.channels[usize(stage.residual)]);
     plan.channels.push_back(stage.out_channels);
     VLAE_CHECK(stage.context_dim == 0 || plan.context_dim == 0 || stage.context_dim == plan.context_dim, op,
                text("plan: context_dim of stage ", s), text("be ", plan.context_dim, " like the stages before"),

@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "../activation.h"
+#include "../tap.h"
 #include "emit.h"
 #include "limits.h"
 
 namespace vlae {
 
-struct Tap {
-  int64_t dy, dx;
-};
+// Activations of a stage, the index being the code in a plan.
+constexpr Activation kStageActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::gate};
 
 struct PlanSource {
   int64_t buffer;
@@ -25,12 +25,13 @@ struct PlanSource {
 };
 
 struct PlanStage {
-  int64_t out_channels, residual, lead;
+  int64_t out_channels;  // C, after the gate
+  int64_t residual, lead;
   Activation activation;
   int64_t context_dim;  // channels of the context that the stage sees, 0 for none
   std::vector<PlanSource> sources;
 
-  // Channels before the activation.
+  // P, channels before the gate.
   int64_t columns() const { return activation == Activation::gate ? 2 * out_channels : out_channels; }
 };
 
@@ -53,7 +54,7 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words);
 // Throws unless every value is computed before it is read, on an image of this size.
 void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t width);
 
-// Whether a tap can read a pixel of the image at all; the others contribute nothing.
+// True if the tap can read a pixel of the image at all; others contribute nothing.
 bool lands(const Tap& tap, int64_t height, int64_t width);
 
 }  // namespace vlae

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "../narrow.h"
+
 namespace vlae {
 
 namespace {
@@ -27,7 +29,8 @@ std::vector<const float*> check_weights(const char* op, const std::vector<Tensor
   for (const PlanStage& stage : plan.stages) {
     for (const PlanSource& source : stage.sources) {
       const int64_t taps = static_cast<int64_t>(source.taps.size());
-      data.push_back(check_weight(op, data.size(), weights[data.size()], {stage.columns(), plan.channels[source.buffer], taps}));
+      data.push_back(
+          check_weight(op, data.size(), weights[data.size()], {stage.columns(), plan.channels[usize(source.buffer)], taps}));
     }
     data.push_back(check_weight(op, data.size(), weights[data.size()], {stage.columns()}));
     if (stage.context_dim > 0)

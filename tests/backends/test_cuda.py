@@ -1,5 +1,6 @@
 """The CUDA library where there is no GPU: it loads on any torch, and its absence is a reason."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,12 @@ def test_resources_of_the_kernels() -> None:
     compiler = cuda_kernels.nvcc()
     assert compiler is not None
     assert cuda_kernels.offences(cuda_kernels.report(compiler), cuda_kernels.committed_rows()) == []
+
+
+def test_a_profiler_shows_family_and_work_of_a_kernel() -> None:
+    """`<family>_<what>_kernel`, the family being the folder of its source."""
+    for row in cuda_kernels.committed_rows():
+        assert re.fullmatch(rf"{Path(row['source']).parent.name}_[a-z]+_kernel<.*>", row["kernel"]), row
 
 
 def test_spills_and_more_registers_are_offences() -> None:

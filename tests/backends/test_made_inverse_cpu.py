@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import require
-from test_made_inverse import any_degrees, forward, rows_of
+from cases.made_inverse import any_degrees, forward, rows_of
+from cases.rows import require
 
 from vlae_fast import reference
 from vlae_fast.backends import cpu
@@ -29,7 +29,7 @@ def test_wide_inverse_is_undone(case: Case) -> None:
 
 def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
     t = {**case.tensors, **rows_of(case, rows)}
-    xs, log_det = cpu.made_inverse(*t.values(), *case.options.values(), isa)
+    xs, log_det = cpu.made_inverse(**t, **case.options, isa=isa)
     return xs[-1], log_det
 
 
@@ -49,9 +49,8 @@ def test_same_bits(case: Case, isa: str) -> None:
     """A sample's result depends neither on its batch nor on the threads, on every instruction set."""
     require("cpu")
     double = case.to(torch.float64)
-    args = [double.tensors[k] for k in ("eps", "weights", "biases", "degrees", "cond")]
-    truth_xs, truth_log_det = reference.made_inverse(*args, *case.options.values())
-    same_xs, same_log_det = reference.made_inverse(*case.tensors.values(), *case.options.values())
+    truth_xs, truth_log_det = reference.made_inverse(**double.tensors, **case.options)
+    same_xs, same_log_det = reference.made_inverse(**case.tensors, **case.options)
     truth, same_dtype = (truth_xs[-1], truth_log_det), (same_xs[-1], same_log_det)
     whole = natively(case, isa)
     for got, want, same in zip(whole, truth, same_dtype, strict=True):
@@ -72,11 +71,8 @@ def test_native_checks_what_it_is_given() -> None:
     require("cpu")
     eps, weights, biases, degrees = (T[k] for k in ("eps", "weights", "biases", "degrees"))
 
-    def call(**wrong: object) -> None:
-        names = ("eps", "weights", "biases", "degrees", "cond", "activation", "scale", "isa")
-        values = (eps.contiguous(), [w.contiguous() for w in weights], biases, degrees, None, "relu", "exp", "")
-        torch.ops.vlae_fast_cpu.made_inverse(*{**dict(zip(names, values, strict=True)), **wrong}.values())
-
+    given = {"eps": eps.contiguous(), "weights": [w.contiguous() for w in weights], "biases": biases}
+    given |= {"degrees": degrees, "cond": None, "activation": "relu", "scale": "exp", "isa": ""}
     repeated = [torch.tensor([1, 1, 3]), *degrees[1:]]
     for wrong, match in (
         ({"eps": eps[0]}, r"eps must be \[B, D\], got \(3,\)"),
@@ -96,4 +92,4 @@ def test_native_checks_what_it_is_given() -> None:
         ({"isa": "mmx"}, "isa must be empty or one of .*, got mmx"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=f"made_inverse: {match}"):
-            call(**wrong)
+            torch.ops.vlae_fast_cpu.made_inverse(**given | wrong)

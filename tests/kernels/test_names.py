@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import require
+from cases.rows import require
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(

@@ -1,27 +1,23 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
-#include <memory>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../../made_inverse/contract.h"
-#include "../../ops.h"
+#include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
+#include "../workers.h"
 #include "pack.h"
 
-namespace vlae {
+namespace vlae::made_inverse {
+
+VLAE_KERNELS_OF_ISA;
+
 namespace {
 
 constexpr const char* kOp = "made_inverse";
-constexpr size_t kAlign = 64;
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Scratch = std::unique_ptr<void, Free>;
 
 const int64_t* check_degrees(const std::string& name, const Tensor& degrees, int64_t size) {
   check_data(kOp, name, degrees, ScalarType::Long, "int64");
@@ -49,46 +45,30 @@ void check_layers(MadeTensors& made, const std::vector<Tensor>& weights, const s
   }
 }
 
-float* aligned(const Scratch& memory) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.get()) + kAlign - 1) / kAlign * kAlign);
-}
-
 // Whole tiles are dealt out: as wide as leaves every thread one.
-void run_tiles(const MadePlan& plan, const MadeKernels& kernels, MadeTile tile, int64_t batch) {
+void run_tiles(const MadePlan& plan, const Kernels& kernels, MadeTile tile, int64_t batch) {
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), batch);
   const int64_t share = (batch + threads - 1) / threads;
   tile.vecs = static_cast<int>(std::min<int64_t>(kMadeMaxVecs, (share + kernels.lanes - 1) / kernels.lanes));
   const int64_t width = tile.vecs * kernels.lanes;
   const int64_t tiles = std::min(batch, ((batch + width - 1) / width + threads - 1) / threads * threads);
-  const size_t bytes = static_cast<size_t>(plan.floats * width) * sizeof(float) + kAlign;
-  std::vector<Scratch> memory;
-  for (int64_t t = 0; t < std::min(threads, tiles); ++t) {
-    memory.emplace_back(std::malloc(bytes));
-    VLAE_CHECK(memory.back() != nullptr, kOp, "memory", text("hold ", width, " samples"), text("none for ", bytes, " bytes"));
-  }
-  std::atomic<int64_t> next{0}, free{0};
-  torch::stable::parallel_for(0, static_cast<int64_t>(memory.size()), 1, [&](int64_t first, int64_t last) {
+  run_tasks(kOp, {tiles, threads, plan.floats * width}, [&](int64_t index, const Worker& worker) {
     MadeTile mine = tile;
-    mine.scratch = aligned(memory[free++]);
-    for (int64_t unused = first; unused < last; ++unused)
-      for (int64_t index = next++; index < tiles; index = next++) {
-        mine.first = batch * index / tiles;
-        mine.count = batch * (index + 1) / tiles - mine.first;
-        kernels.run_tile(plan, mine);
-      }
+    mine.scratch = worker.scratch;
+    mine.first = batch * index / tiles;
+    mine.count = batch * (index + 1) / tiles - mine.first;
+    kernels.run_tile(plan, mine);
   });
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
-                                        std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
-                                        std::string scale, std::string isa_name) {
+std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
+                                   std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
+                                   std::string scale, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
-  made.activation = activation_by_name(kOp, activation);
+  made.activation = parse_activation(kOp, activation, kMadeActivations);
   made.scale = scale_by_name(kOp, scale);
   made.sizes.push_back(eps.size(1));
   check_layers(made, weights, biases, degrees);
@@ -108,8 +88,17 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   tile.cond_size = made.sizes[1];
   tile.x = x.mutable_data_ptr<float>();
   tile.log_det = log_det.mutable_data_ptr<float>();
-  run_tiles(packed.plan(), isa.kernels.made, tile, batch);
+  run_tiles(packed.plan(), kernels_of(isa), tile, batch);
   return {x, log_det};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::made_inverse
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, "
+      "str scale, str isa) -> (Tensor x, Tensor log_det)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("made_inverse", TORCH_BOX(&vlae::made_inverse::inverse)); }

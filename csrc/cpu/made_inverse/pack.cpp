@@ -1,10 +1,13 @@
 #include "pack.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include <torch/csrc/stable/ops.h>
 
-namespace vlae {
+#include "../../narrow.h"
+
+namespace vlae::made_inverse {
 
 namespace {
 
@@ -53,17 +56,17 @@ int64_t PackedMade::step_of(size_t layer, int64_t degree) const {
 void PackedMade::sort_units(const MadeTensors& made, size_t layer) {
   Units& u = units_[layer];
   const int64_t steps = plan_.steps, size = made.sizes[layer];
-  std::vector<int64_t> of(size), next(steps + 1, 0);  // a unit's step; the place of a step's next unit
+  std::vector<int64_t> of(usize(size)), next(usize(steps) + 1, 0);  // a unit's step; the place of a step's next unit
   for (int64_t j = 0; j < size; ++j) {
-    of[j] = step_of(layer, made.degrees[layer][j]);
-    if (of[j] < steps) ++next[of[j] + 1];
+    const int64_t step = of[usize(j)] = step_of(layer, made.degrees[layer][j]);
+    if (step < steps) ++next[usize(step) + 1];
   }
-  for (int64_t s = 0; s < steps; ++s) next[s + 1] += next[s];
+  std::partial_sum(next.begin(), next.end(), next.begin());
   // A step's units read the step's units of the layer before, but not the input that the step ends with.
   u.ends.assign(next.begin() + (layer == 0 ? 0 : 1), next.end() - (layer == 0 ? 1 : 0));
-  u.order.resize(next[steps]);
+  u.order.resize(usize(next.back()));
   for (int64_t j = 0; j < size; ++j)
-    if (of[j] < steps) u.order[next[of[j]]++] = j;
+    if (const int64_t step = of[usize(j)]; step < steps) u.order[usize(next[usize(step)]++)] = j;
   u.in_place = true;
   for (size_t i = 0; i < u.order.size(); ++i) u.in_place &= u.order[i] == static_cast<int64_t>(i);
 }
@@ -77,12 +80,13 @@ void PackedMade::bind_weights(const MadeTensors& made, size_t layer) {
   for (const int64_t j : u.order) u.bias.push_back(bias[j]);
   for (const int64_t j : u.order) u.rows.push_back(weight + j * columns);
   if (before.in_place) return;
-  u.copy.resize(static_cast<size_t>(rows * kept));
+  u.copy.resize(usize(rows * kept));
   torch::stable::parallel_for(0, rows, kCopyGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
+      const float*& row = u.rows[usize(r)];
       float* to = u.copy.data() + r * kept;
-      for (int64_t k = 0; k < kept; ++k) to[k] = u.rows[r][before.order[k]];
-      u.rows[r] = to;
+      for (int64_t k = 0; k < kept; ++k) to[k] = row[before.order[usize(k)]];
+      row = to;
     }
   });
 }
@@ -93,7 +97,8 @@ void PackedMade::cut_blocks() {
     int64_t widest = 0;
     for (size_t l = 1; l < units_.size(); ++l) {
       const std::vector<int64_t>& ends = units_[l].ends;
-      widest = std::max(widest, ends[s] - (blocks_.back() > 0 ? ends[blocks_.back() - 1] : 0));
+      const int64_t before = blocks_.back() > 0 ? ends[usize(blocks_.back() - 1)] : 0;
+      widest = std::max(widest, ends[usize(s)] - before);
     }
     if (widest > kBlockUnits && s > blocks_.back()) blocks_.push_back(s);
   }
@@ -109,10 +114,10 @@ void PackedMade::place() {
     plan_.floats += static_cast<int64_t>(units_[l].order.size());
   }
   int64_t longest = 0;
-  for (int64_t b = 0; b < plan_.n_blocks; ++b) longest = std::max(longest, blocks_[b + 1] - blocks_[b]);
+  for (size_t b = 0; b < usize(plan_.n_blocks); ++b) longest = std::max(longest, blocks_[b + 1] - blocks_[b]);
   offsets_.push_back(plan_.floats);
   plan_.floats += longest * plan_.params;
   plan_.offsets = offsets_.data();
 }
 
-}  // namespace vlae
+}  // namespace vlae::made_inverse

@@ -6,14 +6,14 @@
 
 #include "plan.h"
 
-namespace vlae {
+namespace vlae::made_inverse {
 
-// What a call brings: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
+// The tensors of a call: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
 struct MadeTensors {
   std::vector<int64_t> sizes;
   std::vector<const float*> weights, biases;
   std::vector<const int64_t*> degrees;
-  Pointwise activation;
+  Activation activation;
   MadeScale scale;
 };
 
@@ -46,4 +46,4 @@ class PackedMade {
   MadePlan plan_;
 };
 
-}  // namespace vlae
+}  // namespace vlae::made_inverse

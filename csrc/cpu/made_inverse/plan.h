@@ -5,10 +5,10 @@
 
 #include <cstdint>
 
+#include "../../activation.h"
 #include "../../made_inverse/scale.h"
-#include "../../pointwise.h"
 
-namespace vlae {
+namespace vlae::made_inverse {
 
 // The units are computed in steps. The last D steps are the degrees 0 .. D - 1; each ends with a dimension of x. The ones
 // before them are the negative degrees that some hidden unit has: such a unit sees the bias, cond and its own kind alone.
@@ -25,13 +25,13 @@ struct MadePlan {
   int64_t dim, params;  // D; 2 outputs per dimension (shift, log_scale) or 1 (shift)
   int64_t steps;
   int64_t n_layers;
-  const MadeLayer* layers;   // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
-  Pointwise activation;
+  const MadeLayer* layers;  // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
+  Activation activation;
   MadeScale scale;
   int64_t n_blocks;
-  const int64_t* blocks;     // [n_blocks + 1] first step of each block of steps
-  const int64_t* offsets;    // [n_layers + 1] floats per lane before a layer's activations
-  int64_t floats;            // of a tile, per lane
+  const int64_t* blocks;   // [n_blocks + 1] first step of each block of steps
+  const int64_t* offsets;  // [n_layers + 1] floats per lane before a layer's activations
+  int64_t floats;          // of a tile, per lane
 };
 
 // Samples first .. first + count - 1; scratch is `floats` x vecs x lanes, aligned to 64 bytes.
@@ -40,15 +40,15 @@ struct MadeTile {
   float *x, *log_det;       // [B, D], [B]
   int64_t cond_size;        // H
   int64_t first, count;
-  int vecs;                 // vectors of samples, 1 to kMadeMaxVecs
+  int vecs;  // vectors of samples, 1 to kMadeMaxVecs
   float* scratch;
 };
 
 constexpr int kMadeMaxVecs = 4;
 
-struct MadeKernels {
+struct Kernels {
   int lanes;
   void (*run_tile)(const MadePlan&, const MadeTile&) noexcept;
 };
 
-}  // namespace vlae
+}  // namespace vlae::made_inverse

@@ -12,16 +12,16 @@
 #include "../activate.h"
 #include "plan.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::made_inverse::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 constexpr int kAccumulators = kManyRegisters ? 24 : 12;
-constexpr int kMostRows = 8;  // more rows a power of two apart would evict one another from the first cache
+constexpr int kMostRows = 8;     // more rows a power of two apart would evict one another from the first cache
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 constexpr float kLargestExponent = 88.0f;
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // out[r] += sum over k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add.
 template <int Rows, int Vecs>
@@ -199,7 +199,6 @@ void run_tile(const MadePlan& plan, const MadeTile& tile) noexcept {
 
 }  // namespace
 
-MadeKernels made_kernels() { return {kLanes, run_tile}; }
+Kernels kernels() { return {kLanes, run_tile}; }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::made_inverse::VLAE_ISA

@@ -2,37 +2,33 @@
 
 #include <torch/csrc/stable/ops.h>
 
-namespace vlae {
+#include "../../parse_activation.h"
+
+namespace vlae::masked_conv {
 namespace {
 
 constexpr int64_t kMaxKernel = (int64_t{1} << 15) - 1;  // an empty weight may claim any: no product of two overflows
 
-Activation parse_activation(const char* op, const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  if (name == "elu") return Activation::elu;
-  VLAE_CHECK(name == "gate", op, "activation", "be one of none, relu, elu, gate", name);
-  return Activation::gate;
-}
+constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::gate};
 
 }  // namespace
 
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
                          const std::optional<Tensor>& live, const std::string& activation) {
   ConvArguments a;
-  a.activation = parse_activation(op, activation);
+  a.activation = parse_activation(op, activation, kActivations);
   check_float(op, "x", x);
   VLAE_CHECK(x.dim() == 4, op, "x", "be [B, H, W, C_in]", shape_text(x.sizes()));
   check_float(op, "weight", weight);
   VLAE_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, op, "weight",
-             "be [C_out, C_in, k, k] with k odd", shape_text(weight.sizes()));
+             "be [P, C_in, k, k] with k odd", shape_text(weight.sizes()));
   VLAE_CHECK(weight.size(2) <= kMaxKernel, op, "weight", text("have k <= ", kMaxKernel), weight.size(2));
   VLAE_CHECK(weight.size(1) == x.size(3), op, "x", text("have the C_in of weight, ", weight.size(1), " channels"), x.size(3));
   VLAE_CHECK(x.size(3) > 0, op, "x", "have C_in >= 1", x.size(3));
-  a.batch = x.size(0), a.image = {x.size(1), x.size(2)}, a.c_in = x.size(3), a.c_out = weight.size(0);
+  a.batch = x.size(0), a.image = {x.size(1), x.size(2)}, a.c_in = x.size(3), a.p = weight.size(0);
   const bool gate = a.activation == Activation::gate;
-  VLAE_CHECK(!gate || a.c_out % 2 == 0, op, "weight", "have an even C_out under activation gate", a.c_out);
-  a.channels = gate ? a.c_out / 2 : a.c_out;
+  VLAE_CHECK(!gate || a.p % 2 == 0, op, "weight", "have an even P under activation gate", a.p);
+  a.c = gate ? a.p / 2 : a.p;
   a.taps = parse_taps(op, taps, weight.size(2));
   if (live) {
     check_data(op, "live", *live, ScalarType::Bool, "bool");
@@ -48,4 +44,4 @@ Tensor new_image(const ConvArguments& a, int64_t channels) {
                               torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

@@ -9,13 +9,16 @@
 #include "../isa.h"
 #include "geometry.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
+
+VLAE_KERNELS_OF_ISA;
 
 struct ConvArguments {
   Activation activation;
   Taps taps;
   Image image;
-  int64_t batch, c_in, c_out, channels;  // channels: of the output
+  int64_t batch, c_in;
+  int64_t p, c;  // channels before and after the gate: p = 2 c under it, else p = c
   const float* x;
   const float* weight;
   const bool* live;
@@ -27,4 +30,4 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
 // [B, channels, H, W] in channels_last memory.
 Tensor new_image(const ConvArguments& arguments, int64_t channels);
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

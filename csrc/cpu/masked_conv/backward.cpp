@@ -1,18 +1,18 @@
 // The backward op. A band's slope and its padded x stay in the nearest caches for all gradients: neither goes to memory.
 //
 // The weight gradient is summed in chunks of bands whose number depends on shapes alone, then over chunks in their order.
-#include "../../ops.h"
-
 #include <cstring>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "../../narrow.h"
 #include "../panels.h"
 #include "../workers.h"
 #include "arguments.h"
 #include "grad_x.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 constexpr const char* kOp = "masked_conv_backward";
@@ -23,19 +23,19 @@ constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight g
 // Where the gradients go; nullptr for what is not wanted.
 struct Gradients {
   float *x, *weight, *bias, *cond;
-  bool map;  // cond is [B, H, W, C_out]
+  bool map;  // cond is [B, H, W, P]
 };
 
 class Backward {
  public:
-  Backward(const ConvArguments& a, const MaskedConvKernels& kernels, const SlopeData& upstream, const Gradients& to)
+  Backward(const ConvArguments& a, const Kernels& kernels, const SlopeData& upstream, const Gradients& to)
       : a_(a), kernels_(kernels), upstream_(upstream), to_(to) {
     const Reach& reach = a.taps.reach;
-    const int64_t vecs = vecs_of(a.activation, a.channels, kernels.lanes), halo = reach.above + reach.below;
-    slope_ = {a.activation, a.channels, 0, vecs % 2 ? 1 : 2, 0, a.image, mirrored(reach), 0};
+    const int64_t vecs = vecs_of(a.activation, a.c, kernels.lanes), halo = reach.above + reach.below;
+    slope_ = {a.activation, a.c, 0, vecs % 2 ? 1 : 2, 0, a.image, mirrored(reach), 0};
     slope_.planes = vecs / slope_.vecs;
     const bool tight = slope_.planes == 1 && a.activation != Activation::gate;
-    slope_.pixel = tight ? a.channels : slope_.vecs * kernels.lanes;
+    slope_.pixel = tight ? a.c : slope_.vecs * kernels.lanes;
     columns_ = vecs * kernels.lanes;
     const int64_t padded = a.image.width + reach.left + reach.right;
     x_row_ = padded * a.c_in;
@@ -45,7 +45,7 @@ class Backward {
     if (to.x) grad_x_.emplace(a, slope_, kernels, bands_.rows);
     chunks_ = bands_.count();
     if (to.weight) plan_weight();
-    if (to.bias || (to.cond && !to.map)) sums_.resize(bands_.count() * 2 * columns_);
+    if (to.bias || (to.cond && !to.map)) sums_.resize(usize(bands_.count() * 2 * columns_));
   }
 
   void run() {
@@ -53,8 +53,10 @@ class Backward {
     int64_t x_floats = to_.weight ? (bands_.rows + halo) * x_row_ : 0;
     if (to_.x) x_floats = std::max(x_floats, grad_x_->scratch_floats());
     x_floats = round_up(x_floats, kernels_.lanes);
-    run_tasks(kOp, chunks_, slope_floats + x_floats + bands_.rows * run_floats_, [&](int64_t chunk, float* scratch) {
-      if (to_.weight) std::memset(partial(chunk), 0, static_cast<size_t>(partial_floats_) * sizeof(float));
+    const Tasks tasks = {chunks_, chunks_, slope_floats + x_floats + bands_.rows * run_floats_};
+    run_tasks(kOp, tasks, [&](int64_t chunk, const Worker& worker) {
+      float* scratch = worker.scratch;
+      if (to_.weight) std::memset(partial(chunk), 0, usize(partial_floats_) * sizeof(float));
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
         run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));
     });
@@ -76,7 +78,7 @@ class Backward {
   float* partial(int64_t chunk) const { return partials_ + chunk * partial_floats_; }
 
   void plan_weight() {
-    products_ = forward_products(a_.taps, a_.c_in, a_.c_out, x_row_);
+    products_ = forward_products(a_.taps, a_.c_in, a_.p, x_row_);
     for (size_t r = 0; r < products_.runs.size(); ++r)
       stretches_.push_back({products_.runs[r].offset, products_.runs[r].weight, products_.runs[r].length, products_.dy[r]});
     const int64_t depth = static_cast<int64_t>(products_.from.size());
@@ -93,11 +95,11 @@ class Backward {
   void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {
     const int64_t n = index / bands_.per_image, pixels = a_.image.height * a_.image.width;
     const Band band = band_at(bands_, a_.image, index);
-    const int64_t at = n * pixels * a_.channels;
+    const int64_t at = n * pixels * a_.c;
     kernels_.slope(slope_, band,
                    {upstream_.grad + at, upstream_.out + at, upstream_.sigmoid + at, planes,
                     sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * 2 * columns_,
-                    to_.cond && to_.map ? to_.cond + n * pixels * a_.c_out : nullptr});
+                    to_.cond && to_.map ? to_.cond + n * pixels * a_.p : nullptr});
     if (to_.x) grad_x_->run(band, planes, x, to_.x + n * pixels * a_.c_in);  // x is not needed yet: its memory is scratch
     if (to_.weight) {
       pad_band(a_.x + n * pixels * a_.c_in, a_.image, a_.c_in, a_.taps.reach, band, x);
@@ -107,7 +109,7 @@ class Backward {
   }
 
   int64_t column(int64_t lane) const {
-    return column_of(a_.activation, a_.channels, lane / kernels_.lanes, lane % kernels_.lanes, kernels_.lanes);
+    return column_of(a_.activation, a_.c, lane / kernels_.lanes, lane % kernels_.lanes, kernels_.lanes);
   }
 
   // The chunks into the first one, then its live entries to where they belong.
@@ -124,29 +126,30 @@ class Backward {
       if (column(i) < 0) continue;
       const float* from = partial(0) + i / lanes * outer_.depth * kPanelVecs * kernels_.lanes + i % lanes;
       for (int64_t k = 0; k < outer_.depth; ++k, from += kPanelVecs * kernels_.lanes) {
-        const int64_t at = products_.base[column(i)] + products_.from[k];
+        const int64_t at = products_.base[usize(column(i))] + products_.from[usize(k)];
         if (!a_.live || a_.live[at]) to_.weight[at] = *from;
       }
     }
   }
 
   void sum_columns() const {
-    std::vector<double> all(columns_), image(columns_);
+    std::vector<double> all(usize(columns_)), image(usize(columns_));
     for (int64_t n = 0; n < bands_.images; ++n) {
       std::fill(image.begin(), image.end(), 0.0);
       for (int64_t band = n * bands_.per_image; band < (n + 1) * bands_.per_image; ++band)
-        for (int64_t i = 0; i < columns_; ++i) image[i] += sums_[band * 2 * columns_ + i];
+        for (size_t i = 0; i < image.size(); ++i) image[i] += sums_[usize(band * 2 * columns_) + i];
       for (int64_t i = 0; i < columns_; ++i) {
-        all[i] += static_cast<float>(image[i]);
-        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.c_out + column(i)] = static_cast<float>(image[i]);
+        const float sum = static_cast<float>(image[usize(i)]);
+        all[usize(i)] += sum;
+        if (to_.cond && !to_.map && column(i) >= 0) to_.cond[n * a_.p + column(i)] = sum;
       }
     }
     for (int64_t i = 0; i < columns_ && to_.bias; ++i)
-      if (column(i) >= 0) to_.bias[column(i)] = static_cast<float>(all[i]);
+      if (column(i) >= 0) to_.bias[column(i)] = static_cast<float>(all[usize(i)]);
   }
 
   const ConvArguments& a_;
-  const MaskedConvKernels& kernels_;
+  const Kernels& kernels_;
   const SlopeData upstream_;
   const Gradients to_;
   Bands bands_;
@@ -168,40 +171,48 @@ const float* check_like_grad(const std::string& name, const std::optional<Tensor
   return floats(*tensor);
 }
 
-Tensor new_gradient(int index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
+Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
   if (index == 0) return new_image(a, a.c_in);
   if (index == 1) return torch::stable::new_empty(weight, weight.sizes());
-  if (index == 3 && cond_map) return new_image(a, a.c_out);
-  const int64_t sizes[] = {a.batch, a.c_out};
+  if (index == 3 && cond_map) return new_image(a, a.p);
+  const int64_t sizes[] = {a.batch, a.p};
   return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
 }
 
-}  // namespace
-
-std::vector<Tensor> masked_conv_backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x,
-                                         Tensor weight, std::vector<int64_t> taps, std::optional<Tensor> live,
-                                         std::string activation, std::vector<int64_t> needs, bool cond_map,
-                                         std::string isa_name) {
+std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x, Tensor weight,
+                             std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
+                             std::vector<int64_t> needs, bool cond_map, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   check_float(kOp, "grad", grad);
-  check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.channels});
-  const SlopeData upstream = {floats(grad), check_like_grad("out", out, a.activation != Activation::none, grad),
-                              check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad), nullptr, nullptr,
+  check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.c});
+  const SlopeData upstream = {floats(grad),
+                              check_like_grad("out", out, a.activation != Activation::none, grad),
+                              check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, grad),
+                              nullptr,
+                              nullptr,
                               nullptr};
   VLAE_CHECK(needs.size() == 4, kOp, "needs", "have 4 entries", needs.size());
   std::vector<Tensor> grads;
   float* to[4] = {};
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     if (!needs[i]) continue;
     grads.push_back(new_gradient(i, a, weight, cond_map));
     to[i] = grads.back().mutable_data_ptr<float>();
     // what no pixel adds to, and what dead weights keep, is 0
     if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
   }
-  if (grad.numel() > 0)
-    Backward(a, isa.kernels.masked_conv, upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
+  if (grad.numel() > 0) Backward(a, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
   return grads;
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::masked_conv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "masked_conv_backward(Tensor grad, Tensor? out, Tensor? sigmoid, Tensor x, Tensor weight, int[] taps, Tensor? live, "
+      "str activation, int[] needs, bool cond_map, str isa) -> Tensor[]");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv::backward)); }

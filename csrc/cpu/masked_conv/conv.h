@@ -8,13 +8,13 @@
 
 #include "../layer.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 
 struct Image {
   int64_t height, width;
 };
 
-// How far taps reach beyond a pixel.
+// Rows and columns that taps reach beyond a pixel.
 struct Reach {
   int64_t above, below, left, right;
 };
@@ -40,10 +40,10 @@ constexpr int kMaxParts = 32;
 // Where a band reads and writes: all at pixel (band.first, 0).
 struct GatherData {
   const float* source;
-  const float* cond;     // nullptr: none
-  int64_t cond_pixel;    // floats from a pixel to the next; 0: one for the image
+  const float* cond;   // nullptr: none
+  int64_t cond_pixel;  // floats from a pixel to the next; 0: one for the image
   float* out;
-  float* sigmoid;        // nullptr: not kept
+  float* sigmoid;  // nullptr: not kept
 };
 
 // The gradient of the pre-activation, in planes of `vecs` vectors of columns (1 or 2, in the order of packed weights):
@@ -51,11 +51,11 @@ struct GatherData {
 // gradient of x has no product with padding, and the last vector of a pixel ends in the next one.
 struct Slope {
   Activation activation;
-  int64_t channels;  // of the output
+  int64_t channels;  // C, after the gate
   int64_t planes, vecs;
   int64_t pixel;  // floats from a pixel to the next
   Image image;
-  Reach reach;       // borders of zeros
+  Reach reach;           // borders of zeros
   int64_t plane_floats;  // from a plane to the next
 };
 
@@ -63,7 +63,7 @@ struct SlopeData {
   const float *grad, *out, *sigmoid;  // of the image; what the activation has no use for may be any of them
   float* planes;                      // of the band with its borders
   float* sums;  // [2][planes * vecs * lanes]: over the band's own rows, and what their rounding lost; nullptr: not wanted
-  float* map;                         // [pixel][columns] of the image: grad of a cond map; nullptr: not wanted
+  float* map;   // [pixel][columns] of the image: grad of a cond map; nullptr: not wanted
 };
 
 // weight gradient[k][column] += sum over the band's pixels of x[p + k's tap][k's channel] * slope[p][column]
@@ -74,8 +74,8 @@ struct Stretch {  // of products whose x lie side by side
 struct Outer {
   const Stretch* stretches;
   int n_stretches;
-  int64_t depth;              // products of an output: rows of the gradient
-  int64_t x_pixel, x_row;     // floats of the padded band of x
+  int64_t depth;           // products of an output: rows of the gradient
+  int64_t x_pixel, x_row;  // floats of the padded band of x
   Slope slope;
 };
 
@@ -86,11 +86,11 @@ struct OuterData {
   float* grad_weight;   // [plane][depth][2 vectors]
 };
 
-struct MaskedConvKernels {
+struct Kernels {
   int lanes;  // floats of a vector
   void (*gather)(const Gather&, const Band&, const GatherData&) noexcept;
   void (*slope)(const Slope&, const Band&, const SlopeData&) noexcept;
   void (*outer)(const Outer&, const Band&, const OuterData&) noexcept;
 };
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

@@ -6,7 +6,9 @@
 #include "../row_blocks.h"
 #include "conv.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 constexpr int64_t kPanelsBytes = 192 << 10;  // of weights that a band's blocks are run over before the next ones
 
@@ -53,10 +55,11 @@ inline void gather_band(const Gather& g, const Band& band, const GatherData& dat
       const int count = static_cast<int>(last + 1 - first);
       locate_pixels(g, data, first, count, rows);
       const int n = live_products(g, band.first + first / width, band.first + last / width, rows, products);
-      run_columns(g.layer, panel, least(panel + sweep, panels),
-                  {count, n, products, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
+      run_columns(
+          g.layer, panel, least(panel + sweep, panels),
+          {count, n, products, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
     }
   }
 }
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_conv::VLAE_ISA

@@ -5,9 +5,10 @@
 #include <utility>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 #include "../panels.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 constexpr int64_t kMinBands = 16;        // so that every core has work where a batch is small ...
@@ -84,8 +85,7 @@ Products forward_products(const Taps& taps, int64_t channels, int64_t columns, i
     products.dy.push_back(g.dy);
   }
   for (const Tap& tap : taps.list)
-    for (int64_t c = 0; c < channels; ++c)
-      products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
+    for (int64_t c = 0; c < channels; ++c) products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
   return products;
 }
 
@@ -115,7 +115,8 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
                                static_cast<int64_t>(products.from.size()), g.count * pixel});
       products.dy.push_back(g.dy);
       for (int64_t t = g.first; t < g.first + g.count; ++t)
-        add_plane(slope, plane, lanes, channels * area, place_of({-mirror[t].dy, -mirror[t].dx}, taps.kernel), products);
+        add_plane(slope, plane, lanes, channels * area, place_of(taps.list[mirror.size() - 1 - usize(t)], taps.kernel),
+                  products);
     }
   }
   cut_parts(products);
@@ -136,21 +137,34 @@ Products spread_products(const Taps& taps, int64_t channels, const Slope& slope,
   return products;
 }
 
+Gather gather_of(const Products& products, const Layer& layer, const Image& image, int64_t pixel, int64_t row) {
+  Gather gather = {};
+  gather.layer = layer;
+  gather.image = image;
+  gather.pixel = pixel;
+  gather.row = row;
+  gather.runs = products.runs.data();
+  gather.dy = products.dy.data();
+  gather.ends = products.ends.data();
+  gather.n_parts = static_cast<int>(products.ends.size());
+  return gather;
+}
+
 std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes) {
   layer.depth = static_cast<int64_t>(products.from.size());
   layer.vecs = vecs_of(layer.activation, layer.out_channels, lanes);
   const int64_t columns = layer.vecs * lanes;
-  std::vector<float> packed(columns * (1 + layer.depth));
+  std::vector<float> packed(usize(columns * (1 + layer.depth)));
   for (int64_t vec = 0; vec < layer.vecs; ++vec) {
     const int64_t panel = vec / kPanelVecs * kPanelVecs;
     const int64_t step = std::min<int64_t>(kPanelVecs, layer.vecs - panel) * lanes;
     for (int64_t lane = 0; lane < lanes; ++lane) {
       const int64_t column = column_of(layer.activation, layer.out_channels, vec, lane, lanes);
       if (column < 0) continue;
-      if (bias) packed[vec * lanes + lane] = bias[column];
+      if (bias) packed[usize(vec * lanes + lane)] = bias[column];
       float* to = packed.data() + columns + panel * lanes * layer.depth + (vec - panel) * lanes + lane;
       for (const int64_t from : products.from) {
-        const int64_t at = products.base[column] + from;
+        const int64_t at = products.base[usize(column)] + from;
         if (from >= 0 && (!weights.live || weights.live[at])) *to = weights.data[at];
         to += step;
       }
@@ -177,16 +191,16 @@ Band band_at(const Bands& bands, const Image& image, int64_t index) {
 
 void pad_band(const float* image, const Image& size, int64_t channels, const Reach& reach, const Band& band, float* out) {
   const int64_t left = reach.left * channels, right = reach.right * channels, inner = size.width * channels;
-  const auto zero = [](float* to, int64_t floats) { std::memset(to, 0, static_cast<size_t>(floats) * sizeof(float)); };
+  const auto zero = [](float* to, int64_t floats) { std::memset(to, 0, usize(floats) * sizeof(float)); };
   for (int64_t i = band.first - reach.above; i < band.first + band.rows + reach.below; ++i, out += left + inner + right) {
     if (i < 0 || i >= size.height) {
       zero(out, left + inner + right);
       continue;
     }
     zero(out, left);
-    std::memcpy(out + left, image + i * inner, static_cast<size_t>(inner) * sizeof(float));
+    std::memcpy(out + left, image + i * inner, usize(inner) * sizeof(float));
     zero(out + left + inner, right);
   }
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

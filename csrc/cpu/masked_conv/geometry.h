@@ -6,13 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "../../tap.h"
 #include "conv.h"
 
-namespace vlae {
-
-struct Tap {
-  int64_t dy, dx;
-};
+namespace vlae::masked_conv {
 
 struct Taps {
   std::vector<Tap> list;  // in raster order
@@ -41,6 +38,9 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
 // The pixel itself over the planes of a slope, for columns [tap][channel].
 Products spread_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes);
 
+// Reads from a source with `pixel` floats to the right neighbour and `row` to the one below. The products must outlive it.
+Gather gather_of(const Products& products, const Layer& layer, const Image& image, int64_t pixel, int64_t row);
+
 // live: of every weight, or nullptr; dead weights are not read.
 struct Weights {
   const float* data;
@@ -62,4 +62,4 @@ Band band_at(const Bands& bands, const Image& image, int64_t index);
 // The band's rows of one channels_last image with its border of zeros, row_floats floats a row.
 void pad_band(const float* image, const Image& size, int64_t channels, const Reach& reach, const Band& band, float* out);
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 // One tap of one output row: out[j, c] += from[j, c], from's pixels being `step` floats apart.
@@ -15,7 +15,8 @@ void add_tap(const float* from, int64_t step, int64_t pixels, int64_t channels, 
     for (int64_t c = 0; c < channels; ++c) out[j * channels + c] += from[j * step + c];
 }
 
-// In vectors of columns times products, and additions weighed as a product each: a rough count, far from a draw where it matters.
+// In vectors of columns times products, and additions weighed as a product each: a rough count, far from a draw where it
+// matters.
 bool spread_is_less(const ConvArguments& a, int64_t depth, int64_t lanes) {
   const int64_t taps = static_cast<int64_t>(a.taps.list.size()), columns = taps * a.c_in;
   return 2 * a.c_in <= lanes && depth * (taps - (columns + lanes - 1) / lanes) > 2 * columns;
@@ -23,14 +24,14 @@ bool spread_is_less(const ConvArguments& a, int64_t depth, int64_t lanes) {
 
 }  // namespace
 
-GradX::GradX(const ConvArguments& a, const Slope& slope, const MaskedConvKernels& kernels, int64_t band_rows)
+GradX::GradX(const ConvArguments& a, const Slope& slope, const Kernels& kernels, int64_t band_rows)
     : a_(a), slope_(slope), kernels_(kernels) {
   const int64_t columns = static_cast<int64_t>(a.taps.list.size()) * a.c_in;
   spread_ = spread_is_less(a, slope.planes * slope.pixel, kernels.lanes);
-  products_ = spread_ ? spread_products(a.taps, a.c_in, slope, kernels.lanes) : grad_products(a.taps, a.c_in, slope, kernels.lanes);
-  gather_ = {{Activation::none, spread_ ? columns : a.c_in, 0, 0, nullptr, nullptr}, a.image, slope.pixel,
-             (a.image.width + slope.reach.left + slope.reach.right) * slope.pixel, products_.runs.data(), products_.dy.data(),
-             products_.ends.data(), static_cast<int>(products_.ends.size())};
+  products_ =
+      spread_ ? spread_products(a.taps, a.c_in, slope, kernels.lanes) : grad_products(a.taps, a.c_in, slope, kernels.lanes);
+  gather_ = gather_of(products_, {Activation::none, spread_ ? columns : a.c_in, 0, 0, nullptr, nullptr}, a.image, slope.pixel,
+                      (a.image.width + slope.reach.left + slope.reach.right) * slope.pixel);
   packed_ = pack({a.weight, a.live}, products_, gather_.layer, nullptr, kernels.lanes);
   if (spread_) scratch_floats_ = (band_rows + slope.reach.above + slope.reach.below) * a.image.width * columns;
 }
@@ -60,4 +61,4 @@ void GradX::run_spread(const Band& band, const float* planes, float* scratch, fl
   }
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

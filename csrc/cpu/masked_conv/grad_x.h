@@ -9,11 +9,11 @@
 
 #include "arguments.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 
 class GradX {
  public:
-  GradX(const ConvArguments& arguments, const Slope& slope, const MaskedConvKernels& kernels, int64_t band_rows);
+  GradX(const ConvArguments& arguments, const Slope& slope, const Kernels& kernels, int64_t band_rows);
 
   int64_t scratch_floats() const { return scratch_floats_; }
   // out: of the image, [H, W, C_in].
@@ -24,7 +24,7 @@ class GradX {
 
   const ConvArguments& a_;
   const Slope& slope_;
-  const MaskedConvKernels& kernels_;
+  const Kernels& kernels_;
   bool spread_ = false;
   int64_t scratch_floats_ = 0;
   Products products_;
@@ -32,4 +32,4 @@ class GradX {
   Gather gather_;
 };
 
-}  // namespace vlae
+}  // namespace vlae::masked_conv

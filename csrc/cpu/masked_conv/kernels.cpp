@@ -1,12 +1,12 @@
-// What one band costs: the convolution, the slope of the activation, and the weight gradient, for one instruction set.
+// The work on one band: the convolution, the slope of the activation, and the weight gradient, for one instruction set.
 #include "gather.h"
 #include "outer.h"
 #include "slope.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
 
-MaskedConvKernels masked_conv_kernels() { return {kLanes, gather_band, slope_band, outer_band}; }
+using namespace vlae::VLAE_ISA;
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+Kernels kernels() { return {kLanes, gather_band, slope_band, outer_band}; }
+
+}  // namespace vlae::masked_conv::VLAE_ISA

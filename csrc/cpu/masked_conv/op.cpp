@@ -1,12 +1,11 @@
 // The forward op: one pass over the image, bands of it shared out among threads.
-#include "../../ops.h"
-
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../workers.h"
 #include "arguments.h"
 
-namespace vlae {
+namespace vlae::masked_conv {
 namespace {
 
 constexpr const char* kOp = "masked_conv";
@@ -20,29 +19,30 @@ struct Cond {
 Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
   if (!cond) return {nullptr, 0, 0, 0};
   check_float(kOp, "cond", *cond);
-  const std::vector<int64_t> vector = {a.batch, a.c_out}, map = {a.batch, a.image.height, a.image.width, a.c_out};
-  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map), kOp, "cond", "be " + sizes_text(vector) + " or " + sizes_text(map),
-             shape_text(cond->sizes()));
-  if (cond->dim() == 2) return {floats(*cond), a.c_out, 0, 0};
-  return {floats(*cond), a.image.height * a.image.width * a.c_out, a.c_out, a.image.width * a.c_out};
+  const std::vector<int64_t> vector = {a.batch, a.p}, map = {a.batch, a.image.height, a.image.width, a.p};
+  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map), kOp, "cond",
+             "be " + sizes_text(vector) + " or " + sizes_text(map), shape_text(cond->sizes()));
+  if (cond->dim() == 2) return {floats(*cond), a.p, 0, 0};
+  return {floats(*cond), a.image.height * a.image.width * a.p, a.p, a.image.width * a.p};
 }
 
-void run_forward(const ConvArguments& a, const MaskedConvKernels& kernels, const float* bias, const Cond& cond, float* out,
+void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bias, const Cond& cond, float* out,
                  float* sigmoid) {
   const Reach& reach = a.taps.reach;
   const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
-  Products products = forward_products(a.taps, a.c_in, a.c_out, row);
+  Products products = forward_products(a.taps, a.c_in, a.p, row);
   cut_parts(products);
-  Gather gather = {{a.activation, a.channels, 0, 0, nullptr, nullptr}, a.image, a.c_in, row, products.runs.data(),
-                   products.dy.data(), products.ends.data(), static_cast<int>(products.ends.size())};
+  Gather gather = gather_of(products, {a.activation, a.c, 0, 0, nullptr, nullptr}, a.image, a.c_in, row);
   const std::vector<float> packed = pack({a.weight, a.live}, products, gather.layer, bias, kernels.lanes);
   const int64_t halo = reach.above + reach.below;
   const Bands bands = cut_bands(a.batch, a.image, row, halo, kBandFloats);
-  run_tasks(kOp, bands.count(), (bands.rows + halo) * row, [&](int64_t task, float* scratch) {
+  const Tasks tasks = {bands.count(), bands.count(), (bands.rows + halo) * row};
+  run_tasks(kOp, tasks, [&](int64_t task, const Worker& worker) {
+    float* scratch = worker.scratch;
     const int64_t n = task / bands.per_image, pixels = a.image.height * a.image.width;
     const Band band = band_at(bands, a.image, task);
     pad_band(a.x + n * pixels * a.c_in, a.image, a.c_in, reach, band, scratch);
-    const int64_t to = (n * pixels + band.first * a.image.width) * a.channels;
+    const int64_t to = (n * pixels + band.first * a.image.width) * a.c;
     kernels.gather(gather, band,
                    {scratch + reach.above * row + reach.left * a.c_in,
                     cond.data ? cond.data + n * cond.image + band.first * cond.row : nullptr, cond.pixel, out + to,
@@ -50,26 +50,34 @@ void run_forward(const ConvArguments& a, const MaskedConvKernels& kernels, const
   });
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> masked_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
-                                       std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
-                                       bool keep_sigmoid, std::string isa_name) {
+std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
+                                   std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
+                                   bool keep_sigmoid, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   if (bias) {
     check_float(kOp, "bias", *bias);
-    check_shape(kOp, "bias", *bias, {a.c_out});
+    check_shape(kOp, "bias", *bias, {a.p});
   }
   const Cond condition = check_cond(cond, a);
-  VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate", "true");
+  VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate",
+             "true");
   const int64_t none = 0;
-  Tensor out = new_image(a, a.channels);
-  Tensor sigmoid = keep_sigmoid ? new_image(a, a.channels) : torch::stable::new_empty(x, {&none, 1});
+  Tensor out = new_image(a, a.c);
+  Tensor sigmoid = keep_sigmoid ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
   if (out.numel() > 0)
-    run_forward(a, isa.kernels.masked_conv, bias ? floats(*bias) : nullptr, condition, out.mutable_data_ptr<float>(),
+    run_forward(a, kernels_of(isa), bias ? floats(*bias) : nullptr, condition, out.mutable_data_ptr<float>(),
                 keep_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);
   return {out, sigmoid};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::masked_conv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, int[] taps, Tensor? live, str activation, "
+      "bool keep_sigmoid, str isa) -> (Tensor out, Tensor sigmoid)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv::forward)); }

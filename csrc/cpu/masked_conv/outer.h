@@ -5,7 +5,9 @@
 #include "../row_blocks.h"
 #include "conv.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 // One run per row that dy leaves inside the image; returns how many.
 inline int outer_runs(const Outer& o, const Band& band, int64_t dy, Run* runs) {
@@ -36,4 +38,4 @@ inline void outer_band(const Outer& o, const Band& band, const OuterData& data) 
   }
 }
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_conv::VLAE_ISA

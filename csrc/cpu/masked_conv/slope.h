@@ -5,19 +5,27 @@
 #include "../row_blocks.h"
 #include "conv.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_conv::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 struct SlopePixel {
   const float *grad, *out, *sigmoid;
 };
 
+// NaN for the gate, which has a slope of its own.
 inline Vec slope_of(Activation activation, const SlopePixel& p, int64_t count) {
   const Vec grad = load_some(p.grad, count);
-  if (activation == Activation::none) return grad;
-  const Vec out = load_some(p.out, count);
-  const Vec one = splat(1.0f);
-  if (activation == Activation::relu) return out > Vec{} ? grad : Vec{};
-  return out > Vec{} ? grad : grad * (out + one);
+  if (activation == Activation::none) return grad;  // there may be no output
+  const Vec out = load_some(p.out, count), one = splat(1.0f);
+  switch (activation) {
+    case Activation::none: return grad;
+    case Activation::relu: return out > Vec{} ? grad : Vec{};
+    case Activation::elu: return out > Vec{} ? grad : grad * (out + one);
+    case Activation::tanh: return grad * (one - out * out);
+    case Activation::gate: break;
+  }
+  return splat(__builtin_nanf(""));
 }
 
 // out = tanh * sigmoid; padding divides by the 1 that load_some does not give.
@@ -98,4 +106,4 @@ inline void slope_band(const Slope& s, const Band& band, const SlopeData& data) 
   run(s, band, data);
 }
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_conv::VLAE_ISA

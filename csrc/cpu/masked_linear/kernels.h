@@ -1,10 +1,12 @@
-// What the files of one instruction set know of each other.
+// Functions that the files of one instruction set share.
 #pragma once
 
 #include "layer.h"
 
-namespace vlae::VLAE_ISA {
+namespace vlae::masked_linear::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
 
 void slopes(const Slopes& s, const Columns& columns) noexcept;
 
-}  // namespace vlae::VLAE_ISA
+}  // namespace vlae::masked_linear::VLAE_ISA

@@ -8,10 +8,10 @@
 
 #include <cstdint>
 
-#include "../../pointwise.h"
+#include "../../activation.h"
 #include "../runs.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead for every output: a vector may read them
 
@@ -43,7 +43,7 @@ struct PanelProduct {
   float* out;  // of row 0 and column 0
   int64_t out_stride;
   const float* bias;  // [all columns] or nullptr
-  Pointwise activation;
+  Activation activation;
   const LinearLayer* layer;  // given: out is a gradient of W, and 0 where its entry is dead
   int64_t first_row;         // the output that row 0 is then
 };
@@ -52,14 +52,14 @@ struct PanelProduct {
 struct Slopes {
   const float *grad, *y;  // [batch, outputs]
   int64_t batch, outputs;
-  Pointwise activation;
+  Activation activation;
   float* g;           // nullptr: not wanted
   float* transposed;  // nullptr: not wanted
   int64_t transposed_stride;
   float* sums;  // nullptr: not wanted
 };
 
-struct LinearKernels {
+struct Kernels {
   int lanes;
   // Panels [row of the runs][columns, filled up with zeros to whole vectors].
   void (*pack_outputs)(const LinearLayer&, const Columns&, const Runs&, float* panel) noexcept;  // W^T
@@ -69,4 +69,4 @@ struct LinearKernels {
   void (*slopes)(const Slopes&, const Columns&) noexcept;  // at most one vector of columns
 };
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

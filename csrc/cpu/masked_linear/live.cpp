@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
-namespace vlae {
+#include "../../narrow.h"
+
+namespace vlae::masked_linear {
 
 namespace {
 
@@ -20,8 +22,7 @@ std::vector<Run> find_runs(int64_t size, const IsLive& is_live) {
   for (int64_t k = 0; k < size; ++k) {
     if (!is_live(k)) continue;
     const int64_t end = runs.empty() ? 0 : runs.back().offset + runs.back().length;
-    if (runs.empty() || k - end > kGap)
-      runs.push_back({k, row, 0});
+    if (runs.empty() || k - end > kGap) runs.push_back({k, row, 0});
     row += k + 1 - runs.back().offset - runs.back().length;
     runs.back().length = k + 1 - runs.back().offset;
   }
@@ -32,15 +33,15 @@ std::vector<Run> find_runs(int64_t size, const IsLive& is_live) {
 
 LiveRuns::LiveRuns(const LinearLayer& layer)
     : layer_(layer),
-      sorted_inputs_(!layer.adjacency && std::is_sorted(layer.in_degrees, layer.in_degrees + layer.inputs)),
-      sorted_outputs_(!layer.adjacency && std::is_sorted(layer.out_degrees, layer.out_degrees + layer.outputs)) {}
+      sorted_inputs_(layer.adjacency == nullptr && std::is_sorted(layer.in_degrees, layer.in_degrees + layer.inputs)),
+      sorted_outputs_(layer.adjacency == nullptr && std::is_sorted(layer.out_degrees, layer.out_degrees + layer.outputs)) {}
 
 std::vector<Run> LiveRuns::of_outputs(const Columns& outputs) const {
-  if (layer_.adjacency) {
-    std::vector<char> any(layer_.inputs, 0);
+  if (layer_.adjacency != nullptr) {
+    std::vector<uint8_t> any(usize(layer_.inputs), 0);
     for (int64_t o = outputs.first; o < outputs.first + outputs.count; ++o)
-      for (int64_t i = 0; i < layer_.inputs; ++i) any[i] |= layer_.adjacency[o * layer_.inputs + i];
-    return find_runs(layer_.inputs, [&](int64_t i) { return any[i] != 0; });
+      for (int64_t i = 0; i < layer_.inputs; ++i) any[usize(i)] |= layer_.adjacency[o * layer_.inputs + i];
+    return find_runs(layer_.inputs, [&](int64_t i) { return any[usize(i)] != 0; });
   }
   const int32_t *out = layer_.out_degrees + outputs.first, *in = layer_.in_degrees;
   const int32_t most = *std::max_element(out, out + outputs.count);
@@ -49,7 +50,7 @@ std::vector<Run> LiveRuns::of_outputs(const Columns& outputs) const {
 }
 
 std::vector<Run> LiveRuns::of_inputs(const Columns& inputs) const {
-  if (layer_.adjacency)
+  if (layer_.adjacency != nullptr)
     return find_runs(layer_.outputs, [&](int64_t o) {
       const bool* row = layer_.adjacency + o * layer_.inputs + inputs.first;
       return std::find(row, row + inputs.count, true) != row + inputs.count;
@@ -66,4 +67,4 @@ int64_t total_length(const std::vector<Run>& runs) {
   return sum;
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

@@ -1,11 +1,11 @@
-// Which stretches of a masked linear layer are alive.
+// The live stretches of a masked linear layer.
 #pragma once
 
 #include <vector>
 
 #include "layer.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 class LiveRuns {
  public:
@@ -22,4 +22,4 @@ class LiveRuns {
 
 int64_t total_length(const std::vector<Run>& runs);
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

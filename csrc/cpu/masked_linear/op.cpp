@@ -1,39 +1,38 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
 #include <limits>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../../ops.h"
+#include "../../narrow.h"
+#include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
 #include "order.h"
 #include "run.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
+
+VLAE_KERNELS_OF_ISA;
+
 namespace {
 
 constexpr const char* kForward = "masked_linear";
 constexpr const char* kBackward = "masked_linear_backward";
 
-Pointwise activation_by_name(const char* op, const std::string& name) {
-  if (name == "none") return Pointwise::none;
-  if (name == "relu") return Pointwise::relu;
-  if (name == "elu") return Pointwise::elu;
-  VLAE_CHECK(name == "tanh", op, "activation", "be one of none, relu, elu, tanh", name);
-  return Pointwise::tanh;
-}
+constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::tanh};
 
 std::vector<int32_t> check_degrees(const char* op, const char* name, const Tensor& degrees, int64_t size) {
   check_data(op, name, degrees, ScalarType::Long, "int64");
   check_shape(op, name, degrees, {size});
   const int64_t* data = degrees.const_data_ptr<int64_t>();
-  std::vector<int32_t> narrow(size);
+  std::vector<int32_t> narrowed(usize(size));
   for (int64_t i = 0; i < size; ++i) {
     VLAE_CHECK(data[i] > std::numeric_limits<int32_t>::min() && data[i] < std::numeric_limits<int32_t>::max(), op, name,
                "fit in 32 bits", data[i]);
-    narrow[i] = static_cast<int32_t>(data[i]);
+    narrowed[usize(i)] = static_cast<int32_t>(data[i]);
   }
-  return narrow;
+  return narrowed;
 }
 
 // The layer and the memory behind it.
@@ -61,7 +60,7 @@ struct CheckedLayer {
       return;
     }
     in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
-    in_degrees.resize(layer.inputs + kDegreePadding, std::numeric_limits<int32_t>::max());
+    in_degrees.resize(usize(layer.inputs + kDegreePadding), std::numeric_limits<int32_t>::max());
     out_degrees = check_degrees(op, "out_degrees", *out, layer.outputs);
     layer.in_degrees = in_degrees.data();
     layer.out_degrees = out_degrees.data();
@@ -80,7 +79,7 @@ int64_t padded_stride(int64_t batch) {
   return ((batch + kLine - 1) / kLine | 1) * kLine;
 }
 
-// How the layer's units are brought into order, and its results back.
+// Sorts the layer's units by degree, and its results back.
 struct SortedDegrees {
   std::optional<Order> in, out;
 
@@ -101,48 +100,46 @@ std::optional<Tensor> gathered_if(const std::optional<Tensor>& tensor, const std
   return gathered(*tensor, rows, columns);
 }
 
-}  // namespace
-
-Tensor masked_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
-                     std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
-                     std::string isa_name) {
+Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
+               std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
+               std::string isa_name) {
   const Isa& isa = isa_by_name(kForward, isa_name);
-  const Pointwise function = activation_by_name(kForward, activation);
+  const Activation function = parse_activation(kForward, activation, kActivations);
   const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency);
   if (bias) {
     check_float(kForward, "bias", *bias);
     check_shape(kForward, "bias", *bias, {checked.layer.outputs});
   }
   if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
-    const Tensor y = masked_linear(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
-                                   gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
-                                   gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
+    const Tensor y = forward(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
+                             gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
+                             gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
     return gathered(y, nullptr, order.from_out());
   }
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
   if (y.numel() > 0)
-    run_forward(isa.kernels.linear, checked.layer,
+    run_forward(kForward, kernels_of(isa), checked.layer,
                 {floats(x), bias ? floats(*bias) : nullptr, x.size(0), function, y.mutable_data_ptr<float>()});
   return y;
 }
 
-std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::optional<Tensor> y, Tensor x, Tensor weight,
-                                                          std::optional<Tensor> in_degrees, std::optional<Tensor> out_degrees,
-                                                          std::optional<Tensor> adjacency, std::string activation, bool needs_x,
-                                                          bool needs_weight, bool needs_bias, std::string isa_name) {
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y, Tensor x, Tensor weight,
+                                            std::optional<Tensor> in_degrees, std::optional<Tensor> out_degrees,
+                                            std::optional<Tensor> adjacency, std::string activation, bool needs_x,
+                                            bool needs_weight, bool needs_bias, std::string isa_name) {
   const Isa& isa = isa_by_name(kBackward, isa_name);
-  const Pointwise function = activation_by_name(kBackward, activation);
+  const Activation function = parse_activation(kBackward, activation, kActivations);
   const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency);
   const int64_t batch = x.size(0), inputs = checked.layer.inputs, outputs = checked.layer.outputs;
   check_float(kBackward, "grad", grad);
   check_shape(kBackward, "grad", grad, {batch, outputs});
-  VLAE_CHECK(y || function == Pointwise::none, kBackward, "y", "be given with an activation", "None");
+  VLAE_CHECK(y || function == Activation::none, kBackward, "y", "be given with an activation", "None");
   if (y) {
     check_float(kBackward, "y", *y);
     check_shape(kBackward, "y", *y, {batch, outputs});
   }
   if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
-    const auto [grad_x, grad_weight, grad_bias] = masked_linear_backward(
+    const auto [grad_x, grad_weight, grad_bias] = backward(
         gathered(grad, nullptr, order.to_out()), gathered_if(y, nullptr, order.to_out()), gathered(x, nullptr, order.to_in()),
         gathered(weight, order.to_out(), order.to_in()), gathered_if(in_degrees, order.to_in()),
         gathered_if(out_degrees, order.to_out()), std::nullopt, activation, needs_x, needs_weight, needs_bias, isa_name);
@@ -151,23 +148,39 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(Tensor grad, std::opti
             needs_bias ? gathered(grad_bias, order.from_out()) : grad_bias};
   }
   const int64_t stride = padded_stride(batch);
-  const bool copies = needs_x && function != Pointwise::none;
+  const bool copies = needs_x && function != Activation::none;
   Tensor grad_x = empty_like_sizes(x, {needs_x ? batch : 0, inputs});
   Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
   Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});
   Tensor g = empty_like_sizes(x, {copies ? batch : 0, outputs});
   Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
 
-  run_slopes(isa.kernels.linear,
-             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function,
-              copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
-              stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
+  run_slopes(kernels_of(isa),
+             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function, copies ? g.mutable_data_ptr<float>() : nullptr,
+              needs_weight ? transposed.mutable_data_ptr<float>() : nullptr, stride,
+              needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   if (inputs > 0)
-    run_backward(isa.kernels.linear, checked.layer,
-                 {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
-                  needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
-                  needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
+    run_backward(
+        kBackward, kernels_of(isa), checked.layer,
+        {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
+         needs_x ? grad_x.mutable_data_ptr<float>() : nullptr, needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
   return {grad_x, grad_weight, grad_bias};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::masked_linear
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def(
+      "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, "
+      "str activation, str isa) -> Tensor");
+  m.def(
+      "masked_linear_backward(Tensor grad, Tensor? y, Tensor x, Tensor weight, Tensor? in_degrees, Tensor? out_degrees, "
+      "Tensor? adjacency, str activation, bool needs_x, bool needs_weight, bool needs_bias, str isa) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("masked_linear", TORCH_BOX(&vlae::masked_linear::forward));
+  m.impl("masked_linear_backward", TORCH_BOX(&vlae::masked_linear::backward));
+}

@@ -5,7 +5,9 @@
 
 #include <torch/csrc/stable/ops.h>
 
-namespace vlae {
+#include "../../narrow.h"
+
+namespace vlae::masked_linear {
 
 namespace {
 
@@ -19,8 +21,8 @@ void gather(const T* from, int64_t stride, const std::vector<int64_t>* rows, con
   T* out = to.mutable_data_ptr<T>();
   torch::stable::parallel_for(0, to.size(0), kGrain / std::max<int64_t>(width, 1) + 1, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      const T* row = from + (rows ? (*rows)[r] : r) * stride;
-      for (int64_t c = 0; c < width; ++c) out[r * width + c] = row[columns ? (*columns)[c] : c];
+      const T* row = from + (rows ? (*rows)[usize(r)] : r) * stride;
+      for (int64_t c = 0; c < width; ++c) out[r * width + c] = row[columns ? (*columns)[usize(c)] : c];
     }
   });
 }
@@ -34,11 +36,11 @@ std::optional<Order> order_of(const Tensor& degrees) {
   for (int64_t i = 1; i < size; ++i) pieces += d[i] < d[i - 1];
   if (pieces <= kPieces) return std::nullopt;
   Order order;
-  order.index.resize(size);
-  order.inverse.resize(size);
+  order.index.resize(usize(size));
+  order.inverse.resize(usize(size));
   std::iota(order.index.begin(), order.index.end(), int64_t{0});
   std::stable_sort(order.index.begin(), order.index.end(), [&](int64_t a, int64_t b) { return d[a] < d[b]; });
-  for (int64_t i = 0; i < size; ++i) order.inverse[order.index[i]] = i;
+  for (int64_t i = 0; i < size; ++i) order.inverse[usize(order.index[usize(i)])] = i;
   return order;
 }
 
@@ -52,4 +54,4 @@ Tensor gathered(const Tensor& tensor, const std::vector<int64_t>* rows, const st
   return to;
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

@@ -6,7 +6,7 @@
 
 #include <torch/csrc/stable/tensor.h>
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 using torch::stable::Tensor;
 
@@ -19,4 +19,4 @@ std::optional<Order> order_of(const Tensor& degrees);
 // tensor[rows][:, columns], of int64 or float32 and of one (rows alone) or two dimensions; nullptr: all.
 Tensor gathered(const Tensor& tensor, const std::vector<int64_t>* rows, const std::vector<int64_t>* columns = nullptr);
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

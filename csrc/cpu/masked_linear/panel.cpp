@@ -9,13 +9,13 @@
 #include "kernels.h"
 #include "layer.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::masked_linear::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int vectors(const Columns& columns) { return columns.count > kLanes ? 2 : 1; }
 
@@ -116,7 +116,6 @@ void multiply(const PanelProduct& p) noexcept { (vectors(p.columns) == 2 ? multi
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kLanes, pack_outputs, pack_inputs, pack_rows, multiply, slopes}; }
+Kernels kernels() { return {kLanes, pack_outputs, pack_inputs, pack_rows, multiply, slopes}; }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::masked_linear::VLAE_ISA

@@ -1,15 +1,14 @@
 #include "run.h"
 
 #include <algorithm>
-#include <atomic>
 #include <deque>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
+#include "../../narrow.h"
+#include "../workers.h"
 #include "live.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 namespace {
 
@@ -41,26 +40,20 @@ class Units {
       runs_.push_back(runs_of(panel));
       const double work = static_cast<double>(total_length(runs_.back()) * panel.count);
       for (int64_t c = 0; c < chunks; ++c)
-        units_.push_back({kind, panel, &runs_.back(), rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
+        units_.push_back(
+            {kind, panel, &runs_.back(), rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
     }
   }
 
   // The largest first: the last ones fill up what the threads have left.
   template <typename Do>
-  void deal(double work_scale, int64_t scratch_floats, const Do& run_unit) {
+  void deal(const char* op, double work_scale, int64_t scratch_floats, const Do& run_unit) {
     std::stable_sort(units_.begin(), units_.end(), [](const Unit& a, const Unit& b) { return a.work > b.work; });
     double work = 0;
     for (const Unit& unit : units_) work += unit.work * work_scale;
     const int64_t count = static_cast<int64_t>(units_.size());
-    const int64_t most = std::min<int64_t>(torch::stable::get_num_threads(), count);
-    const int64_t threads = std::min(most, 1 + static_cast<int64_t>(work / kThreadWork));
-    std::vector<std::vector<float>> scratch(threads);
-    for (std::vector<float>& floats : scratch) floats.resize(scratch_floats);
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-      for (int64_t thread = first; thread < last; ++thread)
-        for (int64_t u = next++; u < count; u = next++) run_unit(units_[u], scratch[thread].data());
-    });
+    const Tasks tasks = {count, 1 + static_cast<int64_t>(work / kThreadWork), scratch_floats};
+    run_tasks(op, tasks, [&](int64_t unit, const Worker& worker) { run_unit(units_[usize(unit)], worker.scratch); });
   }
 
  private:
@@ -85,13 +78,13 @@ PanelProduct product_of(const Unit& unit, const float* left, int64_t left_stride
   return product;
 }
 
-void run_grad_x(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
+void run_grad_x(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
   kernels.pack_inputs(layer, unit.columns, runs_of(*unit.runs), panel);
   kernels.multiply(product_of(unit, b.g, layer.outputs, panel, b.grad_x, layer.inputs));
 }
 
 // Rows without a live entry are only zeroed.
-void run_grad_weight(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit,
+void run_grad_weight(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit,
                      float* panel) {
   const Run all = {0, 0, b.batch};
   PanelProduct product = {};
@@ -123,12 +116,12 @@ void run_grad_weight(const LinearKernels& kernels, const LinearLayer& layer, con
 
 }  // namespace
 
-void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& f) {
+void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearForward& f) {
   const LiveRuns live(layer);
   const int64_t width = kPanelVecs * kernels.lanes;
   Units units;
   units.add(Kind::forward, f.batch, layer.outputs, width, [&](const Columns& c) { return live.of_outputs(c); });
-  units.deal(static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
+  units.deal(op, static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
     kernels.pack_outputs(layer, unit.columns, runs_of(*unit.runs), panel);
     PanelProduct product = product_of(unit, f.x, layer.inputs, panel, f.y, layer.outputs);
     product.bias = f.bias;
@@ -137,7 +130,7 @@ void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const L
   });
 }
 
-void run_slopes(const LinearKernels& kernels, const Slopes& slopes) {
+void run_slopes(const Kernels& kernels, const Slopes& slopes) {
   const int64_t vectors = (slopes.outputs + kernels.lanes - 1) / kernels.lanes;
   const int64_t grain = static_cast<int64_t>(kThreadWork / 10) / std::max<int64_t>(1, slopes.batch * kernels.lanes) + 1;
   torch::stable::parallel_for(0, vectors, grain, [&](int64_t first, int64_t last) {
@@ -146,16 +139,16 @@ void run_slopes(const LinearKernels& kernels, const Slopes& slopes) {
   });
 }
 
-void run_backward(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
+void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
   const LiveRuns live(layer);
   const int64_t width = kPanelVecs * kernels.lanes;
   const auto runs = [&](const Columns& c) { return live.of_inputs(c); };
   Units units;
   if (b.grad_x) units.add(Kind::grad_x, b.batch, layer.inputs, width, runs);
   if (b.grad_weight) units.add(Kind::grad_weight, layer.outputs, layer.inputs, width, runs);
-  units.deal(static_cast<double>(b.batch), std::max(layer.outputs, b.batch) * width, [&](const Unit& unit, float* panel) {
+  units.deal(op, static_cast<double>(b.batch), std::max(layer.outputs, b.batch) * width, [&](const Unit& unit, float* panel) {
     (unit.kind == Kind::grad_x ? run_grad_x : run_grad_weight)(kernels, layer, b, unit, panel);
   });
 }
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

@@ -3,12 +3,12 @@
 
 #include "layer.h"
 
-namespace vlae {
+namespace vlae::masked_linear {
 
 struct LinearForward {
   const float *x, *bias;  // bias: nullptr if none
   int64_t batch;
-  Pointwise activation;
+  Activation activation;
   float* y;
 };
 
@@ -19,8 +19,8 @@ struct LinearBackward {
   float *grad_x, *grad_weight;
 };
 
-void run_forward(const LinearKernels& kernels, const LinearLayer& layer, const LinearForward& forward);
-void run_slopes(const LinearKernels& kernels, const Slopes& slopes);
-void run_backward(const LinearKernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
+void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearForward& forward);
+void run_slopes(const Kernels& kernels, const Slopes& slopes);
+void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
 
-}  // namespace vlae
+}  // namespace vlae::masked_linear

@@ -3,20 +3,23 @@
 #include "../transpose.h"
 #include "kernels.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::masked_linear::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// The derivative follows from the output alone, so that nothing need be computed again. NaN passes.
-Vec times_slope(Pointwise activation, Vec grad, Vec y) {
+// The derivative follows from the output alone, so that nothing need be computed again. NaN passes; NaN for the gate, which
+// no layer of this family has.
+Vec times_slope(Activation activation, Vec grad, Vec y) {
   switch (activation) {
-    case Pointwise::relu: return y > Vec{} ? grad : grad * Vec{};
-    case Pointwise::elu: return y > Vec{} ? grad : grad * (y + splat(1.0f));
-    case Pointwise::tanh: return grad * (splat(1.0f) - y * y);
-    default: return grad;
+    case Activation::none: return grad;
+    case Activation::relu: return y > Vec{} ? grad : grad * Vec{};
+    case Activation::elu: return y > Vec{} ? grad : grad * (y + splat(1.0f));
+    case Activation::tanh: return grad * (splat(1.0f) - y * y);
+    case Activation::gate: break;
   }
+  return splat(__builtin_nanf(""));
 }
 
 }  // namespace
@@ -29,7 +32,7 @@ void slopes(const Slopes& s, const Columns& columns) noexcept {
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t at = (first + r) * s.outputs + columns.first;
       Vec g = load_some(s.grad + at, columns.count);
-      if (s.activation != Pointwise::none) g = times_slope(s.activation, g, load_some(s.y + at, columns.count));
+      if (s.activation != Activation::none) g = times_slope(s.activation, g, load_some(s.y + at, columns.count));
       if (s.g) store_some(s.g + at, g, columns.count);
       square[r] = g;
       total += g;
@@ -45,5 +48,4 @@ void slopes(const Slopes& s, const Columns& columns) noexcept {
   if (s.sums) store_some(s.sums + columns.first, sum, columns.count);
 }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::masked_linear::VLAE_ISA

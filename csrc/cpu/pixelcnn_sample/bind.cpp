@@ -3,8 +3,9 @@
 #include <algorithm>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
@@ -16,7 +17,7 @@ int64_t grown(const char* op, int64_t floats, int64_t more) {
   return size;
 }
 
-// How far beyond the image its readers reach.
+// Rows and columns beyond the image that its readers reach.
 struct Border {
   int64_t top = 0, bottom = 0, side = 0;
 };
@@ -27,7 +28,7 @@ std::vector<Border> find_borders(const Plan& plan, int64_t height, int64_t width
     for (const PlanSource& source : stage.sources)
       for (const Tap& tap : source.taps) {
         if (!lands(tap, height, width)) continue;
-        Border& border = borders[source.buffer];
+        Border& border = borders[usize(source.buffer)];
         border.top = std::max(border.top, -tap.dy);
         border.bottom = std::max(border.bottom, tap.dy);
         border.side = std::max(border.side, std::abs(tap.dx));
@@ -55,7 +56,7 @@ void BoundProgram::add_runs(const PlanStage& stage) {
   std::vector<Source>& sources = sources_.emplace_back();
   int64_t weight = 0;
   for (const PlanSource& source : stage.sources) {
-    const Buffer& buffer = buffers_[source.buffer];
+    const Buffer& buffer = buffers_[usize(source.buffer)];
     std::vector<Run>& runs = runs_.emplace_back();
     for (const Tap& tap : source.taps) {
       const Run next = {(tap.dy * buffer.row + tap.dx) * buffer.channels, weight, buffer.channels};
@@ -93,8 +94,8 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const PackedLay
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
                                packed + place.bias, packed + place.weight, -1});
   }
-  program_.context = {context.data, buffer, pixels * dim, context.per_pixel, static_cast<int64_t>(context_stages_.size()),
-                      context_stages_.data()};
+  const int64_t n_stages = static_cast<int64_t>(context_stages_.size());
+  program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
 }
 
 BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,
@@ -121,4 +122,4 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout&
   program_.draw = draw;
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

@@ -7,7 +7,7 @@
 #include "packing.h"
 #include "program.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 struct ContextTensor {
   const float* data;  // nullptr: none
@@ -17,8 +17,8 @@ struct ContextTensor {
 class BoundProgram {
  public:
   // The plan's schedule must have been checked for this height and width.
-  BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,
-               int64_t width, const ContextTensor& context, const Draw& draw);
+  BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height, int64_t width,
+               const ContextTensor& context, const Draw& draw);
   BoundProgram(const BoundProgram&) = delete;
   BoundProgram& operator=(const BoundProgram&) = delete;
 
@@ -40,4 +40,4 @@ class BoundProgram {
   std::deque<std::vector<Source>> sources_;
 };
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

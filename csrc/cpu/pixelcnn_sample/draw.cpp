@@ -3,7 +3,7 @@
 
 #include "program.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
@@ -44,4 +44,4 @@ void draw_wave(const Program& p, const Wave& wave, const Tile& tile) noexcept {
     }
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

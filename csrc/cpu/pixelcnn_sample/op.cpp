@@ -1,16 +1,20 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
 #include <cmath>
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../../ops.h"
+#include "../../narrow.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
 #include "bind.h"
 #include "packing.h"
 #include "run.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
+
+VLAE_KERNELS_OF_ISA;
+
 namespace {
 
 constexpr const char* kPack = "pixelcnn_pack";
@@ -19,11 +23,11 @@ constexpr int64_t kMaxSide = int64_t{1} << 20;
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_float(kSample, "noise", noise);
-  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
-             text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise", text("be [B, ", plan.noises(), ", H, W]"),
+             shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
-    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
-               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise", text("have sides in 1..", kMaxSide),
+               shape_text(noise.sizes()));
   const float* data = floats(noise);
   const int64_t n = plan.emit.kind == EmitKind::affine ? 0 : noise.numel();
   for (int64_t i = 0; i < n; ++i)
@@ -44,8 +48,7 @@ ContextTensor check_context(const std::optional<Tensor>& context, const Plan& pl
   return {floats(*context), context->dim() == 4};
 }
 
-void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known,
-                 const std::vector<int64_t>& sizes) {
+void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const std::vector<int64_t>& sizes) {
   VLAE_CHECK(mask.has_value() == known.has_value(), kSample, "known_mask and known", "be given together",
              mask ? "known_mask alone" : "known alone");
   if (!mask) return;
@@ -61,39 +64,36 @@ const Isa& check_packed(const Tensor& packed, const Plan& plan) {
   return isa_by_id(kSample, read_header(kSample, floats(packed), packed.numel(), plan));
 }
 
-}  // namespace
-
-Tensor pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
+Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
   const Isa& isa = isa_by_name(kPack, isa_name);
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
-  const PackedLayout layout = packed_layout(kPack, plan, isa.kernels.pixelcnn.lanes);
+  const PackedLayout layout = packed_layout(kPack, plan, kernels_of(isa).lanes);
   Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
   float* out = packed.mutable_data_ptr<float>();
-  write_header(out, plan, isa.id, layout.size);
+  write_header(out, plan, static_cast<int>(isa.id), layout.size);
   const float* const* next = data.data();
   auto context = layout.contexts.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
-    pack_stage(out, stage, plan.channels, layout.stages[s], next, isa.kernels.pixelcnn.lanes);
+    pack_stage(out, stage, plan.channels, layout.stages[s], next, kernels_of(isa).lanes);
     next += count_weights(stage);
     if (stage.context_dim == 0) continue;
-    const std::vector<float> no_bias(stage.columns());  // the stage itself adds its bias
+    const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
     const float* const matrix[] = {next[-1], no_bias.data()};
-    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, isa.kernels.pixelcnn.lanes);
+    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, kernels_of(isa).lanes);
   }
   return packed;
 }
 
-std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vector<int64_t> words,
-                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
-                                           std::optional<Tensor> known, double temperature) {
+std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64_t> words, std::optional<Tensor> context,
+                                  std::optional<Tensor> known_mask, std::optional<Tensor> known, double temperature) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
   check_schedule(kSample, plan, height, width);
   const Isa& isa = check_packed(packed, plan);
-  const PackedLayout layout = packed_layout(kSample, plan, isa.kernels.pixelcnn.lanes);
+  const PackedLayout layout = packed_layout(kSample, plan, kernels_of(isa).lanes);
   VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
   const ContextTensor bound = check_context(context, plan, noise);
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
@@ -105,12 +105,30 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, std::vec
   Tensor images = torch::stable::new_empty(noise, image);
   Tensor params = torch::stable::new_empty(noise, all);
   if (batch == 0) return {images, params};
-  const Draw draw = {plan.emit, plan.noises(), floats(noise), known ? floats(*known) : nullptr,
-                     known_mask ? known_mask->const_data_ptr<bool>() : nullptr, images.mutable_data_ptr<float>(),
-                     params.mutable_data_ptr<float>(), temperature};
+  const Draw draw = {plan.emit,
+                     plan.noises(),
+                     floats(noise),
+                     known ? floats(*known) : nullptr,
+                     known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
+                     images.mutable_data_ptr<float>(),
+                     params.mutable_data_ptr<float>(),
+                     temperature};
   const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
-  run_program(kSample, program.program(), isa.kernels.pixelcnn, batch, static_cast<int>(torch::stable::get_num_threads()));
+  run_program(kSample, program.program(), kernels_of(isa), batch, static_cast<int>(torch::stable::get_num_threads()));
   return {images, params};
 }
 
-}  // namespace vlae
+}  // namespace
+}  // namespace vlae::pixelcnn_sample
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
+  m.def(
+      "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
+      "float temperature) -> (Tensor images, Tensor logits)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
+  m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_sample::pack));
+  m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample::sample));
+}

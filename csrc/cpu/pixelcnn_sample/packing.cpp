@@ -1,16 +1,18 @@
 #include "packing.h"
 
 #include <algorithm>
+#include <array>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 #include "../panels.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
-constexpr int32_t kMagic = 0x564c41;
-constexpr int32_t kFormat = 1;
+constexpr float kMagic = 0x564c41;
+constexpr float kFormat = 1;
 constexpr int64_t kHeaderWords = 8;
 
 // Puts a stage behind the first `size` floats and moves `size` behind it.
@@ -29,18 +31,21 @@ StageLayout place_stage(const char* op, const PlanStage& stage, int64_t depth, i
 }
 
 // Whole numbers of at most 24 bits: as floats they are exact and never NaN, so any copy of the tensor keeps them.
-void header_words(int32_t (&words)[kHeaderWords], const Plan& plan, int isa, int64_t size) {
-  const auto piece = [](uint64_t value, int shift) { return static_cast<int32_t>(value >> shift & 0xffffff); };
-  const int32_t all[kHeaderWords] = {kMagic, kFormat, isa, piece(size, 0), piece(size, 24),
-                                     piece(plan.checksum, 0), piece(plan.checksum, 24), piece(plan.checksum, 48)};
-  for (int64_t i = 0; i < kHeaderWords; ++i) words[i] = all[i];
+std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, int64_t size) {
+  const auto piece = [](uint64_t value, int shift) { return static_cast<float>(value >> shift & 0xffffff); };
+  return {kMagic,
+          kFormat,
+          static_cast<float>(isa),
+          piece(usize(size), 0),
+          piece(usize(size), 24),
+          piece(plan.checksum, 0),
+          piece(plan.checksum, 24),
+          piece(plan.checksum, 48)};
 }
 
 }  // namespace
 
-PlanStage context_stage(const PlanStage& stage) {
-  return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}};
-}
+PlanStage context_stage(const PlanStage& stage) { return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}}; }
 
 PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
   PackedLayout layout;
@@ -48,7 +53,7 @@ PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
   for (const PlanStage& stage : plan.stages) {
     int64_t depth = 0;
     for (const PlanSource& source : stage.sources)
-      depth += plan.channels[source.buffer] * static_cast<int64_t>(source.taps.size());
+      depth += plan.channels[usize(source.buffer)] * static_cast<int64_t>(source.taps.size());
     layout.stages.push_back(place_stage(op, stage, depth, lanes, layout.size));
   }
   for (const PlanStage& stage : plan.stages)
@@ -58,21 +63,19 @@ PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
 }
 
 void write_header(float* packed, const Plan& plan, int isa, int64_t size) {
-  int32_t words[kHeaderWords];
-  header_words(words, plan, isa, size);
-  for (int64_t i = 0; i < kHeaderFloats; ++i) packed[i] = i < kHeaderWords ? static_cast<float>(words[i]) : 0.0f;
+  const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
+  std::fill_n(std::copy(words.begin(), words.end(), packed), kHeaderFloats - kHeaderWords, 0.0f);
 }
 
 int read_header(const char* op, const float* packed, int64_t size, const Plan& plan) {
   VLAE_CHECK(size >= kHeaderFloats && packed[0] == kMagic && packed[1] == kFormat, op, "packed", "come from pixelcnn_pack",
              text("a tensor of ", size, " floats without its header"));
-  int32_t words[kHeaderWords];
   const int isa = packed[2] >= 0 && packed[2] < 256 ? static_cast<int>(packed[2]) : -1;
-  header_words(words, plan, isa, size);
+  const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
   VLAE_CHECK(packed[3] == words[3] && packed[4] == words[4], op, "packed", "have the size its header says",
              text(size, " floats"));
-  VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed",
-             "be packed for this plan", "the weights of another plan");
+  VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed", "be packed for this plan",
+             "the weights of another plan");
   return isa;
 }
 
@@ -87,7 +90,7 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t
       packed[layout.bias + first * lanes + lane] = column < 0 ? 0.0f : bias[column];
       float* to = out + lane;
       for (size_t s = 0; s < stage.sources.size(); ++s) {
-        const int64_t depth = channels[stage.sources[s].buffer];
+        const int64_t depth = channels[usize(stage.sources[s].buffer)];
         const int64_t taps = static_cast<int64_t>(stage.sources[s].taps.size());
         for (int64_t tap = 0; tap < taps; ++tap)
           for (int64_t c = 0; c < depth; ++c, to += vecs * lanes)
@@ -97,4 +100,4 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t
   }
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

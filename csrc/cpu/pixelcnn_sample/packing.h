@@ -11,7 +11,7 @@
 
 #include "../../pixelcnn_sample/plan.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 constexpr int64_t kHeaderFloats = 16;
 constexpr int64_t kMaxFloats = int64_t{1} << 40;  // of packed weights, and of the caches of a sample
@@ -24,7 +24,7 @@ struct StageLayout {
 struct PackedLayout {
   std::vector<StageLayout> stages;
   std::vector<StageLayout> contexts;  // of the stages that see the context
-  int64_t size;  // floats
+  int64_t size;                       // floats
 };
 
 // The condition of a stage as a stage of its own: reads the context (buffer 0), no activation.
@@ -40,4 +40,4 @@ int read_header(const char* op, const float* packed, int64_t size, const Plan& p
 void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StageLayout& layout,
                 const float* const* weights, int lanes);
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

@@ -8,7 +8,7 @@
 #include "../../pixelcnn_sample/limits.h"
 #include "../layer.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 // One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach. Strides of 0 make one
 // value serve every pixel.
@@ -36,17 +36,17 @@ struct Stage {
   int64_t cond;  // buffer added before the activation, or -1
 };
 
-// What the stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before the
-// first step: their outputs are the conditions that the program's stages add.
+// The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before
+// the first step: their outputs are the conditions that the program's stages add.
 struct Context {
-  const float* data;  // nullptr: none
+  const float* data;       // nullptr: none
   int64_t buffer, floats;  // where a sample's copy goes, and its size
   bool per_pixel;
   int64_t n_stages;
   const Stage* stages;
 };
 
-// What is drawn from and written to: images and what is known of them [B, C, H, W], noise and parameters likewise.
+// The tensors of a draw: images and their known pixels [B, C, H, W], noise and parameters likewise.
 struct Draw {
   Emit emit;
   int64_t noises;  // planes of noise
@@ -84,8 +84,8 @@ struct Part {
 
 using RunStage = void (*)(const Program&, const Stage&, const Wave&, const Tile&, Part) noexcept;
 
-// What stage.cpp exports for its instruction set.
-struct PixelcnnKernels {
+// Exported by stage.cpp for its instruction set.
+struct Kernels {
   int lanes;  // floats of a vector
   RunStage run_stage;
 };
@@ -98,4 +98,4 @@ int64_t next_step(const Program& program, int64_t step);
 
 void draw_wave(const Program& program, const Wave& wave, const Tile& tile) noexcept;
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

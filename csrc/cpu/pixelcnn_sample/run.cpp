@@ -1,17 +1,15 @@
 #include "run.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <vector>
 
-#include "../../checks.h"
+#include "../../narrow.h"
 #include "../../pixelcnn_sample/waves.h"
 #include "../team.h"
+#include "../workers.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 namespace {
 
@@ -21,18 +19,17 @@ constexpr double kShareWork = 1e5;
 constexpr int64_t kShareRows = 6;  // below that many rows to a part, the weights are read for too little
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = int64_t{64} << 20;
-constexpr size_t kAlign = 64;
 
 double stage_work(const Stage& stage) { return static_cast<double>(stage.depth) * static_cast<double>(stage.columns); }
 
 int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / kPanelVecs; }
 
 // Copies the tile's context into its caches and computes the conditions of every stage from it.
-void run_context(const Program& program, const PixelcnnKernels& kernels, const Tile& tile) {
+void run_context(const Program& program, const Kernels& kernels, const Tile& tile) {
   const Context& context = program.context;
   for (int64_t i = 0; i < tile.count && context.n_stages > 0; ++i)
     std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
-                context.data + (tile.first + i) * context.floats, static_cast<size_t>(context.floats) * sizeof(float));
+                context.data + (tile.first + i) * context.floats, usize(context.floats) * sizeof(float));
   for (int64_t s = 0; s < context.n_stages; ++s) {
     if (!context.per_pixel) {
       kernels.run_stage(program, context.stages[s], {0, 0, 1}, tile, {0, 1});
@@ -65,28 +62,13 @@ int count_parts(const Stage& stage, int64_t rows, int threads) {
   return static_cast<int>(std::min<int64_t>(panels * lines, Parts::kMaxParts));
 }
 
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// Zeroed memory of the caches of `samples` samples.
-class Caches {
- public:
-  Caches(const char* op, const Program& program, int64_t samples) {
-    const size_t bytes = static_cast<size_t>(samples * program.sample_floats) * sizeof(float) + kAlign;
-    memory_.reset(std::calloc(bytes, 1));
-    VLAE_CHECK(memory_ != nullptr, op, "memory", text("hold ", samples, " samples at a time"),
-               text("none for ", bytes, " bytes"));
-  }
-
-  float* data() const {
-    const uintptr_t start = reinterpret_cast<uintptr_t>(memory_.get());
-    return reinterpret_cast<float*>((start + kAlign - 1) / kAlign * kAlign);
-  }
-
- private:
-  std::unique_ptr<void, Free> memory_;
-};
+// The caches of `samples` samples.
+ZeroedFloats make_caches(const char* op, const Program& program, int64_t samples) {
+  ZeroedFloats caches(samples * program.sample_floats);
+  VLAE_CHECK(caches, op, "memory", text("hold ", samples, " samples at a time"),
+             text("none for ", samples * program.sample_floats, " floats"));
+  return caches;
+}
 
 // Enough samples to fill the register blocks; more would only crowd the weights out of the cache.
 int64_t tile_samples(const Program& p) {
@@ -98,8 +80,8 @@ int64_t tile_samples(const Program& p) {
 }
 
 // Threads share the waves of every stage; what is too small to share, and the draws, are the first thread's.
-void run_shared(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
-  const Caches caches(op, program, batch);
+void run_shared(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
+  const ZeroedFloats caches = make_caches(op, program, batch);
   const Tile tile = {caches.data(), 0, batch};
   Parts parts([&](const Parts::Job& job, int part) {
     kernels.run_stage(program, program.stages[job.stage], wave_at(program, job.wave), tile, {part, job.parts});
@@ -117,27 +99,24 @@ void run_shared(const char* op, const Program& program, const PixelcnnKernels& k
 }
 
 // Threads take whole tiles.
-void run_tiles(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
+void run_tiles(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
   const int64_t most = tile_samples(program);
   const int64_t tiles = std::min(batch, ((batch + most - 1) / most + threads - 1) / threads * threads);
-  std::vector<Caches> caches;
-  for (int i = 0; i < threads; ++i) caches.emplace_back(op, program, (batch + tiles - 1) / tiles);
-  std::atomic<int64_t> next{0};
-  run_team(threads, [&](int thread) {
-    for (int64_t index = next++; index < tiles; index = next++) {
-      const int64_t first = batch * index / tiles;
-      const Tile tile = {caches[thread].data(), first, batch * (index + 1) / tiles - first};
-      run_context(program, kernels, tile);
-      run_steps(program, tile, [&](int64_t s, const Wave& wave) {
-        kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
-      });
-    }
+  std::vector<ZeroedFloats> caches;
+  for (int i = 0; i < threads; ++i) caches.push_back(make_caches(op, program, (batch + tiles - 1) / tiles));
+  run_tasks(op, {tiles, threads, 0}, [&](int64_t index, const Worker& worker) {
+    const int64_t first = batch * index / tiles;
+    const Tile tile = {caches[usize(worker.index)].data(), first, batch * (index + 1) / tiles - first};
+    run_context(program, kernels, tile);
+    run_steps(program, tile, [&](int64_t s, const Wave& wave) {
+      kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
+    });
   });
 }
 
 }  // namespace
 
-void run_program(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads) {
+void run_program(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
   double work = 0;
   for (int64_t s = 0; s < program.n_stages; ++s) work += stage_work(program.stages[s]);
   work *= static_cast<double>(batch * program.height * program.width);
@@ -153,4 +132,4 @@ void run_program(const char* op, const Program& program, const PixelcnnKernels& 
     run_tiles(op, program, kernels, batch, static_cast<int>(std::min<int64_t>(threads, batch)));
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

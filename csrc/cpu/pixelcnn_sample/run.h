@@ -3,8 +3,8 @@
 
 #include "program.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
-void run_program(const char* op, const Program& program, const PixelcnnKernels& kernels, int64_t batch, int threads);
+void run_program(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads);
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

@@ -5,7 +5,7 @@
 
 #include "../../pixelcnn_sample/waves.h"
 
-namespace vlae {
+namespace vlae::pixelcnn_sample {
 
 Wave wave_at(const Program& p, int64_t index) {
   const WaveRows<int64_t> rows = wave_rows(p.height, p.width, p.slope, index);
@@ -29,4 +29,4 @@ int64_t next_step(const Program& p, int64_t step) {
   return next;
 }
 
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample

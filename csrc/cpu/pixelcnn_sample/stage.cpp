@@ -5,8 +5,10 @@
 #include "../row_blocks.h"
 #include "program.h"
 
-namespace vlae {
-namespace VLAE_ISA {
+namespace vlae::pixelcnn_sample::VLAE_ISA {
+
+using namespace vlae::VLAE_ISA;
+
 namespace {
 
 // Where the rows of a block read and write.
@@ -47,20 +49,25 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
   const Layer layer = {stage.activation, stage.out_channels, stage.depth, stage.vecs, stage.bias, stage.weight};
   Rows rows;
   Product products[kMaxSources];
-  for (int s = 0; s < stage.n_sources; ++s) products[s] = {stage.sources[s].runs, stage.sources[s].n_runs, false, rows.source[s]};
+  for (int s = 0; s < stage.n_sources; ++s)
+    products[s] = {stage.sources[s].runs, stage.sources[s].n_runs, false, rows.source[s]};
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = begin + count * b / blocks;
     rows.count = static_cast<int>(begin + count * (b + 1) / blocks - first);
     locate(p, stage, wave, tile, first, rows);
-    const RowBlock block = {rows.count, stage.n_sources, products, stage.cond >= 0 ? rows.cond : nullptr,
-                            stage.residual >= 0 ? rows.residual : nullptr, rows.out, nullptr};
+    const RowBlock block = {rows.count,
+                            stage.n_sources,
+                            products,
+                            stage.cond >= 0 ? rows.cond : nullptr,
+                            stage.residual >= 0 ? rows.residual : nullptr,
+                            rows.out,
+                            nullptr};
     run_columns(layer, panels * column / columns, panels * (column + 1) / columns, block);
   }
 }
 
 }  // namespace
 
-PixelcnnKernels pixelcnn_kernels() { return {kLanes, run_stage}; }
+Kernels kernels() { return {kLanes, run_stage}; }
 
-}  // namespace VLAE_ISA
-}  // namespace vlae
+}  // namespace vlae::pixelcnn_sample::VLAE_ISA

@@ -1,16 +1,14 @@
-// Four numbers that are read at once, of packed weights.
+// A four: the packed weights of four rows, which a lane reads at once.
 #pragma once
 
-#include "../numbers.h"
+#include "../conversions.h"
 #include "kernel.h"
 
-namespace vlae::cuda {
-
-constexpr int kInverseThreads = kLanes * kWarps;
+namespace vlae::cuda::made_inverse {
 
 template <typename T>
 struct alignas(kLaneRows * sizeof(T)) Four {
   T at[kLaneRows];
 };
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

@@ -1,15 +1,16 @@
 // The inverse of a flow in one launch: a thread block walks all D dimensions of all its MADEs for a tile of samples.
 //
-// A block of the walk has two halves. First all warps multiply: what its rows take from the values before it, every live weight
-// read once for the tile, at the rate of L2. Then a warp per sample goes through its events, see push.h.
+// A block of the walk has two halves. First all warps multiply its rows with the values before it: every live weight is read
+// once for the tile, at the rate of L2. Then a warp per sample goes through its events, see push.h.
 #include "multiply.h"
 #include "pack.h"
 #include "push.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
 namespace {
 
+constexpr int kInverseThreads = kLanes * kWarps;
 constexpr int kPackThreads = 128;
 
 template <typename T>
@@ -19,8 +20,8 @@ __device__ void copy(T* to, const T* from, int count) {
 
 template <typename T>
 struct Shared {
-  float* sums;      // [sample][row of the block]
-  Event* events;    // of the block
+  float* sums;    // [sample][row of the block]
+  Event* events;  // those of the block
   Four<T>* weights;
 
   __device__ Shared(float4* memory, int samples) {
@@ -49,7 +50,8 @@ __device__ void push_block(const Walk& walk, const Batch& batch, const Tile<T>& 
 
 template <typename T, int Samples>
 __global__ void __launch_bounds__(kInverseThreads, 1)
-    inverse(const __grid_constant__ Walk walk, const __grid_constant__ Batch batch, const Four<T>* packed, int64_t fours) {
+    made_inverse_inverse_kernel(const __grid_constant__ Walk walk, const __grid_constant__ Batch batch, const Four<T>* packed,
+                                int64_t fours) {
   VLAE_SHARED_MEMORY(memory);
   const Shared<T> shared(memory, Samples);
   const int warp = threadIdx.x / kLanes;
@@ -71,9 +73,10 @@ __global__ void __launch_bounds__(kInverseThreads, 1)
   }
 }
 
-// A thread block for each quad, then for each event, of a step; then for those of the next.
+// Takes a thread block for each quad, then for each event, of a step; then for those of the next step.
 template <typename T>
-__global__ void pack(const __grid_constant__ Walk walk, const __grid_constant__ Layers layers, Four<T>* packed, int64_t fours) {
+__global__ void made_inverse_pack_kernel(const __grid_constant__ Walk walk, const __grid_constant__ Layers layers,
+                                         Four<T>* packed, int64_t fours) {
   const int n_quads = walk.blocks[walk.n_blocks].quad, per_step = static_cast<int>(gridDim.x) / layers.steps;
   const int step = static_cast<int>(blockIdx.x) / per_step, index = static_cast<int>(blockIdx.x) % per_step;
   packed += step * fours;
@@ -91,30 +94,32 @@ __global__ void pack(const __grid_constant__ Walk walk, const __grid_constant__ 
 }
 
 template <typename T, int Samples>
-void launch_inverse(const char* op, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch, void* stream) {
+void launch_inverse(const char* op, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
+                    void* stream) {
   const int64_t blocks = (batch.size + Samples - 1) / Samples;
-  launch(op, inverse<T, Samples>, static_cast<int>(blocks), kInverseThreads,
-         static_cast<int>(Shared<T>::bytes(Samples, counts.event_fours)), stream, walk, batch, static_cast<const Four<T>*>(packed),
-         counts.fours);
+  launch(op, made_inverse_inverse_kernel<T, Samples>, static_cast<int>(blocks), kInverseThreads,
+         static_cast<int>(Shared<T>::bytes(Samples, counts.event_fours)), stream, walk, batch,
+         static_cast<const Four<T>*>(packed), counts.fours);
 }
 
 }  // namespace
 
-void run_pack(const char* op, Number number, const Walk& walk, const Counts& counts, const Layers& layers, void* packed,
+void run_pack(const char* op, Dtype dtype, const Walk& walk, const Counts& counts, const Layers& layers, void* packed,
               void* stream) {
   const int blocks = static_cast<int>(layers.steps * (counts.quads + counts.events));
-  with_type(number, [&](auto zero) {
+  with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch(op, pack<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed), counts.fours);
+    launch(op, made_inverse_pack_kernel<T>, blocks, kPackThreads, 0, stream, walk, layers, static_cast<Four<T>*>(packed),
+           counts.fours);
   });
 }
 
-// The smallest tile with which all samples have a processor.
-void run_inverse(const char* op, Number number, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
+// Takes the smallest tile with which all samples have a processor.
+void run_inverse(const char* op, Dtype dtype, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
                  void* stream) {
   const int64_t processors = device_attribute(op, cudaDevAttrMultiProcessorCount);
   const int64_t share = (batch.size + processors - 1) / processors;
-  with_type(number, [&](auto zero) {
+  with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto launch_tiles = share <= 1   ? launch_inverse<T, 1>
                               : share <= 2 ? launch_inverse<T, 2>
@@ -124,4 +129,4 @@ void run_inverse(const char* op, Number number, const Walk& walk, const Counts& 
   });
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

@@ -1,17 +1,17 @@
-// What inverse.cu offers to the code that knows tensors.
+// The two launches of inverse.cu, for the code that knows tensors.
 #pragma once
 
+#include "../../activation.h"
 #include "../../made_inverse/scale.h"
-#include "../../pointwise.h"
-#include "../number.h"
+#include "../dtype.h"
 #include "walk.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
-constexpr int kWarps = 16;      // of a block
-constexpr int kMaxSamples = 8;  // of a tile: each has a warp of its own while its units are found
+constexpr int kWarps = 16;      // in a thread block
+constexpr int kMaxSamples = 8;  // in a tile: each has a warp of its own while its units are found
 
-// What is packed: the masked layers of every step, of the numbers of the call. The steps have the sizes of the first.
+// The masked layers of every step, in the dtype of the call. All steps have the sizes of the first.
 struct Layers {
   const void *weights[kMaxLayers], *biases[kMaxLayers];
   int32_t inputs[kMaxLayers];
@@ -26,23 +26,23 @@ struct Batch {
   float* known;
   int64_t size;
   int32_t steps, dim, cond_size, values;
-  int32_t outputs;  // the layer of them
+  int32_t outputs;  // index of the layer of outputs
   bool affine;
-  Pointwise activation;
+  Activation activation;
   MadeScale scale;
 };
 
-// The walk's tables are counted on the host too, where nobody can look into them.
+// Sizes of the walk's tables for the host, which cannot look into them.
 struct Counts {
   int64_t quads, events;
-  int64_t fours;        // of a step's packed weights
-  int64_t event_fours;  // of the block whose events have most of them
+  int64_t fours;        // in the packed weights of a step
+  int64_t event_fours;  // in the events of the block that has most of them
 };
 
-void run_pack(const char* op, Number number, const Walk& walk, const Counts& counts, const Layers& layers, void* packed,
+void run_pack(const char* op, Dtype dtype, const Walk& walk, const Counts& counts, const Layers& layers, void* packed,
               void* stream);
 
-void run_inverse(const char* op, Number number, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
+void run_inverse(const char* op, Dtype dtype, const Walk& walk, const Counts& counts, const void* packed, const Batch& batch,
                  void* stream);
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

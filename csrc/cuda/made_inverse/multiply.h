@@ -1,4 +1,4 @@
-// What the rows of a quad take from the values before their block: 4 rows x up to 8 samples of one warp.
+// Sums of products of a quad with the values before its block: 4 rows x up to 8 samples of one warp.
 //
 // The values are dealt to the lanes, so a weight is read once for all samples of the tile, 4 of them by a lane at once, and no
 // lane reads one that is dead. At the end the lanes halve their sums among them until each has one: 31 shuffles for 32 sums.
@@ -7,10 +7,10 @@
 #include "four.h"
 #include "tile.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
-// sums[0] becomes the sum over all lanes of sums[lane / (32 / N)], N = 2 * Half at first. The order of additions is the same
-// for every N.
+// Makes sums[0] the sum over all lanes of sums[lane / (32 / N)], N = 2 * Half at first. The order of additions is the same for
+// every N.
 template <int Half, int Bit = kLanes / 2, int N>
 __device__ inline void add_lanes(float (&sums)[N]) {
   const bool upper = threadIdx.x & Bit;
@@ -23,18 +23,19 @@ __device__ inline void add_lanes(float (&sums)[N]) {
   if constexpr (Bit > 1) add_lanes<Half / 2, Bit / 2>(sums);
 }
 
-// Values of a lane that are on their way at once, as many as there are registers for.
+// Values that a lane has on their way at once, as many as there are registers for.
 template <int Samples>
 constexpr int kAhead = Samples == 1 ? 8 : 16 / Samples;
 
-// sums: [sample][row of the block], of which the quad's first.
+// sums: [sample][row of the block], from the first row of the quad on.
 template <typename T, int Samples>
 __device__ void multiply(const Quad& quad, const Four<T>* packed, const Tile<T>& tile, float* sums) {
   const int lane = threadIdx.x % kLanes;
   const float* known[Samples];
   const Four<T>* weights = packed + quad.weights + 1;
 #pragma unroll
-  for (int s = 0; s < Samples; ++s) known[s] = tile.known + min(s, tile.samples - 1) * static_cast<int64_t>(tile.values) + quad.reads;
+  for (int s = 0; s < Samples; ++s)
+    known[s] = tile.known + min(s, tile.samples - 1) * static_cast<int64_t>(tile.values) + quad.reads;
   float own[kLaneRows * Samples] = {};  // [row][sample]
   for (int k = lane; k < quad.count; k += kAhead<Samples> * kLanes) {
     Four<T> w[kAhead<Samples>] = {};
@@ -60,4 +61,4 @@ __device__ void multiply(const Quad& quad, const Four<T>* packed, const Tile<T>&
   sums[s * kRows + row] = biased + tile.condition(quad, row, s);
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

@@ -1,31 +1,36 @@
-// The op's arguments: checked here, so that nothing behind this file can be led out of bounds. What is on the GPU is not
-// looked into: that would wait for it. So the tables there must be those that `made_plan` made.
+// Schemas and implementations of made_plan and made_inverse. Arguments are checked here, so that nothing behind this file can
+// be led out of bounds. Data on the GPU is not looked into, which would wait for it: tables must be those of `made_plan`.
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "../../made_inverse/contract.h"
+#include "../../parse_activation.h"
 #include "../arguments.h"
-#include "../ops.h"
+#include "../library.h"
 #include "kernel.h"
 #include "plan.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 namespace {
 
 constexpr const char* kPlan = "made_plan";
 constexpr const char* kOp = "made_inverse";
-constexpr int64_t kMaxUnits = int64_t{1} << 28;         // of a layer
-constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // of a batch, and grids
+constexpr int64_t kMaxUnits = int64_t{1} << 28;         // in a layer
+constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch; thread blocks of a grid
 
 constexpr int64_t kMagic = 0x564c414d;
 
-// The header's words, before the sizes of the layers.
+// The first words of a header. The sizes of the layers follow them.
 struct Header {
   int64_t magic, blocks, quads, events, values, fours, event_fours, layers;
 };
 constexpr int64_t kHeaderWords = sizeof(Header) / sizeof(int64_t);
 
-// Of the tables: quads, events, blocks and their end, order.
+// Length of the tables in int32: quads, events, blocks and their end, order.
 int64_t table_ints(const Header& h) {
   constexpr int64_t kInt = sizeof(int32_t);
   return static_cast<int64_t>(sizeof(Quad)) / kInt * h.quads + static_cast<int64_t>(sizeof(Event)) / kInt * h.events +
@@ -60,7 +65,7 @@ std::vector<int64_t> check_degrees(const Tensor& degrees, size_t index) {
   return {data, data + degrees.numel()};
 }
 
-// The header and, behind it, the sizes of the layers.
+// Reads a header, and the sizes of the layers behind it.
 Header check_header(const Tensor& header, std::vector<int64_t>& sizes) {
   check_data(kOp, "header", header, ScalarType::Long, "int64");
   Header h = {};
@@ -88,9 +93,9 @@ void check_layers(const std::vector<Tensor>& weights, const std::vector<Tensor>&
   for (size_t i = 0; i < n; ++i) {
     const std::string weight = text("weights[", i, "]"), bias = text("biases[", i, "]");
     const int64_t inputs = sizes[i % per_step], outputs = sizes[i % per_step + 1];
-    check_numbers(kOp, weight, weights[i], eps);
+    check_like(kOp, weight, weights[i], eps);
     check_shape(kOp, weight, weights[i], {outputs, inputs});
-    check_numbers(kOp, bias, biases[i], eps);
+    check_like(kOp, bias, biases[i], eps);
     check_shape(kOp, bias, biases[i], {outputs});
     layers.weights[i] = weights[i].const_data_ptr();
     layers.biases[i] = biases[i].const_data_ptr();
@@ -106,32 +111,38 @@ Walk check_tables(const Tensor& tables, const Header& h, const Tensor& eps) {
 }
 
 void check_eps(const Tensor& eps, const std::vector<int64_t>& sizes) {
-  check_numbers(kOp, "eps", eps, eps);
+  check_like(kOp, "eps", eps, eps);
   VLAE_CHECK(eps.dim() == 2 && eps.size(1) == sizes[0] && eps.size(0) <= kMaxValues, kOp, "eps", text("be [B, ", sizes[0], "]"),
              shape_text(eps.sizes()));
 }
 
 void check_cond(const std::optional<Tensor>& cond, const Tensor& eps, const std::vector<int64_t>& sizes, int64_t steps) {
   if (!cond) return;
-  check_numbers(kOp, "cond", *cond, eps);
+  check_like(kOp, "cond", *cond, eps);
   check_shape(kOp, "cond", *cond, {eps.size(0), steps * sizes[1]});
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> tensors) {
-  VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees", text("have 2..", kMaxLayers + 1, " entries"),
-             tensors.size());
+// Returns the walk of a MADE, as tables that are to be put on the GPU, and a header that says what is in them. Both are on
+// the CPU.
+std::tuple<Tensor, Tensor> plan(std::vector<Tensor> tensors) {
+  VLAE_CHECK(2 <= tensors.size() && tensors.size() <= kMaxLayers + 1, kPlan, "degrees",
+             text("have 2..", kMaxLayers + 1, " entries"), tensors.size());
   std::vector<std::vector<int64_t>> degrees;
   for (const Tensor& tensor : tensors) degrees.push_back(check_degrees(tensor, degrees.size()));
   VLAE_CHECK(!degrees[0].empty(), kPlan, "degrees[0]", "be [D] with D >= 1", "(0,)");
   check_ends(kPlan, degrees[0].data(), tensors.front().numel(), degrees.back().data(), tensors.back().numel());
-  const MadePlan plan = plan_made(kPlan, degrees);
+  const MadePlan made = plan_made(kPlan, degrees);
   const auto count = [](const auto& table) { return static_cast<int64_t>(table.size()); };
-  const Header h = {kMagic, count(plan.blocks) - 1, count(plan.quads), count(plan.events), count(plan.order), plan.fours,
-                    plan.event_fours, count(degrees) - 1};
+  const Header h = {.magic = kMagic,
+                    .blocks = count(made.blocks) - 1,
+                    .quads = count(made.quads),
+                    .events = count(made.events),
+                    .values = count(made.order),
+                    .fours = made.fours,
+                    .event_fours = made.event_fours,
+                    .layers = count(degrees) - 1};
   Tensor tables = new_vector(tensors[0], table_ints(h), ScalarType::Int);
-  write_tables(plan, tables.mutable_data_ptr());
+  write_tables(made, tables.mutable_data_ptr());
   Tensor header = new_vector(tensors[0], kHeaderWords + count(degrees), ScalarType::Long);
   int64_t* words = header.mutable_data_ptr<int64_t>();
   std::memcpy(words, &h, sizeof h);
@@ -139,8 +150,9 @@ std::tuple<Tensor, Tensor> made_plan(std::vector<Tensor> tensors) {
   return {tables, header};
 }
 
-std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
-                                        Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale) {
+// Returns x [S, B, D] of each of S steps, and log_det [B], the sum over the steps.
+std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases, Tensor tables,
+                                   Tensor header, std::optional<Tensor> cond, std::string activation, std::string scale) {
   std::vector<int64_t> sizes;
   const Header h = check_header(header, sizes);
   check_eps(eps, sizes);
@@ -151,9 +163,9 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   VLAE_CHECK(steps * (h.quads + h.events) <= kMaxValues, kOp, "weights", text("need a grid of at most ", kMaxValues, " blocks"),
              text(steps * (h.quads + h.events)));
   const Walk walk = check_tables(tables, h, eps);
-  const Number number = number_of(kOp, "eps", eps);
+  const Dtype dtype = dtype_of(kOp, "eps", eps);
   const int64_t size = eps.size(0);
-  const Pointwise function = activation_by_name(kOp, activation);
+  const Activation function = parse_activation(kOp, activation, kMadeActivations);
   const MadeScale slope = scale_by_name(kOp, scale);
   check_scale(kOp, slope, sizes.front(), sizes.back());
 
@@ -163,14 +175,36 @@ std::tuple<Tensor, Tensor> made_inverse(Tensor eps, std::vector<Tensor> weights,
   const Current current(kOp, eps);
   Tensor packed = new_vector(eps, steps * kLaneRows * h.fours, eps.scalar_type());
   Tensor known = new_vector(eps, size * h.values, ScalarType::Float);
-  const Batch batch = {eps.const_data_ptr(), cond ? cond->const_data_ptr() : nullptr, x.mutable_data_ptr(),
-                       log_det.mutable_data_ptr(), known.mutable_data_ptr<float>(), size, layers.steps, static_cast<int32_t>(sizes[0]),
-                       static_cast<int32_t>(sizes[1]), static_cast<int32_t>(h.values), static_cast<int32_t>(h.layers),
-                       sizes.back() > sizes.front(), function, slope};
+  const Batch batch = {.eps = eps.const_data_ptr(),
+                       .cond = cond ? cond->const_data_ptr() : nullptr,
+                       .x = x.mutable_data_ptr(),
+                       .log_det = log_det.mutable_data_ptr(),
+                       .known = known.mutable_data_ptr<float>(),
+                       .size = size,
+                       .steps = layers.steps,
+                       .dim = static_cast<int32_t>(sizes[0]),
+                       .cond_size = static_cast<int32_t>(sizes[1]),
+                       .values = static_cast<int32_t>(h.values),
+                       .outputs = static_cast<int32_t>(h.layers),
+                       .affine = sizes.back() > sizes.front(),
+                       .activation = function,
+                       .scale = slope};
   const Counts counts = {h.quads, h.events, h.fours, h.event_fours};
-  run_pack(kOp, number, walk, counts, layers, packed.mutable_data_ptr(), current.stream());
-  run_inverse(kOp, number, walk, counts, packed.const_data_ptr(), batch, current.stream());
+  run_pack(kOp, dtype, walk, counts, layers, packed.mutable_data_ptr(), current.stream());
+  run_inverse(kOp, dtype, walk, counts, packed.const_data_ptr(), batch, current.stream());
   return {x, log_det};
 }
 
-}  // namespace vlae::cuda
+}  // namespace
+}  // namespace vlae::cuda::made_inverse
+
+VLAE_CUDA_SCHEMAS(m) {
+  m.def("made_plan(Tensor[] degrees) -> (Tensor tables, Tensor header)");
+  m.def(
+      "made_inverse(Tensor eps, Tensor[] weights, Tensor[] biases, Tensor tables, Tensor header, Tensor? cond, "
+      "str activation, str scale) -> (Tensor x, Tensor log_det)");
+}
+
+VLAE_CUDA_IMPL(CPU, m) { m.impl("made_plan", TORCH_BOX(&vlae::cuda::made_inverse::plan)); }
+
+VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("made_inverse", TORCH_BOX(&vlae::cuda::made_inverse::inverse)); }

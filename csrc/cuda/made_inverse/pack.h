@@ -1,10 +1,10 @@
-// The masked layers of a step in the order in which the walk reads them. What a row does not see becomes 0: dead weights are not read,
-// they may be anything.
+// The masked layers of a step in the order in which the walk reads them. Weights of values that a row does not see become 0
+// without being read: dead weights may be anything.
 #pragma once
 
 #include "four.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
 template <typename T>
 __device__ T weight_at(const Layers& layers, int step, int layer, int unit, int input) {
@@ -12,7 +12,7 @@ __device__ T weight_at(const Layers& layers, int step, int layer, int unit, int 
   return weight[static_cast<int64_t>(unit) * layers.inputs[layer - 1] + input];
 }
 
-// Number i of a quad: of its rows the biases, then the weights of the first value that they read, and so on.
+// Number i of a quad's fours: the biases of its rows, then their weights of the first value that they read, and so on.
 template <typename T>
 __device__ T number_of_quad(const Walk& walk, const Layers& layers, int step, const Quad& quad, int64_t i) {
   const int unit = quad.units[i % kLaneRows], value = static_cast<int>(i / kLaneRows) - 1;
@@ -21,7 +21,7 @@ __device__ T number_of_quad(const Walk& walk, const Layers& layers, int step, co
   return weight_at<T>(layers, step, quad.layer, unit, walk.order[quad.reads + value]);
 }
 
-// Number i of an event: of its first value what it is multiplied by in each row that may read it, and so on.
+// Number i of an event's fours: the weights of its first value in each row that may read it, then of the second, and so on.
 template <typename T>
 __device__ T number_of_event(const Walk& walk, const Layers& layers, int step, const Event& event, int64_t i) {
   const int rows = event.fours * kLaneRows, value = static_cast<int>(i / rows);
@@ -32,4 +32,4 @@ __device__ T number_of_event(const Walk& walk, const Layers& layers, int step, c
   return weight_at<T>(layers, step, quad.layer, unit, walk.order[event.place + value]);
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

@@ -3,29 +3,31 @@
 #include <algorithm>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
 namespace {
 
 constexpr int64_t kMaxFours = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
 
-// A unit of a hidden layer, or a dimension: then `layer` is that of the outputs.
+// A unit of a hidden layer, or a dimension, whose `layer` is the layer of outputs.
 struct Unit {
-  int64_t degree, layer, index;
+  int64_t degree;
+  size_t layer;
+  int32_t index;
 };
 
-// Those that are ever read. A dimension is known at the degree of its outputs, one below its own.
+// The units that are ever read, in the order of the walk. A dimension is known at the degree of its outputs, one below its own.
 std::vector<Unit> in_order(const std::vector<std::vector<int64_t>>& degrees) {
-  const int64_t last = static_cast<int64_t>(degrees.size()) - 1, dim = static_cast<int64_t>(degrees[0].size());
+  const size_t last = degrees.size() - 1, dim = degrees[0].size();
   std::vector<Unit> units;
-  for (int64_t layer = 1; layer < last; ++layer)
+  for (size_t layer = 1; layer < last; ++layer)
     for (size_t i = 0; i < degrees[layer].size(); ++i)
-      if (degrees[layer][i] < dim) units.push_back({degrees[layer][i], layer, static_cast<int64_t>(i)});
-  for (int64_t i = 0; i < dim; ++i) units.push_back({degrees[0][i] - 1, last, i});
-  std::stable_sort(units.begin(), units.end(), [](const Unit& a, const Unit& b) {
-    return a.degree != b.degree ? a.degree < b.degree : a.layer < b.layer;
-  });
+      if (degrees[layer][i] < static_cast<int64_t>(dim)) units.push_back({degrees[layer][i], layer, static_cast<int32_t>(i)});
+  for (size_t i = 0; i < dim; ++i) units.push_back({degrees[0][i] - 1, last, static_cast<int32_t>(i)});
+  std::stable_sort(units.begin(), units.end(),
+                   [](const Unit& a, const Unit& b) { return a.degree != b.degree ? a.degree < b.degree : a.layer < b.layer; });
   return units;
 }
 
@@ -46,9 +48,8 @@ class Builder {
     for (const Unit& unit : units) {
       if (!fits(unit)) close_block();
       block_.push_back(unit);
-      rows_[unit.layer].push_back(static_cast<int32_t>(unit.index));
-      for (int32_t p = 1; p < params_ && is_dimension(unit); ++p)
-        rows_[unit.layer].push_back(static_cast<int32_t>(unit.index) + p * dim_);
+      rows_[unit.layer].push_back(unit.index);
+      for (int32_t p = 1; p < params_ && is_dimension(unit); ++p) rows_[unit.layer].push_back(unit.index + p * dim_);
     }
     close_block();
     open_block();
@@ -56,25 +57,25 @@ class Builder {
   }
 
  private:
-  bool is_dimension(const Unit& unit) const { return unit.layer == static_cast<int64_t>(outputs_); }
-  size_t layer_known_by(const Unit& unit) const { return is_dimension(unit) ? 0 : static_cast<size_t>(unit.layer); }
+  bool is_dimension(const Unit& unit) const { return unit.layer == outputs_; }
+  size_t layer_known_by(const Unit& unit) const { return is_dimension(unit) ? 0 : unit.layer; }
   int32_t rows_of(const Unit& unit) const { return is_dimension(unit) ? params_ : 1; }
 
-  // The known values: layer by layer, in the order in which they become known.
+  // Numbers the known values: layer by layer, in the order in which they become known.
   void place(const std::vector<Unit>& units) {
     for (size_t layer = 0; layer < outputs_; ++layer) {
       starts_[layer] = static_cast<int32_t>(plan_.order.size());
       for (const Unit& unit : units)
-        if (layer_known_by(unit) == layer) plan_.order.push_back(static_cast<int32_t>(unit.index));
+        if (layer_known_by(unit) == layer) plan_.order.push_back(unit.index);
     }
   }
 
-  static size_t quads_for(size_t rows) { return (rows + kLaneRows - 1) / kLaneRows; }
+  static int32_t quads_for(size_t rows) { return static_cast<int32_t>((rows + kLaneRows - 1) / kLaneRows); }
 
   bool fits(const Unit& unit) const {
-    size_t quads = 0;
+    int32_t quads = 0;
     for (size_t layer = 1; layer <= outputs_; ++layer)
-      quads += quads_for(rows_[layer].size() + (static_cast<int64_t>(layer) == unit.layer ? rows_of(unit) : 0));
+      quads += quads_for(rows_[layer].size() + (layer == unit.layer ? usize(rows_of(unit)) : 0));
     return quads <= kLanes;
   }
 
@@ -114,33 +115,34 @@ class Builder {
     }
   }
 
-  // Of the block's unit `at` and as many behind it as there can be; returns how many.
+  // Adds an event of the block's unit `at` and of as many behind it as there can be; returns how many.
   size_t add_event(size_t at, const std::vector<int32_t>& first, std::vector<int32_t>& seen) {
     const Unit& unit = block_[at];
     const size_t makes = layer_known_by(unit), feeds = makes + 1;
     const int32_t row = first[unit.layer] + seen[unit.layer], left_of_lane = kLaneRows - row % kLaneRows;
-    int32_t count = 1;
-    while (!is_dimension(unit) && count < left_of_lane && at + count < block_.size() &&
-           block_[at + count].layer == unit.layer && block_[at + count].degree == unit.degree)
-      ++count;
+    size_t end = at + 1;
+    while (!is_dimension(unit) && end < at + usize(left_of_lane) && end < block_.size() && block_[end].layer == unit.layer &&
+           block_[end].degree == unit.degree)
+      ++end;
+    const int32_t count = static_cast<int32_t>(end - at);
     seen[unit.layer] += count * rows_of(unit);
     const int32_t next_row = first[feeds] + seen[feeds];
-    const int32_t end = first[feeds] / kLaneRows + static_cast<int32_t>(quads_for(rows_[feeds].size()));
-    const int32_t fours = std::max(0, end - next_row / kLaneRows);
-    plan_.events.push_back({row, count, is_dimension(unit) ? static_cast<int32_t>(unit.index) : -1, starts_[makes] + known_[makes],
+    const int32_t behind = first[feeds] / kLaneRows + quads_for(rows_[feeds].size());
+    const int32_t fours = std::max(0, behind - next_row / kLaneRows);
+    plan_.events.push_back({row, count, is_dimension(unit) ? unit.index : -1, starts_[makes] + known_[makes],
                             static_cast<int32_t>(plan_.fours), next_row, fours, static_cast<int32_t>(plan_.blocks.size()) - 1});
     known_[makes] += count;
     grow(int64_t{count} * fours);
-    return static_cast<size_t>(count);
+    return end - at;
   }
 
   const char* op_;
-  size_t outputs_;  // the layer of the outputs
+  size_t outputs_;  // index of the layer of outputs
   int32_t dim_, params_;
-  std::vector<int32_t> starts_;           // of each layer, its first known value
-  std::vector<int32_t> known_, before_;   // of each layer, how many are known by now; before the block
-  std::vector<Unit> block_;
-  std::vector<std::vector<int32_t>> rows_;  // of the block, by layer
+  std::vector<int32_t> starts_;             // per layer: the place of its first known value
+  std::vector<int32_t> known_, before_;     // per layer: how many values are known by now, and before the block
+  std::vector<Unit> block_;                 // the units of the block that is being filled
+  std::vector<std::vector<int32_t>> rows_;  // its rows, per layer
   MadePlan plan_ = {};
 };
 
@@ -150,4 +152,4 @@ MadePlan plan_made(const char* op, const std::vector<std::vector<int64_t>>& degr
   return Builder(op, degrees).build(in_order(degrees));
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

@@ -1,4 +1,4 @@
-// The degrees of a MADE become the tables of a Walk.
+// Makes the tables of a Walk from the degrees of a MADE.
 #pragma once
 
 #include <cstdint>
@@ -6,18 +6,19 @@
 
 #include "walk.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
 struct MadePlan {
   std::vector<Quad> quads;
   std::vector<Event> events;
   std::vector<Block> blocks;
   std::vector<int32_t> order;
-  int64_t fours;        // of all packed weights
-  int64_t event_fours;  // of the block whose events have most of them
+  int64_t fours;        // in all packed weights
+  int64_t event_fours;  // in the events of the block that has most of them
 };
 
-// degrees: of the inputs, the hidden layers, the outputs, as the op's contract has them. Throws where a limit is in the way.
+// degrees: those of the inputs, of each hidden layer and of the outputs, as in the op's contract. Throws where a limit is in
+// the way.
 MadePlan plan_made(const char* op, const std::vector<std::vector<int64_t>>& degrees);
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

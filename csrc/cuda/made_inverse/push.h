@@ -1,37 +1,33 @@
-// The values of a block, one event after the other, by one warp for one sample.
+// Finds the values of a block, one event after the other, by one warp for one sample.
 //
-// The chain of a value to the next is a shuffle, an activation and a multiplication in registers: a lane holds the sums of its
-// four rows, the lane that has a sum complete hands it to all, and each adds its products with the value to its own sums. No
-// lane waits for a sum over lanes, and nothing of the chain goes through memory: weights and events were put in shared memory.
+// The chain from a value to the next is a shuffle, an activation and a multiplication in registers: a lane holds the sums of
+// its four rows, the lane that has a sum complete hands it to all, and each adds its products with the value to its own sums.
+// No lane waits for a sum over lanes, and nothing of the chain goes through global memory: weights and events are in shared
+// memory.
 #pragma once
 
 #include "../activate.h"
 #include "four.h"
 #include "tile.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
-__device__ inline float activate(Pointwise function, float x) {
-  switch (function) {
-    case Pointwise::relu: return relu(x);
-    case Pointwise::elu: return elu(x);
-    case Pointwise::tanh: return tanhf(x);
-    default: return x;
-  }
-}
-
-// log(d eps / d x) of the transforms other than exp.
+// log(d eps / d x) of the transforms other than exp, whose caller does without; NaN for exp.
 __device__ inline float log_slope(MadeScale scale, float raw) {
-  if (scale == MadeScale::clipped_exp) return raw / (1 + fabsf(raw) / kLogOfLeast);
-  if (scale == MadeScale::softplus) return logf(fmaxf(raw, 0.0f) + log1pf(expf(-fabsf(raw))) + kLeastSlope);
-  return logf(1 / (1 + expf(-raw - 2)) + kLeastSlope);
+  switch (scale) {
+    case MadeScale::exp: break;
+    case MadeScale::clipped_exp: return raw / (1 + fabsf(raw) / kLogOfLeast);
+    case MadeScale::softplus: return logf(fmaxf(raw, 0.0f) + log1pf(expf(-fabsf(raw))) + kLeastSlope);
+    case MadeScale::sigmoid: return logf(1 / (1 + expf(-raw - 2)) + kLeastSlope);
+  }
+  return nanf("");
 }
 
-// What a warp keeps of its sample from block to block, the same in all lanes.
+// The log-determinant of a sample, which its warp keeps from block to block, the same in all lanes.
 struct LogDet {
   float sum = 0, lost = 0;
 
-  // With the rounding error carried along (Kahan).
+  // Carries the rounding error along (Kahan).
   __device__ void add(float log_slope) {
     const float term = log_slope - lost, total = sum + term;
     lost = (total - sum) - term;
@@ -42,7 +38,7 @@ struct LogDet {
 template <typename T>
 class Push {
  public:
-  // sums: of the block's rows, for this warp's sample.
+  // sums: one per row of the block, for this warp's sample.
   __device__ Push(const Walk& walk, const Batch& batch, const Tile<T>& tile, const Block& block, int quads, const float* sums)
       : batch_(batch), lane_(threadIdx.x % kLanes), sample_(threadIdx.x / kLanes) {
     x_ = tile.x + static_cast<int64_t>(sample_) * tile.dim;
@@ -57,7 +53,7 @@ class Push {
     }
   }
 
-  // weights: of the event.
+  // weights: the fours of the event.
   __device__ void run(const Event& event, const Four<T>* weights, LogDet& log_det) {
     const int first = event.row % kLaneRows, owner = event.row / kLaneRows, reader = lane_ - event.next_row / kLaneRows;
     const bool reads = 0 <= reader && reader < event.fours;
@@ -82,7 +78,7 @@ class Push {
  private:
   __device__ float unit(int row, int owner) const { return activate(batch_.activation, __shfl_sync(~0u, sums_[row], owner)); }
 
-  // x of eps. What is returned is what the others see.
+  // Stores x of the dimension. Returns it as it was stored, which is what other units see.
   __device__ float dimension(int row, int owner, int index, LogDet& log_det) const {
     const float shift = __shfl_sync(~0u, sums_[row], owner), eps = __shfl_sync(~0u, eps_[row], owner);
     float x = shift + eps;
@@ -105,4 +101,4 @@ class Push {
   float sums_[kLaneRows] = {}, eps_[kLaneRows] = {};
 };
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

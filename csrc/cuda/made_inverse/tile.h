@@ -1,19 +1,19 @@
-// The samples of a thread block, in one of the steps.
+// The samples of a thread block in one of the steps, and where their values are.
 #pragma once
 
-#include "../numbers.h"
+#include "../conversions.h"
 #include "kernel.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::made_inverse {
 
 template <typename T>
 struct Tile {
-  const T *eps, *cond;  // of the first sample, as below
+  const T *eps, *cond;  // each pointer is at the first sample
   T *x, *log_det;
   float* known;
   int samples, dim, values;
   int64_t cond_stride;
-  bool reversed;  // eps is the x of the step before
+  bool reversed;  // eps is the x of the step before, whose dimensions are reversed
 
   __device__ Tile(const Batch& batch, int most, int step) {
     const int64_t first = static_cast<int64_t>(blockIdx.x) * most;
@@ -32,11 +32,11 @@ struct Tile {
     return to_float(eps[static_cast<int64_t>(sample) * dim + (reversed ? dim - 1 - dimension : dimension)]);
   }
 
-  // What a row of a quad sees of a sample's condition.
+  // The condition of a sample that a row of a quad adds to its sum.
   __device__ float condition(const Quad& quad, int row, int sample) const {
     const bool sees = cond && quad.layer == 1 && quad.units[row] >= 0;
     return sees ? to_float(cond[sample * cond_stride + quad.units[row]]) : 0.0f;
   }
 };
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::made_inverse

@@ -4,8 +4,9 @@
 #include <bit>
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
@@ -14,17 +15,18 @@ constexpr int64_t kMaxSampleSize = int64_t{1} << 28;
 
 constexpr int64_t kLanes = 32;
 
-// How many waves ago the oldest value of each buffer that is still read was written. The image is written by the draw, as a
-// stage of lead 0 behind all others would; the draw itself reads the last buffer.
+// Finds for each buffer how many waves ago the oldest value that is still read was written. The draw writes the image, as a
+// stage of lead 0 behind all others would, and reads the last buffer.
 std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) {
   std::vector<int64_t> ages(plan.channels.size());
-  const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[buffer - 1].lead; };
-  const auto read = [&](int64_t buffer, int64_t by, const vlae::Tap& tap) {
-    ages[buffer] = std::max(ages[buffer], lead(buffer) - by - tap.dx - plan.slope * tap.dy);
+  const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[usize(buffer - 1)].lead; };
+  const auto read = [&](int64_t buffer, int64_t by, const Tap& tap) {
+    int64_t& age = ages[usize(buffer)];
+    age = std::max(age, lead(buffer) - by - tap.dx - plan.slope * tap.dy);
   };
   for (const PlanStage& stage : plan.stages) {
     for (const PlanSource& source : stage.sources)
-      for (const vlae::Tap& tap : source.taps)
+      for (const Tap& tap : source.taps)
         if (lands(tap, height, width)) read(source.buffer, stage.lead, tap);
     if (stage.residual >= 0) read(stage.residual, stage.lead, {0, 0});
   }
@@ -32,10 +34,10 @@ std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) 
   return ages;
 }
 
-// With the last `age + 1` waves in a ring, the slot of the wave being written is that of a wave nobody reads.
+// Places a ring of the last `age + 1` waves of each buffer: the wave being written takes the slot of a wave that nobody reads.
 void place_rings(const char* op, const Plan& plan, Program& p) {
   const std::vector<int64_t> ages = find_ages(plan, p.height, p.width);
-  const Format format = format_of(p.number);
+  const Format format = format_of(p.dtype);
   int64_t size = 0;
   for (size_t m = 0; m < ages.size(); ++m) {
     const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), channels = round_up(plan.channels[m], format.group);
@@ -51,7 +53,7 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
   p.sample_size = static_cast<int32_t>(size);
 }
 
-// As many slices as leave no warp without work.
+// Cuts a stage into as many slices as leave no warp without work.
 void cut(Stage& stage) {
   stage.lane_columns = stage.columns > 2 * kLanes ? 4 : 2;
   const int64_t chunk = kLanes * stage.lane_columns;
@@ -66,8 +68,9 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   stage.taps = n_taps;
   int32_t group = 0;
   for (const PlanSource& source : from.sources)
-    for (const vlae::Tap& tap : source.taps) {
-      p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx), group};
+    for (const Tap& tap : source.taps) {
+      p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx),
+                          group};
       const int32_t before = group;
       group += p.rings[source.buffer].groups;
       for (int32_t slice = 0; slice < stage.slices; ++slice) {
@@ -79,7 +82,7 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   p.most_taps = std::max(p.most_taps, stage.n_taps);
 }
 
-Stage stage_of(const PlanStage& from, const StageLayout& place, Number number) {
+Stage stage_of(const PlanStage& from, const StagePacking& place, Dtype dtype) {
   Stage stage = {};
   stage.activation = from.activation;
   stage.channels = static_cast<int32_t>(from.out_channels);
@@ -87,8 +90,8 @@ Stage stage_of(const PlanStage& from, const StageLayout& place, Number number) {
   stage.lead = static_cast<int32_t>(from.lead);
   stage.residual = static_cast<int32_t>(from.residual);
   stage.groups = static_cast<int32_t>(place.groups);
-  stage.bias = static_cast<int32_t>(place.bias / format_of(number).aligned());
-  stage.weight = static_cast<int32_t>(place.weight / format_of(number).aligned());
+  stage.bias = static_cast<int32_t>(place.bias / format_of(dtype).aligned());
+  stage.weight = static_cast<int32_t>(place.weight / format_of(dtype).aligned());
   stage.cond = -1;
   cut(stage);
   return stage;
@@ -108,11 +111,11 @@ void check_limits(const char* op, const Plan& plan, int64_t height, int64_t widt
 
 }  // namespace
 
-Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64_t height, int64_t width, ContextKind context) {
+Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t height, int64_t width, ContextKind context) {
   const int64_t steps = width + plan.slope * (height - 1);
   check_limits(op, plan, height, width, steps);
   Program p = {};
-  p.number = layout.number;
+  p.dtype = packing.dtype;
   p.height = static_cast<int32_t>(height);
   p.width = static_cast<int32_t>(width);
   p.slope = static_cast<int32_t>(plan.slope);
@@ -123,12 +126,12 @@ Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64
   p.params = static_cast<int32_t>(plan.params());
   p.noises = static_cast<int32_t>(plan.noises());
   p.n_stages = static_cast<int32_t>(plan.stages.size());
-  p.cond_columns = static_cast<int32_t>(layout.context_columns);
+  p.cond_columns = static_cast<int32_t>(packing.context_columns);
   p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);
   place_rings(op, plan, p);
   int32_t n_taps = 0, cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    p.stages[s] = stage_of(plan.stages[s], layout.stages[s], p.number);
+    p.stages[s] = stage_of(plan.stages[s], packing.stages[s], p.dtype);
     p.first_step = std::min(p.first_step, -p.stages[s].lead);
     add_taps(plan.stages[s], p, p.stages[s], n_taps);
     if (plan.stages[s].context_dim == 0) continue;
@@ -138,4 +141,4 @@ Program bind(const char* op, const Plan& plan, const PackedLayout& layout, int64
   return p;
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

@@ -1,19 +1,11 @@
-// What is done to the sums of a block of rows: slices, bias and condition added, activation, residual.
+// Turns the sums of a block of rows into outputs: adds slices, bias and condition, then activation and residual.
 #pragma once
 
 #include "../activate.h"
-#include "../numbers.h"
+#include "../conversions.h"
 #include "rows.h"
 
-namespace vlae::cuda {
-
-__device__ inline float activate(Activation activation, float x) {
-  switch (activation) {
-    case Activation::relu: return relu(x);
-    case Activation::elu: return elu(x);
-    default: return x;
-  }
-}
+namespace vlae::cuda::pixelcnn_sample {
 
 template <typename T>
 struct Finish {
@@ -22,7 +14,7 @@ struct Finish {
   const T* bias;
   int warp_sums, first_chunk;
 
-  // The row's slices in their order, bias, condition.
+  // Adds the slices of a row in their order, bias, condition.
   __device__ float pre_activation(int row, int column, int64_t cond_row) const {
     const int width = 1 << stage.chunk_bits, chunk = (column >> stage.chunk_bits) - first_chunk;
     const float* from = sums + chunk * stage.slices * warp_sums + row * width + (column & (width - 1));
@@ -42,7 +34,7 @@ struct Finish {
 // Writes the channels of the chunks that were just multiplied.
 template <typename T>
 __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
-                              const Block<T>& block) {
+                              const ThreadBlock<T>& block) {
   const int first = (first_chunk << stage.chunk_bits) / (stage.activation == Activation::gate ? 2 : 1);
   const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
   const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
@@ -58,4 +50,4 @@ __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensor
   }
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

@@ -1,14 +1,15 @@
 // Sums of products of a block of rows: Rows x (32 lanes x Columns) of one warp, over its slice of the products.
 //
 // Weights go from L2 to registers, each read by one lane once per block of rows, so shared memory would only be a detour;
-// the next group of 4 products is on its way while this one is multiplied. Activations are read 4 at a time, all lanes the same.
+// the next group of 4 products is on its way while this one is multiplied. Activations are read 4 at a time, all lanes the
+// same.
 #pragma once
 
 #include "../device.h"
 #include "program.h"
 #include "tiling.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 template <int Columns>
 struct Weights {
@@ -31,7 +32,7 @@ __device__ inline Weights<Columns> load_weights(const float* from, int columns) 
   return w;
 }
 
-// One accumulator an output, products in ascending order: the bits do not depend on Rows.
+// Adds an output's products in ascending order, in one accumulator: the bits do not depend on Rows.
 template <int Rows, int Columns>
 __device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weights<Columns>& w, const float4* (&at)[Rows]) {
 #pragma unroll
@@ -47,7 +48,7 @@ __device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weight
   }
 }
 
-// weight: of this lane's first column. offsets: [tap][most_rows]. sums_out: [row][32 x Columns] of this warp.
+// weight: that of this lane's first column. offsets: [tap][most_rows]. sums_out: [row][32 x Columns] of this warp.
 template <int Rows, int Columns>
 __device__ void multiply(const Program& p, const Stage& stage, int slice, const float* weight, const float* cache,
                          const int* offsets, int most_rows, float* sums_out) {
@@ -60,7 +61,7 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, const 
   Weights<Columns> next;
   if (group < last) next = load_weights<Columns>(from, stage.columns);
   for (; group < last; ++tap) {
-    const Tap& source = p.taps[stage.taps + tap];
+    const SourceTap& source = p.taps[stage.taps + tap];
     const float4* at[Rows];
     const int end = min(last, source.group + p.rings[source.buffer].groups);
 #pragma unroll
@@ -81,4 +82,4 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, const 
     for (int c = 0; c < Columns; ++c) sums_out[(r * 32 + lane) * Columns + c] = sums[r][c];
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

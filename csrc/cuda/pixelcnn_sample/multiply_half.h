@@ -1,22 +1,22 @@
-// Sums of products in 16 bits of a block of rows: 16 x (up to 16 tiles of 8 columns) of one warp, over its slice.
+// Sums of 16-bit products of a block of rows: 16 x (up to 16 tiles of 8 columns) of one warp, over its slice.
 //
-// The matrix instruction mma.m16n8k16 does 2048 products. A lane's part of the left operand is 4 reads of two numbers of
-// shared memory, without bank conflicts since pixels are padded; its part of two right operands lies together in L2, and the next
-// group of 16 products is on its way while this one is multiplied.
+// The matrix instruction mma.m16n8k16 does 2048 products. A lane's part of the left operand is 4 reads of two values of
+// shared memory, without bank conflicts since pixels are padded; its part of two right operands lies together in L2, and the
+// next group of 16 products is on its way while this one is multiplied.
 #pragma once
 
-#include "../numbers.h"
+#include "../matrix_product.h"
 #include "program.h"
 #include "tiling.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 template <int Tiles>
 struct RightOperands {
-  uint4 pair[Tiles / 2];  // of tiles
+  uint4 pair[Tiles / 2];  // one per two tiles
 };
 
-// The pairs behind the last column keep what they held, which nobody reads the products of.
+// Leaves the pairs behind the last column as they were: nobody reads their products.
 template <int Tiles>
 __device__ inline void load_right(RightOperands<Tiles>& right, const uint4* from, int pairs) {
 #pragma unroll
@@ -29,7 +29,7 @@ __device__ inline uint32_t load_two(const T* from) {
   return *reinterpret_cast<const uint32_t*>(from);
 }
 
-// weight: the first of the chunk's right operands, this lane's. rows: at a time, at most. sums_out: [row][8 x Tiles].
+// weight: this lane's part of the chunk's first right operands. rows: the most at a time. sums_out: [row][8 x Tiles].
 template <int Tiles, typename T>
 __device__ void multiply(const Program& p, const Stage& stage, int slice, int pairs, const uint4* weight, const T* cache,
                          const int* offsets, int rows, float* sums_out) {
@@ -41,7 +41,7 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, int pa
   RightOperands<Tiles> next = {};
   if (group < last) load_right(next, from, pairs);
   for (int tap = stage.slice_taps[slice]; group < last; ++tap) {
-    const Tap& source = p.taps[stage.taps + tap];
+    const SourceTap& source = p.taps[stage.taps + tap];
     const int end = min(last, source.group + p.rings[source.buffer].groups), first = 16 * (group - source.group) + two;
     const T* above = cache + (row < rows ? offsets[tap * rows + row] : 0) + first;
     const T* below = cache + (row + 8 < rows ? offsets[tap * rows + row + 8] : 0) + first;
@@ -67,4 +67,4 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, int pa
   }
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

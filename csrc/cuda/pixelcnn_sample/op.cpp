@@ -1,57 +1,52 @@
-// The op's arguments: checked here, so that nothing behind this file can be led out of bounds. What is on the GPU is not
-// looked into: that would wait for it.
+// Schemas and implementations of pixelcnn_pack and pixelcnn_sample. Arguments are checked here, so that nothing behind this
+// file can be led out of bounds. Data on the GPU is not looked into, which would wait for it.
 #include <algorithm>
 #include <cmath>
-
-#include <torch/csrc/stable/ops.h>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "../../pixelcnn_sample/weights.h"
 #include "../arguments.h"
-#include "../ops.h"
+#include "../library.h"
 #include "bind.h"
 #include "kernel.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 namespace {
 
 constexpr const char* kPack = "pixelcnn_pack";
 constexpr const char* kSample = "pixelcnn_sample";
 constexpr int64_t kMaxSide = int64_t{1} << 20;
-constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // of a batch: reached by 32-bit indices
+constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch: reached by 32-bit indices
 
 constexpr int64_t kMagic = 0x564c4143;
 constexpr int64_t kFormat = 1;
 
-Number number_named(const std::string& name) {
-  for (int i = 0; i < 3; ++i)
-    if (name == kNumbers[i].name) return static_cast<Number>(i);
-  VLAE_CHECK(false, kPack, "number", "be float32, bfloat16 or float16", name);
-  __builtin_unreachable();
+std::vector<int64_t> header_of(const Plan& plan, const Packing& packing) {
+  return {kMagic, kFormat, static_cast<int64_t>(packing.dtype), packing.size, static_cast<int64_t>(plan.checksum)};
 }
 
-std::vector<int64_t> header_of(const Plan& plan, const PackedLayout& layout) {
-  return {kMagic, kFormat, static_cast<int64_t>(layout.number), layout.size, static_cast<int64_t>(plan.checksum)};
-}
-
-void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, const PackedLayout& layout, const Tensor& noise) {
-  const std::vector<int64_t> wanted = header_of(plan, layout);
+void check_packed(const Tensor& packed, const Tensor& header, const Plan& plan, const Packing& packing, const Tensor& noise) {
+  const std::vector<int64_t> wanted = header_of(plan, packing);
   check_data(kSample, "header", header, ScalarType::Long, "int64");
   const int64_t n = static_cast<int64_t>(wanted.size()), *words = header.const_data_ptr<int64_t>();
   VLAE_CHECK(header.numel() == n && words[0] == kMagic && words[1] == kFormat, kSample, "packed", "come from pixelcnn_pack",
              "a header that does not");
   VLAE_CHECK(std::equal(wanted.begin(), wanted.end(), words), kSample, "packed", "be packed for this plan and noise",
              "the weights of another plan, or other numbers");
-  check_numbers(kSample, "packed", packed, noise);
-  check_shape(kSample, "packed", packed, {layout.size});
+  check_like(kSample, "packed", packed, noise);
+  check_shape(kSample, "packed", packed, {packing.size});
 }
 
 void check_noise(const Tensor& noise, const Plan& plan) {
-  check_numbers(kSample, "noise", noise, noise);
-  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise",
-             text("be [B, ", plan.noises(), ", H, W]"), shape_text(noise.sizes()));
+  check_like(kSample, "noise", noise, noise);
+  VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise", text("be [B, ", plan.noises(), ", H, W]"),
+             shape_text(noise.sizes()));
   for (int64_t side = 2; side < 4; ++side)
-    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise",
-               text("have sides in 1..", kMaxSide), shape_text(noise.sizes()));
+    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise", text("have sides in 1..", kMaxSide),
+               shape_text(noise.sizes()));
   VLAE_CHECK(noise.numel() <= kMaxValues && noise.size(0) <= kMaxValues, kSample, "noise",
              text("have at most ", kMaxValues, " values"), shape_text(noise.sizes()));
 }
@@ -61,7 +56,7 @@ ContextKind check_context(const std::optional<Tensor>& context, const Plan& plan
   VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
              context ? shape_text(context->sizes()) : "None");
   if (!context) return ContextKind::none;
-  check_numbers(kSample, "context", *context, noise);
+  check_like(kSample, "context", *context, noise);
   const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
   const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
   VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
@@ -77,55 +72,57 @@ void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>&
   check_on_device(kSample, "known_mask", *mask, noise);
   check_values(kSample, "known_mask", *mask, ScalarType::Bool, "bool");
   check_shape(kSample, "known_mask", *mask, sizes);
-  check_numbers(kSample, "known", *known, noise);
+  check_like(kSample, "known", *known, noise);
   check_shape(kSample, "known", *known, sizes);
 }
 
-// What every stage adds for what it sees of the context: [B, pixels, columns].
+// The products of the context with the weights of all stages that see it: [B, pixels, columns].
 Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional<Tensor>& context, const Plan& plan,
-                  const PackedLayout& layout, const Program& program, void* stream) {
+                  const Packing& packing, const Program& program, void* stream) {
   const int64_t rows = noise.size(0) * program.cond_pixels;
   VLAE_CHECK(rows <= kMaxValues, kSample, "context", text("have at most ", kMaxValues, " rows"), rows);
   Tensor cond = new_vector(noise, rows * program.cond_columns, ScalarType::Float);
   if (!context) return cond;
-  const void* matrix = static_cast<const char*>(packed.const_data_ptr()) + layout.context * format_of(program.number).bytes;
-  run_condition(kSample, program.number,
-                {context->const_data_ptr(), matrix, cond.mutable_data_ptr<float>(), rows, static_cast<int32_t>(plan.context_dim),
-                 program.cond_columns}, stream);
+  const void* matrix = static_cast<const char*>(packed.const_data_ptr()) + packing.context * format_of(program.dtype).bytes;
+  run_condition(kSample, program.dtype,
+                {context->const_data_ptr(), matrix, cond.mutable_data_ptr<float>(), rows,
+                 static_cast<int32_t>(plan.context_dim), program.cond_columns},
+                stream);
   return cond;
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> pixelcnn_pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string number) {
+// Returns the weights in the order that the kernel reads in `dtype`, themselves still in float32, and a header that says which
+// plan and dtype they are for. Both are on the CPU.
+std::tuple<Tensor, Tensor> pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string dtype) {
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
-  const PackedLayout layout = packed_layout(kPack, plan, number_named(number));
-  Tensor packed = new_vector(weights[0], layout.size, ScalarType::Float);
+  const Packing packing = packing_of(kPack, plan, parse_dtype(kPack, dtype));
+  Tensor packed = new_vector(weights[0], packing.size, ScalarType::Float);
   float* out = packed.mutable_data_ptr<float>();
-  std::fill_n(out, layout.size, 0.0f);
-  pack(out, plan, layout, data.data());
-  const std::vector<int64_t> wanted = header_of(plan, layout);
+  std::fill_n(out, packing.size, 0.0f);
+  pack_weights(out, plan, packing, data.data());
+  const std::vector<int64_t> wanted = header_of(plan, packing);
   Tensor header = new_vector(weights[0], static_cast<int64_t>(wanted.size()), ScalarType::Long);
   std::copy(wanted.begin(), wanted.end(), header.mutable_data_ptr<int64_t>());
   return {packed, header};
 }
 
-std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> words,
-                                           std::optional<Tensor> context, std::optional<Tensor> known_mask,
-                                           std::optional<Tensor> known, double temperature) {
+// Returns images [B, C, H, W], and the parameters [B, n, H, W] that each pixel was drawn from.
+std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, std::vector<int64_t> words,
+                                  std::optional<Tensor> context, std::optional<Tensor> known_mask, std::optional<Tensor> known,
+                                  double temperature) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   check_schedule(kSample, plan, noise.size(2), noise.size(3));
-  const PackedLayout layout = packed_layout(kSample, plan, number_of(kSample, "noise", noise));
-  check_packed(packed, header, plan, layout, noise);
+  const Packing packing = packing_of(kSample, plan, dtype_of(kSample, "noise", noise));
+  check_packed(packed, header, plan, packing, noise);
   const ContextKind kind = check_context(context, plan, noise);
   const std::vector<int64_t> image = {noise.size(0), plan.image_channels(), noise.size(2), noise.size(3)};
   const std::vector<int64_t> all = {noise.size(0), plan.params(), noise.size(2), noise.size(3)};
   check_known(known_mask, known, noise, image);
   VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
              number_text(temperature));
-  const Program program = bind(kSample, plan, layout, noise.size(2), noise.size(3), kind);
+  const Program program = bind(kSample, plan, packing, noise.size(2), noise.size(3), kind);
 
   Tensor images = torch::stable::new_empty(noise, image);
   Tensor params = torch::stable::new_empty(noise, all);
@@ -135,12 +132,30 @@ std::tuple<Tensor, Tensor> pixelcnn_sample(Tensor noise, Tensor packed, Tensor h
   const Current current(kSample, noise);
   const Tiling tiling = tiling_of(program, noise.size(0), device_limits(kSample));
   Tensor caches = new_vector(noise, tiling.blocks * tiling.global_size, noise.scalar_type());
-  const Tensor cond = conditions(noise, packed, context, plan, layout, program, current.stream());
-  const Tensors tensors = {packed.const_data_ptr(), noise.const_data_ptr(), known ? known->const_data_ptr() : nullptr,
-                           floats(cond), known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
-                           images.mutable_data_ptr(), params.mutable_data_ptr(), temperature, noise.size(0)};
+  const Tensor cond = conditions(noise, packed, context, plan, packing, program, current.stream());
+  const Tensors tensors = {.packed = packed.const_data_ptr(),
+                           .noise = noise.const_data_ptr(),
+                           .known = known ? known->const_data_ptr() : nullptr,
+                           .cond = floats(cond),
+                           .known_mask = known_mask ? known_mask->const_data_ptr<bool>() : nullptr,
+                           .images = images.mutable_data_ptr(),
+                           .params = params.mutable_data_ptr(),
+                           .temperature = temperature,
+                           .batch = noise.size(0)};
   run_program(kSample, program, tiling, tensors, caches.mutable_data_ptr(), current.stream());
   return {images, params};
 }
 
-}  // namespace vlae::cuda
+}  // namespace
+}  // namespace vlae::cuda::pixelcnn_sample
+
+VLAE_CUDA_SCHEMAS(m) {
+  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str dtype) -> (Tensor packed, Tensor header)");
+  m.def(
+      "pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, int[] plan, Tensor? context, Tensor? known_mask, "
+      "Tensor? known, float temperature) -> (Tensor images, Tensor logits)");
+}
+
+VLAE_CUDA_IMPL(CPU, m) { m.impl("pixelcnn_pack", TORCH_BOX(&vlae::cuda::pixelcnn_sample::pack)); }
+
+VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("pixelcnn_sample", TORCH_BOX(&vlae::cuda::pixelcnn_sample::sample)); }

@@ -1,19 +1,20 @@
 #include "packing.h"
 
 #include "../../checks.h"
+#include "../../narrow.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
 int64_t groups_of(const Plan& plan, const PlanStage& stage, int64_t group) {
   int64_t groups = 0;
   for (const PlanSource& source : stage.sources)
-    groups += round_up(plan.channels[source.buffer], group) / group * static_cast<int64_t>(source.taps.size());
+    groups += round_up(plan.channels[usize(source.buffer)], group) / group * static_cast<int64_t>(source.taps.size());
   return groups;
 }
 
-// Where a column of the unpacked weights goes.
+// The packed column of a column of the weights as they are given.
 int64_t packed_column(const PlanStage& stage, int64_t column) {
   if (stage.activation != Activation::gate) return column;
   return column < stage.out_channels ? 2 * column : 2 * (column - stage.out_channels) + 1;
@@ -27,37 +28,37 @@ void grow(const char* op, int64_t& size, int64_t rows, int64_t columns) {
 
 }  // namespace
 
-PackedLayout packed_layout(const char* op, const Plan& plan, Number number) {
-  const Format format = format_of(number);
-  PackedLayout layout = {};
-  layout.number = number;
+Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
+  const Format format = format_of(dtype);
+  Packing packing = {};
+  packing.dtype = dtype;
   for (const PlanStage& stage : plan.stages) {
-    StageLayout place = {layout.size, 0, groups_of(plan, stage, format.group), round_up(stage.columns(), format.columns)};
-    grow(op, layout.size, 1, place.columns);
-    place.weight = layout.size;
-    grow(op, layout.size, place.groups * format.group, place.columns);
-    layout.stages.push_back(place);
-    if (stage.context_dim > 0) layout.context_columns += place.columns;
+    StagePacking place = {packing.size, 0, groups_of(plan, stage, format.group), round_up(stage.columns(), format.columns)};
+    grow(op, packing.size, 1, place.columns);
+    place.weight = packing.size;
+    grow(op, packing.size, place.groups * format.group, place.columns);
+    packing.stages.push_back(place);
+    if (stage.context_dim > 0) packing.context_columns += place.columns;
   }
-  layout.context = layout.size;
-  if (plan.context_dim > 0) grow(op, layout.size, plan.context_dim, layout.context_columns);
-  return layout;
+  packing.context = packing.size;
+  if (plan.context_dim > 0) grow(op, packing.size, plan.context_dim, packing.context_columns);
+  return packing;
 }
 
-void pack(float* packed, const Plan& plan, const PackedLayout& layout, const float* const* weights) {
-  const int64_t group = format_of(layout.number).group;
+void pack_weights(float* packed, const Plan& plan, const Packing& packing, const float* const* weights) {
+  const int64_t group = format_of(packing.dtype).group;
   int64_t context_column = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
-    const StageLayout& place = layout.stages[s];
+    const StagePacking& place = packing.stages[s];
     float* out = packed + place.weight;
     for (const PlanSource& source : stage.sources) {
-      const int64_t channels = plan.channels[source.buffer], taps = static_cast<int64_t>(source.taps.size());
+      const int64_t channels = plan.channels[usize(source.buffer)], taps = static_cast<int64_t>(source.taps.size());
       for (int64_t tap = 0; tap < taps; ++tap, out += round_up(channels, group) * place.columns)
         for (int64_t column = 0; column < stage.columns(); ++column)
           for (int64_t c = 0; c < channels; ++c)
             out[c / group * group * place.columns +
-                weight_at(layout.number, c % group, packed_column(stage, column), place.columns)] =
+                weight_at(packing.dtype, c % group, packed_column(stage, column), place.columns)] =
                 (*weights)[(column * channels + c) * taps + tap];
       ++weights;
     }
@@ -67,11 +68,11 @@ void pack(float* packed, const Plan& plan, const PackedLayout& layout, const flo
     if (stage.context_dim == 0) continue;
     for (int64_t column = 0; column < stage.columns(); ++column)
       for (int64_t d = 0; d < plan.context_dim; ++d)
-        packed[layout.context + d * layout.context_columns + context_column + packed_column(stage, column)] =
+        packed[packing.context + d * packing.context_columns + context_column + packed_column(stage, column)] =
             (*weights)[column * plan.context_dim + d];
     ++weights;
     context_column += place.columns;
   }
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

@@ -1,4 +1,5 @@
-// The packed weights: per stage its bias and [groups][products x columns], then of all contexts together [D][columns].
+// Order of the packed weights: per stage its bias and [groups][products x columns], then [D][columns] for the context, with the
+// columns of all stages that see it.
 //
 // A product is a tap of a channel; the channels of a source are rounded up to whole groups, cf. format.h. A gated stage has the
 // two halves of a channel in neighbouring columns: one lane holds both.
@@ -10,26 +11,27 @@
 #include "../../pixelcnn_sample/plan.h"
 #include "format.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 constexpr int64_t kMaxWeights = int64_t{1} << 31;
 
-struct StageLayout {
-  int64_t bias, weight;  // numbers from the start
-  int64_t groups, columns;
+struct StagePacking {
+  int64_t bias, weight;  // places, in values from the start
+  int64_t groups;
+  int64_t columns;  // P, rounded up
 };
 
-struct PackedLayout {
-  Number number;
-  std::vector<StageLayout> stages;
-  int64_t context, context_columns;  // of the matrices that turn the context into conditions
-  int64_t size;                      // numbers
+struct Packing {
+  Dtype dtype;
+  std::vector<StagePacking> stages;
+  int64_t context, context_columns;  // the matrix that turns the context into conditions: its place, its columns
+  int64_t size;                      // in values
 };
 
-PackedLayout packed_layout(const char* op, const Plan& plan, Number number);
+Packing packing_of(const char* op, const Plan& plan, Dtype dtype);
 
-// weights: per stage of each source [columns, channels, taps], then bias, then [columns, D] where it sees the context.
-// packed: zeroed.
-void pack(float* packed, const Plan& plan, const PackedLayout& layout, const float* const* weights);
+// weights: per stage, for each source [P, channels, taps], then the bias [P], then [P, D] where the stage sees the context.
+// packed: must be zeros.
+void pack_weights(float* packed, const Plan& plan, const Packing& packing, const float* const* weights);
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

@@ -8,21 +8,22 @@
 #include "../../pixelcnn_sample/emit.h"
 #include "format.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
-constexpr int kWarps = 8;  // of a block
+constexpr int kWarps = 8;  // in a thread block
 constexpr int kMaxStages = 96;
 constexpr int kMaxTaps = 1024;
 
-// A ring of waves: wave w is written into the place of wave w - waves, which nobody reads any more.
+// The last waves of a buffer: wave w is written into the place of wave w - waves, which nobody reads any more.
 struct Ring {
-  int32_t at;      // numbers from the start of a sample's rings
-  int32_t stride;  // numbers of a pixel: its channels, rounded up to whole groups, and padding
-  int32_t groups;  // of its channels
+  int32_t at;      // place, in values from the start of a sample's rings
+  int32_t stride;  // values per pixel: its channels, rounded up to whole groups, and padding
+  int32_t groups;  // of channels
   int32_t waves;
 };
 
-struct Tap {
+// A tap of one of a stage's sources.
+struct SourceTap {
   int32_t buffer, dy, dx;
   int32_t group;  // the first of its groups of products
 };
@@ -31,35 +32,36 @@ struct Tap {
 // slice of one chunk. Both follow from the plan alone, so an output adds its products in the same order in every batch.
 struct Stage {
   Activation activation;
-  int32_t channels;  // written
-  int32_t columns;   // of the packed weights, rounded up
+  int32_t channels;  // C: the channels that are written
+  int32_t columns;   // P: the channels before the gate, rounded up as in the packed weights
   int32_t lane_columns, chunks, slices;
-  int32_t chunk_bits, pass_bits;  // logarithms: columns of a chunk; channels of the chunks that the warps compute at once
+  int32_t chunk_bits, pass_bits;  // binary logarithms: columns in a chunk; channels that the warps compute at once
   int32_t lead, residual;
   int32_t taps, n_taps;
-  int32_t groups;        // of products
-  int32_t bias, weight;  // in units of 16 bytes
-  int32_t cond;          // first column of its condition, or -1
-  int32_t slice_taps[kWarps];  // the tap that each slice starts in
+  int32_t groups;              // of products
+  int32_t bias, weight;        // in units of 16 bytes
+  int32_t cond;                // the first column of its condition, or -1
+  int32_t slice_taps[kWarps];  // the tap in which each slice starts
 };
 
 struct Program {
-  Number number;
+  Dtype dtype;
   int32_t height, width, slope, steps;
-  int32_t first_step;     // below 0: stages that run ahead start before the first pixel is drawn
-  int32_t rows;           // of the widest wave
-  int32_t sample_size;    // numbers of a sample's rings
-  int32_t zero_size;      // of the pixel of zeros that stands for what is outside the image
-  int32_t image_channels, params, noises, n_stages, most_taps;  // channels of the image, of its parameters, of noise
+  int32_t first_step;                      // below 0: stages that run ahead start before the first pixel is drawn
+  int32_t rows;                            // in the widest wave
+  int32_t sample_size;                     // values in the rings of a sample
+  int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
+  int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
+  int32_t n_stages, most_taps;
   Emit emit;
-  int32_t cond_columns, cond_pixels;  // 0: no context; 1 or height * width to a sample
+  int32_t cond_columns, cond_pixels;  // pixels of a sample's conditions: 0 without a context, 1 or height * width
   Ring rings[kMaxStages + 1];
   Stage stages[kMaxStages];
-  Tap taps[kMaxTaps];
+  SourceTap taps[kMaxTaps];
 };
 
-// What is drawn from and written to: images and what is known [B, C, H, W], noise and parameters likewise, of the program's
-// numbers; conditions [B, cond_pixels, cond_columns].
+// The tensors of a call. images and known [B, C, H, W], noise and params [B, n, H, W], all of the program's dtype; cond
+// [B, cond_pixels, cond_columns].
 struct Tensors {
   const void *packed, *noise, *known;
   const float* cond;
@@ -69,11 +71,11 @@ struct Tensors {
   int64_t batch;
 };
 
-// Numbers from the start of a sample's rings to a pixel of a wave. Neither the waves nor the rows that live at the same time
+// Values from the start of a sample's rings to a pixel of a wave. Neither the waves nor the rows that live at the same time
 // meet in a slot: a wave has at most p.rows of them, one below the other.
 VLAE_HOST_DEVICE inline int32_t slot_of(const Program& p, int32_t buffer, int32_t wave, int32_t row) {
   const Ring& ring = p.rings[buffer];
   return ring.at + (wave % ring.waves * p.rows + row % p.rows) * ring.stride;
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

@@ -1,23 +1,23 @@
-// A block of threads, the rows of a matrix product that it computes at a time, and where they read and write.
+// A thread block, the rows of a matrix product that it computes at a time, and where they read and write.
 #pragma once
 
 #include "program.h"
 #include "tiling.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 constexpr int kThreads = 32 * kWarps;
 
-// A block's memory and its samples. T: of activations and weights.
+// A thread block's memory and its samples. T: the type of activations and weights.
 template <typename T>
-struct Block {
-  // [taps + kRowEntries][rows], twice: where the next rows are is found while these are still being finished.
+struct ThreadBlock {
+  // [taps + kRowEntries][rows], twice: the next rows are located while the last are still being finished.
   int* offsets;
   int* next_offsets;
   float* sums;  // [warp][row][column of its chunk]
-  int rows;     // at a time, at most: 1 << row_bits
+  int rows;     // the most at a time, 1 << row_bits
   int row_bits;
-  T* cache;     // zero_size zeros, then the rings of each sample
+  T* cache;  // zero_size zeros, then the rings of each sample
   int first_sample, samples;
 };
 
@@ -27,12 +27,13 @@ struct RowBlock {
   WaveRows<int> pixels;
 };
 
-// What row (sample, i) needs to know: entry < n_taps: where it reads a tap; then where it writes, its residual, its condition.
+// An entry of row (sample, i). Entries below n_taps say where it reads each tap; the three behind them where it writes, where
+// its residual is, and which row its condition is.
 __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry,
                                int sample, int i) {
   const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;
   if (entry < stage.n_taps) {
-    const Tap& tap = p.taps[stage.taps + entry];
+    const SourceTap& tap = p.taps[stage.taps + entry];
     const int y = i + tap.dy, x = j + tap.dx;
     const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
     return inside ? cache + slot_of(p, tap.buffer, x + p.slope * y, y) : 0;
@@ -42,9 +43,10 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
   return sample * p.cond_pixels + (p.cond_pixels > 1 ? i * p.width + j : 0);
 }
 
-// Where each row reads and writes. Rows behind the last read zeros.
+// Finds where each row reads and writes. Rows behind the last read zeros.
 template <typename T>
-__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, const Block<T>& block) {
+__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows,
+                       const ThreadBlock<T>& block) {
   for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
     const int r = e & (block.rows - 1), row = rows.first + r;
     const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;
@@ -52,4 +54,4 @@ __device__ void locate(const Program& p, const Stage& stage, int stage_index, co
   }
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

@@ -1,9 +1,9 @@
-// A whole batch of images in one launch: a block draws a tile of samples and never leaves the kernel between two pixels.
+// A whole batch of images in one launch: a thread block draws a tile of samples and stays in the kernel from pixel to pixel.
 //
-// A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: rows are samples x pixels of
-// the wave, 16 at a time, columns its channels. The block's 8 warps share the products of a row among them, so that even one
-// image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory. The last waves of every
-// activation stay in shared memory from the first pixel to the last.
+// A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: its rows are samples x pixels
+// of the wave, 16 at a time, its columns the P channels before the gate. The thread block's 8 warps share the products of a
+// row, so that even one image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory.
+// The last waves of every activation stay in shared memory from the first pixel to the last.
 #include "../../pixelcnn_sample/draw.h"
 #include "finish.h"
 #include "kernel.h"
@@ -11,13 +11,13 @@
 #include "multiply_half.h"
 #include "rows.h"
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
 template <int Columns>
 __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const float* weight,
-                              const Block<float>& block, float* sums) {
+                              const ThreadBlock<float>& block, float* sums) {
   if (rows > 12)
     multiply<16, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
   else if (rows > 8)
@@ -28,11 +28,11 @@ __device__ void multiply_rows(const Program& p, const Stage& stage, int rows, in
     multiply<4, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
 }
 
-// A slice of the products of a chunk of columns.
+// Computes a slice of the products of a chunk of columns.
 __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int rows, const float* weight,
-                               const Block<float>& block, float* sums) {
+                               const ThreadBlock<float>& block, float* sums) {
   const int column = (chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
-  weight += column < stage.columns ? column : 0;  // lanes behind the last column: their products nobody reads
+  weight += column < stage.columns ? column : 0;  // nobody reads the products of lanes behind the last column
   if (stage.lane_columns == 4)
     multiply_rows<4>(p, stage, rows, slice, weight, block, sums);
   else
@@ -41,7 +41,7 @@ __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, 
 
 template <typename T>
 __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int, const T* weight,
-                               const Block<T>& block, float* sums) {
+                               const ThreadBlock<T>& block, float* sums) {
   const int first = chunk * 2 * stage.lane_columns, pairs = stage.columns / 16 - first;
   const uint4* right = reinterpret_cast<const uint4*>(weight) + first * 32 + threadIdx.x % 32;
   if (stage.lane_columns == 4)
@@ -50,10 +50,10 @@ __device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, 
     multiply<8>(p, stage, slice, pairs, right, block.cache, block.offsets, block.rows, sums);
 }
 
-// Every warp a slice of a chunk; the warps behind the last chunk have none.
+// Gives every warp a slice of a chunk; the warps behind the last chunk have none.
 template <typename T>
 __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_chunk, int rows, const T* packed,
-                                const Block<T>& block) {
+                                const ThreadBlock<T>& block) {
   const int warp = threadIdx.x / 32, chunk = first_chunk + warp / stage.slices;
   if (chunk >= stage.chunks) return;
   const T* weight = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.weight);
@@ -61,11 +61,12 @@ __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_
 }
 
 template <typename T>
-__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows, const Block<T>& block) {
+__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows,
+                         const ThreadBlock<T>& block) {
   const Stage& stage = p.stages[stage_index];
   locate(p, stage, stage_index, rows, block);
   for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
-    __syncthreads();  // offsets are there; activations of the stage before; the sums have been read
+    __syncthreads();  // offsets and activations of the stage before are written; the last sums have been read
     multiply_chunks(p, stage, chunk, rows.count, static_cast<const T*>(t.packed), block);
     __syncthreads();
     finish_chunks(p, stage, t, chunk, rows.count, block);
@@ -73,7 +74,7 @@ __device__ void run_rows(const Program& p, int stage_index, const Tensors& t, co
 }
 
 template <typename T>
-__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, Block<T>& block) {
+__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, ThreadBlock<T>& block) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int rows = pixels.count * block.samples;
@@ -85,7 +86,7 @@ __device__ void run_stage(const Program& p, int stage_index, int wave, const Ten
   }
 }
 
-// A pixel in its sample's rings and in the tensors, whose channels are a plane apart.
+// A pixel in its sample's rings and in the tensors, where its channels are a plane apart.
 template <typename T>
 struct Pixel {
   const Program& p;
@@ -105,9 +106,9 @@ struct Pixel {
   }
 };
 
-// A thread draws a pixel: the channels of a mixture follow from each other.
+// Gives each pixel to one thread, since the channels of a mixture follow from each other.
 template <typename T>
-__device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T>& block) {
+__device__ void draw(const Program& p, int wave, const Tensors& t, const ThreadBlock<T>& block) {
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int64_t plane = static_cast<int64_t>(p.height) * p.width;
   const auto each = [&](int item, const auto& work) {
@@ -132,13 +133,13 @@ __device__ void draw(const Program& p, int wave, const Tensors& t, const Block<T
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate.
 template <typename T, bool InShared>
 __global__ void __launch_bounds__(kThreads, 1)
-    sample(const __grid_constant__ Program p, const __grid_constant__ Tensors t, const __grid_constant__ Tiling tiling,
-           T* caches) {
+    pixelcnn_sample_sample_kernel(const __grid_constant__ Program p, const __grid_constant__ Tensors t,
+                                  const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
   float* sums = reinterpret_cast<float*>(memory);
   T* behind = reinterpret_cast<T*>(sums + kWarps * tiling.rows * kMaxColumns);
   const int size = p.zero_size + tiling.samples * p.sample_size;
-  Block<T> block;
+  ThreadBlock<T> block;
   block.sums = sums;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
   block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
@@ -151,13 +152,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
   for (int step = p.first_step; step < p.steps; ++step) {
     for (int s = 0; s < p.n_stages; ++s) run_stage(p, s, step + p.stages[s].lead, t, block);
-    __syncthreads();  // logits
+    __syncthreads();  // the parameters of the wave are written
     if (step >= 0) draw(p, step, t, block);
   }
 }
 
 template <typename T>
-__global__ void condition(const __grid_constant__ Condition c) {
+__global__ void pixelcnn_sample_condition_kernel(const __grid_constant__ Condition c) {
   const int64_t all = c.rows * c.columns, stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t item = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; item < all; item += stride) {
     const T* context = static_cast<const T*>(c.context) + item / c.columns * c.dim;
@@ -175,26 +176,27 @@ Limits device_limits(const char* op) {
   return {device_attribute(op, cudaDevAttrMultiProcessorCount), device_attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin)};
 }
 
-void run_condition(const char* op, Number number, const Condition& c, void* stream) {
+void run_condition(const char* op, Dtype dtype, const Condition& c, void* stream) {
   const int64_t blocks = (c.rows * c.columns + kThreads - 1) / kThreads;
-  with_type(number, [&](auto zero) {
-    launch(op, condition<decltype(zero)>, static_cast<int>(blocks < 65536 ? blocks : 65536), kThreads, 0, stream, c);
+  with_type(dtype, [&](auto zero) {
+    launch(op, pixelcnn_sample_condition_kernel<decltype(zero)>, static_cast<int>(blocks < 65536 ? blocks : 65536), kThreads, 0,
+           stream, c);
   });
 }
 
 void run_program(const char* op, const Program& program, const Tiling& tiling, const Tensors& tensors, void* caches,
                  void* stream) {
-  with_type(program.number, [&](auto zero) {
+  with_type(program.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch(op, tiling.global_size ? sample<T, false> : sample<T, true>, tiling.blocks, kThreads, tiling.shared_bytes, stream,
-           program, tensors, tiling, static_cast<T*>(caches));
+    const auto kernel = tiling.global_size ? pixelcnn_sample_sample_kernel<T, false> : pixelcnn_sample_sample_kernel<T, true>;
+    launch(op, kernel, tiling.blocks, kThreads, tiling.shared_bytes, stream, program, tensors, tiling, static_cast<T*>(caches));
   });
 }
 
 const char* why_not() {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, sample<float, true>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, pixelcnn_sample_sample_kernel<float, true>);
   return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

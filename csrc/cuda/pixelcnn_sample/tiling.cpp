@@ -3,26 +3,26 @@
 #include <algorithm>
 #include <bit>
 
-namespace vlae::cuda {
+namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
 constexpr int64_t kMaxTile = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
 
-// Of a block, beside its activations: two tables of offsets and every warp's sums.
+// Memory of a thread block beside its activations: two tables of offsets and every warp's sums.
 int64_t work_bytes(const Program& p, int64_t rows) {
   return (2 * (p.most_taps + kRowEntries) + kWarps * kMaxColumns) * rows * static_cast<int64_t>(sizeof(float));
 }
 
-// Samples whose activations fit beside that.
+// Samples whose activations fit into shared memory beside that.
 int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
-  const int64_t left = (limits.shared_bytes - work_bytes(p, rows)) / format_of(p.number).bytes;
+  const int64_t left = (limits.shared_bytes - work_bytes(p, rows)) / format_of(p.dtype).bytes;
   return std::max<int64_t>(0, left - p.zero_size) / p.sample_size;
 }
 
 }  // namespace
 
-// Every processor gets a tile before one gets a larger tile. Fewer rows at a time are better than activations in global memory.
+// Gives every processor a tile before one gets a larger tile. Activations in global memory are worse than few rows at a time.
 Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
   int64_t samples = std::max<int64_t>(1, (batch + limits.processors - 1) / limits.processors), rows = kMaxRows;
   while (rows > kMinRows && fitting(p, rows, limits) == 0) rows /= 2;
@@ -35,9 +35,12 @@ Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
     samples = std::min({samples, full, most});
   }
   const int64_t size = p.zero_size + samples * p.sample_size;
-  return {static_cast<int32_t>(samples), static_cast<int32_t>(rows), std::countr_zero(static_cast<uint64_t>(rows)),
-          static_cast<int32_t>((batch + samples - 1) / samples),
-          static_cast<int32_t>(work_bytes(p, rows) + (shared ? size * format_of(p.number).bytes : 0)), shared ? 0 : size};
+  return {.samples = static_cast<int32_t>(samples),
+          .rows = static_cast<int32_t>(rows),
+          .row_bits = std::countr_zero(static_cast<uint64_t>(rows)),
+          .blocks = static_cast<int32_t>((batch + samples - 1) / samples),
+          .shared_bytes = static_cast<int32_t>(work_bytes(p, rows) + (shared ? size * format_of(p.dtype).bytes : 0)),
+          .global_size = shared ? 0 : size};
 }
 
-}  // namespace vlae::cuda
+}  // namespace vlae::cuda::pixelcnn_sample

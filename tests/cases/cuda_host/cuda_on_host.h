@@ -27,7 +27,7 @@
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
-  dim3(unsigned x = 1) : x(x) {}
+  dim3(unsigned size = 1) : x(size) {}
 };
 struct alignas(8) float2 {
   float x, y;
@@ -168,7 +168,8 @@ inline At run_to_barrier(bool backward) {
   const size_t warps = block->fibers.size() / kLanes;
   for (size_t i = 0; i < warps; ++i) run_warp((backward ? warps - 1 - i : i) * kLanes, backward);
   for (const Fiber& fiber : block->fibers)
-    if (fiber.at != block->fibers[0].at) throw std::runtime_error("cuda on host: some warps ended before a barrier of the others");
+    if (fiber.at != block->fibers[0].at)
+      throw std::runtime_error("cuda on host: some warps ended before a barrier of the others");
   return block->fibers[0].at;
 }
 
@@ -260,7 +261,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
   *value = which == cudaDevAttrMultiProcessorCount ? vlae::host::setting("VLAE_HOST_PROCESSORS", 132)
-                                                  : vlae::host::setting("VLAE_HOST_SHARED_BYTES", 227 << 10);
+                                                   : vlae::host::setting("VLAE_HOST_SHARED_BYTES", 227 << 10);
   return cudaSuccess;
 }
 

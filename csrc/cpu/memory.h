@@ -1,0 +1,61 @@
+// Floats aligned to a cache line. Not for the files of one instruction set: it has inline functions.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "../narrow.h"
+
+namespace vlae {
+
+constexpr size_t kLineBytes = 64;
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// Zeroed. Pages that nobody touches cost nothing.
+class ZeroedFloats {
+ public:
+  explicit ZeroedFloats(int64_t count) : memory_(std::calloc(usize(count) * sizeof(float) + kLineBytes, 1)) {}
+
+  explicit operator bool() const { return memory_ != nullptr; }
+
+  float* data() const {
+    const uintptr_t start = reinterpret_cast<uintptr_t>(memory_.get());
+    return reinterpret_cast<float*>((start + kLineBytes - 1) / kLineBytes * kLineBytes);
+  }
+
+ private:
+  std::unique_ptr<void, Free> memory_;
+};
+
+// Kept from call to call, unless it is large: what is freed the system may take back, and then faults in anew.
+class KeptFloats {
+ public:
+  // Uninitialised; nullptr where there is no memory. They are the next call's.
+  float* take(int64_t count) {
+    if (count > size_) {
+      size_ = 0;
+      const size_t bytes = usize(count) * sizeof(float);
+      memory_.reset(static_cast<float*>(std::aligned_alloc(kLineBytes, (bytes + kLineBytes - 1) / kLineBytes * kLineBytes)));
+      if (memory_) size_ = count;
+    }
+    return memory_.get();
+  }
+
+  void give_back() {
+    if (size_ <= kMost) return;
+    size_ = 0;
+    memory_.reset();
+  }
+
+ private:
+  static constexpr int64_t kMost = 1 << 20;
+
+  std::unique_ptr<float, Free> memory_;
+  int64_t size_ = 0;
+};
+
+}  // namespace vlae

@@ -1,0 +1,41 @@
+// The C++ type of each Dtype, and its conversions from and to float.
+#pragma once
+
+#include "device.h"
+#include "dtype.h"
+
+namespace vlae::cuda {
+
+using BFloat16 = __nv_bfloat16;
+using Float16 = __half;
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(BFloat16 x) { return __bfloat162float(x); }
+__device__ inline float to_float(Float16 x) { return __half2float(x); }
+
+template <typename T>
+__device__ T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ inline BFloat16 from_float<BFloat16>(float x) {
+  return __float2bfloat16(x);
+}
+template <>
+__device__ inline Float16 from_float<Float16>(float x) {
+  return __float2half(x);
+}
+
+// Calls `function` with a zero of the C++ type of `dtype`.
+template <typename Function>
+void with_type(Dtype dtype, const Function& function) {
+  switch (dtype) {
+    case Dtype::float32: return function(float{});
+    case Dtype::bfloat16: return function(BFloat16{});
+    case Dtype::float16: return function(Float16{});
+  }
+}
+
+}  // namespace vlae::cuda

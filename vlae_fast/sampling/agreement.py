@@ -1,0 +1,64 @@
+"""Whether a decoder computes what its program computes: channel by channel, within what roundings explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..plan import Stage
+
+_NEAR = 64  # roundings of a channel's largest value: nobody computes another function and comes so close
+_ROUNDINGS, _NUDGES = 4, 2
+_SLACK = 8  # the largest seen of our own decoders, with weights up to 15 times the usual, is 2.1
+
+
+def largest_excess(
+    expected: Tensor,
+    got: Tensor,
+    stages: Sequence[Stage],
+    weights: Sequence[Tensor],
+    context: Tensor | None,
+    image: Tensor,
+    eps: float,
+) -> float:
+    """The largest ``|got - expected|`` that roundings do not explain, 0 where they explain all.
+
+    A channel is judged by itself: another one with a logit of -1e9 excuses nothing in it. Where the two are not within
+    a few roundings of the channel's largest value, the program is run in float64, as it is and with weights and context
+    off by roundings. Both results must be as near to it as these are: large weights amplify roundings.
+
+    Args:
+        expected, got: of the decoder and of the sampler, ``[B, P, H, W]``.
+        stages, weights, context, image: what `reference.run_program` is given. eps: of the products that were used.
+    """
+    error = _by_channel(got.double() - expected.double())
+    if (error <= _NEAR * eps * _by_channel(expected)).all():
+        return 0.0
+    generator = torch.Generator().manual_seed(1)
+
+    def run(nudged: bool) -> Tensor:
+        def wide(t: Tensor) -> Tensor:
+            t = t.double()
+            noise = torch.rand(t.shape, generator=generator, dtype=t.dtype, device="cpu") if nudged else None
+            return t if noise is None else t * (1 + _ROUNDINGS * eps * (2 * noise - 1).to(t.device))
+
+        own = None if context is None else wide(context)
+        return reference.run_program(stages, [wide(w) for w in weights], own, image.double())
+
+    truth = run(nudged=False)
+    near = [
+        reference.run_program(stages, weights, context, image).double(),
+        *(run(nudged=True) for _ in range(_NUDGES)),
+    ]
+    spread = torch.stack([_by_channel(other - truth) for other in near]).amax(0)
+    allowed = _SLACK * (spread + eps * _by_channel(truth))
+    off = torch.stack([_by_channel(result.double() - truth) for result in (expected, got)]).amax(0)
+    return off[~(off <= allowed)].max().item() if (~(off <= allowed)).any() else 0.0
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """The largest absolute value of each channel, ``[P]``; NaN where there is one."""
+    return values.abs().double().amax((0, 2, 3))
