@@ -11,6 +11,7 @@ from torch import Tensor
 import vlae_fast as vf
 from vlae_fast.backends import triton
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
+from vlae_fast.reference.arguments import Layers, Mask, Transform
 from vlae_fast.testing import conv_case, linear_case, made_case
 
 Results = list[Tensor | None]
@@ -49,12 +50,12 @@ def linear(
     """Forward and backward of `masked_linear`, every gradient."""
     case = linear_case(batch, inputs, outputs, adjacency=adjacency, activation=activation, dtype=dtype)
     t = {"in_degrees": None, "out_degrees": None, "adjacency": None, **case.to(device=device).tensors}
-    mask = (t["in_degrees"], t["out_degrees"], t["adjacency"], activation)
+    mask = Mask(t["in_degrees"], t["out_degrees"], t["adjacency"])
     grad = torch.randn(batch, outputs, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
     def call() -> Results:
-        y = triton.masked_linear(t["x"], t["weight"], t["bias"], *mask)
-        return [y, *triton.masked_linear_backward(grad, y, t["x"], t["weight"], *mask, needs=[True] * 3)]
+        y = triton.masked_linear(t["x"], t["weight"], t["bias"], mask, activation)
+        return [y, *triton.masked_linear_backward(grad, y, t["x"], t["weight"], mask, activation, [True] * 3)]
 
     return call
 
@@ -72,7 +73,8 @@ def inverse(
 ) -> Callable[[], Results]:
     """`made_inverse` of the affine transform."""
     case = made_case(batch, dim, hidden, activation=activation, cond=cond, dtype=dtype).to(device=device)
-    return lambda: list(triton.made_inverse(*case.tensors.values(), activation, scale))
+    eps, *layers = case.tensors.values()
+    return lambda: list(triton.made_inverse(eps, Layers(*layers), Transform(activation, scale)))
 
 
 def sample(

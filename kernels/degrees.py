@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vlae_fast.kept import kept, state_of
+from vlae_fast.masks import check_made_degrees
 
 T = TypeVar("T")
 
@@ -54,15 +55,7 @@ def once(degrees: Sequence[Tensor], device: torch.device, key: tuple, make: Call
     seen = tuple(map(degrees_of, degrees))
     plans, key = seen[-1].plans, (*seen[:-1], device, *key)
     if key not in plans:
-        _check(seen[0].values, seen[-1].values)
+        check_made_degrees(*(torch.tensor(seen[i].values, dtype=torch.int64, device="cpu") for i in (0, -1)))
         plans[key] = kept(device, lambda: make([d.values for d in seen]))
     found: T = plans[key]
     return found
-
-
-def _check(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
-    dim = len(inputs)
-    if sorted(inputs) != list(range(1, dim + 1)):
-        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {list(inputs)}")
-    if outputs != tuple(d - 1 for d in inputs) * (len(outputs) // dim):
-        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {list(outputs)}")

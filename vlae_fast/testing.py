@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops
+from . import activations, ops
 from .masks import made_degrees
 
 TF32_EPS = 2.0**-10
@@ -111,7 +111,7 @@ def _nudge(t: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _may_round(case: Case, outs: list[Tensor]) -> bool:
-    """Whether torch lets products of this op round to TF32: its libraries do so for some shapes and not for others."""
+    """True where torch lets products of this op round to TF32: its libraries do so for some shapes only."""
     if not any(o.is_cuda and o.dtype == torch.float32 for o in outs):
         return False
     setting: Any = torch.backends.cudnn.conv if case.op == "masked_conv" else torch.backends.cuda.matmul  # type: ignore[attr-defined]
@@ -169,7 +169,7 @@ def opcheck(case: Case, backend: str) -> None:
         "image_channels": 1,
         "scale": "exp",
     }
-    given = {**defaults, "activation": "relu" if case.op == "made_inverse" else "none", **tensors, **case.options}
+    given = {**defaults, "activation": activations.names(case.op)[0], **tensors, **case.options}
     overload = getattr(torch.ops.vlae_fast, case.op).default
     args = [given[a.name] if a.name != "backend" else backend for a in overload._schema.arguments]
     torch.library.opcheck(overload, tuple(args), test_utils=OPCHECKS)

@@ -32,6 +32,7 @@ from vlae_fast import reference
 from vlae_fast.backends import cpu
 from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
 from vlae_fast.reference import pixelcnn_draw
+from vlae_fast.reference.arguments import Layers, Mask, Transform
 
 OPS = torch.ops.vlae_fast_cpu
 isas = st.sampled_from(["", *cpu.isas()])
@@ -197,16 +198,16 @@ def test_masked_linear(
     require("cpu")
     x, weight, bias = randn(rng, batch, len(ins)), randn(rng, len(outs), len(ins)), randn(rng, len(outs))
     activation = data.draw(st.sampled_from(["none", "relu", "elu", "tanh"]))
-    mask: tuple[Tensor | None, ...] = torch.tensor(ins, dtype=torch.int64), torch.tensor(outs, dtype=torch.int64), None
+    mask = Mask(torch.tensor(ins, dtype=torch.int64), torch.tensor(outs, dtype=torch.int64))
     if data.draw(st.integers(0, 3)) == 0:
-        mask = (None, None, randn(rng, len(outs), len(ins)) > 0)
-    y = unless_refused(lambda: cpu.masked_linear(x, weight, bias, *mask, activation, isa))
+        mask = Mask(None, None, randn(rng, len(outs), len(ins)) > 0)
+    y = unless_refused(lambda: cpu.masked_linear(x, weight, bias, mask, activation, isa))
     if y is None:
         return False
     wide = [t.double().requires_grad_() for t in (x, weight, bias)]
-    truth, grad = reference.masked_linear(*wide, *mask, activation), randn(rng, *y.shape)
+    truth, grad = reference.masked_linear(*wide, mask, activation), randn(rng, *y.shape)
     assert_close(y, truth)
-    grads = cpu.masked_linear_backward(grad, y, x, weight, *mask, activation, [True] * 3, isa)
+    grads = cpu.masked_linear_backward(grad, y, x, weight, mask, activation, [True] * 3, isa)
     for found, expected in zip(grads, torch.autograd.grad(truth, wide, grad.double()), strict=True):
         assert_close(found, expected)
     return True
@@ -234,7 +235,8 @@ def test_made_inverse(data: st.DataObject, dim: int, hidden: list[list[int]], is
     if got is None:
         return False
     wide = [w.double() for w in weights], [b.double() for b in biases]
-    (x,), log_det = reference.made_inverse(eps.double(), *wide, degrees, cond.double(), "tanh", scale)
+    layers = Layers(*wide, degrees, cond.double())
+    (x,), log_det = reference.made_inverse(eps.double(), layers, Transform("tanh", scale))
     small = (x.abs() < 1e4).all(1)  # beyond any number is infinity, or NaN where the reference had it before
     assert_close(got[0][small], x[small])
     assert_close(got[1][small], log_det[small])

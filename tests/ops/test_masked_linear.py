@@ -13,6 +13,7 @@ from vlae_fast.backends import cpu
 from vlae_fast.layers import MADE, MaskedLinear
 from vlae_fast.masks import linear_mask
 from vlae_fast.ops import masked_linear
+from vlae_fast.reference.arguments import Mask
 from vlae_fast.testing import Case, budget, check_op, linear_case, opcheck, run
 
 
@@ -46,13 +47,13 @@ def test_same_bits(case: Case, isa: str) -> None:
     """The same call twice and any number of threads; outputs also whatever the batch. On every instruction set."""
     require("cpu")
     t = {"in_degrees": None, "out_degrees": None, "adjacency": None, **case.tensors}
-    mask = (t["in_degrees"], t["out_degrees"], t["adjacency"], case.options["activation"])
+    mask, activation = Mask(t["in_degrees"], t["out_degrees"], t["adjacency"]), case.options["activation"]
     grad = torch.randn(t["x"].shape[0], t["weight"].shape[0])
 
     def call(rows: slice) -> list[torch.Tensor]:
-        y = cpu.masked_linear(t["x"][rows], t["weight"], t["bias"], *mask, isa)
-        needs = (True, True, True)
-        return [y, *cpu.masked_linear_backward(grad[rows], y, t["x"][rows], t["weight"], *mask, needs, isa)]
+        y = cpu.masked_linear(t["x"][rows], t["weight"], t["bias"], mask, activation, isa)
+        args = (grad[rows], y, t["x"][rows], t["weight"], mask, activation, (True, True, True), isa)
+        return [y, *cpu.masked_linear_backward(*args)]
 
     double, _ = run(case.to(torch.float64), "reference")
     single, _ = run(case, "reference")

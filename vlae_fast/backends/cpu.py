@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import step_by_step
+from .. import activations
 from ..masks import live_weights
 from ..plan import Plan
+from ..reference.arguments import Layers, Mask, Transform
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
@@ -58,8 +59,8 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def masked_conv_saves(activation: str) -> bool:
-    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
-    return activation == "gate"
+    """True where `masked_conv_saving` keeps a tensor like its output: the output alone does not give the slope."""
+    return not activations.BY_NAME[activation].slope_of_output
 
 
 @_in_float32
@@ -160,46 +161,37 @@ def pixelcnn_sample(
     )
 
 
-@step_by_step
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-    isa: str = "",
-) -> tuple[Tensor, Tensor]:
-    return torch.ops.vlae_fast_cpu.made_inverse(
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:
+    x, log_det = torch.ops.vlae_fast_cpu.made_inverse(
         eps.contiguous(),
-        [w.contiguous() for w in weights],
-        [b.contiguous() for b in biases],
-        [d.long().contiguous() for d in degrees],
-        contiguous(cond),
-        activation,
-        scale,
+        [w.contiguous() for w in layers.weights],
+        [b.contiguous() for b in layers.biases],
+        [d.long().contiguous() for d in layers.degrees],
+        contiguous(layers.cond),
+        *transform,
         isa,
     )
+    return x[None], log_det
 
 
-def _degrees(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.long().contiguous()
+def _as_read(mask: Mask) -> tuple[Tensor | None, ...]:
+    """The mask in the dtypes and the memory format that the library reads."""
+    into, out, adjacency = mask
+    if into is None or out is None:
+        return into, out, contiguous(adjacency)
+    return into.long().contiguous(), out.long().contiguous(), contiguous(adjacency)
 
 
 def masked_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     isa: str = "",
 ) -> Tensor:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
     return torch.ops.vlae_fast_cpu.masked_linear(
-        x.contiguous(), weight.contiguous(), contiguous(bias), *mask, activation, isa
+        x.contiguous(), weight.contiguous(), contiguous(bias), *_as_read(mask), activation, isa
     )
 
 
@@ -208,15 +200,11 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
     isa: str = "",
 ) -> list[Tensor | None]:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
-    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(
-        grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
-    )
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *_as_read(mask))
+    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(*args, activation, *needs, isa)
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

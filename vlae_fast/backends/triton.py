@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import step_by_step
+from .. import activations
 from ..kept import kept
 from ..masks import Tap, live_weights
 from ..plan import Plan
+from ..reference.arguments import Layers, Mask, Transform
 from . import gpu
 from .memory_format import contiguous, nchw, nhwc
 
@@ -67,8 +68,8 @@ def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def masked_conv_saves(activation: str) -> bool:
-    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
-    return activation == "gate"
+    """True where `masked_conv_saving` keeps a tensor like its output: the output alone does not give the slope."""
+    return not activations.BY_NAME[activation].slope_of_output
 
 
 @_on_its_device
@@ -126,26 +127,18 @@ def masked_conv_backward(
     ]
 
 
-def _mask(in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None) -> Any:
-    from ..kernels.live_tiles import Mask
+def _as_tiles(mask: Mask) -> Any:
+    from ..kernels import live_tiles
 
-    return Mask(out_degrees, in_degrees) if adjacency is None else Mask(adjacency)
+    out_and_in = (mask.out_degrees, mask.in_degrees)
+    return live_tiles.Mask(*out_and_in) if mask.adjacency is None else live_tiles.Mask(mask.adjacency)
 
 
 @_on_its_device
-def masked_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
-    activation: str,
-) -> Tensor:
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
     from ..kernels import masked_linear as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), mask, activation)
+    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), _as_tiles(mask), activation)
 
 
 @_on_its_device
@@ -154,33 +147,23 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     from ..kernels import masked_linear_backward as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), _as_tiles(mask), activation)
     return kernels.backward(*args, needs)
 
 
-@step_by_step
 @_on_its_device
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-) -> tuple[Tensor, Tensor]:
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
     from ..kernels import made_inverse as kernels
 
-    return kernels.inverse(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
+    *tensors, cond = layers
+    x, log_det = kernels.inverse(eps.contiguous(), *tensors, contiguous(cond), *transform)
+    return x[None], log_det
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:

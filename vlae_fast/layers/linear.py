@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from .. import activations, reference
 from ..masks import linear_mask, made_degrees
 from ..ops import masked_linear
 
@@ -129,8 +129,8 @@ class MADE(nn.Module):
         super().__init__()
         if input_dim < 1 or output_dim < 1 or output_dim % input_dim:
             raise ValueError(f"MADE: output_dim must be a multiple of input_dim = {input_dim}, got {output_dim}")
-        if activation not in ("relu", "elu", "tanh"):
-            raise ValueError(f"MADE: activation must be one of relu, elu, tanh, got {activation!r}")
+        if activation not in (names := activations.names("made_inverse")):
+            raise ValueError(f"MADE: activation must be one of {', '.join(names)}, got {activation!r}")
         if n_hidden < 1 or hidden_dim < 1:
             raise ValueError(f"MADE: n_hidden and hidden_dim must be positive, got {n_hidden} and {hidden_dim}")
         self.input_dim, self.activation, self.context_dim = input_dim, activation, context_dim
@@ -162,7 +162,7 @@ class MADE(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i == 0 and self.context is not None:
-                x = getattr(F, self.activation)(x + self.project(context))
+                x = reference.activate(x + self.project(context), self.activation)
         return x
 
     def project(self, context: Tensor | None) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import activations, backends
 from ..masks import MASK_TYPES
 from . import registry
 
-ACTIVATIONS = ("none", "relu", "elu", "gate")
+ACTIVATIONS = activations.names("masked_conv")
 
 
 def masked_conv(
@@ -80,9 +80,10 @@ def _check(
         fail(f"x must have the C_in of weight, {weight.shape[1]} channels", x.shape[1])
     if 0 in (*x.shape[1:], c_out):  # a batch may be empty, an image may not
         fail("x must have C_in, H, W >= 1 and weight C_out >= 1", (tuple(x.shape), tuple(weight.shape)))
-    if activation == "gate" and c_out % 2:
-        fail("weight must have an even C_out under activation 'gate'", c_out)
-    channels = c_out // 2 if activation == "gate" else c_out
+    columns = activations.columns(activation)
+    if c_out % columns:
+        fail(f"weight must have an even C_out under activation {activation!r}", c_out)
+    channels = c_out // columns
     if image_channels < 1 or (image_channels > 1 and channels % image_channels):
         fail(f"image_channels must be positive and divide the {channels} output channels", image_channels)
     if bias is not None and bias.shape != (c_out,):
@@ -119,7 +120,7 @@ def _forward(
 
 
 def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    channels = weight.shape[0] // (2 if args[-2] == "gate" else 1)
+    channels = weight.shape[0] // activations.columns(args[-2])
     return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
 
 

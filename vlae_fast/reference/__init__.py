@@ -3,7 +3,8 @@
 Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend.
 """
 
-from .activation import activate, activate_backward
+from .activation import activate, activate_backward, slope_of_output
+from .arguments import Layers, Mask, Transform
 from .made_inverse import (
     LEAST_SLOPE,
     log_slope,
@@ -19,6 +20,9 @@ from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_p
 
 __all__ = [
     "LEAST_SLOPE",
+    "Layers",
+    "Mask",
+    "Transform",
     "activate",
     "activate_backward",
     "log_slope",
@@ -38,4 +42,5 @@ __all__ = [
     "run_program",
     "shift_and_log_scale",
     "shifted",
+    "slope_of_output",
 ]

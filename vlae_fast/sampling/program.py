@@ -9,21 +9,22 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import activations
 from ..layers import MaskedConv2d
 from ..layers.hooks import refresh
 from ..masks import Tap
 from ..plan import ACTIVATIONS, Source, Stage
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
+_MODULES = {row.module: row.name for row in activations.TABLE if row.module is not None and row.code is not None}
 
 
 SourceSpec = tuple[int, Tensor, Sequence[Tap]]  # buffer, weight [P, C, kh, kw], the taps of it that are alive
 
 
 class Decoder(Protocol):
-    """What a sampler asks of a decoder: these three, and how its stages are found.
+    """The decoder that a sampler asks for: these three attributes, and how its stages are found.
 
-    That is a method ``write_program(program)``, which appends them (see `Program.add`), or the parts of
+    They come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts of
     `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added
     to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``:
     the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
@@ -75,7 +76,7 @@ class Program:
         if not sources:
             self._fail("sources must not be empty", "none")
         width = sources[0][1].shape[0]
-        channels = width // (2 if activation == "gate" else 1)
+        channels = width // activations.columns(activation)
         for buffer, weight, taps in sources:
             self.weights.append(self._live(buffer, weight, taps, width))
         if bias is not None and bias.shape != (width,):
@@ -101,14 +102,14 @@ class Program:
     ) -> int:
         """Appends a masked convolution of one buffer, with its condition, and returns the buffer that it writes.
 
-        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as of `add`.
+        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as in `add`.
         """
         context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
         sources = [(buffer, layer.live_weight(), layer.taps), *also]
         return self.add(sources, layer.bias, layer.activation, context, residual)
 
     def activate(self, buffer: int, activation: str) -> int:
-        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
+        """Appends an activation of a buffer (a residual sum): ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
         if not self.weights:  # whose dtype and device an identity takes
             self._fail("an activation must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(buffer)).diag()
@@ -162,10 +163,10 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
         return program.conv(module, buffer)
     if type(module) is nn.Conv2d and _is_pointwise(module):
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
-    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
+    if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
         if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
-            program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
+            program.stages[-1] = last._replace(activation=_MODULES[type(module)])
             return buffer
     raise ValueError(
         "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
