@@ -125,7 +125,7 @@ def _rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any
 
 
 def offence(row: dict[str, Any]) -> str | None:
-    """What is wrong with a compiled kernel, or None."""
+    """The fault of a compiled kernel, or None."""
     if row["local_bytes"]:
         return f"spills: {row['local_bytes']} bytes of local memory a thread"
     if row["product"] and row["dtype"] != "float32" and not row["matrix_instruction"]:

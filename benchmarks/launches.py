@@ -61,12 +61,20 @@ def linear(
 
 
 def inverse(
-    batch: int, dim: int, hidden: tuple[int, ...], activation: str, cond: bool, dtype: torch.dtype, device: str = "cpu"
+    batch: int,
+    dim: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    cond: bool,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    *,
+    scale: str = "exp",
 ) -> Callable[[], Results]:
     """`made_inverse` of the affine transform."""
     case = made_case(batch, dim, hidden, activation=activation, cond=cond, dtype=dtype).to(device=device)
     eps, *layers = case.tensors.values()
-    return lambda: list(triton.made_inverse(eps, Layers(*layers), Transform(activation)))
+    return lambda: list(triton.made_inverse(eps, Layers(*layers), Transform(activation, scale)))
 
 
 def sample(
@@ -92,7 +100,7 @@ def sample(
     return call
 
 
-LAUNCHES: dict[str, Launch] = {  # of two that share block sizes, the first decides them
+LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decides them
     "conv-gated-3x3B-64ch": partial(conv, "B", (64, 64, 28, 28), 128, 3, "gate"),
     "conv-gated-3x3B-128ch": partial(conv, "B", (64, 128, 32, 32), 256, 3, "gate"),
     "conv-gated-3x3B-160ch": partial(conv, "B", (16, 160, 32, 32), 320, 3, "gate"),
@@ -106,6 +114,9 @@ LAUNCHES: dict[str, Launch] = {  # of two that share block sizes, the first deci
     "inverse-784-512-512-relu": partial(inverse, 100, 784, (512, 512), "relu", False),
     "inverse-64-512-512-elu-cond": partial(inverse, 100, 64, (512, 512), "elu", True),
     "inverse-32-64-tanh": partial(inverse, 100, 32, (64,), "tanh", False),
+    "inverse-32-64-clipped-exp": partial(inverse, 100, 32, (64,), "relu", False, scale="clipped_exp"),
+    "inverse-32-64-softplus": partial(inverse, 100, 32, (64,), "relu", False, scale="softplus"),
+    "inverse-32-64-sigmoid": partial(inverse, 100, 32, (64,), "relu", False, scale="sigmoid"),
     "sample-64ch": partial(sample, 4096, 64),
     "sample-64ch-batch1": partial(sample, 1, 64),
     "sample-256ch": partial(sample, 4096, 256),

@@ -1,4 +1,4 @@
-"""Degrees that are on a GPU, looked at once: what is made of them is kept with their tensors."""
+"""Degrees on a GPU are looked at once: their values, and plans made of them, are kept with their tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Degrees:
     """Degrees of a layer on the host. Equal ones are the same object, a cheap key, for as long as a tensor has them.
 
-    ``plans``: of networks whose outputs have these degrees. They live as long: a CUDA graph may hold their addresses.
+    ``plans`` of networks whose outputs have these degrees live as long: a CUDA graph may hold their addresses.
     """
 
     def __init__(self, values: tuple[int, ...]) -> None:
@@ -50,7 +50,7 @@ def once(degrees: Sequence[Tensor], device: torch.device, key: tuple, make: Call
     """``make(values)`` of the degrees of a MADE's inputs, hidden layers and outputs, made once for a device and a key.
 
     Raises:
-        ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU nobody looked before.
+        ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU this is the first look.
     """
     seen = tuple(map(degrees_of, degrees))
     plans, key = seen[-1].plans, (*seen[:-1], device, *key)

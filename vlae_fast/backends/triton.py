@@ -160,7 +160,7 @@ def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Ten
     from ..kernels import made_inverse as kernels
 
     *tensors, cond = layers
-    x, log_det = kernels.forward(eps.contiguous(), *tensors, contiguous(cond), *transform)
+    x, log_det = kernels.inverse(eps.contiguous(), *tensors, contiguous(cond), *transform)
     return x[None], log_det
 
 
