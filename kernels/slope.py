@@ -55,7 +55,7 @@ def slope_kernel(
                 sum_b += b
                 tl.store(p_pre + to + C, b.to(p_pre.dtype.element_ty), mask)
             elif ACTIVATION == "relu":
-                a = tl.where(out > 0, grad, 0.0)
+                a = tl.where(out > 0, grad, grad * 0.0)  # a NaN stays one: who looks at gradients must see it
             elif ACTIVATION == "elu":
                 a = tl.where(out > 0, grad, grad * (out + 1.0))
             else:
