@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Every core: a worker takes over half of what another has left. PYTEST_ARGS='-n 0' runs all in one process.
+PARALLEL := -n auto --maxprocesses=8 --dist worksteal
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -37,7 +39,7 @@ demo: $(STAMP)
 	$(BIN)/python -m vlae_fast demo --out out
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 # A copy of the sources, so that the library in use stays; -O3 would only take longer to compile. The tests run in the folder
 # that it is installed into, where it is found before any other. GCC's warnings mistake what the sanitizers add. Python is not instrumented: the runtime (and libstdc++,
@@ -53,7 +55,7 @@ sanitize: $(STAMP)
 		$(BIN)/python -m pip install -q --no-build-isolation --no-deps --target $(SANITIZE)/site $(SANITIZE)/src
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-		$(abspath $(BIN))/python -m pytest -q --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
+		$(abspath $(BIN))/python -m pytest -q $(PARALLEL) --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
 
 kernels: $(STAMP)
 	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels
@@ -97,7 +99,7 @@ wheel-test:
 	tar -xf dist/*.tar.gz -C $$away --strip-components=1; \
 	rm -r $$away/vlae_fast $$away/kernels; \
 	cd $$away; \
-	VLAE_FAST_REQUIRE_CPU=1 venv/bin/python -m pytest $(OF_SOURCES:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
+	VLAE_FAST_REQUIRE_CPU=1 venv/bin/python -m pytest $(PARALLEL) $(OF_SOURCES:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,6 @@ import importlib
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -12,15 +11,17 @@ from cases import cuda_host
 
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores, and so do the processes that they start
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if os.environ.get("VLAE_FAST_REQUIRE_PACKAGES") == "1":  # a test that is skipped for want of one is then an error
     pytest.importorskip = importlib.import_module
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the reference's products warn that they may differ
 
 from vlae_fast import backends
 from vlae_fast.backends import cuda as cuda_row
-from vlae_fast.backends import table, triton
-
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from vlae_fast.backends import table
 
 
 @pytest.fixture(autouse=True)
@@ -63,38 +64,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv("VLAE_HOST_ORDER", order)
 
     return set_gpu
-
-
-def require(backend: str, device: str = "cpu", *, allow_module_level: bool = False) -> str:
-    """The backend's name; skips where it is absent or for other devices, fails where it must be there."""
-    row = next(r for r in backends.TABLE if r.name == backend)
-    reason = row.absent()
-    if reason is not None:
-        if os.environ.get(f"VLAE_FAST_REQUIRE_{backend.upper()}") == "1":
-            pytest.fail(f"backend {backend} is required and absent: {reason}")
-        pytest.skip(f"backend {backend} is absent: {reason}", allow_module_level=allow_module_level)
-    if row.devices and device not in row.devices:
-        pytest.skip(f"backend {backend} runs on {', '.join(row.devices)}", allow_module_level=allow_module_level)
-    return backend
-
-
-def backends_of(op: str) -> list[str]:
-    """Rows that have an op, as a list to parametrize over; absent ones are left to `require`."""
-    return [r.name for r in backends.TABLE if hasattr(r.namespace, op)]
-
-
-def backends_and_cases(op: str, cases: list[Any], slow_when_interpreted: Callable[[Any], bool]) -> list[Any]:
-    """Every row that has an op with every case; some are too much for an interpreter to be quick."""
-    interpreted = "triton" if triton.INTERPRETED else ""
-    pairs = [(row, case) for row in backends_of(op) for case in cases]
-    slow = [row == interpreted and slow_when_interpreted(case) for row, case in pairs]
-    return [pytest.param(*pair, marks=[pytest.mark.slow] * is_slow) for pair, is_slow in zip(pairs, slow, strict=True)]
-
-
-def backends_and_dtypes(op: str) -> list[tuple[str, torch.dtype]]:
-    """Every row that has an op with every dtype that it computes in."""
-    rows = [r for r in backends.TABLE if r.name in backends_of(op)]
-    return [(r.name, dtype) for r in rows for dtype in r.dtypes.get(op) or DTYPES]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

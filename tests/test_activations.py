@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import backends_of, require
+from cases.rows import backends_of, require
 
 from vlae_fast import activations, backends, plan
 from vlae_fast.masks import live_taps

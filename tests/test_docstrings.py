@@ -39,8 +39,10 @@ LINES = ("vlae_fast.reference", "vlae_fast.testing")
 def test_site(tmp_path: Path) -> None:
     """No warning, no link and no `reference` that leads nowhere; every page is there."""
     build.build(tmp_path)
-    pages = [*build.PAGES, "examples", *(name.replace(".", "/") for name in build.MODULES)]
-    assert all((tmp_path / f"{page}.html").stat().st_size > 1000 for page in pages)
+    titles = {page: title for page, (title, _) in build.PAGES.items()} | {"examples": "Examples"}
+    titles |= {name.replace(".", "/"): name for name in build.MODULES}
+    for page, title in titles.items():
+        assert f"<title>{title}</title>" in (tmp_path / f"{page}.html").read_text(encoding="utf-8")
 
 
 def public(name: str) -> Iterator[tuple[pdoc.doc.Doc, pdoc.doc.Namespace]]:

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from cases.pictures import assert_shows, tiles
+
+from vlae_fast import checkpoint
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -45,4 +49,10 @@ def test_sample_mnist(tmp_path: Path) -> None:
         pytest.importorskip(needed)
     text = output("sample_mnist", "pictures", cwd=tmp_path)
     assert "64 digits in" in text and "56 completions; upper halves kept: True" in text
-    assert all((tmp_path / "pictures" / name).stat().st_size > 1000 for name in ("digits.png", "completed.png"))
+    model, generator = checkpoint.load(checkpoint.MNIST).model, torch.Generator().manual_seed(0)
+    digits = model.sample(64, generator)
+    assert_shows(tmp_path / "pictures" / "digits.png", digits, columns=8)
+    rows = tiles(tmp_path / "pictures" / "completed.png", (28, 28)).unflatten(0, (8, 8))
+    assert rows[:, 0].equal(digits[:8, 0])
+    assert rows[:, :, :14].equal(rows[:, :1, :14].expand(-1, 8, -1, -1))  # the halves that were given
+    assert not rows[:, 1:, 14:].equal(rows[:, :1, 14:].expand(-1, 7, -1, -1))

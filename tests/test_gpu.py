@@ -6,17 +6,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
-import test_flows
-import test_made_inverse
-import test_masked_conv
-import test_masked_linear
-import test_pixelcnn_draw
-import test_pixelcnn_sample_triton as sampling
-import test_torch_ecosystem as ecosystem
 import torch
+from cases import flows, made_inverse, masked_conv, masked_linear, modules, pixelcnn_draw
+from cases import pixelcnn_sample as sampling
 from cases.decoders import inputs, random_decoder
-from conftest import require
-from test_pixelcnn_sample import compare
+from cases.rows import require
 
 import vlae_fast as vf
 from benchmarks.gpu import captured
@@ -27,7 +21,8 @@ from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case,
 
 pytestmark = pytest.mark.gpu
 
-CASES = [*test_masked_conv.CASES, *test_masked_linear.CASES, *test_made_inverse.CASES]
+CASES = [case for family in (masked_conv, masked_linear, made_inverse) for case in family.CASES.values()]
+CASES += masked_linear.LARGE_CASES
 SMALL = [
     conv_case("B", (2, 32, 9, 7), 64, 3, activation="gate", cond="vector"),
     conv_case("A", (2, 3, 6, 5), 12, 5, activation="relu", image_channels=3, cond="map"),
@@ -161,7 +156,7 @@ def test_images_are_those_of_the_naive_sampler(seed: int, record_property: Calla
     sampler = vf.PixelCNNSampler(decoder.cuda())
     assert sampler.backend in GPU_ROWS
     got = sampler.sample_with_logits(None if z is None else z.cuda(), noise.cuda())
-    differing = compare(got.images.cpu(), expected, got.logits.cpu(), noise)
+    differing = sampling.compare(got.images.cpu(), expected, got.logits.cpu(), noise)
     record_property("samples", len(noise))
     record_property("differing_samples", differing)
 
@@ -185,9 +180,9 @@ def test_images_of_programs_are_the_same_bits(dtype: torch.dtype, tf32: bool) ->
 @pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("emit", test_pixelcnn_draw.EMITS.values(), ids=test_pixelcnn_draw.EMITS)
+@pytest.mark.parametrize("emit", pixelcnn_draw.EMITS.values(), ids=pixelcnn_draw.EMITS)
 def test_draws_are_the_reference_s(emit: Emit, channels: int, dtype: torch.dtype, row: str) -> None:
-    test_pixelcnn_draw.check_draws(emit, channels, able(row, "pixelcnn_sample"), "cuda", dtype)
+    pixelcnn_draw.check_draws(emit, channels, able(row, "pixelcnn_sample"), "cuda", dtype)
 
 
 def test_logits_do_not_depend_on_the_batch() -> None:
@@ -239,7 +234,7 @@ def test_cuda_graph_of_a_sampler(row: str) -> None:
 COMPILED = {  # of shapes that no other test has: what is kept between calls is made while torch warms its graph up
     "gated": lambda row: vf.GatedMaskedConv2d("B", 20, 20, 3, backend=row),
     "made": lambda row: vf.MADE(21, 53, 42, backend=row),
-    "inverse": lambda row: ecosystem.Inverse(vf.AutoregressiveFlow(22, 51, backend=row)),
+    "inverse": lambda row: modules.Inverse(vf.AutoregressiveFlow(22, 51, backend=row)),
 }
 COMPILED_INPUTS = {"gated": (2, 20, 11, 13), "made": (3, 21), "inverse": (3, 22)}
 
@@ -254,8 +249,8 @@ def test_compiled_with_cuda_graphs_from_the_first_call_on(name: str, row: str) -
     with torch.no_grad():
         for _ in range(3):
             torch.compiler.cudagraph_mark_step_begin()
-            got = [t.clone() for t in ecosystem.leaves(compiled(x))]
-            ecosystem.assert_same(got, ecosystem.leaves(module(x)), rtol=1e-4, atol=1e-5)
+            got = [t.clone() for t in modules.leaves(compiled(x))]
+            modules.assert_same(got, modules.leaves(module(x)), rtol=1e-4, atol=1e-5)
 
 
 def test_training_compiled_under_autocast() -> None:
@@ -304,22 +299,22 @@ def test_every_row_samples(row: str) -> None:
     assert ((images == 0) | (images == 1)).all()
 
 
-@pytest.mark.parametrize("name", ecosystem.MAKERS)
+@pytest.mark.parametrize("name", modules.MAKERS)
 def test_modules_move_to_the_gpu_and_back(name: str) -> None:
-    subject = ecosystem.MAKERS[name]()
+    subject = modules.MAKERS[name]()
     want = subject.run()
-    got = ecosystem.leaves(subject.module.cuda()(*(x.cuda() for x in subject.inputs)))
-    ecosystem.assert_same([out.cpu() for out in got], want, rtol=1e-3, atol=1e-3)
+    got = modules.leaves(subject.module.cuda()(*(x.cuda() for x in subject.inputs)))
+    modules.assert_same([out.cpu() for out in got], want, rtol=1e-3, atol=1e-3)
     subject.module.cpu()
-    ecosystem.assert_same(subject.run(), want, rtol=0, atol=0)
+    modules.assert_same(subject.run(), want, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["zuko-context", "nflows", "normflows"])
 def test_flows_of_other_libraries_move_to_the_gpu(name: str) -> None:
-    flow, y, context = test_flows.random_flow(name), torch.randn(5, test_flows.D), test_flows.context_of(name)
-    want = test_flows.inverse(flow, y, context)
+    flow, y, context = flows.random_flow(name), torch.randn(5, flows.D), flows.context_of(name)
+    want = flows.inverse(flow, y, context)
     accelerated = vf.accelerate_flows(flow)
     assert all(row.replaced for row in accelerated)
-    got = test_flows.inverse(flow.cuda(), y.cuda(), None if context is None else context.cuda())
+    got = flows.inverse(flow.cuda(), y.cuda(), None if context is None else context.cuda())
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-3, atol=1e-3)

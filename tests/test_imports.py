@@ -1,4 +1,4 @@
-"""Imports run one way, from the command line down to the kernels; the table below is the order."""
+"""Imports run one way, from the command line down to the kernels: the table is the order. No test imports a test."""
 
 import ast
 import subprocess
@@ -25,9 +25,16 @@ ROWS = [
     {"experiments"},
     {"__init__"},
     {"commands"},
-    {"cli"},
     {"__main__"},
 ]
+# Modules of vlae_fast/ itself; every other one is in a folder.
+LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "kept", "masks", "plan", "testing"}
+
+# What may be missing is imported where it is used. The kernels need triton, the commands typer.
+OPTIONAL = (
+    *("triton", "typer", "matplotlib", "sklearn", "tqdm", "safetensors", "pooch", "zuko", "nflows", "normflows"),
+    *("vlae_fast.kernels", "vlae_fast.commands"),
+)
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
 
 
@@ -41,14 +48,18 @@ def modules() -> Iterator[tuple[str, Path]]:
 UNITS = {name.split(".")[1] for name, _ in modules()}
 
 
-def imported(name: str, path: Path) -> Iterator[str]:
-    """Full names of what a module imports, inside functions and for its types too; `from a import b` is a.b."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(name: str, tree: ast.AST) -> Iterator[str]:
+    """Full names of what code imports, inside functions and for its types too; `from a import b` is a.b."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = name.split(".")[: -node.level] if node.level else []
             yield from (".".join([*base, *([node.module] if node.module else []), alias.name]) for alias in node.names)
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def unit(name: str) -> str:
@@ -62,11 +73,39 @@ def test_imports_run_one_way() -> None:
     for name, path in modules():
         here = unit(name)
         assert here in RANK, f"{here} has no row in {Path(__file__).name}"
-        for target in imported(name, path):
+        for target in imported(name, tree_of(path)):
             there = unit(target) if target.split(".")[0] == "vlae_fast" else here
             if there != here and RANK[there] >= RANK[here]:
                 wrong.append(f"{path.relative_to(ROOT)} imports {target}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_has_a_room_but_for_these() -> None:
+    loose = {path.stem for path in (ROOT / "vlae_fast").glob("*.py")}
+    assert loose == LOOSE
+
+
+def test_only_optional_packages_are_imported_inside_functions() -> None:
+    wrong = []
+    for name, path in modules():
+        functions = (n for n in ast.walk(tree_of(path)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        targets = {target for function in functions for target in imported(name, function)}
+        optional = tuple(f"{package}." for package in OPTIONAL)
+        wrong += [f"{path.relative_to(ROOT)} imports {t}" for t in targets if not f"{t}.".startswith(optional)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_test_imports_a_test() -> None:
+    """What tests share is in tests/cases; pytest alone imports a conftest."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    tests = {path.stem for path in files if path.stem.startswith("test_")} | {"conftest"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {target}"
+        for path in files
+        for target in imported(path.stem, tree_of(path))
+        if not tests.isdisjoint(target.split("."))
+    ]
+    assert len(tests) > 50 and not wrong, "\n".join(wrong)
 
 
 def test_kernels_refuse_to_be_a_top_level_package(monkeypatch: pytest.MonkeyPatch) -> None:

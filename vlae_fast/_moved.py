@@ -13,6 +13,7 @@ from types import ModuleType
 MODULES = {
     "changes": "foreign.changes",
     "checkpoint_config": "checkpoint.config",
+    "cli": "__main__",  # console scripts that an earlier version installed
     "collapse": "experiments.collapse",
     "demo": "experiments.demo",
     "flows": "foreign.flows",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import require
+from cases.mutated import mutated
+from cases.rows import require
 
 import vlae_fast as vf
 from vlae_fast.backends import cpu
@@ -25,20 +26,8 @@ def pack(words: list[int] = WORDS, weights: list[torch.Tensor] = WEIGHTS, isa: s
 
 
 def sample(**changed) -> tuple[torch.Tensor, torch.Tensor]:
-    given = {
-        "noise": NOISE,
-        "words": WORDS,
-        "context": CONTEXT,
-        "mask": None,
-        "known": None,
-        "temperature": 1.0,
-        **changed,
-    }
-    packed = given.get("packed")
-    packed = pack() if packed is None else packed
-    return torch.ops.vlae_fast_cpu.pixelcnn_sample(
-        given["noise"], packed, given["words"], given["context"], given["mask"], given["known"], given["temperature"]
-    )
+    given = {"noise": NOISE, "packed": pack(), "plan": WORDS, "context": CONTEXT, "known_mask": None, "known": None}
+    return torch.ops.vlae_fast_cpu.pixelcnn_sample(**given | {"temperature": 1.0} | changed)
 
 
 def edited(index: int, value: int) -> list[int]:
@@ -81,7 +70,7 @@ def test_a_read_of_the_future_is_refused(stage: int) -> None:
     require("cpu")
     late = PLAN._replace(leads=tuple(lead + (s == stage) for s, lead in enumerate(PLAN.leads)))
     message = r"plan: lead of stage \d must be at most -?\d+ to read buffer \d at \(-?\d, -?\d\), got -?\d+"
-    refuse(lambda: sample(words=late.words, packed=pack(late.words)), message)
+    refuse(lambda: sample(plan=late.words, packed=pack(late.words)), message)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +96,14 @@ def test_weights_that_are_refused(weights: list[torch.Tensor], message: str) -> 
         ({"noise": NOISE + 1}, r"noise must be in \[0, 1\), got 1\.\d+ at index 0"),
         ({"context": None}, "context must be given for this plan, got None"),
         ({"context": CONTEXT[:2]}, r"context must be \(3, 2\) or \(3, 5, 6, 2\), got \(2, 2\)"),
-        ({"mask": MASK}, "known_mask and known must be given together"),
-        ({"mask": MASK.float(), "known": NOISE}, "known_mask must be bool"),
-        ({"mask": MASK, "known": NOISE[:1]}, r"known must be \(3, 1, 5, 6\), got \(1, 1, 5, 6\)"),
+        ({"known_mask": MASK}, "known_mask and known must be given together"),
+        ({"known_mask": MASK.float(), "known": NOISE}, "known_mask must be bool"),
+        ({"known_mask": MASK, "known": NOISE[:1]}, r"known must be \(3, 1, 5, 6\), got \(1, 1, 5, 6\)"),
         ({"temperature": 0.0}, "temperature must be positive and finite, got 0"),
         ({"temperature": float("nan")}, "temperature must be positive and finite, got nan"),
         ({"packed": torch.zeros(100)}, "packed must come from pixelcnn_pack"),
         ({"packed": torch.zeros(4, 25)}, "packed must have one dimension"),
-        ({"words": edited(5, PLAN.slope + 1)}, "packed must be packed for this plan, got the weights of another plan"),
+        ({"plan": edited(5, PLAN.slope + 1)}, "packed must be packed for this plan, got the weights of another plan"),
     ],
 )
 def test_arguments_that_are_refused(changed: dict, message: str) -> None:
@@ -152,45 +141,6 @@ CALLS = [
 ]
 
 
-def hostile(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """The tensor with one thing about it changed: type, device, shape, strides or values."""
-    sizes, dim = list(tensor.shape), rng.randrange(max(tensor.dim(), 1))
-    resized = {size: [*sizes[:dim], size, *sizes[dim + 1 :]] for size in (0, 1, 2, 7, 1 << 40, (1 << 62) + 1)}
-    changes: list[Callable[[], torch.Tensor]] = [
-        lambda: tensor.to(rng.choice([torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64])),
-        lambda: tensor.to("meta"),
-        lambda: tensor[None],
-        lambda: tensor[0],
-        lambda: tensor.mT,
-        lambda: tensor.repeat_interleave(2, -1)[..., ::2],
-        lambda: tensor.as_strided(sizes, [0] * len(sizes)),
-        lambda: tensor.new_zeros(resized[rng.choice([0, 1, 2, 7])]),
-        lambda: tensor.new_zeros(()).expand(resized[rng.choice([1 << 40, (1 << 62) + 1])]),
-        lambda: tensor.new_zeros([0 if i == dim else 1 << 20 for i in range(len(sizes))]),
-        lambda: torch.full_like(tensor, rng.choice([float("nan"), float("inf")]) if tensor.is_floating_point() else 1),
-        lambda: tensor * (1 if tensor.dtype == torch.bool else -(1 << 62)),
-        lambda: tensor.to_sparse(),
-    ]
-    return rng.choice(changes)()
-
-
-def mutated(argument: object, rng: random.Random) -> object:
-    if isinstance(argument, torch.Tensor):
-        return hostile(argument, rng) if rng.random() < 0.95 else None
-    if isinstance(argument, list) and argument and rng.random() < 0.8:
-        i = rng.randrange(len(argument))
-        return [*argument[:i], mutated(argument[i], rng), *argument[i + 1 :]]
-    if isinstance(argument, list):
-        return argument[:-1] if rng.random() < 0.5 else argument + argument[-1:]
-    if isinstance(argument, bool):
-        return not argument
-    if isinstance(argument, int):
-        return rng.choice([-1, 0, 1, 2, 1 << 31, (1 << 63) - 1, -(1 << 63)])
-    if isinstance(argument, float):
-        return rng.choice([0.0, -1.0, float("nan"), float("inf"), 1e-300])
-    return rng.choice(["", "none", "gate", "avx9", "x" * 1000]) if isinstance(argument, str) else torch.zeros(3)
-
-
 @pytest.mark.parametrize("i", range(len(CALLS)), ids=lambda i: f"{CALLS[i][0]}{i}")
 def test_hostile_arguments_run_or_are_refused(i: int) -> None:
     """One or two arguments changed at random: a result or a RuntimeError, never a read or write out of bounds."""
@@ -226,7 +176,7 @@ def test_hostile_plans_run_or_are_refused() -> None:
         for _ in range(rng.randint(1, 3)):
             words[rng.randrange(len(words))] = rng.choice(values)
         try:
-            images, _ = sample(words=words, packed=pack(words, isa=rng.choice(cpu.isas())))
+            images, _ = sample(plan=words, packed=pack(words, isa=rng.choice(cpu.isas())))
             assert images.shape == NOISE.shape and ((images == 0) | (images == 1)).all()
             ran += 1
         except RuntimeError as error:

@@ -23,9 +23,9 @@ from cases.hostile import (
     unless_refused,
     weights_of,
 )
-from conftest import require
+from cases.mutated import mutated
+from cases.rows import require
 from hypothesis import strategies as st
-from test_cpu import mutated
 from torch import Tensor
 
 from vlae_fast import reference

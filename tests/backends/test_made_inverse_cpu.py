@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import require
-from test_made_inverse import any_degrees, forward, rows_of
+from cases.made_inverse import any_degrees, forward, rows_of
+from cases.rows import require
 
 from vlae_fast.backends import cpu
 from vlae_fast.reference.arguments import Layers, Transform
@@ -72,11 +72,8 @@ def test_native_checks_what_it_is_given() -> None:
     require("cpu")
     eps, weights, biases, degrees = (T[k] for k in ("eps", "weights", "biases", "degrees"))
 
-    def call(**wrong: object) -> None:
-        names = ("eps", "weights", "biases", "degrees", "cond", "activation", "scale", "isa")
-        values = (eps.contiguous(), [w.contiguous() for w in weights], biases, degrees, None, "relu", "exp", "")
-        torch.ops.vlae_fast_cpu.made_inverse(*{**dict(zip(names, values, strict=True)), **wrong}.values())
-
+    given = {"eps": eps.contiguous(), "weights": [w.contiguous() for w in weights], "biases": biases}
+    given |= {"degrees": degrees, "cond": None, "activation": "relu", "scale": "exp", "isa": ""}
     repeated = [torch.tensor([1, 1, 3]), *degrees[1:]]
     for wrong, match in (
         ({"eps": eps[0]}, r"eps must be \[B, D\], got \(3,\)"),
@@ -96,4 +93,4 @@ def test_native_checks_what_it_is_given() -> None:
         ({"isa": "mmx"}, "isa must be empty or one of .*, got mmx"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=f"made_inverse: {match}"):
-            call(**wrong)
+            torch.ops.vlae_fast_cpu.made_inverse(**given | wrong)

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import test_made_inverse
-import test_made_inverse_triton as walks
 import torch
-from test_cpu import mutated
-from test_made_inverse import any_degrees
+from cases.made_inverse import CASES, any_degrees, rows_of
+from cases.made_inverse_walks import CHECKS
+from cases.mutated import mutated
 
 from vlae_fast.backends import cuda
 from vlae_fast.testing import Case, check_op, made_case, run
@@ -27,7 +26,7 @@ FORWARD_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", test_made_inverse.CASES, ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=str)
 def test_agrees_with_reference(case: Case) -> None:
     check_op(case, "cuda")
 
@@ -68,44 +67,26 @@ def test_same_bits(dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     for settings in ({"processors": 1}, {"processors": 7, "order": "backward"}, {"processors": 10}):
         gpu(**settings)
         for rows in (slice(0, 19), slice(4, 5)):
-            part = Case(case.name, case.op, {**case.tensors, **test_made_inverse.rows_of(case, rows)}, case.options)
+            part = Case(case.name, case.op, {**case.tensors, **rows_of(case, rows)}, case.options)
             assert all(a.equal(b[rows]) for a, b in zip(run(part, "cuda")[0], outs, strict=True)), settings
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        walks.test_low_precision_undoes_its_own_x,
-        walks.test_dead_weights_may_be_anything,
-        walks.test_bits_do_not_depend_on_the_batch,
-        walks.test_degrees_are_checked_where_they_are_first_seen,
-        walks.test_inference_tensors,
-    ],
-)
-def test_as_in_triton(check: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_walk(check: Callable[[str], None]) -> None:
     check("cuda")
-
-
-def test_degrees_are_looked_at_once_until_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    walks.test_degrees_are_looked_at_once_until_they_change(monkeypatch, "cuda")
 
 
 CASE = made_case(3, 4, (6,), cond=True)
 
 
-def arguments(**changed: Any) -> list[Any]:
-    """Of the library's op, which is called without the contract's checks too."""
+def arguments(**changed: Any) -> dict[str, Any]:
+    """Those of the library's op, which is called without the contract's checks too."""
     t = {
         k: [v.contiguous() for v in value] if isinstance(value, list) else value.contiguous()
         for k, value in CASE.tensors.items()
     }
     tables, header = cuda._OPS.made_plan(t.pop("degrees"))
-    cond = t.pop("cond")
-    return list(
-        (
-            {**t, "tables": tables, "header": header, "cond": cond, "activation": "relu", "scale": "exp"} | changed
-        ).values()
-    )
+    return {**t, "tables": tables, "header": header, "activation": "relu", "scale": "exp"} | changed
 
 
 def forged(**words: int) -> torch.Tensor:
@@ -146,7 +127,7 @@ EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
 )
 def test_arguments_that_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(RuntimeError, match=f"made_inverse: {message}"):
-        cuda._OPS.made_inverse(*arguments(**changed))
+        cuda._OPS.made_inverse(**arguments(**changed))
 
 
 @pytest.mark.parametrize(
@@ -172,14 +153,14 @@ def test_hostile_arguments_run_or_are_refused() -> None:
     rng, refused = random.Random(0), 0
     given = arguments()
     for _ in range(300):
-        changed = list(given)
-        for i in rng.choices((0, 1, 2, 5, 6), k=rng.randint(1, 2)):
+        changed = dict(given)
+        for name in rng.choices(("eps", "weights", "biases", "cond", "activation"), k=rng.randint(1, 2)):
             try:
-                changed[i] = mutated(changed[i], rng)
+                changed[name] = mutated(changed[name], rng)
             except (RuntimeError, IndexError):  # there is no such tensor
                 continue
         try:
-            cuda._OPS.made_inverse(*changed)
+            cuda._OPS.made_inverse(**changed)
         except RuntimeError:
             refused += 1
     assert refused > 100

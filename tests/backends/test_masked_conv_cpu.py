@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from cases.masked_conv import CASES
 from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
-from conftest import require
+from cases.rows import require
 from hypothesis import strategies as st
-from test_masked_conv import CASES
 
 from vlae_fast.backends import cpu
 from vlae_fast.masks import MASK_TYPES
@@ -13,7 +13,7 @@ from vlae_fast.testing import Case, check_op, conv_case
 
 
 @pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.tensors["x"].numel()], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.tensors["x"].numel()], ids=str)
 def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require("cpu")
     use_isa(isa, monkeypatch)
@@ -54,17 +54,14 @@ def test_any_call(
         check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)
 
 
-def native_args(**changed: object) -> tuple:
-    """Arguments of the library's own forward op."""
-    args = {
-        "x": torch.zeros(2, 5, 5, 4),
-        "weight": torch.zeros(6, 4, 3, 3),
-        "bias": None,
-        "cond": None,
-        "taps": (3, 0, -1, 4, 0, 0),
-    }
-    args |= {"live": None, "activation": "none", "with_sigmoid": False, "isa": ""}
-    return tuple((args | changed).values())
+NATIVE = {  # arguments of the library's own ops, forward and backward
+    "x": torch.zeros(2, 5, 5, 4),
+    "weight": torch.zeros(6, 4, 3, 3),
+    "taps": (3, 0, -1, 4, 0, 0),
+    "live": None,
+    "activation": "none",
+    "isa": "",
+}
 
 
 @pytest.mark.parametrize(
@@ -97,24 +94,20 @@ def native_args(**changed: object) -> tuple:
 )
 def test_errors_of_the_library(changed: dict, match: str) -> None:
     require("cpu")
+    given = NATIVE | {"bias": None, "cond": None, "with_sigmoid": False} | changed
     with pytest.raises(RuntimeError, match=f"masked_conv: {match}"):
-        torch.ops.vlae_fast_cpu.masked_conv(*native_args(**changed))
+        torch.ops.vlae_fast_cpu.masked_conv(**given)
 
 
 def test_errors_of_the_library_backward() -> None:
     require("cpu")
-    x, weight, taps, _, activation, _, isa = (native_args()[i] for i in (0, 1, 4, 5, 6, 7, 8))
     grad = torch.zeros(2, 5, 5, 6)
-
-    def call(grad=grad, out=None, activation=activation, needs=(1, 1, 1, 1)) -> None:
-        library = torch.ops.vlae_fast_cpu
-        library.masked_conv_backward(grad, out, None, x, weight, taps, None, activation, needs, False, isa)
-
-    for kwargs, match in (
+    given = NATIVE | {"grad": grad, "out": None, "sigmoid": None, "needs": (1, 1, 1, 1), "cond_map": False}
+    for changed, match in (
         ({"grad": torch.zeros(2, 6, 5, 5)}, r"grad must be \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
         ({"activation": "elu"}, "out must be given with this activation, got None"),
         ({"activation": "elu", "out": grad[1:]}, r"out must be \(2, 5, 5, 6\), got \(1, 5, 5, 6\)"),
         ({"needs": (1, 1)}, "needs must have 4 entries, got 2"),
     ):
         with pytest.raises(RuntimeError, match=f"masked_conv_backward: {match}"):
-            call(**kwargs)
+            torch.ops.vlae_fast_cpu.masked_conv_backward(**given | changed)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from cases.decoders import gated_stacks, inputs, random_decoder
-from test_cpu import mutated
-from test_pixelcnn_sample import compare
+from cases.mutated import mutated
+from cases.pixelcnn_sample import compare
 
 import vlae_fast as vf
 from vlae_fast import reference
@@ -166,10 +166,10 @@ def pack(plan: Plan = PLAN) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.ops.vlae_fast_cuda_host.pixelcnn_pack(WEIGHTS, plan.words, "float32")
 
 
-def arguments(**changed: object) -> list[object]:
+def arguments(**changed: object) -> dict[str, object]:
     packed, header = pack()
-    given = {"noise": NOISE, "packed": packed, "header": header, "words": PLAN.words, "context": CONTEXT}
-    return list((given | {"mask": None, "known": None, "temperature": 1.0} | changed).values())
+    given = {"noise": NOISE, "packed": packed, "header": header, "plan": PLAN.words, "context": CONTEXT}
+    return given | {"known_mask": None, "known": None, "temperature": 1.0} | changed
 
 
 @pytest.mark.parametrize(
@@ -181,18 +181,18 @@ def arguments(**changed: object) -> list[object]:
         ({"noise": NOISE[0]}, r"noise must be \[B, 1, H, W\], got \(1, 5, 6\)"),
         ({"context": None}, "context must be given for this plan, got None"),
         ({"context": CONTEXT[:2]}, r"context must be \(3, 2\) or \(3, 5, 6, 2\), got \(2, 2\)"),
-        ({"mask": MASK}, "known_mask and known must be given together"),
-        ({"mask": MASK.float(), "known": NOISE}, "known_mask must be bool"),
-        ({"mask": MASK, "known": NOISE[:1]}, r"known must be \(3, 1, 5, 6\), got \(1, 1, 5, 6\)"),
+        ({"known_mask": MASK}, "known_mask and known must be given together"),
+        ({"known_mask": MASK.float(), "known": NOISE}, "known_mask must be bool"),
+        ({"known_mask": MASK, "known": NOISE[:1]}, r"known must be \(3, 1, 5, 6\), got \(1, 1, 5, 6\)"),
         ({"temperature": 0.0}, "temperature must be positive and finite, got 0"),
         ({"header": torch.zeros(5, dtype=torch.int64)}, "packed must come from pixelcnn_pack"),
         ({"packed": torch.zeros(100)}, r"packed must be \(\d+,\), got \(100,\)"),
-        ({"words": PLAN._replace(slope=PLAN.slope + 1).words}, "packed must be packed for this plan and noise"),
+        ({"plan": PLAN._replace(slope=PLAN.slope + 1).words}, "packed must be packed for this plan and noise"),
     ],
 )
 def test_arguments_that_are_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
-        torch.ops.vlae_fast_cuda_host.pixelcnn_sample(*arguments(**changed))
+        torch.ops.vlae_fast_cuda_host.pixelcnn_sample(**arguments(**changed))
 
 
 def chain_of(n: int, taps: int = 1, lead: int = 0) -> Plan:
@@ -223,17 +223,16 @@ def test_plans_that_the_kernel_cannot_hold(plan: Plan, message: str) -> None:
 def test_hostile_arguments_run_or_are_refused() -> None:
     """One or two arguments changed at random: a result or a RuntimeError, never a read or write out of bounds."""
     rng, refused = random.Random(0), 0
-    given = arguments(mask=MASK, known=NOISE)
+    given = arguments(known_mask=MASK, known=NOISE)
     for _ in range(400):
-        changed = list(given)
-        for _ in range(rng.randint(1, 2)):
-            i = rng.randrange(len(changed))
+        changed = dict(given)
+        for name in rng.choices(sorted(given), k=rng.randint(1, 2)):
             try:
-                changed[i] = mutated(changed[i], rng)
+                changed[name] = mutated(changed[name], rng)
             except (RuntimeError, IndexError):  # there is no such tensor
                 continue
         try:
-            torch.ops.vlae_fast_cuda_host.pixelcnn_sample(*changed)
+            torch.ops.vlae_fast_cuda_host.pixelcnn_sample(**changed)
         except RuntimeError:
             refused += 1
     assert refused > 100

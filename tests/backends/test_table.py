@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import require
+from cases.rows import require
 
 from vlae_fast import backends
 from vlae_fast.backends import table, triton

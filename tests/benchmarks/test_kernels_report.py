@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import require
+from cases.rows import require
 
 GOOD = {"local_bytes": 0, "product": True, "dtype": "bfloat16", "matrix_instruction": "mma.sync"}
 

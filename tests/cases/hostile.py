@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_pixelcnn_draw import EMITS
 from torch import Tensor
 
+from cases.pixelcnn_draw import EMITS
 from vlae_fast.masks import live_taps
 from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
 from vlae_fast.sampling.schedule import derive

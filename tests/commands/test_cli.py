@@ -13,9 +13,10 @@ import pytest
 import torch
 
 pytest.importorskip("typer")
-from typer.testing import CliRunner
+from cases.commands import call
+from cases.pictures import assert_shows, decoded
 
-from vlae_fast import VLAE, _extras, checkpoint, cli, commands, data
+from vlae_fast import VLAE, __main__, _extras, checkpoint, data
 from vlae_fast.experiments import demo
 from vlae_fast.sampling.sampler import Samples
 from vlae_fast.training import loop
@@ -24,17 +25,13 @@ RUN = ["--epochs", "1", "--hidden-dim", "8", "--n-layers", "1", "--latent-dim", 
 
 
 @pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 of the digits: the commands are what is tested here."""
     full = data.digits()
     parts = full.train[:60], full.valid[:10], full.test[:10]
     monkeypatch.setattr(
         data.datasets, "digits", lambda binarization: data.Images("digits", *parts, "60/10/10", binarization)
     )
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(commands.app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +70,11 @@ def test_sample_writes_the_same_png_for_the_same_seed(saved: Path, tmp_path: Pat
         assert re.search(
             r"4 images: prior .* s, pixels .* s \(.* images/s\), backend \w+, \d+ steps; .*png", result.output
         )
-    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert a[:4] == b"\x89PNG" and a == b and a != c
+    a, b, c = (decoded(tmp_path / f"{name}.png") for name in "abc")
+    assert a.equal(b) and not a.equal(c)
+    assert_shows(
+        tmp_path / "a.png", checkpoint.load(saved).model.sample(4, torch.Generator().manual_seed(1)), columns=2
+    )
 
 
 def test_sample_passes_the_temperature_on(saved: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_without_typer_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        __main__.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: typer is needed here and is not installed: {_extras.INSTALL}\n"
 
@@ -187,7 +187,7 @@ def test_python_m_vlae_fast() -> None:
 
 
 @pytest.fixture
-def small_demo(small_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_demo(small_digits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MODEL", demo.MODEL | {"hidden_dim": 4, "n_layers": 1})
     monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"epochs": 1})
     monkeypatch.setattr(demo, "GRID", 2)

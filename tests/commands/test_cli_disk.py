@@ -13,9 +13,12 @@ import pytest
 
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
-from test_cli_uses import PICTURES, call, folder, small_data  # noqa: F401  fixtures are among them
+from cases.commands import PICTURES, call
+from cases.pictures import decoded
 
 from vlae_fast import checkpoint
+
+pytestmark = pytest.mark.usefixtures("small_data")
 
 TRAIN = ["train", "--epochs", 1, "--hidden-dim", 4, "--n-layers", 1, "--latent-dim", 2, "--flow-hidden", 8]
 
@@ -38,7 +41,7 @@ def check_error(result: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("command", [*PICTURES, "sample"])
-def test_a_full_disk(command: str, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_full_disk(command: str, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "old.png"
     out.write_bytes(b"old")
     options = PICTURES[command][0] if command in PICTURES else ["-n", 16]
@@ -57,7 +60,7 @@ def test_a_full_disk(command: str, folder: Path, tmp_path: Path) -> None:  # noq
         ("x.doc", "path: must end in one of "),
     ],
 )
-def test_pictures_that_cannot_be(out: str, message: str, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_pictures_that_cannot_be(out: str, message: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
@@ -66,11 +69,11 @@ def test_pictures_that_cannot_be(out: str, message: str, folder: Path, tmp_path:
     assert sorted(tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "old"
 
 
-def test_a_link_goes_on_to_lead_to_the_picture(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_link_goes_on_to_lead_to_the_picture(folder: Path, tmp_path: Path) -> None:
     link, target = tmp_path / "link.png", tmp_path / "target.png"
     link.symlink_to(target)
     assert call("curves", folder, "--out", link).exit_code == 0
-    assert link.is_symlink() and target.read_bytes()[:4] == b"\x89PNG"
+    assert link.is_symlink() and decoded(target).std() > 0.01
 
 
 def test_training_on_a_full_disk(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_a_run_that_could_not_save_does_not_begin(command: list[object], tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_without_permission(folder: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     check_error(call("curves", folder, "--out", tmp_path / "x.png"), "x.png was not written: [Errno 13]")
     check_error(call(*TRAIN, "--out", tmp_path), "must be a folder that can be written to")

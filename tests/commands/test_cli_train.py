@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("typer")
-from typer.testing import CliRunner
+from cases.commands import call
 
-from vlae_fast import checkpoint, commands, data
+from vlae_fast import checkpoint, data
 
 RUN = ["--epochs", "1", "--hidden-dim", "8", "--n-layers", "1", "--latent-dim", "4"]
 
 
 @pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 of the digits: the command is what is tested here."""
     full = data.digits()
     sizes = {"train": 60, "valid": 10, "test": 10}
@@ -27,10 +26,6 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {split: full.labels[split][:n] for split, n in sizes.items()}
     images = data.Images("digits", **parts, split="60/10/10", labels=labels)
     monkeypatch.setattr(data, "load", lambda *how: dataclasses.replace(images, binarization=how[-1] or "threshold"))
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(commands.app, [str(a) for a in arguments])
 
 
 def test_train_passes_every_option_on(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 from collections.abc import Callable
 
 import pytest
@@ -178,8 +179,7 @@ def test_what_is_not_the_same_is_left_alone(name: str) -> None:
     report = vf.accelerate(model)
     assert report.replaced == [] and "forward" not in vars(model[0])
     assert list(report.left_alone) == ["0"]
-    with pytest.raises(ValueError, match=why):
-        raise ValueError(report.left_alone["0"])
+    assert re.search(why, report.left_alone["0"])
     assert before.keys() == model.state_dict().keys()
     assert all(v.is_meta or v.equal(before[k]) for k, v in model.state_dict().items())
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases.foreign import CroppedConv, DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, made_masks
+from cases.foreign import CroppedConv, DataMaskedConv, Gated, ProductMaskedConv, ProductMaskedLinear, is_fast, made
 from cases.foreign_zoo import KeptMask
-from conftest import require
+from cases.rows import require
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -24,12 +24,6 @@ def pixelcnn() -> nn.Sequential:
         parametrizations.weight_norm(ProductMaskedConv("B", 4, 4, 3, padding=1)),
         nn.Conv2d(4, 1, 1),
     )
-
-
-def made() -> nn.Sequential:
-    first, middle, last = made_masks(5, 12)
-    layers = [ProductMaskedLinear(mask) for mask in (first, middle, last)]
-    return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
@@ -48,10 +42,6 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module, vf.forei
 
 
 Case = tuple[nn.Module, nn.Module, Any, Tensor]
-
-
-def is_fast(model: nn.Module) -> bool:
-    return any("forward" in vars(part) for part in model.modules())
 
 
 def test_optimizer_state_survives(case: Case) -> None:

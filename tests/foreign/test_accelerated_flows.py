@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases.foreign import ProductMaskedConv
-from conftest import require
-from test_accelerated import is_fast, made
+from cases.foreign import ProductMaskedConv, is_fast, made
+from cases.rows import require
 from torch import Tensor, nn
 
 import vlae_fast as vf

@@ -31,7 +31,12 @@ DECODERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
     "levels": (
         lambda: TwoStacks(2, outputs=8),
         (2, 4, 5),
-        {"likelihood": likelihood.make_likelihood("categorical", 2, levels=4)},
+        {"likelihood": likelihood.make_likelihood("categorical", 2, levels=4), "layout": "BCKHW"},
+    ),
+    "an activation at the end": (
+        lambda: nn.Sequential(vf.MaskedConv2d("A", 1, 4, 5), nn.ELU(), nn.Conv2d(4, 1, 1), nn.ELU()),
+        (1, 5, 5),
+        {},
     ),
     "ours, dilated": (
         lambda: nn.Sequential(
@@ -46,6 +51,45 @@ DECODERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
         {},
     ),
 }
+
+
+THREE_OF_FOUR = likelihood.make_likelihood("categorical", 3, levels=4)
+
+
+@pytest.mark.parametrize(("layout", "view"), [("BKCHW", (4, 3)), ("BCKHW", (3, 4))])
+@pytest.mark.parametrize("gated", [False, True])
+def test_levels_are_read_in_the_layout_that_is_said(layout: str, view: tuple[int, int], gated: bool) -> None:
+    """A head that says red 3, green 0, blue 1, whatever its input."""
+    head = torch.zeros(view)
+    for channel, level in enumerate((3, 0, 1)):
+        head[(level, channel) if layout == "BKCHW" else (channel, level)] = 40.0
+    net = nn.Sequential(vf.MaskedConv2d("A", 3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1))
+    with torch.no_grad():
+        net[2].weight.mul_(1e-3)
+        net[2].bias.copy_(head.flatten())
+    net = nn.Sequential(net, nn.ELU()) if gated else net
+    sampler = vf.fast_sampler(net, (3, 4, 4), likelihood=THREE_OF_FOUR, layout=layout)
+    noise = torch.rand(2, 3, 4, 4)
+    images = sampler.sample(None, noise)
+    assert (3 * images).round().long().flatten(2).unique(dim=2).tolist() == [[[3], [0], [1]]] * 2
+    assert images.equal(vf.naive_sample(sampler.decoder, None, noise))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        (
+            (3, 4, 4),
+            {"likelihood": THREE_OF_FOUR},
+            r"layout must be given for levels of more.*got None",
+        ),
+        ((3, 4, 4), {"likelihood": THREE_OF_FOUR, "layout": "KC"}, r"layout must be one of BCKHW, BKCHW.*got 'KC'"),
+        ((3, 4, 4), {"layout": "BCKHW"}, r"layout is for levels of more than one channel, got 'BCKHW'"),
+    ],
+)
+def test_a_layout_that_is_missing_or_has_no_place(shape: tuple[int, int, int], options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"fast_sampler: {message}"):
+        vf.fast_sampler(nn.Conv2d(3, 12, 1), shape, **options)
 
 
 def accelerated(model: nn.Module) -> nn.Module:

@@ -5,8 +5,8 @@ import weakref
 
 import pytest
 import torch
-from conftest import require
-from test_masked_linear import any_degrees, tiled_degrees
+from cases.masked_linear import any_degrees, tiled_degrees
+from cases.rows import require
 
 from vlae_fast.masks import linear_mask
 from vlae_fast.ops import masked_linear

@@ -30,15 +30,16 @@ OPTIONS = {
 CONFIGS = [(kind, options) for kind in KINDS for options in [{}, *OPTIONS[kind]]]
 CAUSAL = [(kind, options) for kind, options in CONFIGS if kind in AUTOREGRESSIVE]
 # kind, levels, components, channels of the image
+BINARY = ("bernoulli", 2, 1, 1)
 LIKELIHOODS = [
-    ("bernoulli", 2, 1, 1),
+    BINARY,
     ("categorical", 3, 1, 1),
     ("logistic_mixture", 3, 2, 1),
     ("categorical", 2, 1, 2),
 ]
 
 
-def small(kind: str, likelihood: tuple[str, int, int, int] = LIKELIHOODS[0], **options) -> Decoder:
+def small(kind: str, likelihood: tuple[str, int, int, int] = BINARY, **options) -> Decoder:
     """A decoder with weights that make pixels neither certain nor alike."""
     name, levels, components, channels = likelihood
     sizes = {"latent_dim": 3, "hidden_dim": 6, "n_layers": 2, "image_size": (5, 5)}

@@ -1,9 +1,13 @@
 """The VLAE: flow, prior, loss, causality, and the corrected mathematics."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import prune
 
 import vlae_fast as vf
 from vlae_fast.masks import MASK_TYPES
@@ -262,3 +266,50 @@ def test_materialised_from_the_meta_device() -> None:
     other.load_state_dict(model.state_dict())
     z = torch.randn(3, 4)
     assert other.log_prior(z).equal(model.log_prior(z))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize("how", [nn.utils.weight_norm, lambda m: prune.random_unstructured(m, "weight", 0.2)])
+def test_weights_that_hooks_compute_are_never_those_of_an_earlier_step(how: Any) -> None:
+    """The inverse of a flow and a sampler read weights; a hook computes them when a layer's forward is called."""
+    torch.manual_seed(0)
+    flow, decoder = vf.AutoregressiveFlow(5, 32), vf.PixelCNNDecoder(1, 0, 8, 1, image_size=(6, 6))
+    modules = [m for m in (*flow.modules(), *decoder.modules()) if isinstance(m, nn.Linear | nn.Conv2d)]
+    with torch.no_grad():
+        for m in modules:
+            m.weight.add_(0.05 * torch.randn_like(m.weight))
+            how(m)
+        for p in (*flow.parameters(), *decoder.parameters()):
+            p.add_(0.05 * torch.randn_like(p))  # an optimizer's step
+        z, noise = torch.randn(6, 5), torch.rand(2, 1, 6, 6)
+        x, _ = flow.inverse(z)
+        torch.testing.assert_close(flow(x)[0], z, atol=1e-5, rtol=0)
+        for p in decoder.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        sampler = vf.PixelCNNSampler(decoder)
+        assert sampler.sample(None, noise).equal(vf.naive_sample(decoder, None, noise))
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_an_averaged_model_keeps_its_order(use_buffers: bool) -> None:
+    """Degrees that were averaged as buffers let outputs see themselves."""
+    flow = vf.AutoregressiveFlow(5, 16)
+    averaged = torch.optim.swa_utils.AveragedModel(flow, use_buffers=use_buffers)
+    for step in range(3):
+        with torch.no_grad():
+            for p in flow.parameters():
+                p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)) * p[0].numel() ** -0.5)
+        averaged.update_parameters(flow)
+    z = torch.randn(1, 5)
+    eps, log_det = averaged(z)
+    jacobian = torch.autograd.functional.jacobian(lambda v: averaged(v)[0], z)[0, :, 0]
+    assert jacobian.slogdet().logabsdet == pytest.approx(log_det.item(), abs=1e-4)
+    torch.testing.assert_close(averaged.module.inverse(eps)[0], z, atol=1e-4, rtol=0)
+    assert not list(flow.buffers())
+
+
+def test_building_under_a_fake_tensor_mode() -> None:
+    with FakeTensorMode():
+        flow = vf.AutoregressiveFlow(4, 8)
+        eps, log_det = flow(torch.zeros(3, 4))
+    assert eps.shape == (3, 4) and log_det.shape == (3,)

@@ -218,3 +218,21 @@ CONDITIONED = {**SMALL, "n_classes": 3}
 def test_errors(call, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+def test_a_class_conditional_model_compiles_whole_and_exports() -> None:
+    """A graph cannot raise for a label out of range: it gives NaN there, and nowhere else."""
+    torch.manual_seed(0)
+    model, x, labels = vf.VLAE(**CONDITIONED).eval(), images(), torch.tensor([0, 2, 1])[: len(images())]
+    wrong = labels.clone()
+    wrong[1] = 7
+    for graph in (
+        torch.compile(model, fullgraph=True, backend="aot_eager"),
+        torch.export.export(model, (x, labels)).module(),
+    ):
+        torch.manual_seed(1)
+        want = model(x, labels)
+        torch.manual_seed(1)
+        got = graph(x, labels)
+        torch.testing.assert_close(got[0], want.logits)
+        assert graph(x, wrong)[0].isnan().flatten(1).any(1).tolist() == [i == 1 for i in range(len(x))]

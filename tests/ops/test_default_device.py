@@ -8,18 +8,19 @@ from types import ModuleType
 import pytest
 import torch
 from cases.decoders import inputs, random_decoder
-from conftest import backends_of, require
+from cases.rows import backends_of, require
 
 import vlae_fast as vf
 from vlae_fast import data
 from vlae_fast.testing import Case, conv_case, linear_case, made_case, run
 
+INVERSE = made_case(3, 13, (23, 37), cond=True, steps=2)
 CASES = [
     conv_case("A", (2, 3, 6, 5), 18, 5, image_channels=3, cond="map", activation="gate"),
     conv_case("B", (1, 7, 4, 9), 13, 3, activation="elu"),
     linear_case(3, 23, 41, activation="tanh"),
     linear_case(3, 19, 29, adjacency=True),
-    made_case(3, 13, (23, 37), cond=True, steps=2),
+    INVERSE,
 ]
 
 
@@ -43,7 +44,7 @@ def test_ops(case: Case, backend: str) -> None:
 
 
 def test_inverse_in_cuda(cuda: ModuleType) -> None:
-    check(CASES[-1], "cuda")
+    check(INVERSE, "cuda")
 
 
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))

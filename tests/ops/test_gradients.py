@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from cases.properties import LAYOUTS, use_isa
-from conftest import backends_of, require
+from cases.rows import backends_of, require
 from torch import Tensor
 
 from vlae_fast import ops

@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 from cases.decoders import gated_stacks, inputs, random_decoder, small_decoder
-from conftest import backends_and_cases, backends_of, require
+from cases.pixelcnn_sample import compare
+from cases.rows import backends_and_cases, backends_of, require
 from torch import nn
 
 import vlae_fast as vf
@@ -16,20 +17,6 @@ from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan
 from vlae_fast.sampling.sampler import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
-
-GAP = 1e-5  # a pixel may differ only where its logit is this close to the threshold
-
-
-def compare(images: torch.Tensor, naive: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor) -> int:
-    """Samples that differ at all; each must first differ where its logit is within GAP of the threshold."""
-    differing = 0
-    gap = (logits.double() - torch.logit(noise.double())).abs()
-    for b in (images != naive).flatten(1).any(1).nonzero().flatten().tolist():
-        first = (images[b] != naive[b]).any(0).flatten().nonzero()[0].item()
-        at = gap[b].flatten(1)[:, first][(images[b] != naive[b]).flatten(1)[:, first]]
-        assert (at < GAP).all(), f"sample {b} differs at pixel {first} where the gap is {at.tolist()}"
-        differing += 1
-    return differing
 
 
 @pytest.mark.parametrize("seed", range(20))

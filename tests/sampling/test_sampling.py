@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from cases.decoders import chain, gated_stacks, inputs, random_decoder
-from conftest import backends_and_cases, require
+from cases.rows import backends_and_cases, require
 from torch import nn
 
 import vlae_fast as vf

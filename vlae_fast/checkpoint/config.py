@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: what it may say, so that a hostile number becomes an error before it becomes a model."""
+"""Reads and checks config.json of a checkpoint: a hostile number becomes an error before it becomes a model."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..models import options
 from .parts import NAMES
 
 FORMAT, VERSION = "vlae_fast.checkpoint", 1
 _MAX_CONFIG_BYTES = 16 << 20
-# Bounds that keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
-_INTEGERS = dict.fromkeys(("input_dim", "latent_dim", "hidden_dim", "flow_hidden"), (1, 1 << 16))
-_INTEGERS |= {"z_channels": (0, 1 << 16), "kernel_size": (1, 63), "initial_kernel": (1, 63)}
-_INTEGERS |= {"n_layers": (0, 1 << 10), "flow_steps": (1, 1 << 8), "flow_layers": (1, 1 << 6)}
-_INTEGERS |= {"n_classes": (0, 1 << 16), "encoder_hidden": (2, 1 << 16)}
-_INTEGERS |= {"receptive_field": (3, 1 << 12), "n_pointwise": (0, 1 << 10)}
-_INTEGERS |= {"levels": (2, 1 << 16), "components": (1, 1 << 10)}
-_OPTIONAL = ("latent_map", "encoder_hidden", "receptive_field")  # None is a value too
-_SIDE = (1, 1 << 12)  # of image_size and latent_map
-_FLAGS = ("use_flow", "residual", "weight_norm", "tied")
-_STRINGS = ("backend", "encoder", "posterior", "flow_transform", "decoder", "likelihood")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -69,24 +59,14 @@ def check(where: str, config: Mapping[str, Any]) -> None:
 
 
 def broken_rule(key: str, value: object) -> str | None:
-    """What an argument of VLAE must be, where `value` is not; unknown keys are left to the constructor."""
-    if key in _OPTIONAL and value is None:
-        return None
-    if key in _INTEGERS:
-        low, high = _INTEGERS[key]
-        return None if _is_integer(value, low, high) else f"an integer from {low} to {high:,}"
-    if key in ("image_size", "latent_map"):
-        fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_integer(v, *_SIDE) for v in value)
-        return None if fits else f"two integers from {_SIDE[0]} to {_SIDE[1]:,}"
-    if key in _FLAGS:
-        return None if isinstance(value, bool) else "true or false"
-    return "a string" if key in _STRINGS and not isinstance(value, str) else None
+    """The rule of an option of a VLAE in words, where `value` breaks it; unknown keys are left to the constructor.
 
-
-def _is_integer(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    Bounds keep a hostile number from becoming a million layers; real shapes are checked against the tensor file.
+    """
+    option = options.known().get(key)
+    return None if option is None else option.broken_in_json(value)
 
 
 def _is_number(value: object) -> bool:
-    """Finite and not a bool; compared, not converted, since JSON's integers may be too large for a float."""
+    """True for a finite number, bools apart; JSON's integers may be too large to be converted to a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

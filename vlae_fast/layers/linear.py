@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
 from ..masks import linear_mask, made_degrees
@@ -27,9 +28,6 @@ class MaskedLinear(nn.Linear):
     torch.Size([5, 3])
     """
 
-    in_degrees: Tensor
-    out_degrees: Tensor
-
     def __init__(
         self,
         in_degrees: Tensor,
@@ -46,18 +44,34 @@ class MaskedLinear(nn.Linear):
                     f"{tuple(degrees.shape)} on {degrees.device}"
                 )
         super().__init__(len(in_degrees), len(out_degrees), bias)
-        self.register_buffer("in_degrees", in_degrees.long(), persistent=False)
-        self.register_buffer("out_degrees", out_degrees.long(), persistent=False)
-        self._degrees = {"in_degrees": in_degrees.tolist(), "out_degrees": out_degrees.tolist()}
+        # No buffers: what averages a model's buffers would average degrees too, and outputs would see themselves.
+        self._degrees = {"in": in_degrees.tolist(), "out": out_degrees.tolist()}
+        self._made: dict[torch.device, dict[str, Tensor]] = {}
+        self._degrees_on(self.weight.device)
         self.activation, self.backend = activation, backend
 
+    @property
+    def in_degrees(self) -> Tensor:
+        """int64 ``[I]``, on the device of the weight."""
+        return self._degrees_on(self.weight.device)["in"]
+
+    @property
+    def out_degrees(self) -> Tensor:
+        """int64 ``[O]``, on the device of the weight."""
+        return self._degrees_on(self.weight.device)["out"]
+
+    def _degrees_on(self, device: torch.device) -> dict[str, Tensor]:
+        """The same tensors in every call: kernels keep with them what they made of them."""
+        if device not in self._made:
+            with torch.inference_mode(False):  # else no gradient could be taken with them
+                made = {name: torch.tensor(values, device=device) for name, values in self._degrees.items()}
+            self._made[device] = made
+        return self._made[device]
+
     def _apply(self, fn: Any, recurse: bool = True) -> MaskedLinear:
-        """`to_empty` leaves buffers undefined, and these are in no state_dict: they are written again."""
+        """Makes the degrees on the new device at once: what compiles or captures a call must find them there."""
         super()._apply(fn, recurse)
-        for name, values in self._degrees.items():
-            buffer = getattr(self, name)
-            if not buffer.is_meta:
-                buffer.copy_(torch.tensor(values, device="cpu"))
+        self._degrees_on(self.weight.device)
         return self
 
     @property
@@ -120,9 +134,9 @@ class MADE(nn.Module):
         if n_hidden < 1 or hidden_dim < 1:
             raise ValueError(f"MADE: n_hidden and hidden_dim must be positive, got {n_hidden} and {hidden_dim}")
         self.input_dim, self.activation, self.context_dim = input_dim, activation, context_dim
-        # real values on the CPU, also where the parameters are made on the meta device
         cpu = torch.device("cpu")
-        degrees = made_degrees(input_dim, (hidden_dim,) * n_hidden, output_dim // input_dim, device=cpu)
+        with _disable_current_modes():  # real values, also where the parameters are fake or on the meta device
+            degrees = made_degrees(input_dim, (hidden_dim,) * n_hidden, output_dim // input_dim, device=cpu)
         # the first activation waits for the context, so it is not fused where there is one
         fused = ["none" if context_dim and i == 0 else activation for i in range(n_hidden)] + ["none"]
         self.layers = nn.ModuleList(

@@ -5,6 +5,7 @@ from .decoders import DeconvDecoder, MLPDecoder, PixelCNNDecoder, PixelCNNPPDeco
 from .decoders.make import make_decoder
 from .flow import AutoregressiveFlow
 from .likelihood import make_likelihood
+from .options import Options
 from .posterior import InverseAutoregressivePosterior
 from .vlae import VLAE, loss_function
 
@@ -15,6 +16,7 @@ __all__ = [
     "DeconvDecoder",
     "InverseAutoregressivePosterior",
     "MLPDecoder",
+    "Options",
     "PixelCNNDecoder",
     "PixelCNNPPDecoder",
     "ResNetDecoder",

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import MADE
+from ..layers.hooks import refresh
 from ..ops import made_inverse
+from .precision import wide
 
 __all__ = ["TRANSFORMS", "AutoregressiveFlow", "Flow", "standard_normal_log_prob"]
 
@@ -31,9 +33,9 @@ class Flow(nn.Module):
     steps: nn.ModuleList
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """eps and ``log_det = log|det d eps/d z|``, ``[B]`` in nats."""
+        """eps and ``log_det = log|det d eps/d z|``, ``[B]`` in nats, in float32 at least."""
         eps, log_slope = self._transform(z)
-        return eps, log_slope.flatten(1).sum(1)
+        return eps.to(z.dtype), log_slope.flatten(1).sum(1)
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         """z, of eps in the shape of z, and the same log_det."""
@@ -49,13 +51,14 @@ class Flow(nn.Module):
         return share if len(self.steps) % 2 else share.flip(self.order)
 
     def _transform(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """eps, and the log of the slope that every element of it has to its element of z."""
+        """eps, and the log of the slope that every element of it has to its element of z, in float32 at least."""
         self._check(z, "z")
+        dtype, z = z.dtype, wide(z)  # a step is given what it takes
         channels, log_slope = self.shape[0], torch.zeros_like(z)
         for i, step in enumerate(self.steps):
             if i:
                 z, log_slope = z.flip(self.order), log_slope.flip(self.order)
-            params = step(z)
+            params = wide(step(z.to(dtype)))
             z = z - params[:, :channels]
             if params.shape[1] > channels:
                 z = z * torch.exp(-params[:, channels:])
@@ -120,6 +123,8 @@ class AutoregressiveFlow(Flow):
         if len(names := {made.activation for made in mades}) > 1:
             raise ValueError(f"AutoregressiveFlow: steps must have the same activation, got {', '.join(sorted(names))}")
         layers = [layer for made in mades for layer in made.masked_layers()]
+        for layer in layers:
+            refresh(layer)
         return made_inverse(
             eps,
             [layer.weight for layer in layers],
@@ -131,5 +136,6 @@ class AutoregressiveFlow(Flow):
 
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:
-    """``log N(x; 0, I)`` in nats, ``[B]``, of x ``[B, D]``."""
+    """``log N(x; 0, I)`` in nats, ``[B]``, of x ``[B, D]``, in float32 at least."""
+    x = wide(x)
     return -0.5 * (x * x + math.log(2 * math.pi)).sum(1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..plan import Emit
 from ..reference import pixelcnn_draw
+from .precision import wide
 
 
 class Likelihood:
@@ -30,13 +31,16 @@ class Likelihood:
         return f"{type(self).__name__}(channels={self.channels}, levels={self.levels})"
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """``log p(x | params)`` in nats per image, ``[B]``, of params ``[B, P, H, W]`` and x ``[B, C, H, W]``."""
+        """``log p(x | params)`` in nats per image, ``[B]``, of params ``[B, P, H, W]`` and x ``[B, C, H, W]``.
+
+        It is summed in float32 at least.
+        """
         expected = (params.shape[0], self.channels, *params.shape[2:])
         if params.dim() != 4 or params.shape[1] != self.params:
             raise ValueError(f"log_prob: params must be [B, {self.params}, H, W], got {tuple(params.shape)}")
         if tuple(x.shape) != expected:
             raise ValueError(f"log_prob: x must be {expected} like the logits, got {tuple(x.shape)}")
-        return self._log_prob(params, x).flatten(1).sum(1)
+        return self._log_prob(wide(params), wide(x)).flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
         """The expected pixel, ``[B, C, H, W]``, of params ``[B, P, H, W]``; with a mixture of logistics, of the nearest

@@ -1,35 +1,144 @@
-"""What the options of a VLAE may be."""
+"""The options of a VLAE, declared once.
+
+`VLAE`, `make_decoder`, a checkpoint's config.json and the train command read them here. docs/extending.md says what
+another option takes.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, TypeVar
 
 from .. import backends
-from .decoders.make import KINDS
+from .decoders.kinds import KINDS
 from .encoder import ENCODERS
+from .flow import TRANSFORMS
 from .likelihood import LIKELIHOODS
 from .posterior import POSTERIORS
+from .rules import Flag, OneOf, Option, Pair, Whole, declaration, declared, describe, option
+
+Model = TypeVar("Model", bound=type)
+
+_WIDTH = Whole(1, 1 << 16)
+_SIDE = Whole(1, 1 << 12)
+_KERNEL = Whole(1, 63)
 
 
-def check_options(config: dict[str, Any]) -> None:
-    """Raises ValueError naming the first option that breaks a rule; its parts check their own options."""
-    least = {"latent_dim": 1, "hidden_dim": 2, "encoder_hidden": 2, "flow_hidden": 1, "n_classes": 0}
-    least |= {"flow_steps": 1, "flow_layers": 1}
-    for name, low in least.items():
-        if config[name] is not None and config[name] < low:
-            raise ValueError(f"VLAE: {name} must be at least {low}, got {config[name]}")
-    size, latent_map = config["image_size"], config["latent_map"]
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"VLAE: image_size must be (H, W), both positive, got {tuple(size)}")
-    if latent_map is not None and (
-        len(latent_map) != 2 or min(latent_map) < 1 or config["latent_dim"] % math.prod(latent_map)
-    ):
-        rule = f"(h, w), both positive, with h * w a divisor of latent_dim = {config['latent_dim']}"
-        raise ValueError(f"VLAE: latent_map must be {rule}, got {tuple(latent_map)}")
-    if config["weight_norm"] and config["encoder"] != "resnet":
-        raise ValueError(f"VLAE: weight_norm must be False with encoder {config['encoder']!r}, got True")
-    choices = {"backend": backends.NAMES, "posterior": POSTERIORS, "encoder": ENCODERS, "decoder": KINDS}
-    for name, names in (choices | {"likelihood": LIKELIHOODS}).items():
-        if config[name] not in names:
-            raise ValueError(f"VLAE: {name} must be one of {', '.join(names)}, got {config[name]!r}")
+@declaration
+@dataclass(frozen=True)
+class Options:
+    """Everything that a VLAE is built from, except weights.
+
+    The options of ``part="decoder"`` are those that not every decoder has; the class of a decoder says which it has.
+    At its default here an option is left to that class.
+
+    With z_channels = 0 every pixel is given the same z, as in the tutorials (``resnet``: its own 4 maps). A small
+    window then cannot know where it is and tends to ignore z. Otherwise z is spread over the image (`CodeMap`), and
+    ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 channels train well.
+
+    With latent_map = (h, w), z is a map of ``latent_dim / (h w)`` channels, flattened.
+
+    Args:
+        {options}
+
+    Raises:
+        ValueError: naming the first option that breaks a rule. The parts of a model check what only they know.
+    """
+
+    input_dim: int = option(1, _WIDTH, "Image channels C")
+    latent_dim: int = option(32, _WIDTH, "Dimensions of z")
+    hidden_dim: int = option(64, _WIDTH, "Channels of the decoder")
+    n_layers: int = option(3, Whole(0, 1 << 10), "Masked layers of the decoder")
+    use_flow: bool = option(True, Flag(), "Autoregressive flow prior, or N(0, I)")
+    _: KW_ONLY
+    image_size: tuple[int, int] = option((28, 28), Pair(_SIDE, "H, W"), "Height and width of an image")
+    decoder: str = option("gated", OneOf(KINDS), "{names}")
+    kernel_size: int = option(3, _KERNEL, "Side of the gated layers' kernels, odd", part="decoder")
+    initial_kernel: int = option(7, _KERNEL, "Side of the first kernel, odd", part="decoder")
+    receptive_field: int | None = option(
+        None,
+        Whole(3, 1 << 12),
+        "Side of the window that the decoder sees, in place of `initial_kernel`",
+        part="decoder",
+    )
+    z_channels: int = option(0, Whole(0, 1 << 16), "Channels of the map that spreads z; 0: z as it is", part="decoder")
+    residual: bool = option(False, Flag(), "Add a gated layer's input to its output", part="decoder")
+    tied: bool = option(False, Flag(), "resnet: one set of weights for all blocks", part="decoder")
+    n_pointwise: int = option(4, Whole(0, 1 << 10), "resnet: 1x1 blocks after the masked ones", part="decoder")
+    likelihood: str = option("bernoulli", OneOf(LIKELIHOODS), "{names}")
+    levels: int = option(256, Whole(2, 1 << 16), "Values of a pixel, where the likelihood is not bernoulli")
+    components: int = option(10, Whole(1, 1 << 10), "Logistics of a logistic_mixture")
+    encoder: str = option("conv", OneOf(ENCODERS), "{names}")
+    encoder_hidden: int | None = option(None, Whole(2, 1 << 16), "Channels of the encoder, if not those of the decoder")
+    weight_norm: bool = option(False, Flag(), "Encoder resnet: normalise the weights")
+    posterior: str = option("gaussian", OneOf(POSTERIORS), "gaussian, or iaf: an inverse autoregressive flow of it")
+    flow_transform: str = option("affine", OneOf(TRANSFORMS), "Steps of the prior: affine or mean-only")
+    flow_hidden: int = option(256, _WIDTH, "Hidden units of each MADE of the prior")
+    flow_layers: int = option(2, Whole(1, 1 << 6), "Hidden layers of each MADE of the prior")
+    flow_steps: int = option(2, Whole(1, 1 << 8), "MADE transforms of the prior")
+    latent_map: tuple[int, int] | None = option(
+        None, Pair(_SIDE, "h, w"), "Height and width of z as a map, with a convolutional flow prior"
+    )
+    n_classes: int = option(0, Whole(0, 1 << 16), "Classes that encoder and decoder are told, 0 for none")
+    backend: str = option("auto", OneOf(backends.NAMES), "Backend of every layer: {names}")
+
+    def __post_init__(self) -> None:
+        for name in declared(type(self)):
+            if isinstance(value := getattr(self, name), list):  # as JSON has a pair
+                object.__setattr__(self, name, tuple(value))
+        check_options(self)
+
+    def config(self) -> dict[str, Any]:
+        """The options by name, as JSON has them: a pair is a list."""
+        values = {name: getattr(self, name) for name in declared(type(self))}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def of_part(self, part: str) -> dict[str, Any]:
+        """The options that one part of the model alone takes, by name."""
+        return {name: getattr(self, name) for name, found in declared(type(self)).items() if found.part == part}
+
+
+def check_options(options: Options) -> None:
+    """Raises ValueError naming the first option that breaks its own rule, or a rule about two options."""
+    for name, found in declared(type(options)).items():
+        value = getattr(options, name)
+        if rule := found.broken(value):
+            raise ValueError(f"VLAE: {name} must be {rule}, got {value!r}")
+    if options.hidden_dim < 2:  # encoders halve it
+        raise ValueError(f"VLAE: hidden_dim must be at least 2, got {options.hidden_dim}")
+    if options.latent_map and options.latent_dim % math.prod(options.latent_map):
+        rule = f"(h, w) with h * w a divisor of latent_dim = {options.latent_dim}"
+        raise ValueError(f"VLAE: latent_map must be {rule}, got {options.latent_map}")
+    if options.weight_norm and options.encoder != "resnet":
+        raise ValueError(f"VLAE: weight_norm must be False with encoder {options.encoder!r}, got True")
+
+
+def known() -> Mapping[str, Option]:
+    """The options of a VLAE by name."""
+    return declared(Options)
+
+
+def chosen(*args: Any, **options: Any) -> Options:
+    """The options that a call ``VLAE(*args, **options)`` names.
+
+    Raises:
+        TypeError: an option is unknown or given twice.
+        ValueError: an option breaks a rule, see `Options`.
+    """
+    try:
+        bound = inspect.signature(Options).bind(*args, **options)
+    except TypeError as error:
+        raise TypeError(f"VLAE: {error}") from None
+    return Options(*bound.args, **bound.kwargs)
+
+
+def takes_options(cls: Model) -> Model:
+    """Decorates a class that is made by ``(*args, **options)``: signature and docstring show those of `Options`."""
+    own = inspect.signature(Options)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    cls.__init__.__signature__ = own.replace(parameters=[itself, *own.parameters.values()])  # type: ignore[misc]
+    describe(cls, Options)
+    return cls

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import MADE
+from .precision import wide, wide_under_autocast
 
 POSTERIORS = ("gaussian", "iaf")
 _OPEN = 2.0  # added to the gates: a flow starts close to the identity, where it trains well
@@ -24,7 +25,8 @@ class PosteriorSample(NamedTuple):
 
 
 def gaussian_log_prob(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """``log N(z_d; mu_d, exp(logvar_d))`` in nats, of every dimension, in the shape of z."""
+    """``log N(z_d; mu_d, exp(logvar_d))`` in nats, of every dimension, in the shape of z, in float32 at least."""
+    z, mu, logvar = wide(z), wide(mu), wide(logvar)
     return -0.5 * (logvar + (z - mu) ** 2 * torch.exp(-logvar) + math.log(2 * math.pi))
 
 
@@ -76,10 +78,11 @@ class InverseAutoregressivePosterior(nn.Module):
 
     def forward(self, mu: Tensor, logvar: Tensor, context: Tensor, eps: Tensor) -> PosteriorSample:
         """z, mu' and logvar', ``[B, D]`` each, of mu, logvar and eps of that shape."""
+        mu, logvar, eps = map(wide_under_autocast, (mu, logvar, eps))
         z = mu + torch.exp(0.5 * logvar) * eps
         for i, made in enumerate(self.steps):
             turned = i % 2 == 1
-            params = made(z.flip(1) if turned else z, context).unflatten(1, (2, self.dim))
+            params = wide_under_autocast(made(z.flip(1) if turned else z, context)).unflatten(1, (2, self.dim))
             shift, gate = (params.flip(2) if turned else params).unbind(1)
             log_scale = F.logsigmoid(gate + _OPEN)
             scale = log_scale.exp()

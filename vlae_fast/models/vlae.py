@@ -8,21 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from ..sampling import FactorizedSampler, PixelCNNSampler
-from .decoders.make import OPTIONS, make_decoder
-from .encoder import Sizes, make_encoder
-from .flow import standard_normal_log_prob
+from .decoders import Decoder
+from .decoders.make import make_decoder
+from .encoder import Encoder, Sizes, make_encoder
+from .flow import Flow, standard_normal_log_prob
 from .labels import check_no_labels, one_hot
-from .likelihood import make_likelihood
+from .likelihood import Likelihood, make_likelihood
 from .objectives import LossTerms, loss_function, loss_terms
-from .options import check_options
+from .options import Options, chosen, takes_options
 from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian_log_prob
+from .precision import wide_under_autocast
 from .prior import make_prior
 
 __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
 
 
 class VLAEOutput(NamedTuple):
-    """What a VLAE makes of a batch of images, in the order that `loss_function` takes it apart from x."""
+    """The output of a VLAE for a batch of images, in the order that `loss_function` takes it apart from x."""
 
     logits: Tensor  # [B, P, H, W], the parameters of the likelihood
     mu: Tensor  # [B, D], with log q(z|x) = log N(z; mu, exp(logvar))
@@ -31,28 +33,15 @@ class VLAEOutput(NamedTuple):
     log_pz: Tensor  # [B], log p(z) under the model's prior, in nats
 
 
+@takes_options
 class VLAE(nn.Module):
     """Encoder, autoregressive-flow prior, and a PixelCNN decoder whose window is too small to do without z.
 
     Args:
-        input_dim: image channels C. latent_dim: D. hidden_dim: channels of encoder and decoder. n_layers: of decoder.
-        use_flow: AF prior (``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z)); else N(0, I).
-        image_size: (H, W).
-        likelihood: ``bernoulli``, ``categorical`` of ``levels``, ``logistic_mixture`` of ``levels`` and ``components``.
-        decoder: ``gated``, ``two-stack``, ``resnet``, ``pixelcnn++``, or ``mlp`` and ``deconv``, which do not look at
-            the image. kernel_size, initial_kernel, receptive_field, residual, tied, n_pointwise: where a kind has them,
-            see its class in `models.decoders`.
-        z_channels: 0: every pixel is given the same z, as in the tutorials (``resnet``: its own 4 maps); a small window
-            then cannot know where it is and tends to ignore z. Else z is spread over the image in so many channels
-            (`CodeMap`), and ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 trains well.
-        encoder: ``conv``, ``strided``, ``mlp``, ``resnet``, see `models.encoder`. encoder_hidden: its hidden_dim, where
-            it has one of its own. weight_norm: of the convolutions of ``resnet``.
-        posterior: ``gaussian``, or ``iaf``, an inverse autoregressive flow of one.
-        flow_hidden, flow_steps, flow_layers, flow_transform: of the prior: units, steps, hidden layers of a step,
-            ``affine`` or ``mean-only``; the first three also of an ``iaf`` posterior.
-        latent_map: (h, w): z is a map of ``D / (h w)`` channels, flattened, and the prior a convolutional flow.
-        n_classes: class-conditional where positive: encoder and decoder are given labels, ``[B]`` integers.
-        backend: of every layer.
+        {options}
+
+    With use_flow, ``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z). An ``iaf`` posterior has the
+    units, steps and hidden layers of the prior. Encoders: `models.encoder`. More on options: `Options`.
 
     ``model(x [B, C, H, W], labels=None)`` gives logits (the likelihood's parameters), mu, logvar, z, log_pz.
 
@@ -61,89 +50,19 @@ class VLAE(nn.Module):
     torch.Size([2, 1, 28, 28])
     """
 
-    def __init__(
-        self,
-        input_dim: int = 1,
-        latent_dim: int = 32,
-        hidden_dim: int = 64,
-        n_layers: int = 3,
-        use_flow: bool = True,
-        *,
-        image_size: tuple[int, int] = (28, 28),
-        kernel_size: int = 3,
-        initial_kernel: int = 7,
-        z_channels: int = 0,
-        residual: bool = False,
-        decoder: str = "gated",
-        receptive_field: int | None = None,
-        tied: bool = False,
-        n_pointwise: int = 4,
-        likelihood: str = "bernoulli",
-        levels: int = 256,
-        components: int = 10,
-        encoder: str = "conv",
-        encoder_hidden: int | None = None,
-        weight_norm: bool = False,
-        posterior: str = "gaussian",
-        flow_hidden: int = 256,
-        flow_steps: int = 2,
-        flow_layers: int = 2,
-        flow_transform: str = "affine",
-        latent_map: tuple[int, int] | None = None,
-        n_classes: int = 0,
-        backend: str = "auto",
-    ) -> None:
+    def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        as_in_json = {"image_size": list(image_size), "latent_map": latent_map and list(latent_map)}
-        self.config: dict[str, Any] = arguments | as_in_json
-        check_options(self.config)
-        size = (image_size[0], image_size[1])
-        self.latent_dim, self.n_classes, self.backend = latent_dim, n_classes, backend
-        self.latent_map = latent_map and (latent_map[0], latent_map[1])
-        # what a flow posterior is told of the image is as wide as mu and logvar
-        context_dim = 2 * latent_dim if posterior == "iaf" else 0
-        sizes = Sizes(
-            input_dim, latent_dim, encoder_hidden or hidden_dim, size, context_dim, n_classes, self.latent_map
+        options = chosen(*args, **keywords)
+        self.config = options.config()
+        self.latent_dim, self.n_classes, self.backend = options.latent_dim, options.n_classes, options.backend
+        self.latent_map = options.latent_map
+        self.encoder = _encoder(options)
+        self.prior = _prior(options) if options.use_flow else None
+        self.likelihood = make_likelihood(
+            options.likelihood, options.input_dim, levels=options.levels, components=options.components
         )
-        self.encoder = make_encoder(encoder, sizes, weight_norm=weight_norm)
-        self.prior = (
-            make_prior(
-                latent_dim,
-                self.latent_map,
-                flow_hidden,
-                n_steps=flow_steps,
-                n_hidden=flow_layers,
-                transform=flow_transform,
-                backend=backend,
-            )
-            if use_flow
-            else None
-        )
-        self.likelihood = make_likelihood(likelihood, input_dim, levels=levels, components=components)
-        self.decoder = make_decoder(
-            decoder,
-            input_dim=input_dim,
-            latent_dim=latent_dim + n_classes,
-            hidden_dim=hidden_dim,
-            n_layers=n_layers,
-            image_size=size,
-            likelihood=self.likelihood,
-            backend=backend,
-            **{name: self.config[name] for name in OPTIONS},
-        )
-        self.posterior = (
-            InverseAutoregressivePosterior(
-                latent_dim,
-                flow_hidden,
-                context_dim=context_dim,
-                n_steps=flow_steps,
-                n_hidden=flow_layers,
-                backend=backend,
-            )
-            if posterior == "iaf"
-            else None
-        )
+        self.decoder = _decoder(options, self.likelihood)
+        self.posterior = _flow_posterior(options) if options.posterior == "iaf" else None
 
     @property
     def initial_conv(self) -> nn.Module:
@@ -159,6 +78,7 @@ class VLAE(nn.Module):
 
     def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """z = mu + exp(logvar / 2) * N(0, I)."""
+        mu, logvar = wide_under_autocast(mu), wide_under_autocast(logvar)
         return mu + torch.exp(0.5 * logvar) * _noise_like(mu, generator)
 
     def posterior_sample(
@@ -192,7 +112,7 @@ class VLAE(nn.Module):
         return gaussian_log_prob(z, mu, logvar) - log_pz
 
     def condition(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What decoder and sampler take: z, joined with one-hot labels where the model is class-conditional."""
+        """The input of decoder and sampler: z, joined with one-hot labels where the model is class-conditional."""
         if not self.n_classes:
             check_no_labels("VLAE", labels)
             return z
@@ -201,7 +121,7 @@ class VLAE(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> VLAEOutput:
         """x ``[B, C, H, W]`` in [0, 1], encoded, and decoded given one draw of z.
 
-        seen: what the encoder is given in place of x, as for a model that removes noise.
+        seen: the encoder's input in place of x, as for a model that removes noise.
         """
         z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels)
         return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
@@ -209,7 +129,7 @@ class VLAE(nn.Module):
     def loss_terms(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> LossTerms:
         """The two terms of the negative ELBO, of one draw of z an image.
 
-        seen: what the encoder is given in place of x, as for a model that removes noise.
+        seen: the encoder's input in place of x, as for a model that removes noise.
         """
         out = self(x, labels, seen=seen)
         return loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz, self.likelihood)
@@ -242,3 +162,58 @@ class VLAE(nn.Module):
 def _noise_like(mu: Tensor, generator: torch.Generator | None) -> Tensor:
     """The numbers of torch.randn, which torch.compile refuses ``generator=None`` where the batch size is open."""
     return mu.new_empty(mu.shape).normal_(generator=generator)
+
+
+def _context_dim(options: Options) -> int:
+    """The width of what a flow posterior is told of the image: that of mu and logvar."""
+    return 2 * options.latent_dim if options.posterior == "iaf" else 0
+
+
+def _encoder(options: Options) -> Encoder:
+    sizes = Sizes(
+        options.input_dim,
+        options.latent_dim,
+        options.encoder_hidden or options.hidden_dim,
+        options.image_size,
+        _context_dim(options),
+        options.n_classes,
+        options.latent_map,
+    )
+    return make_encoder(options.encoder, sizes, weight_norm=options.weight_norm)
+
+
+def _prior(options: Options) -> Flow:
+    return make_prior(
+        options.latent_dim,
+        options.latent_map,
+        options.flow_hidden,
+        n_steps=options.flow_steps,
+        n_hidden=options.flow_layers,
+        transform=options.flow_transform,
+        backend=options.backend,
+    )
+
+
+def _decoder(options: Options, likelihood: Likelihood) -> Decoder:
+    return make_decoder(
+        options.decoder,
+        input_dim=options.input_dim,
+        latent_dim=options.latent_dim + options.n_classes,
+        hidden_dim=options.hidden_dim,
+        n_layers=options.n_layers,
+        image_size=options.image_size,
+        likelihood=likelihood,
+        backend=options.backend,
+        **options.of_part("decoder"),
+    )
+
+
+def _flow_posterior(options: Options) -> InverseAutoregressivePosterior:
+    return InverseAutoregressivePosterior(
+        options.latent_dim,
+        options.flow_hidden,
+        context_dim=_context_dim(options),
+        n_steps=options.flow_steps,
+        n_hidden=options.flow_layers,
+        backend=options.backend,
+    )

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are thos
 """
 
 from .activation import activate, activate_backward, slope_of_output
+from .arguments import Layers, Mask, Transform
 from .made_inverse import (
     LEAST_SLOPE,
     log_slope,
@@ -20,6 +21,9 @@ from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_p
 
 __all__ = [
     "LEAST_SLOPE",
+    "Layers",
+    "Mask",
+    "Transform",
     "activate",
     "activate_backward",
     "log_slope",

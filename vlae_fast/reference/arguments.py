@@ -76,7 +76,7 @@ class Layers(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """The transform of `made_inverse`."""
+    """The functions in `made_inverse`: the activation of its hidden layers, and the scale of its transform."""
 
     activation: str = "relu"  # of the hidden layers
-    scale: str = "exp"
+    scale: str = "exp"  # of a dimension: one of SCALES in `ops.made_inverse`

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import activations
 from ..layers import MaskedConv2d
+from ..layers.hooks import refresh
 from ..masks import Offset, Tap, tap_at
 from ..plan import ACTIVATIONS, Source, Stage
 
@@ -119,6 +120,16 @@ class Program:
         weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye
         return self.add([(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_"))
 
+    def reorder(self, order: Sequence[int]) -> None:
+        """Puts the channels of the last buffer into another order: new channel i is the old ``order[i]``."""
+        last, index = self.stages[-1], torch.tensor(order, device=self.weights[-1].device)
+        if last.activation == "none" and last.residual < 0:
+            count = len(last.sources) + 1 + (last.context_dim > 0)
+            self.weights[-count:] = [weight[index] for weight in self.weights[-count:]]
+        else:
+            eye = self.weights[-1].new_ones(len(order)).diag()[index]
+            self.add([(len(self.stages), eye[:, :, None, None], ((0, 0),))])
+
     def channels(self, buffer: int) -> int:
         """How many channels a buffer has."""
         if not 0 <= buffer <= len(self.stages):
@@ -188,6 +199,8 @@ def build_program(decoder: Decoder) -> Program:
     missing = [name for name in parts if not hasattr(decoder, name)]
     if missing:
         raise ValueError(f"PixelCNNSampler: decoder must have {', '.join(missing)}, got {type(decoder).__name__}")
+    for module in decoder.modules() if isinstance(decoder, nn.Module) else ():
+        refresh(module)
     program = Program(decoder.input_dim)
     if hasattr(decoder, "write_program"):
         decoder.write_program(program)

@@ -1,4 +1,4 @@
-"""Trains a VLAE and keeps a checkpoint per epoch. What is minimised, for a batch of images:
+"""Trains a VLAE and keeps a checkpoint per epoch. Minimises, for a batch of images:
 
     mean reconstruction + weight * mean KL        [nats per image]
 
@@ -76,21 +76,8 @@ def train(
     if resume and overwrite:
         raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
     run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
-    if checkpoint.exists(run.folder):
-        if resume:
-            run.history = resuming.resume(run.folder, model, run.optimizer, run.average, run.objective, run.description)
-        elif not overwrite:
-            raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
-    checkpoint.prepare(run.folder)
-    checkpoint.check_loadable(model, run.folder)
-    start = time.perf_counter()
-    try:
-        for epoch in range(len(run.history) + 1, epochs + 1):
-            if _out_of_time(start, time_limit, run.history):
-                break
-            run.epoch(epoch, shown.bar(progress, epoch, epochs, run.schedule.steps))
-    except KeyboardInterrupt as interrupt:
-        raise resuming.Interrupted("interrupted: " + "; ".join(run.saved())) from interrupt
+    _open(run, resume=resume)
+    run.up_to(epochs, time_limit, progress)
     if run.average is not None:
         run.average.swap()
     model.eval()
@@ -98,7 +85,7 @@ def train(
 
 
 class _Run:
-    """What the epochs of a run share."""
+    """A run: its model, data, optimizer and folder, which the epochs share."""
 
     def __init__(
         self, model: VLAE, images: Images, settings: Settings, epochs: int, folder: Path, overwrite: bool
@@ -112,6 +99,17 @@ class _Run:
         self.objective = Objective(settings, _levels(model, images))
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
+
+    def up_to(self, epochs: int, time_limit: float | None, progress: bool) -> None:
+        """The epochs that are left, while there is time; an interruption says what is saved."""
+        start = time.perf_counter()
+        try:
+            for number in range(len(self.history) + 1, epochs + 1):
+                if _out_of_time(start, time_limit, self.history):
+                    break
+                self.epoch(number, shown.bar(progress, number, epochs, self.schedule.steps))
+        except KeyboardInterrupt as interrupt:
+            raise resuming.Interrupted("interrupted: " + "; ".join(self.saved())) from interrupt
 
     def epoch(self, number: int, bar: Any) -> None:
         """Trains, validates and saves."""
@@ -180,6 +178,19 @@ class _Run:
     def _not_finite(self, what: str) -> ValueError:
         advice = "try a lower lr, more warm-up epochs or a smaller model, in another out_dir"
         return ValueError(f"training stopped at {what}, which must be finite; {self.saved()[0]}; {advice}")
+
+
+def _open(run: _Run, *, resume: bool) -> None:
+    """Goes on from the run's folder where there is a checkpoint and resume; checks that a save into it will work."""
+    if checkpoint.exists(run.folder):
+        if resume:
+            run.history = resuming.resume(
+                run.folder, run.model, run.optimizer, run.average, run.objective, run.description
+            )
+        elif not run.overwrite:
+            raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
+    checkpoint.prepare(run.folder)
+    checkpoint.check_loadable(run.model, run.folder)
 
 
 def _levels(model: VLAE, images: Images) -> int:

@@ -1,65 +1,66 @@
-"""What decides the result of a run, beside the model and the data, and how it changes from step to step."""
+"""Settings decide the result of a run, beside the model and the data; some change from step to step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-_NAMES = {"optimizer": ("adam", "adamax"), "lr_schedule": ("constant", "cosine"), "objective": ("elbo", "iwae")}
-_RULES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "batch_size": (lambda n: n >= 1, "at least 1"),
-    "samples": (lambda n: n >= 1, "at least 1"),
-    "lr": (lambda v: v > 0, "finite and > 0"),
-    "lr_decay": (lambda v: 0 < v <= 1, "> 0 and <= 1"),
-    "polyak": (lambda v: 0 <= v < 1, ">= 0 and < 1"),
-} | dict.fromkeys(
-    ("beta", "warmup_epochs", "free_bits", "soft_free_bits", "denoise"), (lambda v: v >= 0, "finite and >= 0")
-)
+from ..models.rules import OneOf, Real, Whole, declaration, declared, option
+
+_POSITIVE, _NOT_NEGATIVE = Real(above=0), Real(low=0)
 
 
+@declaration
 @dataclass(frozen=True)
 class Settings:
     """Everything but the model and the data that decides what a run computes; a resumed run must have the same.
 
     Args:
-        batch_size: images per update. seed: of order, binarization, noise and z.
-        optimizer: ``adam`` or ``adamax``. lr: its step size. lr_decay: factor on lr after each epoch.
-        lr_schedule: ``constant``, or ``cosine``, which lowers lr to 0 over all steps of the run.
-        polyak: decay D of a running mean of the weights, 0 for none.
-        objective: ``elbo``, or ``iwae``, the importance-weighted bound of `samples` draws of z an image.
-        samples: 1 for ``elbo``. beta: weight of the KL. warmup_epochs: over which it rises from 0; may be a fraction.
-        free_bits: bits per image of KL that cost nothing.
-        soft_free_bits: bits per image that the KL is kept close to, by a weight that is steered.
-        denoise: noise on what the encoder sees, see `data.corrupt`.
+        {options}
+        seed: of order, binarization, noise and z.
+
+    The KL's weight rises to beta. For denoise see `data.corrupt`.
 
     Raises:
         ValueError: a value breaks a rule, or two do not go together.
     """
 
-    batch_size: int = 64
-    lr: float = 1e-3
-    lr_decay: float = 1.0
+    batch_size: int = option(64, Whole(1), "Images per update")
+    lr: float = option(1e-3, _POSITIVE, "Step size, > 0")
+    lr_decay: float = option(1.0, Real(above=0, high=1), "Factor on the step size after each epoch")
+    lr_schedule: str = option(
+        "constant",
+        OneOf(("constant", "cosine")),
+        "constant, or cosine: the step size falls to 0 over all steps of `epochs`",
+    )
+    optimizer: str = option("adam", OneOf(("adam", "adamax")), "adam or adamax")
+    polyak: float = option(
+        0.0,
+        Real(low=0, below=1),
+        "Decay of the average of the weights that is evaluated and saved, 0 for none: 0.999",
+    )
+    objective: str = option(
+        "elbo", OneOf(("elbo", "iwae")), "elbo, or iwae: the importance-weighted bound of `samples`"
+    )
+    samples: int = option(1, Whole(1), "Draws of z per image and update")
+    beta: float = option(1.0, _NOT_NEGATIVE, "Weight of the KL; 1 is the ELBO")
+    warmup_epochs: float = option(
+        0.0, _NOT_NEGATIVE, "Epochs over which the weight of the KL rises from 0, or a fraction of one"
+    )
+    free_bits: float = option(0.0, _NOT_NEGATIVE, "KL that costs nothing, in bits per image")
+    soft_free_bits: float = option(0.0, _NOT_NEGATIVE, "KL, in bits per image, that its weight is steered to keep")
+    denoise: float = option(
+        0.0, _NOT_NEGATIVE, "Noise on what the encoder sees: probability that a binary pixel flips, or sigma"
+    )
     seed: int = 0
-    warmup_epochs: float = 0.0
-    free_bits: float = 0.0
-    optimizer: str = "adam"
-    lr_schedule: str = "constant"
-    polyak: float = 0.0
-    objective: str = "elbo"
-    samples: int = 1
-    beta: float = 1.0
-    soft_free_bits: float = 0.0
-    denoise: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, names in _NAMES.items():
-            if getattr(self, name) not in names:
-                raise ValueError(f"{name}: must be one of {', '.join(names)}, got {getattr(self, name)!r}")
-        for name, (fits, rule) in _RULES.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and fits(value)):
-                raise ValueError(f"{name}: must be {rule}, got {value}")
+        for name, setting in declared(type(self)).items():
+            if rule := setting.broken(value := getattr(self, name)):
+                raise ValueError(f"{name}: must be {rule}, got {value!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
         if self.objective == "iwae" and self.samples < 2:
             raise ValueError(
                 f"samples: must be at least 2 where objective is 'iwae' (1 is the ELBO), got {self.samples}"
@@ -76,7 +77,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What changes with the step, a number from 0 that goes on from epoch to epoch: no state, so nothing to save."""
+    """Values that change with the step, a number from 0 that goes on from epoch to epoch: no state, nothing to save."""
 
     settings: Settings
     epochs: int

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from cases.once import locked
+
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "build" / "cuda_host"
 FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Werror", "-Wswitch-enum", "-Wno-unknown-pragmas"]
@@ -35,18 +37,22 @@ def _run(command: list[str]) -> None:
 
 def build() -> Path | None:
     """The library, compiled where it is out of date; None without a compiler."""
-    compiler = _compiler()
+    compiler, target = _compiler(), BUILD / "_native_cuda_host.so"
     if compiler is None:
         return None
-    target, torch_folder = BUILD / "_native_cuda_host.so", Path(torch.__file__).parent
-    if _is_newer(target):
-        return target
+    with locked(BUILD):
+        if not _is_newer(target):
+            _compile(compiler, target)
+    return target
+
+
+def _compile(compiler: list[str], target: Path) -> None:
+    torch_folder = Path(torch.__file__).parent
     plan = json.loads((ROOT / "csrc/build.json").read_text())
     macros = [f"-D{macro}" for macro in (*plan["define_macros"], "VLAE_CUDA_ON_HOST")]
     flags = [*FLAGS, *plan["warnings"], *macros, "-Itests/cases/cuda_host"]
     for folder in ("include", "include/torch/csrc/api/include"):
         flags += ["-isystem", str(torch_folder / folder)]
-    BUILD.mkdir(parents=True, exist_ok=True)
     units = [(source, BUILD / (source.replace("/", "_") + ".o")) for source in plan["cuda"]["sources"]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         commands = [[*compiler, *flags, "-x", "c++", "-c", f"csrc/{source}", "-o", str(o)] for source, o in units]
@@ -55,4 +61,3 @@ def build() -> Path | None:
     libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-Wl,-z,defs"]
     _run([*compiler, "-shared", *(str(o) for _, o in units), *libraries, "-o", str(fresh)])
     fresh.replace(target)
-    return target

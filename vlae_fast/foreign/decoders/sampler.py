@@ -15,6 +15,8 @@ from ..probe import ProbeError, without_hooks
 from .operations import BATCH
 from .trace import write_program
 
+LAYOUTS = ("BCKHW", "BKCHW")  # of the outputs, C channels of K levels
+
 
 class ForeignDecoder:
     """Any module ``decoder(x)`` or ``decoder(x, z)`` as what `PixelCNNSampler` and `naive_sample` ask for.
@@ -23,7 +25,12 @@ class ForeignDecoder:
     """
 
     def __init__(
-        self, decoder: nn.Module, image_shape: tuple[int, int, int], latent_dim: int, likelihood: Any = None
+        self,
+        decoder: nn.Module,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        likelihood: Any = None,
+        layout: str | None = None,
     ) -> None:
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"fast_sampler: image_shape must be (C, H, W), all positive, got {tuple(image_shape)}")
@@ -34,13 +41,18 @@ class ForeignDecoder:
         if likelihood is not None and not hasattr(likelihood, "emit"):
             rule = "likelihood must be one of vlae_fast.models.make_likelihood, or None"
             raise ValueError(f"fast_sampler: {rule}, got {likelihood!r}")
+        _check_layout(layout, image_shape[0], likelihood)
         self.decoder, self.likelihood, self.latent_dim = decoder, likelihood, latent_dim
+        self.order: list[int] | None = None  # of the decoder's outputs, where they are not in that of its likelihood
+        if layout == "BKCHW":
+            self.order = torch.arange(likelihood.params).view(-1, image_shape[0]).T.flatten().tolist()
         self.code_map: nn.Module | None = None  # of z, known when it is traced
         self.input_dim, self.image_size = image_shape[0], (image_shape[1], image_shape[2])
 
     def __call__(self, x: Tensor, z: Tensor | None) -> Tensor:
         with _evaluating(self.decoder), torch.no_grad():
-            return self.decoder(*(t for t in (x, z) if t is not None))
+            params: Tensor = self.decoder(*(t for t in (x, z) if t is not None))
+        return params if self.order is None else params[:, self.order]
 
     def check_z(self, z: Tensor | None) -> None:
         """Raises ValueError unless z is ``[B, latent_dim]``, or None where that is 0."""
@@ -65,6 +77,22 @@ class ForeignDecoder:
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
             raise ValueError(f"fast_sampler: decoder must put out {rule}, got {got}")
+        if self.order is not None or program.stages[-1].activation != "none":  # a pixel is drawn from a plain sum
+            program.reorder(self.order or range(expected))
+
+
+def _check_layout(layout: str | None, channels: int, likelihood: Any) -> None:
+    """Raises ValueError where the outputs could be read in two ways, and draws of one would be silently wrong."""
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"fast_sampler: layout must be one of {', '.join(LAYOUTS)}, or None, got {layout!r}")
+    two_ways = channels > 1 and likelihood is not None and likelihood.emit.kind == "categorical"
+    if layout is None and two_ways:
+        rule = (
+            "layout must be given for levels of more than one channel: BCKHW (the K levels of a channel side by side)"
+        )
+        raise ValueError(f"fast_sampler: {rule} or BKCHW (as F.cross_entropy takes them), got None")
+    if layout is not None and not two_ways:
+        raise ValueError(f"fast_sampler: layout is for levels of more than one channel, got {layout!r}")
 
 
 @contextmanager
@@ -85,6 +113,7 @@ def fast_sampler(
     *,
     latent_dim: int = 0,
     likelihood: Any = None,
+    layout: str | None = None,
     backend: str = "auto",
 ) -> PixelCNNSampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
@@ -104,6 +133,9 @@ def fast_sampler(
         image_shape: (C, H, W).
         latent_dim: D, 0: no z.
         likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels, P = C.
+        layout: of the P = C K outputs of a categorical likelihood with more than one channel, where it must be given:
+            ``BCKHW``, the K levels of a channel side by side, or ``BKCHW``, as `torch.nn.functional.cross_entropy`
+            takes them once they are viewed so.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Raises:
@@ -115,4 +147,4 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
-    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood), backend)
+    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood, layout), backend)

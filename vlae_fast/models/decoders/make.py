@@ -5,28 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from .. import options as declaration
 from ..likelihood import Likelihood
-from . import Decoder, DeconvDecoder, MLPDecoder, PixelCNNDecoder, PixelCNNPPDecoder, ResNetDecoder, TwoStackDecoder
-
-KINDS: dict[str, type[Decoder]] = {
-    "gated": PixelCNNDecoder,
-    "two-stack": TwoStackDecoder,
-    "resnet": ResNetDecoder,
-    "pixelcnn++": PixelCNNPPDecoder,
-    "mlp": MLPDecoder,
-    "deconv": DeconvDecoder,
-}
-
-# Options that not every kind has, at the value that says nothing: there a kind takes its own default.
-OPTIONS: dict[str, Any] = {
-    "kernel_size": 3,
-    "initial_kernel": 7,
-    "receptive_field": None,
-    "z_channels": 0,
-    "residual": False,
-    "tied": False,
-    "n_pointwise": 4,
-}
+from .base import Decoder
+from .kinds import KINDS
 
 
 def make_decoder(
@@ -41,24 +23,25 @@ def make_decoder(
     backend: str = "auto",
     **options: Any,
 ) -> Decoder:
-    """The decoder of a kind: gated, two-stack, resnet, pixelcnn++, or one that does not look at x: mlp, deconv.
+    """Makes the decoder of a kind, a name in ``KINDS``; those that do not look at x are mlp and deconv.
 
     Args:
-        options: kernel_size = 3, initial_kernel = 7, receptive_field = None, z_channels = 0, residual = False,
-            tied = False, n_pointwise = 4; see the class of a kind. At these values an option is left to the class.
+        options: those of ``part="decoder"`` in `Options`; see the class of a kind. At its default
+            there an option is left to the class.
 
     Raises:
-        ValueError: the kind or an option is unknown, or a kind that has no such option is given another value of it.
+        ValueError: the kind or an option is unknown, or a kind is given a value of an option that it does not have.
 
     >>> make_decoder("mlp", input_dim=1, latent_dim=2, hidden_dim=8, n_layers=1, image_size=(2, 2)).likelihood.params
     1
     """
     if kind not in KINDS:
         raise ValueError(f"make_decoder: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if unknown := sorted(set(options) - set(OPTIONS)):
-        raise ValueError(f"make_decoder: options must be among {', '.join(OPTIONS)}, got {', '.join(unknown)}")
+    known = {name: option for name, option in declaration.known().items() if option.part == "decoder"}
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"make_decoder: options must be among {', '.join(known)}, got {', '.join(unknown)}")
     has = inspect.signature(KINDS[kind]).parameters
-    said = {name: value for name, value in options.items() if value != OPTIONS[name]}
+    said = {name: value for name, value in options.items() if value != known[name].default}
     for name, value in said.items():
         if name not in has:
             raise ValueError(f"make_decoder: a {kind!r} decoder has no option {name}, got {value!r}")
