@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -64,7 +65,7 @@ def linear(activation: str) -> Subject:
 def inverse(activation: str, scale: str = "exp", steps: int = 2) -> Subject:
     """x and log_det of two steps of an affine flow of 3 dimensions, as one tensor."""
     degrees = masks.made_degrees(3, (5,), 2)
-    live = [masks.linear_mask(i, o) for i, o in zip(degrees[:-1], degrees[1:], strict=True)]
+    live = [masks.linear_mask(i, o) for i, o in pairwise(degrees)]
     shapes = [(5, 3), (6, 5)] * steps
     weights = [normal(*shape, seed=i) / 3 for i, shape in enumerate(shapes)]
     biases = [normal(shape[0], seed=9 + i) / 3 for i, shape in enumerate(shapes)]

@@ -189,8 +189,9 @@ class _MaskedConv(torch.autograd.Function):
         needs = list(ctx.needs_input_grad[:4])
         none = (None for _ in ctx.options)
         if registry.only_plain_torch_differentiates(*grads):
-            saved, options = ctx.saved_tensors, _options(*ctx.options[:-1])
-            return *reference.masked_conv_backward(grads[0], *saved[:6], options, needs), *none
+            out, sigmoid, x, weight, bias, cond = ctx.saved_tensors
+            args = (grads[0], out, sigmoid, x, weight, bias, cond, _options(*ctx.options[:-1]), needs)
+            return *reference.masked_conv_backward(*args), *none
         out = iter(registry.below_autograd("masked_conv_backward", grads[0], *ctx.saved_tensors, *ctx.options, needs))
         return *(next(out) if need else None for need in needs), *none
 
