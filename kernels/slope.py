@@ -55,7 +55,7 @@ def activation_backward_kernel(
                 b_sum_b += b_b
                 tl.store(p_pre + o_pre + C, b_b.to(p_pre.dtype.element_ty), m_grad)
             elif ACTIVATION == "relu":
-                b_a = tl.where(b_out > 0, b_grad, 0.0)
+                b_a = tl.where(b_out > 0, b_grad, b_grad * 0.0)  # a NaN stays one: who looks at gradients must see it
             elif ACTIVATION == "elu":
                 b_a = tl.where(b_out > 0, b_grad, b_grad * (b_out + 1.0))
             else:

@@ -198,14 +198,6 @@ def test_autocast() -> None:
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.05 * b.abs().max().item())
 
 
-def test_double_backward_says_no() -> None:
-    x = torch.randn(1, 2, 3, 3, requires_grad=True)
-    y = masked_conv(x, torch.randn(2, 2, 3, 3), mask_type="B", activation="elu")
-    (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="masked_conv: double backward is not implemented"):
-        grad.sum().backward()
-
-
 X, W = torch.zeros(2, 4, 5, 5), torch.zeros(6, 4, 3, 3)
 
 

@@ -168,14 +168,6 @@ def test_compile_fullgraph_and_autocast() -> None:
     torch.testing.assert_close(y.float(), made(x), rtol=0.05, atol=0.05)
 
 
-def test_double_backward_says_no() -> None:
-    layer = MaskedLinear(torch.arange(3), torch.arange(3), activation="tanh")
-    x = torch.randn(2, 3, requires_grad=True)
-    (grad,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="masked_linear: double backward is not implemented"):
-        grad.sum().backward()
-
-
 @pytest.mark.parametrize(
     ("dim", "hidden", "n_params", "n_hidden"), [(1, 4, 2, 1), (5, 7, 2, 2), (8, 32, 1, 3), (6, 3, 3, 2)]
 )

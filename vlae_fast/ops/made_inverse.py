@@ -70,6 +70,10 @@ def made_inverse(
     """
     layers, transform = Layers(list(weights), list(biases), list(degrees), cond), Transform(activation, scale)
     _check(eps, layers, transform)
+    tensors = (eps, cond, *layers.weights, *layers.biases)
+    if registry.only_plain_torch_follows("made_inverse", backend, *tensors):
+        xs, log_det = _in_turn(reference, 1, eps, layers, transform)
+        return xs[-1], log_det
     xs, log_det = torch.ops.vlae_fast.made_inverse(eps, *layers, *transform, backend)
     return xs[-1], log_det
 
@@ -129,17 +133,22 @@ def _split(args: Sequence[Any]) -> tuple[Layers, Transform]:
 def _forward(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     layers, transform = _split(args)
     row = backends.pick("made_inverse", eps, args[-1])
-    first, *others = layers.steps(row.steps_at_once(len(layers.degrees) - 1))
-    xs, log_det = row.namespace.made_inverse(eps, first, transform)
-    shares = [xs]
-    for share in others:
-        xs, of_share = row.namespace.made_inverse(xs[-1].flip(1), share, transform)
-        shares.append(xs)
-        log_det = log_det + of_share
-    xs = torch.cat(shares) if others else xs
+    xs, log_det = _in_turn(row.namespace, row.steps_at_once(len(layers.degrees) - 1), eps, layers, transform)
     if xs.device.type == "cpu" and not math.isfinite((xs.sum() + log_det.sum()).item()):  # elsewhere: synchronises
         _refuse_non_finite(eps, xs, log_det, layers.degrees[0])
     return xs.contiguous(), log_det
+
+
+def _in_turn(namespace: Any, at_once: int, eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
+    """x of every step, ``[S, B, D]``, and log_det: so many steps a call, each given the x before it reversed."""
+    first, *others = layers.steps(at_once)
+    xs, log_det = namespace.made_inverse(eps, first, transform)
+    shares = [xs]
+    for share in others:
+        xs, of_share = namespace.made_inverse(xs[-1].flip(1), share, transform)
+        shares.append(xs)
+        log_det = log_det + of_share
+    return torch.cat(shares) if others else xs, log_det
 
 
 def _refuse_non_finite(eps: Tensor, xs: Tensor, log_det: Tensor, degrees: Tensor) -> None:
@@ -211,9 +220,11 @@ class _MadeInverse(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         xs, cond, *flat = ctx.saved_tensors
         layers = _layers(flat, ctx.degrees, cond)
-        out = registry.below_autograd("made_inverse_backward", *grads, xs, *layers, *ctx.transform)
-        out = [g if need else None for g, need in zip(out, ctx.needs_input_grad[1:], strict=True)]
-        return (None, *registry.once_differentiable("made_inverse", out))
+        if registry.only_plain_torch_differentiates(*grads):
+            out = _backward(*grads, xs, *layers, *ctx.transform)
+        else:
+            out = registry.below_autograd("made_inverse_backward", *grads, xs, *layers, *ctx.transform)
+        return None, *(g if need else None for g, need in zip(out, ctx.needs_input_grad[1:], strict=True))
 
 
 def _layers(flat: Sequence[Tensor], degrees: list[Tensor], cond: Tensor | None) -> Layers:
@@ -236,4 +247,3 @@ registry.define(
     _backward_fake,
 )
 registry.autograd("made_inverse", _autograd)
-registry.no_vmap("made_inverse", "the rows of eps and cond are samples already")

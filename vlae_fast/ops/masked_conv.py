@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import activations, backends
+from .. import activations, backends, reference
 from ..masks import MASK_TYPES, dilation_pair
 from ..reference.arguments import ConvOptions
 from . import registry
@@ -60,6 +60,8 @@ def masked_conv(
     """
     options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation))
     _check(x, weight, bias, cond, options)
+    if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond):
+        return reference.masked_conv(x, weight, bias, cond, options)  # a mapped tensor has no memory format
     return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options, backend)
 
 
@@ -185,11 +187,13 @@ class _MaskedConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         needs = list(ctx.needs_input_grad[:4])
+        none = (None for _ in ctx.options)
+        if registry.only_plain_torch_differentiates(*grads):
+            out, sigmoid, x, weight, bias, cond = ctx.saved_tensors
+            args = (grads[0], out, sigmoid, x, weight, bias, cond, _options(*ctx.options[:-1]), needs)
+            return *reference.masked_conv_backward(*args), *none
         out = iter(registry.below_autograd("masked_conv_backward", grads[0], *ctx.saved_tensors, *ctx.options, needs))
-        return (
-            *registry.once_differentiable("masked_conv", [next(out) if need else None for need in needs]),
-            *(None for _ in ctx.options),
-        )
+        return *(next(out) if need else None for need in needs), *none
 
 
 def _autograd(*args: Any) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .. import activations, backends
+from .. import activations, backends, reference
 from ..reference.arguments import Mask
 from . import registry
 
@@ -52,6 +52,8 @@ def masked_linear(
     """
     _check(x, weight, bias, activation)
     _check_mask(weight, in_degrees, out_degrees, adjacency)
+    if registry.only_plain_torch_follows("masked_linear", backend, x, weight, bias):
+        return reference.masked_linear(x, weight, bias, Mask(in_degrees, out_degrees, adjacency), activation)
     return torch.ops.vlae_fast.masked_linear(x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
 
 
@@ -123,12 +125,13 @@ class _MaskedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         needs = list(ctx.needs_input_grad[:3])
+        if registry.only_plain_torch_differentiates(*grads):
+            y, x, weight, *mask = ctx.saved_tensors
+            out = reference.masked_linear_backward(grads[0], y, x, weight, Mask(*mask), ctx.options[0], needs)
+            return *out, *(None,) * 5
         args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
         out = iter(registry.below_autograd("masked_linear_backward", *args))
-        return (
-            *registry.once_differentiable("masked_linear", [next(out) if need else None for need in needs]),
-            *(None,) * 5,
-        )
+        return *(next(out) if need else None for need in needs), *(None,) * 5
 
 
 _MASK = "Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, str activation, str backend"
