@@ -164,3 +164,11 @@ def check_made_degrees(inputs: Tensor, outputs: Tensor) -> None:
     if not torch.equal(outputs, (inputs - 1).repeat(len(outputs) // dim)):
         got = outputs.tolist()
         raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")
+
+
+def is_mask(found: Tensor, mask: Tensor) -> bool:
+    """True where a tensor, nonzero where a weight is alive, is this boolean mask or broadcasts to it."""
+    try:
+        return bool((found.cpu() != 0).expand(mask.shape).equal(mask.cpu()))
+    except RuntimeError:
+        return False

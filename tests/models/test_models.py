@@ -183,8 +183,11 @@ def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
     plain = {"weight": torch.randn(3, 2, 5, 5), "bias": torch.randn(3), "mask": mask.float()}
     layer.load_state_dict(plain)
     assert layer.weight.equal(plain["weight"])
-    with pytest.raises(ValueError, match="mask must be the mask of type A, got another"):
-        layer.load_state_dict({**plain, "mask": torch.ones(3, 2, 5, 5)})
+    for broadcast in (mask[:1, :1], mask[0, 0]):  # one mask for all channels, as many write it
+        layer.load_state_dict({**plain, "mask": broadcast.float()})
+    for wrong in (torch.ones(3, 2, 5, 5), torch.ones(1, 1, 5, 5), mask[:2], torch.ones(3, 3)):
+        with pytest.raises(ValueError, match="mask must be the mask of type A, got another"):
+            layer.load_state_dict({**plain, "mask": wrong})
 
 
 @pytest.mark.parametrize("dilation", [2, (1, 3)])

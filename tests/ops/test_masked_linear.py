@@ -190,8 +190,11 @@ def test_state_dict_is_that_of_a_plain_linear() -> None:
     }
     layer.load_state_dict(plain)
     assert layer.weight.equal(plain["weight"])
-    with pytest.raises(ValueError, match="mask must be out_degrees >= in_degrees"):
-        layer.load_state_dict({**plain, "mask": torch.ones(4, 3)})
+    for wrong in (torch.ones(4, 3), torch.ones(1, 3), torch.ones(3, 4)):
+        with pytest.raises(ValueError, match="mask must be out_degrees >= in_degrees"):
+            layer.load_state_dict({**plain, "mask": wrong})
+    sees_all = MaskedLinear(torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
+    sees_all.load_state_dict({**plain, "mask": torch.ones(1, 3)})
 
 
 X, W, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.arange(3), torch.arange(4)  # noqa: E741

@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..masks import Offset, Pair, Tap, check_mask, conv_mask, conv_taps, dilation_pair, kernel_taps, same_padding
+from ..masks import (
+    Offset,
+    Pair,
+    Tap,
+    check_mask,
+    conv_mask,
+    conv_taps,
+    dilation_pair,
+    is_mask,
+    kernel_taps,
+    same_padding,
+)
 from ..ops import masked_conv
 from .weight_norm import WeightNormConv2d
 
@@ -34,7 +45,7 @@ class MaskedConv2d(WeightNormConv2d):
     Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C, H, W]``; C is P / 2 under ``gate``, else
     P. A ``[B, D]`` expanded over the image is recognised by its strides and costs no more than ``[B, D]``. ``added``
     ``[B, P, H, W]``, the contribution of another stack, joins the pre-activation unchanged. A ``mask`` entry in an
-    incoming state_dict is accepted when it is the mask of this layer.
+    incoming state_dict is accepted when it is the mask of this layer or broadcasts to it, as ``[1, 1, k, k]`` does.
 
     >>> layer = MaskedConv2d("A", 1, 8, 7)
     >>> layer(torch.zeros(2, 1, 28, 28)).shape
@@ -154,7 +165,7 @@ class MaskedConv2d(WeightNormConv2d):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
         if mask is not None:
-            if mask.shape != self.weight.shape or not (mask.cpu() != 0).equal(self.mask.cpu()):
+            if not is_mask(mask, self.mask):
                 raise ValueError(
                     f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another"
                 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
-from ..masks import linear_mask, made_degrees
+from ..masks import is_mask, linear_mask, made_degrees
 from ..ops import masked_linear
 
 
@@ -21,7 +21,8 @@ class MaskedLinear(nn.Linear):
         bias: adds one, ``[O]``. activation: ``none``, ``relu``, ``elu``, ``tanh``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
-    Shapes: x ``[B, I]`` -> ``[B, O]``. A ``mask`` entry in an incoming state_dict is accepted when it equals M.
+    Shapes: x ``[B, I]`` -> ``[B, O]``. A ``mask`` entry in an incoming state_dict is accepted when it is M or
+    broadcasts to it.
 
     >>> layer = MaskedLinear(torch.arange(3), torch.arange(3))     # lower-triangular
     >>> layer(torch.zeros(5, 3)).shape
@@ -93,7 +94,7 @@ class MaskedLinear(nn.Linear):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
-        if mask is not None and not (mask != 0).cpu().equal(self.mask.cpu()):
+        if mask is not None and not is_mask(mask, self.mask):
             raise ValueError(f"MaskedLinear: {prefix}mask must be out_degrees >= in_degrees, got another mask")
         super()._load_from_state_dict(state_dict, prefix, *args)
 

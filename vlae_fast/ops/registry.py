@@ -5,6 +5,7 @@ define/impl and a hand-written `torch.autograd.Function` cost a third of `torch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,15 +30,25 @@ def autograd(name: str, apply: Callable) -> None:
     library.impl(name, apply, "Autograd")
 
 
+def _in_onnx_export() -> bool:
+    return "torch.onnx" in sys.modules and bool(torch.onnx.is_in_onnx_export())
+
+
+_in_onnx_export._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result
+
+
 def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -> bool:
     """Whether a call is transformed in a way that PyTorch's own operations alone follow.
 
-    Such are the transforms of torch.func (grad, jvp, jacrev, vmap, ...), and forward-mode differentiation whether or
-    not a graph is recorded. A contract then computes by the reference, which PyTorch can transform any number of times.
+    Such are an export to ONNX, the transforms of torch.func (grad, jvp, jacrev, vmap, ...), and forward-mode
+    differentiation whether or not a graph is recorded. A contract then computes by the reference, which PyTorch can
+    transform any number of times.
 
     Raises:
         RuntimeError: a backend was named, which does not.
     """
+    if _in_onnx_export():
+        return True
     if torch.compiler.is_compiling():
         return False
     transformed = torch._C._are_functorch_transforms_active()
