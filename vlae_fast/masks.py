@@ -167,7 +167,7 @@ def check_made_degrees(inputs: Tensor, outputs: Tensor) -> None:
 
 
 def is_mask(found: Tensor, mask: Tensor) -> bool:
-    """True where a tensor, nonzero where a weight is alive, is this boolean mask or broadcasts to it."""
+    """True where `found`, nonzero where a weight is alive, is the boolean `mask` or broadcasts to it."""
     try:
         return bool((found.cpu() != 0).expand(mask.shape).equal(mask.cpu()))
     except RuntimeError:
