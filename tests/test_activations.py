@@ -83,9 +83,9 @@ def test_codes_count_from_0() -> None:
 
 def test_triton_has_the_codes_of_a_plan() -> None:
     require("triton")
-    from vlae_fast.kernels import pixelcnn_layout
+    from vlae_fast.kernels import pixelcnn_packing
 
-    assert pixelcnn_layout.ACTIVATIONS == plan.ACTIVATIONS
+    assert pixelcnn_packing.ACTIVATIONS == plan.ACTIVATIONS
 
 
 def test_a_library_refuses_a_code_that_has_no_row() -> None:
