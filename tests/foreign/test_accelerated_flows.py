@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases.foreign import ProductMaskedConv
+from cases.foreign import ProductMaskedConv, is_fast
 from conftest import require
-from test_accelerated import is_fast, made
+from test_accelerated import made
 from torch import Tensor, nn
 
 import vlae_fast as vf

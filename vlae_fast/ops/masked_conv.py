@@ -212,5 +212,6 @@ registry.define(
     _backward,
     _backward_fake,
 )
+registry.vmap_by_loop("masked_conv_backward")
 registry.autograd("masked_conv", _autograd)
 registry.autocast("masked_conv")

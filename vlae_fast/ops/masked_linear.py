@@ -138,5 +138,6 @@ registry.define(
     _backward,
     _backward_fake,
 )
+registry.vmap_by_loop("masked_linear_backward")
 registry.autograd("masked_linear", _MaskedLinear.apply)
 registry.autocast("masked_linear")

@@ -43,6 +43,35 @@ def no_vmap(name: str, instead: str) -> None:
     torch.library.register_vmap(f"vlae_fast::{name}", refuse, lib=library)
 
 
+def vmap_by_loop(name: str) -> None:
+    """Under `torch.vmap`, and for batched gradients, an op that returns a list of tensors is called once a sample."""
+
+    def call(batch: int, in_dims: Sequence[int | None], args: Sequence[Any]) -> list[Tensor]:
+        op = getattr(torch.ops.vlae_fast, name)
+        pairs = list(zip(args, in_dims, strict=True))
+        each = [op(*(a if dim is None else a.select(dim, i) for a, dim in pairs)) for i in range(batch)]
+        return [torch.stack(outputs) for outputs in zip(*each, strict=True)]
+
+    def run(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        stacked = call(info.batch_size, in_dims, args)
+        return stacked, [0] * len(stacked)
+
+    def run_batched(*args: Any) -> list[Tensor]:  # `torch.autograd.grad(is_grads_batched=True)` has a vmap of its own
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        in_dims = [
+            0 if isinstance(a, Tensor) and torch._C._functorch.is_legacy_batchedtensor(a) else None for a in args
+        ]
+        plain = [
+            torch._remove_batch_dim(a, level, 1, 0) if dim == 0 else a for a, dim in zip(args, in_dims, strict=True)
+        ]
+        batch = next(len(a) for a, dim in zip(plain, in_dims, strict=True) if dim == 0)
+        return [torch._add_batch_dim(out, 0, level) for out in call(batch, in_dims, plain)]
+
+    torch.library.register_vmap(f"vlae_fast::{name}", run, lib=library)
+    library.impl(name, run_batched, "Batched")
+
+
 def below_autograd(name: str, *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return getattr(torch.ops.vlae_fast, name)(*args)
