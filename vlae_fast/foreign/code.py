@@ -44,6 +44,7 @@ _FIXED = (
 )
 _LIBRARIES = {"torch", "vlae_fast", "numpy", *sys.stdlib_module_names} - {"__main__"}
 _READERS = {"getattr", "vars", "__dict__", "attrgetter", "__getattribute__", "eval", "exec", "globals", "locals"}
+_READERS |= {"children", "modules", "named_children", "named_modules", "_modules"}
 
 
 def is_fixed(value: Any) -> bool:

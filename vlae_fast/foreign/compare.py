@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -141,15 +142,22 @@ def _traits_of(candidate: Candidate, dtype: torch.dtype) -> Traits:
     if isinstance(candidate.spec, LinearSpec):
         return Traits()
     theirs = stand_in(candidate.module, dtype).eval()
-    formats = tuple(_format_of(call(theirs, _image(candidate, theirs, f))) for f in FORMATS.values())
-    return Traits(formats, candidate.activation != "none" and _is_writable(candidate, theirs))
+    writable = candidate.activation != "none" and _is_writable(candidate, theirs)
+    return Traits(tuple(map(_format_of, _outputs(candidate, theirs))), writable)
+
+
+def _outputs(candidate: Candidate, module: Any) -> Iterator[Tensor]:
+    """For an image that is contiguous, one that is channels_last, and a contiguous one when the module is not."""
+    for memory_format in FORMATS.values():
+        yield call(module, _image(candidate, module, memory_format))
+    module.to(memory_format=torch.channels_last)
+    yield call(module, _image(candidate, module, torch.contiguous_format))
 
 
 def _image(candidate: Candidate, module: nn.Module, memory_format: torch.memory_format) -> Tensor:
-    """A stack of images with several channels where it can: one of 1 is of both formats."""
     shape = _shapes(module.get_submodule(candidate.inner))[0]
     x = random(shape, torch.Generator().manual_seed(3)).to(like_of(module))
-    return x.contiguous(memory_format=memory_format)
+    return torch.empty_like(x, memory_format=memory_format).copy_(x)
 
 
 def _format_of(y: Tensor) -> str | None:
@@ -174,8 +182,7 @@ def _compare_traits(candidate: Candidate, backend: str, traits: Traits, dtype: t
     if isinstance(candidate.spec, LinearSpec):
         return
     _, ours = _twins(candidate, candidate.forward(backend, traits), dtype)
-    for memory_format, wanted in zip(FORMATS.values(), traits.formats, strict=True):
-        y = call(ours, _image(candidate, ours, memory_format))
+    for y, wanted in zip(_outputs(candidate, ours), traits.formats, strict=True):
         if wanted is not None and not y.is_contiguous(memory_format=FORMATS[wanted]):
             raise ProbeError(f"its output is {wanted}, that of {candidate.spec} is not")
     if traits.writable and not _is_writable(candidate, ours):

@@ -14,7 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from ..ops import masked_conv, masked_linear
 from .probe import TOLERANCE, difference, like_of, random_state_kept
 from .spec import LinearSpec, Spec
-from .swap import own_method, stands_in, swap_of
+from .swap import method_of_class, own_method, stands_in, swap_of
 from .watched import Watched, is_transformed
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -23,12 +23,13 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 class Traits(NamedTuple):
     """What a module's own forward does beside the numbers, and the fast one does as well.
 
-    formats: of its output, names in `FORMATS`, for images that are contiguous and for those that are channels_last;
-        None: neither. writable: its output may be written to before the
-        backward. amp: the types of device on which autocast was compared, where its code mentions that; else None.
+    formats: of its output, names in `FORMATS`, for images that are contiguous, for those that are channels_last, and
+        for contiguous ones where the weight is channels_last; None: neither.
+    writable: its output may be written to before the backward.
+    amp: the types of device on which autocast was compared, where its code mentions that; else None.
     """
 
-    formats: tuple[str | None, ...] = (None, None)
+    formats: tuple[str | None, ...] = (None, None, None)
     writable: bool = False
     amp: frozenset[str] | None = None
 
@@ -50,20 +51,19 @@ class FastForward(Watched):
         self.verify_every, self.calls = 0, 0
         self.live: Tensor | None = None  # boolean, like the weight, where the dead ones are to be zero
         self._specs: dict[torch.device, Any] = {}
-        self._handles: list[Any] = []
 
     def install(self, module: nn.Module) -> None:
         super().install(module)
         # before it is compiled: a dict that grows is another graph
         self._specs.setdefault(like_of(self.layer_of(module)).device, self.spec)
-        self._handles = [module.register_load_state_dict_post_hook(_after_load)]
+        self.handles = [module.register_load_state_dict_post_hook(_after_load)]
         if self.live is not None:
-            self._handles.append(self.layer_of(module).register_state_dict_pre_hook(self._before_save))
+            self.handles.append(self.layer_of(module).register_state_dict_pre_hook(self._before_save))
             self.before_copy(module)
 
     def remove(self, module: nn.Module) -> None:
         super().remove(module)
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
 
     def before_copy(self, module: nn.Module) -> None:
@@ -133,7 +133,7 @@ class FastForward(Watched):
 
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, spec: Any) -> Tensor:
         images = x if x.dim() == 4 else x[None]
-        wanted = self.traits.formats[_is_channels_last(images) or _is_channels_last(weight)]
+        wanted = self.traits.formats[1 if _is_channels_last(images) else 2 * _is_channels_last(weight)]
         if spec.live is not None:
             weight = torch.where(spec.live, weight, 0)
         if any(spec.pad):
@@ -201,7 +201,8 @@ def _forward(module: Any, x: Tensor | None = None, **by_name: Tensor) -> Any:
     if x is None:
         (x,) = by_name.values()  # by whatever name the module calls it
     record = getattr(module, "_vlae_fast", None)
-    return own_method(module, "forward")(x) if record is None else record.run(module, x)
+    # without a record: given back, or bound to another module
+    return method_of_class(module, "forward")(x) if record is None else record.run(module, x)
 
 
 FastForward.function = _forward
@@ -220,9 +221,10 @@ def fast_forward_of(module: nn.Module) -> FastForward | None:
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    if torch._C._functorch.is_batchedtensor(x):
+    """As torch sees it: also of one channel, where the strides tell."""
+    if torch._C._functorch.is_batchedtensor(x) or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return x.stride(1) == 1 and x.stride(3) == x.shape[1]
 
 
 def has_hooks_inside(module: nn.Module) -> bool:

@@ -66,8 +66,11 @@ def own_method(module: nn.Module, name: str) -> Callable[..., Any]:
     if isinstance(record, Swap) and record.method == name and record.before is not None:
         return record.before
     bound = vars(module).get(name)
-    if bound is not None and not _is_ours(bound):
-        return bound
+    return method_of_class(module, name) if bound is None or _is_ours(bound) else bound
+
+
+def method_of_class(module: nn.Module, name: str) -> Callable[..., Any]:
+    """The method that the module's class has by somebody else's code."""
     for kind in type(module).__mro__:
         function = vars(kind).get(name)
         if function is not None and not _is_ours(function):

@@ -62,14 +62,11 @@ class Watch:
         return changed
 
     def what_differs(self, other: Watch) -> str | None:
-        """What another watch, of the same module or of a copy that shares its parts, found to be another."""
+        """What another watch of the same module found to be another."""
         for path in [*self._found, *other._found]:
             shown, was = self._found.get(path, ("", Watch))
             instead, now = other._found.get(path, ("", Watch))
-            if isinstance(was, Kept) and isinstance(now, Kept):
-                same = was.has(now.source)
-            else:
-                same = _same(was, now)
+            same = was.has(now.source) if isinstance(was, Kept) and isinstance(now, Kept) else _same(was, now)
             if not same:
                 return shown or instead
         return None
@@ -130,12 +127,13 @@ class Watch:
     def _module(self, module: nn.Module, path: str) -> None:
         self._class(type(module), path)
         own = vars(module)
+        record = own.get("_vlae_fast")
         for method in self.methods:
-            for bound in (own.get(method), getattr(own.get("_vlae_fast"), "before", None)):  # to this module alone
-                if bound is not None:
-                    self._visit(bound, f"{path}.{method}", method)
+            bound = own.get(method) if record is None or record.method != method else record.before
+            if bound is not None:  # to this module alone
+                self._visit(bound, f"{path}.{method}", method)
         self._dict(own, [name for name in own if self._is_read(name)], path)
-        if own["_modules"] or self.reads_all:
+        if own["_modules"] or self.reads_all or module is not self.root:
             self._dict(own["_modules"], list(own["_modules"]), f"{path}.parts", "a part")
         for kind in ("_buffers", "_parameters"):
             for name, tensor in own[kind].items():
@@ -181,7 +179,6 @@ class Watch:
         mentioned = names_in([function])
         self.names |= mentioned
         self.reads_all |= not reads_by_name(mentioned)
-        # modules, classes and functions of libraries keep their names
         read = [name for name in sorted(mentioned & scope.keys()) if _may_be_set(scope[name])]
         if read:
             plain = [name for name in read if not isinstance(scope[name], Tensor | np.ndarray)]

@@ -25,6 +25,7 @@ class Watched(Swap):
         self.owner: nn.Module | None = None  # the module that `watch` looks at
         self.watch: Watch | None = None
         self.stale: str | None = None  # what had changed before this was copied
+        self.handles: list[Any] = []  # of hooks on the owner
         self.expected: dict[str, Any] | None = None  # what a copy should find
 
     def install(self, module: nn.Module) -> None:
@@ -64,8 +65,9 @@ class Watched(Swap):
             return self, changed
         record = copy.copy(self)  # of the module nothing but its attributes was copied: it goes its own way from here
         record.owner, record.watch, record.expected = module, watch, None
+        record.handles = []  # those are the owner's
         vars(module)["_vlae_fast"] = record
-        return record, self.watch.what_differs(watch)
+        return record, difference(self.watch.summary(), watch.summary())
 
 
 def is_transformed() -> bool:

@@ -38,7 +38,9 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
     The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
     state_dict and the forward direction. Their D passes of the network become the work of about one, in `made_inverse`,
-    whose rules hold: gradients by the reference, no second derivatives, a ValueError where x is not finite.
+    whose rules hold: gradients by the reference, no second derivatives, a ValueError where x is not finite. Under
+    autocast it runs in the precision of the weights, and under `torch.func` a flow takes its own inverse. What a flow
+    reads is watched, and the network read anew where something has changed.
 
     Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does
     not give back what was inverted, with its log-determinant. Left alone too, each with the reason in its row: splines
