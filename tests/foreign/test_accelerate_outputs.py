@@ -95,3 +95,10 @@ def test_outputs_may_be_written_to(around: Any, memory_format: torch.memory_form
             h.square().sum().backward()
             results.append([h.detach(), x.grad, *(p.grad for p in module.parameters())])
         torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_symbolic_traces_of_torch_fx(name: str) -> None:
+    layer, x = LAYERS[name](), torch.randn(3, 6) if "linear" in name else torch.randn(3, 6, 4, 5)
+    vf.accelerate(layer)
+    torch.testing.assert_close(torch.fx.symbolic_trace(layer)(x), layer(x))

@@ -37,6 +37,22 @@ def test_writes_to_the_data_of_a_mask_are_seen_in_the_next_call(write: str) -> N
     assert got.equal(own_method(layer, "forward")(x))
 
 
+@pytest.mark.parametrize("strides", ["transposed", "expanded", "sliced"])
+def test_masks_of_any_strides(strides: str) -> None:
+    layer, x = ProductMaskedLinear(torch.ones(6, 6).tril()), torch.randn(2, 6)
+    mask = torch.ones(6, 6).triu() if strides == "transposed" else torch.ones(6, 12).tril()
+    layer.mask = {"transposed": mask.T, "expanded": (torch.arange(6) < 4).float().expand(6, 6), "sliced": mask[:, ::2]}[
+        strides
+    ]
+    assert vf.accelerate(layer).replaced == [""]
+    layer(x)
+    assert is_fast(layer)
+    layer.mask.data[0, 0] = 0
+    with pytest.warns(UserWarning, match="mask of a ProductMaskedLinear has changed"):
+        got = layer(x)
+    assert got.equal(own_method(layer, "forward")(x))
+
+
 @pytest.mark.parametrize("at", [0, 45_000, 89_999])
 def test_one_entry_of_a_large_mask_is_seen_within_its_blocks(at: int) -> None:
     layer, x = masked_pair()

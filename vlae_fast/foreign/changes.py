@@ -32,15 +32,17 @@ class Kept:
         self.read, self.name = read, name
         self.source = read()
         self.tensor = self.source if isinstance(self.source, Tensor) else torch.from_numpy(self.source)
-        self.values = self.tensor.detach().clone(memory_format=torch.contiguous_format)
+        self.values = self.tensor.detach().clone()
         self._look()
 
     def _look(self) -> None:
         now = self.tensor
         self.state, self.at = state_of(now), 0
-        plain = now.device.type == "cpu" and type(now) in (Tensor, nn.Parameter) and now.is_contiguous()
-        self.bytes = self.values.nbytes if plain and now.dtype == self.values.dtype else 0
-        self.from_, self.to = (now.data_ptr(), self.values.data_ptr()) if self.bytes else (0, 0)
+        self.readable = now.device.type == "cpu" and type(now) in (Tensor, nn.Parameter)
+        # those of a copy with the same strides lie in the same order, without a gap
+        in_order = self.readable and now.stride() == self.values.stride() and now.dtype == self.values.dtype
+        self.bytes = self.values.nbytes if in_order else 0
+        self.from_, self.to = (now.data_ptr(), self.values.data_ptr()) if in_order else (0, 0)
 
     @property
     def is_fake(self) -> bool:
@@ -51,21 +53,18 @@ class Kept:
         now = self.read()
         if now is self.source:
             if self.state is not None and state_of(self.tensor) == self.state:
-                if not self.bytes:
+                if not self.readable:
                     return False
-                size, at = self.bytes - self.at, self.at
-                if size > _BLOCK:
-                    size, self.at = _BLOCK, at + _BLOCK
-                else:
-                    self.at = 0
-                if _memcmp(self.from_ + at, self.to + at, size) == 0:
+                at, size = self.at, min(self.bytes - self.at, _BLOCK)
+                if size and _memcmp(self.from_ + at, self.to + at, size) == 0:
+                    self.at = (at + size) % self.bytes
                     return False
         same = self.has(now)
         if same and not _is_fake(now):
             self.source = now
             self.tensor = now if isinstance(now, Tensor) else self.tensor
             if self.tensor.dtype != self.values.dtype or self.tensor.device != self.values.device:
-                self.values = self.tensor.detach().clone(memory_format=torch.contiguous_format)
+                self.values = self.tensor.detach().clone()
             self._look()
         return not same
 

@@ -77,6 +77,8 @@ class FastForward(Watched):
 
     def give_back_if_changed(self, module: nn.Module) -> bool:
         """Another mask, or another part or setting, is another function."""
+        if self.owner is module and self.watch is not None and self.watch.what_changed() is None:
+            return False
         record, changed = self.look_at(module)
         if changed is not None:
             record.give_back(module, f"{changed} of a {type(module).__name__} has changed")
@@ -100,7 +102,7 @@ class FastForward(Watched):
             return cast(Tensor, self.own(module)(x))
         layer = self.layer_of(module)
         weight = layer.weight
-        if not self._takes(x, weight):
+        if (x.dtype != weight.dtype or self.traits.amp is not None) and not self._takes(x, weight):
             return cast(Tensor, self.own(module)(x))
         run = self._linear if isinstance(self.spec, LinearSpec) else self._conv
         y = run(x, weight, layer.bias, self._spec_on(x.device))
@@ -116,8 +118,6 @@ class FastForward(Watched):
 
     def _takes(self, x: Tensor, weight: Tensor) -> bool:
         """Whether the op does with the dtypes what the layer's own code was seen to do."""
-        if x.dtype == weight.dtype and self.traits.amp is None:
-            return True
         if not torch.is_autocast_enabled(x.device.type):
             return x.dtype == weight.dtype
         seen = self.traits.amp is None or x.device.type in self.traits.amp
@@ -201,8 +201,9 @@ def _forward(module: Any, x: Tensor | None = None, **by_name: Tensor) -> Any:
     if x is None:
         (x,) = by_name.values()  # by whatever name the module calls it
     record = getattr(module, "_vlae_fast", None)
-    # without a record: given back, or bound to another module
-    return method_of_class(module, "forward")(x) if record is None else record.run(module, x)
+    if record is None:  # given back, or bound to another module
+        return method_of_class(module, "forward")(x)
+    return record.run(module, x) if isinstance(x, Tensor) else record.own(module)(x)  # `torch.fx` traces
 
 
 FastForward.function = _forward
@@ -222,9 +223,9 @@ def fast_forward_of(module: nn.Module) -> FastForward | None:
 
 def _is_channels_last(x: Tensor) -> bool:
     """As torch sees it: also of one channel, where the strides tell."""
-    if torch._C._functorch.is_batchedtensor(x) or not x.is_contiguous(memory_format=torch.channels_last):
+    if x.stride(1) != 1 or x.stride(3) != x.shape[1] or torch._C._functorch.is_batchedtensor(x):
         return False
-    return x.stride(1) == 1 and x.stride(3) == x.shape[1]
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def has_hooks_inside(module: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from .swap import Swap
 from .watch import Watch, difference
 
 W = TypeVar("W", bound="Watched")
+_is_functorch_active = torch._C._are_functorch_transforms_active
 
 
 class Watched(Swap):
@@ -72,4 +73,4 @@ class Watched(Swap):
 
 def is_transformed() -> bool:
     """Whether `torch.func` or forward-mode differentiation is at work, which the ops do not take part in."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _is_functorch_active() or forward_ad._current_level >= 0
