@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import activations
 from ..layers import MaskedConv2d
-from ..layers.hooks import refresh
+from ..layers.hooked_weight import refresh
 from ..masks import Offset, Tap, tap_at
 from ..plan import ACTIVATIONS, Source, Stage
 
