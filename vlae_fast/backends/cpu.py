@@ -104,6 +104,14 @@ def masked_conv(
     return masked_conv_saving(x, weight, bias, cond, mask_type, image_channels, activation, save=False, isa=isa)[0]
 
 
+def convolution(x: Tensor, weight: Tensor, isa: str = "") -> Tensor:
+    """The convolution of x by a weight ``[P, C, k, k]`` with k odd, all of it alive, and a padding of ``k // 2``."""
+    side = weight.shape[2]
+    taps = [n for place in range(side * side) for n in (place // side - side // 2, place % side - side // 2)]
+    given = (nhwc(x), weight.contiguous(), None, None, taps, None, "none", False, isa)
+    return torch.ops.vlae_fast_cpu.masked_conv(*given)[0]
+
+
 @_in_float32
 def masked_conv_backward(
     grad: Tensor,

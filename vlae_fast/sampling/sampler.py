@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
 from ..plan import BERNOULLI, Emit, Plan
 from .agreement import largest_excess
+from .fixed_order import Spread
 from .program import Decoder, build_program
 from .schedule import derive
 
@@ -57,7 +57,8 @@ class PixelCNNSampler:
         self._dtype, self._device = weights[0].dtype, weights[0].device
         self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend)
         # a copy: training goes on, and a sampler stays what it was, as the packed weights do
-        self._spread = copy.deepcopy(getattr(decoder, "code_map", None))
+        code_map = getattr(decoder, "code_map", None)
+        self._spread = None if code_map is None else Spread(code_map, self.backend)
         self._check_forward()
 
     def __repr__(self) -> str:
@@ -132,17 +133,14 @@ class PixelCNNSampler:
             raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
 
     def _context(self, z: Tensor | None) -> Tensor | None:
-        """What the gated layers see of z, None without such layers: z itself, or its map, the same bits in any batch.
-
-        PyTorch's products depend on the batch and on alignment, so a map is made image by image.
-        """
+        """What the gated layers see of z, None without such layers: z itself, or its map, the same bits always."""
         if z is None or not self.program.context_dim:
             return None
         if self._spread is None or z.dim() == 4:
             return without_expansion(z)
         if z.shape[0] == 0:
             return z.new_empty((0, self.program.context_dim))
-        return torch.cat([self._spread(row.clone()) for row in z.split(1)])
+        return self._spread(z)
 
     @torch.no_grad()
     def _check_forward(self) -> None:
