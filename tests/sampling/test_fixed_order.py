@@ -77,7 +77,7 @@ def test_maps_are_the_same_bits(name: str, backend: str) -> None:
     spread = Spread(network, backend)
     expected = spread(z)
     torch.testing.assert_close(expected, network(z), rtol=1e-5, atol=1e-5)
-    for threads in (1, 2, 3, 5):
+    for threads in (1, 3):
         torch.set_num_threads(threads)
         for rows in (slice(0, 6), slice(3, 4), slice(1, 6)):
             assert spread(z[rows]).equal(expected[rows])

@@ -214,7 +214,8 @@ def _transposed_convolution(
     """The convolution, by the weight turned around, of x with ``stride - 1`` zeros between its pixels."""
     n, sides = len(stride), weight.shape[2:]
     spread = x.new_zeros(*x.shape[:2], *(s * (size - 1) + 1 for s, size in zip(stride, x.shape[2:], strict=True)))
-    spread[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = x
+    places = (slice(None), slice(None), *(slice(None, None, s) for s in stride))
+    spread[places] = x
     reach = [d * (k - 1) - p for d, k, p in zip(dilation, sides, padding, strict=True)]
     pads = [p for r, o in zip(reversed(reach), reversed(output_padding), strict=True) for p in (r, r + o)]
     turned = weight.flip(tuple(range(2, 2 + n))).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
