@@ -86,6 +86,11 @@ def test_as_in_triton(check: Callable[[str], None]) -> None:
     check("cuda")
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_row_that_is_not_finite_spoils_no_other(value: float) -> None:
+    test_made_inverse.check_rows_are_independent("cuda", 2, "exp", value)
+
+
 def test_degrees_are_looked_at_once_until_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
     walks.test_degrees_are_looked_at_once_until_they_change(monkeypatch, "cuda")
 

@@ -39,7 +39,7 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
     The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
     state_dict and the forward direction. Their D passes of the network become the work of about one, in `made_inverse`,
-    whose rules hold: gradients by the reference, no second derivatives, a ValueError where x is not finite.
+    whose rules hold: gradients by the reference, no second derivatives.
 
     Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does
     not give back what was inverted, with its log-determinant. Left alone too, each with the reason in its row: splines
@@ -127,10 +127,9 @@ def _check(flow: Any, fast: FastInverse) -> None:
     generator, context_dim = torch.Generator().manual_seed(0), fast.network.context_dim(flow)
     eps = torch.randn(3, fast.network.dim, generator=generator, device="cpu").to(like)
     context = torch.randn(3, context_dim, generator=generator, device="cpu").to(like) if context_dim else None
-    try:
-        x, log_det = fast.inverse(eps, context)
-    except ValueError as error:
-        raise NotCoveredError(f"its inverse is not finite at random input: {error}") from error
+    x, log_det = fast.inverse(eps, context)
+    if not (x.isfinite().all() and log_det.isfinite().all()):
+        raise NotCoveredError("its inverse is not finite at random input")
     double = copy.deepcopy(fast)
     double.flow.double()
     exact = double.transform(x.double(), None if context is None else context.double())
