@@ -12,6 +12,7 @@ from torch import Tensor
 from ..flow_steps import step_by_step
 from ..masks import live_weights
 from ..plan import Plan
+from .chunks import chunks_of
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
@@ -162,10 +163,23 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    known_mask, known = contiguous(known_mask), contiguous(known)
-    return torch.ops.vlae_fast_cpu.pixelcnn_sample(
-        noise, packed[0], plan.words, nhwc(context), known_mask, known, temperature
-    )
+    known_mask, known, context = contiguous(known_mask), contiguous(known), nhwc(context)
+
+    chunks = chunks_of(noise, plan, context)
+    caches = None
+    if len(chunks) > 1:  # to clear them for each would cost as much as to use them
+        given = (packed[0], plan.words, list(noise.shape[2:]), context is not None and context.dim() == 4)
+        sizes = {chunk.stop - chunk.start for chunk in chunks}
+        floats = max(torch.ops.vlae_fast_cpu.pixelcnn_cache_floats(*given, size) for size in sizes)
+        caches = noise.new_zeros(floats)
+    outs = []
+    for rows in chunks:
+        own = (None if t is None else t[rows] for t in (context, known_mask, known))
+        outs.append(
+            torch.ops.vlae_fast_cpu.pixelcnn_sample(noise[rows], packed[0], plan.words, *own, temperature, caches)
+        )
+    images, params = outs[0] if len(outs) == 1 else (torch.cat(parts) for parts in zip(*outs, strict=True))
+    return images, params
 
 
 @step_by_step
