@@ -120,7 +120,8 @@ def future_decoder() -> nn.Module:
         (lambda s: s.sample(Z, NOISE - 1), r"noise must be in \[0, 1\), got -0\.\d+"),
         (lambda s: s.sample(Z, torch.ones_like(NOISE)), r"noise must be in \[0, 1\), got 1.0"),
         (lambda s: s.sample(Z, NOISE * torch.nan), r"noise must be in \[0, 1\), got nan"),
-        (lambda s: s.sample(Z, NOISE, temperature=0.0), "temperature must be positive and finite, got 0.0"),
+        (lambda s: s.sample(Z, NOISE, temperature=0.0), r"temperature must be in \[1e-100, 1e\+100\], got 0.0"),
+        (lambda s: s.sample(Z, NOISE, temperature=5e-324), r"temperature must be in \[1e-100, 1e\+100\], got 5e-324"),
         (lambda s: s.sample(Z, NOISE, known=(MASK[:4], VALUES)), r"known must be \(mask, values\) that broadcast to"),
         (
             lambda s: s.sample(Z, NOISE, known=(MASK.float(), VALUES)),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..plan import Emit, Plan
+from ..plan import TEMPERATURES, Emit, Plan
 from . import registry
 
 
@@ -52,7 +52,7 @@ def pixelcnn_sample(
         packed: what `pixelcnn_pack` gave for the same plan and backend.
         context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.
-        temperature: positive; logits are divided by it, scales multiplied.
+        temperature: from 1e-100 to 1e100; logits are divided by it, scales multiplied.
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
@@ -76,7 +76,7 @@ def pixelcnn_sample(
 
 
 def check_noise(op: str, noise: Tensor, channels: int, emit: Emit, temperature: float) -> None:
-    """Raises ValueError unless noise is ``[B, n, H, W]``, on a CPU in its range, and the temperature positive."""
+    """Raises ValueError unless noise is ``[B, n, H, W]``, on a CPU in its range, and the temperature in its own."""
     planes = emit.noises(channels)
     if noise.dim() != 4 or noise.shape[1] != planes or not noise.is_floating_point():
         raise ValueError(
@@ -88,8 +88,9 @@ def check_noise(op: str, noise: Tensor, channels: int, emit: Emit, temperature: 
             raise ValueError(f"{op}: noise must be finite, got nan or inf")
     elif on_host and noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
         raise ValueError(f"{op}: noise must be in [0, 1), got {noise[~((noise >= 0) & (noise < 1))][0].item()}")
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"{op}: temperature must be positive and finite, got {temperature}")
+    least, most = TEMPERATURES
+    if not least <= temperature <= most:
+        raise ValueError(f"{op}: temperature must be in [{least}, {most}], got {temperature}")
 
 
 def _check(

@@ -81,7 +81,7 @@ class PixelCNNSampler:
                 given the noise, the images are a function. Default: drawn from ``generator``.
             known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given,
                 and the rest of the image is drawn to fit it.
-            temperature: divides the logits; below 1 the images are cleaner and less varied.
+            temperature: from 1e-100 to 1e100, divides the logits; below 1 the images are cleaner and less varied.
 
         Raises:
             ValueError, TypeError: an argument breaks a rule above.

@@ -1,10 +1,9 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
-#include <cmath>
-
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../../narrow.h"
+#include "../../pixelcnn_sample/limits.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
 #include "../memory.h"
@@ -124,8 +123,8 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
   const std::vector<int64_t> all = {batch, plan.params(), height, width};
   check_known(known_mask, known, image);
-  VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
-             number_text(temperature));
+  VLAE_CHECK(kLeastTemperature <= temperature && temperature <= kMostTemperature, kSample, "temperature",
+             "be in [1e-100, 1e+100]", number_text(temperature));
 
   Tensor images = torch::stable::new_empty(noise, image);
   Tensor params = torch::stable::new_empty(noise, all);
