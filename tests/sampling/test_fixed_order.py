@@ -10,6 +10,7 @@ from torch import nn
 
 import vlae_fast as vf
 from vlae_fast import checkpoint
+from vlae_fast.backends import cpu
 from vlae_fast.models.decoders.make import make_decoder
 from vlae_fast.sampling.fixed_order import FixedOrder, NativeProducts, Products, Spread
 
@@ -22,9 +23,11 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_threads")
-def test_logits_of_the_shipped_model_do_not_depend_on_threads_or_batch() -> None:
+@pytest.mark.parametrize("isa", [None, *cpu.isas()[1:]])
+def test_logits_of_the_shipped_model_do_not_depend_on_threads_or_batch(isa: str | None) -> None:
     require("cpu")
-    sampler = vf.PixelCNNSampler(checkpoint.load(checkpoint.MNIST).model.decoder, "cpu")
+    sampler = vf.PixelCNNSampler(checkpoint.load(checkpoint.MNIST).model.decoder, "cpu", isa=isa)
+    assert sampler.isa == (isa or cpu.isas()[0])
     z, noise = torch.randn(64, 32), torch.rand(64, 1, 28, 28)
     expected = sampler.sample_with_logits(z, noise)
     for threads in (1, 2, 3, 4, 8):

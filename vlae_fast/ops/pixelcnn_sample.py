@@ -13,16 +13,20 @@ from ..plan import TEMPERATURES, Emit, Plan
 from . import registry
 
 
-def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto") -> list[Tensor]:
+def pixelcnn_pack(
+    weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto", isa: str | None = None
+) -> list[Tensor]:
     """Weights of a program in the layout of a backend; done once per sampler.
 
     Args:
         weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``,
             then V ``[P, D]`` where the stage has a context.
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        isa: instruction set of the backend ``cpu``; None: the best one of this machine.
 
     Raises:
-        ValueError: a weight is NaN or infinite; RuntimeError: the named backend cannot run this.
+        ValueError: a weight is NaN or infinite, or there is an isa and the backend is not ``cpu``.
+        RuntimeError: the named backend cannot run this.
     """
     for i, weight in enumerate(weights):
         if not torch.isfinite(weight).all():
@@ -30,7 +34,11 @@ def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto
             value = weight.flatten()[bad].item()
             raise ValueError(f"pixelcnn_pack: weights[{i}] must be finite, got {value} at index {bad}")
     row = backends.pick("pixelcnn_sample", weights[0], backend)
-    return row.namespace.pixelcnn_pack(list(weights), plan)
+    if isa is None:
+        return row.namespace.pixelcnn_pack(list(weights), plan)
+    if row.name != "cpu":
+        raise ValueError(f"pixelcnn_pack: isa must be None for backend {row.name!r}, got {isa!r}")
+    return row.namespace.pixelcnn_pack(list(weights), plan, isa)
 
 
 def pixelcnn_sample(

@@ -32,8 +32,9 @@ class Spread:
     an operation of another kind is PyTorch's own, given one row.
     """
 
-    def __init__(self, network: nn.Module, backend: str) -> None:
-        self.network, self.backend = copy.deepcopy(network), backend
+    def __init__(self, network: nn.Module, backend: str, isa: str | None = None) -> None:
+        self.network = copy.deepcopy(network)
+        self.products = NativeProducts(isa) if backend == "cpu" else Products()
         for layer in self.network.modules():
             if isinstance(layer, WeightNormConv2d) and layer.gain is not None:
                 with torch.no_grad():
@@ -41,7 +42,7 @@ class Spread:
 
     def __call__(self, z: Tensor) -> Tensor:
         if z.device.type == "cpu":
-            with FixedOrder(_PRODUCTS.get(self.backend, Products)()) as mode:
+            with FixedOrder(self.products) as mode:
                 out = self.network(z.clone())
                 if mode.by_row or len(z) == 1:
                     return out
@@ -67,19 +68,19 @@ class Products:
 
 
 class NativeProducts(Products):
-    """Those of the CPU library, whose sums do not depend on the batch or on threads."""
+    """Those of the CPU library, whose sums do not depend on the batch or on threads; ``isa``: None is the best one."""
+
+    def __init__(self, isa: str | None = None) -> None:
+        self.isa = isa or ""
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         if a.dtype != torch.float32:
             return super().matrix(a, b)
         degrees = [torch.zeros(n, dtype=torch.int64, device="cpu") for n in (a.shape[1], b.shape[0])]  # all are alive
-        return cpu.masked_linear(a, b, None, degrees[0], degrees[1], None, "none")
+        return cpu.masked_linear(a, b, None, degrees[0], degrees[1], None, "none", self.isa)
 
     def same_convolution(self, x: Tensor, weight: Tensor) -> Tensor | None:
-        return cpu.convolution(x, weight) if x.dtype == torch.float32 else None
-
-
-_PRODUCTS = {"cpu": NativeProducts}
+        return cpu.convolution(x, weight, self.isa) if x.dtype == torch.float32 else None
 
 
 class FixedOrder(TorchDispatchMode):

@@ -86,6 +86,7 @@ def fast_sampler(
     latent_dim: int = 0,
     likelihood: Any = None,
     backend: str = "auto",
+    isa: str | None = None,
 ) -> PixelCNNSampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
 
@@ -104,7 +105,7 @@ def fast_sampler(
         image_shape: (C, H, W).
         latent_dim: D, 0: no z.
         likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels, P = C.
-        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`. isa: as of `PixelCNNSampler`.
 
     Raises:
         ValueError: the decoder cannot be traced, or does something that a program cannot express: says what and where.
@@ -115,4 +116,4 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
-    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood), backend)
+    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood), backend, isa=isa)
