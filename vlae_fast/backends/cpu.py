@@ -13,6 +13,7 @@ from ..flow_steps import step_by_step
 from ..masks import live_weights
 from ..plan import Plan
 from .chunks import chunks_of
+from .errors import run_native
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
@@ -31,6 +32,10 @@ def isas() -> tuple[str, ...]:
         return ()
     names: str = torch.ops.vlae_fast_cpu.isas()
     return tuple(names.split(","))
+
+
+def _native(op: str, *args: Any) -> Any:
+    return run_native(torch.ops.vlae_fast_cpu, op, *args)
 
 
 @lru_cache(maxsize=256)
@@ -78,7 +83,8 @@ def masked_conv_saving(
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
     taps, live = _live(mask_type, tuple(weight.shape), image_channels)
-    return torch.ops.vlae_fast_cpu.masked_conv(
+    return _native(
+        "masked_conv",
         nhwc(x),
         weight.contiguous(),
         contiguous(bias),
@@ -110,7 +116,7 @@ def convolution(x: Tensor, weight: Tensor, isa: str = "") -> Tensor:
     side = weight.shape[2]
     taps = [n for place in range(side * side) for n in (place // side - side // 2, place % side - side // 2)]
     given = (nhwc(x), weight.contiguous(), None, None, taps, None, "none", False, isa)
-    return torch.ops.vlae_fast_cpu.masked_conv(*given)[0]
+    return _native("masked_conv", *given)[0]
 
 
 @_in_float32
@@ -131,7 +137,8 @@ def masked_conv_backward(
 ) -> list[Tensor | None]:
     taps, live = _live(mask_type, tuple(weight.shape), image_channels)
     grads = iter(
-        torch.ops.vlae_fast_cpu.masked_conv_backward(
+        _native(
+            "masked_conv_backward",
             nhwc(grad),
             nhwc(out),
             nhwc(saved) if masked_conv_saves(activation) else None,
@@ -151,7 +158,7 @@ def masked_conv_backward(
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:
     """The program's weights in panels for one instruction set; the best one of this machine by default."""
     own = [w.detach().contiguous() for w in weights]
-    return [torch.ops.vlae_fast_cpu.pixelcnn_pack(own, plan.words, isa)]
+    return [_native("pixelcnn_pack", own, plan.words, isa)]
 
 
 def pixelcnn_sample(
@@ -170,14 +177,12 @@ def pixelcnn_sample(
     if len(chunks) > 1:  # to clear them for each would cost as much as to use them
         given = (packed[0], plan.words, list(noise.shape[2:]), context is not None and context.dim() == 4)
         sizes = {chunk.stop - chunk.start for chunk in chunks}
-        floats = max(torch.ops.vlae_fast_cpu.pixelcnn_cache_floats(*given, size) for size in sizes)
+        floats = max(_native("pixelcnn_cache_floats", *given, size) for size in sizes)
         caches = noise.new_zeros(floats)
     outs = []
     for rows in chunks:
         own = (None if t is None else t[rows] for t in (context, known_mask, known))
-        outs.append(
-            torch.ops.vlae_fast_cpu.pixelcnn_sample(noise[rows], packed[0], plan.words, *own, temperature, caches)
-        )
+        outs.append(_native("pixelcnn_sample", noise[rows], packed[0], plan.words, *own, temperature, caches))
     images, params = outs[0] if len(outs) == 1 else (torch.cat(parts) for parts in zip(*outs, strict=True))
     return images, params
 
@@ -193,7 +198,8 @@ def made_inverse(
     scale: str = "exp",
     isa: str = "",
 ) -> tuple[Tensor, Tensor]:
-    return torch.ops.vlae_fast_cpu.made_inverse(
+    return _native(
+        "made_inverse",
         eps.contiguous(),
         [w.contiguous() for w in weights],
         [b.contiguous() for b in biases],
@@ -220,9 +226,7 @@ def masked_linear(
     isa: str = "",
 ) -> Tensor:
     mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
-    return torch.ops.vlae_fast_cpu.masked_linear(
-        x.contiguous(), weight.contiguous(), contiguous(bias), *mask, activation, isa
-    )
+    return _native("masked_linear", x.contiguous(), weight.contiguous(), contiguous(bias), *mask, activation, isa)
 
 
 def masked_linear_backward(
@@ -238,7 +242,15 @@ def masked_linear_backward(
     isa: str = "",
 ) -> list[Tensor | None]:
     mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
-    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(
-        grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
+    grads = _native(
+        "masked_linear_backward",
+        grad.contiguous(),
+        contiguous(y),
+        x.contiguous(),
+        weight.contiguous(),
+        *mask,
+        activation,
+        *needs,
+        isa,
     )
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

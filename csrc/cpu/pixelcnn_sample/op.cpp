@@ -69,7 +69,7 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
   const PackedLayout layout = packed_layout(kPack, plan, kernels_of(isa).lanes);
-  Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
+  Tensor packed = new_like(kPack, weights[0], {layout.size});
   float* out = packed.mutable_data_ptr<float>();
   write_header(out, plan, static_cast<int>(isa.id), layout.size);
   const float* const* next = data.data();
@@ -99,7 +99,7 @@ class Caches {
       return;
     }
     own_ = ZeroedFloats(size);
-    VLAE_CHECK(own_, kSample, "memory", text("hold ", samples, " samples at a time"), text("none for ", size, " floats"));
+    VLAE_CHECK(own_, kSample, "memory", text("hold ", size * 4, " bytes more"), "none");
     data_ = own_.data();
   }
   float* data() const { return data_; }
@@ -126,8 +126,8 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   VLAE_CHECK(kLeastTemperature <= temperature && temperature <= kMostTemperature, kSample, "temperature",
              "be in [1e-100, 1e+100]", number_text(temperature));
 
-  Tensor images = torch::stable::new_empty(noise, image);
-  Tensor params = torch::stable::new_empty(noise, all);
+  Tensor images = new_like(kSample, noise, image);
+  Tensor params = new_like(kSample, noise, all);
   if (batch == 0) return {images, params};
   const Draw draw = {plan.emit,
                      plan.noises(),
