@@ -203,6 +203,27 @@ def test_compile_fullgraph() -> None:
     torch.testing.assert_close(torch.autograd.grad(compiled(eps), eps), torch.autograd.grad(f(eps), eps))
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_degrees_written_to_before_backward_are_noticed(which: int) -> None:
+    t = made_case(2, 3, (6,)).tensors
+    degrees = [d.clone() for d in t["degrees"]]
+    eps = t["eps"].clone().requires_grad_()
+    x, _ = made_inverse(eps, t["weights"], t["biases"], degrees)
+    degrees[which].neg_()
+    rule = rf"made_inverse: degrees\[{which}\] must be as it was in forward, got one that was written to in place"
+    with pytest.raises(RuntimeError, match=rule):
+        x.sum().backward()
+
+
+def test_degrees_of_inference_mode_have_gradients() -> None:
+    t = made_case(2, 3, (6,)).tensors
+    with torch.inference_mode():
+        degrees = [d.clone() for d in t["degrees"]]
+    eps = t["eps"].clone().requires_grad_()
+    made_inverse(eps, t["weights"], t["biases"], degrees)[0].sum().backward()
+    assert eps.grad is not None and eps.grad.isfinite().all()
+
+
 def test_double_backward_says_no() -> None:
     t = made_case(2, 3, (6,)).tensors
     eps = t["eps"].clone().requires_grad_()

@@ -164,6 +164,11 @@ def _backward_fake(
     return [*grads, *(t.new_empty(t.shape) for t in (*weights, *biases))]
 
 
+def _versions(degrees: Sequence[Tensor]) -> list[int | None]:
+    """Saved for backward they could not be of inference mode, where a flow's degrees may have come to their device."""
+    return [None if d.is_inference() else d._version for d in degrees]
+
+
 class _MadeInverse(torch.autograd.Function):
     """apply(options, eps, cond, *weights, *biases): autograd sees flat tensors, the op sees lists."""
 
@@ -175,13 +180,17 @@ class _MadeInverse(torch.autograd.Function):
             "made_inverse", eps, list(layers[:n]), list(layers[n:]), degrees, cond, activation, scale, backend
         )
         ctx.save_for_backward(xs, cond, *layers)
-        ctx.degrees, ctx.functions = degrees, (activation, scale)
+        ctx.degrees, ctx.versions, ctx.functions = degrees, _versions(degrees), (activation, scale)
         return xs, log_det
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         xs, cond, *layers = ctx.saved_tensors
         n = len(layers) // 2
+        for i, (before, now) in enumerate(zip(ctx.versions, _versions(ctx.degrees), strict=True)):
+            if before != now:
+                rule = f"degrees[{i}] must be as it was in forward"
+                raise RuntimeError(f"made_inverse: {rule}, got one that was written to in place")
         out = registry.below_autograd(
             "made_inverse_backward", *grads, xs, layers[:n], layers[n:], ctx.degrees, cond, *ctx.functions
         )
