@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases.made_inverse import CASES, any_degrees, rows_of
+from cases.made_inverse import CASES, any_degrees, check_rows_are_independent, rows_of
 from cases.made_inverse_walks import CHECKS
 from cases.mutated import mutated
 
@@ -74,6 +74,11 @@ def test_same_bits(dtype: torch.dtype, gpu: Callable[..., None]) -> None:
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 def test_walk(check: Callable[[str], None]) -> None:
     check("cuda")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_row_that_is_not_finite_spoils_no_other(value: float) -> None:
+    check_rows_are_independent("cuda", 2, "exp", value)
 
 
 CASE = made_case(3, 4, (6,), cond=True)

@@ -39,9 +39,11 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
 }
 
 Tensor new_image(const ConvArguments& a, int64_t channels) {
-  const int64_t sizes[] = {a.batch, channels, a.image.height, a.image.width};
-  return torch::stable::empty({sizes, 4}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
-                              torch::headeronly::MemoryFormat::ChannelsLast);
+  const std::vector<int64_t> sizes = {a.batch, channels, a.image.height, a.image.width};
+  return allocated("masked_conv", sizes, sizeof(float), [&] {
+    return torch::stable::empty({sizes.data(), sizes.size()}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
+                                torch::headeronly::MemoryFormat::ChannelsLast);
+  });
 }
 
 }  // namespace vlae::masked_conv

@@ -70,7 +70,7 @@ struct CheckedLayer {
 };
 
 Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) {
-  return torch::stable::new_empty(like, {sizes.data(), sizes.size()});
+  return new_like(kForward, like, sizes);
 }
 
 // An odd number of cache lines: rows a power of two apart would evict one another from the first cache.

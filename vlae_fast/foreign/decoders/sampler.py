@@ -115,6 +115,7 @@ def fast_sampler(
     likelihood: Any = None,
     layout: str | None = None,
     backend: str = "auto",
+    isa: str | None = None,
 ) -> PixelCNNSampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
 
@@ -136,7 +137,7 @@ def fast_sampler(
         layout: of the P = C K outputs of a categorical likelihood with more than one channel, where it must be given:
             ``BCKHW``, the K levels of a channel side by side, or ``BKCHW``, as `torch.nn.functional.cross_entropy`
             takes them once they are viewed so.
-        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`. isa: as in `PixelCNNSampler`.
 
     Raises:
         ValueError: the decoder cannot be traced, or does something that a program cannot express: says what and where.
@@ -147,4 +148,5 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
-    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood, layout), backend)
+    traced = ForeignDecoder(decoder, image_shape, latent_dim, likelihood, layout)
+    return PixelCNNSampler(traced, backend, isa=isa)
