@@ -77,6 +77,7 @@ MAPS: dict[str, Callable[[], nn.Module]] = {
 def test_maps_are_the_same_bits(name: str, backend: str) -> None:
     require(backend)
     network, z = MAPS[name](), torch.randn(6, 5)
+    network.takes_batches = True
     spread = Spread(network, backend)
     expected = spread(z)
     torch.testing.assert_close(expected, network(z), rtol=1e-5, atol=1e-5)

@@ -28,6 +28,8 @@ _WHOLE = 64  # elements that are a whole number of vectors in every instruction 
 class Spread:
     """A snapshot of a network ``z [B, D] -> [B, C, ...]`` for what a backend draws.
 
+    It is given one row at a time, or all of them where it says that it ``takes_batches``.
+
     On a CPU a row has the same bits in any batch and for any number of threads, elsewhere in any batch. That holds for
     networks of linear layers, convolutions, elementwise functions, interpolation, softmax, layer and group norms;
     an operation of another kind is PyTorch's own, given one row.
@@ -42,12 +44,15 @@ class Spread:
                     layer.weight, layer.gain = nn.Parameter(layer.folded_weight()), None
 
     def __call__(self, z: Tensor) -> Tensor:
-        if z.device.type == "cpu":
-            with FixedOrder(self.products) as mode:
-                out = self.network(z.clone())
-                if mode.by_row or len(z) == 1:
-                    return out
-                return torch.cat([self.network(row.clone()) for row in z.split(1)])
+        if z.device.type != "cpu":
+            return self._row_by_row(z)
+        with FixedOrder(self.products) as mode:
+            if not getattr(self.network, "takes_batches", False):
+                return self._row_by_row(z)
+            out = self.network(z.clone())
+            return out if mode.by_row or len(z) == 1 else self._row_by_row(z)
+
+    def _row_by_row(self, z: Tensor) -> Tensor:
         return torch.cat([self.network(row.clone()) for row in z.split(1)])
 
 
