@@ -1,4 +1,4 @@
-"""What `benchmarks.tune` tries: a few configurations of each kernel beside the one in the table."""
+"""The candidates of `benchmarks.tune`: a few configurations of each kernel beside the one in the table."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def compiled(kernel: JITFunction, args: dict[str, Any], options: dict[str, Any],
     ptx = binary.asm["ptx"]
     instruction = next((name for name in ("wgmma.mma_async", "mma.sync") if name in ptx), "")
     return {
-        "kernel": kernel.__name__,
+        "kernel": binary.metadata.name,  # as a profiler shows it
         "arch": f"sm_{arch}",
         "registers": int(found[1]),
         "local_bytes": int(found[2]),
@@ -125,7 +125,7 @@ def _rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any
 
 
 def offence(row: dict[str, Any]) -> str | None:
-    """What is wrong with a compiled kernel, or None."""
+    """The fault of a compiled kernel, or None."""
     if row["local_bytes"]:
         return f"spills: {row['local_bytes']} bytes of local memory a thread"
     if row["product"] and row["dtype"] != "float32" and not row["matrix_instruction"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 import vlae_fast as vf
 from vlae_fast.backends import triton
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
+from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.testing import conv_case, linear_case, made_case
 
 Results = list[Tensor | None]
@@ -30,15 +31,15 @@ def conv(
     cond = "vector" if activation == "gate" else "none"
     case = conv_case(mask_type, shape, c_out, k, activation=activation, cond=cond, layout="channels_last", dtype=dtype)
     t = case.to(device=device).tensors
-    args = (t["x"], t["weight"], t["bias"], t["cond"], mask_type, 1, activation)
+    args = (t["x"], t["weight"], t["bias"], t["cond"], ConvOptions(mask_type, activation=activation))
     generator = torch.Generator().manual_seed(0)
     channels = c_out // 2 if activation == "gate" else c_out
     grad = torch.randn(shape[0], *shape[2:], channels, generator=generator).to(device, dtype).permute(0, 3, 1, 2)
 
     def call() -> Results:
-        out, saved = triton.masked_conv_saving(*args)
+        out, sigmoid = triton.masked_conv_with_sigmoid(*args)
         needs = [True] * 3 + [t["cond"] is not None]
-        return [out, *triton.masked_conv_backward(grad, out, saved, *args, needs=needs)]
+        return [out, *triton.masked_conv_backward(grad, out, sigmoid, *args, needs=needs)]
 
     return call
 
@@ -49,22 +50,31 @@ def linear(
     """Forward and backward of `masked_linear`, every gradient."""
     case = linear_case(batch, inputs, outputs, adjacency=adjacency, activation=activation, dtype=dtype)
     t = {"in_degrees": None, "out_degrees": None, "adjacency": None, **case.to(device=device).tensors}
-    mask = (t["in_degrees"], t["out_degrees"], t["adjacency"], activation)
+    mask = Mask(t["in_degrees"], t["out_degrees"], t["adjacency"])
     grad = torch.randn(batch, outputs, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
     def call() -> Results:
-        y = triton.masked_linear(t["x"], t["weight"], t["bias"], *mask)
-        return [y, *triton.masked_linear_backward(grad, y, t["x"], t["weight"], *mask, needs=[True] * 3)]
+        y = triton.masked_linear(t["x"], t["weight"], t["bias"], mask, activation)
+        return [y, *triton.masked_linear_backward(grad, y, t["x"], t["weight"], mask, activation, [True] * 3)]
 
     return call
 
 
 def inverse(
-    batch: int, dim: int, hidden: tuple[int, ...], activation: str, cond: bool, dtype: torch.dtype, device: str = "cpu"
+    batch: int,
+    dim: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    cond: bool,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    *,
+    scale: str = "exp",
 ) -> Callable[[], Results]:
     """`made_inverse` of the affine transform."""
     case = made_case(batch, dim, hidden, activation=activation, cond=cond, dtype=dtype).to(device=device)
-    return lambda: list(triton.made_inverse(*case.tensors.values(), activation))
+    eps, *layers = case.tensors.values()
+    return lambda: list(triton.made_inverse(eps, Layers(*layers), Transform(activation, scale)))
 
 
 def sample(
@@ -90,7 +100,7 @@ def sample(
     return call
 
 
-LAUNCHES: dict[str, Launch] = {  # of two that share block sizes, the first decides them
+LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decides them
     "conv-gated-3x3B-64ch": partial(conv, "B", (64, 64, 28, 28), 128, 3, "gate"),
     "conv-gated-3x3B-128ch": partial(conv, "B", (64, 128, 32, 32), 256, 3, "gate"),
     "conv-gated-3x3B-160ch": partial(conv, "B", (16, 160, 32, 32), 320, 3, "gate"),
@@ -104,6 +114,9 @@ LAUNCHES: dict[str, Launch] = {  # of two that share block sizes, the first deci
     "inverse-784-512-512-relu": partial(inverse, 100, 784, (512, 512), "relu", False),
     "inverse-64-512-512-elu-cond": partial(inverse, 100, 64, (512, 512), "elu", True),
     "inverse-32-64-tanh": partial(inverse, 100, 32, (64,), "tanh", False),
+    "inverse-32-64-clipped-exp": partial(inverse, 100, 32, (64,), "relu", False, scale="clipped_exp"),
+    "inverse-32-64-softplus": partial(inverse, 100, 32, (64,), "relu", False, scale="softplus"),
+    "inverse-32-64-sigmoid": partial(inverse, 100, 32, (64,), "relu", False, scale="sigmoid"),
     "sample-64ch": partial(sample, 4096, 64),
     "sample-64ch-batch1": partial(sample, 1, 64),
     "sample-256ch": partial(sample, 4096, 256),

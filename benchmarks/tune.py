@@ -34,7 +34,7 @@ from .measure import quantile, wall_times
 GAIN = 1.02  # of a case's time: less is noise
 TUNED_FOR = {torch.bfloat16: ("bfloat16", "float16"), torch.float32: ("float32",)}
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 2e-3}  # norm of the difference to the untuned results
-SETTINGS = {"enable_fp_fusion"}  # what `launch.config` adds to an entry
+SETTINGS = {"enable_fp_fusion"}  # `launch.config` adds these to an entry
 
 Entry = tuple[str, torch.dtype, str]  # kernel, dtype, size class
 Choice = Mapping[Entry, Config]
@@ -63,7 +63,7 @@ def milliseconds(call: Callable[[], object], device: str) -> float:
 
 
 def failure(case: str, dtype: torch.dtype, device: str, tried: Choice) -> str | None:
-    """Why a case does not run so, or None. Compiles what it launches, for other processes too: they share the cache."""
+    """Why a case does not run so, or None. Kernels compiled here serve other processes too: they share the cache."""
     try:
         with lookups(tried):
             LAUNCHES[case](dtype, device)()
@@ -75,7 +75,7 @@ def failure(case: str, dtype: torch.dtype, device: str, tried: Choice) -> str | 
 
 
 def agree(results: Results, expected: Results, dtype: torch.dtype) -> bool:
-    """Whether results differ from the expected ones by rounding only."""
+    """True where results differ from the expected ones by rounding only."""
     for a, b in zip(results, expected, strict=True):
         if (a is None) != (b is None):
             return False
@@ -104,7 +104,7 @@ def write(path: Path, device: str, entries: Mapping[str, Config]) -> None:
 
 @dataclass
 class Tuner:
-    """What is chosen so far; ``timer(call, device)`` in milliseconds; ``pool`` compiles and tries candidates first."""
+    """Choices so far; ``timer(call, device)`` in milliseconds; ``pool`` compiles and tries candidates first."""
 
     device: str
     table: Path

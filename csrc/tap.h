@@ -1,4 +1,4 @@
-// A live place of a kernel, as an offset in the image. Plain data.
+// The offset in the image that a live place of a kernel reads. Plain data.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""Degrees that are on a GPU, looked at once: what is made of them is kept with their tensors."""
+"""Degrees on a GPU are looked at once: their values, and plans made of them, are kept with their tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vlae_fast.kept import kept, state_of
+from vlae_fast.masks import check_made_degrees
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 class Degrees:
     """Degrees of a layer on the host. Equal ones are the same object, a cheap key, for as long as a tensor has them.
 
-    ``plans``: of networks whose outputs have these degrees. They live as long: a CUDA graph may hold their addresses.
+    ``plans`` of networks whose outputs have these degrees live as long: a CUDA graph may hold their addresses.
     """
 
     def __init__(self, values: tuple[int, ...]) -> None:
@@ -49,20 +50,12 @@ def once(degrees: Sequence[Tensor], device: torch.device, key: tuple, make: Call
     """``make(values)`` of the degrees of a MADE's inputs, hidden layers and outputs, made once for a device and a key.
 
     Raises:
-        ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU nobody looked before.
+        ValueError: the degrees of the inputs or the outputs break the rule of the op. On a GPU this is the first look.
     """
     seen = tuple(map(degrees_of, degrees))
     plans, key = seen[-1].plans, (*seen[:-1], device, *key)
     if key not in plans:
-        _check(seen[0].values, seen[-1].values)
+        check_made_degrees(*(torch.tensor(seen[i].values, dtype=torch.int64, device="cpu") for i in (0, -1)))
         plans[key] = kept(device, lambda: make([d.values for d in seen]))
     found: T = plans[key]
     return found
-
-
-def _check(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
-    dim = len(inputs)
-    if sorted(inputs) != list(range(1, dim + 1)):
-        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {list(inputs)}")
-    if outputs != tuple(d - 1 for d in inputs) * (len(outputs) // dim):
-        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {list(outputs)}")

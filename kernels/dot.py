@@ -9,9 +9,9 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
-def dot(a, b, acc, PRECISION: tl.constexpr):
-    """``acc + a b`` in float32."""
+def dot(b_left, b_right, b_sum, PRECISION: tl.constexpr):
+    """``b_sum + b_left b_right`` in float32."""
     if INTERPRETED:  # the interpreter would multiply the bits of bfloat16 as integers
-        a = a.to(tl.float32)
-        b = b.to(tl.float32)
-    return tl.dot(a, b, acc, input_precision=PRECISION)
+        b_left = b_left.to(tl.float32)
+        b_right = b_right.to(tl.float32)
+    return tl.dot(b_left, b_right, b_sum, input_precision=PRECISION)

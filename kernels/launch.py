@@ -1,4 +1,4 @@
-"""How kernels are launched: block sizes from a shipped table, the precision that torch is set to."""
+"""Launch options of kernels: block sizes from a shipped table, the precision that torch is set to."""
 
 from __future__ import annotations
 

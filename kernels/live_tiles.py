@@ -1,7 +1,7 @@
-"""Which tiles of a masked weight are alive.
+"""The live tiles of a masked weight.
 
-The masks of a model never change, and to find the tiles takes longer than a small layer's product: so what was found is
-kept with the tensors that the mask is made of, and a call costs no launch for it.
+The masks of a model never change, and to find the tiles takes longer than a small layer's product. So they are kept
+with the tensors that the mask is made of, and a call costs no launch for them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _found(tensors: tuple[Tensor, ...]) -> dict[Any, tuple[Any, Tensor]]:
 
 
 class Mask:
-    """The mask of a layer, of its degrees ``(out, in)`` or of its adjacency alone."""
+    """The mask of a layer, given by its degrees ``(out, in)`` or by its adjacency alone."""
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors, self.is_adjacency = tensors, len(tensors) == 1
@@ -40,15 +40,15 @@ class Mask:
             self._found = _found(tensors)
 
     def data(self) -> Tensor:
-        """What the kernels read: the adjacency, or ``[O + I]`` ranks, alive where ``rank[o] > rank[O + i]``."""
+        """The table that kernels read: the adjacency, or ``[O + I]`` ranks, alive where ``rank[o] > rank[O + i]``."""
         return self.tensors[0].contiguous() if self.is_adjacency else self._once(_ranks)
 
     def walks(self, block_n: int, block_k: int, *, transposed: bool = False) -> Tensor:
-        """How each tile of N goes along K, ``[tiles of N, 3 + 2 * tiles of K]``, the longest way first.
+        """The walk along K of each tile of N, ``[tiles of N, 3 + 2 * tiles of K]``, the longest walk first.
 
-        A row: the tile of N, the number of runs of full tiles, that of all runs, and the first and last + 1 tile of
-        each run, those of full tiles first. Runs and no list: the kernels' inner loops then have no address to wait
-        for. N are the outputs and K the inputs, or the other way round where ``transposed``.
+        A row has the tile of N, the number of runs of full tiles, the number of all runs, and the first and last + 1
+        tile of each run, runs of full tiles first. Runs and no list: the kernels' inner loops then have no address to
+        wait for. N are the outputs and K the inputs, or the other way round where ``transposed``.
         """
         return self._once(_walks, block_n, block_k, transposed)
 
@@ -65,7 +65,7 @@ class Mask:
             return old
         built = kept(self.tensors[0].device, lambda: build(self.tensors, *args))
         if built.is_cuda and torch.cuda.is_current_stream_capturing():
-            return built  # it has no values before the graph is replayed
+            return built  # without values before the graph is replayed
         if old is not None:
             with torch.inference_mode(False):
                 built = old.copy_(built)  # the same memory: a captured graph may know its address

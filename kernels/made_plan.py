@@ -1,10 +1,10 @@
-"""How `made_inverse` walks a MADE: every unit in the order in which it can be known, cut into blocks.
+"""The walk of `made_inverse` over a MADE: every unit in the order in which it can be known, cut into blocks.
 
 The order is by degree; within a degree by layer, and last the dimension of x that its outputs give. One or two units
 of a layer and degree, or a dimension, are an *event*: its *rows* of weights read nothing but earlier events. A block is
-a run of events that fills S *slots*, one for each unit or dimension. What its rows take from the blocks before is a
-matrix product, K a prefix of the layer before in sorted order, cut into *jobs* of at most BN rows of a layer. What they
-take from slots of their own block they take event by event.
+a run of events that fills S *slots*, one for each unit or dimension. The blocks before contribute to its rows by a
+matrix product, K a prefix of the layer before in sorted order, cut into *jobs* of at most BN rows of a layer. Slots of
+its own block contribute event by event.
 """
 
 from __future__ import annotations
@@ -29,20 +29,17 @@ class Plan(NamedTuple):
 
     blocks: Tensor  # [n_blocks + 1, 3] first event, row and job
     events: Tensor  # [events + AHEAD, 4] two rows (a single one twice), first slot, dimension (-1: hidden units)
-    rows: (
-        Tensor  # [rows, ROW] start in the flat weights, start in `order`, K, K in whole blocks of BK, first slot of its
-    )
-    #               block, how many of these it may read, of which layer, bias in the flat weights, column of cond
-    jobs: Tensor  # [jobs, 2 + BN] K in whole blocks of BK, where in a sample's known values they start, rows
+    rows: Tensor  # [rows, ROW] see `_Builder.row`
+    jobs: Tensor  # [jobs, 2 + BN] K in whole blocks of BK, start of these K in a sample's known values, rows
     slots: Tensor  # [n_blocks * S, 3] layer, unit in the tensors, place in a sample's known values
     order: Tensor  # the units of every layer but the last, sorted by degree
-    known: int  # values that are kept of a sample: the layers of `order`, each in whole blocks of BK
+    known: int  # values kept of a sample: the layers of `order`, each in whole blocks of BK
     widest: int  # K of the longest row, in whole blocks of BK
     bases: int  # rows of the largest block, and those of the events ahead
 
 
 def plan_of(degrees: Sequence[Tensor], slots: int, block_n: int, block_k: int, device: torch.device) -> Plan:
-    """The plan of a network, made once. Raises as `degrees.once`."""
+    """The plan of a network, made once. Raises like `degrees.once`."""
 
     def make(values: list[tuple[int, ...]]) -> Plan:
         return _Builder(values, slots, block_n, block_k).plan(device)
@@ -71,9 +68,9 @@ class _Builder:
         self.known_start = [0, *accumulate(self.whole(len(units)) for units in self.order)]
         self.weight_start = [0, *accumulate(a * b for a, b in pairwise(sizes))]
         self.bias_start = [0, *accumulate(sizes[1:], initial=self.weight_start[-1])]
-        self.made = [0] * self.L  # units that have a slot, of each layer
-        self.before = list(self.made)  # those that had one before the block
-        self.rows_of: defaultdict[int, list[int]] = defaultdict(list)  # the block's, by layer
+        self.made = [0] * self.L  # units of each layer that have a slot
+        self.before = list(self.made)  # units of each layer that had one before this block
+        self.rows_of: defaultdict[int, list[int]] = defaultdict(list)  # rows of this block by layer
 
     def whole(self, size: int) -> int:
         return launch.cdiv(size, self.BK) * self.BK
@@ -128,6 +125,11 @@ class _Builder:
             self.made[made_layer] += 1
 
     def row(self, layer: int, unit: int, block_slots: int, known: int) -> list[int]:
+        """ROW fields: where a row's inputs, its bias and its condition are.
+
+        Start in the flat weights, start in `order`, K, K in whole blocks of BK, first slot of its block, number of
+        these slots that it may read, layer of its inputs, bias in the flat weights, column of cond (-1: none).
+        """
         inputs = layer - 1
         k = self.before[inputs]
         start = self.weight_start[inputs] + unit * len(self.values[inputs])

@@ -1,12 +1,13 @@
 """Masked convolution as an implicit matrix product over the live taps: no im2col, no multiplication by zero.
 
-Images are ``[B, H, W, C]``, contiguous. T live taps, P columns of the pre-activation (twice the channels of the output
-under the gate), weights packed to ``[T, C_in, P]``.
+Images are ``[B, H, W, C]``, contiguous. T live taps, P channels before the activation, C after it (P / 2 under the
+gate, else P). Weights are packed to ``[T, C_in, P]``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -19,11 +20,16 @@ from .dot import dot
 from .masked_conv_weight import grad_weight
 from .parts import add_parts
 from .slope import slope
-from .taps import FLAT_BELOW, Taps, k_block, on_device, pack, rows_and_columns
+from .taps import FLAT_BELOW, Taps, k_block, offsets, pack, rows_and_columns
 
 
-@triton.jit
-def conv_kernel(
+def _name(specialization: Any) -> str:
+    """The name that a profiler shows: one kernel is both the forward pass and, mirrored, the gradient of x."""
+    return f"masked_conv_{'forward' if specialization.constants['SIGN'] == 1 else 'grad_x'}_kernel"
+
+
+@triton.jit(repr=_name)
+def masked_conv_forward_kernel(
     p_x,
     p_weight,
     p_bias,
@@ -35,7 +41,7 @@ def conv_kernel(
     H,
     W,
     C_in,
-    C_out,
+    C,
     T,
     s_tap,
     s_k,
@@ -44,60 +50,60 @@ def conv_kernel(
     ACTIVATION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     COND: tl.constexpr,  # none, vector, map
-    SAVE: tl.constexpr,
+    WITH_SIGMOID: tl.constexpr,
     FLAT: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """BM pixels x BN channels a program; under the gate both halves of these, so that 2 C never reaches memory."""
+    """A program computes BM pixels x BN channels; under the gate both halves of P, so that they never reach memory."""
     GATE: tl.constexpr = ACTIVATION == "gate"
-    n_blocks = tl.cdiv(C_out, BN)
+    n_blocks = tl.cdiv(C, BN)
     i_m, i_n = tl.program_id(0) // n_blocks, tl.program_id(0) % n_blocks
     o_row = tl.arange(0, BM)
     o_m = i_m * BM + o_row
     o_n = i_n * BN + tl.arange(0, BN)
-    i, j = rows_and_columns(o_m, pixels, H, W)
+    o_i, o_j = rows_and_columns(o_m, pixels, H, W)
     p_tile = p_x + (i_m * BM).to(tl.int64) * C_in
-    a = tl.zeros([BM, BN], tl.float32)
-    b = tl.zeros([BM, BN], tl.float32)
+    b_a = tl.zeros([BM, BN], tl.float32)
+    b_b = tl.zeros([BM, BN], tl.float32)
     k_blocks = tl.cdiv(T * C_in, BK) if FLAT else T * tl.cdiv(C_in, BK)
     for i_k in range(k_blocks):
-        tap, channel, real, dy, dx = k_block(p_taps, i_k, C_in, T, SIGN, FLAT, BK)
-        row, column = i[:, None] + dy, j[:, None] + dx
-        inside = (row >= 0) & (row < H) & (column >= 0) & (column < W) & real[None, :]
-        at = (o_row[:, None] + dy * W + dx) * C_in + channel[None, :]
-        b_x = tl.load(p_tile + at, inside, other=0.0)  # [BM, BK]
-        p_w = p_weight + (tap * s_tap + channel * s_k)[:, None] + o_n[None, :] * s_n
-        live = real[:, None] & (o_n < C_out)[None, :]
-        b_w = tl.load(p_w, live, other=0.0)  # [BK, BN]
-        a = dot(b_x, b_w, a, PRECISION)
+        o_tap, o_c, m_k, o_dy, o_dx = k_block(p_taps, i_k, C_in, T, SIGN, FLAT, BK)
+        o_y, o_x = o_i[:, None] + o_dy, o_j[:, None] + o_dx
+        m_x = (o_y >= 0) & (o_y < H) & (o_x >= 0) & (o_x < W) & m_k[None, :]
+        o_tile = (o_row[:, None] + o_dy * W + o_dx) * C_in + o_c[None, :]
+        b_x = tl.load(p_tile + o_tile, m_x, other=0.0)  # [BM, BK]
+        p_w = p_weight + (o_tap * s_tap + o_c * s_k)[:, None] + o_n[None, :] * s_n
+        m_w = m_k[:, None] & (o_n < C)[None, :]
+        b_w = tl.load(p_w, m_w, other=0.0)  # [BK, BN]
+        b_a = dot(b_x, b_w, b_a, PRECISION)
         if GATE:
-            b_w = tl.load(p_w + C_out * s_n, live, other=0.0)
-            b = dot(b_x, b_w, b, PRECISION)
+            b_w = tl.load(p_w + C * s_n, m_w, other=0.0)  # [BK, BN]
+            b_b = dot(b_x, b_w, b_b, PRECISION)
 
-    mask = (o_m < pixels)[:, None] & (o_n < C_out)[None, :]
+    m_out = (o_m < pixels)[:, None] & (o_n < C)[None, :]
     if HAS_BIAS:
-        a += tl.load(p_bias + o_n, o_n < C_out, other=0.0).to(tl.float32)[None, :]
+        b_a += tl.load(p_bias + o_n, o_n < C, other=0.0).to(tl.float32)[None, :]
         if GATE:
-            b += tl.load(p_bias + C_out + o_n, o_n < C_out, other=0.0).to(tl.float32)[None, :]
+            b_b += tl.load(p_bias + C + o_n, o_n < C, other=0.0).to(tl.float32)[None, :]
     if COND != "none":
-        columns = 2 * C_out if GATE else C_out
-        which = o_m // (H * W) if COND == "vector" else o_m
-        p_c = p_cond + which.to(tl.int64)[:, None] * columns + o_n[None, :]
-        a += tl.load(p_c, mask, other=0.0).to(tl.float32)
+        P = 2 * C if GATE else C
+        o_cond = o_m // (H * W) if COND == "vector" else o_m
+        p_c = p_cond + o_cond.to(tl.int64)[:, None] * P + o_n[None, :]
+        b_a += tl.load(p_c, m_out, other=0.0).to(tl.float32)
         if GATE:
-            b += tl.load(p_c + C_out, mask, other=0.0).to(tl.float32)
-    to = o_m.to(tl.int64)[:, None] * C_out + o_n[None, :]
+            b_b += tl.load(p_c + C, m_out, other=0.0).to(tl.float32)
+    o_out = o_m.to(tl.int64)[:, None] * C + o_n[None, :]
     if GATE:
-        sigmoid = tl.sigmoid(b)
-        a = tanh(a) * sigmoid
-        if SAVE:
-            tl.store(p_sigmoid + to, sigmoid.to(p_sigmoid.dtype.element_ty), mask)
+        b_sigmoid = tl.sigmoid(b_b)
+        b_a = tanh(b_a) * b_sigmoid
+        if WITH_SIGMOID:
+            tl.store(p_sigmoid + o_out, b_sigmoid.to(p_sigmoid.dtype.element_ty), m_out)
     else:
-        a = activate(a, ACTIVATION)
-    tl.store(p_out + to, a.to(p_out.dtype.element_ty), mask)
+        b_a = activate(b_a, ACTIVATION)
+    tl.store(p_out + o_out, b_a.to(p_out.dtype.element_ty), m_out)
 
 
 def _conv(
@@ -107,11 +113,11 @@ def _conv(
     cond: Tensor | None,
     taps: Taps,
     activation: str,
-    save: bool,
+    with_sigmoid: bool,
     *,
     mirrored: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The convolution of x; ``mirrored``: its transpose, from the columns back to the input channels."""
+    """The convolution of x; ``mirrored``: its transpose, from P columns back to the input channels."""
     batch, height, width, in_channels = x.shape
     s_tap, s_k, s_n = packed.stride()
     columns = packed.shape[1 if mirrored else 2]
@@ -119,7 +125,7 @@ def _conv(
         s_k, s_n = s_n, s_k
     channels = columns // 2 if activation == "gate" else columns
     out = x.new_empty(batch, height, width, channels)
-    sigmoid = torch.empty_like(out) if save else None
+    sigmoid = torch.empty_like(out) if with_sigmoid else None
     if out.numel() == 0:
         return out, sigmoid
     config = launch.config("masked_conv", x, in_channels, channels)
@@ -128,12 +134,12 @@ def _conv(
     config["BM"] = launch.shrunk(config["BM"], pixels)
     config["BN"] = launch.shrunk(config["BN"], channels)
     config["BK"] = launch.shrunk(config["BK"], in_channels * (len(taps) if flat else 1))
-    conv_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
+    masked_conv_forward_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
         x,
         packed,
         bias,
         cond,
-        on_device(taps, x.device),
+        offsets(taps, x.device),
         out,
         sigmoid,
         pixels,
@@ -149,7 +155,7 @@ def _conv(
         ACTIVATION=activation,
         HAS_BIAS=bias is not None,
         COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
-        SAVE=save,
+        WITH_SIGMOID=with_sigmoid,
         FLAT=flat,
         PRECISION=launch.conv_precision(x.dtype),
         **config,
@@ -165,16 +171,17 @@ def forward(
     taps: Taps,
     centre: Tensor | None,
     activation: str,
-    save: bool,
+    with_sigmoid: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output ``[B, H, W, C]`` and, with ``save``, the sigmoid of the gate.
+    """Output ``[B, H, W, C]`` and, with ``with_sigmoid``, the sigmoid of the gate.
 
     Args:
         x: ``[B, H, W, C_in]``, contiguous. weight: ``[P, C_in, k, k]``, any strides. bias: ``[P]``.
         cond: ``[B, P]`` or ``[B, H, W, P]``, contiguous.
-        taps: live taps (dy, dx). centre: boolean ``[P, C_in]``, the mask of the last tap, None where it is all alive.
+        taps: those with a live weight. centre: boolean ``[P, C_in]``, the mask of the last tap, None where all of it
+            is alive.
     """
-    return _conv(x, pack(weight, taps, centre), bias, cond, taps, activation, save)
+    return _conv(x, pack(weight, taps, centre), bias, cond, taps, activation, with_sigmoid)
 
 
 def backward(
@@ -189,7 +196,7 @@ def backward(
     needs: Sequence[bool],
     cond: Tensor | None,
 ) -> list[Tensor | None]:
-    """Gradients of x, weight, bias and cond; None where ``needs`` is False. Arguments as of `forward`."""
+    """Gradients of x, weight, bias and cond; None where ``needs`` is False. Arguments as in `forward`."""
     cond_is_vector = cond is not None and cond.dim() == 2
     grads: list[Tensor | None] = [None] * 4
     pre = grad

@@ -1,6 +1,8 @@
-"""The gradient of a masked convolution's weight: live taps only, split over the pixels, summed in order."""
+"""The gradient of a masked convolution's weight: live taps only, in parts of the pixels, which are added in order."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -9,19 +11,19 @@ from torch import Tensor
 
 from . import launch
 from .dot import dot
-from .taps import FLAT_BELOW, Taps, k_block, on_device, rows_and_columns, tap_of
+from .taps import FLAT_BELOW, Taps, k_block, offsets, rows_and_columns, tap_of
 
-PROGRAMS = 264  # that the gradient is split into at least; fixed, for the order of sums must not hang on the device
+PROGRAMS = 264  # at least, where the pixels allow it; fixed, for the order of sums must not depend on the device
 
 
 @triton.jit
-def weight_grad_kernel(
+def masked_conv_grad_weight_kernel(
     p_x,
     p_grad,
     p_taps,
-    p_partial,
+    p_parts,
     pixels,
-    pixels_per_split,
+    pixels_per_part,
     H,
     W,
     C_in,
@@ -33,36 +35,36 @@ def weight_grad_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """A program sums BK rows (tap, channel) x BN columns over its split of the pixels, BM at a time."""
-    i_k, i_n, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    tap, channel, real, dy, dx = k_block(p_taps, i_k, C_in, T, 1, FLAT, BK)
+    """A program sums BK rows (tap, channel) x BN columns over its part of the pixels, BM at a time."""
+    i_k, i_n, i_part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    o_tap, o_c, m_k, o_dy, o_dx = k_block(p_taps, i_k, C_in, T, 1, FLAT, BK)
     o_n = i_n * BN + tl.arange(0, BN)
     o_row = tl.arange(0, BM)
-    begin = i_split * pixels_per_split
-    end = tl.minimum(begin + pixels_per_split, pixels)
-    acc = tl.zeros([BK, BN], tl.float32)
+    begin = i_part * pixels_per_part
+    end = tl.minimum(begin + pixels_per_part, pixels)
+    b_sum = tl.zeros([BK, BN], tl.float32)
     for start in range(begin, end, BM):
         o_m = start + o_row
-        i, j = rows_and_columns(o_m, end, H, W)
-        row, column = i[:, None] + dy, j[:, None] + dx
-        inside = (row >= 0) & (row < H) & (column >= 0) & (column < W) & real[None, :]
-        at = (o_row[:, None] + dy * W + dx) * C_in + channel[None, :]
-        b_x = tl.load(p_x + tl.cast(start, tl.int64) * C_in + at, inside, other=0.0)  # [BM, BK]
-        mask = (o_m < end)[:, None] & (o_n < P)[None, :]
+        o_i, o_j = rows_and_columns(o_m, end, H, W)
+        o_y, o_x = o_i[:, None] + o_dy, o_j[:, None] + o_dx
+        m_x = (o_y >= 0) & (o_y < H) & (o_x >= 0) & (o_x < W) & m_k[None, :]
+        o_tile = (o_row[:, None] + o_dy * W + o_dx) * C_in + o_c[None, :]
+        b_x = tl.load(p_x + tl.cast(start, tl.int64) * C_in + o_tile, m_x, other=0.0)  # [BM, BK]
+        m_grad = (o_m < end)[:, None] & (o_n < P)[None, :]
         p_g = p_grad + tl.cast(start, tl.int64) * P + o_row[:, None] * P + o_n[None, :]
-        b_g = tl.load(p_g, mask, other=0.0)  # [BM, BN]
-        acc = dot(tl.trans(b_x), b_g, acc, PRECISION)
-    to = ((i_split * T + tap) * C_in + channel)[:, None] * P + o_n[None, :]
-    tl.store(p_partial + to, acc, real[:, None] & (o_n < P)[None, :])
+        b_grad = tl.load(p_g, m_grad, other=0.0)  # [BM, BN]
+        b_sum = dot(tl.trans(b_x), b_grad, b_sum, PRECISION)
+    o_sum = ((i_part * T + o_tap) * C_in + o_c)[:, None] * P + o_n[None, :]
+    tl.store(p_parts + o_sum, b_sum, m_k[:, None] & (o_n < P)[None, :])
 
 
 @triton.jit
-def unpack_kernel(
-    p_partial,
+def masked_conv_unpack_kernel(
+    p_parts,
     p_tap_of,
     p_centre,
     p_weight,
-    splits,
+    parts,
     T,
     P,
     C_in,
@@ -70,28 +72,34 @@ def unpack_kernel(
     HAS_CENTRE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sums the splits in order and scatters to ``[P, C_in, k, k]``; dead entries become 0."""
+    """Adds the parts in order and scatters the sum to ``[P, C_in, k, k]``; dead entries become 0."""
     i_tap = tl.load(p_tap_of + tl.program_id(1))
-    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    o_in, o_out = o // P, o % P
-    mask = o < C_in * P
-    live = o < tl.where(i_tap < 0, 0, C_in * P)
+    o_packed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    o_in, o_out = o_packed // P, o_packed % P
+    m_packed = o_packed < C_in * P
+    m_live = o_packed < tl.where(i_tap < 0, 0, C_in * P)
     if HAS_CENTRE:
         if i_tap == T - 1:
-            live = live & (tl.load(p_centre + o_out * C_in + o_in, mask, other=0) != 0)
-    total = tl.zeros([BLOCK], tl.float32)
-    for split in range(splits):
-        total += tl.load(p_partial + (split * T + i_tap) * C_in * P + o, live, other=0.0)
-    to = (o_out * C_in + o_in) * KK + tl.program_id(1)
-    tl.store(p_weight + to, total.to(p_weight.dtype.element_ty), mask)
+            m_live = m_live & (tl.load(p_centre + o_out * C_in + o_in, m_packed, other=0) != 0)
+    b_sum = tl.zeros([BLOCK], tl.float32)
+    for i_part in range(parts):
+        b_sum += tl.load(p_parts + (i_part * T + i_tap) * C_in * P + o_packed, m_live, other=0.0)
+    o_weight = (o_out * C_in + o_in) * KK + tl.program_id(1)
+    tl.store(p_weight + o_weight, b_sum.to(p_weight.dtype.element_ty), m_packed)
 
 
-def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
+class _Plan(NamedTuple):
+    """A product ``[taps * C_in, pixels] x [pixels, P]``, cut into programs."""
+
+    grid: tuple[int, int, int]  # blocks of K, blocks of N, parts of the pixels
+    pixels_per_part: int
+    flat: bool
+    config: launch.Config
+
+
+def _plan(x: Tensor, columns: int, n_taps: int) -> _Plan:
     batch, height, width, in_channels = x.shape
-    columns, n_taps, pixels = grad.shape[-1], len(taps), batch * height * width
-    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    if pixels == 0 or n_taps == 0:
-        return out.zero_()
+    pixels = batch * height * width
     config = launch.config("masked_conv_weight", x, in_channels, columns)
     flat = in_channels < FLAT_BELOW
     config["BM"] = launch.shrunk(config["BM"], pixels)
@@ -100,39 +108,55 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
     block_k = config["BK"]
     k_blocks = launch.cdiv(n_taps * in_channels, block_k) if flat else n_taps * launch.cdiv(in_channels, block_k)
     n_blocks = launch.cdiv(columns, config["BN"])
-    splits = min(launch.cdiv(PROGRAMS, k_blocks * n_blocks), launch.cdiv(pixels, 4 * config["BM"]))
-    per_split = launch.cdiv(launch.cdiv(pixels, splits), config["BM"]) * config["BM"]
-    splits = launch.cdiv(pixels, per_split)
-    partial = x.new_empty(splits, n_taps, in_channels, columns, dtype=torch.float32)
-    weight_grad_kernel[(k_blocks, n_blocks, splits)](
+    parts = min(launch.cdiv(PROGRAMS, k_blocks * n_blocks), launch.cdiv(pixels, 4 * config["BM"]))
+    per_part = launch.cdiv(launch.cdiv(pixels, parts), config["BM"]) * config["BM"]
+    return _Plan((k_blocks, n_blocks, launch.cdiv(pixels, per_part)), per_part, flat, config)
+
+
+def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
+    """Gradient ``[P, C_in, k, k]`` for x ``[B, H, W, C_in]`` and the pre-activation's gradient ``[B, H, W, P]``."""
+    batch, height, width, in_channels = x.shape
+    columns, n_taps, pixels = grad.shape[-1], len(taps), batch * height * width
+    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    if pixels == 0 or n_taps == 0:
+        return out.zero_()
+    plan = _plan(x, columns, n_taps)
+    parts = x.new_empty(plan.grid[2], n_taps, in_channels, columns, dtype=torch.float32)
+    masked_conv_grad_weight_kernel[plan.grid](
         x,
         grad,
-        on_device(taps, x.device),
-        partial,
+        offsets(taps, x.device),
+        parts,
         pixels,
-        per_split,
+        plan.pixels_per_part,
         height,
         width,
         in_channels,
         columns,
         n_taps,
-        FLAT=flat,
+        FLAT=plan.flat,
         PRECISION=launch.conv_precision(x.dtype),
-        **config,
+        **plan.config,
     )
-    kernel_size = (weight.shape[2], weight.shape[3])
-    places = kernel_size[0] * kernel_size[1]
-    unpack_kernel[(launch.cdiv(in_channels * columns, 256), places)](
-        partial,
-        tap_of(taps, kernel_size, x.device),
+    _unpack(parts, taps, centre, out)
+    return out
+
+
+def _unpack(parts: Tensor, taps: Taps, centre: Tensor | None, out: Tensor) -> None:
+    """Writes the sum of ``parts [parts, T, C_in, P]`` into ``out [P, C_in, k, k]``."""
+    n_parts, n_taps, in_channels, columns = parts.shape
+    kernel_size = (out.shape[2], out.shape[3])
+    area = kernel_size[0] * kernel_size[1]
+    masked_conv_unpack_kernel[(launch.cdiv(in_channels * columns, 256), area)](
+        parts,
+        tap_of(taps, kernel_size, out.device),
         centre,
         out,
-        splits,
+        n_parts,
         n_taps,
         columns,
         in_channels,
-        places,
+        area,
         centre is not None,
         256,
     )
-    return out

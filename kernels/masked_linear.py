@@ -16,23 +16,25 @@ from .activate import activate
 from .dot import dot
 from .live_tiles import Mask
 
-PROGRAMS = 128  # that a product is cut into where it can be; fixed, for the order of sums must not hang on the device
+PROGRAMS = (
+    128  # fill a GPU, where a product has as many blocks; fixed, for the order of sums must not depend on the device
+)
 
 
 @triton.jit
 def alive(p_mask, o_out, o_in, OUT, IN, ADJACENCY: tl.constexpr):
     """The mask at outputs o_out and inputs o_in, which broadcast; False out of bounds."""
-    inside = (o_out < OUT) & (o_in < IN)
+    m_inside = (o_out < OUT) & (o_in < IN)
     if ADJACENCY:
-        return tl.load(p_mask + o_out.to(tl.int64) * IN + o_in, inside, other=0) != 0
+        return tl.load(p_mask + o_out.to(tl.int64) * IN + o_in, m_inside, other=0) != 0
     else:
-        rank_out = tl.load(p_mask + o_out, o_out < OUT, other=0)
-        return inside & (rank_out > tl.load(p_mask + OUT + o_in, o_in < IN, other=0))
+        b_rank = tl.load(p_mask + o_out, o_out < OUT, other=0)
+        return m_inside & (b_rank > tl.load(p_mask + OUT + o_in, o_in < IN, other=0))
 
 
 @triton.jit
 def walk(
-    acc,
+    b_y,
     first,
     last,
     p_x,
@@ -51,31 +53,31 @@ def walk(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """acc ``[BM, BN]`` plus the products of tiles first to last - 1 of K. Without MASKED they are full."""
+    """b_y ``[BM, BN]`` plus the products of tiles first to last - 1 of K. Without MASKED they are full."""
     o_m, o_n, o_block = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
     # offsets within a block of rows fit 32 bits, their bases need 64
     p_x += i_m.to(tl.int64) * BM * K
     p_weight += i_n.to(tl.int64) * BN * (1 if TRANSPOSED else K)
-    at_x = o_m[:, None] * K + o_block[None, :]
-    at_weight = o_block[:, None] * N + o_n[None, :] if TRANSPOSED else o_block[:, None] + o_n[None, :] * K
+    o_x = o_m[:, None] * K + o_block[None, :]
+    o_w = o_block[:, None] * N + o_n[None, :] if TRANSPOSED else o_block[:, None] + o_n[None, :] * K
     o_n += i_n * BN
     m_m, m_n = (o_m < B - i_m * BM)[:, None], (o_n < N)[None, :]
     for i_k in range(first, last):
         p_tile = p_weight + tl.cast(i_k, tl.int64) * BK * (N if TRANSPOSED else 1)
         if MASKED:
             o_k = i_k * BK + o_block
-            b_x = tl.load(p_x + i_k * BK + at_x, m_m & (o_k < K)[None, :], other=0.0)
-            b_weight = tl.load(p_tile + at_weight, m_n & (o_k < K)[:, None], other=0.0)
+            b_x = tl.load(p_x + i_k * BK + o_x, m_m & (o_k < K)[None, :], other=0.0)  # [BM, BK]
+            b_w = tl.load(p_tile + o_w, m_n & (o_k < K)[:, None], other=0.0)  # [BK, BN]
             if TRANSPOSED:
-                live = alive(p_mask, o_k[:, None], o_n[None, :], K, N, ADJACENCY)
+                m_live = alive(p_mask, o_k[:, None], o_n[None, :], K, N, ADJACENCY)
             else:
-                live = alive(p_mask, o_n[None, :], o_k[:, None], N, K, ADJACENCY)
-            b_weight = tl.where(live, b_weight, 0.0)
+                m_live = alive(p_mask, o_n[None, :], o_k[:, None], N, K, ADJACENCY)
+            b_w = tl.where(m_live, b_w, 0.0)
         else:
-            b_x = tl.load(p_x + i_k * BK + at_x, m_m, other=0.0)  # [BM, BK]
-            b_weight = tl.load(p_tile + at_weight, m_n, other=0.0)  # [BK, BN]
-        acc = dot(b_x, b_weight, acc, PRECISION)
-    return acc
+            b_x = tl.load(p_x + i_k * BK + o_x, m_m, other=0.0)  # [BM, BK]
+            b_w = tl.load(p_tile + o_w, m_n, other=0.0)  # [BK, BN]
+        b_y = dot(b_x, b_w, b_y, PRECISION)
+    return b_y
 
 
 @triton.jit
@@ -107,35 +109,35 @@ def product(
     columns = tl.cdiv(N, BN)
     first = i_program // (GROUP * columns) * GROUP
     height = tl.minimum(tl.cdiv(B, BM) - first, GROUP)
-    at = i_program % (GROUP * columns)
-    p_walk = p_walks + at // height * (3 + 2 * tl.cdiv(K, BK))
-    i_m, i_n, full_runs, runs = first + at % height, tl.load(p_walk), tl.load(p_walk + 1), tl.load(p_walk + 2)
-    acc = tl.zeros([BM, BN], tl.float32)
-    for i in range(full_runs):
-        begin, end = tl.load(p_walk + 3 + 2 * i), tl.load(p_walk + 4 + 2 * i)
-        acc = walk(
-            acc, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
+    i_group = i_program % (GROUP * columns)
+    p_walk = p_walks + i_group // height * (3 + 2 * tl.cdiv(K, BK))
+    i_m, i_n, full_runs, runs = first + i_group % height, tl.load(p_walk), tl.load(p_walk + 1), tl.load(p_walk + 2)
+    b_y = tl.zeros([BM, BN], tl.float32)
+    for i_run in range(full_runs):
+        begin, end = tl.load(p_walk + 3 + 2 * i_run), tl.load(p_walk + 4 + 2 * i_run)
+        b_y = walk(
+            b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
             False, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK,
         )  # fmt: skip
     # a partial tile passes through registers to be masked: in steps half as long, it needs half of them
     STEPS: tl.constexpr = 2 if BK > 16 else 1
-    for i in range(full_runs, runs):
-        begin, end = tl.load(p_walk + 3 + 2 * i) * STEPS, tl.load(p_walk + 4 + 2 * i) * STEPS
-        acc = walk(
-            acc, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
+    for i_run in range(full_runs, runs):
+        begin, end = tl.load(p_walk + 3 + 2 * i_run) * STEPS, tl.load(p_walk + 4 + 2 * i_run) * STEPS
+        b_y = walk(
+            b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
             True, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK // STEPS,
         )  # fmt: skip
     o_m, o_n = tl.arange(0, BM), i_n * BN + tl.arange(0, BN)
     m_n = o_n < N
     if p_bias is not None:
-        acc += tl.load(p_bias + o_n, m_n, other=0.0).to(tl.float32)[None, :]
+        b_y += tl.load(p_bias + o_n, m_n, other=0.0).to(tl.float32)[None, :]
     p_y += i_m.to(tl.int64) * BM * N
-    mask = (o_m < B - i_m * BM)[:, None] & m_n[None, :]
-    tl.store(p_y + o_m[:, None] * N + o_n[None, :], activate(acc, ACTIVATION).to(p_y.dtype.element_ty), mask)
+    m_y = (o_m < B - i_m * BM)[:, None] & m_n[None, :]
+    tl.store(p_y + o_m[:, None] * N + o_n[None, :], activate(b_y, ACTIVATION).to(p_y.dtype.element_ty), m_y)
 
 
 @triton.jit(do_not_specialize=["B"])  # another batch, the same binary
-def forward_kernel(
+def masked_linear_forward_kernel(
     p_x,
     p_weight,
     p_bias,
@@ -153,18 +155,17 @@ def forward_kernel(
     BK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    i_program = tl.program_id(0)
     product(
-        i_program, p_x, p_weight, p_bias, p_mask, p_walks, p_y, B, OUT, IN,
+        tl.program_id(0), p_x, p_weight, p_bias, p_mask, p_walks, p_y, B, OUT, IN,
         False, ADJACENCY, ACTIVATION, PRECISION, BM, BN, BK, GROUP,
     )  # fmt: skip
 
 
 def blocks_of(kernel: str, weight: Tensor, batch: int, *, transposed: bool) -> dict[str, int]:
-    """Blocks of one product ``[batch, K] x [K, N]``.
+    """Block sizes of one product ``[batch, K] x [K, N]``.
 
-    A tile wider than an eighth of the layer would compute too many dead products, one with more rows leave fewer than
-    `PROGRAMS` programs.
+    A tile wider than an eighth of the layer would compute too many dead products. A block with more rows would leave
+    fewer than `PROGRAMS` programs.
     """
     config = launch.config(kernel, weight, *weight.shape)
     n, k = reversed(weight.shape) if transposed else weight.shape
@@ -181,9 +182,9 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activati
     if y.numel() == 0:
         return y
     config = blocks_of("masked_linear", weight, batch, transposed=False)
-    # 32 outputs a thread at least, but a whole warp group
+    # a thread has 32 outputs at least; a whole warp group has 4 warps
     config["num_warps"] = min(config["num_warps"], max(4, config["BM"] * config["BN"] // 1024))
-    forward_kernel[(launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),)](
+    masked_linear_forward_kernel[(launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),)](
         x,
         weight,
         bias,

@@ -16,7 +16,7 @@ from .masked_linear import PROGRAMS, alive, blocks_of, product
 from .parts import add_parts
 from .slope import slope
 
-ROWS_PER_PART = 512  # of the batch, at least, that a part of a weight's gradient adds up
+ROWS_PER_PART = 512  # rows of the batch, at least, in a part of a weight's gradient
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def weight_gradient(
     p_x,
     p_mask,
     p_tiles,
-    p_out,
+    p_grad,
     B,
     OUT,
     IN,
@@ -37,35 +37,35 @@ def weight_gradient(
     BI: tl.constexpr,
     BB: tl.constexpr,
 ):
-    """pre^T ``[OUT, B]`` x ``[B, IN]`` over one part of the batch, ``rows`` long: a program computes BO x BI of it.
+    """pre^T ``[OUT, B]`` x ``[B, IN]`` over a part of the batch, ``rows`` long: a program computes BO x BI of it.
 
     The live tiles are all of the same length and come first; a dead one writes zeros.
     """
     width = tl.cdiv(IN, BI)
     n_tiles = tl.cdiv(OUT, BO) * width
-    tile = tl.load(p_tiles + i_program % n_tiles)
-    part = i_program // n_tiles
-    begin = part * rows
-    end = tl.where(tile < 0, begin, tl.minimum(begin + rows, B))
-    tile = tl.where(tile < 0, -1 - tile, tile)
-    o_out, o_in = tile // width * BO + tl.arange(0, BO), tile % width * BI + tl.arange(0, BI)
+    i_tile = tl.load(p_tiles + i_program % n_tiles)
+    i_part = i_program // n_tiles
+    begin = i_part * rows
+    end = tl.where(i_tile < 0, begin, tl.minimum(begin + rows, B))
+    i_tile = tl.where(i_tile < 0, -1 - i_tile, i_tile)
+    o_out, o_in = i_tile // width * BO + tl.arange(0, BO), i_tile % width * BI + tl.arange(0, BI)
     m_out, m_in = (o_out < OUT)[None, :], (o_in < IN)[None, :]
     o_b = tl.arange(0, BB)
-    at_pre, at_x = o_b[:, None] * OUT + o_out[None, :], o_b[:, None] * IN + o_in[None, :]
-    acc = tl.zeros([BO, BI], tl.float32)
-    for row in range(begin, end, BB):
-        base = tl.cast(row, tl.int64)
-        m_b = (o_b < end - row)[:, None]
-        b_pre = tl.load(p_pre + base * OUT + at_pre, m_b & m_out, other=0.0)  # [BB, BO]
-        b_x = tl.load(p_x + base * IN + at_x, m_b & m_in, other=0.0)  # [BB, BI]
-        acc = dot(tl.trans(b_pre), b_x, acc, PRECISION)
-    acc = tl.where(alive(p_mask, o_out[:, None], o_in[None, :], OUT, IN, ADJACENCY), acc, 0.0)
-    p_tile = p_out + (part * OUT + o_out).to(tl.int64)[:, None] * IN + o_in[None, :]
-    tl.store(p_tile, acc.to(p_out.dtype.element_ty), (o_out < OUT)[:, None] & m_in)
+    o_pre, o_x = o_b[:, None] * OUT + o_out[None, :], o_b[:, None] * IN + o_in[None, :]
+    b_grad = tl.zeros([BO, BI], tl.float32)
+    for i_row in range(begin, end, BB):
+        base = tl.cast(i_row, tl.int64)
+        m_b = (o_b < end - i_row)[:, None]
+        b_pre = tl.load(p_pre + base * OUT + o_pre, m_b & m_out, other=0.0)  # [BB, BO]
+        b_x = tl.load(p_x + base * IN + o_x, m_b & m_in, other=0.0)  # [BB, BI]
+        b_grad = dot(tl.trans(b_pre), b_x, b_grad, PRECISION)
+    b_grad = tl.where(alive(p_mask, o_out[:, None], o_in[None, :], OUT, IN, ADJACENCY), b_grad, 0.0)
+    p_tile = p_grad + (i_part * OUT + o_out).to(tl.int64)[:, None] * IN + o_in[None, :]
+    tl.store(p_tile, b_grad.to(p_grad.dtype.element_ty), (o_out < OUT)[:, None] & m_in)
 
 
 @triton.jit(do_not_specialize=["B", "weight_programs", "rows"])
-def backward_kernel(
+def masked_linear_backward_kernel(
     p_pre,
     p_x,
     p_weight,
@@ -89,7 +89,7 @@ def backward_kernel(
     BI: tl.constexpr,
     BB: tl.constexpr,
 ):
-    """Both gradients in one launch: the short walks of that of x fill the last wave of that of the weight."""
+    """Both gradients in one launch: short walks of the x's fill the GPU while the weight's last programs run."""
     i_program = tl.program_id(0)
     if p_grad_weight is not None:
         if i_program < weight_programs:
@@ -116,14 +116,21 @@ def backward(
     return [*_products_backward(pre, x, weight, mask, needs[0], needs[1]), grad_bias]
 
 
-def _products_backward(
-    pre: Tensor, x: Tensor, weight: Tensor, mask: Mask, needs_x: bool, needs_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    batch, (outputs, inputs) = x.shape[0], weight.shape
+def _blocks(weight: Tensor, batch: int) -> launch.Config:
+    outputs, inputs = weight.shape
     config = blocks_of("masked_linear_backward", weight, batch, transposed=True)
     config["BO"] = launch.shrunk(config["BO"], launch.cdiv(outputs, 8))
     config["BI"] = launch.shrunk(config["BI"], launch.cdiv(inputs, 8))
     config["BB"] = launch.shrunk(config["BB"], batch)
+    return config
+
+
+def _products_backward(
+    pre: Tensor, x: Tensor, weight: Tensor, mask: Mask, needs_x: bool, needs_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight, None where not needed."""
+    batch, (outputs, inputs) = x.shape[0], weight.shape
+    config = _blocks(weight, batch)
     grad_x = torch.empty_like(x) if needs_x else None
     sums, rows, weight_programs = None, 0, 0
     if needs_weight:
@@ -134,7 +141,7 @@ def _products_backward(
         sums = x.new_empty(parts, outputs, inputs, dtype=weight.dtype if parts == 1 else torch.float32)
     x_programs = launch.cdiv(batch, config["BM"]) * launch.cdiv(inputs, config["BN"]) if needs_x else 0
     if weight_programs + x_programs:
-        backward_kernel[(weight_programs + x_programs,)](
+        masked_linear_backward_kernel[(weight_programs + x_programs,)](
             pre,
             x,
             weight,

@@ -1,4 +1,4 @@
-"""The last stage of a sum that several programs share: parts are added in order, so the result is always the same."""
+"""The last step of a sum that several programs share: parts are added in order, so the result is always the same."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from torch import Tensor
 
 from . import launch
 
-BLOCK = 4096  # elements in registers; of more parts than one block holds, each thread adds several
+BLOCK = 4096  # elements in registers; a thread adds several parts where one block does not hold them all
 
 
 @triton.jit
-def add_kernel(p_parts, p_sum, parts, N, BP: tl.constexpr, BN: tl.constexpr):
+def parts_add_kernel(p_parts, p_sum, parts, N, BP: tl.constexpr, BN: tl.constexpr):
     i_group, i_n = tl.program_id(0).to(tl.int64), tl.program_id(1)
     o_n = i_n * BN + tl.arange(0, BN)
     p_block = p_parts + i_group * parts * N + o_n[None, :]
-    acc = tl.zeros([BP, BN], tl.float32)
-    for first in range(0, parts, BP):
-        o_p = first + tl.arange(0, BP)
-        mask = (o_p < parts)[:, None] & (o_n < N)[None, :]
-        acc += tl.load(p_block + o_p.to(tl.int64)[:, None] * N, mask, other=0.0)
-    tl.store(p_sum + i_group * N + o_n, tl.sum(acc, 0).to(p_sum.dtype.element_ty), o_n < N)
+    b_sum = tl.zeros([BP, BN], tl.float32)
+    for i_part in range(0, parts, BP):
+        o_p = i_part + tl.arange(0, BP)
+        m_parts = (o_p < parts)[:, None] & (o_n < N)[None, :]
+        b_sum += tl.load(p_block + o_p.to(tl.int64)[:, None] * N, m_parts, other=0.0)  # [BP, BN]
+    tl.store(p_sum + i_group * N + o_n, tl.sum(b_sum, 0).to(p_sum.dtype.element_ty), o_n < N)
 
 
 def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """``parts [groups, parts, N]``, float32, contiguous, summed to ``[groups, N]``."""
+    """Sums ``parts [groups, parts, N]``, float32, contiguous, to ``[groups, N]``."""
     groups, n_parts, n = parts.shape
     out = parts.new_empty(groups, n, dtype=dtype)
     block_p = launch.shrunk(256, n_parts, least=1)
     block_n = launch.shrunk(BLOCK // block_p, n)
     if out.numel():
-        add_kernel[(groups, launch.cdiv(n, block_n))](parts, out, n_parts, n, block_p, block_n)
+        parts_add_kernel[(groups, launch.cdiv(n, block_n))](parts, out, n_parts, n, block_p, block_n)
     return out

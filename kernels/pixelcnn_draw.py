@@ -1,4 +1,6 @@
-"""Parameters to pixels, in float64: device code of `pixelcnn_sample`; vlae_fast/pixelcnn_draw.py has the formulas.
+"""Parameters to pixels, in float64: device code of `pixelcnn_sample`.
+
+The formulas are in vlae_fast/reference/pixelcnn_draw.py.
 
 The parameters of a pixel are side by side in their ring, in the tensors a plane apart. Levels are divided by
 multiplying with a reciprocal: in float64 that is near enough for the right rounding to float32, and takes no call.
@@ -9,32 +11,33 @@ import triton.language as tl
 
 from .pixelcnn_stage import FIELDS, own_pixels, place_of, wave_rows
 
-PARAMS, IMAGE = tl.constexpr(0), tl.constexpr(1)  # the first rows of `Layout.reads`
+PARAMS, IMAGE = tl.constexpr(0), tl.constexpr(1)  # the first rows of `Tables.reads`
 
 
 @triton.jit
-def _keep(b_value, p_pixel, o, m, given, HAS_KNOWN: tl.constexpr):
+def _keep(b_value, p_pixel, o_image, m_pixel, given, HAS_KNOWN: tl.constexpr):
     """Stores drawn pixels, or the known ones in their place, in their ring and in the images; returns them."""
     p_images, p_mask, p_known = given
     b_value = b_value.to(tl.float32).to(p_images.dtype.element_ty)  # as PyTorch rounds: by way of float32
     if HAS_KNOWN:
-        b_known = tl.load(p_known + o, mask=m, other=0.0)
-        b_value = tl.where(tl.load(p_mask + o, mask=m, other=0) != 0, b_known, b_value)
-    tl.store(p_pixel, b_value, mask=m)
-    tl.store(p_images + o, b_value, mask=m)
+        b_known = tl.load(p_known + o_image, mask=m_pixel, other=0.0)
+        b_value = tl.where(tl.load(p_mask + o_image, mask=m_pixel, other=0) != 0, b_known, b_value)
+    tl.store(p_pixel, b_value, mask=m_pixel)
+    tl.store(p_images + o_image, b_value, mask=m_pixel)
     return b_value
 
 
 @triton.jit
-def _copy(p_from, p_to, m):
+def _copy(p_from, p_to, m_param):
     """Copies a block of parameters to its tensor; returns it in float64."""
-    b_param = tl.load(p_from, mask=m, other=0.0)
-    tl.store(p_to, b_param, mask=m)
+    b_param = tl.load(p_from, mask=m_param, other=0.0)
+    tl.store(p_to, b_param, mask=m_param)
     return b_param.to(tl.float64)
 
 
 @triton.jit
 def _logits(p_logit, o_k, m_m, p_temperature, N: tl.constexpr):
+    """Logits o_k of N, [BM, BP], divided by the temperature; -inf after the last one."""
     m_k = o_k < N
     b_logit = tl.load(p_logit[:, None] + o_k, mask=m_m[:, None] & m_k, other=0.0)
     return tl.where(m_k, b_logit.to(tl.float64) * tl.load(p_temperature + 1), float("-inf"))
@@ -42,11 +45,11 @@ def _logits(p_logit, o_k, m_m, p_temperature, N: tl.constexpr):
 
 @triton.jit
 def _draw_index(p_logit, b_noise, m_m, p_temperature, N: tl.constexpr, BP: tl.constexpr):
-    """The first k of N, [BM], at which the sum of exp(logits 0..k) exceeds its share b_noise of the whole."""
+    """The first k of N, [BM], at which the sum of exp(logits 0..k) exceeds a share b_noise of the whole."""
     o_k = tl.arange(0, BP)[None, :]
     b_most = tl.full(b_noise.shape, float("-inf"), tl.float64)
     for k in tl.range(0, N, BP, num_stages=1):
-        b_most = tl.maximum(b_most, tl.max(_logits(p_logit, k + o_k, m_m, p_temperature, N), 1))  # of [BM, BP]
+        b_most = tl.maximum(b_most, tl.max(_logits(p_logit, k + o_k, m_m, p_temperature, N), 1))
     b_total = tl.zeros(b_noise.shape, tl.float64)
     for k in tl.range(0, N, BP, num_stages=1):
         b_total += tl.sum(tl.exp(_logits(p_logit, k + o_k, m_m, p_temperature, N) - b_most[:, None]), 1)
@@ -101,6 +104,38 @@ def _draw_logistics(
 
 
 @triton.jit
+def _draw_channels(
+    p_noise,
+    p_param,
+    p_pixel,
+    p_params,
+    o_image,
+    m_m,
+    p_temperature,
+    channels,
+    plane,
+    given,
+    HAS_KNOWN: tl.constexpr,
+    EMIT: tl.constexpr,
+    BC: tl.constexpr,
+):
+    """All channels of a block of pixels at once, from one parameter each (bernoulli) or two (affine)."""
+    o_c = tl.arange(0, BC)[None, :]
+    m_c = m_m[:, None] & (o_c < channels)
+    o_plane = o_image[:, None] + o_c * plane  # [BM, BC]
+    b_noise = tl.load(p_noise + o_plane, mask=m_c, other=0.0).to(tl.float64)  # [BM, BC]
+    b_param = _copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c)
+    if EMIT == "bernoulli":
+        b_odds = tl.exp(-b_param * tl.load(p_temperature + 1))  # 0 against 1; a division by 1 + odds would cost a call
+        b_value = b_noise * (1.0 + b_odds) < 1.0
+    else:
+        o_c += channels
+        b_scale = tl.load(p_temperature) * tl.exp(_copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c))
+        b_value = b_param + b_scale * b_noise
+    _keep(b_value, p_pixel[:, None] + tl.arange(0, BC)[None, :], o_plane, m_c, given, HAS_KNOWN)
+
+
+@triton.jit
 def draw_block(
     p_noise,
     p_mask,
@@ -138,32 +173,22 @@ def draw_block(
     p_params += o_b * params * plane + o_ij
     given = (p_images, p_mask, p_known)
     if EMIT == "bernoulli" or EMIT == "affine":
-        o_c = tl.arange(0, BC)[None, :]
-        m_c = m_m[:, None] & (o_c < channels)
-        o = o_image[:, None] + o_c * plane  # [BM, BC]
-        b_noise = tl.load(p_noise + o, mask=m_c, other=0.0).to(tl.float64)
-        b_param = _copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c)
-        if EMIT == "bernoulli":
-            b_odds = tl.exp(-b_param * tl.load(p_temperature + 1))  # of a 0; a division by 1 + odds would cost a call
-            b_value = b_noise * (1.0 + b_odds) < 1.0
-        else:
-            o_c += channels
-            b_scale = tl.load(p_temperature) * tl.exp(
-                _copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c)
-            )
-            b_value = b_param + b_scale * b_noise
-        _keep(b_value, p_pixel[:, None] + tl.arange(0, BC)[None, :], o, m_c, given, HAS_KNOWN)
+        _draw_channels(
+            p_noise, p_param, p_pixel, p_params, o_image, m_m, p_temperature, channels, plane, given,
+            HAS_KNOWN, EMIT, BC,
+        )  # fmt: skip
     else:
         for k in tl.range(0, params, BP, num_stages=1):
             o_k = k + tl.arange(0, BP)[None, :]
             _copy(p_param[:, None] + o_k, p_params[:, None] + o_k * plane, m_m[:, None] & (o_k < params))
         if EMIT == "categorical":
             for c in tl.range(0, channels, num_stages=1):
-                o = o_image + c * plane
-                b_noise = tl.load(p_noise + o, mask=m_m, other=0.0).to(tl.float64)
+                o_plane = o_image + c * plane
+                b_noise = tl.load(p_noise + o_plane, mask=m_m, other=0.0).to(tl.float64)
                 b_level = _draw_index(p_param + c * LEVELS, b_noise, m_m, p_temperature, LEVELS, BP)
-                _keep(b_level.to(tl.float64) * (1.0 / (LEVELS - 1)), p_pixel + c, o, m_m, given, HAS_KNOWN)
+                _keep(b_level.to(tl.float64) * (1.0 / (LEVELS - 1)), p_pixel + c, o_plane, m_m, given, HAS_KNOWN)
         else:
+            tl.static_assert(EMIT == "logistic_mixture", "pixelcnn_sample: EMIT must be one of plan.EMITS")
             _draw_logistics(
                 p_param, p_pixel, p_noise + o_b * (channels + 1) * plane + o_ij, o_image, m_m, p_temperature, channels,
                 plane, given, HAS_KNOWN, LEVELS, COMPONENTS, BC, BP,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -18,31 +18,15 @@ from torch import Tensor
 
 from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_draw import draw_block
-from .pixelcnn_layout import BG, NARROW, Layout, channels, layout
-from .pixelcnn_layout import pack as pack_tiles
-from .pixelcnn_stage import FIELDS, own_pixels, place_of, stage_block, wave_rows
+from .pixelcnn_packing import BG, NARROW, Tables, channels, tables
+from .pixelcnn_packing import pack as pack_tiles
+from .pixelcnn_stage import FIELDS, context_block, stage_block
 
-STAGE_FIELDS = tl.constexpr(9)  # of a row of `Layout.stages`
-CONTEXT = tl.constexpr(2)  # the row of `Layout.reads`
-
-
-@triton.jit
-def _context_block(p_context, p_ring, p_table, o_m, u, w, sample0, sample_size, dim, strides, shape, BK: tl.constexpr):
-    """Copies the context of a block of pixels of wave w into its ring, zeros after its last channel."""
-    _, H, _, _, pixels, _ = shape
-    stride_b, stride_i, stride_j = strides
-    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
-    own = own_pixels(p_table + CONTEXT * FIELDS, u, place_of(top, o_q, H, pixels), pixels)
-    p_to = (p_ring + o_s * sample_size + own)[:, None]
-    p_from = (p_context + (sample0 + o_s).to(tl.int64) * stride_b + o_i * stride_i + o_j * stride_j)[:, None]
-    for d in tl.range(0, dim, BK, num_stages=1):
-        o_d = d + tl.arange(0, BK)[None, :]
-        b_z = tl.load(p_from + o_d, mask=m_m[:, None] & (o_d < dim), other=0.0)
-        tl.store(p_to + o_d, b_z, mask=m_m[:, None])
+STAGE_FIELDS = tl.constexpr(9)  # a row of `Tables.stages` has so many
 
 
 @triton.jit(do_not_specialize=["B", "n_tiles", "stride_b", "stride_i", "stride_j"])
-def _sample_kernel(
+def pixelcnn_sample_forward_kernel(
     p_noise,
     p_mask,
     p_known,
@@ -86,6 +70,10 @@ def _sample_kernel(
     BC: tl.constexpr,
     BP: tl.constexpr,
 ):
+    """A program takes tiles of samples in turn; in each of ``steps`` a tile walks context, stages and draw.
+
+    Rows of the products are samples x pixels of the wave, BM at a time.
+    """
     shape = (B, H, W, slope, pixels, samples)
     strides = (stride_b, stride_i, stride_j)
     rows = samples * pixels
@@ -95,7 +83,7 @@ def _sample_kernel(
         for u in tl.range(0, steps, num_stages=1):
             if HAS_CONTEXT:
                 for o in tl.range(0, rows, BM, num_stages=1):
-                    _context_block(
+                    context_block(
                         p_context, p_ring, p_table, o + tl.arange(0, BM), u, u - ahead + context_lead,
                         sample0, sample_size, dim, strides, shape, BK,
                     )  # fmt: skip
@@ -126,10 +114,19 @@ def _sample_kernel(
             tl.debug_barrier()
 
 
+class _Tiling(NamedTuple):
+    """Samples cut into tiles of ``samples``, which the programs take in turn."""
+
+    block_m: int
+    samples: int
+    tiles: int
+    programs: int
+
+
 def _blocks(plan: Any, like: Tensor) -> Config:
     """Block sizes for a plan. They, and so the packed weights and the order of additions, know nothing of the batch."""
     *read, params, context = channels(plan)
-    widest = max(*read, context)  # but for the parameters, which no stage reads: they may be hundreds a pixel
+    widest = max(*read, context)  # without the parameters, which no stage reads: they may be hundreds a pixel
     cfg = config("pixelcnn_sample", like, widest)
     gated = any(stage.activation == "gate" for stage in plan.stages)
     columns = max(widest * (2 if gated else 1), params)
@@ -144,6 +141,41 @@ def pack(weights: Sequence[Tensor], plan: Any) -> list[Tensor]:
 
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def _tiling(noise: Tensor, pixels: int, block_m: int, per_processor: int) -> _Tiling:
+    """The tiling of a batch for a GPU; ``pixels`` of a wave at most."""
+    batch, processors = len(noise), _processors(noise.device)
+    if noise.dtype == torch.float32 and matmul_precision(noise.dtype) == "ieee":
+        # every row adds its products one by one whatever the block: rows that would be empty need not be computed
+        block_m = shrunk(block_m, cdiv(batch, processors) * pixels)
+    samples = max(1, block_m // pixels)
+    tiles = cdiv(batch, samples)
+    return _Tiling(block_m, samples, tiles, min(tiles, per_processor * processors))
+
+
+def _rings(noise: Tensor, told: Tables, tiling: _Tiling, image_channels: int) -> Tensor:
+    """Memory for the activations that each program keeps."""
+    # zeros: an image read in whole tiles has channels after its last, which nobody writes
+    new = noise.new_zeros if image_channels > NARROW else noise.new_empty
+    return new(tiling.programs * tiling.samples * told.sample_size)
+
+
+def _temperatures(temperature: float, device: torch.device) -> Tensor:
+    """The temperature and its reciprocal, in float64 and in one launch.
+
+    A tensor: an argument would be rounded to float32. The reciprocal is finite: no logit may become 0 * inf.
+    """
+    coldness = min(1 / temperature, sys.float_info.max)
+    return torch.linspace(temperature, coldness, 2, dtype=torch.float64, device=device)
+
+
+def _strides(context: Tensor | None, width: int, height: int) -> tuple[int, int, int]:
+    """Strides of the context over samples, rows and columns."""
+    if context is None:
+        return 0, 0, 0
+    dim = context.shape[-1]
+    return (dim, 0, 0) if context.dim() == 2 else (height * width * dim, width * dim, dim)
 
 
 def sample(
@@ -164,36 +196,19 @@ def sample(
     images, params = (noise.new_empty((batch, n, height, width)) for n in (image_channels, emit.params(image_channels)))
     if noise.numel() == 0:
         return images, params
-    cfg, processors, precision = _blocks(plan, noise), _processors(noise.device), matmul_precision(noise.dtype)
-    bn, bk, per_processor = cfg.pop("BN"), cfg.pop("BK"), cfg.pop("PER_SM")
-    told: Layout = layout(plan, (height, width), bn, bk, noise.device)
-    bm = cfg.pop("BM")
-    if precision == "ieee" and noise.dtype == torch.float32:
-        # every row adds its products one by one whatever the block: rows that would be empty need not be computed
-        bm = shrunk(bm, cdiv(batch, processors) * told.pixels)
-    samples = max(1, bm // told.pixels)
-    tiles = cdiv(batch, samples)
-    programs = min(tiles, per_processor * processors)
-    # of an image that is read in whole tiles nothing writes the channels after its last
-    new = noise.new_zeros if image_channels > NARROW else noise.new_empty
-    rings = new(programs * samples * told.sample_size)
-    # a tensor, for an argument would be rounded to float32; finite, for no logit may become 0 * inf; made in one launch
-    coldness = min(1 / temperature, sys.float_info.max)
-    temperatures = torch.linspace(temperature, coldness, 2, dtype=torch.float64, device=noise.device)
-    strides = (0, 0, 0)
-    if context is not None:
-        dim = context.shape[-1]
-        strides = (dim, 0, 0) if context.dim() == 2 else (height * width * dim, width * dim, dim)
-    _sample_kernel[(programs,)](
+    cfg = _blocks(plan, noise)
+    told = tables(plan, (height, width), cfg["BN"], cfg["BK"], noise.device)
+    tiling = _tiling(noise, told.pixels, cfg.pop("BM"), cfg.pop("PER_SM"))
+    pixelcnn_sample_forward_kernel[(tiling.programs,)](
         noise,
         noise if known_mask is None else known_mask.view(torch.uint8),
         noise if known is None else known,
         noise if context is None else context,
         images,
         params,
-        temperatures,
+        _temperatures(temperature, noise.device),
         *packed,
-        rings,
+        _rings(noise, told, tiling, image_channels),
         told.reads,
         told.stages,
         batch,
@@ -201,8 +216,8 @@ def sample(
         width,
         plan.slope,
         told.pixels,
-        samples,
-        tiles,
+        tiling.samples,
+        tiling.tiles,
         told.ahead + width + plan.slope * (height - 1),
         told.ahead,
         told.context_lead,
@@ -211,16 +226,14 @@ def sample(
         image_channels,
         params.shape[1],
         0 if context is None else context.shape[-1],
-        *strides,
+        *_strides(context, width, height),
         HAS_CONTEXT=context is not None,
         HAS_KNOWN=known is not None,
         EMIT=emit.kind,
         LEVELS=emit.levels,
         COMPONENTS=emit.components,
-        PRECISION=precision,
-        BM=bm,
-        BN=bn,
-        BK=bk,
+        PRECISION=matmul_precision(noise.dtype),
+        BM=tiling.block_m,
         BG=BG,
         BC=triton.next_power_of_2(image_channels),
         BP=shrunk(cfg.pop("BP"), emit.components or emit.levels, 1),

@@ -1,14 +1,16 @@
-"""Where a wave's pixels are, and one stage of a sampling program over them: the device code of `pixelcnn_sample`."""
+"""The pixels of a wave, and one stage of a sampling program over them: device code of `pixelcnn_sample`."""
 
 import triton
 import triton.language as tl
 
 from .activate import activate, tanh
 from .dot import dot
+from .pixelcnn_packing import ACTIVATIONS
 
-FIELDS = tl.constexpr(8)  # of a row of `Layout.reads`
+FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
 OUT, RESIDUAL = tl.constexpr(0), tl.constexpr(1)  # the two rows after a stage's runs
-RELU, ELU, GATE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+CONTEXT = tl.constexpr(2)  # the row of `Tables.reads`
+RELU, ELU, GATE = (tl.constexpr(ACTIVATIONS.index(name)) for name in ("relu", "elu", "gate"))
 
 
 @triton.jit
@@ -27,34 +29,49 @@ def wave_rows(o_m, w, sample0, shape):
 @triton.jit
 def place_of(row, o_q, H, pixels):
     """Places in a slot of the rings of the rows ``row + o_q``: their remainders of division by ``pixels``."""
-    place = (row + pixels * H) % pixels + o_q  # pixels * H: no remainder of a negative number
-    return tl.where(place >= pixels, place - pixels, place)
+    o_place = (row + pixels * H) % pixels + o_q  # pixels * H: no remainder of a negative number
+    return tl.where(o_place >= pixels, o_place - pixels, o_place)
 
 
 @triton.jit
 def own_pixels(p_read, u, o_place, pixels):
-    """Where a wave's own pixels are, [BM]: a multiple of 16 elements from the start of the sample's rings."""
+    """Offsets of a wave's own pixels, [BM]: multiples of 16 elements from the start of the sample's rings."""
     slot = (u + tl.load(p_read + 3)) % tl.load(p_read + 1)
     return tl.multiple_of(tl.load(p_read) + (slot * pixels + o_place) * tl.load(p_read + 2), 16)
 
 
 @triton.jit
+def context_block(p_context, p_ring, p_table, o_m, u, w, sample0, sample_size, dim, strides, shape, BK: tl.constexpr):
+    """Copies the context of a block of pixels of wave w into its ring, zeros after its last channel."""
+    _, H, _, _, pixels, _ = shape
+    stride_b, stride_i, stride_j = strides
+    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
+    o_own = own_pixels(p_table + CONTEXT * FIELDS, u, place_of(top, o_q, H, pixels), pixels)
+    p_to = (p_ring + o_s * sample_size + o_own)[:, None]
+    p_from = (p_context + (sample0 + o_s).to(tl.int64) * stride_b + o_i * stride_i + o_j * stride_j)[:, None]
+    for d in tl.range(0, dim, BK, num_stages=1):
+        o_d = d + tl.arange(0, BK)[None, :]
+        b_z = tl.load(p_from + o_d, mask=m_m[:, None] & (o_d < dim), other=0.0)
+        tl.store(p_to + o_d, b_z, mask=m_m[:, None])
+
+
+@triton.jit
 def _finish(b_out, p_row, p_own, u, o_place, m_m, o_c, pixels):
     """Adds the residual, where the stage has one, and stores channels o_c of a wave's pixels."""
-    m = m_m[:, None] & (o_c[None, :] < tl.multiple_of(tl.load(p_own + OUT * FIELDS + 2), 16))
-    residual = own_pixels(p_own + RESIDUAL * FIELDS, u, o_place, pixels)[:, None]
-    b_old = tl.load(p_row[:, None] + residual + o_c[None, :], mask=m & (residual >= 0), other=0.0)
-    b_out = (b_out + b_old.to(tl.float32)).to(p_row.dtype.element_ty)
-    out = own_pixels(p_own + OUT * FIELDS, u, o_place, pixels)[:, None]
-    tl.store(p_row[:, None] + out + o_c[None, :], b_out, mask=m)
+    m_out = m_m[:, None] & (o_c[None, :] < tl.multiple_of(tl.load(p_own + OUT * FIELDS + 2), 16))
+    o_residual = own_pixels(p_own + RESIDUAL * FIELDS, u, o_place, pixels)[:, None]
+    b_residual = tl.load(p_row[:, None] + o_residual + o_c[None, :], mask=m_out & (o_residual >= 0), other=0.0)
+    b_out = (b_out + b_residual.to(tl.float32)).to(p_row.dtype.element_ty)
+    o_out = own_pixels(p_own + OUT * FIELDS, u, o_place, pixels)[:, None]
+    tl.store(p_row[:, None] + o_out + o_c[None, :], b_out, mask=m_out)
 
 
 @triton.jit
 def stage_block(
-    p_ring,  # of the program
-    p_weight,  # of the tile of columns
+    p_ring,  # the program's
+    p_weight,  # the tile's of columns
     p_bias,
-    p_reads,  # of the stage
+    p_reads,  # the stage's
     n_gathered,
     n_runs,
     o_m,
@@ -84,12 +101,12 @@ def stage_block(
     o_w = o_g[:, None] * BN + o_n  # [BG, BN]
     for k in tl.range(0, n_gathered, num_stages=1):
         p_read = p_reads + (k * BG + o_g[None, :]) * FIELDS
-        dy, dx = tl.load(p_read + 4), tl.load(p_read + 5)
-        slot = (u + tl.load(p_read + 3)) % tl.load(p_read + 1)
-        offset = tl.load(p_read) + (slot * pixels + place_of(top + dy, o_q[:, None], H, pixels)) * tl.load(p_read + 2)
-        i, j = o_i[:, None] + dy, o_j[:, None] + dx
-        m_x = m_m[:, None] & (i >= 0) & (i < H) & (j >= 0) & (j < W)
-        b_x = tl.load(p_row[:, None] + offset, mask=m_x, other=0.0)  # [BM, BG]: any taps, any channels
+        o_dy, o_dx = tl.load(p_read + 4), tl.load(p_read + 5)
+        o_slot = (u + tl.load(p_read + 3)) % tl.load(p_read + 1)
+        o_x = tl.load(p_read) + (o_slot * pixels + place_of(top + o_dy, o_q[:, None], H, pixels)) * tl.load(p_read + 2)
+        o_row, o_col = o_i[:, None] + o_dy, o_j[:, None] + o_dx
+        m_x = m_m[:, None] & (o_row >= 0) & (o_row < H) & (o_col >= 0) & (o_col < W)
+        b_x = tl.load(p_row[:, None] + o_x, mask=m_x, other=0.0)  # [BM, BG]: any taps, any channels
         b_out = dot(b_x, tl.load(p_weight + o_w), b_out, PRECISION)
         p_weight += BG * BN
     o_w = o_k[:, None] * BN + o_n  # [BK, BN]
@@ -97,15 +114,16 @@ def stage_block(
         p_read = p_reads + (n_gathered * BG + r) * FIELDS
         ring, stride, delta, dx = tl.load(p_read + 1), tl.load(p_read + 2), tl.load(p_read + 3), tl.load(p_read + 5)
         row = top + tl.load(p_read + 4)
-        offset = tl.load(p_read) + place_of(row, o_q, H, pixels) * stride
+        o_run = tl.load(p_read) + place_of(row, o_q, H, pixels) * stride
         m_i = m_m & (row + o_q >= 0) & (row + o_q < H)
         per_pixel = stride // BK
         for k in tl.range(0, tl.load(p_read + 6)):
             tap = k // per_pixel
-            at = offset + (u + delta + tap) % ring * (pixels * stride) + (k - tap * per_pixel) * BK
-            j = o_j + dx + tap
-            p_x = p_row[:, None] + tl.multiple_of(at, 16)[:, None] + o_k[None, :]
-            b_x = tl.load(p_x, mask=(m_i & (j >= 0) & (j < W))[:, None], other=0.0)  # [BM, BK]: channels of one tap
+            o_x = o_run + (u + delta + tap) % ring * (pixels * stride) + (k - tap * per_pixel) * BK
+            o_col = o_j + dx + tap
+            p_x = p_row[:, None] + tl.multiple_of(o_x, 16)[:, None] + o_k[None, :]
+            m_x = (m_i & (o_col >= 0) & (o_col < W))[:, None]
+            b_x = tl.load(p_x, mask=m_x, other=0.0)  # [BM, BK]: channels of one tap
             b_out = dot(b_x, tl.load(p_weight + o_w), b_out, PRECISION)
             p_weight += BK * BN
     b_out += tl.load(p_bias + o_n).to(tl.float32)

@@ -1,4 +1,4 @@
-"""Backward of an activation: the gradient of the pre-activation and its sums, in one pass. Of all families."""
+"""Backward of an activation, for all families: the gradient of the pre-activation and its sums, in one pass."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from . import launch
 
-PROGRAMS = 1024  # enough to fill any GPU a few times over; fixed, for the order of the sums must not hang on the device
+PROGRAMS = 1024  # fill any GPU a few times over; fixed, for the order of the sums must not depend on the device
 
 
 @triton.jit
-def slope_kernel(
+def activation_backward_kernel(
     p_grad,
     p_out,
     p_sigmoid,
     p_pre,
     p_sums,
-    rows,  # of an image
+    rows,  # in an image
     rows_per_chunk,
-    chunks,  # of an image
+    chunks,  # in an image
     C,
     ACTIVATION: tl.constexpr,
     BM: tl.constexpr,
@@ -30,53 +30,54 @@ def slope_kernel(
     """BN channels of a chunk of rows a program: each tensor is read or written once, the sums stay in registers."""
     i_chunk, i_n = tl.program_id(0), tl.program_id(1)
     GATE: tl.constexpr = ACTIVATION == "gate"
-    columns = 2 * C if GATE else C
+    P = 2 * C if GATE else C
     o_n = i_n * BN + tl.arange(0, BN)
-    first = (i_chunk // chunks).to(tl.int64) * rows
+    o_image = (i_chunk // chunks).to(tl.int64) * rows
     begin = (i_chunk % chunks) * rows_per_chunk
     end = tl.minimum(begin + rows_per_chunk, rows)
-    sum_a = tl.zeros([BM, BN], tl.float32)
-    sum_b = tl.zeros([BM, BN], tl.float32)
-    for row in range(begin, end, BM):
-        o_m = row + tl.arange(0, BM)
-        mask = (o_m < end)[:, None] & (o_n < C)[None, :]
-        at = (first + o_m)[:, None] * C + o_n[None, :]
-        to = (first + o_m)[:, None] * columns + o_n[None, :]
-        grad = tl.load(p_grad + at, mask, other=0.0).to(tl.float32)  # [BM, BN]
+    b_sum_a = tl.zeros([BM, BN], tl.float32)
+    b_sum_b = tl.zeros([BM, BN], tl.float32)
+    for start in range(begin, end, BM):
+        o_m = start + tl.arange(0, BM)
+        m_grad = (o_m < end)[:, None] & (o_n < C)[None, :]
+        o_grad = (o_image + o_m)[:, None] * C + o_n[None, :]
+        o_pre = (o_image + o_m)[:, None] * P + o_n[None, :]
+        b_grad = tl.load(p_grad + o_grad, m_grad, other=0.0).to(tl.float32)  # [BM, BN]
         if ACTIVATION == "none":
-            a = grad
+            b_a = b_grad
         else:
-            out = tl.load(p_out + at, mask, other=0.0).to(tl.float32)
+            b_out = tl.load(p_out + o_grad, m_grad, other=0.0).to(tl.float32)  # [BM, BN]
             if GATE:  # out = tanh * sigmoid
-                sigmoid = tl.load(p_sigmoid + at, mask, other=1.0).to(tl.float32)
-                tanh = out / tl.where(sigmoid == 0, 1.0, sigmoid)
-                a = grad * sigmoid * tl.maximum(1.0 - tanh * tanh, 0.0)  # both were rounded: tanh may pass 1
-                b = grad * out * (1.0 - sigmoid)
-                sum_b += b
-                tl.store(p_pre + to + C, b.to(p_pre.dtype.element_ty), mask)
+                b_sigmoid = tl.load(p_sigmoid + o_grad, m_grad, other=1.0).to(tl.float32)  # [BM, BN]
+                b_tanh = b_out / tl.where(b_sigmoid == 0, 1.0, b_sigmoid)
+                b_a = b_grad * b_sigmoid * tl.maximum(1.0 - b_tanh * b_tanh, 0.0)  # both were rounded: tanh may pass 1
+                b_b = b_grad * b_out * (1.0 - b_sigmoid)
+                b_sum_b += b_b
+                tl.store(p_pre + o_pre + C, b_b.to(p_pre.dtype.element_ty), m_grad)
             elif ACTIVATION == "relu":
-                a = tl.where(out > 0, grad, 0.0)
+                b_a = tl.where(b_out > 0, b_grad, b_grad * 0.0)  # a NaN stays one: who looks at gradients must see it
             elif ACTIVATION == "elu":
-                a = tl.where(out > 0, grad, grad * (out + 1.0))
+                b_a = tl.where(b_out > 0, b_grad, b_grad * (b_out + 1.0))
             else:
-                tl.static_assert(ACTIVATION == "tanh")
-                a = grad * (1.0 - out * out)
-            tl.store(p_pre + to, a.to(p_pre.dtype.element_ty), mask)
-        sum_a += a
-    p_sum = p_sums + i_chunk.to(tl.int64) * columns + o_n
-    tl.store(p_sum, tl.sum(sum_a, 0), o_n < C)
+                tl.static_assert(ACTIVATION == "tanh", "slope: ACTIVATION must be none, relu, elu, tanh or gate")
+                b_a = b_grad * (1.0 - b_out * b_out)
+            tl.store(p_pre + o_pre, b_a.to(p_pre.dtype.element_ty), m_grad)
+        b_sum_a += b_a
+    p_sum = p_sums + i_chunk.to(tl.int64) * P + o_n
+    tl.store(p_sum, tl.sum(b_sum_a, 0), o_n < C)
     if GATE:
-        tl.store(p_sum + C, tl.sum(sum_b, 0), o_n < C)
+        tl.store(p_sum + C, tl.sum(b_sum_b, 0), o_n < C)
 
 
 def slope(
     grad: Tensor, out: Tensor | None, sigmoid: Tensor | None, activation: str, images: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the pre-activation ``[..., C']`` and its sums ``[images, chunks, C']`` in float32.
+    """Gradient of the pre-activation ``[..., P]`` and its sums ``[images, chunks, P]`` in float32.
 
     Args:
         grad, out, sigmoid: ``[..., C]``, contiguous; the leading dimensions split evenly into ``images``.
-            ``out`` is the activation's output, ``sigmoid`` that of the gate; None where the activation needs none.
+            ``out`` is the activation's output, ``sigmoid`` the second factor of the gate; None where the activation
+            needs none.
     """
     channels = grad.shape[-1]
     columns, rows = channels * (2 if activation == "gate" else 1), grad.numel() // max(channels * images, 1)
@@ -88,7 +89,7 @@ def slope(
     pre = grad if activation == "none" else grad.new_empty(*grad.shape[:-1], columns)
     sums = grad.new_empty(images, chunks, columns, dtype=torch.float32)
     if images:
-        slope_kernel[(images * chunks, n_blocks)](
+        activation_backward_kernel[(images * chunks, n_blocks)](
             grad, out, sigmoid, pre, sums, rows, per_chunk, chunks, channels, activation, block_m, block_n, **blocks
         )
     return pre, sums

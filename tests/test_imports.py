@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The lowest first. A unit (a module or a sub-package) imports from itself and from the rows listed before its own.
 ROWS = [
-    {"masks", "kept", "flow_steps", "_extras", "_moved"},
+    {"activations", "masks", "kept", "_extras", "_moved"},
     {"kernels", "plan", "data"},
     {"reference"},
     {"backends"},
@@ -28,7 +28,7 @@ ROWS = [
     {"__main__"},
 ]
 # Modules of vlae_fast/ itself; every other one is in a folder.
-LOOSE = {"__init__", "__main__", "_extras", "_moved", "flow_steps", "kept", "masks", "plan", "testing"}
+LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "kept", "masks", "plan", "testing"}
 
 # What may be missing is imported where it is used. The kernels need triton, the commands typer.
 OPTIONAL = (

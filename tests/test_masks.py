@@ -5,7 +5,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vlae_fast.masks import MASK_TYPES, conv_mask, linear_mask, live_taps, made_degrees
+from vlae_fast.masks import (
+    MASK_TYPES,
+    conv_mask,
+    conv_taps,
+    linear_mask,
+    live_taps,
+    made_degrees,
+    same_padding,
+)
+from vlae_fast.reference.arguments import ConvOptions
 
 ROWS = {
     "A": ["111", "100", "000"],
@@ -28,6 +37,28 @@ def test_conv_mask_3x3(mask_type: str) -> None:
 def test_live_taps_are_the_mask(mask_type: str, k: int) -> None:
     mask = conv_mask(mask_type, (1, 1, k, k))[0, 0]
     assert [(i - k // 2, j - k // 2) for i, j in mask.nonzero().tolist()] == list(live_taps(mask_type, (k, k)))
+
+
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 2), (1, 3)])
+def test_dilation_stretches_offsets_and_leaves_places(mask_type: str, dilation: tuple[int, int]) -> None:
+    plain, dilated = conv_taps(mask_type, (5, 3)), conv_taps(mask_type, (5, 3), dilation)
+    assert [tap.place for tap in dilated] == [tap.place for tap in plain]
+    assert [tap.offset for tap in dilated] == [
+        (dilation[0] * dy, dilation[1] * dx) for dy, dx in (tap.offset for tap in plain)
+    ]
+    assert live_taps(mask_type, (5, 3), dilation) == tuple(tap.offset for tap in dilated)
+    assert same_padding((5, 3), dilation) == (2 * dilation[0], dilation[1])
+
+
+@pytest.mark.parametrize(("image_channels", "last"), [(1, (0, -2)), (3, (0, 0))])
+def test_taps_that_never_lie_in_the_image_are_left_out(image_channels: int, last: tuple[int, int]) -> None:
+    options = ConvOptions("A", image_channels, dilation=(2, 2))
+    every = options.taps_inside((3, 3), (9, 9))
+    assert every[-1].offset == last and every[:4] == conv_taps("A", (3, 3), (2, 2))
+    assert options.taps_inside((3, 3), (3, 3)) == every
+    assert options.taps_inside((3, 3), (2, 9)) == tuple(tap for tap in every if tap.offset[0] == 0)
+    assert options.taps_inside((3, 3), (2, 2)) == tuple(tap for tap in every if tap.offset == (0, 0))
 
 
 def test_rgb_centre() -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-Tap = tuple[int, int]
+Pair = tuple[int, int]  # vertical, horizontal
+Offset = tuple[int, int]  # (dy, dx), from the pixel that is computed to the one that is read
 
 MASK_TYPES = ("A", "B", "vertical_A", "vertical_B", "horizontal_A", "horizontal_B")
+MAX_DILATION = 1 << 15  # so that no offset of a tap overflows
 
 
-def check_mask(op: str, mask_type: str, kernel_size: tuple[int, int]) -> None:
+class Tap(NamedTuple):
+    """A weight's place (row, column) in the kernel, and the offset (dy, dx) in the image of the pixel it reads."""
+
+    place: Pair
+    offset: Offset
+
+
+def check_mask(op: str, mask_type: str, kernel_size: Pair) -> None:
     """Raises ValueError unless there is such a mask_type and kernel_size is odd; ``op`` is who asks."""
     if mask_type not in MASK_TYPES:
         raise ValueError(f"{op}: mask_type must be one of {', '.join(MASK_TYPES)}, got {mask_type!r}")
@@ -18,7 +30,54 @@ def check_mask(op: str, mask_type: str, kernel_size: tuple[int, int]) -> None:
         raise ValueError(f"{op}: kernel_size must be odd and positive, got {kernel_size}")
 
 
-def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
+def dilation_pair(op: str, dilation: int | Sequence[int]) -> Pair:
+    """``dilation`` as (vertical, horizontal), 1 to MAX_DILATION each, or ValueError; ``op`` is who asks."""
+    if dilation in (1, (1, 1)):  # in most calls
+        return 1, 1
+    pair = [dilation] * 2 if isinstance(dilation, int) else [*dilation] if isinstance(dilation, Sequence) else []
+    if len(pair) != 2 or not all(isinstance(d, int) and 1 <= d <= MAX_DILATION for d in pair):
+        raise ValueError(f"{op}: dilation must be an int of 1 to {MAX_DILATION} or a pair of them, got {dilation!r}")
+    return pair[0], pair[1]
+
+
+def same_padding(kernel_size: Pair, dilation: Pair = (1, 1)) -> Pair:
+    """Zeros above and below, left and right, that keep the image's size; no tap reaches further.
+
+    kernel_size, dilation: (vertical, horizontal).
+    """
+    return dilation[0] * (kernel_size[0] // 2), dilation[1] * (kernel_size[1] // 2)
+
+
+def tap_at(offset: Offset, kernel_size: Pair) -> Tap:
+    """The tap of an undilated kernel that reads ``offset``; its place is outside the kernel where none does.
+
+    kernel_size: (height, width).
+    """
+    return Tap((kernel_size[0] // 2 + offset[0], kernel_size[1] // 2 + offset[1]), offset)
+
+
+def kernel_taps(kernel_size: Pair, dilation: Pair = (1, 1)) -> tuple[Tap, ...]:
+    """All taps of a kernel, in raster order; kernel_size, dilation: (vertical, horizontal)."""
+    (height, width), (step_y, step_x), (up, left) = kernel_size, dilation, same_padding(kernel_size, dilation)
+    return tuple(Tap((i, j), (i * step_y - up, j * step_x - left)) for i in range(height) for j in range(width))
+
+
+def conv_taps(mask_type: str, kernel_size: Pair, dilation: Pair = (1, 1)) -> tuple[Tap, ...]:
+    """Taps that a mask lets an output pixel read, in raster order; arguments as in `live_taps`."""
+    check_mask("live_taps", mask_type, kernel_size)
+    stack, _, kind = mask_type.rpartition("_")
+    centre = kind == "B"
+
+    def may_read(dy: int, dx: int) -> bool:
+        if stack == "vertical":
+            return dy < 0 or (dy == 0 and centre)
+        before = dy == 0 and (dx < 0 or (dx == 0 and centre))
+        return before or (dy < 0 and stack != "horizontal")
+
+    return tuple(tap for tap in kernel_taps(kernel_size, dilation) if may_read(*tap.offset))
+
+
+def live_taps(mask_type: str, kernel_size: Pair, dilation: Pair = (1, 1)) -> tuple[Offset, ...]:
     """Offsets (dy, dx) that a mask lets an output pixel read, in raster order, of a kernel_size (height, width).
 
     mask_type ``A``, ``B``: the pixels before this one in raster order; B adds the pixel itself (van den Oord et al.
@@ -26,19 +85,14 @@ def live_taps(mask_type: str, kernel_size: tuple[int, int]) -> tuple[Tap, ...]:
     current row to the left (B adds the pixel itself): the two stacks of the Gated PixelCNN (arXiv 1606.05328).
 
     The centre tap of type A is listed for no output; with several image channels it is alive in part, see `conv_mask`.
+    dilation: pixels from one tap to the next, (vertical, horizontal).
 
     >>> live_taps("A", (3, 3))
     ((-1, -1), (-1, 0), (-1, 1), (0, -1))
+    >>> live_taps("A", (3, 3), (1, 2))
+    ((-1, -2), (-1, 0), (-1, 2), (0, -2))
     """
-    check_mask("live_taps", mask_type, kernel_size)
-    stack, _, kind = mask_type.rpartition("_")
-    ry, rx = kernel_size[0] // 2, kernel_size[1] // 2
-    above = [(dy, dx) for dy in range(-ry, 0) for dx in range(-rx, rx + 1)] if stack != "horizontal" else []
-    if stack == "vertical":
-        here = [(0, dx) for dx in range(-rx, rx + 1)] if kind == "B" else []
-    else:
-        here = [(0, dx) for dx in range(-rx, 1 if kind == "B" else 0)]
-    return tuple(above + here)
+    return tuple(tap.offset for tap in conv_taps(mask_type, kernel_size, dilation))
 
 
 def conv_mask(
@@ -48,39 +102,33 @@ def conv_mask(
     image_channels: int = 1,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Boolean mask of a convolution, in its weight_shape ``[C_out, C_in, kh, kw]``: True where the weight is alive.
+    """Boolean mask of a convolution, in its weight_shape ``[P, C_in, kh, kw]``: True where the weight is alive.
 
-    mask_type: as of `live_taps`.
+    mask_type: as in `live_taps`. The mask is the same for every dilation.
 
     With ``image_channels = n > 1`` the model is autoregressive over the channels of a pixel too (RGB): feature ``c``
     belongs to image channel ``c % n``, and at the centre tap an output of channel o reads inputs of channel i < o
     (type A) or i <= o (type B). For ``n = 1`` this is the plain rule.
     """
-    c_out, c_in, kh, kw = weight_shape
+    columns, c_in, kh, kw = weight_shape
     mask = torch.zeros(kh, kw, dtype=torch.bool, device=device)
-    for dy, dx in live_taps(mask_type, (kh, kw)):
-        mask[kh // 2 + dy, kw // 2 + dx] = True
-    mask = mask.expand(c_out, c_in, kh, kw).clone()
-    if image_channels > 1 and not mask_type.startswith("vertical"):
-        out = torch.arange(c_out, device=device)[:, None] % image_channels
+    for tap in conv_taps(mask_type, (kh, kw)):
+        mask[tap.place] = True
+    mask = mask.expand(columns, c_in, kh, kw).clone()
+    if is_partial(mask_type, image_channels):
+        out = torch.arange(columns, device=device)[:, None] % image_channels
         inp = torch.arange(c_in, device=device)[None, :] % image_channels
-        mask[:, :, kh // 2, kw // 2] = out > inp if mask_type.endswith("A") else out >= inp
+        i, j = tap_at((0, 0), (kh, kw)).place
+        mask[:, :, i, j] = out > inp if mask_type.endswith("A") else out >= inp
     return mask
 
 
-def live_weights(
-    mask_type: str, weight_shape: tuple[int, ...], image_channels: int
-) -> tuple[tuple[Tap, ...], Tensor | None]:
-    """What a kernel that skips dead taps is told: the taps with a live weight, and the mask where one is so in part.
+def is_partial(mask_type: str, image_channels: int) -> bool:
+    """True where the centre tap is alive in part: for some pairs of channels and not for others.
 
-    Arguments as of `conv_mask`. That one is the centre tap, and it is listed last. The mask ``[C_out, C_in, kh, kw]``
-    is on the CPU, None where all weights of the listed taps are alive.
+    mask_type: as in `live_taps`; image_channels: as in `conv_mask`.
     """
-    taps = live_taps(mask_type, (weight_shape[2], weight_shape[3]))
-    if image_channels == 1 or mask_type.startswith("vertical"):
-        return taps, None
-    mask = conv_mask(mask_type, weight_shape, image_channels=image_channels, device=torch.device("cpu"))
-    return (*(tap for tap in taps if tap != (0, 0)), (0, 0)), mask
+    return image_channels > 1 and not mask_type.startswith("vertical")
 
 
 def made_degrees(
@@ -102,3 +150,25 @@ def made_degrees(
 def linear_mask(in_degrees: Tensor, out_degrees: Tensor) -> Tensor:
     """Boolean mask ``[O, I]`` of a masked linear layer: ``M[o, i] = out_degrees[o] >= in_degrees[i]``."""
     return out_degrees[:, None] >= in_degrees[None, :]
+
+
+def check_made_degrees(inputs: Tensor, outputs: Tensor) -> None:
+    """Checks the values of a MADE's first and last degrees, both on the CPU, for `ops.made_inverse`.
+
+    Raises:
+        ValueError: the inputs are no permutation of 1..D, or an output is not one below its input.
+    """
+    dim = len(inputs)
+    if not torch.equal(inputs.sort().values, torch.arange(1, dim + 1, device="cpu")):
+        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {inputs.tolist()}")
+    if not torch.equal(outputs, (inputs - 1).repeat(len(outputs) // dim)):
+        got = outputs.tolist()
+        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")
+
+
+def is_mask(found: Tensor, mask: Tensor) -> bool:
+    """True where `found`, nonzero where a weight is alive, is the boolean `mask` or broadcasts to it."""
+    try:
+        return bool((found.cpu() != 0).expand(mask.shape).equal(mask.cpu()))
+    except RuntimeError:
+        return False

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from torch import Tensor, finfo
 
-from .masks import Tap
+from . import activations
+from .masks import Offset
 
 PLAN_VERSION = 2
-ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in a plan
+ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
 
 EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
 
@@ -39,7 +40,7 @@ class Emit(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """What a pixel must be, in words."""
+        """The values that a pixel may have, in words."""
         top = self.levels - 1
         return "finite" if not self.levels else "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
 
@@ -62,7 +63,7 @@ class Source(NamedTuple):
     """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
 
     buffer: int
-    taps: tuple[Tap, ...]
+    taps: tuple[Offset, ...]
 
 
 class Stage(NamedTuple):

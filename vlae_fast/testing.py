@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops
+from . import activations, ops
 from .masks import made_degrees
 
 TF32_EPS = 2.0**-10
@@ -111,7 +111,7 @@ def _nudge(t: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _may_round(case: Case, outs: list[Tensor]) -> bool:
-    """Whether torch lets products of this op round to TF32: its libraries do so for some shapes and not for others."""
+    """True where torch lets products of this op round to TF32: its libraries do so for some shapes only."""
     if not any(o.is_cuda and o.dtype == torch.float32 for o in outs):
         return False
     setting: Any = torch.backends.cudnn.conv if case.op == "masked_conv" else torch.backends.cuda.matmul  # type: ignore[attr-defined]
@@ -167,9 +167,10 @@ def opcheck(case: Case, backend: str) -> None:
         "out_degrees": None,
         "adjacency": None,
         "image_channels": 1,
+        "dilation": (1, 1),
         "scale": "exp",
     }
-    given = {**defaults, "activation": "relu" if case.op == "made_inverse" else "none", **tensors, **case.options}
+    given = {**defaults, "activation": activations.names(case.op)[0], **tensors, **case.options}
     overload = getattr(torch.ops.vlae_fast, case.op).default
     args = [given[a.name] if a.name != "backend" else backend for a in overload._schema.arguments]
     torch.library.opcheck(overload, tuple(args), test_utils=OPCHECKS)
@@ -185,6 +186,7 @@ def conv_case(
     cond: str = "none",
     bias: bool = True,
     image_channels: int = 1,
+    dilation: tuple[int, int] = (1, 1),
     layout: str = "sliced",
     dtype: torch.dtype = torch.float32,
 ) -> Case:
@@ -209,7 +211,11 @@ def conv_case(
     }
     tensors = _map(tensors, lambda t: t.to(dtype))
     options = {"mask_type": mask_type, "activation": activation, "image_channels": image_channels}
-    name = "-".join(map(str, (f"{mask_type}{k}x{k}", *shape, c_out, activation, cond, layout, dtype)))
+    kernel = f"{mask_type}{k}x{k}"
+    if dilation != (1, 1):
+        options["dilation"] = dilation
+        kernel += "d" + "x".join(map(str, dilation))
+    name = "-".join(map(str, (kernel, *shape, c_out, activation, cond, layout, dtype)))
     return Case(name, "masked_conv", tensors, options)
 
 

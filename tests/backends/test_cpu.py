@@ -11,6 +11,7 @@ from cases.rows import require
 
 import vlae_fast as vf
 from vlae_fast.backends import cpu
+from vlae_fast.reference.arguments import ConvOptions
 
 torch.manual_seed(1)
 SAMPLER = vf.PixelCNNSampler(vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, image_size=(5, 6)), "reference")
@@ -121,7 +122,7 @@ def test_a_packed_tensor_that_was_cut_or_relabelled_is_refused() -> None:
 X, W, G = torch.zeros(2, 5, 6, 4), torch.zeros(6, 4, 3, 3), torch.zeros(2, 5, 6, 6)
 V, L, Y, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(2, 4), torch.arange(3), torch.arange(4)  # noqa: E741
 HALF = torch.full((2, 5, 6, 3), 0.5)  # of the gate
-TAPS = [-1, -1, 0, -1, 0, 0]
+TAPS = [0, -1, -1, 3, 0, -1, 4, 0, 0]
 CALLS = [
     ("masked_conv", [X, W, torch.zeros(6), torch.zeros(2, 6), TAPS, None, "relu", False, ""]),
     ("masked_conv", [X, W, None, G, TAPS, W.bool(), "gate", True, ""]),
@@ -187,4 +188,4 @@ def test_only_bfloat16_is_widened() -> None:
     require("cpu")
     x, weight = torch.randn(1, 2, 3, 3).double(), torch.randn(2, 2, 3, 3).double()
     with pytest.raises(RuntimeError, match=r"masked_conv: .* must be .*float32"):
-        cpu.masked_conv(x, weight, None, None, "B", 1, "none")
+        cpu.masked_conv(x, weight, None, None, ConvOptions("B"))

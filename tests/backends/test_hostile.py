@@ -32,6 +32,7 @@ from vlae_fast import reference
 from vlae_fast.backends import cpu
 from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
 from vlae_fast.reference import pixelcnn_draw
+from vlae_fast.reference.arguments import Layers, Mask, Transform
 
 OPS = torch.ops.vlae_fast_cpu
 isas = st.sampled_from(["", *cpu.isas()])
@@ -140,8 +141,8 @@ some_sides = st.builds(
 
 def conv_truth(x: Tensor, weight: Tensor, bias: Tensor, cond: Tensor, taps: list[int], activation: str) -> Tensor:
     """A program of one stage, whose context is the condition."""
-    pairs, middle = tuple(zip(taps[::2], taps[1::2], strict=True)), weight.shape[2] // 2
-    columns = [weight[:, :, middle + dy, middle + dx] for dy, dx in pairs]
+    columns = [weight.flatten(2)[:, :, place] for place in taps[::3]]
+    pairs = tuple(zip(taps[1::3], taps[2::3], strict=True))
     live = torch.stack(columns, 2) if columns else weight.new_zeros(*weight.shape[:2], 0)
     stage = Stage(len(bias), activation, -1, len(bias), (Source(0, pairs),))
     image, context = (t if t.dim() == 2 else t.movedim(-1, 1) for t in (x, cond))
@@ -158,8 +159,10 @@ def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Ra
         i = data.draw(st.integers(0, 4))
         shapes[i] = data.draw(some_sides).shapes[i]
     x, weight, bias, *conds = (randn(rng, *shape) for shape in shapes)
-    reach = st.integers(-(weight.shape[2] // 2), weight.shape[2] // 2)
-    taps = [n for tap in sorted(data.draw(st.sets(st.tuples(reach, reach), max_size=6))) for n in tap]
+    reach = [st.integers(1 - max(size, 1), max(size, 1) - 1) for size in x.shape[1:3]]
+    offsets = sorted(data.draw(st.sets(st.tuples(*reach), max_size=min(6, weight.shape[2] ** 2))))
+    places = sorted(rng.sample(range(min(weight.shape[2] ** 2, 1 << 20)), len(offsets)))
+    taps = [n for place, offset in zip(places, offsets, strict=True) for n in (place, *offset)]
     if data.draw(st.integers(0, 3)) == 0:
         taps = data.draw(mutated_words(taps))
     cond, live = rng.choice(conds), randn(rng, *weight.shape) > 0 if weight.numel() else None
@@ -197,16 +200,16 @@ def test_masked_linear(
     require("cpu")
     x, weight, bias = randn(rng, batch, len(ins)), randn(rng, len(outs), len(ins)), randn(rng, len(outs))
     activation = data.draw(st.sampled_from(["none", "relu", "elu", "tanh"]))
-    mask: tuple[Tensor | None, ...] = torch.tensor(ins, dtype=torch.int64), torch.tensor(outs, dtype=torch.int64), None
+    mask = Mask(torch.tensor(ins, dtype=torch.int64), torch.tensor(outs, dtype=torch.int64))
     if data.draw(st.integers(0, 3)) == 0:
-        mask = (None, None, randn(rng, len(outs), len(ins)) > 0)
-    y = unless_refused(lambda: cpu.masked_linear(x, weight, bias, *mask, activation, isa))
+        mask = Mask(None, None, randn(rng, len(outs), len(ins)) > 0)
+    y = unless_refused(lambda: cpu.masked_linear(x, weight, bias, mask, activation, isa))
     if y is None:
         return False
     wide = [t.double().requires_grad_() for t in (x, weight, bias)]
-    truth, grad = reference.masked_linear(*wide, *mask, activation), randn(rng, *y.shape)
+    truth, grad = reference.masked_linear(*wide, mask, activation), randn(rng, *y.shape)
     assert_close(y, truth)
-    grads = cpu.masked_linear_backward(grad, y, x, weight, *mask, activation, [True] * 3, isa)
+    grads = cpu.masked_linear_backward(grad, y, x, weight, mask, activation, [True] * 3, isa)
     for found, expected in zip(grads, torch.autograd.grad(truth, wide, grad.double()), strict=True):
         assert_close(found, expected)
     return True
@@ -234,7 +237,8 @@ def test_made_inverse(data: st.DataObject, dim: int, hidden: list[list[int]], is
     if got is None:
         return False
     wide = [w.double() for w in weights], [b.double() for b in biases]
-    (x,), log_det = reference.made_inverse(eps.double(), *wide, degrees, cond.double(), "tanh", scale)
+    layers = Layers(*wide, degrees, cond.double())
+    (x,), log_det = reference.made_inverse(eps.double(), layers, Transform("tanh", scale))
     small = (x.abs() < 1e4).all(1)  # beyond any number is infinity, or NaN where the reference had it before
     assert_close(got[0][small], x[small])
     assert_close(got[1][small], log_det[small])

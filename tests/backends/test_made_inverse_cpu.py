@@ -5,9 +5,9 @@ import torch
 from cases.made_inverse import any_degrees, forward, rows_of
 from cases.rows import require
 
-from vlae_fast import reference
 from vlae_fast.backends import cpu
-from vlae_fast.testing import Case, budget, made_case
+from vlae_fast.reference.arguments import Layers, Transform
+from vlae_fast.testing import Case, budget, made_case, run
 
 T = made_case(2, 3, (6,)).tensors
 
@@ -29,8 +29,12 @@ def test_wide_inverse_is_undone(case: Case) -> None:
 
 def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
     t = {**case.tensors, **rows_of(case, rows)}
-    xs, log_det = cpu.made_inverse(**t, **case.options, isa=isa)
-    return xs[-1], log_det
+    eps, *layers = t.values()
+    log_dets = []
+    for step in Layers(*layers).steps():
+        (x,), log_det = cpu.made_inverse(eps, step, Transform(**case.options), isa)
+        eps, log_dets = x.flip(1), [*log_dets, log_det]
+    return x, sum(log_dets)
 
 
 @pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
@@ -48,10 +52,7 @@ def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torc
 def test_same_bits(case: Case, isa: str) -> None:
     """A sample's result depends neither on its batch nor on the threads, on every instruction set."""
     require("cpu")
-    double = case.to(torch.float64)
-    truth_xs, truth_log_det = reference.made_inverse(**double.tensors, **case.options)
-    same_xs, same_log_det = reference.made_inverse(**case.tensors, **case.options)
-    truth, same_dtype = (truth_xs[-1], truth_log_det), (same_xs[-1], same_log_det)
+    (truth, _), (same_dtype, _) = run(case.to(torch.float64), "reference"), run(case, "reference")
     whole = natively(case, isa)
     for got, want, same in zip(whole, truth, same_dtype, strict=True):
         assert (got.double() - want).abs().max() <= budget(want, same)

@@ -28,6 +28,7 @@ def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyP
     channels=st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
     image_channels=st.sampled_from([1, 1, 1, 3]),
     k=st.sampled_from([1, 3, 5, 7, 9]),
+    dilation=st.tuples(*[st.sampled_from([1, 1, 2, 3, 20])] * 2),
     activation=st.sampled_from(["none", "relu", "elu", "gate"]),
     cond=st.sampled_from(["none", "vector", "map"]),
     bias=st.booleans(),
@@ -36,11 +37,17 @@ def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyP
     isa=st.sampled_from(cpu.isas() or ["absent"]),
 )
 def test_any_call(
-    mask_type, batch, size, c_in, channels, image_channels, k, activation, cond, bias, layout, dtype, isa
+    mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, bias, layout, dtype, isa
 ) -> None:
     require("cpu")
     c_out = channels * image_channels * (2 if activation == "gate" else 1)
-    options = {"activation": activation, "cond": cond, "bias": bias, "image_channels": image_channels}
+    options = {
+        "activation": activation,
+        "cond": cond,
+        "bias": bias,
+        "image_channels": image_channels,
+        "dilation": dilation,
+    }
     case = conv_case(mask_type, (batch, c_in, *size), c_out, k, **options)
     with pytest.MonkeyPatch.context() as patch:
         use_isa(isa, patch)
@@ -50,7 +57,7 @@ def test_any_call(
 NATIVE = {  # arguments of the library's own ops, forward and backward
     "x": torch.zeros(2, 5, 5, 4),
     "weight": torch.zeros(6, 4, 3, 3),
-    "taps": (0, -1, 0, 0),
+    "taps": (3, 0, -1, 4, 0, 0),
     "live": None,
     "activation": "none",
     "isa": "",
@@ -69,19 +76,25 @@ NATIVE = {  # arguments of the library's own ops, forward and backward
         ({"weight": torch.zeros(5, 4, 3, 3), "activation": "gate"}, "weight must have an even P under.*got 5"),
         ({"bias": torch.zeros(5)}, r"bias must be \(6,\), got \(5,\)"),
         ({"cond": torch.zeros(2, 6, 5, 5)}, r"cond must be \(2, 6\) or \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
-        ({"taps": (0,)}, "taps must be pairs of dy and dx, got 1 numbers"),
-        ({"taps": (0, 2)}, r"taps must reach at most 1 pixels, got \(0, 2\)"),
-        ({"taps": (0, -(1 << 63))}, r"taps must reach at most 1 pixels, got \(0, -9223372036854775808\)"),
-        ({"taps": (0, 0, 0, -1)}, r"taps must be in raster order, got \(0, -1\) behind \(0, 0\)"),
+        ({"taps": (0, 0)}, "taps must be triples of place, dy and dx, got 2 numbers"),
+        ({"taps": (9, 0, 0)}, r"taps must have places of 0 to 8, got place 9 at \(0, 0\)"),
+        ({"taps": (-1, 0, 0)}, r"taps must have places of 0 to 8, got place -1 at \(0, 0\)"),
+        ({"taps": (4, 0, 5)}, r"taps must read within an image of 5 x 5, got place 4 at \(0, 5\)"),
+        ({"taps": (4, -(1 << 63), 0)}, r"taps must read within.* 5 x 5, got place 4 at \(-9223372036854775808, 0\)"),
+        (
+            {"taps": (4, 0, 0, 3, 0, 1)},
+            r"taps must be in raster order, got place 3 at \(0, 1\) behind place 4 at \(0, 0\)",
+        ),
+        ({"taps": (3, 0, 0, 4, 0, -1)}, r"taps must be in raster order, got place 4 at \(0, -1\) behind place 3"),
         ({"live": torch.ones(6, 4)}, "live must be bool"),
         ({"activation": "tanh"}, "activation must be one of none, relu, elu, gate, got tanh"),
-        ({"keep_sigmoid": True}, "keep_sigmoid must be false without activation gate, got true"),
+        ({"with_sigmoid": True}, "with_sigmoid must be false without activation gate, got true"),
         ({"isa": "mmx"}, "isa must be empty or one of .*got mmx"),
     ],
 )
 def test_errors_of_the_library(changed: dict, match: str) -> None:
     require("cpu")
-    given = NATIVE | {"bias": None, "cond": None, "keep_sigmoid": False} | changed
+    given = NATIVE | {"bias": None, "cond": None, "with_sigmoid": False} | changed
     with pytest.raises(RuntimeError, match=f"masked_conv: {match}"):
         torch.ops.vlae_fast_cpu.masked_conv(**given)
 

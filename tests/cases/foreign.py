@@ -7,6 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlae_fast.foreign.swap import Swap, swap_of
+
+
+def is_fast(model: nn.Module) -> bool:
+    """Whether a module of the model has a fast forward or inverse."""
+    return any(swap_of(part, Swap) is not None for part in model.modules())
+
 
 def raster_mask(kind: str, weight: Tensor) -> Tensor:
     kh, kw = weight.shape[2:]
@@ -40,6 +47,11 @@ class ProductMaskedConv(DataMaskedConv):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight * self.mask, self.bias)
+
+
+def writes_data(model: nn.Module) -> bool:
+    """Whether a layer of the model writes to ``weight.data`` when it runs, which it cannot under `torch.func`."""
+    return any(isinstance(m, DataMaskedConv) and not isinstance(m, ProductMaskedConv) for m in model.modules())
 
 
 class CroppedConv(nn.Conv2d):
@@ -236,7 +248,3 @@ def made() -> nn.Sequential:
     first, middle, last = made_masks(5, 12)
     layers = [ProductMaskedLinear(mask) for mask in (first, middle, last)]
     return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
-
-
-def is_fast(model: nn.Module) -> bool:
-    return any("forward" in vars(part) for part in model.modules())

@@ -13,7 +13,7 @@ class KeptMask(nn.Conv2d):
     """The mask as an attribute, a frozen parameter or a buffer, of any shape and dtype that broadcasts."""
 
     def __init__(self, keep: str, shape: str = "full", dtype: torch.dtype = torch.float32, **options: Any) -> None:
-        super().__init__(3, 4, 3, padding=1, **options)
+        super().__init__(3, 4, 3, **{"padding": 1, **options})
         mask = raster_mask("B", self.weight.data).to(dtype)
         mask = {"full": mask, "1x1": mask[:1, :1].clone(), "kernel": mask[0, 0].clone()}[shape]
         if keep == "buffer":

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from cases.activations import FORMULAS
-from vlae_fast import flow_steps
 from vlae_fast.masks import linear_mask
+from vlae_fast.reference.arguments import Layers
 from vlae_fast.testing import Case, made_case
 
 
@@ -70,9 +70,9 @@ def rows_of(case: Case, rows: slice) -> dict[str, torch.Tensor | None]:
 
 
 def forward(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the inverse undoes: the steps from the last to the first."""
+    """Undoes the inverse: the steps from the last to the first."""
     t, log_det = case.tensors, 0.0
-    steps = flow_steps.steps_of(t["weights"], t["biases"], t["degrees"], t["cond"])
+    steps = Layers(t["weights"], t["biases"], t["degrees"], t["cond"]).steps()
     for s, step in reversed(list(enumerate(steps))):
         tensors = {**t, "weights": step.weights, "biases": step.biases, "cond": step.cond}
         x, of_step = forward_of_step(Case("", case.op, tensors, case.options), x)

@@ -8,6 +8,7 @@ import torch
 from cases.made_inverse import any_degrees, forward
 from vlae_fast import backends
 from vlae_fast.ops import made_inverse
+from vlae_fast.reference.arguments import Layers, Transform
 from vlae_fast.testing import made_case, uninitialised_is_nan
 
 CASE = any_degrees(made_case(11, 9, (14, 11), cond=True))
@@ -67,7 +68,7 @@ def degrees_are_checked_where_they_are_first_seen(backend: str) -> None:
         ([inputs, hidden, outputs.flip(0)], r"degrees\[-1\] must be degrees\[0\] - 1, once per parameter, got"),
     ):
         with pytest.raises(ValueError, match=f"made_inverse: {match}"):
-            namespace.made_inverse(t["eps"], t["weights"], t["biases"], degrees, None, "relu")
+            namespace.made_inverse(t["eps"], Layers(t["weights"], t["biases"], degrees), Transform())
 
 
 def inference_tensors(backend: str) -> None:

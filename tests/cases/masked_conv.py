@@ -28,4 +28,26 @@ CASES = {
     "no live tap": conv_case("A", (2, 3, 1, 1), 4, 1, activation="elu", cond="vector"),
     "kernel larger than the image": conv_case("B", (2, 2, 4, 3), 6, 9, activation="gate"),
     "one row": conv_case("horizontal_B", (1, 7, 1, 40), 5, 9, activation="relu"),
+    "dilated": conv_case("B", (2, 8, 9, 7), 16, 3, activation="gate", cond="vector", dilation=(2, 2)),
+    "dilated to the sides": conv_case(
+        "B", (1, 5, 9, 11), 6, 3, activation="elu", cond="map", dilation=(1, 3), layout="channels_last"
+    ),
+    "dilated, first layer": conv_case("A", (2, 1, 17, 13), 8, 7, dilation=(2, 2)),
+    "dilated, rgb": conv_case("A", (1, 3, 12, 21), 12, 5, activation="relu", image_channels=3, dilation=(1, 3)),
+    "dilated upwards, rgb, gate": conv_case(
+        "B", (1, 3, 6, 9), 12, 3, activation="gate", image_channels=3, cond="vector", dilation=(3, 1)
+    ),
+    "dilated, vertical A": conv_case("vertical_A", (2, 4, 9, 8), 4, 3, dilation=(2, 2)),
+    "dilated, vertical B": conv_case("vertical_B", (2, 20, 7, 8), 48, 5, activation="gate", dilation=(1, 3)),
+    "dilated, horizontal A": conv_case("horizontal_A", (1, 4, 6, 15), 3, 3, bias=False, dilation=(1, 3)),
+    "dilated, horizontal B": conv_case("horizontal_B", (2, 4, 6, 19), 10, 7, activation="gate", dilation=(2, 2)),
+    "dilated, more channels than a block": conv_case(
+        "B", (2, 33, 11, 9), 34, 3, activation="gate", cond="vector", dilation=(2, 2)
+    ),
+    "dilated, reaches further than the image": conv_case("B", (6, 2, 4, 3), 6, 9, activation="gate", dilation=(2, 2)),
+    "dilated, some taps never in the image": conv_case("A", (1, 3, 2, 2), 6, 3, image_channels=3, dilation=(1, 3)),
+    "dilated, no tap in the image": conv_case(
+        "A", (2, 3, 1, 1), 4, 3, activation="elu", cond="vector", dilation=(2, 2)
+    ),
+    "dilated by the most": conv_case("B", (1, 4, 3, 5), 4, 3, activation="gate", dilation=(1 << 15, 1 << 15)),
 }

@@ -47,7 +47,7 @@ LAYOUTS = (dense, transposed, channels_last, spaced, expanded, overlapping)
 SAME_VALUES = (dense, spaced)  # of degrees, which must stay a permutation
 DIFFERENTIABLE = (
     "masked_conv",
-    "masked_conv_saving",
+    "masked_conv_with_sigmoid",
     "masked_conv_backward",
     "masked_linear",
     "masked_linear_backward",

@@ -38,6 +38,13 @@ DECODERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
         (1, 5, 5),
         {},
     ),
+    "ours, dilated": (
+        lambda: nn.Sequential(
+            vf.GatedMaskedConv2d("A", 1, 4, 3, dilation=2), vf.MaskedConv2d("B", 4, 1, 3, dilation=(1, 3))
+        ),
+        (1, 7, 8),
+        {},
+    ),
     "ours, foreign": (
         lambda: nn.Sequential(vf.GatedMaskedConv2d("A", 1, 4, 5), vf.MaskedConv2d("B", 4, 1, 3)),
         (1, 5, 5),

@@ -69,7 +69,7 @@ def forgotten(plan: Plan, size: tuple[int, int], waves: list[int], pixels: int) 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_rings_forget_nothing_and_hold_no_more_than_they_must(seed: int) -> None:
-    from vlae_fast.kernels.pixelcnn_layout import rings
+    from vlae_fast.kernels.pixelcnn_packing import rings
 
     rng = random.Random(seed)
     size = (rng.randint(1, 9), rng.randint(1, 9))

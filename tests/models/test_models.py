@@ -127,16 +127,17 @@ def test_decoder_is_exactly_causal(kwargs: dict) -> None:
 
 @pytest.mark.parametrize("mask_type", MASK_TYPES)
 @pytest.mark.parametrize("image_channels", [1, 3])
-def test_masked_layer_is_exactly_causal(mask_type: str, image_channels: int) -> None:
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 2), (1, 3)])
+def test_masked_layer_is_exactly_causal(mask_type: str, image_channels: int, dilation: tuple[int, int]) -> None:
     """One layer's Jacobian is zero at exactly the inputs that its mask hides, at every position and border."""
-    layer = vf.MaskedConv2d(mask_type, 3, 6, 3, image_channels=image_channels)
+    layer, (dy, dx) = vf.MaskedConv2d(mask_type, 3, 6, 3, image_channels=image_channels, dilation=dilation), dilation
     jacobian = torch.autograd.functional.jacobian(lambda v: layer(v)[0], torch.randn(1, 3, 4, 4)).squeeze(3)
     mask = vf.masks.conv_mask(mask_type, layer.weight.shape, image_channels=image_channels)
     for i in range(4):
         for j in range(4):
-            seen = torch.zeros(6, 3, 6, 6, dtype=torch.bool)
-            seen[:, :, i : i + 3, j : j + 3] = mask
-            assert (jacobian[:, i, j] != 0).equal(seen[:, :, 1:5, 1:5])
+            seen = torch.zeros(6, 3, 4 + 2 * dy, 4 + 2 * dx, dtype=torch.bool)
+            seen[:, :, i : i + 2 * dy + 1 : dy, j : j + 2 * dx + 1 : dx] = mask
+            assert (jacobian[:, i, j] != 0).equal(seen[:, :, dy : 4 + dy, dx : 4 + dx])
 
 
 def test_tutorial_calls() -> None:
@@ -182,15 +183,43 @@ def test_layer_state_dict_is_that_of_a_plain_conv() -> None:
     plain = {"weight": torch.randn(3, 2, 5, 5), "bias": torch.randn(3), "mask": mask.float()}
     layer.load_state_dict(plain)
     assert layer.weight.equal(plain["weight"])
-    with pytest.raises(ValueError, match="mask must be the mask of type A, got another"):
-        layer.load_state_dict({**plain, "mask": torch.ones(3, 2, 5, 5)})
+    for broadcast in (mask[:1, :1], mask[0, 0]):  # one mask for all channels, as many write it
+        layer.load_state_dict({**plain, "mask": broadcast.float()})
+    for wrong in (torch.ones(3, 2, 5, 5), torch.ones(1, 1, 5, 5), mask[:2], torch.ones(3, 3)):
+        with pytest.raises(ValueError, match="mask must be the mask of type A, got another"):
+            layer.load_state_dict({**plain, "mask": wrong})
+
+
+@pytest.mark.parametrize("dilation", [2, (1, 3)])
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+def test_dilated_layers_compute_a_dilated_convolution(mask_type: str, dilation: int | tuple[int, int]) -> None:
+    layer = vf.MaskedConv2d(mask_type, 2, 4, 5, activation="elu", dilation=dilation, weight_norm=True).double()
+    torch.nn.init.uniform_(layer.gain, 0.5, 2)
+    plain = torch.nn.Conv2d(2, 4, 5, padding="same", dilation=dilation).double()
+    plain.load_state_dict({"weight": layer.live_weight(), "bias": layer.bias})
+    x = torch.randn(2, 2, 9, 8, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), torch.nn.functional.elu(plain(x)))
+    vf.MaskedConv2d(mask_type, 2, 4, 5, weight_norm=True).load_state_dict(layer.state_dict())
+    gated = vf.GatedMaskedConv2d(mask_type, 2, 3, 5, dilation=dilation)
+    same_padding = vf.masks.same_padding((5, 5), gated.dilation)
+    assert vf.MaskedConv2d(mask_type, 2, 6, 5, padding=same_padding, dilation=dilation).padding == gated.padding
+    assert f"dilation={gated.dilation}" in repr(gated)
 
 
 @pytest.mark.parametrize(
     ("call", "match"),
     [
         (lambda: vf.MaskedConv2d("A", 1, 8, 4), r"MaskedConv2d: kernel_size must be odd and positive, got \(4, 4\)"),
-        (lambda: vf.MaskedConv2d("A", 1, 8, 3, padding=0), "padding must be kernel_size // 2 = 1, got 0"),
+        (
+            lambda: vf.MaskedConv2d("A", 1, 8, 3, padding=0),
+            r"padding must be dilation \* .kernel_size.*= 1, got 0",
+        ),
+        (lambda: vf.MaskedConv2d("A", 1, 8, 3, padding=1, dilation=2), "// 2. = 2, got 1"),
+        (lambda: vf.MaskedConv2d("A", 1, 8, 3, padding=(2, 2), dilation=(2, 3)), r"= \(2, 3\), got \(2, 2\)"),
+        (
+            lambda: vf.GatedMaskedConv2d("B", 1, 8, 3, dilation=0),
+            "GatedMaskedConv2d: dilation must be an int of 1 to 32768 or a pair of them, got 0",
+        ),
         (
             lambda: vf.GatedMaskedConv2d("B", 2, 3, 3, cond_channels=4)(torch.zeros(1, 2, 5, 5)),
             "cond must be given.*got None",

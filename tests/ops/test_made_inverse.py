@@ -1,5 +1,6 @@
 """made_inverse: every backend against the reference; the reference against the transform it inverts."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, us
 from cases.rows import backends_and_dtypes, backends_of, require
 from hypothesis import strategies as st
 
-from vlae_fast.backends import cpu, triton
+from vlae_fast import backends, reference
+from vlae_fast.backends import cpu, table, triton
 from vlae_fast.ops import made_inverse
-from vlae_fast.testing import Case, check_op, made_case, opcheck
+from vlae_fast.reference.arguments import Layers, Transform
+from vlae_fast.testing import Case, check_op, made_case, opcheck, run
 
 
 def fewer(case: Case, backend: str) -> Case:
@@ -132,15 +135,6 @@ def test_compile_fullgraph() -> None:
     torch.testing.assert_close(torch.autograd.grad(compiled(eps), eps), torch.autograd.grad(f(eps), eps))
 
 
-def test_double_backward_says_no() -> None:
-    t = made_case(2, 3, (6,)).tensors
-    eps = t["eps"].clone().requires_grad_()
-    x, _ = made_inverse(eps, t["weights"], t["biases"], t["degrees"])
-    (grad,) = torch.autograd.grad(x.sum(), eps, create_graph=True)
-    with pytest.raises(RuntimeError, match="made_inverse: double backward is not implemented"):
-        grad.sum().backward()
-
-
 T = made_case(2, 3, (6,)).tensors
 
 
@@ -237,3 +231,29 @@ def test_dtype_error() -> None:
         TypeError, match=r"made_inverse: weights must have the dtype of eps, torch.float64, got torch.float32"
     ):
         made_inverse(**{**T, "eps": T["eps"].double()})
+
+
+def test_a_row_is_given_as_many_steps_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five steps, two at once: x has the bits of one step at a time."""
+    case = any_degrees(made_case(3, 4, (6, 5), steps=5, cond=True))
+    shares = []
+
+    def two_at_once(eps: torch.Tensor, layers: Layers, transform: Transform) -> tuple[torch.Tensor, torch.Tensor]:
+        xs, log_dets = [], []
+        for step in layers.steps():
+            x, log_det = reference.made_inverse(xs[-1][0].flip(1) if xs else eps, step, transform)
+            xs.append(x)
+            log_dets.append(log_det)
+        shares.append((len(xs), *layers.cond.shape))
+        return torch.cat(xs), sum(log_dets)
+
+    row = next(r for r in backends.TABLE if r.name == "reference")
+    two = row._replace(
+        name="two", namespace=SimpleNamespace(made_inverse=two_at_once), steps_at_once=lambda n_layers: 2
+    )
+    monkeypatch.setattr(table, "TABLE", (two, row))
+    monkeypatch.setattr(table, "NAMES", ("auto", "two", "reference"))
+    got, want = (run(case, name)[0] for name in ("two", "reference"))
+    assert shares == [(2, 3, 12), (2, 3, 12), (1, 3, 6)]
+    assert got[0].equal(want[0])
+    torch.testing.assert_close(got[1], want[1])  # added in another order

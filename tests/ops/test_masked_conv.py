@@ -7,9 +7,11 @@ from cases.activations import FORMULAS
 from cases.masked_conv import CASES
 from cases.rows import backends_and_cases, backends_and_dtypes, backends_of, require
 
-from vlae_fast.masks import MASK_TYPES, conv_mask
+from vlae_fast.masks import MASK_TYPES, conv_mask, live_taps
 from vlae_fast.ops import masked_conv
 from vlae_fast.testing import Case, check_op, conv_case, opcheck, run
+
+DILATED = [name for name, case in CASES.items() if "dilation" in case.options]
 
 
 def work(case: Case) -> int:
@@ -51,7 +53,9 @@ def test_bfloat16_on_the_cpu(case: Case) -> None:
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
-@pytest.mark.parametrize("name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel"])
+@pytest.mark.parametrize(
+    "name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", *DILATED[:2]]
+)
 def test_opcheck(name: str, backend: str) -> None:
     opcheck(CASES[name], require(backend))
 
@@ -61,11 +65,11 @@ def test_opcheck(name: str, backend: str) -> None:
 def test_opcheck_of_what_training_calls(activation: str, backend: str) -> None:
     require(backend)
     x, weight, bias, cond = torch.randn(2, 3, 5, 4), torch.randn(8, 3, 3, 3), torch.randn(8), torch.randn(2, 8, 5, 4)
-    args = (x, weight, bias, cond, "B", 1, activation, backend)
+    args = (x, weight, bias, cond, "B", 1, activation, [1, 2], backend)
     library = torch.ops.vlae_fast
-    torch.library.opcheck(library.masked_conv_saving.default, args, test_utils=("test_schema", "test_faketensor"))
-    out, saved = library.masked_conv_saving(*args)
-    args = (torch.randn_like(out), None if activation == "none" else out, saved, *args, [True, True, False, True])
+    torch.library.opcheck(library.masked_conv_with_sigmoid.default, args, test_utils=("test_schema", "test_faketensor"))
+    out, sigmoid = library.masked_conv_with_sigmoid(*args)
+    args = (torch.randn_like(out), None if activation == "none" else out, sigmoid, *args, [True, True, False, True])
     torch.library.opcheck(library.masked_conv_backward.default, args, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -79,14 +83,17 @@ def test_the_output_must_not_be_overwritten_where_the_gradient_needs_it() -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B"]
+    "name",
+    ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B", *DILATED],
 )
 def test_reference_is_plain_pytorch(name: str) -> None:
     """The reference, and its hand-written gradients, against autograd of the formula in the docstring."""
     case = CASES[name].to(torch.float64)
     t = {k: None if v is None else v.clone().requires_grad_() for k, v in case.tensors.items()}
     mask = conv_mask(case.options["mask_type"], t["weight"].shape, image_channels=case.options["image_channels"])
-    y = F.conv2d(t["x"], t["weight"] * mask, t["bias"], padding=t["weight"].shape[-1] // 2)
+    dilation = case.options.get("dilation", (1, 1))
+    padding = [d * (t["weight"].shape[-1] // 2) for d in dilation]
+    y = F.conv2d(t["x"], t["weight"] * mask, t["bias"], padding=padding, dilation=dilation)
     if t["cond"] is not None:
         y = y + (t["cond"] if t["cond"].dim() == 4 else t["cond"][:, :, None, None])
     y = FORMULAS[case.options["activation"]](y)
@@ -98,13 +105,44 @@ def test_reference_is_plain_pytorch(name: str) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
 @pytest.mark.parametrize("activation", ["none", "relu", "elu", "gate"])
-def test_gradcheck(activation: str) -> None:
+def test_gradcheck(activation: str, dilation: int | tuple[int, int]) -> None:
     case = conv_case("B", (2, 2, 3, 4), 4, 3, activation=activation, cond="vector", dtype=torch.float64)
     tensors = {k: v.clone().requires_grad_() for k, v in case.tensors.items()}
     assert torch.autograd.gradcheck(
-        lambda *a: masked_conv(*a, mask_type="B", activation=activation, backend="reference"), tuple(tensors.values())
+        lambda *a: masked_conv(*a, mask_type="B", activation=activation, dilation=dilation, backend="reference"),
+        tuple(tensors.values()),
     )
+
+
+@pytest.mark.parametrize("backend", backends_of("masked_conv"))
+def test_a_dilated_kernel_is_a_larger_one_with_dead_places(backend: str) -> None:
+    x, weight = torch.randn(2, 3, 9, 8), torch.randn(5, 3, 3, 3)
+    spread = torch.zeros(5, 3, 5, 5)
+    spread[:, :, ::2, ::2] = weight
+    got = masked_conv(x, weight, mask_type="B", dilation=2, backend=require(backend))
+    torch.testing.assert_close(got, masked_conv(x, spread, mask_type="B", backend=backend))
+    assert got.equal(masked_conv(x, weight, mask_type="B", dilation=[2, 2], backend=backend))
+
+
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize("backend", backends_of("masked_conv"))
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+def test_reads_what_the_mask_allows_and_nothing_else(mask_type: str, backend: str, dilation: tuple[int, int]) -> None:
+    x, weight = torch.randn(1, 1, 7, 9, requires_grad=True), torch.ones(1, 1, 3, 3)
+    y = masked_conv(x, weight, mask_type=mask_type, dilation=dilation, backend=require(backend))
+    (grad,) = torch.autograd.grad(y[0, 0, 3, 4], x)
+    assert {(i - 3, j - 4) for i, j in grad[0, 0].nonzero().tolist()} == {*live_taps(mask_type, (3, 3), dilation)}
+
+
+@pytest.mark.parametrize("backend", backends_of("masked_conv"))
+def test_sigmoid_is_that_of_the_gate(backend: str) -> None:
+    case = conv_case("B", (2, 5, 6, 5), 8, 3, activation="gate", cond="vector", dilation=(1, 2))
+    args = (*case.tensors.values(), "B", 1, "gate", (1, 2))
+    _, sigmoid = torch.ops.vlae_fast.masked_conv_with_sigmoid(*args, require(backend))
+    _, expected = torch.ops.vlae_fast.masked_conv_with_sigmoid(*args, "reference")
+    torch.testing.assert_close(sigmoid, expected)
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
@@ -160,14 +198,6 @@ def test_autocast() -> None:
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.05 * b.abs().max().item())
 
 
-def test_double_backward_says_no() -> None:
-    x = torch.randn(1, 2, 3, 3, requires_grad=True)
-    y = masked_conv(x, torch.randn(2, 2, 3, 3), mask_type="B", activation="elu")
-    (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="masked_conv: double backward is not implemented"):
-        grad.sum().backward()
-
-
 X, W = torch.zeros(2, 4, 5, 5), torch.zeros(6, 4, 3, 3)
 
 
@@ -179,20 +209,25 @@ X, W = torch.zeros(2, 4, 5, 5), torch.zeros(6, 4, 3, 3)
             r"x must be a floating-point tensor \[B, C_in, H, W\], got torch.float32 \(4, 5, 5\)",
         ),
         ({"x": X.int()}, "x must be a floating-point tensor.*got torch.int32"),
-        ({"weight": torch.zeros(6, 4, 4, 4)}, r"weight must be \[C_out, C_in, k, k\] with k odd, got \(6, 4, 4, 4\)"),
+        ({"weight": torch.zeros(6, 4, 4, 4)}, r"weight must be \[P, C_in, k, k\] with k odd, got \(6, 4, 4, 4\)"),
         ({"x": torch.zeros(2, 3, 5, 5)}, "x must have the C_in of weight, 4 channels, got 3"),
         (
             {"x": X[:, :0], "weight": W[:, :0]},
-            "x must have C_in, H, W >= 1 and weight C_out >= 1, got",
+            "x must have C_in, H, W >= 1 and weight P >= 1, got",
         ),
-        ({"x": X[:, :, :0]}, r"x must have C_in, H, W >= 1 and weight C_out >= 1, got \(\(2, 4, 0, 5\)"),
-        ({"weight": W[:0]}, r"x must have C_in, H, W >= 1 and weight C_out >= 1, got .*\(0, 4, 3, 3\)"),
-        ({"weight": W[:5], "activation": "gate"}, "weight must have an even C_out under activation 'gate', got 5"),
-        ({"bias": torch.zeros(5)}, r"bias must be \[C_out\] = \[6\], got \(5,\)"),
+        ({"x": X[:, :, :0]}, r"x must have C_in, H, W >= 1 and weight P >= 1, got \(\(2, 4, 0, 5\)"),
+        ({"weight": W[:0]}, r"x must have C_in, H, W >= 1 and weight P >= 1, got .*\(0, 4, 3, 3\)"),
+        ({"weight": W[:5], "activation": "gate"}, "weight must have an even P under activation 'gate', got 5"),
+        ({"bias": torch.zeros(5)}, r"bias must be \[P\] = \[6\], got \(5,\)"),
         ({"cond": torch.zeros(2, 5)}, r"cond must be \[2, 6\] or \[2, 6, 5, 5\], got \(2, 5\)"),
         ({"mask_type": "C"}, "mask_type must be one of A, B.*got 'C'"),
         ({"activation": "tanh"}, "activation must be one of none, relu, elu, gate, got 'tanh'"),
         ({"image_channels": 4}, "image_channels must be positive and divide the 6 output channels, got 4"),
+        ({"dilation": 0}, "dilation must be an int of 1 to 32768 or a pair of them, got 0"),
+        ({"dilation": (1, 2, 3)}, r"dilation must be an int of 1 to 32768 or a pair of them, got \(1, 2, 3\)"),
+        ({"dilation": (1, -2)}, r"dilation must be an int of 1 to 32768 or a pair of them, got \(1, -2\)"),
+        ({"dilation": 1 << 40}, "dilation must be an int of 1 to 32768 or a pair of them, got 1099511627776"),
+        ({"dilation": 1.5}, "dilation must be an int of 1 to 32768 or a pair of them, got 1.5"),
         ({"backend": "quantum"}, "backend must be one of auto.*got 'quantum'"),
     ],
 )

@@ -1,8 +1,11 @@
 """Decoder -> program -> schedule -> sampler: what can be expressed, in how many steps, and what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from cases.decoders import chain, gated_stacks, inputs, random_decoder
+from cases.rows import backends_and_cases, require
 from torch import nn
 
 import vlae_fast as vf
@@ -10,6 +13,7 @@ from vlae_fast import reference
 from vlae_fast.plan import Stage
 from vlae_fast.sampling.program import build_program
 from vlae_fast.sampling.schedule import derive
+from vlae_fast.sampling.window import receptive_field
 
 
 @pytest.mark.parametrize("seed", range(5, 12))
@@ -67,6 +71,48 @@ def test_other_layers_that_a_program_can_express() -> None:
     decoder.decoder_layers.append(Block(*layers))
     noise = torch.rand(3, 1, 5, 6)
     assert vf.PixelCNNSampler(decoder).sample(None, noise).equal(vf.naive_sample(decoder, None, noise))
+
+
+def dilated_decoder(
+    dilation: int | tuple[int, int], channels: int = 1, size: tuple[int, int] = (7, 9), **options: Any
+) -> vf.PixelCNNDecoder:
+    """A decoder whose gated layers are dilated, their weights large enough for the layers to matter."""
+    decoder = vf.PixelCNNDecoder(channels, 3, 6, 2, image_size=size, **options)
+    for i, layer in enumerate(decoder.decoder_layers):
+        decoder.decoder_layers[i] = vf.GatedMaskedConv2d(
+            "B", 6, 6, 3, cond_channels=layer.cond_channels, dilation=dilation
+        )
+    for p in decoder.parameters():
+        nn.init.normal_(p, std=0.4)
+    return decoder
+
+
+@pytest.mark.parametrize(
+    ("backend", "dilation"), backends_and_cases("pixelcnn_sample", [2, (1, 3), (3, 1), (8, 1)], lambda _: True)
+)
+def test_dilated_decoders_draw_the_same_image(backend: str, dilation: int | tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    decoder = dilated_decoder(dilation, residual=True)
+    z, noise = inputs(decoder, 3)
+    expected = vf.naive_sample(decoder, z, noise)
+    assert vf.PixelCNNSampler(decoder, backend=require(backend)).sample(z, noise).equal(expected)
+    program = build_program(decoder.double())
+    dense = reference.run_program(program.stages, program.weights, decoder.spread(z.double()), expected.double())
+    torch.testing.assert_close(dense, decoder(expected.double(), z.double()), rtol=0, atol=1e-12)
+
+
+def test_dilated_decoders_of_colour_images_draw_the_same_image() -> None:
+    torch.manual_seed(0)
+    decoder = dilated_decoder((2, 3), channels=3, size=(5, 6))
+    z, noise = inputs(decoder, 2)
+    assert vf.PixelCNNSampler(decoder).sample(z, noise).equal(vf.naive_sample(decoder, z, noise))
+
+
+def test_dilation_widens_what_a_decoder_sees() -> None:
+    first = 7 // 2
+    plain, wide = receptive_field(dilated_decoder(1, size=(28, 28))), receptive_field(dilated_decoder(3, size=(28, 28)))
+    assert (plain.above, plain.left) == (first + 2, first + 2)
+    assert (wide.above, wide.left) == (first + 6, first + 6)
 
 
 class Stateful(vf.PixelCNNDecoder):

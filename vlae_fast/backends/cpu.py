@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import step_by_step
-from ..masks import live_weights
 from ..plan import Plan
+from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
@@ -33,10 +32,13 @@ def isas() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _live(mask_type: str, weight_shape: tuple[int, ...], image_channels: int) -> tuple[tuple[int, ...], Tensor | None]:
-    """Live taps as dy, dx, dy, dx, ... and the mask of the weights where some tap is alive only in part."""
-    taps, mask = live_weights(mask_type, weight_shape, image_channels)
-    return tuple(n for tap in taps for n in tap), mask
+def _live(
+    options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]
+) -> tuple[tuple[int, ...], Tensor | None]:
+    """Live taps as place, dy, dx of each, and the mask of the weights where some tap is alive only in part."""
+    taps = options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
+    words = tuple(n for (i, j), offset in taps for n in (i * weight_shape[3] + j, *offset))
+    return words, options.partial_mask(weight_shape)
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,26 +59,19 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def masked_conv_saves(activation: str) -> bool:
-    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
-    return activation == "gate"
-
-
 @_in_float32
-def masked_conv_saving(
+def masked_conv_with_sigmoid(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
+    options: ConvOptions,
     *,
-    save: bool = True,
+    with_sigmoid: bool = True,
     isa: str = "",
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
-    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
     return torch.ops.vlae_fast_cpu.masked_conv(
         nhwc(x),
         weight.contiguous(),
@@ -84,53 +79,43 @@ def masked_conv_saving(
         nhwc(cond),
         taps,
         live,
-        activation,
-        save and masked_conv_saves(activation),
+        options.activation,
+        with_sigmoid and options.has_sigmoid,
         isa,
     )
 
 
 def masked_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    *,
-    isa: str = "",
+    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions, *, isa: str = ""
 ) -> Tensor:
-    return masked_conv_saving(x, weight, bias, cond, mask_type, image_channels, activation, save=False, isa=isa)[0]
+    return masked_conv_with_sigmoid(x, weight, bias, cond, options, with_sigmoid=False, isa=isa)[0]
 
 
 @_in_float32
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
-    saved: Tensor,
+    sigmoid: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
+    options: ConvOptions,
     needs: Sequence[bool],
     *,
     isa: str = "",
 ) -> list[Tensor | None]:
-    taps, live = _live(mask_type, tuple(weight.shape), image_channels)
+    taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
     grads = iter(
         torch.ops.vlae_fast_cpu.masked_conv_backward(
             nhwc(grad),
             nhwc(out),
-            nhwc(saved) if masked_conv_saves(activation) else None,
+            nhwc(sigmoid) if options.has_sigmoid else None,
             nhwc(x),
             weight.contiguous(),
             taps,
             live,
-            activation,
+            options.activation,
             list(map(int, needs)),
             cond is not None and cond.dim() == 4,
             isa,
@@ -160,46 +145,37 @@ def pixelcnn_sample(
     )
 
 
-@step_by_step
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-    isa: str = "",
-) -> tuple[Tensor, Tensor]:
-    return torch.ops.vlae_fast_cpu.made_inverse(
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:
+    x, log_det = torch.ops.vlae_fast_cpu.made_inverse(
         eps.contiguous(),
-        [w.contiguous() for w in weights],
-        [b.contiguous() for b in biases],
-        [d.long().contiguous() for d in degrees],
-        contiguous(cond),
-        activation,
-        scale,
+        [w.contiguous() for w in layers.weights],
+        [b.contiguous() for b in layers.biases],
+        [d.long().contiguous() for d in layers.degrees],
+        contiguous(layers.cond),
+        *transform,
         isa,
     )
+    return x[None], log_det
 
 
-def _degrees(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.long().contiguous()
+def _as_read(mask: Mask) -> tuple[Tensor | None, ...]:
+    """The mask in the dtypes and the memory format that the library reads."""
+    into, out, adjacency = mask
+    if into is None or out is None:
+        return into, out, contiguous(adjacency)
+    return into.long().contiguous(), out.long().contiguous(), contiguous(adjacency)
 
 
 def masked_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     isa: str = "",
 ) -> Tensor:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
     return torch.ops.vlae_fast_cpu.masked_linear(
-        x.contiguous(), weight.contiguous(), contiguous(bias), *mask, activation, isa
+        x.contiguous(), weight.contiguous(), contiguous(bias), *_as_read(mask), activation, isa
     )
 
 
@@ -208,15 +184,11 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
     isa: str = "",
 ) -> list[Tensor | None]:
-    mask = (_degrees(in_degrees), _degrees(out_degrees), contiguous(adjacency))
-    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(
-        grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *mask, activation, *needs, isa
-    )
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *_as_read(mask))
+    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(*args, activation, *needs, isa)
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import Step, in_turn, steps_of
 from ..kernels.degrees import once
 from ..plan import Plan
+from ..reference.arguments import Layers, Transform
 from . import gpu
 from .library import build_report, library_file, load
 from .memory_format import contiguous, nhwc
@@ -40,7 +40,7 @@ def why_not() -> str | None:
 
 
 def detail() -> str:
-    """What the library was compiled for."""
+    """The architectures that the library was compiled for."""
     return f": {', '.join(build_report().get('cuda', {}).get('architectures', []))}"
 
 
@@ -64,26 +64,18 @@ def pixelcnn_sample(
     return _OPS.pixelcnn_sample(noise, *packed, plan.words, nhwc(context), known_mask, known, temperature)
 
 
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-) -> tuple[Tensor, Tensor]:
-    """Two launches for all steps of so many layers: weights are put in the order in which the second reads them."""
+def steps_at_once(n_layers: int) -> int:
+    """How many steps of so many layers `made_inverse` takes in a call."""
+    return max(1, _MAX_LAYERS // n_layers)
+
+
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
+    """Two launches for all steps: the first puts the weights in the order in which the second reads them."""
 
     def plan(values: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64, device="cpu") for v in values])
         return tables.to(eps.device), header
 
-    tables, header = once(degrees, eps.device, ("cuda",), plan)
-
-    def inverse(eps: Tensor, some: Step) -> tuple[Tensor, Tensor]:
-        flat = [[t.contiguous() for t in tensors] for tensors in (some.weights, some.biases)]
-        return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(some.cond), activation, scale)
-
-    at_once = max(1, _MAX_LAYERS // (len(degrees) - 1))
-    return in_turn(eps, steps_of(weights, biases, degrees, cond, at_once), inverse)
+    tables, header = once(layers.degrees, eps.device, ("cuda",), plan)
+    flat = [[t.contiguous() for t in tensors] for tensors in (layers.weights, layers.biases)]
+    return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(layers.cond), *transform)

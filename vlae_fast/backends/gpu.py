@@ -1,4 +1,4 @@
-"""Whether there is a GPU that the kernels can run on."""
+"""The GPUs of this machine: can the kernels run on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries of ours: where they lie, how they are loaded, and what their build said."""
+"""The compiled libraries: where they lie, how they are loaded, what their build reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build_report() -> dict[str, Any]:
 
 
 def load(library: Path, ops: Any, probe: str) -> str | None:
-    """Loads a library of ours, whose ops have a ``probe``; why that failed, or None."""
+    """Loads a library, which must define the op ``probe``; returns why that failed, or None."""
     if hasattr(ops, probe):  # a second registration of the same ops would end the process
         return None
     if not library.is_file():

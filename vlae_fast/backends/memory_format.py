@@ -10,10 +10,10 @@ def contiguous(tensor: Tensor | None) -> Tensor | None:
 
 
 def nhwc(x: Tensor | None) -> Tensor | None:
-    """An image ``[B, C, H, W]`` as ``[B, H, W, C]``; a tensor that is no image as it is. Both contiguous."""
+    """An image ``[B, C, H, W]`` becomes ``[B, H, W, C]``, another tensor keeps its shape. The result is contiguous."""
     return contiguous(x if x is None or x.dim() != 4 else x.permute(0, 2, 3, 1))
 
 
 def nchw(x: Tensor) -> Tensor:
-    """Back, as a view: its memory format is channels_last."""
+    """An image ``[B, H, W, C]`` becomes ``[B, C, H, W]``, a view whose memory format is channels_last."""
     return x.permute(0, 3, 1, 2)

@@ -22,13 +22,14 @@ OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
 class Backend(NamedTuple):
     """A row of the table."""
 
-    name: str  # by which users ask for it
+    name: str  # what users ask for
     devices: tuple[str, ...]  # empty: every device
-    dtypes: Mapping[str, tuple[torch.dtype, ...]]  # of each op; none: every floating-point dtype
-    namespace: ModuleType  # of functions named like the ops
+    dtypes: Mapping[str, tuple[torch.dtype, ...]]  # by op; an op without an entry takes every floating-point dtype
+    namespace: ModuleType  # its functions are named like the ops
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
     detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
     only_named: Callable[[str], str | None] = lambda op: None  # why ``auto`` passes it over for an op, or None
+    steps_at_once: Callable[[int], int] = lambda n_layers: 1  # steps that a call of made_inverse takes
 
     def why_not(self, op: str, x: Tensor | None = None) -> str | None:
         """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
@@ -60,7 +61,7 @@ _CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, to
 _GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
     Backend("cpu", ("cpu",), _CPU, cpu, cpu.why_not, lambda: f": {', '.join(cpu.isas())}"),
-    Backend("cuda", ("cuda",), _GPU, cuda, cuda.why_not, cuda.detail, _cuda_only_named),
+    Backend("cuda", ("cuda",), _GPU, cuda, cuda.why_not, cuda.detail, _cuda_only_named, cuda.steps_at_once),
     Backend(
         "triton",
         triton.devices(),

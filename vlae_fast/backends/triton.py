@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..flow_steps import step_by_step
 from ..kept import kept
-from ..masks import Tap, live_weights
+from ..masks import Tap, tap_at
 from ..plan import Plan
+from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from . import gpu
 from .memory_format import contiguous, nchw, nhwc
 
@@ -44,15 +44,24 @@ def detail() -> str:
     return f": triton {triton.__version__}" + (", interpreted" if INTERPRETED else "")
 
 
-@cache  # a captured graph knows the addresses of these tables
-def _taps_and_centre(
-    mask_type: str, weight_shape: tuple[int, ...], image_channels: int, device: torch.device
-) -> tuple[tuple[Tap, ...], Tensor | None]:
-    taps, mask = live_weights(mask_type, weight_shape, image_channels)
+@lru_cache(maxsize=256)
+def _taps(options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]) -> tuple[Tap, ...]:
+    return options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
+
+
+@cache  # a captured graph knows the address of this table
+def _centre(options: ConvOptions, weight_shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Boolean ``[P, C_in]``, which weights of the last tap are alive; None where all of them are."""
+    mask = options.partial_mask(weight_shape)
     if mask is None:
-        return taps, None
-    centre = mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2].contiguous()
-    return taps, kept(device, lambda: centre.to(device))
+        return None
+    i, j = tap_at((0, 0), (weight_shape[2], weight_shape[3])).place
+    return kept(device, lambda: mask[:, :, i, j].contiguous().to(device))
+
+
+def _live(x: Tensor, weight: Tensor, options: ConvOptions) -> tuple[tuple[Tap, ...], Tensor | None]:
+    shape = tuple(weight.shape)
+    return _taps(options, shape, (x.shape[2], x.shape[3])), _centre(options, shape, weight.device)
 
 
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,57 +75,47 @@ def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def masked_conv_saves(activation: str) -> bool:
-    """Whether `masked_conv_saving` keeps a tensor like its output. From that of the others the slope follows alone."""
-    return activation == "gate"
-
-
 @_on_its_device
-def masked_conv_saving(
+def masked_conv_with_sigmoid(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
+    options: ConvOptions,
     *,
-    save: bool = True,
+    with_sigmoid: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
     from ..kernels import masked_conv as kernels
 
-    taps, centre = _taps_and_centre(mask_type, tuple(weight.shape), image_channels, weight.device)
-    out, saved = kernels.forward(
-        nhwc(x), weight, bias, nhwc(cond), taps, centre, activation, save and masked_conv_saves(activation)
-    )
-    return nchw(out), nchw(saved) if saved is not None else x.new_empty(0)
+    taps, centre = _live(x, weight, options)
+    with_sigmoid = with_sigmoid and options.has_sigmoid
+    out, sigmoid = kernels.forward(nhwc(x), weight, bias, nhwc(cond), taps, centre, options.activation, with_sigmoid)
+    return nchw(out), nchw(sigmoid) if sigmoid is not None else x.new_empty(0)
 
 
-def masked_conv(*args: Any) -> Tensor:
-    return masked_conv_saving(*args, save=False)[0]
+def masked_conv(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions) -> Tensor:
+    return masked_conv_with_sigmoid(x, weight, bias, cond, options, with_sigmoid=False)[0]
 
 
 @_on_its_device
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
-    saved: Tensor,
+    sigmoid: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
+    options: ConvOptions,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     from ..kernels import masked_conv as kernels
 
-    taps, centre = _taps_and_centre(mask_type, tuple(weight.shape), image_channels, weight.device)
-    sigmoid = saved if masked_conv_saves(activation) else None
+    taps, centre = _live(x, weight, options)
+    gate = nhwc(sigmoid) if options.has_sigmoid else None
     grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
-        nhwc(grad), nhwc(out), nhwc(sigmoid), nhwc(x), weight, taps, centre, activation, needs, cond
+        nhwc(grad), nhwc(out), gate, nhwc(x), weight, taps, centre, options.activation, needs, cond
     )
     return [
         None if grad_x is None else nchw(grad_x),
@@ -126,26 +125,18 @@ def masked_conv_backward(
     ]
 
 
-def _mask(in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None) -> Any:
-    from ..kernels.live_tiles import Mask
+def _as_tiles(mask: Mask) -> Any:
+    from ..kernels import live_tiles
 
-    return Mask(out_degrees, in_degrees) if adjacency is None else Mask(adjacency)
+    out_and_in = (mask.out_degrees, mask.in_degrees)
+    return live_tiles.Mask(*out_and_in) if mask.adjacency is None else live_tiles.Mask(mask.adjacency)
 
 
 @_on_its_device
-def masked_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
-    activation: str,
-) -> Tensor:
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
     from ..kernels import masked_linear as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), mask, activation)
+    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), _as_tiles(mask), activation)
 
 
 @_on_its_device
@@ -154,33 +145,23 @@ def masked_linear_backward(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
+    mask: Mask,
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     from ..kernels import masked_linear_backward as kernels
 
-    mask = _mask(in_degrees, out_degrees, adjacency)
-    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), mask, activation)
+    args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), _as_tiles(mask), activation)
     return kernels.backward(*args, needs)
 
 
-@step_by_step
 @_on_its_device
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-) -> tuple[Tensor, Tensor]:
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
     from ..kernels import made_inverse as kernels
 
-    return kernels.forward(eps.contiguous(), weights, biases, degrees, contiguous(cond), activation, scale)
+    *tensors, cond = layers
+    x, log_det = kernels.inverse(eps.contiguous(), *tensors, contiguous(cond), *transform)
+    return x[None], log_det
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:

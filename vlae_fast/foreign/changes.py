@@ -1,7 +1,12 @@
-"""Whether somebody else's modules are still what they were when they were looked at."""
+"""Places that somebody else's module reads, and what was there when they were looked at."""
 
 from __future__ import annotations
 
+import ctypes
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from types import CellType
 from typing import Any, NamedTuple
 
 import torch
@@ -10,42 +15,109 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..kept import state_of
 
+_libc: Any = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.PyDLL(None)  # kept locked: a call takes 0.4 us
+_memcmp = _libc.memcmp
+_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_BLOCK = 1 << 16  # bytes that are compared in a call; measured: 0.4 us for 1 KiB, 1 us for all of it
+
 
 class Kept:
-    """A tensor that a layer computes with beside its weights, as it was when it was last looked at."""
+    """A tensor that a layer computes with beside its weights, as it was when it was last looked at.
 
-    def __init__(self, owner: nn.Module, name: str) -> None:
-        self.owner, self.name = owner, name
-        self.tensor = getattr(owner, name)
-        self.values, self.state = self.tensor.detach().clone(), state_of(self.tensor)
+    Writes to ``tensor.data`` or by NumPy leave no trace but the values. On the CPU these are compared: all of a mask of
+    up to 64 KiB in each call, larger ones a block in turn. Elsewhere a comparison would wait for the device.
+    """
+
+    def __init__(self, read: Callable[[], Any], name: str) -> None:
+        self.read, self.name = read, name
+        self.source = read()
+        self.tensor = self.source if isinstance(self.source, Tensor) else torch.from_numpy(self.source)
+        self.values = self.tensor.detach().clone()
+        self._look()
+
+    def _look(self) -> None:
+        now = self.tensor
+        self.state, self.at = state_of(now), 0
+        self.readable = now.device.type == "cpu" and type(now) in (Tensor, nn.Parameter)
+        # those of a copy with the same strides lie in the same order, without a gap
+        in_order = self.readable and now.stride() == self.values.stride() and now.dtype == self.values.dtype
+        self.bytes = self.values.nbytes if in_order else 0
+        self.from_, self.to = (now.data_ptr(), self.values.data_ptr()) if in_order else (0, 0)
+
+    @property
+    def is_fake(self) -> bool:
+        return _is_fake(self.tensor)
 
     def has_changed(self) -> bool:
         """Whether it has other values: they are compared where it is another tensor, or was written to."""
-        now = getattr(self.owner, self.name, None)
-        if not isinstance(now, Tensor):
-            return True
-        if now is self.tensor and self.state is not None and state_of(now) == self.state:
-            return False
-        if torch._C._functorch.is_batchedtensor(now):
-            rule = "must be the same for all samples of torch.vmap: leave it out, or give it in_dims None"
-            raise ValueError(f"accelerate: {self.name} of {type(self.owner).__name__} {rule}")
-        if now.is_meta or type(now) not in (Tensor, nn.Parameter):
-            return False  # a fake one: it has no values
-        with _disable_current_modes():  # a tracer would take the comparison for a part of the model
-            same = now.shape == self.values.shape and now.equal(self.values.to(now))
-        if same:
-            self.tensor, self.state = now, state_of(now)
+        now = self.read()
+        if now is self.source:
+            if self.state is not None and state_of(self.tensor) == self.state:
+                if not self.readable:
+                    return False
+                at, size = self.at, min(self.bytes - self.at, _BLOCK)
+                if size and _memcmp(self.from_ + at, self.to + at, size) == 0:
+                    self.at = (at + size) % self.bytes
+                    return False
+        same = self.has(now)
+        if same and not _is_fake(now):
+            self.source = now
+            self.tensor = now if isinstance(now, Tensor) else self.tensor
+            if self.tensor.dtype != self.values.dtype or self.tensor.device != self.values.device:
+                self.values = self.tensor.detach().clone()
+            self._look()
         return not same
 
+    def has(self, other: Any) -> bool:
+        """Whether another tensor has the same values; of a fake one, which has none, it is taken to be so."""
+        if not isinstance(other, Tensor):
+            return other is self.source and torch.equal(self.tensor, self.values)
+        if _is_fake(other) or self.values.is_meta:
+            return True
+        with _disable_current_modes():  # a tracer would take the comparison for a part of the model
+            return other.shape == self.values.shape and torch.equal(other, self.values.to(other))
 
-class Part(NamedTuple):
-    """A module that a fast forward stands in for, its parts, and its plain numbers and flags."""
 
-    module: nn.Module
-    children: list[nn.Module | None]
-    settings: dict[str, Any]
+def _is_fake(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and (tensor.is_meta or type(tensor) not in (Tensor, nn.Parameter))
+
+
+class Names(NamedTuple):
+    """What stands under some names of a dict, or of a class: read and compared in one go, in about 0.15 us."""
+
+    where: Any
+    get: Callable[[Any], tuple[Any, ...]]
+    values: tuple[Any, ...]
+    size: int | None  # None: others come and go
 
     @classmethod
-    def of(cls, module: nn.Module) -> Part:
-        plain = {n: v for n, v in vars(module).items() if isinstance(v, int | float | str) and n != "training"}
-        return cls(module, list(module._modules.values()), plain)
+    def of(cls, where: Any, names: Sequence[Any], grows: bool = False) -> Names:
+        get: Any = operator.itemgetter(*names, names[0]) if names else _nothing
+        return cls(where, get, get(where), None if grows else len(where))
+
+    def has_changed(self) -> bool:
+        return self.get(self.where) != self.values or (self.size is not None and len(self.where) != self.size)
+
+
+def _nothing(_: Any) -> tuple[()]:
+    return ()
+
+
+class Items(NamedTuple):
+    """A list or a set, and its items."""
+
+    where: Any
+    values: list[Any]
+
+    def has_changed(self) -> bool:
+        return len(self.where) != len(self.values) or not all(map(operator.is_, self.where, self.values))
+
+
+class Variable(NamedTuple):
+    """A variable that a function shares with the one that made it, and its value."""
+
+    where: CellType
+    value: Any
+
+    def has_changed(self) -> bool:
+        return self.where.cell_contents is not self.value

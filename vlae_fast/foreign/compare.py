@@ -1,46 +1,89 @@
-"""Whether a fast forward is a module's own: on copies with random weights, outputs, gradients and state."""
+"""Whether a fast forward is a module's own, on copies with random weights: outputs, gradients, state, autocast."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .fast_forward import FastForward, Spec
-from .probe import ProbeError, call, like_of, random, stand_in
-
-# Of the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
+from .fast_forward import FORMATS, FastForward, Traits
+from .probe import TOLERANCE, ProbeError, call, like_of, random, stand_in
+from .spec import LinearSpec, Spec
 
 
-def compare(
-    module: nn.Module,
-    inner: str,
-    spec: Spec,
-    backend: str,
-    live: Tensor,
-    dtype: torch.dtype,
-    activation: str = "none",
-) -> str:
-    """Raises ProbeError unless outputs and gradients are the module's own; returns a remark on them.
+class Candidate(NamedTuple):
+    """What may be the forward of a module: ``activation(layer(x))`` by an op.
 
-    inner: path of the layer within the module, empty where it is the module.
+    inner: path of the layer within the module, empty where it is the module. live: its weights that count.
     """
-    theirs, ours = stand_in(module, dtype).eval(), stand_in(module, dtype).eval()
-    FastForward(ours, spec, backend, ours.get_submodule(inner), activation).install()
-    weight = f"{inner}.weight".removeprefix(".")
-    remark, attributes = "", None
+
+    module: nn.Module
+    inner: str
+    spec: Spec
+    live: Tensor
+    activation: str = "none"
+
+    @property
+    def weight(self) -> str:
+        return f"{self.inner}.weight".removeprefix(".")
+
+    def forward(self, backend: str, traits: Traits | None = None, writes_zeros: bool = False) -> FastForward:
+        """The fast forward, to be installed."""
+        fast = FastForward(self.spec, backend, self.inner, self.activation)
+        fast.traits = traits or fast.traits
+        fast.live = self.live if writes_zeros else None
+        return fast
+
+
+def compare(candidate: Candidate, backend: str) -> tuple[FastForward, str]:
+    """The fast forward and a remark on its gradients. Raises ProbeError unless it does what the module's own does.
+
+    By the reference, to the last digits, and by the backend in the layer's own dtype.
+    """
+    layer: Any = candidate.module.get_submodule(candidate.inner)
+    dtype = like_of(layer).dtype
+    remark, writes_zeros = _compare_numbers(candidate, "reference", torch.float64)
+    if dtype != torch.float64:
+        _compare_numbers(candidate, backend, dtype)
+    traits = _traits_of(candidate, dtype)
+    fast = candidate.forward(backend, traits, writes_zeros)
+    _compare_traits(candidate, backend, traits, dtype)
+    if dtype != torch.float64:
+        fast.traits = traits._replace(amp=_compare_autocast(candidate, traits, dtype))
+    return fast, remark
+
+
+def _twins(candidate: Candidate, fast: FastForward, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    theirs, ours = (stand_in(candidate.module, dtype).eval() for _ in range(2))
+    try:
+        fast.install(ours)
+    except TypeError as error:
+        raise ProbeError(f"its class cannot be extended: {error}") from error
+    return theirs, ours
+
+
+def _compare_numbers(candidate: Candidate, backend: str, dtype: torch.dtype) -> tuple[str, bool]:
+    """A remark on the gradients, and whether a forward leaves zeros in the dead weights."""
+    theirs, ours = _twins(candidate, candidate.forward(backend), dtype)
+    live, weight = candidate.live, candidate.weight
+    remark, writes_zeros = "", False
+    _results(theirs, _shapes(theirs.get_submodule(candidate.inner))[0], 1.0)  # the first forward may fill caches
+    attributes = _attributes_of(theirs)
     # what is cut off somewhere, to the numbers of half precision or as an activation, differs only there
     reaches = (1.0, 1e6) if dtype == torch.float64 else (1.0,)
-    for training, shape, reach in product((False, True), _shapes(theirs.get_submodule(inner)), reaches):
+    for training, shape, reach in product((False, True), _shapes(theirs.get_submodule(candidate.inner)), reaches):
         theirs.train(training)
         ours.train(training)
         before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
         expected = _results(theirs, shape, reach)
         _check_state(theirs, before, weight, live)
-        attributes = _check_attributes(theirs, attributes)
+        _check_attributes(theirs, attributes)
+        written = theirs.state_dict().get(weight)
+        writes_zeros = written is not None and bool(torch.where(live, 0, written).eq(0).all())
         got = _results(ours, shape, reach)
         for name, want in expected.items():
             have = got[name]
@@ -49,15 +92,15 @@ def compare(
                 want = torch.where(live, want, 0)
             error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
             if not error <= TOLERANCE[dtype] * (1e-3 + want.abs().max().item()):
-                raise ProbeError(f"{name} differs from that of {spec} by {error:.3g}")
-    return remark
+                raise ProbeError(f"{name} differs from that of {candidate.spec} by {error:.3g}")
+    return remark, writes_zeros
 
 
 def _shapes(layer: Any) -> list[tuple[int, ...]]:
     """Of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
     if isinstance(layer, nn.Linear):
         return [(3, layer.in_features)]
-    side = max(layer.kernel_size)
+    side = 1 + max(step * (k - 1) for step, k in zip(layer.dilation, layer.kernel_size, strict=True))
     return [(2, layer.in_channels, side + 2, side + 3), (1, layer.in_channels, 3, 2)]
 
 
@@ -83,14 +126,106 @@ def _check_state(module: nn.Module, before: dict[str, Tensor], weight: str, live
             raise ProbeError(f"its forward writes to {name}")
 
 
-Attributes = dict[tuple[nn.Module, str], Any]
-
-
-def _check_attributes(module: nn.Module, before: Attributes | None) -> Attributes:
-    """Raises ProbeError where a forward that is not the first, which may fill caches, has set attributes anew."""
+def _attributes_of(module: nn.Module) -> dict[tuple[nn.Module, str], Any]:
     computed = ("training", "weight", "bias")  # by train() and by hooks
-    now = {(p, name): v for p in module.modules() for name, v in vars(p).items() if name not in computed}
-    for key, value in now.items():
-        if before is not None and before.get(key) is not value:
+    return {(p, name): v for p in module.modules() for name, v in vars(p).items() if name not in computed}
+
+
+def _check_attributes(module: nn.Module, before: dict[tuple[nn.Module, str], Any]) -> None:
+    """Raises ProbeError where a forward has set attributes anew."""
+    for key, value in _attributes_of(module).items():
+        if before.get(key) is not value:
             raise ProbeError(f"its forward writes to {key[1]}")
-    return now
+
+
+def _traits_of(candidate: Candidate, dtype: torch.dtype) -> Traits:
+    if isinstance(candidate.spec, LinearSpec):
+        return Traits()
+    theirs = stand_in(candidate.module, dtype).eval()
+    writable = candidate.activation != "none" and _is_writable(candidate, theirs)
+    return Traits(tuple(map(_format_of, _outputs(candidate, theirs))), writable)
+
+
+def _outputs(candidate: Candidate, module: Any) -> Iterator[Tensor]:
+    """For an image that is contiguous, one that is channels_last, and a contiguous one when the module is not."""
+    for memory_format in FORMATS.values():
+        yield call(module, _image(candidate, module, memory_format))
+    module.to(memory_format=torch.channels_last)
+    yield call(module, _image(candidate, module, torch.contiguous_format))
+
+
+def _image(candidate: Candidate, module: nn.Module, memory_format: torch.memory_format) -> Tensor:
+    shape = _shapes(module.get_submodule(candidate.inner))[0]
+    x = random(shape, torch.Generator().manual_seed(3)).to(like_of(module))
+    return torch.empty_like(x, memory_format=memory_format).copy_(x)
+
+
+def _format_of(y: Tensor) -> str | None:
+    if y.dim() != 4:
+        return None
+    return next((name for name, f in FORMATS.items() if y.is_contiguous(memory_format=f)), None)
+
+
+def _is_writable(candidate: Candidate, module: nn.Module) -> bool:
+    """Whether the output of a forward may be written to before the backward."""
+    with torch.enable_grad():
+        y = call(module, _image(candidate, module, torch.channels_last).requires_grad_())
+        y += 1
+        try:
+            y.sum().backward()
+        except RuntimeError:
+            return False
+    return True
+
+
+def _compare_traits(candidate: Candidate, backend: str, traits: Traits, dtype: torch.dtype) -> None:
+    if isinstance(candidate.spec, LinearSpec):
+        return
+    _, ours = _twins(candidate, candidate.forward(backend, traits), dtype)
+    for y, wanted in zip(_outputs(candidate, ours), traits.formats, strict=True):
+        if wanted is not None and not y.is_contiguous(memory_format=FORMATS[wanted]):
+            raise ProbeError(f"its output is {wanted}, that of {candidate.spec} is not")
+    if traits.writable and not _is_writable(candidate, ours):
+        raise ProbeError(f"its output may be written to, that of {candidate.spec} may not")
+
+
+@torch.no_grad()
+def _compare_autocast(candidate: Candidate, traits: Traits, dtype: torch.dtype) -> frozenset[str] | None:
+    """Raises ProbeError where the module keeps itself out of autocast, wholly or for numbers beyond half precision.
+
+    Returns the type of device on which that was seen not to be so, where the code of the module mentions autocast.
+    """
+    for reach, small in ((1.0, 1.0), (1e5, 1e-5)):
+        fast = candidate.forward("auto", traits)  # one that is named need not have half precision
+        twins = _twins(candidate, fast, dtype)
+        for p in itertools.chain(*(twin.parameters() for twin in twins)):
+            if p.requires_grad:
+                p.mul_(small)
+        shape = _shapes(twins[0].get_submodule(candidate.inner))[0]
+        x = (reach * random(shape, torch.Generator().manual_seed(4))).to(like_of(twins[0]).device)
+        for half, given in product((torch.bfloat16, torch.float16), (dtype, None)):
+            _compare_under_autocast(*twins, x.to(given or half), half, str(candidate.spec))
+    mentioned = fast.watch is not None and fast.watch.names & {"autocast", "custom_fwd", "is_autocast_enabled"}
+    return frozenset([x.device.type]) if mentioned else None
+
+
+def _compare_under_autocast(theirs: nn.Module, ours: nn.Module, x: Tensor, half: torch.dtype, spec: str) -> None:
+    with torch.autocast(x.device.type, half):
+        try:
+            want = theirs(x)
+        except Exception:  # it does not run so: nobody calls it so
+            return
+        have = call(ours, x)
+    what = f"its output under autocast to {_short(half)}"
+    if have.dtype != want.dtype:
+        raise ProbeError(f"{what} is {_short(want.dtype)}, that of {spec} {_short(have.dtype)}")
+    if want.isfinite().all() and not have.isfinite().all():
+        raise ProbeError(f"{what} is finite where that of {spec} is not")
+    finite = want.isfinite() & have.isfinite()
+    have, want = have.double()[finite], want.double()[finite]
+    if finite.any() and not (have - want).abs().max() <= TOLERANCE[half] * (1e-3 + want.abs().max()):
+        raise ProbeError(f"{what} differs from that of {spec}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

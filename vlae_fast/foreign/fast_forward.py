@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from itertools import product
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -11,167 +11,118 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..masks import MASK_TYPES, conv_mask, linear_mask, live_taps
 from ..ops import masked_conv, masked_linear
-from .changes import Kept, Part
-from .probe import ConvTaps, ProbeError, kept_tensors, like_of
+from .probe import TOLERANCE, difference, like_of, random_state_kept
+from .spec import LinearSpec, Spec
+from .swap import method_of_class, own_method, stands_in, swap_of
+from .watched import Watched, is_transformed
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-class ConvSpec(NamedTuple):
-    """How a convolution's weight becomes one of `masked_conv`."""
+class Traits(NamedTuple):
+    """What a module's own forward does beside the numbers, and the fast one does as well.
 
-    mask_type: str
-    image_channels: int
-    side: int  # of the op's kernel
-    pad: tuple[int, int, int, int]  # of the weight: left, right, top, bottom; negative cuts off what is dead
-    live: Tensor | None  # boolean, like the weight, where the mask type alone lets too much live
-
-    @property
-    def op(self) -> str:
-        return "masked_conv"
-
-    def __str__(self) -> str:
-        channels = f" of {self.image_channels} image channels" if self.image_channels > 1 else ""
-        return f"masked_conv {self.mask_type}{channels} {self.side}x{self.side}"
-
-
-class LinearSpec(NamedTuple):
-    """The mask of a linear layer as degrees, where there are such, with the units in the order of their degrees."""
-
-    adjacency: Tensor | None
-    in_degrees: Tensor | None = None
-    out_degrees: Tensor | None = None
-    in_order: Tensor | None = None  # None: the order that they have
-    out_order: Tensor | None = None
-    out_back: Tensor | None = None  # from that order to the layer's own
-
-    @property
-    def op(self) -> str:
-        return "masked_linear"
-
-    def __str__(self) -> str:
-        return "masked_linear by " + ("adjacency" if self.adjacency is not None else "degrees")
-
-
-def conv_spec(taps: ConvTaps) -> ConvSpec:
-    """The cheapest mask type that lets live what lives; raises ProbeError where none does, or none saves work."""
-    (kh, kw), (cy, cx) = taps.live.shape[2:], taps.centre
-    alive = {(i - cy, j - cx) for i, j in taps.live.flatten(0, 1).any(0).nonzero().tolist()}
-    side = 1 + 2 * max(abs(d) for tap in alive for d in tap)
-    pad = (side // 2 - cx, side // 2 + 1 - kw + cx, side // 2 - cy, side // 2 + 1 - kh + cy)
-    live, inside = F.pad(taps.live, pad), F.pad(torch.ones_like(taps.live), pad)
-    covers = [(len(live_taps(kind, (side, side))), kind) for kind in MASK_TYPES]
-    counts = {kind: count for count, kind in sorted(covers)}  # the cheapest first
-    for kind, channels in product(counts, (1, 2, 3, 4)):
-        if live.shape[0] % channels == 0 and side > 1:
-            mask = conv_mask(kind, live.shape, image_channels=channels, device=live.device)
-            if (mask & inside).equal(live) and counts[kind] < kh * kw + _is_cropped(taps):
-                return ConvSpec(kind, channels, side, pad, None)
-    for kind, count in counts.items():
-        if alive <= set(live_taps(kind, (side, side))):
-            if count < kh * kw + _is_cropped(taps):
-                return ConvSpec(kind, 1, side, pad, taps.live)
-            raise ProbeError(f"the mask that covers it has {count} taps, its own kernel {kh * kw}: nothing to save")
-    ahead = max(alive)
-    raise ProbeError(f"it reads ahead, at (dy, dx) = {ahead}: no mask of a PixelCNN covers it")
-
-
-def _is_cropped(taps: ConvTaps) -> bool:
-    """Whether more than the image was computed, and the rest of it thrown away, to get such taps."""
-    (kh, kw), (cy, cx) = taps.live.shape[2:], taps.centre
-    return (2 * cy + 1, 2 * cx + 1) != (kh, kw)
-
-
-def linear_spec(live: Tensor) -> LinearSpec:
-    """Degrees that make the mask where it has them (its rows are nested sets), else the mask; raises ProbeError."""
-    if live.all():
-        raise ProbeError("none of its weights is dead: nothing to save")
-    in_degrees = live.shape[0] - live.sum(0)  # seen by fewer outputs: of a higher degree
-    out_degrees = torch.where(live, in_degrees, -1).amax(1)
-    if not linear_mask(in_degrees, out_degrees).equal(live):
-        return LinearSpec(live)
-    (in_sorted, in_order), (out_sorted, out_order) = (d.sort(stable=True) for d in (in_degrees, out_degrees))
-    in_place, out_place = in_sorted.equal(in_degrees), out_sorted.equal(out_degrees)
-    orders = None if in_place else in_order, *((None, None) if out_place else (out_order, out_order.argsort()))
-    return LinearSpec(None, in_sorted, out_sorted, *orders)
-
-
-Spec = ConvSpec | LinearSpec
-
-
-class FastForward:
-    """What an accelerated module has in place of its forward: a method of an object that is copied and pickled with it.
-
-    Where a layer within the module is given, the module is ``activation(layer(x))``; it takes its own forward while
-    something within it has a hook.
+    formats: of its output, names in `FORMATS`, for images that are contiguous, for those that are channels_last, and
+        for contiguous ones where the weight is channels_last; None: neither.
+    writable: its output may be written to before the backward.
+    amp: the types of device on which autocast was compared, where its code mentions that; else None.
     """
 
-    def __init__(
-        self, module: nn.Module, spec: Spec, backend: str, layer: nn.Module | None = None, activation: str = "none"
-    ) -> None:
-        self.module, self.layer = module, cast(Any, module if layer is None else layer)
+    formats: tuple[str | None, ...] = (None, None, None)
+    writable: bool = False
+    amp: frozenset[str] | None = None
+
+
+class FastForward(Watched):
+    """Stands in for a module's forward where it is ``activation(layer(x))``; the layer is the module or within it.
+
+    The module takes its own forward while something within it has a hook, under `torch.func`, in forward mode, and for
+    an x of another dtype than the weight's; it has that back for good when something that it reads has changed.
+    """
+
+    method = "forward"
+
+    def __init__(self, spec: Spec, backend: str, inner: str = "", activation: str = "none") -> None:
+        super().__init__()
         self.spec, self.backend, self.activation = spec, backend, activation
-        self.before = vars(module).get("forward")
-        inside = {part for part in self.layer.modules() if part is not self.layer}
-        self._parts = [Part.of(part) for part in module.modules() if part not in inside]
-        around = [part.module for part in self._parts if part.module is not self.layer]
-        tensors = [
-            (part, n) for part in around for n, v in (part._buffers | vars(part)).items() if isinstance(v, Tensor)
-        ]
-        self._kept = [Kept(owner, name) for owner, name in [*kept_tensors(self.layer), *tensors]]
-        self._specs: dict[torch.device, Spec] = {like_of(self.layer).device: spec}
+        self.inner = tuple(filter(None, inner.split(".")))  # the path of the layer
+        self.traits = Traits()
+        self.verify_every, self.calls = 0, 0
+        self.live: Tensor | None = None  # boolean, like the weight, where the dead ones are to be zero
+        self._specs: dict[torch.device, Any] = {}
 
-    def install(self) -> None:
-        self.module.forward = self.forward
-        self._on_load = self.module.register_load_state_dict_post_hook(self._after_load)
+    def install(self, module: nn.Module) -> None:
+        super().install(module)
+        # before it is compiled: a dict that grows is another graph
+        self._specs.setdefault(like_of(self.layer_of(module)).device, self.spec)
+        self.handles = [module.register_load_state_dict_post_hook(_after_load)]
+        if self.live is not None:
+            self.handles.append(self.layer_of(module).register_state_dict_pre_hook(self._before_save))
+            self.before_copy(module)
 
-    def remove(self) -> None:
-        self._on_load.remove()
-        if fast_forward_of(self.module) is not self:
-            return  # a changed mask did it
-        if self.before is None:
-            del self.module.forward
-        else:
-            self.module.forward = self.before
+    def remove(self, module: nn.Module) -> None:
+        super().remove(module)
+        for handle in self.handles:
+            handle.remove()
 
-    def _after_load(self, *_: Any) -> None:
-        """Not only in the next forward: one that is compiled looks at no mask."""
-        self._give_back_if_changed()
+    def before_copy(self, module: nn.Module) -> None:
+        if self.live is not None:
+            self._write_zeros(self.layer_of(module))
 
-    def _what_changed(self) -> str | None:
-        for part in self._parts:
-            if part.module is not self.layer and list(part.module._modules.values()) != part.children:
-                return "a part"
-            now = vars(part.module)
-            for name, value in part.settings.items():
-                if now.get(name) != value:
-                    return name
-        return next((kept.name for kept in self._kept if kept.has_changed()), None)
+    def layer_of(self, module: nn.Module) -> Any:
+        for name in self.inner:
+            module = cast(Any, module._modules[name])
+        return module
 
-    def _give_back_if_changed(self) -> bool:
+    def give_back_if_changed(self, module: nn.Module) -> bool:
         """Another mask, or another part or setting, is another function."""
-        changed = self._what_changed()
+        if self.owner is module and self.watch is not None and self.watch.what_changed() is None:
+            return False
+        record, changed = self.look_at(module)
         if changed is not None:
-            self.remove()
-            warnings.warn(
-                f"accelerate: {changed} of a {type(self.module).__name__} has changed, and the module has its own "
-                "forward back: accelerate again",
-                stacklevel=2,
-            )
+            record.give_back(module, f"{changed} of a {type(module).__name__} has changed")
         return changed is not None
 
-    def forward(self, x: Tensor | None = None, **by_name: Tensor) -> Tensor:
-        if x is None:
-            (x,) = by_name.values()  # by whatever name the module calls it
-        if self.layer is not self.module and has_hooks_inside(self.module):
-            return self._own(x)
-        if not torch.compiler.is_compiling() and self._give_back_if_changed():
-            return self._own(x)
-        run = self._linear if isinstance(self.spec, LinearSpec) else self._conv
-        return run(x, self._spec_on(x.device))
+    def give_back(self, module: nn.Module, why: str) -> None:
+        for one in (module, self.owner):
+            if one is not None:
+                self.remove(one)
+        warnings.warn(f"accelerate: {why}, and the module has its own forward back: accelerate again", stacklevel=2)
 
-    def _own(self, x: Tensor) -> Tensor:
-        return cast(Tensor, type(self.module).forward(self.module, x) if self.before is None else self.before(x))
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """The module's output by the op, or by its own forward."""
+        if not torch.compiler.is_compiling():
+            if is_transformed():
+                if not self._maps(module):
+                    return cast(Tensor, self.own(module)(x))
+            elif self.give_back_if_changed(module):
+                return cast(Tensor, own_method(module, "forward")(x))
+        if self.inner and has_hooks_inside(module):
+            return cast(Tensor, self.own(module)(x))
+        layer = self.layer_of(module)
+        weight = layer.weight
+        if (x.dtype != weight.dtype or self.traits.amp is not None) and not self._takes(x, weight):
+            return cast(Tensor, self.own(module)(x))
+        run = self._linear if isinstance(self.spec, LinearSpec) else self._conv
+        y = run(x, weight, layer.bias, self._spec_on(x.device))
+        if self.verify_every and not torch.compiler.is_compiling():
+            return self._verified(module, x, y)
+        return y
+
+    def _maps(self, module: nn.Module) -> bool:
+        """Whether it goes by the op under `torch.func`: code that writes to ``weight.data`` cannot run there."""
+        masks = (part._buffers.values() for part in module.modules())
+        batched = any(torch._C._functorch.is_batchedtensor(t) for t in itertools.chain(*masks) if t is not None)
+        return self.live is not None and not batched
+
+    def _takes(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether the op does with the dtypes what the layer's own code was seen to do."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return x.dtype == weight.dtype
+        seen = self.traits.amp is None or x.device.type in self.traits.amp
+        half = x.is_floating_point() and torch.float64 not in (x.dtype, weight.dtype)
+        return seen and (half or x.dtype == weight.dtype)
 
     def _spec_on(self, device: torch.device) -> Any:
         """Models move between devices; what is no buffer of theirs follows, once."""
@@ -180,25 +131,30 @@ class FastForward:
             self._specs[device] = self.spec._replace(**moved)
         return self._specs[device]
 
-    def _conv(self, x: Tensor, spec: Any) -> Tensor:
-        weight = self.layer.weight
+    def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, spec: Any) -> Tensor:
+        images = x if x.dim() == 4 else x[None]
+        wanted = self.traits.formats[1 if _is_channels_last(images) else 2 * _is_channels_last(weight)]
         if spec.live is not None:
             weight = torch.where(spec.live, weight, 0)
         if any(spec.pad):
             weight = F.pad(weight, spec.pad)
-        y = masked_conv(
-            x if x.dim() == 4 else x[None],
+        out = masked_conv(
+            images,
             weight,
-            self.layer.bias,
+            bias,
             mask_type=spec.mask_type,
             image_channels=spec.image_channels,
             activation=self.activation,
+            dilation=spec.dilation,
             backend=self.backend,
         )
+        y = out if wanted is None else out.contiguous(memory_format=FORMATS[wanted])
+        if self.traits.writable and y is out and torch.is_grad_enabled():
+            y = out.clone()  # the op keeps its output for the backward
         return y if x.dim() == 4 else y[0]
 
-    def _linear(self, x: Tensor, spec: Any) -> Tensor:
-        weight, bias, rows = self.layer.weight, self.layer.bias, x.reshape(-1, x.shape[-1])
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, spec: Any) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
         if spec.in_order is not None:
             rows, weight = rows.index_select(1, spec.in_order), weight.index_select(1, spec.in_order)
         if spec.out_order is not None:
@@ -217,11 +173,60 @@ class FastForward:
             y = y.index_select(1, spec.out_back)
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
+    def _verified(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """y, in one of ``verify_every`` calls only where the module's own forward gives the same."""
+        self.calls += 1
+        if self.calls % self.verify_every:
+            return y
+        with torch.no_grad(), random_state_kept(x.device):
+            error = difference(y, self.own(module)(x))
+        if error <= TOLERANCE[y.dtype]:
+            return y
+        self.give_back(module, f"the output of a {type(module).__name__} is off by {error:.1g} of its largest number")
+        return cast(Tensor, own_method(module, "forward")(x))
+
+    def _write_zeros(self, layer: Any) -> None:
+        """Into the dead weights, as the layer's own forward does whenever it runs."""
+        weight = layer.weight
+        if weight.is_meta or type(weight) not in (Tensor, nn.Parameter):
+            return
+        if self.live is not None and self.watch is not None and self.watch.what_changed() is None:
+            weight.data.masked_fill_(~self.live.to(weight.device), 0)
+
+    def _before_save(self, layer: nn.Module, *_: Any) -> None:
+        self._write_zeros(layer)
+
+
+@stands_in
+def _forward(module: Any, x: Tensor | None = None, **by_name: Tensor) -> Any:
+    if x is None:
+        (x,) = by_name.values()  # by whatever name the module calls it
+    record = getattr(module, "_vlae_fast", None)
+    if record is None:  # given back, or bound to another module
+        return method_of_class(module, "forward")(x)
+    return record.run(module, x) if isinstance(x, Tensor) else record.own(module)(x)  # `torch.fx` traces
+
+
+FastForward.function = _forward
+
+
+def _after_load(module: nn.Module, *_: Any) -> None:
+    """Not only in the next forward: one that is compiled looks at nothing."""
+    record = swap_of(module, FastForward)
+    if record is not None and not record.give_back_if_changed(module):
+        record.before_copy(module)
+
 
 def fast_forward_of(module: nn.Module) -> FastForward | None:
-    """What an accelerated module has."""
-    owner = getattr(vars(module).get("forward"), "__self__", None)
-    return owner if isinstance(owner, FastForward) else None
+    """The FastForward installed on a module, if any."""
+    return swap_of(module, FastForward)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """As torch sees it: also of one channel, where the strides tell."""
+    if x.stride(1) != 1 or x.stride(3) != x.shape[1] or torch._C._functorch.is_batchedtensor(x):
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def has_hooks_inside(module: nn.Module) -> bool:

@@ -6,6 +6,8 @@ Layers are probed as copies with random weights: theirs stay as they are, and ze
 from __future__ import annotations
 
 import copy
+import random as python_random
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
-# Hooks that compute a weight are part of what a layer is; all others are the user's business.
-_WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+from ..layers.hooked_weight import WEIGHT_HOOKS
+from ..masks import Pair, same_padding
+
+# Of the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,14 +30,14 @@ class ProbeError(ValueError):
 
 
 def without_hooks(module: M) -> M:
-    """A copy to try things on; of its hooks those alone that compute a weight."""
+    """A copy to try things on; of its hooks those alone that compute a weight: they are part of it."""
     memo: dict[int, Any] = {}
     for part in module.modules():
         for name, value in vars(part).items():
             if isinstance(value, Tensor) and not value.is_leaf:  # torch copies no other; weight_norm leaves one
                 memo[id(value)] = value.detach().clone()
             elif isinstance(value, dict) and "hook" in name:
-                kept = {key: hook for key, hook in value.items() if isinstance(hook, _WEIGHT_HOOKS)}
+                kept = {key: hook for key, hook in value.items() if isinstance(hook, WEIGHT_HOOKS)}
                 memo[id(value)] = OrderedDict(kept)
     with trying("a copy of it"):
         return copy.deepcopy(module, memo)
@@ -61,18 +63,42 @@ def trying(what: str) -> Iterator[None]:
         raise ProbeError(f"{what} raises {first}") from error
 
 
+@contextmanager
+def random_state_kept(*devices: torch.device) -> Iterator[None]:
+    """Draws of other people's code leave the global generators of PyTorch, Python and NumPy where they are."""
+    numpy: Any = sys.modules.get("numpy")
+    python, arrays = python_random.getstate(), numpy and numpy.random.get_state()
+    gpus = {d.index if d.index is not None else torch.cuda.current_device() for d in devices if d.type == "cuda"}
+    try:
+        with torch.random.fork_rng(sorted(gpus)):
+            yield
+    finally:
+        python_random.setstate(python)
+        if arrays:
+            numpy.random.set_state(arrays)
+
+
+def difference(have: Tensor, want: Tensor) -> float:
+    """The largest difference, of the largest number; infinite where shape or dtype is another."""
+    if have.shape != want.shape or have.dtype != want.dtype:
+        return float("inf")
+    if have.numel() == 0:
+        return 0.0
+    return ((have - want).abs().max() / (1e-3 + want.abs().max())).item()
+
+
 def stand_in(module: M, dtype: torch.dtype) -> M:
     """`without_hooks`, in another dtype, its parameters random and never small; those that are masks stay."""
     twin, generator = without_hooks(module).to(dtype), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
-            if not _is_mask(name, parameter):
+            if not is_mask(name, parameter):
                 parameter.requires_grad_(parameter.is_floating_point())
                 parameter.copy_(random(parameter.shape, generator))
     return twin
 
 
-def _is_mask(name: str, parameter: nn.Parameter) -> bool:
+def is_mask(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter is a mask that is kept as one to be moved and saved: frozen, of zeros and ones."""
     if parameter.requires_grad or name.rpartition(".")[2] in ("weight", "bias"):
         return False
@@ -96,98 +122,108 @@ def call(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class ConvTaps(NamedTuple):
-    """An image as large as the input: ``out[p] = bias + sum over (i, j) of W[:, :, i, j] x[p + (i, j) - centre]``.
+    """An image as large as the input: ``out[p] = bias + sum over (i, j) of W[:, :, i, j] x[p + d ((i, j) - centre)]``.
 
     live: boolean, shaped like W; the other weights do not count. The centre may lie outside of the kernel.
+    dilation: d, (vertical, horizontal).
     """
 
     live: Tensor
-    centre: tuple[int, int]
+    centre: Pair
+    dilation: Pair = (1, 1)
 
 
 @torch.no_grad()
-def conv_taps(layer: nn.Conv2d) -> ConvTaps:
-    """What a `stand_in` of a convolution computes, by its response to one pixel; raises ProbeError.
+def conv_taps(module: nn.Module, layer: nn.Conv2d) -> ConvTaps:
+    """What a `stand_in` of a convolution, or of a module around it, computes, by its response to one pixel.
 
-    A tap is dead where nothing comes through. Within a tap, single weights are dead where a buffer of the layer (or the
+    A tap is dead where nothing comes through. Within a tap, single weights are dead where a tensor that is kept (or the
     weight itself, after a call) is zero: which of these says so is a guess, and the response confirms it.
+    Raises ProbeError.
     """
-    kh, kw = layer.kernel_size
-    side = 4 * max(kh, kw) + 1
+    (kh, kw), (step_y, step_x) = layer.kernel_size, layer.dilation
+    height, width = step_y * (kh - 1) + 1, step_x * (kw - 1) + 1
+    side = 4 * max(height, width) + 1
     pixel = random((layer.in_channels,), torch.Generator().manual_seed(1))
     x = like_of(layer).new_zeros(1, layer.in_channels, side, side)
-    bias = call(layer, x)
+    bias = call(module, x)
     x[0, :, side // 2, side // 2] = pixel.to(x)
-    out = call(layer, x)
+    out = call(module, x)
     if out.shape != (1, layer.out_channels, side, side):
         raise ProbeError(f"it makes {tuple(out.shape[1:])} of an image of {tuple(x.shape[1:])}: not one of its size")
     response = (out - bias)[0].flip(1, 2)  # of p, to the pixel at p + tap: so tap is seen at side // 2 + tap
-    for mask in _masks(layer):
+    for mask in _masks(module, layer):
         weight = torch.where(mask, layer.weight, 0)
         expected = torch.einsum("ocij,c->oij", weight, pixel.to(weight))
         tolerance = 1e-9 * expected.abs().max()
         seen = response.abs() > tolerance
         for top, left in _placements(layer, side):
-            window = response[:, top : top + kh, left : left + kw]
-            alive = seen[:, top : top + kh, left : left + kw].any(0)
-            fits = ((window - expected).abs().amax(0) <= tolerance) | ~alive
-            if fits.all() and alive.any() and seen.sum() == seen[:, top : top + kh, left : left + kw].sum():
-                return ConvTaps(mask & alive, (side // 2 - top, side // 2 - left))
+            places = (..., slice(top, top + height, step_y), slice(left, left + width, step_x))
+            alive = seen[places].any(0)
+            fits = ((response[places] - expected).abs().amax(0) <= tolerance) | ~alive
+            if fits.all() and alive.any() and seen.sum() == seen[places].sum():
+                centre = (side // 2 - top) // step_y, (side // 2 - left) // step_x
+                return ConvTaps(mask & alive, centre, (step_y, step_x))
     raise ProbeError("it is no convolution by its weight, masked by one of its buffers or by whole taps")
 
 
 def _placements(layer: nn.Conv2d, side: int) -> list[tuple[int, int]]:
-    """Where a kernel may lie in the response, the usual place first."""
-    kh, kw = layer.kernel_size
-    usual = (side // 2 - kh // 2, side // 2 - kw // 2)
-    return [usual, *((top, left) for top in range(side - kh + 1) for left in range(side - kw + 1))]
+    """Where a kernel may lie in the response, the usual place first; a tap may read the pixel itself."""
+    (kh, kw), (step_y, step_x) = layer.kernel_size, layer.dilation
+    above, before = same_padding((kh, kw), (step_y, step_x))
+    tops = range(side // 2 % step_y, side - step_y * (kh - 1), step_y)
+    lefts = range(side // 2 % step_x, side - step_x * (kw - 1), step_x)
+    return [(side // 2 - above, side // 2 - before), *((top, left) for top in tops for left in lefts)]
 
 
-def _masks(layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
+def _masks(module: nn.Module, layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
     """Guesses at the weights that are alive: where the weight is not zero, or a kept tensor that broadcasts to it."""
     weight = layer.weight
-    kept = (getattr(owner, name) for owner, name in kept_tensors(layer))
-    masks = (mask for mask in kept if _broadcasts(mask.shape, weight.shape))
+    masks = (mask for mask in _kept_tensors(module) if _broadcasts(mask.shape, weight.shape))
     return [weight != 0, *((mask != 0).to(weight.device).expand(weight.shape) for mask in masks)]
 
 
-def kept_tensors(layer: nn.Conv2d | nn.Linear) -> list[tuple[nn.Module, str]]:
-    """What a layer may compute with beside trained numbers: the modules that keep it, and its names there.
-
-    Buffers, parameters that are masks, and attributes of the weight's shape or one that broadcasts to it.
-    """
-    found: list[tuple[nn.Module, str]] = []
-    if isinstance(layer, nn.Linear):  # not by its weight: to read one that is computed may be to write to buffers
-        shape: tuple[int, ...] = (layer.out_features, layer.in_features)
-    else:
-        shape = (layer.out_channels, layer.in_channels, *layer.kernel_size)
-    for part in layer.modules():
-        found += [(part, name) for name in part._buffers if part._buffers[name] is not None]
-        found += [(part, name) for name, p in part.named_parameters(recurse=False) if _is_mask(name, p)]
-        found += [
-            (part, name)
-            for name, value in vars(part).items()
-            # `weight` is made anew in every call where a hook computes it
-            if isinstance(value, Tensor) and name != "weight" and value.dim() > 1 and _broadcasts(value.shape, shape)
-        ]
-    return found
+def _kept_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """What a module may compute with beside trained numbers: buffers, attributes, parameters that are masks."""
+    for part in module.modules():
+        yield from (tensor for tensor in part._buffers.values() if tensor is not None)
+        yield from (p for name, p in part.named_parameters(recurse=False) if is_mask(name, p))
+        # `weight` is made anew in every call where a hook computes it
+        yield from (v for name, v in vars(part).items() if isinstance(v, Tensor) and name != "weight" and v.dim() > 1)
 
 
 def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
 
 
+_BLOCK = 1 << 21  # numbers of the inputs that are tried at once: 16 MiB of them, however many the layer has
+
+
 @torch.no_grad()
-def linear_adjacency(layer: nn.Linear) -> Tensor:
-    """Boolean ``[O, I]``: which weights of a `stand_in` count, by its response to each input; raises ProbeError."""
+def linear_adjacency(module: nn.Module, layer: nn.Linear) -> Tensor:
+    """Boolean ``[O, I]``: which weights of a `stand_in` of a layer, or of a module around it, count.
+
+    By its response to random inputs where all weights count or a tensor that is kept says which, else to each input
+    alone. Raises ProbeError.
+    """
     inputs = layer.in_features
-    eye = torch.eye(inputs, device="cpu").to(like_of(layer))  # a weight that a hook computes is not there yet
-    out = torch.cat([call(layer, rows) for rows in eye.split(256)])
-    if out.shape != (inputs, layer.out_features):
-        raise ProbeError(f"it makes {tuple(out.shape[1:])} of {inputs} inputs, not {layer.out_features} outputs")
-    response = (out - call(layer, torch.zeros_like(eye[:1]))).T
+    generator = torch.Generator().manual_seed(1)
+    x = random((3, inputs), generator).to(like_of(layer))
+    bias = call(module, torch.zeros_like(x[:1]))
+    response = call(module, x) - bias
+    if response.shape != (3, layer.out_features):
+        raise ProbeError(f"it makes {tuple(response.shape[1:])} of {inputs} inputs, not {layer.out_features} outputs")
+    for mask in _masks(module, layer):
+        expected = x @ torch.where(mask, layer.weight, 0).T
+        if (response - expected).abs().max() <= 1e-10 * inputs * layer.weight.abs().max():
+            return mask.clone()
+    live = torch.empty_like(layer.weight, dtype=torch.bool)
     tolerance = 1e-9 * layer.weight.abs().max()
-    live = response.abs() > tolerance
-    if not torch.where(live, response - layer.weight, 0).abs().max() <= tolerance:
-        raise ProbeError("it is no product with its weight, masked")
+    for start in range(0, inputs, step := max(1, _BLOCK // inputs)):
+        rows = x.new_zeros(min(step, inputs - start), inputs)
+        rows[:, start:].fill_diagonal_(1)
+        columns = (call(module, rows) - bias).T
+        live[:, start : start + step] = alive = columns.abs() > tolerance
+        if not torch.where(alive, columns - layer.weight[:, start : start + step], 0).abs().max() <= tolerance:
+            raise ProbeError("it is no product with its weight, masked")
     return live

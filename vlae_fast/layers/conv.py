@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..masks import Tap, check_mask, conv_mask, live_taps
+from ..masks import (
+    Offset,
+    Pair,
+    Tap,
+    check_mask,
+    conv_mask,
+    conv_taps,
+    dilation_pair,
+    is_mask,
+    kernel_taps,
+    same_padding,
+)
 from ..ops import masked_conv
 from .weight_norm import WeightNormConv2d
 
@@ -18,20 +30,22 @@ class MaskedConv2d(WeightNormConv2d):
 
     Args:
         mask_type: ``A`` or ``B`` (also ``vertical_*``, ``horizontal_*``), see `vlae_fast.masks.live_taps`.
-        in_channels, out_channels, kernel_size: as of `torch.nn.Conv2d`; the kernel is square and odd. bias: of the
+        in_channels, out_channels, kernel_size: as in `torch.nn.Conv2d`; the kernel is square and odd. bias: of the
             pre-activation.
-        padding: must keep the image's size: ``kernel_size // 2``, the default.
+        padding: must keep the image's size: ``dilation * (kernel_size // 2)``, the default.
         cond_channels: D, channels of the condition, 0: none; its weight V is ``cond.weight`` ``[P, D, 1, 1]``, with P
             the channels of the pre-activation.
         image_channels: 3 makes the layer autoregressive over RGB too, see `vlae_fast.masks.conv_mask`.
         activation: ``none``, ``relu``, ``elu``, ``gate``.
+        dilation: pixels from one tap to the next, (vertical, horizontal) or one int for both: the layer sees further
+            at the same cost, and the sampler's wavefront follows. Neither weight nor mask depend on it.
         weight_norm: adds a ``gain``, see `WeightNormConv2d`; the norm is that of the live weights.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
-    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C_out, H, W]``. A ``[B, D]`` expanded over
-    the image is recognised by its strides and costs no more than ``[B, D]``. ``added`` ``[B, P, H, W]`` joins the
-    pre-activation as it is: what another stack has to say. A ``mask`` entry in an incoming state_dict is accepted when
-    it is the mask of this layer.
+    Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C, H, W]``; C is P / 2 under ``gate``, else
+    P. A ``[B, D]`` expanded over the image is recognised by its strides and costs no more than ``[B, D]``. ``added``
+    ``[B, P, H, W]``, the contribution of another stack, joins the pre-activation unchanged. A ``mask`` entry in an
+    incoming state_dict is accepted when it is the mask of this layer or broadcasts to it, as ``[1, 1, k, k]`` does.
 
     >>> layer = MaskedConv2d("A", 1, 8, 7)
     >>> layer(torch.zeros(2, 1, 28, 28)).shape
@@ -44,27 +58,28 @@ class MaskedConv2d(WeightNormConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        padding: int | None = None,
+        padding: int | Sequence[int] | None = None,
         bias: bool = True,
         *,
         cond_channels: int = 0,
         image_channels: int = 1,
         activation: str = "none",
+        dilation: int | Sequence[int] = 1,
         weight_norm: bool = False,
         backend: str = "auto",
     ) -> None:
-        check_mask(type(self).__name__, mask_type, (kernel_size, kernel_size))
-        if padding is not None and padding != kernel_size // 2:
-            raise ValueError(
-                f"{type(self).__name__}: padding must be kernel_size // 2 = {kernel_size // 2}, got {padding}"
-            )
+        name, kernel = type(self).__name__, (kernel_size, kernel_size)
+        check_mask(name, mask_type, kernel)
+        steps = dilation_pair(name, dilation)
+        same = same_padding(kernel, steps)
+        if padding is not None and same != ((padding, padding) if isinstance(padding, int) else tuple(padding)):
+            rule = f"padding must be dilation * (kernel_size // 2) = {same[0] if same[0] == same[1] else same}"
+            raise ValueError(f"{name}: {rule}, got {padding}")
         if weight_norm and image_channels > 1:
-            raise ValueError(
-                f"{type(self).__name__}: image_channels must be 1 where weight_norm is set, got {image_channels}"
-            )
+            raise ValueError(f"{name}: image_channels must be 1 where weight_norm is set, got {image_channels}")
         self.mask_type, self.image_channels = mask_type, image_channels
         super().__init__(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, weight_norm=weight_norm
+            in_channels, out_channels, kernel_size, padding=same, dilation=steps, bias=bias, weight_norm=weight_norm
         )
         self.activation, self.backend = activation, backend
         self.cond_channels = cond_channels
@@ -72,23 +87,37 @@ class MaskedConv2d(WeightNormConv2d):
 
     @property
     def mask(self) -> Tensor:
-        """Boolean ``[C_out, C_in, k, k]``: True where the weight is alive."""
+        """Boolean ``[P, C_in, k, k]``: True where the weight is alive."""
         weight = self.weight
         return conv_mask(self.mask_type, weight.shape, image_channels=self.image_channels, device=weight.device)
 
     @property
-    def taps(self) -> tuple[Tap, ...]:
-        """Live taps (dy, dx), the centre among them where some channel reads it."""
-        kh, kw, cpu = self.kernel_size[0], self.kernel_size[1], torch.device("cpu")  # not on meta
+    def live_taps(self) -> tuple[Tap, ...]:
+        """Taps with a live weight, the centre among them where some channel reads it."""
+        cpu = torch.device("cpu")  # not on meta
         mask = conv_mask(self.mask_type, self.weight.shape, image_channels=self.image_channels, device=cpu)
-        return tuple((i - kh // 2, j - kw // 2) for i, j in mask.flatten(0, 1).any(0).nonzero().tolist())
+        alive = mask.flatten(0, 1).any(0)
+        return tuple(tap for tap in kernel_taps(self._kernel, self._steps) if alive[tap.place])
+
+    @property
+    def taps(self) -> tuple[Offset, ...]:
+        """Offsets (dy, dx) that the `live_taps` read."""
+        return tuple(tap.offset for tap in self.live_taps)
+
+    @property
+    def _kernel(self) -> Pair:
+        return self.kernel_size[0], self.kernel_size[1]
+
+    @property
+    def _steps(self) -> Pair:
+        return self.dilation[0], self.dilation[1]
 
     def live_weight(self) -> Tensor:
         """The weight with exact zeros where the mask is dead."""
         return torch.where(self.mask, self.folded_weight(), 0)
 
     def condition(self, cond: Tensor) -> Tensor:
-        """The part of cond, V cond, in the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
+        """V cond, the condition's part of the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
         name = type(self).__name__
         if self.cond is None:
             raise ValueError(f"{name}: cond must be None where cond_channels is 0, got a tensor")
@@ -101,7 +130,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
-        """``activation(W x + bias + V cond + added)``, ``[B, C_out, H, W]``; shapes above."""
+        """``activation(W x + bias + V cond + added)``, ``[B, C, H, W]``; shapes above."""
         if cond is None and self.cond is not None:
             rule = f"cond must be given, this layer has cond_channels = {self.cond_channels}"
             raise ValueError(f"{type(self).__name__}: {rule}, got None")
@@ -111,7 +140,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self._run(x, added, self.activation)
 
     def pre_activation(self, x: Tensor) -> Tensor:
-        """``W x + bias``, ``[B, P, H, W]``, without a condition: what `initialize` makes of mean 0 and variance 1."""
+        """``W x + bias``, ``[B, P, H, W]``, without a condition; `initialize` gives it mean 0 and variance 1."""
         return self._run(x, None, "none")
 
     def _run(self, x: Tensor, cond: Tensor | None, activation: str) -> Tensor:
@@ -123,20 +152,20 @@ class MaskedConv2d(WeightNormConv2d):
             mask_type=self.mask_type,
             image_channels=self.image_channels,
             activation=activation,
+            dilation=self._steps,
             backend=self.backend,
         )
 
     def _live(self) -> Tensor:
         # in raster order the live taps of every mask are neighbours: a view where a mask would be a product
-        side = self.kernel_size[0]
-        taps = live_taps(self.mask_type, (side, side))
-        first = (taps[0][0] + side // 2) * side + taps[0][1] + side // 2 if taps else 0
+        taps = conv_taps(self.mask_type, self._kernel)
+        first = taps[0].place[0] * self._kernel[1] + taps[0].place[1] if taps else 0
         return self.weight.flatten(2).narrow(2, first, len(taps))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
         if mask is not None:
-            if mask.shape != self.weight.shape or not (mask.cpu() != 0).equal(self.mask.cpu()):
+            if not is_mask(mask, self.mask):
                 raise ValueError(
                     f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another"
                 )
@@ -150,14 +179,14 @@ class MaskedConv2d(WeightNormConv2d):
 
 
 def without_expansion(z: Tensor) -> Tensor:
-    """``[B, D]`` of a ``[B, D, H, W]`` that only repeats it (strides of 0); anything else as it is."""
+    """``[B, D]`` where z ``[B, D, H, W]`` only repeats it over the image (strides of 0); any other z unchanged."""
     return z[:, :, 0, 0] if z.dim() == 4 and z.stride()[2:] == (0, 0) else z
 
 
 class GatedMaskedConv2d(MaskedConv2d):
     """Gated PixelCNN layer: ``tanh(a) * sigmoid(b)`` with ``a, b`` the halves of ``W x + bias + V cond``.
 
-    Arguments and shapes as of `MaskedConv2d`; ``out_channels`` is after the gate, ``weight`` is
+    Arguments and shapes as in `MaskedConv2d`; ``out_channels`` is after the gate, ``weight`` is
     ``[2 * out_channels, C_in, k, k]``.
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 and 4.
@@ -172,6 +201,7 @@ class GatedMaskedConv2d(MaskedConv2d):
         *,
         cond_channels: int = 0,
         image_channels: int = 1,
+        dilation: int | Sequence[int] = 1,
         weight_norm: bool = False,
         backend: str = "auto",
     ) -> None:
@@ -183,6 +213,7 @@ class GatedMaskedConv2d(MaskedConv2d):
             image_channels=image_channels,
             cond_channels=cond_channels,
             activation="gate",
+            dilation=dilation,
             weight_norm=weight_norm,
             backend=backend,
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..masks import linear_mask, made_degrees
+from .. import activations, reference
+from ..masks import is_mask, linear_mask, made_degrees
 from ..ops import masked_linear
 
 
@@ -21,7 +21,8 @@ class MaskedLinear(nn.Linear):
         bias: adds one, ``[O]``. activation: ``none``, ``relu``, ``elu``, ``tanh``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
-    Shapes: x ``[B, I]`` -> ``[B, O]``. A ``mask`` entry in an incoming state_dict is accepted when it equals M.
+    Shapes: x ``[B, I]`` -> ``[B, O]``. A ``mask`` entry in an incoming state_dict is accepted when it is M or
+    broadcasts to it.
 
     >>> layer = MaskedLinear(torch.arange(3), torch.arange(3))     # lower-triangular
     >>> layer(torch.zeros(5, 3)).shape
@@ -93,7 +94,7 @@ class MaskedLinear(nn.Linear):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
-        if mask is not None and not (mask != 0).cpu().equal(self.mask.cpu()):
+        if mask is not None and not is_mask(mask, self.mask):
             raise ValueError(f"MaskedLinear: {prefix}mask must be out_degrees >= in_degrees, got another mask")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -129,8 +130,8 @@ class MADE(nn.Module):
         super().__init__()
         if input_dim < 1 or output_dim < 1 or output_dim % input_dim:
             raise ValueError(f"MADE: output_dim must be a multiple of input_dim = {input_dim}, got {output_dim}")
-        if activation not in ("relu", "elu", "tanh"):
-            raise ValueError(f"MADE: activation must be one of relu, elu, tanh, got {activation!r}")
+        if activation not in (names := activations.names("made_inverse")):
+            raise ValueError(f"MADE: activation must be one of {', '.join(names)}, got {activation!r}")
         if n_hidden < 1 or hidden_dim < 1:
             raise ValueError(f"MADE: n_hidden and hidden_dim must be positive, got {n_hidden} and {hidden_dim}")
         self.input_dim, self.activation, self.context_dim = input_dim, activation, context_dim
@@ -162,7 +163,7 @@ class MADE(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i == 0 and self.context is not None:
-                x = getattr(F, self.activation)(x + self.project(context))
+                x = reference.activate(x + self.project(context), self.activation)
         return x
 
     def project(self, context: Tensor | None) -> Tensor:

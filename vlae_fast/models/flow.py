@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import MADE
-from ..layers.hooks import refresh
+from ..layers.hooked_weight import weight_and_bias
 from ..ops import made_inverse
 from .precision import wide
 
@@ -122,13 +122,11 @@ class AutoregressiveFlow(Flow):
         mades: list[Any] = list(reversed(self.steps))  # every one, also what torch.compile makes of a MADE
         if len(names := {made.activation for made in mades}) > 1:
             raise ValueError(f"AutoregressiveFlow: steps must have the same activation, got {', '.join(sorted(names))}")
-        layers = [layer for made in mades for layer in made.masked_layers()]
-        for layer in layers:
-            refresh(layer)
+        layers = [weight_and_bias(layer) for made in mades for layer in made.masked_layers()]
         return made_inverse(
             eps,
-            [layer.weight for layer in layers],
-            [layer.bias for layer in layers],
+            [weight for weight, _ in layers],
+            [bias for _, bias in layers],
             mades[0].degrees,
             activation=mades[0].activation,
             backend=self.backend,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import activations, backends, reference
+from ..masks import check_made_degrees
+from ..reference.arguments import Layers, Transform
 from . import registry
 
-ACTIVATIONS = ("relu", "elu", "tanh")
+ACTIVATIONS = activations.names("made_inverse")
 SCALES = ("exp", "clipped_exp", "softplus", "sigmoid")
 
 
@@ -30,11 +33,11 @@ def made_inverse(
     """The x with ``eps = (x - shift(x)) * exp(-log_scale(x))``, where MADE(x) gives shift and log_scale.
 
     Several steps in one call: the x of a step, its dimensions reversed, is the eps of the next; x is that of the last.
-    Other libraries write ``eps = shift(x) + slope(s(x)) * x``, of a slope that is at least 0.001: ``scale`` names it.
+    Other libraries write ``eps = shift(x) + slope(s(x)) * x``; the slope is at least 0.001, and ``scale`` names it.
 
     Args:
         eps: ``[B, D]``, floating point.
-        weights, biases: of the L masked layers, ``[O, I]`` and ``[O]``. The last has 2 D outputs (shift, then
+        weights, biases: the L masked layers, ``[O, I]`` and ``[O]``. The last has 2 D outputs (shift, then
             log_scale: affine) or D outputs (shift: mean-only, log_scale = 0). Of S steps: S L layers, those of the
             step that comes first in front; all steps have the degrees of one.
         degrees: L + 1 integer tensors: of the inputs (a permutation of 1..D), the hidden layers, the outputs. The
@@ -65,22 +68,18 @@ def made_inverse(
 
     Source: Papamakarios et al. 2017, arXiv 1705.07057, eq. 4.
     """
-    _check(eps, weights, biases, degrees, cond, activation, scale)
-    xs, log_det = torch.ops.vlae_fast.made_inverse(
-        eps, list(weights), list(biases), list(degrees), cond, activation, scale, backend
-    )
+    layers, transform = Layers(list(weights), list(biases), list(degrees), cond), Transform(activation, scale)
+    _check(eps, layers, transform)
+    tensors = (eps, cond, *layers.weights, *layers.biases)
+    if registry.only_plain_torch_follows("made_inverse", backend, *tensors):
+        xs, log_det = _in_turn(reference, 1, eps, layers, transform)
+        return xs[-1], log_det
+    xs, log_det = torch.ops.vlae_fast.made_inverse(eps, *layers, *transform, backend)
     return xs[-1], log_det
 
 
-def _check(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str,
-) -> None:
+def _check(eps: Tensor, layers: Layers, transform: Transform) -> None:
+    (weights, biases, degrees, cond), (activation, scale) = layers, transform
     if activation not in ACTIVATIONS:
         _fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
     if scale not in SCALES:
@@ -119,27 +118,41 @@ def _check_degrees(degrees: Sequence[Tensor], dim: int) -> None:
     if size != dim and size != 2 * dim:  # `in` would compare sizes that torch.compile leaves open as objects
         _fail(f"degrees[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) entries", size)
     if not torch.compiler.is_compiling() and inputs.device.type == "cpu":  # elsewhere the look would synchronise
-        if not torch.equal(inputs.sort().values, torch.arange(1, dim + 1, device="cpu")):
-            _fail(f"degrees[0] must be a permutation of 1..{dim}", inputs.tolist())
-        if not torch.equal(outputs, (inputs - 1).repeat(size // dim)):
-            _fail("degrees[-1] must be degrees[0] - 1, once per parameter", outputs.tolist())
+        check_made_degrees(inputs, outputs)
 
 
-def _fail(rule: str, got: object) -> None:
+def _fail(rule: str, got: object) -> NoReturn:
     raise ValueError(f"made_inverse: {rule}, got {got}")
 
 
+def _split(args: Sequence[Any]) -> tuple[Layers, Transform]:
+    """The arguments of the op between its tensors and its backend, as records."""
+    return Layers(*args[:4]), Transform(*args[4:6])
+
+
 def _forward(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    *args, backend = args  # type: ignore[assignment]
-    row = backends.pick("made_inverse", eps, backend)
-    xs, log_det = row.namespace.made_inverse(eps, *args)
+    layers, transform = _split(args)
+    row = backends.pick("made_inverse", eps, args[-1])
+    xs, log_det = _in_turn(row.namespace, row.steps_at_once(len(layers.degrees) - 1), eps, layers, transform)
     if xs.device.type == "cpu" and not math.isfinite((xs.sum() + log_det.sum()).item()):  # elsewhere: synchronises
-        _refuse_non_finite(eps, xs, log_det, args[2][0])
+        _refuse_non_finite(eps, xs, log_det, layers.degrees[0])
     return xs.contiguous(), log_det
 
 
+def _in_turn(namespace: Any, at_once: int, eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
+    """x of every step, ``[S, B, D]``, and log_det: so many steps a call, each given the x before it reversed."""
+    first, *others = layers.steps(at_once)
+    xs, log_det = namespace.made_inverse(eps, first, transform)
+    shares = [xs]
+    for share in others:
+        xs, of_share = namespace.made_inverse(xs[-1].flip(1), share, transform)
+        shares.append(xs)
+        log_det = log_det + of_share
+    return torch.cat(shares) if others else xs, log_det
+
+
 def _refuse_non_finite(eps: Tensor, xs: Tensor, log_det: Tensor, degrees: Tensor) -> None:
-    """Names what the first bad sample owes its NaN or infinity to; a sum that merely overflowed is no offence."""
+    """Raises where a sample is not finite and names the first cause; a sum that merely overflowed is no offence."""
     bad = ~torch.isfinite(xs)
     samples = (bad.any(2).any(0) | ~torch.isfinite(log_det)).nonzero()
     if not len(samples):
@@ -167,8 +180,14 @@ def _forward_fake(
 
 def _backward(grad_xs: Tensor, grad_log_det: Tensor, xs: Tensor, *args: Any) -> list[Tensor]:
     # the gradient is solved by the specification on every backend: it is rare (an IAF trained through its samples)
-    grad_eps, grad_cond, grad_weights, grad_biases = reference.made_inverse_backward(grad_xs, grad_log_det, xs, *args)
-    return [g.contiguous() for g in (grad_eps, grad_cond, *grad_weights, *grad_biases)]
+    layers, transform = _split(args)
+    grad_eps, found = torch.zeros_like(xs[0]), []
+    for s, step in reversed(list(enumerate(layers.steps()))):
+        grad_x = grad_xs[s] + grad_eps.flip(1)  # this step's x, reversed, was the eps of the step behind it
+        grad_eps, *others = reference.made_inverse_backward(grad_x, grad_log_det, xs[s], step, transform)
+        found.append(others)
+    conds, weights, biases = zip(*reversed(found), strict=True)
+    return [g.contiguous() for g in (grad_eps, torch.cat(conds, 1), *chain(*weights), *chain(*biases))]
 
 
 def _backward_fake(
@@ -189,31 +208,34 @@ class _MadeInverse(torch.autograd.Function):
     """apply(options, eps, cond, *weights, *biases): autograd sees flat tensors, the op sees lists."""
 
     @staticmethod
-    def forward(ctx: Any, options: tuple, eps: Tensor, cond: Tensor | None, *layers: Tensor) -> tuple[Tensor, Tensor]:
-        degrees, activation, scale, backend = options
-        n = len(layers) // 2
-        xs, log_det = registry.below_autograd(
-            "made_inverse", eps, list(layers[:n]), list(layers[n:]), degrees, cond, activation, scale, backend
-        )
-        ctx.save_for_backward(xs, cond, *layers)
-        ctx.degrees, ctx.functions = degrees, (activation, scale)
+    def forward(ctx: Any, options: tuple, eps: Tensor, cond: Tensor | None, *flat: Tensor) -> tuple[Tensor, Tensor]:
+        degrees, transform, backend = options
+        layers = _layers(flat, degrees, cond)
+        xs, log_det = registry.below_autograd("made_inverse", eps, *layers, *transform, backend)
+        ctx.save_for_backward(xs, cond, *flat)
+        ctx.degrees, ctx.transform = degrees, transform
         return xs, log_det
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        xs, cond, *layers = ctx.saved_tensors
-        n = len(layers) // 2
-        out = registry.below_autograd(
-            "made_inverse_backward", *grads, xs, layers[:n], layers[n:], ctx.degrees, cond, *ctx.functions
-        )
-        out = [g if need else None for g, need in zip(out, ctx.needs_input_grad[1:], strict=True)]
-        return (None, *registry.once_differentiable("made_inverse", out))
+        xs, cond, *flat = ctx.saved_tensors
+        layers = _layers(flat, ctx.degrees, cond)
+        if registry.only_plain_torch_differentiates(*grads):
+            out = _backward(*grads, xs, *layers, *ctx.transform)
+        else:
+            out = registry.below_autograd("made_inverse_backward", *grads, xs, *layers, *ctx.transform)
+        return None, *(g if need else None for g, need in zip(out, ctx.needs_input_grad[1:], strict=True))
 
 
-def _autograd(
-    eps: Tensor, weights: list[Tensor], biases: list[Tensor], degrees: list[Tensor], cond: Tensor | None, *options: str
-) -> tuple[Tensor, Tensor]:
-    return _MadeInverse.apply((degrees, *options), eps, cond, *weights, *biases)
+def _layers(flat: Sequence[Tensor], degrees: list[Tensor], cond: Tensor | None) -> Layers:
+    n = len(flat) // 2
+    return Layers(list(flat[:n]), list(flat[n:]), degrees, cond)
+
+
+def _autograd(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    layers, transform = _split(args)
+    options = (layers.degrees, transform, args[-1])
+    return _MadeInverse.apply(options, eps, layers.cond, *layers.weights, *layers.biases)
 
 
 _ARGS = "Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, str scale"
@@ -225,4 +247,3 @@ registry.define(
     _backward_fake,
 )
 registry.autograd("made_inverse", _autograd)
-registry.no_vmap("made_inverse", "the rows of eps and cond are samples already")

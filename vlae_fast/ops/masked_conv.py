@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import backends
-from ..masks import MASK_TYPES
+from .. import activations, backends, reference
+from ..masks import MASK_TYPES, dilation_pair
+from ..reference.arguments import ConvOptions
 from . import registry
 
-ACTIVATIONS = ("none", "relu", "elu", "gate")
+ACTIVATIONS = activations.names("masked_conv")
 
 
 def masked_conv(
@@ -23,22 +25,27 @@ def masked_conv(
     mask_type: str,
     image_channels: int = 1,
     activation: str = "none",
+    dilation: int | Sequence[int] = 1,
     backend: str = "auto",
 ) -> Tensor:
-    """``act( sum over live taps t of W[:, :, t] x[. + t] + bias + cond )`` on a zero-padded image of the same size.
+    """``act( sum over live taps t of W[:, :, t] x[. + d t] + bias + cond )`` on a zero-padded image of the same size.
+
+    P are the channels of the pre-activation: 2 C under ``gate``, which halves them, C under the others.
 
     Args:
         x: ``[B, C_in, H, W]``, floating point, any strides.
-        weight: ``[C_out, C_in, k, k]`` with k odd, the dtype of x. Dead entries are never read; their gradient is 0.
-        bias: ``[C_out]`` or None.
-        cond: ``[B, C_out]`` or ``[B, C_out, H, W]`` or None, added before the activation.
+        weight: ``[P, C_in, k, k]`` with k odd, the dtype of x. Dead entries are never read; their gradient is 0.
+        bias: ``[P]`` or None.
+        cond: ``[B, P]`` or ``[B, P, H, W]`` or None, added before the activation.
         mask_type: ``A``, ``B``, ``vertical_*`` or ``horizontal_*``, see `masks.live_taps`.
         image_channels: autoregressive channels of a pixel (3 for RGB), see `masks.conv_mask`.
         activation: ``none``, ``relu``, ``elu`` (alpha 1) or ``gate`` (``tanh(a) * sigmoid(b)`` of the channel halves).
+        dilation: d, pixels from one tap to the next, (vertical, horizontal) or one int for both. The mask is of places
+            in the kernel: it is the same for every d.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
-        ``[B, C_out, H, W]``, half the channels under ``gate``; memory format channels_last.
+        ``[B, C, H, W]``, memory format channels_last.
 
     Raises:
         ValueError, TypeError: an argument breaks a rule above. RuntimeError: the named backend cannot run this.
@@ -46,27 +53,23 @@ def masked_conv(
     Equivalent to::
 
         mask = vf.masks.conv_mask(mask_type, weight.shape)
-        y = F.conv2d(x, weight * mask, bias, padding=k // 2) + cond[:, :, None, None]
+        y = F.conv2d(x, weight * mask, bias, padding=d * (k // 2), dilation=d) + cond[:, :, None, None]
         y = y.chunk(2, 1)[0].tanh() * y.chunk(2, 1)[1].sigmoid()        # activation="gate"
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 (gate) and eq. 4 (condition).
     """
-    _check(x, weight, bias, cond, mask_type, image_channels, activation)
-    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, mask_type, image_channels, activation, backend)
+    options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation))
+    _check(x, weight, bias, cond, options)
+    if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond):
+        return reference.masked_conv(x, weight, bias, cond, options)  # a mapped tensor has no memory format
+    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options, backend)
 
 
-def _check(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-) -> None:
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions) -> None:
     def fail(rule: str, got: object) -> None:
         raise ValueError(f"masked_conv: {rule}, got {got}")
 
+    mask_type, image_channels, activation, _ = options
     if mask_type not in MASK_TYPES:
         fail(f"mask_type must be one of {', '.join(MASK_TYPES)}", repr(mask_type))
     if activation not in ACTIVATIONS:
@@ -74,22 +77,22 @@ def _check(
     if x.dim() != 4 or not x.is_floating_point():
         fail("x must be a floating-point tensor [B, C_in, H, W]", f"{x.dtype} {tuple(x.shape)}")
     if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
-        fail("weight must be [C_out, C_in, k, k] with k odd", tuple(weight.shape))
-    c_out = weight.shape[0]
+        fail("weight must be [P, C_in, k, k] with k odd", tuple(weight.shape))
+    columns = weight.shape[0]
     if weight.shape[1] != x.shape[1]:
         fail(f"x must have the C_in of weight, {weight.shape[1]} channels", x.shape[1])
-    if 0 in (*x.shape[1:], c_out):  # a batch may be empty, an image may not
-        fail("x must have C_in, H, W >= 1 and weight C_out >= 1", (tuple(x.shape), tuple(weight.shape)))
-    if activation == "gate" and c_out % 2:
-        fail("weight must have an even C_out under activation 'gate'", c_out)
-    channels = c_out // 2 if activation == "gate" else c_out
+    if 0 in (*x.shape[1:], columns):  # a batch may be empty, an image may not
+        fail("x must have C_in, H, W >= 1 and weight P >= 1", (tuple(x.shape), tuple(weight.shape)))
+    if columns % activations.columns(activation):
+        fail(f"weight must have an even P under activation {activation!r}", columns)
+    channels = columns // activations.columns(activation)
     if image_channels < 1 or (image_channels > 1 and channels % image_channels):
         fail(f"image_channels must be positive and divide the {channels} output channels", image_channels)
-    if bias is not None and bias.shape != (c_out,):
-        fail(f"bias must be [C_out] = [{c_out}]", tuple(bias.shape))
+    if bias is not None and bias.shape != (columns,):
+        fail(f"bias must be [P] = [{columns}]", tuple(bias.shape))
     batch, _, height, width = x.shape
-    if cond is not None and cond.shape not in ((batch, c_out), (batch, c_out, height, width)):
-        fail(f"cond must be {[batch, c_out]} or {[batch, c_out, height, width]}", tuple(cond.shape))
+    if cond is not None and cond.shape not in ((batch, columns), (batch, columns, height, width)):
+        fail(f"cond must be {[batch, columns]} or {[batch, columns, height, width]}", tuple(cond.shape))
     for name, tensor in (("weight", weight), ("bias", bias), ("cond", cond)):
         # under autocast the op itself brings every tensor to one dtype
         if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
@@ -104,75 +107,68 @@ def _channels_last(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
-def _forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    backend: str,
-) -> Tensor:
-    row = backends.pick("masked_conv", x, backend)
-    return _channels_last(row.namespace.masked_conv(x, weight, bias, cond, mask_type, image_channels, activation))
+def _options(mask_type: str, image_channels: int, activation: str, dilation: Sequence[int]) -> ConvOptions:
+    """The record of what a schema lists."""
+    return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]))
 
 
-def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    channels = weight.shape[0] // (2 if args[-2] == "gate" else 1)
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any) -> Tensor:
+    row = backends.pick("masked_conv", x, options[-1]).namespace
+    return _channels_last(row.masked_conv(x, weight, bias, cond, _options(*options[:-1])))
+
+
+def _forward_fake(x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Tensor:
+    channels = weight.shape[0] // activations.columns(_options(*options[:-1]).activation)
     return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
 
 
-def _saving(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    out, saved = backends.pick("masked_conv", x, args[-1]).namespace.masked_conv_saving(x, *args[:-1])
-    return _channels_last(out), _channels_last(saved) if saved.dim() == 4 else saved
+def _with_sigmoid(
+    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor]:
+    row = backends.pick("masked_conv", x, options[-1]).namespace
+    out, sigmoid = row.masked_conv_with_sigmoid(x, weight, bias, cond, _options(*options[:-1]))
+    return _channels_last(out), _channels_last(sigmoid) if sigmoid.dim() == 4 else sigmoid
 
 
-def _saving_fake(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    out, namespace = _forward_fake(x, *args), backends.pick("masked_conv", x, args[-1]).namespace
-    return out, torch.empty_like(out) if namespace.masked_conv_saves(args[-2]) else x.new_empty(0)
+def _with_sigmoid_fake(x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any) -> tuple[Tensor, Tensor]:
+    out = _forward_fake(x, weight, bias, cond, *options)
+    return out, torch.empty_like(out) if _options(*options[:-1]).has_sigmoid else x.new_empty(0)
 
 
 def _backward(
     grad: Tensor,
     out: Tensor | None,
-    saved: Tensor,
+    sigmoid: Tensor,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    backend: str,
-    needs: list[bool],
+    *options: Any,
 ) -> list[Tensor]:
-    row = backends.pick("masked_conv", x, backend)
-    grads = row.namespace.masked_conv_backward(
-        grad, out, saved, x, weight, bias, cond, mask_type, image_channels, activation, needs
-    )
-    like = (x, weight, bias, cond)
+    *listed, backend, needs = options
+    row = backends.pick("masked_conv", x, backend).namespace
+    grads = row.masked_conv_backward(grad, out, sigmoid, x, weight, bias, cond, _options(*listed), needs)
     return [
         _channels_last(g) if g.dim() == 4 and t is not weight else g
-        for g, t in zip(grads, like, strict=True)
+        for g, t in zip(grads, (x, weight, bias, cond), strict=True)
         if g is not None
     ]
 
 
 def _backward_fake(
-    grad: Tensor, out: Any, saved: Any, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any
+    grad: Tensor, out: Any, sigmoid: Any, x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any
 ) -> list[Tensor]:
     formats = [torch.channels_last, torch.contiguous_format, torch.contiguous_format, None]
     formats[3] = torch.channels_last if cond is not None and cond.dim() == 4 else torch.contiguous_format
     return [
         torch.empty_like(t, memory_format=f)
-        for t, f, need in zip((x, weight, bias, cond), formats, args[-1], strict=True)
+        for t, f, need in zip((x, weight, bias, cond), formats, options[-1], strict=True)
         if need
     ]
 
 
 class _MaskedConv(torch.autograd.Function):
-    """Keeps the output, from which the slope of the activation follows, and what the backend adds to it.
+    """Keeps the output and the sigmoid of the gate: the slope of every activation follows from these.
 
     Measured on the CPU against computing the pre-activation again: a third less arithmetic in the backward, for one
     tensor like the output under ``gate`` and none otherwise.
@@ -182,19 +178,22 @@ class _MaskedConv(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> Tensor:
         if not any(ctx.needs_input_grad):
             return registry.below_autograd("masked_conv", *args)
-        out, saved = registry.below_autograd("masked_conv_saving", *args)
-        ctx.save_for_backward(None if args[6] == "none" else out, saved, *args[:4])
+        out, sigmoid = registry.below_autograd("masked_conv_with_sigmoid", *args)
         ctx.options = args[4:]
+        activation = _options(*args[4:-1]).activation
+        ctx.save_for_backward(None if activation == "none" else out, sigmoid, *args[:4])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         needs = list(ctx.needs_input_grad[:4])
+        none = (None for _ in ctx.options)
+        if registry.only_plain_torch_differentiates(*grads):
+            out, sigmoid, x, weight, bias, cond = ctx.saved_tensors
+            args = (grads[0], out, sigmoid, x, weight, bias, cond, _options(*ctx.options[:-1]), needs)
+            return *reference.masked_conv_backward(*args), *none
         out = iter(registry.below_autograd("masked_conv_backward", grads[0], *ctx.saved_tensors, *ctx.options, needs))
-        return (
-            *registry.once_differentiable("masked_conv", [next(out) if need else None for need in needs]),
-            *(None,) * 4,
-        )
+        return *(next(out) if need else None for need in needs), *none
 
 
 def _autograd(*args: Any) -> Tensor:
@@ -203,12 +202,12 @@ def _autograd(*args: Any) -> Tensor:
 
 _ARGS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor? cond, "
-    "str mask_type, int image_channels, str activation, str backend"
+    "str mask_type, int image_channels, str activation, int[] dilation, str backend"
 )
 registry.define(f"masked_conv({_ARGS}) -> Tensor", _forward, _forward_fake)
-registry.define(f"masked_conv_saving({_ARGS}) -> (Tensor out, Tensor saved)", _saving, _saving_fake)
+registry.define(f"masked_conv_with_sigmoid({_ARGS}) -> (Tensor out, Tensor sigmoid)", _with_sigmoid, _with_sigmoid_fake)
 registry.define(
-    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor saved, {_ARGS}, bool[] needs) -> Tensor[]",
+    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor sigmoid, {_ARGS}, bool[] needs) -> Tensor[]",
     _backward,
     _backward_fake,
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import activations, backends, reference
+from ..reference.arguments import Mask
 from . import registry
 
-ACTIVATIONS = ("none", "relu", "elu", "tanh")
+ACTIVATIONS = activations.names("masked_linear")
 
 
 def masked_linear(
@@ -49,59 +50,60 @@ def masked_linear(
 
     Source: Germain et al. 2015, arXiv 1502.03509, eq. 8-11.
     """
-    _check(x, weight, bias, in_degrees, out_degrees, adjacency, activation)
+    _check(x, weight, bias, activation)
+    _check_mask(weight, in_degrees, out_degrees, adjacency)
+    if registry.only_plain_torch_follows("masked_linear", backend, x, weight, bias):
+        return reference.masked_linear(x, weight, bias, Mask(in_degrees, out_degrees, adjacency), activation)
     return torch.ops.vlae_fast.masked_linear(x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
 
 
-def _check(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    in_degrees: Tensor | None,
-    out_degrees: Tensor | None,
-    adjacency: Tensor | None,
-    activation: str,
-) -> None:
-    def fail(rule: str, got: object) -> None:
-        raise ValueError(f"masked_linear: {rule}, got {got}")
+def _fail(rule: str, got: object) -> NoReturn:
+    raise ValueError(f"masked_linear: {rule}, got {got}")
 
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> None:
     if activation not in ACTIVATIONS:
-        fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+        _fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
     if x.dim() != 2 or not x.is_floating_point():
-        fail("x must be a floating-point tensor [B, I]", f"{x.dtype} {tuple(x.shape)}")
+        _fail("x must be a floating-point tensor [B, I]", f"{x.dtype} {tuple(x.shape)}")
     if weight.dim() != 2 or weight.shape[1] != x.shape[1]:
-        fail(f"weight must be [O, I] with I = {x.shape[1]} of x", tuple(weight.shape))
+        _fail(f"weight must be [O, I] with I = {x.shape[1]} of x", tuple(weight.shape))
     if bias is not None and bias.shape != weight.shape[:1]:
-        fail(f"bias must be [O] = [{weight.shape[0]}]", tuple(bias.shape))
-    if adjacency is not None:
-        if in_degrees is not None or out_degrees is not None:
-            fail("give degrees or adjacency", "both")
-        if adjacency.dtype != torch.bool or adjacency.shape != weight.shape:
-            fail(f"adjacency must be boolean {list(weight.shape)}", f"{adjacency.dtype} {tuple(adjacency.shape)}")
-    else:
-        for name, degrees, size in (("in", in_degrees, weight.shape[1]), ("out", out_degrees, weight.shape[0])):
-            if degrees is None:
-                fail(f"{name}_degrees must be given where adjacency is not", None)
-            elif degrees.shape != (size,) or degrees.is_floating_point():
-                fail(f"{name}_degrees must be integers [{size}]", f"{degrees.dtype} {tuple(degrees.shape)}")
+        _fail(f"bias must be [O] = [{weight.shape[0]}]", tuple(bias.shape))
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"masked_linear: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
 
 
-def _forward(x: Tensor, *args: Any) -> Tensor:
+def _check_mask(
+    weight: Tensor, in_degrees: Tensor | None, out_degrees: Tensor | None, adjacency: Tensor | None
+) -> None:
+    if adjacency is not None:
+        if in_degrees is not None or out_degrees is not None:
+            _fail("give degrees or adjacency", "both")
+        if adjacency.dtype != torch.bool or adjacency.shape != weight.shape:
+            _fail(f"adjacency must be boolean {list(weight.shape)}", f"{adjacency.dtype} {tuple(adjacency.shape)}")
+        return
+    for name, degrees, size in (("in", in_degrees, weight.shape[1]), ("out", out_degrees, weight.shape[0])):
+        if degrees is None:
+            _fail(f"{name}_degrees must be given where adjacency is not", None)
+        if degrees.shape != (size,) or degrees.is_floating_point():
+            _fail(f"{name}_degrees must be integers [{size}]", f"{degrees.dtype} {tuple(degrees.shape)}")
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
     row = backends.pick("masked_linear", x, args[-1])
-    return row.namespace.masked_linear(x, *args[:-1]).contiguous()
+    return row.namespace.masked_linear(x, weight, bias, Mask(*args[:3]), args[3]).contiguous()
 
 
 def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-def _backward(grad: Tensor, y: Tensor | None, x: Tensor, *args: Any) -> list[Tensor]:
-    *options, backend, needs = args
+def _backward(grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, *args: Any) -> list[Tensor]:
+    *mask, activation, backend, needs = args
     row = backends.pick("masked_linear", x, backend)
-    grads = row.namespace.masked_linear_backward(grad, y, x, *options, needs)
+    grads = row.namespace.masked_linear_backward(grad, y, x, weight, Mask(*mask), activation, needs)
     return [g.contiguous() for g in grads if g is not None]
 
 
@@ -123,12 +125,13 @@ class _MaskedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         needs = list(ctx.needs_input_grad[:3])
+        if registry.only_plain_torch_differentiates(*grads):
+            y, x, weight, *mask = ctx.saved_tensors
+            out = reference.masked_linear_backward(grads[0], y, x, weight, Mask(*mask), ctx.options[0], needs)
+            return *out, *(None,) * 5
         args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
         out = iter(registry.below_autograd("masked_linear_backward", *args))
-        return (
-            *registry.once_differentiable("masked_linear", [next(out) if need else None for need in needs]),
-            *(None,) * 5,
-        )
+        return *(next(out) if need else None for need in needs), *(None,) * 5
 
 
 _MASK = "Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, str activation, str backend"

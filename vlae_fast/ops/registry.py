@@ -5,11 +5,13 @@ define/impl and a hand-written `torch.autograd.Function` cost a third of `torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 library = torch.library.Library("vlae_fast", "DEF")
 _AUTOCAST = ("CPU", "CUDA")
@@ -25,47 +27,54 @@ def define(schema: str, impl: Callable, fake: Callable) -> None:
 
 def autograd(name: str, apply: Callable) -> None:
     """``apply`` runs on the Autograd key; inside `torch.autograd.Function` call the op through `below_autograd`."""
-
-    def run(*args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(f"{name}: torch.func.grad, vjp and jvp are not implemented, use torch.autograd.grad")
-        return apply(*args)
-
-    library.impl(name, run, "Autograd")
+    library.impl(name, apply, "Autograd")
 
 
-def no_vmap(name: str, instead: str) -> None:
-    """`torch.vmap` says that it cannot map this op: PyTorch's own loop over the samples takes no lists of tensors."""
+def _in_onnx_export() -> bool:
+    return "torch.onnx" in sys.modules and bool(torch.onnx.is_in_onnx_export())
 
-    def refuse(*args: Any) -> Any:
-        raise RuntimeError(f"{name}: torch.vmap is not implemented, {instead}")
 
-    torch.library.register_vmap(f"vlae_fast::{name}", refuse, lib=library)
+_in_onnx_export._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result
+
+
+def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -> bool:
+    """Whether a call is transformed in a way that PyTorch's own operations alone follow.
+
+    Such are an export to ONNX, the transforms of torch.func (grad, jvp, jacrev, vmap, ...), and forward-mode
+    differentiation whether or not a graph is recorded. A contract then computes by the reference, which PyTorch can
+    transform any number of times.
+
+    Raises:
+        RuntimeError: a backend was named, which does not.
+    """
+    if _in_onnx_export():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    transformed = torch._C._are_functorch_transforms_active()
+    if not transformed and forward_ad._current_level >= 0:
+        transformed = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    if transformed and backend not in ("auto", "reference"):
+        rule = 'torch.func and forward-mode differentiation need backend "auto" or "reference"'
+        raise RuntimeError(f"{name}: {rule}, got {backend!r}")
+    return bool(transformed)
+
+
+def only_plain_torch_differentiates(*grads: Tensor) -> bool:
+    """Whether a backward is itself recorded (``create_graph=True``), or runs for a batch of gradients at once.
+
+    It is then computed by the reference, which PyTorch differentiates and batches as it does any other code.
+    """
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
+    )
 
 
 def below_autograd(name: str, *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return getattr(torch.ops.vlae_fast, name)(*args)
-
-
-class _Refuse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, name: str, *outputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.name = name
-        return tuple(out.view_as(out) for out in outputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(f"{ctx.name}: double backward is not implemented")
-
-
-def once_differentiable(name: str, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Gradients that raise, naming the op, when somebody differentiates them again (``create_graph=True``)."""
-    if not torch.is_grad_enabled():
-        return tuple(grads)
-    live = [g.detach().requires_grad_() for g in grads if g is not None]
-    refusing = iter(_Refuse.apply(name, *live))
-    return tuple(None if g is None else next(refusing) for g in grads)
 
 
 def autocast(name: str) -> None:

@@ -1,9 +1,11 @@
 """The specification: every op in plain PyTorch, a file per family. Never optimised; no kernel imports it.
 
-Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend.
+Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are those of every backend;
+``arguments.py`` has their records.
 """
 
-from .activation import activate, activate_backward
+from .activation import activate, activate_backward, slope_of_output
+from .arguments import Layers, Mask, Transform
 from .made_inverse import (
     LEAST_SLOPE,
     log_slope,
@@ -13,12 +15,15 @@ from .made_inverse import (
     made_inverse_backward,
     shift_and_log_scale,
 )
-from .masked_conv import masked_conv, masked_conv_backward, masked_conv_saves, masked_conv_saving
+from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
 from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
 
 __all__ = [
     "LEAST_SLOPE",
+    "Layers",
+    "Mask",
+    "Transform",
     "activate",
     "activate_backward",
     "log_slope",
@@ -28,8 +33,7 @@ __all__ = [
     "made_inverse_backward",
     "masked_conv",
     "masked_conv_backward",
-    "masked_conv_saves",
-    "masked_conv_saving",
+    "masked_conv_with_sigmoid",
     "masked_linear",
     "masked_linear_backward",
     "naive_sample",
@@ -38,4 +42,5 @@ __all__ = [
     "run_program",
     "shift_and_log_scale",
     "shifted",
+    "slope_of_output",
 ]

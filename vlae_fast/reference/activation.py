@@ -1,4 +1,4 @@
-"""Activations and their slopes."""
+"""Formulas of the activations of `vlae_fast.activations`, and of their slopes."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
         "tanh": lambda v: 1 - v.tanh() ** 2,
     }
     return grad * slope[activation](pre)
+
+
+def slope_of_output(out: Tensor, activation: str) -> Tensor:
+    """The slope where the activation's output is ``out``, of those that have ``slope_of_output`` in the table."""
+    slope = {
+        "none": lambda v: torch.ones_like(v),
+        "relu": lambda v: (v > 0).to(v.dtype),
+        "elu": lambda v: v.clamp(max=0) + 1,
+        "tanh": lambda v: 1 - v * v,
+    }
+    return slope[activation](out)

@@ -9,23 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..flow_steps import step_by_step, steps_of
 from ..masks import linear_mask
 from .activation import activate, activate_backward
+from .arguments import Layers, Mask, Transform
 from .masked_linear import masked_linear
 
-Layers = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]  # weights, biases, degrees (one more)
 
-
-def made(x: Tensor, layers: Layers, cond: Tensor | None, activation: str) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """MADE: x ``[B, D]`` -> parameters ``[B, n_params * D]``, and every layer's input and pre-activation.
-
-    ``cond`` ``[B, H]`` is added to the first layer's pre-activation.
-    """
+def made(x: Tensor, layers: Layers, activation: str) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """MADE of one step: parameters ``[B, n_params * D]`` for x ``[B, D]``; the input, pre-activation of every layer."""
     inputs, pres = [x], []
-    for i, (weight, bias) in enumerate(zip(layers[0], layers[1], strict=True)):
-        pre = masked_linear(inputs[-1], weight, bias, layers[2][i], layers[2][i + 1], None, "none")
-        pres.append(pre + cond if i == 0 and cond is not None else pre)
+    for i, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):
+        pre = masked_linear(inputs[-1], weight, bias, Mask(layers.degrees[i], layers.degrees[i + 1]), "none")
+        pres.append(pre + layers.cond if i == 0 and layers.cond is not None else pre)
         inputs.append(activate(pres[-1], activation))
     return pres[-1], inputs[:-1], pres
 
@@ -50,40 +45,30 @@ def shift_and_log_scale(params: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return (params[:, :dim], params[:, dim:]) if params.shape[1] > dim else (params, torch.zeros_like(params))
 
 
-@step_by_step
-def made_inverse(
-    eps: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
-) -> tuple[Tensor, Tensor]:
-    """The x with ``eps = transform(x; MADE(x))``, and ``log|det d eps/d x|`` ``[B]``.
+def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
+    """The x ``[1, B, D]`` with ``eps = transform(x; MADE(x))`` of one step, and ``log|det d eps/d x|`` ``[B]``.
 
     The transform is ``(x - shift) * slope`` for scale "exp" and ``shift + x * slope`` for the others, see `log_slope`.
     """
     x, log_det = torch.zeros_like(eps), eps.new_zeros(eps.shape[0])
     for _ in range(eps.shape[1]):  # pass n makes the dimensions of degree <= n right
-        params, _, _ = made(x, (weights, biases, degrees), cond, activation)
+        params, _, _ = made(x, layers, transform.activation)
         shift, raw = shift_and_log_scale(params, eps.shape[1])
-        log, _ = log_slope(raw, scale)
-        x = shift + torch.exp(-log) * eps if scale == "exp" else (eps - shift) * torch.exp(-log)
+        log, _ = log_slope(raw, transform.scale)
+        x = shift + torch.exp(-log) * eps if transform.scale == "exp" else (eps - shift) * torch.exp(-log)
         log_det = log.sum(1)
-    return x, log_det
+    return x[None], log_det
 
 
 def made_backward(
     grad: Tensor, layers: Layers, inputs: Sequence[Tensor], pres: Sequence[Tensor], activation: str
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
     """Gradients of x, weights, biases and the first pre-activation (that of cond) from that of the parameters."""
-    weights, _, degrees = layers
     grad_weights, grad_biases = [], []
-    for i, weight in reversed(list(enumerate(weights))):
-        if i + 1 < len(weights):
+    for i, weight in reversed(list(enumerate(layers.weights))):
+        if i + 1 < len(layers.weights):
             grad = activate_backward(grad, pres[i], activation)
-        live = linear_mask(degrees[i], degrees[i + 1])
+        live = linear_mask(layers.degrees[i], layers.degrees[i + 1])
         grad_weights.append(torch.where(live, grad.T @ inputs[i], 0))
         grad_biases.append(grad.sum(0))
         grad_pre, grad = grad, grad @ torch.where(live, weight, 0)
@@ -91,56 +76,24 @@ def made_backward(
 
 
 def made_inverse_backward(
-    grad_xs: Tensor,
-    grad_log_det: Tensor,
-    xs: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    degrees: Sequence[Tensor],
-    cond: Tensor | None,
-    activation: str,
-    scale: str = "exp",
+    grad_x: Tensor, grad_log_det: Tensor, x: Tensor, layers: Layers, transform: Transform
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    """Gradients of eps, cond, weights, biases from those of every step's x, ``[S, B, D]``, and of log_det."""
-    grad_conds: list[Tensor] = []
-    grad_weights: list[Tensor] = []
-    grad_biases: list[Tensor] = []
-    grad_eps = torch.zeros_like(xs[0])  # of the step behind
-    for s, step in reversed(list(enumerate(steps_of(weights, biases, degrees, cond)))):
-        layers = (step.weights, step.biases, degrees)
-        grad = grad_xs[s] + grad_eps.flip(1)
-        grad_eps, grad_cond, of_weights, of_biases = _step_backward(
-            grad, grad_log_det, xs[s], layers, step.cond, activation, scale
-        )
-        grad_conds.insert(0, grad_cond)
-        grad_weights[:0], grad_biases[:0] = of_weights, of_biases
-    return grad_eps, torch.cat(grad_conds, 1), grad_weights, grad_biases
-
-
-def _step_backward(
-    grad_x: Tensor,
-    grad_log_det: Tensor,
-    x: Tensor,
-    layers: Layers,
-    cond: Tensor | None,
-    activation: str,
-    scale: str,
-) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    """Gradients of eps, cond (``[B, H]``), weights, biases by the implicit function theorem.
+    """Gradients of eps, cond (``[B, H]``), weights, biases of one step, by the implicit function theorem.
 
     With ``J = d eps/d x = diag(slope) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
     D steps of ``v = (g - N^T v) / slope`` are exact.
     """
-    params, inputs, pres = made(x, layers, cond, activation)
+    params, inputs, pres = made(x, layers, transform.activation)
     shift, raw = shift_and_log_scale(params, x.shape[1])
-    log, d_log = log_slope(raw, scale)
+    log, d_log = log_slope(raw, transform.scale)
     slope, affine = torch.exp(log), params.shape[1] > x.shape[1]
-    d_shift = -slope if scale == "exp" else torch.ones_like(slope)  # of eps
-    d_raw = d_log * slope * (x - shift if scale == "exp" else x)
+    exp = transform.scale == "exp"
+    d_shift = -slope if exp else torch.ones_like(slope)  # of eps
+    d_raw = d_log * slope * (x - shift if exp else x)
 
     def backward(grad_shift: Tensor, grad_raw: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
         grad = torch.cat([grad_shift, grad_raw], 1) if affine else grad_shift
-        return made_backward(grad, layers, inputs, pres, activation)
+        return made_backward(grad, layers, inputs, pres, transform.activation)
 
     from_log_det = grad_log_det[:, None] * d_log
     target = grad_x + backward(torch.zeros_like(x), from_log_det)[0]

@@ -9,21 +9,23 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import activations
 from ..layers import MaskedConv2d
-from ..layers.hooks import refresh
-from ..masks import Tap
+from ..layers.hooked_weight import refresh
+from ..masks import Offset, Tap, tap_at
 from ..plan import ACTIVATIONS, Source, Stage
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ELU: "elu"}
+_MODULES = {row.module: row.name for row in activations.TABLE if row.module is not None and row.code is not None}
 
 
-SourceSpec = tuple[int, Tensor, Sequence[Tap]]  # buffer, weight [P, C, kh, kw], the taps of it that are alive
+# buffer, weight [P, C, kh, kw], its live taps: offsets, or where the kernel is dilated their places too
+SourceSpec = tuple[int, Tensor, Sequence[Offset] | Sequence[Tap]]
 
 
 class Decoder(Protocol):
-    """What a sampler asks of a decoder: these three, and how its stages are found.
+    """The decoder that a sampler asks for: these three attributes, and how its stages are found.
 
-    That is a method ``write_program(program)``, which appends them (see `Program.add`), or the parts of
+    They come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts of
     `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added
     to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``:
     the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
@@ -59,7 +61,8 @@ class Program:
         """Appends ``act( bias + context z + sum over sources, taps of weight[:, :, tap] buffer[. + tap] ) + residual``.
 
         Args:
-            sources: (buffer, weight ``[P, C, kh, kw]``, live taps (dy, dx)); buffer 0 is the image.
+            sources: (buffer, weight ``[P, C, kh, kw]``, live taps); buffer 0 is the image. A tap is the offset (dy, dx)
+                that it reads, or a `masks.Tap`, which has its place in the kernel too: a dilated kernel needs that.
             bias: ``[P]``, None: 0. activation: ``none``, ``relu``, ``elu``, ``gate`` (halves P).
             context: V ``[P, D]`` where the stage sees z (or the map that `spread` makes of it).
             residual: a buffer that is added after the activation, -1: none.
@@ -75,9 +78,11 @@ class Program:
         if not sources:
             self._fail("sources must not be empty", "none")
         width = sources[0][1].shape[0]
-        channels = width // (2 if activation == "gate" else 1)
+        channels = width // activations.columns(activation)
+        reads = []
         for buffer, weight, taps in sources:
             self.weights.append(self._live(buffer, weight, taps, width))
+            reads.append(Source(buffer, tuple(tap.offset if isinstance(tap, Tap) else tap for tap in taps)))
         if bias is not None and bias.shape != (width,):
             self._fail(f"bias must be [{width}]", list(bias.shape))
         if context is not None and (context.dim() != 2 or context.shape[0] != width):
@@ -87,8 +92,8 @@ class Program:
         self.weights.append(self.weights[-1].new_zeros(width) if bias is None else bias.detach().clone())
         if context is not None:
             self.weights.append(context.detach().clone())
-        reads = tuple(Source(buffer, tuple(taps)) for buffer, _, taps in sources)
-        self.stages.append(Stage(channels, activation, residual, 0 if context is None else context.shape[1], reads))
+        context_dim = 0 if context is None else context.shape[1]
+        self.stages.append(Stage(channels, activation, residual, context_dim, tuple(reads)))
         return len(self.stages)
 
     def conv(
@@ -101,14 +106,14 @@ class Program:
     ) -> int:
         """Appends a masked convolution of one buffer, with its condition, and returns the buffer that it writes.
 
-        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as of `add`.
+        layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as in `add`.
         """
         context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
-        sources = [(buffer, layer.live_weight(), layer.taps), *also]
+        sources = [(buffer, layer.live_weight(), layer.live_taps), *also]
         return self.add(sources, layer.bias, layer.activation, context, residual)
 
     def activate(self, buffer: int, activation: str) -> int:
-        """Appends an activation of a buffer, as of a residual sum: ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
+        """Appends an activation of a buffer (a residual sum): ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
         if not self.weights:  # whose dtype and device an identity takes
             self._fail("an activation must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(buffer)).diag()
@@ -131,16 +136,17 @@ class Program:
             self._fail(f"a buffer that is read must be 0 to {len(self.stages)}, those written so far", buffer)
         return self.stages[buffer - 1].out_channels if buffer else self.image_channels
 
-    def _live(self, buffer: int, weight: Tensor, taps: Sequence[Tap], width: int) -> Tensor:
+    def _live(self, buffer: int, weight: Tensor, taps: Sequence[Offset] | Sequence[Tap], width: int) -> Tensor:
         """A source's weights at its taps, ``[P, C, taps]``."""
         shape = (width, self.channels(buffer))
         if weight.dim() != 4 or tuple(weight.shape[:2]) != shape:
             self._fail(f"weight of buffer {buffer} must be {[*shape]} x kh x kw", list(weight.shape))
         kh, kw = weight.shape[2:]
-        outside = [(dy, dx) for dy, dx in taps if abs(dy) > kh // 2 or abs(dx) > kw // 2]
+        placed = [tap if isinstance(tap, Tap) else tap_at(tap, (kh, kw)) for tap in taps]
+        outside = [offset for (i, j), offset in placed if not (0 <= i < kh and 0 <= j < kw)]
         if outside or kh % 2 == 0 or kw % 2 == 0:
             self._fail(f"taps of buffer {buffer} must lie in an odd kernel, {kh} x {kw}", outside)
-        return weight.detach()[:, :, [kh // 2 + dy for dy, _ in taps], [kw // 2 + dx for _, dx in taps]].contiguous()
+        return weight.detach()[:, :, [tap.place[0] for tap in placed], [tap.place[1] for tap in placed]].contiguous()
 
     @staticmethod
     def _fail(rule: str, got: object) -> NoReturn:
@@ -162,10 +168,10 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
         return program.conv(module, buffer)
     if type(module) is nn.Conv2d and _is_pointwise(module):
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
-    if type(module) in _ACTIVATIONS and program.stages and buffer == len(program.stages) != keep:
+    if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
         if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
-            program.stages[-1] = last._replace(activation=_ACTIVATIONS[type(module)])
+            program.stages[-1] = last._replace(activation=_MODULES[type(module)])
             return buffer
     raise ValueError(
         "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..masks import Tap
+from ..masks import Offset
 from ..plan import Stage
 from .program import Decoder, build_program
 
@@ -42,10 +42,10 @@ def receptive_field(decoder: Decoder) -> ReceptiveField:
     return ReceptiveField(max([0, *rows]), -min([0, *columns]), max([0, *columns]), len(seen))
 
 
-def offsets_seen(stages: Sequence[Stage], image_size: tuple[int, int]) -> set[Tap]:
+def offsets_seen(stages: Sequence[Stage], image_size: tuple[int, int]) -> set[Offset]:
     """Offsets (dy, dx) of the pixels of the image that the last stage depends on."""
     height, width = image_size
-    seen: list[set[Tap]] = [{(0, 0)}]
+    seen: list[set[Offset]] = [{(0, 0)}]
     for stage in stages:
         reads = {(source.buffer, tap) for source in stage.sources for tap in source.taps}
         if stage.residual >= 0:

@@ -29,7 +29,7 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
   const bool gate = a.activation == Activation::gate;
   VLAE_CHECK(!gate || a.p % 2 == 0, op, "weight", "have an even P under activation gate", a.p);
   a.c = gate ? a.p / 2 : a.p;
-  a.taps = parse_taps(op, taps, weight.size(2));
+  a.taps = parse_taps(op, taps, weight.size(2), a.image);
   if (live) {
     check_data(op, "live", *live, ScalarType::Bool, "bool");
     check_shape(op, "live", *live, {weight.sizes().begin(), weight.sizes().end()});

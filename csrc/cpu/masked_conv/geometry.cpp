@@ -31,22 +31,29 @@ std::vector<Group> group(const std::vector<Tap>& taps) {
 
 constexpr int64_t kPartProducts = 128;  // of a sum; a long one is cut, for it errs more
 
-int64_t place_of(const Tap& tap, int64_t kernel) { return (tap.dy + kernel / 2) * kernel + tap.dx + kernel / 2; }
+std::string name_of(int64_t place, const Tap& tap) { return text("place ", place, " at (", tap.dy, ", ", tap.dx, ")"); }
 
 }  // namespace
 
-Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel) {
-  VLAE_CHECK(words.size() % 2 == 0, op, "taps", "be pairs of dy and dx", text(words.size(), " numbers"));
-  Taps taps = {{}, kernel, {0, 0, 0, 0}};
-  for (size_t t = 0; t < words.size(); t += 2) {
-    const Tap tap = {words[t], words[t + 1]};
-    const int64_t reach = kernel / 2;
-    const auto near = [&](int64_t distance) { return -reach <= distance && distance <= reach; };  // abs(INT64_MIN) is negative
-    VLAE_CHECK(near(tap.dy) && near(tap.dx), op, "taps", text("reach at most ", reach, " pixels"),
-               text("(", tap.dy, ", ", tap.dx, ")"));
-    VLAE_CHECK(t == 0 || place_of(taps.list.back(), kernel) < place_of(tap, kernel), op, "taps", "be in raster order",
-               text("(", tap.dy, ", ", tap.dx, ") behind (", taps.list.back().dy, ", ", taps.list.back().dx, ")"));
+Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel, const Image& image) {
+  VLAE_CHECK(words.size() % 3 == 0, op, "taps", "be triples of place, dy and dx", text(words.size(), " numbers"));
+  Taps taps = {{}, {}, kernel, {0, 0, 0, 0}};
+  const auto inside = [](int64_t distance, int64_t size) { return -size < distance && distance < size; };
+  const int64_t area = kernel * kernel, height = std::max<int64_t>(image.height, 1), width = std::max<int64_t>(image.width, 1);
+  for (size_t t = 0; t < words.size(); t += 3) {
+    const int64_t place = words[t];
+    const Tap tap = {words[t + 1], words[t + 2]};
+    VLAE_CHECK(0 <= place && place < area, op, "taps", text("have places of 0 to ", area - 1), name_of(place, tap));
+    VLAE_CHECK(inside(tap.dy, height) && inside(tap.dx, width), op, "taps",
+               text("read within an image of ", height, " x ", width), name_of(place, tap));
+    if (t > 0) {
+      const Tap& before = taps.list.back();
+      const bool later = before.dy < tap.dy || (before.dy == tap.dy && before.dx < tap.dx);
+      VLAE_CHECK(later && taps.places.back() < place, op, "taps", "be in raster order",
+                 text(name_of(place, tap), " behind ", name_of(taps.places.back(), before)));
+    }
     taps.list.push_back(tap);
+    taps.places.push_back(place);
     taps.reach.above = std::max(taps.reach.above, -tap.dy);
     taps.reach.below = std::max(taps.reach.below, tap.dy);
     taps.reach.left = std::max(taps.reach.left, -tap.dx);
@@ -84,8 +91,8 @@ Products forward_products(const Taps& taps, int64_t channels, int64_t columns, i
     products.runs.push_back({g.dy * row + g.dx * channels, g.first * channels, g.count * channels});
     products.dy.push_back(g.dy);
   }
-  for (const Tap& tap : taps.list)
-    for (int64_t c = 0; c < channels; ++c) products.from.push_back(c * taps.kernel * taps.kernel + place_of(tap, taps.kernel));
+  for (const int64_t place : taps.places)
+    for (int64_t c = 0; c < channels; ++c) products.from.push_back(c * taps.kernel * taps.kernel + place);
   return products;
 }
 
@@ -115,8 +122,7 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
                                static_cast<int64_t>(products.from.size()), g.count * pixel});
       products.dy.push_back(g.dy);
       for (int64_t t = g.first; t < g.first + g.count; ++t)
-        add_plane(slope, plane, lanes, channels * area, place_of(taps.list[mirror.size() - 1 - usize(t)], taps.kernel),
-                  products);
+        add_plane(slope, plane, lanes, channels * area, taps.places[mirror.size() - 1 - usize(t)], products);
     }
   }
   cut_parts(products);
@@ -126,8 +132,8 @@ Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, i
 Products spread_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes) {
   const int64_t area = taps.kernel * taps.kernel;
   Products products;
-  for (const Tap& tap : taps.list)
-    for (int64_t c = 0; c < channels; ++c) products.base.push_back(c * area + place_of(tap, taps.kernel));
+  for (const int64_t place : taps.places)
+    for (int64_t c = 0; c < channels; ++c) products.base.push_back(c * area + place);
   for (int64_t plane = 0; plane < slope.planes; ++plane) {
     products.runs.push_back({plane * slope.plane_floats, plane * slope.pixel, slope.pixel});
     products.dy.push_back(0);

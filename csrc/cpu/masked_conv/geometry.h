@@ -12,13 +12,14 @@
 namespace vlae::masked_conv {
 
 struct Taps {
-  std::vector<Tap> list;  // in raster order
-  int64_t kernel;         // k of a k x k weight
+  std::vector<Tap> list;        // in raster order
+  std::vector<int64_t> places;  // of each tap: row * k + column of its weight in the kernel
+  int64_t kernel;               // k of a k x k weight
   Reach reach;
 };
 
-// words: dy, dx of each live tap.
-Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel);
+// words: place, dy, dx of each live tap. A tap that lies outside the image from each of its pixels is refused.
+Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel, const Image& image);
 Reach mirrored(const Reach& reach);
 
 struct Products {

@@ -52,7 +52,7 @@ void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bi
 
 std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
                                    std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
-                                   bool keep_sigmoid, std::string isa_name) {
+                                   bool with_sigmoid, std::string isa_name) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   if (bias) {
@@ -60,14 +60,14 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
     check_shape(kOp, "bias", *bias, {a.p});
   }
   const Cond condition = check_cond(cond, a);
-  VLAE_CHECK(!keep_sigmoid || a.activation == Activation::gate, kOp, "keep_sigmoid", "be false without activation gate",
+  VLAE_CHECK(!with_sigmoid || a.activation == Activation::gate, kOp, "with_sigmoid", "be false without activation gate",
              "true");
   const int64_t none = 0;
   Tensor out = new_image(a, a.c);
-  Tensor sigmoid = keep_sigmoid ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
+  Tensor sigmoid = with_sigmoid ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
   if (out.numel() > 0)
     run_forward(a, kernels_of(isa), bias ? floats(*bias) : nullptr, condition, out.mutable_data_ptr<float>(),
-                keep_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);
+                with_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);
   return {out, sigmoid};
 }
 
@@ -77,7 +77,7 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
   m.def(
       "masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, int[] taps, Tensor? live, str activation, "
-      "bool keep_sigmoid, str isa) -> (Tensor out, Tensor sigmoid)");
+      "bool with_sigmoid, str isa) -> (Tensor out, Tensor sigmoid)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv::forward)); }

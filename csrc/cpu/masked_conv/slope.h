@@ -20,7 +20,7 @@ inline Vec slope_of(Activation activation, const SlopePixel& p, int64_t count) {
   const Vec out = load_some(p.out, count), one = splat(1.0f);
   switch (activation) {
     case Activation::none: return grad;
-    case Activation::relu: return out > Vec{} ? grad : Vec{};
+    case Activation::relu: return out > Vec{} ? grad : grad * Vec{};  // a NaN stays one: who looks at gradients must see it
     case Activation::elu: return out > Vec{} ? grad : grad * (out + one);
     case Activation::tanh: return grad * (one - out * out);
     case Activation::gate: break;

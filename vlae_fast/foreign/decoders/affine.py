@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...masks import Tap
+from ...masks import Offset
 
-Read = tuple[int, Tap]  # a buffer, and where in it
+Read = tuple[int, Offset]  # a buffer, and where in it
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...masks import conv_mask
+from ...masks import conv_mask, same_padding
 from .affine import Affine, convolved, stacked, total
 from .writer import Bounded, Writer, reads_of
 
@@ -189,10 +189,10 @@ class Operations(Writer):
     _op_unsqueeze = _op_squeeze = _op_view = _op__unsafe_view = _op_reshape = _op_expand = _op_repeat = _reshaped
 
     def _op_masked_conv(self, x: Affine, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Affine:
-        kind, channels, activation, _ = options
+        kind, channels, activation, dilation, _ = options
         live = conv_mask(kind, weight.shape, image_channels=channels, device=weight.device)
-        padding = [k // 2 for k in weight.shape[2:]]
-        out = self._op_convolution(x, torch.where(live, weight, 0), bias, (1, 1), padding, (1, 1), False, 0, 1)
+        padding = same_padding((weight.shape[2], weight.shape[3]), (dilation[0], dilation[1]))
+        out = self._op_convolution(x, torch.where(live, weight, 0), bias, (1, 1), padding, dilation, False, 0, 1)
         if isinstance(cond, Affine):
             out = total(out, cond if cond.size else replace(cond, size=(1, 1)))
         return out if activation == "none" else self._stage(out, activation)

@@ -2,67 +2,91 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...ops import made_inverse
-from ..changes import Kept
+from ..probe import ProbeError, without_hooks
+from ..swap import own_method, stands_in, swap_of
+from ..watched import Watched, is_transformed
 from .networks import Network, NflowsNetwork, NormflowsNetwork, ZukoNetwork
 from .structure import NotCoveredError
 
+TOLERANCE = 30  # times what the flow's own forward direction loses to rounding: an inverse rounds in another order
 
-class FastInverse:
-    """An attribute of the flow, in place of the method of that name. It is copied, moved and pickled with the flow."""
 
-    method: str
+class FastInverse(Watched):
+    """Stands in for a method of a flow. It reads the flow's network, and again when something in the flow has changed.
+
+    The flow takes its own inverse under `torch.func` and in forward mode, and for good when it is covered no more.
+    """
+
     reads: type[Network]
 
     def __init__(self, flow: Any, backend: str) -> None:
-        self.flow, self.backend = flow, backend
-        self._read()
+        """Raises NotCoveredError."""
+        super().__init__()
+        self.backend, self.verify_every, self.calls = backend, 0, 0
+        self.read(flow)
 
-    @property
-    def is_installed(self) -> bool:
-        return vars(self.flow).get(self.method) is self
-
-    def install(self) -> None:
-        setattr(self.flow, self.method, self)
-        self._on_load = self.flow.register_load_state_dict_post_hook(self._read)
-
-    def remove(self) -> None:
-        self._on_load.remove()
-        if self.is_installed:
-            delattr(self.flow, self.method)
-
-    def _read(self, *_: Any) -> None:
-        """Reads the masks, again where a state_dict has brought others."""
-        self.network = self.reads(self.flow)
+    def read(self, flow: Any) -> None:
+        self.network = self.reads(flow)
         self._degrees: dict[torch.device, list[Tensor]] = {}
-        self._parts = list(self.flow.modules())
-        self._masks = [Kept(part, "mask") for part in self._parts if isinstance(getattr(part, "mask", None), Tensor)]
+        self.check(flow)
+        try:
+            self.watch_anew(flow)
+        except ProbeError as reason:
+            raise NotCoveredError(str(reason)) from reason
 
-    def _read_if_changed(self) -> None:
-        """Other masks or layers are another network. What is compiled is not looked at."""
-        if torch.compiler.is_compiling():
-            return
-        if self._parts != list(self.flow.modules()) or any(mask.has_changed() for mask in self._masks):
-            try:
-                self._read()
-            except NotCoveredError as reason:
-                rule = "accelerate_flows: a flow must stay one that is covered, until restore_flows"
-                raise ValueError(f"{rule}: of a {type(self.flow).__name__} {reason}") from reason
+    @classmethod
+    def of(cls, flow: Any) -> FastInverse | None:
+        """The flow's record, up to date; None where its own inverse is to be taken.
 
-    def inverse(self, eps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x ``[..., D]`` and ``log|det d eps/d x|`` ``[...]`` of eps ``[..., D]``; context ``[..., C]``."""
-        self._read_if_changed()
+        Once the flow is compiled, changes are not seen.
+        """
+        record = swap_of(flow, cls)
+        if record is None or torch.compiler.is_compiling():
+            return record
+        if is_transformed():
+            return None
+        record, changed = record.look_at(flow)
+        record.calls += 1
+        if changed is None and not (record.verify_every and record.calls % record.verify_every == 0):
+            return record
+        changed = changed or "something that is not watched"
+        try:
+            record.read(flow)
+        except Exception as reason:  # other people's code is read and run
+            record.remove(flow)
+            what = f"{changed} of a {type(flow).__name__} has changed, and the flow has its own inverse back"
+            warnings.warn(f"accelerate_flows: {what}: {reason}", stacklevel=2)
+            return None
+        return record
+
+    def inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x ``[..., D]`` and ``log|det d eps/d x|`` ``[...]`` of eps ``[..., D]``; context ``[..., C]``.
+
+        In the precision of the weights under autocast too: D steps of half precision lose most digits.
+        """
+        device = eps.device.type
+        if not torch.is_autocast_enabled(device):
+            return self._inverse(flow, eps, context)
+        with torch.autocast(device, enabled=False):
+            dtype = next(p.dtype for p in flow.parameters() if p.is_floating_point())
+            x, log_det = self._inverse(flow, eps.to(dtype), None if context is None else context.to(dtype))
+        return x.to(eps.dtype), log_det
+
+    def _inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         network = self.network
-        cond = None if context is None else network.cond(self.flow, context)
+        cond = None if context is None else network.cond(flow, context)
         shape = torch.broadcast_shapes(eps.shape[:-1], () if cond is None else cond.shape[:-1])
         x, log_det = made_inverse(
             _rows(eps, shape),
-            *network.arguments(self.flow),
+            *network.arguments(flow),
             self._degrees_on(eps.device),
             None if cond is None else _rows(cond, shape),
             activation=network.activation,
@@ -71,7 +95,7 @@ class FastInverse:
         )
         return x.view(*shape, x.shape[-1]), log_det.view(shape)
 
-    def transform(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """eps and ``log|det d eps/d x|``, by the flow's own code."""
         raise NotImplementedError
 
@@ -80,6 +104,27 @@ class FastInverse:
         if device not in self._degrees:
             self._degrees[device] = [degrees.to(device) for degrees in self.network.structure.degrees]
         return self._degrees[device]
+
+    @torch.no_grad()
+    def check(self, flow: Any) -> None:
+        """Raises NotCoveredError unless the flow's own forward direction undoes the inverse."""
+        like = next(flow.parameters())
+        generator, context_dim = torch.Generator().manual_seed(0), self.network.context_dim(flow)
+        eps = torch.randn(3, self.network.dim, generator=generator, device="cpu").to(like)
+        context = torch.randn(3, context_dim, generator=generator, device="cpu").to(like) if context_dim else None
+        with torch.autocast(like.device.type, enabled=False):
+            try:
+                x, log_det = self._inverse(flow, eps, context)
+            except ValueError as error:
+                raise NotCoveredError(f"its inverse is not finite at random input: {error}") from error
+            double = without_hooks(flow).double()
+            exact = self.transform(double, x.double(), None if context is None else context.double())
+            own = self.transform(flow, x, context)
+        for name, got, wanted, true in zip(("eps", "log_det"), own, (eps, log_det), exact, strict=True):
+            rounding = (got - true).abs().amax() + torch.finfo(like.dtype).eps * true.abs().amax().clamp(min=1)
+            apart = (got - wanted).abs().amax()
+            if not apart <= TOLERANCE * rounding:
+                raise NotCoveredError(f"its forward direction does not undo the inverse: {name} differs by {apart:.1e}")
 
 
 def _rows(x: Tensor, shape: torch.Size) -> Tensor:
@@ -91,29 +136,49 @@ class ZukoInverse(FastInverse):
 
     method, reads = "forward", ZukoNetwork
 
-    def __call__(self, c: Tensor | None = None) -> Any:
-        transform = self._own(c)
-        transform._inverse = lambda y: self.inverse(y, c)[0]
-        return transform
+    def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return own_method(flow, "forward")(context).call_and_ladj(x)
 
-    def transform(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._own(context).call_and_ladj(x)
 
-    def _own(self, c: Tensor | None) -> Any:
-        return type(self.flow).forward(self.flow, c)
+@stands_in
+def _zuko_forward(flow: Any, c: Tensor | None = None) -> Any:
+    transform = own_method(flow, "forward")(c)
+    if swap_of(flow, ZukoInverse) is not None:
+        transform._inverse = partial(_zuko_inverse, flow, c)  # which pickles
+    return transform
+
+
+def _zuko_inverse(flow: Any, c: Tensor | None, y: Tensor) -> Tensor:
+    record = ZukoInverse.of(flow)
+    if record is not None:
+        return record.inverse(flow, y, c)[0]
+    own = own_method(flow, "forward")(c)
+    return own._inverse(y)
+
+
+ZukoInverse.function = _zuko_forward
 
 
 class NflowsInverse(FastInverse):
     """``flow.inverse(inputs, context)``: x and ``log|det d x/d eps|``."""
 
     method, reads = "inverse", NflowsNetwork
+    methods = ("inverse", "forward", "__call__")
 
-    def __call__(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, log_det = self.inverse(inputs, context)
-        return x, -log_det
+    def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return flow.forward(x, context)
 
-    def transform(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.flow.forward(x, context)
+
+@stands_in
+def _nflows_inverse(flow: Any, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    record = NflowsInverse.of(flow)
+    if record is None:
+        return own_method(flow, "inverse")(inputs, context)
+    x, log_det = record.inverse(flow, inputs, context)
+    return x, -log_det
+
+
+NflowsInverse.function = _nflows_inverse
 
 
 class NormflowsInverse(NflowsInverse):

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.hooked_weight import weight_and_bias
 from .chains import Layer, folded, unrolled
 from .structure import NotCoveredError, common_activation, structure_of
 
 
-def live_weight(layer: Any, exact: bool = False) -> Tensor:
-    """The weight, zero where its mask is dead; ``exact``: the op leaves these out itself."""
-    return layer.weight if exact else layer.weight * layer.mask
+def live_layer(layer: Any, exact: bool = False) -> Layer:
+    """The weight, zero where its mask is dead, and the bias; ``exact``: the op leaves these out itself."""
+    weight, bias = weight_and_bias(layer)
+    return weight if exact else weight * layer.mask, bias
 
 
 class Network:
@@ -93,12 +95,11 @@ class ZukoNetwork(Network):
 
     def layers(self, flow: Any, exact: Sequence[bool]) -> list[Layer]:
         linear = list(flow.hyper)[::2]
-        weights = [live_weight(layer, e) for layer, e in zip(linear, exact, strict=True)]
-        weights[0] = weights[0][:, : self.dim]
-        return [(weight, layer.bias) for weight, layer in zip(weights, linear, strict=True)]
+        (weight, bias), *rest = (live_layer(layer, e) for layer, e in zip(linear, exact, strict=True))
+        return [(weight[:, : self.dim], bias), *rest]
 
     def cond(self, flow: Any, context: Tensor) -> Tensor:
-        return F.linear(context, live_weight(flow.hyper[0])[:, self.dim :])
+        return F.linear(context, live_layer(flow.hyper[0])[0][:, self.dim :])
 
 
 class NflowsNetwork(Network):
@@ -148,8 +149,7 @@ class NflowsNetwork(Network):
         linear = self.linear_layers(flow)
         if not self.own_layers:
             exact = [False] * len(linear)
-        weights = [live_weight(layer, e) for layer, e in zip(linear, exact, strict=True)]
-        return self.chain([(weight, layer.bias) for weight, layer in zip(weights, linear, strict=True)])
+        return self.chain([live_layer(layer, e) for layer, e in zip(linear, exact, strict=True)])
 
     @property
     def own_layers(self) -> bool:

@@ -7,12 +7,12 @@ from typing import ClassVar, NoReturn
 
 from torch import Tensor, nn
 
-from ...masks import Tap
+from ...masks import Offset
 from ...sampling.window import receptive_field
 from ..likelihood import Likelihood, make_likelihood
 from .code_map import CodeMap
 
-CENTRE: tuple[Tap, ...] = ((0, 0),)  # of a 1x1 convolution
+CENTRE: tuple[Offset, ...] = ((0, 0),)  # of a 1x1 convolution
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,4 @@
-"""What the sampler's kernel is told: rings of activations, the table of reads, and weights in the order it reads them.
+"""A plan as the sampler's kernel takes it: rings of activations, tables of reads and stages, weights in their order.
 
 Buffer 0 is the image, s + 1 the output of stage s, and the last one the context, so that a stage's condition is one
 more source. A plan is read by its attributes alone: image_channels, slope, leads, stages.
@@ -19,7 +19,7 @@ from vlae_fast.kept import kept
 from .launch import cdiv
 
 Tap = tuple[int, int]
-ACTIVATIONS = ("none", "relu", "elu", "gate")  # the index is the code in the table of stages
+ACTIVATIONS = ("none", "relu", "elu", "gate")  # an index is the code in the table of stages
 ALIGN = 16  # elements: every pixel of a ring starts on the 16 bytes that a load wants, in every dtype
 NARROW = 8  # channels up to which a tile of K is gathered from several taps: one tap would leave most of it empty
 BG = 32  # products of such a tile
@@ -27,32 +27,32 @@ FAR = 1 << 24  # a column offset that is never in the image
 
 
 class Read(NamedTuple):
-    """A row of the kernel's table: where it finds pixels (i + dy, j + dx), (i + dy, j + dx + 1), ... of a wave.
+    """A row of the kernel's table: the place of pixels (i + dy, j + dx), (i + dy, j + dx + 1), ... of a wave.
 
     The first is in slot ``(u + delta) % ring`` of its ring, u counting steps, and each further one in the next slot.
     """
 
-    base: int = 0  # elements from the start of a sample's rings to the ring, and to the channel in its pixels
+    base: int = 0  # elements from the start of a sample's rings to the ring and the channel in its pixels
     ring: int = 1
     stride: int = 0  # elements from a pixel to the next
     delta: int = 0
     dy: int = 0
     dx: int = FAR
-    tiles: int = 0  # of BK channels, in all pixels; 0 where the read is of single channels
+    tiles: int = 0  # tiles of BK channels in all pixels; 0 where single channels are read
     unused: int = 0
 
 
 NOTHING = Read(base=-ALIGN)
 
 
-class Layout(NamedTuple):
+class Tables(NamedTuple):
     """Tables of a plan for an image of one size, on the device, and the numbers that a launch needs."""
 
-    reads: Tensor  # [R, 8] int32: what is drawn from, what is drawn, the context, then those of every stage
+    reads: Tensor  # [R, 8] int32: a pixel's parameters, the pixel, its context, then the reads of every stage
     stages: Tensor  # [S, 9] int32
     ahead: int  # steps before the first pixel is drawn
     context_lead: int
-    pixels: int  # of a wave, at most
+    pixels: int  # largest number of pixels of a wave
     sample_size: int  # elements of a sample's rings
 
 
@@ -85,7 +85,7 @@ def _sources(plan: Any, stage: Any) -> list[tuple[int, tuple[Tap, ...]]]:
 
 
 def _leads(plan: Any) -> list[int]:
-    """Per buffer: wave ``t + lead`` is written in step t. The image counts as -1: it is written after all reads."""
+    """Leads of the buffers: wave ``t + lead`` is written in step t. The image has -1: it is written after all reads."""
     context = [lead for stage, lead in zip(plan.stages, plan.leads, strict=True) if stage.context_dim]
     return [-1, *plan.leads, max(context, default=0)]
 
@@ -111,7 +111,7 @@ def _ages(plan: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
-    """Waves that each buffer keeps, and pixels of a wave: the least memory that forgets no pixel before its last read.
+    """Waves that each buffer keeps, and pixels of a wave: the least memory that keeps a pixel until its last read.
 
     A pixel of wave w is in slot ``w % ring``, at place ``i % pixels`` of it. Two pixels of one wave are fewer than
     ``ceil(W / slope)`` rows apart, so their places differ. A pixel that is read ``age`` waves after its own is
@@ -126,10 +126,10 @@ def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
 
 
 def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], list[tuple[int, Tap, int]]]:
-    """What a stage reads, in the order of the packed weights.
+    """Reads of a stage in the order of the packed weights: gathered channels, then runs.
 
-    (buffer, tap, channel) of everything that is gathered, and (buffer, first tap, number of taps) of the runs: taps of
-    one row, each the right neighbour of the one before.
+    A gathered channel is (buffer, tap, channel). A run is (buffer, first tap, number of taps): taps of one row, each
+    the right neighbour of the one before.
     """
     gathered: list[tuple[int, Tap, int]] = []
     runs: list[tuple[int, Tap, int]] = []
@@ -147,7 +147,7 @@ def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], lis
 
 
 def _columns(values: Tensor, halves: int, columns: int) -> Tensor:
-    """``[..., halves * C_out]`` -> ``[..., columns]``: the gate's halves interleaved, zeros after the last channel.
+    """``[..., P]`` -> ``[..., columns]``: the gate's halves interleaved, zeros after the last channel.
 
     Interleaved, both halves of a channel are in one thread after one product.
     """
@@ -167,13 +167,13 @@ def pack(weights: Sequence[Tensor], plan: Any, bn: int, bk: int) -> list[Tensor]
     for stage, stride in zip(plan.stages, _strides(plan, bk)[1:], strict=False):
         halves = _halves(stage)
         columns = _round_up(halves * stride, bn)
-        own = [next(left) for _ in stage.sources]  # [halves * C_out, C, taps]
+        own = [next(left) for _ in stage.sources]  # [P, C_in, taps]
         biases.append(_columns(next(left).detach(), halves, columns))
         own += [next(left)[:, :, None]] if stage.context_dim else []
         gathered: list[Tensor] = []
         runs: list[Tensor] = []
         for (buffer, _), weight in zip(_sources(plan, stage), own, strict=True):
-            rows = _columns(weight.detach().permute(2, 1, 0), halves, columns)  # [taps, C, columns]
+            rows = _columns(weight.detach().permute(2, 1, 0), halves, columns)  # [taps, C_in, columns]
             if _is_narrow(plan, buffer):
                 gathered.append(rows.flatten(0, 1))
             else:
@@ -184,7 +184,7 @@ def pack(weights: Sequence[Tensor], plan: Any, bn: int, bk: int) -> list[Tensor]
 
 
 @cache  # a captured graph knows the addresses of the tables
-def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.device) -> Layout:
+def tables(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.device) -> Tables:
     """Tables of a plan; kept, so that a later call copies nothing to the device."""
     waves, pixels = rings(plan, size)
     strides, leads, ahead = _strides(plan, bk), _leads(plan), max(0, *plan.leads)
@@ -219,4 +219,4 @@ def layout(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
     def on_device(rows: Sequence[tuple[int, ...]]) -> Tensor:
         return kept(device, lambda: torch.tensor(rows, dtype=torch.int32, device=device))
 
-    return Layout(on_device(reads), on_device(stages), ahead, leads[draw + 1], pixels, bases[-1])
+    return Tables(on_device(reads), on_device(stages), ahead, leads[draw + 1], pixels, bases[-1])

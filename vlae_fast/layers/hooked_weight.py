@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-_COMPUTE_A_WEIGHT = (WeightNorm, SpectralNorm, BasePruningMethod)  # of the layer's parameters alone, not of its input
+WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # they compute by the layer's parameters, not by its input
 
 
 def refresh(layer: nn.Module) -> None:
@@ -17,5 +19,11 @@ def refresh(layer: nn.Module) -> None:
     that of the last forward until then: an optimizer's step or a load_state_dict does not change it.
     """
     for hook in layer._forward_pre_hooks.values():
-        if isinstance(hook, _COMPUTE_A_WEIGHT):
+        if isinstance(hook, WEIGHT_HOOKS):
             hook(layer, ())
+
+
+def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias that the layer's next forward would compute with; the bias is None where it has none."""
+    refresh(layer)
+    return layer.weight, layer.bias

@@ -1,0 +1,44 @@
+"""The table of activations. Ops, layers and plans read it; `tests/test_activations.py` holds every backend to it.
+
+A new activation is a row here and its formulas: `reference/activation.py`, and on each device that is to have it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+
+class Activation(NamedTuple):
+    """A row of the table."""
+
+    name: str  # as in ``activation=`` of the ops, in C++ and in Triton
+    ops: tuple[str, ...]  # which take it as an argument
+    code: int | None = None  # in a plan, for `pixelcnn_sample`; None: a stage cannot have it
+    columns: int = 1  # of the pre-activation for each channel of the output
+    slope_of_output: bool = True  # the output alone gives the slope: nothing else is kept for the backward
+    module: type[nn.Module] | None = None  # PyTorch's, with its default arguments
+
+
+TABLE = (
+    Activation("none", ("masked_conv", "masked_linear"), 0),
+    Activation("relu", ("masked_conv", "masked_linear", "made_inverse"), 1, module=nn.ReLU),
+    Activation("elu", ("masked_conv", "masked_linear", "made_inverse"), 2, module=nn.ELU),
+    Activation("gate", ("masked_conv",), 3, columns=2, slope_of_output=False),
+    Activation("tanh", ("masked_linear", "made_inverse"), module=nn.Tanh),
+)
+BY_NAME = {row.name: row for row in TABLE}
+
+
+def names(op: str) -> tuple[str, ...]:
+    """The activations that an op takes; those of a stage, by their codes, for `pixelcnn_sample`."""
+    if op == "pixelcnn_sample":
+        coded = [(row.code, row.name) for row in TABLE if row.code is not None]
+        return tuple(name for _, name in sorted(coded))
+    return tuple(row.name for row in TABLE if op in row.ops)
+
+
+def columns(name: str) -> int:
+    """P / C: how many columns of the pre-activation make a channel of the output."""
+    return BY_NAME[name].columns
