@@ -1,6 +1,6 @@
 """The CPU library under ThreadSanitizer: `python -m cases.races FOLDER` builds it there and fails where threads race.
 
-FOLDER keeps the build, which is copied and never that of the library in use. Exit status 1: a race, or a call that failed.
+FOLDER keeps the build; the library in use stays as it is. Exit status 1: a race, or a call that failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every op of the CPU library that has work for four threads; run by `cases.races`, whose library is the first argument."""
+"""Every op of the CPU library, with work for four threads; `cases.races` runs it, and names the library."""
 
 import sys
 
