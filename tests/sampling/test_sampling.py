@@ -18,6 +18,46 @@ from vlae_fast.sampling.schedule import derive
 from vlae_fast.sampling.window import receptive_field
 
 
+@pytest.mark.parametrize("order", ["wavefront", "raster"])
+@pytest.mark.parametrize("seed", range(5, 12))
+def test_every_activation_is_computed_exactly_once_and_after_what_it_reads(seed: int, order: str) -> None:
+    """Steps hold each pixel of each stage once; within a step stages run in turn, and the draw is last."""
+    decoder = random_decoder(seed)
+    stages, (height, width) = build_program(decoder).stages, decoder.image_size
+    slope, leads, steps = derive(stages, decoder.image_size, order=order)
+    done: set[tuple[int, int, int]] = set()  # buffer, row, column
+    pixels = [(i, j) for i in range(height) for j in range(width)]
+    for step in range(steps):
+        for s, stage in enumerate(stages):
+            begun = [p for p in pixels if p[1] + slope * p[0] - leads[s] == step]
+            caught_up = [p for p in pixels if step == 0 and p[1] + slope * p[0] - leads[s] < 0]
+            for i, j in sorted(begun + caught_up, key=lambda p: p[1] + slope * p[0]):
+                for source in stage.sources:
+                    for y, x in ((i + dy, j + dx) for dy, dx in source.taps):
+                        inside = 0 <= y < height and 0 <= x < width
+                        assert not inside or (source.buffer, y, x) in done
+                assert (s + 1, i, j) not in done
+                done.add((s + 1, i, j))
+        drawn = [p for p in pixels if p[1] + slope * p[0] == step]
+        assert drawn or order == "raster" or step >= width
+        done |= {(0, i, j) for i, j in drawn}
+        assert all((len(stages), i, j) in done for i, j in drawn)
+    assert len(done) == (len(stages) + 1) * height * width
+
+
+@pytest.mark.parametrize("tap", [(0, 0), (0, 1), (1, -3)])
+def test_a_decoder_that_reads_a_pixel_yet_to_be_drawn_raises(tap: tuple[int, int]) -> None:
+    stages = [Stage(1, "none", -1, 0, (Source(0, ((0, -1), tap)),))]
+    with pytest.raises(ValueError, match="decoder must read only pixels before its own in raster order, got one that"):
+        derive(stages, (8, 8))
+    conv = nn.Conv2d(1, 1, 7, padding=3)
+    with torch.no_grad():
+        conv.weight[:] = 0
+        conv.weight[0, 0, 3 + tap[0], 3 + tap[1]] = 2
+    with pytest.raises(ValueError, match="raster order"):
+        vf.fast_sampler(conv, (1, 8, 8))
+
+
 @pytest.mark.parametrize("seed", range(5, 12))
 def test_program_is_the_decoder(seed: int) -> None:
     """The program run densely on a whole image gives the decoder's logits."""

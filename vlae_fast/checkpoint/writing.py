@@ -68,10 +68,10 @@ def save(
             (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             for name in FILES:
                 to_disk(fresh / name)
+            replace(folder, fresh)
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
-        replace(folder, fresh)
 
 
 def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, str]:
