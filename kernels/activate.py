@@ -50,7 +50,7 @@ def activate(b_x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def activate_by_code(b_x, code):
-    """`activate` where the activation is known at run time alone: ``code`` is an index of ACTIVATIONS, not the gate's."""
+    """`activate` where the activation is known at run time alone: an index of ACTIVATIONS, not the gate's."""
     for CODE in tl.static_range(CODES):
         if CODE != GATE:
             if code == CODE:

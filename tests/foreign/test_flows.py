@@ -88,7 +88,7 @@ def test_double_precision() -> None:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "zuko-spline": (lambda: pytest.importorskip("zuko").flows.NSF(D, transforms=1), "must be MonotonicAffineTransform"),
     "zuko-residual": (lambda: zuko_flow(residual=True), "must be masked linear ones and activations, got Residual"),
-    "zuko-activation": (lambda: zuko_flow(activation=nn.SiLU), "must be one of relu, elu, tanh, got SiLU"),
+    "zuko-activation": (lambda: zuko_flow(activation=nn.SiLU), "must be one of relu, .*, got SiLU"),
     "nflows-spline": (
         lambda: pytest.importorskip("nflows.transforms").MaskedPiecewiseLinearAutoregressiveTransform(4, D, 20),
         "must be affine",
@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "nflows-dropout": (lambda: nflows_step(dropout_probability=0.5), "without dropout, got p = 0.5"),
     "nflows-batch_norm": (lambda: nflows_step(use_batch_norm=True), "without batch normalisation"),
-    "nflows-activation": (lambda: nflows_step(num_blocks=0, activation=F.gelu), "relu, elu, tanh, got gelu"),
+    "nflows-activation": (lambda: nflows_step(num_blocks=0, activation=F.gelu), "relu, .*, got gelu"),
     "nflows-meta": (lambda: nflows_step().to("meta"), "on meta"),
     "normflows-context": (
         lambda: normflows_step(use_residual_blocks=True, context_features=3),
