@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std:
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
-  made.activation = parse_activation(kOp, activation, kMadeActivations);
+  made.activation = parse_activation(kOp, activation, kMadeInverse);
   made.scale = scale_by_name(kOp, scale);
   made.sizes.push_back(eps.size(1));
   check_layers(made, weights, biases, degrees);
