@@ -72,7 +72,7 @@ class ForeignDecoder:
             raise ValueError(
                 f"fast_sampler: decoder must be one that can be copied, got one where {reason}"
             ) from reason
-        self.code_map = write_program(copied.eval(), program, inputs)
+        self.code_map = write_program(copied.eval(), program, inputs, emit_of(self).levels)
         expected = emit_of(self).params(self.input_dim)
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
@@ -121,8 +121,9 @@ def fast_sampler(
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
     convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
-    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that
-    forward.
+    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. What is looked up by a pixel's level
+    (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the likelihood, however it
+    is written, where images have one channel and at most 1,024 levels. The program is checked against that forward.
 
     Not features scaled by z (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch), other products
     such as ``a * sigmoid(b)``, attention, nor decoders whose channels of a pixel see each other (masks that let G see
