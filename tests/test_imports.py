@@ -30,7 +30,7 @@ ROWS = [
 # Modules of vlae_fast/ itself; every other one is in a folder.
 LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "kept", "masks", "plan", "testing"}
 
-# What may be missing is imported where it is used. The kernels need triton, the commands typer.
+# Packages that may be missing are imported where they are used. The kernels need triton, the commands typer.
 OPTIONAL = (
     *("triton", "typer", "matplotlib", "sklearn", "tqdm", "safetensors", "pooch", "zuko", "nflows", "normflows"),
     *("vlae_fast.kernels", "vlae_fast.commands"),
@@ -108,7 +108,7 @@ def test_only_optional_packages_are_imported_inside_functions() -> None:
 
 
 def test_no_test_imports_a_test() -> None:
-    """What tests share is in tests/cases; pytest alone imports a conftest."""
+    """Tests share code in tests/cases alone; only pytest imports a conftest."""
     files = sorted((ROOT / "tests").rglob("*.py"))
     tests = {path.stem for path in files if path.stem.startswith("test_")} | {"conftest"}
     wrong = [

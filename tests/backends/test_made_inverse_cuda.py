@@ -85,7 +85,7 @@ CASE = made_case(3, 4, (6,), cond=True)
 
 
 def arguments(**changed: Any) -> dict[str, Any]:
-    """Those of the library's op, which is called without the contract's checks too."""
+    """Arguments of the library's op, which is called without the contract's checks too."""
     t = {
         k: [v.contiguous() for v in value] if isinstance(value, list) else value.contiguous()
         for k, value in CASE.tensors.items()

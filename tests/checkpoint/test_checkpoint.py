@@ -97,7 +97,7 @@ def with_leftovers(folder: Path) -> None:
 def test_a_save_interrupted_anywhere_leaves_a_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[[Path], None], renames: int
 ) -> None:
-    """What is found is the old or the new checkpoint, whole, whichever operation is the first that does not happen."""
+    """The old or the new checkpoint is found, whole, whichever operation is the first that does not happen."""
 
     def start(name: str) -> Path:
         folder = tmp_path / name / "c"

@@ -26,7 +26,7 @@ from vlae_fast.testing import Case, check_op, made_case, opcheck, run
 
 
 def fewer(case: Case, backend: str) -> Case:
-    """Of a large batch a part, where the interpreter takes seconds for a tile of samples."""
+    """A part of a large batch, where the interpreter takes seconds for a tile of samples."""
     if backend != "triton" or not triton.INTERPRETED:
         return case
     return Case(case.name, case.op, {**case.tensors, **rows_of(case, slice(7))}, case.options)

@@ -41,14 +41,14 @@ def _native(op: str, *args: Any) -> Any:
 def _live(
     options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]
 ) -> tuple[tuple[int, ...], Tensor | None]:
-    """Live taps as place, dy, dx of each, and the mask of the weights where some tap is alive only in part."""
+    """Place, dy and dx of each live tap, and the mask of the weights where some tap is alive only in part."""
     taps = options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
     words = tuple(n for (i, j), offset in taps for n in (i * weight_shape[3] + j, *offset))
     return words, options.partial_mask(weight_shape)
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Bfloat16 is storage: widened before the kernels, every sum in float32, results rounded once."""
+    """Runs a function on bfloat16 tensors in float32: widened before the kernels, results rounded once."""
 
     @wraps(function)
     def run(first: Tensor, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The tensor files of a checkpoint: what an optimizer's state is called in one, and checks before anything is read."""
+"""The tensor files of a checkpoint: the names of an optimizer's state, and checks before anything is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OtherSaveError(ValueError):
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], generation: str) -> None:
-    """Writes copies: safetensors refuses strided tensors and tensors that share memory. OSError where it cannot."""
+    """Writes copies: safetensors refuses strided tensors and tensors that share memory. OSError where writing fails."""
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     try:
         require("safetensors.torch").save_file(copies, path, {"generation": generation})
@@ -41,7 +41,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], generation: str) -> None:
 def read(path: Path, expected_of: Callable[[Shapes], Likes], generation: str | None = None) -> dict[str, Tensor]:
     """Reads the tensors of a file, where they are floating point and of the names and shapes that `expected_of` gives.
 
-    The function is told the names and shapes in the file. Before they are those expected, no tensor is read.
+    `expected_of` is given the names and shapes in the file. No tensor is read before they are those expected.
     """
     with _open(path) as file:
         its = (file.metadata() or {}).get("generation")

@@ -79,9 +79,9 @@ def save(
 
 
 def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, str]:
-    """Raises ValueError unless a model made of the same options has the same tensors: another could not be loaded.
+    """Raises ValueError unless a model made of the same options has the same tensors: else it could not be loaded.
 
-    folder: where it is to be saved, which the message names.
+    folder: the place of the save, which the message names.
 
     Returns:
         the classes of parts of one's own by name, as ``module:class``: an encoder that was put in the model's place.
@@ -93,7 +93,7 @@ def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, 
 
 
 def _without_dead(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the model by name, with 0 for what is not finite and dead."""
+    """The model's weights by name, with 0 in place of dead entries that are not finite."""
     alive = dict(weights)
     for path, layer in model.named_modules():
         name = f"{path}.weight"
@@ -103,7 +103,7 @@ def _without_dead(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _generation(tensors: Mapping[str, Tensor]) -> str:
-    """A name for a save, by what is in it: a run that was resumed writes the files of the run that was not."""
+    """A name for a save, from its tensors alone: a resumed run writes the same files as one that never stopped."""
     digest = hashlib.blake2b(digest_size=16)
     for _, tensor in sorted(tensors.items()):
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -16,7 +16,7 @@ from . import registry
 def pixelcnn_pack(
     weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto", isa: str | None = None
 ) -> list[Tensor]:
-    """Weights of a program in the layout of a backend; done once per sampler.
+    """Packs the weights of a program in the order in which a backend reads them; done once per sampler.
 
     Args:
         weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``,
@@ -52,7 +52,7 @@ def pixelcnn_sample(
     temperature: float = 1.0,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Images drawn pixel by pixel, each from the ones before it; given the noise the result is a function.
+    """Draws images pixel by pixel, each pixel given those before it; the noise decides the result.
 
     Args:
         noise: ``[B, n, H, W]``, uniform in [0, 1) (standard normal for the affine emit), float32 (the reference takes

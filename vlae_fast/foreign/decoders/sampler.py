@@ -21,7 +21,7 @@ LAYOUTS = ("BCKHW", "BKCHW")  # of the outputs, C channels of K levels
 class ForeignDecoder:
     """Any module ``decoder(x)`` or ``decoder(x, z)`` as what `PixelCNNSampler` and `naive_sample` ask for.
 
-    Arguments as of `fast_sampler`.
+    Arguments as in `fast_sampler`.
     """
 
     def __init__(

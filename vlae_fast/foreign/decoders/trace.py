@@ -100,7 +100,7 @@ def _write(
 
 
 def _selected(of_z: set[fx.Node], read: list[fx.Node], like: Tensor, image: tuple[int, int]) -> dict[Any, Any]:
-    """What is read of z, as channels of one context; what is not read is None."""
+    """The nodes of z that are read, as channels of one context; the other nodes are None."""
     counts = [node.meta["val"].shape[1] for node in read]
     given: dict[Any, Any] = dict.fromkeys(of_z)
     for node, eye in zip(read, torch.eye(sum(counts)).to(like).split(counts), strict=True):

@@ -95,14 +95,14 @@ class Writer(fx.Interpreter):
         refuse(self.node, rule, got)
 
     def _overwrite(self, value: Any) -> None:
-        """What an operation in place wrote to is its result, by every name that it has had."""
+        """Makes the result of an operation in place the value of its target, under every name of the target."""
         target = self.node.args[0]
         while isinstance(target, fx.Node):
             self.env[target] = value
             target = target.args[0] if "alias" in str(target.target) or "detach" in str(target.target) else None
 
     def _is_costly_twice(self, value: Affine) -> bool:
-        """Whether several operations read a value that takes more than a copy to compute; a split in parts is one."""
+        """True where a value takes more than a copy to compute and several operations read it, a split counted once."""
         parts = [user for user in self.node.users if str(user.target).startswith(("aten.split", "aten.slice"))]
         return value.buffer < 0 and len(self.node.users) > max(1, len(parts))
 

@@ -22,11 +22,11 @@ LIBRARIES: tuple[tuple[str, str, type[FastInverse]], ...] = (
 
 
 class FlowRow(NamedTuple):
-    """What became of one flow of a model."""
+    """A row of the report: what became of one flow of a model."""
 
     path: str  # of the module, empty for the model itself
     kind: str  # its class
-    replaced: bool  # whether it has the incremental inverse now
+    replaced: bool  # True where it has the incremental inverse now
     reason: str  # why it was left alone; what it has now
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ def restore_flows(model: nn.Module) -> int:
 
 
 def fast_inverse(flow: nn.Module, backend: str) -> FastInverse | str | None:
-    """What stands in for a flow's inverse, to be installed if it is not yet; a reason where nothing can.
+    """The stand-in for a flow's inverse, to be installed if it is not yet; a reason where there can be none.
 
     None where the module is no flow of a library that somebody has imported.
 
