@@ -239,7 +239,7 @@ class BuildNative(build_ext):
 
 class TaggedWheel(bdist_wheel):
     def run(self) -> None:
-        # What an earlier build left there would go into this wheel too, a module long deleted for one.
+        # Files that an earlier build left there would go into this wheel too, a module long deleted for one.
         shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
         super().run()
 

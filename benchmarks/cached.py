@@ -11,9 +11,9 @@ import vlae_fast as vf
 
 
 class CachedLayer:
-    """A masked convolution at one pixel: ``[B, taps * C_in] -> [B, C_out]``, read from a padded cache of its input.
+    """A masked convolution at one pixel: ``[B, taps * C_in] -> [B, P]``, read from a padded cache of its input.
 
-    The views of the cache that each pixel needs are cut beforehand: what is left for a pixel is the arithmetic.
+    The views of the cache that each pixel needs are cut beforehand: only the arithmetic is left for a pixel.
     """
 
     def __init__(self, layer: vf.MaskedConv2d, batch: int, size: tuple[int, int]) -> None:

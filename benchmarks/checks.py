@@ -1,4 +1,4 @@
-"""What must hold before anything is timed: images, ops and modules against their references."""
+"""Checks that must hold before anything is timed: images, ops and modules against their references."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def key_of(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def offences(rows: list[dict[str, str]], committed: list[dict[str, str]] | None = None) -> list[str]:
-    """What is wrong with the compiled kernels, also against the committed table where one is given."""
+    """Faults of the compiled kernels, also against the committed table where one is given."""
     wrong = []
     for row in rows:
         name = f"{row['kernel']} {row['arch']}"

@@ -1,4 +1,4 @@
-"""What timing on a GPU takes: TF32 or not, CUDA graphs, times between events. On a CPU a graph is the call itself."""
+"""Timing on a GPU: TF32 or not, CUDA graphs, times between events. On a CPU a graph is the call itself."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Ceiling(NamedTuple):
 def matmul(device: torch.device, dtype: torch.dtype) -> Ceiling:
     """The ceiling of arithmetic: a product of square matrices, 1024 x 1024, on a GPU 8192 x 8192.
 
-    Of random numbers: a processor that is fed zeros needs less power, and runs faster than it ever will at work.
+    The numbers are random: a processor that is fed zeros needs less power, and runs faster than it ever will at work.
     """
     size = 8192 if device.type == "cuda" else 1024
     a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What needs a GPU, for one that is there for minutes: benchmarks/on_gpu.sh DIR STEP...
+# Runs all that needs a GPU, for one that is there for minutes: benchmarks/on_gpu.sh DIR STEP...
 # Steps: test, sanitizer, suite, tune. Each has a time limit and leaves its output in DIR; fails where one of them does.
 set -uo pipefail
 out="$(mkdir -p "${1:?usage: $0 DIR STEP...}" && cd "$1" && pwd)" || exit

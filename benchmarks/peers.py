@@ -1,4 +1,4 @@
-"""What users have today: the code that ours is timed against, in the same run."""
+"""The code that users have today: ours is timed against it, in the same run."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def dense_inverse(
 def foreign_inverses(dim: int, hidden: tuple[int, ...], eps: Tensor) -> dict[str, Callable[[], object]]:
     """The inverse at eps of a masked autoregressive transform of these sizes, random weights, by zuko and by nflows.
 
-    Those of the two that are installed (the extra ``bench``).
+    A library that is not installed (the extra ``bench``) is left out.
     """
     found: dict[str, Callable[[], object]] = {}
     with suppress(ImportError):

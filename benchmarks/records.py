@@ -62,12 +62,12 @@ def last_run(path: Path) -> Run:
 
 
 def last_runs(folder: Path) -> dict[str, dict[str, Run]]:
-    """Of every suite that has results in a folder, its last run: those of a CPU, those of a GPU, which are told apart.
+    """The last run of every suite with results in a folder, the runs on a CPU apart from those on a GPU.
 
-    The keys are the suffixes of what shows them: "" and "_gpu".
+    The keys are the suffixes of the tables and pictures that show them: "" and "_gpu".
 
     Raises:
-        FileNotFoundError: none has.
+        FileNotFoundError: no suite has results.
     """
     found = {}
     for suffix, suites in {"": tuple(CPU_SUITES), "_gpu": ("gpu",)}.items():

@@ -36,7 +36,7 @@ def timed(contenders: dict[str, Call], device: torch.device, *, quick: bool) -> 
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> str:
-    """What the machine can do, before anything else is timed on it: a look at whether it is in order."""
+    """A line on the machine's ceilings, before anything else is timed on it: a look at whether it is in order."""
     known = {"GFLOP/s matmul": matmul(device, dtype), "GB/s copy": copy(device)}
     warmed_up(calls := {name: ceiling.call for name, ceiling in known.items()})
     times = timed(calls, device, quick=True)
@@ -154,7 +154,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def about(device: torch.device, threads: int) -> Row:
-    """What the rows of a run have in common."""
+    """The columns that all rows of a run have in common."""
     isa = next(iter(cpu.isas()), "")
     if device.type == "cuda":
         import triton

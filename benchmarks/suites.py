@@ -30,10 +30,10 @@ from .peers import (
 
 @dataclass(frozen=True)
 class Setup:
-    """What all cases of a run share.
+    """The setup that all cases of a run share.
 
-    ``mode``: of torch.compile, which is among the peers then. ``on_gpu``: the contenders are those of a GPU: CUDA
-    graphs, and ours compiled too, because the mode max-autotune makes a graph of what it compiles.
+    ``mode``: of torch.compile, which is then among the peers. ``on_gpu``: adds the contenders of a GPU: CUDA graphs,
+    and ours compiled too, because the mode max-autotune makes a graph of the code that it compiles.
     """
 
     backend: str = "auto"

@@ -105,7 +105,7 @@ def guide(name: str, text: str) -> pdoc.doc.Module:
 
 
 def pictures() -> Iterator[Path]:
-    """Those of the pages."""
+    """The images that the pages show."""
     for file in (ROOT / path for _, path in PAGES.values()):
         for link in re.findall(r"\]\(([\w./-]+\.png)\)", file.read_text(encoding="utf-8")):
             yield file.parent / link

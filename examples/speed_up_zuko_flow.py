@@ -15,7 +15,7 @@ D = 64
 
 
 def inverse() -> tuple[torch.Tensor, float]:
-    """What the flow makes of eps, and the milliseconds it takes."""
+    """The flow's inverse of eps, and its time in milliseconds."""
     times = []
     for _ in range(5):
         start = time.perf_counter()

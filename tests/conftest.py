@@ -1,4 +1,4 @@
-"""What every test shares: backends and packages that must be there, and seeds."""
+"""Shared by every test: backends and packages that must be there, and seeds."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""What the documentation prints, runs: the README's code, the pages in docs and the examples in docstrings."""
+"""The documentation's code runs: the README's, the pages in docs and the examples in docstrings."""
 
 import doctest
 import importlib

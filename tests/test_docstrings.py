@@ -46,7 +46,7 @@ def test_site(tmp_path: Path) -> None:
 
 
 def public(name: str) -> Iterator[tuple[pdoc.doc.Doc, pdoc.doc.Namespace]]:
-    """What the page of a module describes, apart from constants, attributes and what PyTorch asks of a module."""
+    """Members that the page of a module describes, but for constants, attributes and what PyTorch asks of a module."""
     for doc, owner in build.members(pdoc.doc.Module.from_name(name)):
         field = isinstance(doc, pdoc.doc.Variable) and doc.name in getattr(owner.obj, "_fields", ())
         if field or (
@@ -104,7 +104,7 @@ def test_args_are_those_of_the_signature(name: str) -> None:
 
 
 def equivalent(function: Callable[..., object], **names: Any) -> dict[str, Any]:
-    """What the names are after the "Equivalent to" of a docstring has run."""
+    """The names after the "Equivalent to" of a docstring has run."""
     block = re.search(r"Equivalent to.*::\n\n((?: {4}.*\n|\n)+)", inspect.getdoc(function) + "\n")
     names |= {"torch": torch, "F": F, "vf": vf, "itertools": itertools, "pixelcnn_draw": pixelcnn_draw}
     exec(textwrap.dedent(block[1]), names)

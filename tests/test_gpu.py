@@ -112,7 +112,7 @@ def test_runs_on_the_current_stream(case: Case, row: str) -> None:
 
 
 def replayed(function: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
-    """What a CUDA graph of a function computes; what was in its outputs before is NaN."""
+    """The result of a CUDA graph of a function; its outputs were NaN before."""
     replay = captured(function, torch.device("cuda"))
     for out in replay():
         out.fill_(torch.nan)

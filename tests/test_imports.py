@@ -30,7 +30,7 @@ ROWS = [
 # Modules of vlae_fast/ itself; every other one is in a folder.
 LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "kept", "masks", "plan", "testing"}
 
-# What may be missing is imported where it is used. The kernels need triton, the commands typer.
+# Packages that may be missing are imported where they are used. The kernels need triton, the commands typer.
 OPTIONAL = (
     *("triton", "typer", "matplotlib", "sklearn", "tqdm", "safetensors", "pooch", "zuko", "nflows", "normflows"),
     *("vlae_fast.kernels", "vlae_fast.commands"),
@@ -80,6 +80,18 @@ def test_imports_run_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_kernels_import_two_modules_of_the_package() -> None:
+    """Host helpers of their launchers; no kernel knows a contract, a backend or the specification."""
+    targets = {
+        unit(t)
+        for name, path in modules()
+        if unit(name) == "kernels"
+        for t in imported(name, tree_of(path))
+        if t.startswith("vlae_fast.")
+    }
+    assert targets - {"kernels"} == {"kept", "masks"}
+
+
 def test_every_module_has_a_room_but_for_these() -> None:
     loose = {path.stem for path in (ROOT / "vlae_fast").glob("*.py")}
     assert loose == LOOSE
@@ -96,7 +108,7 @@ def test_only_optional_packages_are_imported_inside_functions() -> None:
 
 
 def test_no_test_imports_a_test() -> None:
-    """What tests share is in tests/cases; pytest alone imports a conftest."""
+    """Tests share code in tests/cases alone; only pytest imports a conftest."""
     files = sorted((ROOT / "tests").rglob("*.py"))
     tests = {path.stem for path in files if path.stem.startswith("test_")} | {"conftest"}
     wrong = [

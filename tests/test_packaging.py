@@ -1,4 +1,4 @@
-"""What pip installs: the right files under the right names, with the native libraries or why there is none.
+"""The files that pip installs: the right ones under the right names, with the native libraries or why there is none.
 
 `make wheel-test` does more: the whole suite on the wheel, in a fresh environment, with any torch.
 """
@@ -61,7 +61,7 @@ def install(tmp: Path, wheel: Path) -> Path:
 
 
 def ask(target: Path, code: str, **env: str) -> str:
-    """What `code` prints where only the installed package can be found."""
+    """The output of `code` where only the installed package can be found."""
     imports = "import vlae_fast; from vlae_fast.backends import cpu, library"
     done = run("-c", f"{imports}; {code}", cwd=target.parent, **env, PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def ask(target: Path, code: str, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make wheel` leaves in dist/, made in this environment."""
+    """The wheel that `make wheel` leaves in dist/, made in this environment."""
     if shutil.which("make") is None or cpu.why_not() is not None:
         pytest.skip(f"make wheel needs make and a C++ compiler: {cpu.why_not()}")
     folder = shared_folder(tmp_path_factory, "dist")

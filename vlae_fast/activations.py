@@ -32,7 +32,7 @@ BY_NAME = {row.name: row for row in TABLE}
 
 
 def names(op: str) -> tuple[str, ...]:
-    """The activations that an op takes; those of a stage, by their codes, for `pixelcnn_sample`."""
+    """The activations that an op takes; for `pixelcnn_sample` the activations of a stage, by their codes."""
     if op == "pixelcnn_sample":
         coded = [(row.code, row.name) for row in TABLE if row.code is not None]
         return tuple(name for _, name in sorted(coded))

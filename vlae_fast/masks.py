@@ -23,7 +23,7 @@ class Tap(NamedTuple):
 
 
 def check_mask(op: str, mask_type: str, kernel_size: Pair) -> None:
-    """Raises ValueError unless there is such a mask_type and kernel_size is odd; ``op`` is who asks."""
+    """Raises ValueError unless mask_type is a mask's name and kernel_size is odd; ``op`` is the caller's name."""
     if mask_type not in MASK_TYPES:
         raise ValueError(f"{op}: mask_type must be one of {', '.join(MASK_TYPES)}, got {mask_type!r}")
     if any(k < 1 or k % 2 == 0 for k in kernel_size):
@@ -31,7 +31,7 @@ def check_mask(op: str, mask_type: str, kernel_size: Pair) -> None:
 
 
 def dilation_pair(op: str, dilation: int | Sequence[int]) -> Pair:
-    """``dilation`` as (vertical, horizontal), 1 to MAX_DILATION each, or ValueError; ``op`` is who asks."""
+    """``dilation`` as (vertical, horizontal), 1 to MAX_DILATION each, or ValueError; ``op`` is the caller's name."""
     if dilation in (1, (1, 1)):  # in most calls
         return 1, 1
     pair = [dilation] * 2 if isinstance(dilation, int) else [*dilation] if isinstance(dilation, Sequence) else []
@@ -49,7 +49,7 @@ def same_padding(kernel_size: Pair, dilation: Pair = (1, 1)) -> Pair:
 
 
 def tap_at(offset: Offset, kernel_size: Pair) -> Tap:
-    """The tap of an undilated kernel that reads ``offset``; its place is outside the kernel where none does.
+    """The tap of an undilated kernel that reads ``offset``; its place is outside the kernel where no tap reads it.
 
     kernel_size: (height, width).
     """

@@ -14,6 +14,8 @@ from .masks import Offset
 PLAN_VERSION = 2
 ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
 
+# Beyond, logits over the temperature, or scales times it, leave float64: what is drawn then depends on who draws.
+TEMPERATURES = (1e-100, 1e100)
 EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
 
 
@@ -45,7 +47,7 @@ class Emit(NamedTuple):
         return "finite" if not self.levels else "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
 
     def holds(self, x: Tensor) -> Tensor:
-        """Where a pixel is one of the levels, up to a few roundings of its dtype; where it is finite without levels."""
+        """True where a pixel is a level, up to a few roundings of its dtype; without levels, where it is finite."""
         if not self.levels:
             return x.isfinite()
         k = (x * (self.levels - 1)).round()
@@ -73,14 +75,14 @@ class Stage(NamedTuple):
     activation: str  # one of ACTIVATIONS
     residual: int  # a buffer, or -1
     context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
-    sources: tuple[Source, ...]  # what it reads
+    sources: tuple[Source, ...]  # that it reads
 
 
 class Plan(NamedTuple):
     """A program and its schedule.
 
     Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
-    ``j + slope * i``. ``words`` is the same as integers::
+    ``j + slope * i``. ``words`` is the plan as integers::
 
         version, image channels, emit's kind, levels and components, slope, number of stages, then per stage:
             out_channels, activation, residual, context_dim, lead, number of sources, then per source:
@@ -100,7 +102,7 @@ class Plan(NamedTuple):
 
     @staticmethod
     def from_words(words: Sequence[int]) -> Plan:
-        """The plan of such words."""
+        """The plan that `words` were made from."""
         return _plan(tuple(words))
 
 

@@ -1,4 +1,4 @@
-"""How an op is held to its reference: inputs, budgets, one check for every backend. Used by tests and benchmarks."""
+"""Checks of an op against its reference: inputs, budgets, one check for every backend, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _leaves(value: Any) -> list[Tensor]:
 
 @contextmanager
 def uninitialised_is_nan() -> Iterator[None]:
-    """New memory is filled with NaN, so that a kernel that forgets to write an element is caught."""
+    """Fills new memory with NaN, so that a kernel that forgets to write an element is caught."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -105,7 +105,7 @@ def budget(truth: Tensor, same_dtype: Tensor, *nudged: Tensor, eps: float | None
 
 
 def _nudge(t: Tensor, generator: torch.Generator) -> Tensor:
-    """t in float64, every number moved by as much as product, sum, activation and slope round."""
+    """t in float64, every number moved by as much as one product, sum, activation and slope round."""
     noise = torch.rand(t.shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
     return t.double() * (1 + ROUNDINGS * torch.finfo(t.dtype).eps * noise)
 
@@ -127,8 +127,8 @@ def _run_nudged(case: Case, cotangents: list[Tensor] | None, generator: torch.Ge
 def check_op(case: Case, backend: str, *, grad: bool = True, nudges: int = 0) -> dict[str, float]:
     """Holds a backend to the reference: forward and every gradient, within the derived budget.
 
-    Where a result is one number or a few, the reference may owe a small error to luck: with ``nudges`` its error is
-    also measured as what that many inputs, off by some roundings, change in the result.
+    Where a result is one number or a few, the reference may owe a small error to luck. Its error is then
+    measured a second way: as the change of the result for ``nudges`` inputs that are off by some roundings.
 
     Returns the largest error over its budget, per quantity (below 1 is right).
 

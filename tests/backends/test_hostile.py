@@ -96,7 +96,7 @@ def test_programs(data: st.DataObject, size: tuple[int, int], isa: str, rng: ran
 
 @hammer(data=st.data(), size=sizes, isa=isas, rng=randoms)
 def test_packed_weights_and_inputs(data: st.DataObject, size: tuple[int, int], isa: str, rng: random.Random) -> bool:
-    """Of a right program: weights that lie about themselves, and tensors of another type, shape, layout or value."""
+    """A right program with weights that lie about themselves, and tensors of another type, shape, strides or value."""
     require("cpu")
     (plan, words), (other, _) = data.draw(programs(size)), data.draw(programs(size))
     own, others = weights_of(plan.words, rng), weights_of(other.words, rng)
@@ -116,7 +116,7 @@ def test_packed_weights_and_inputs(data: st.DataObject, size: tuple[int, int], i
 
 
 class Sides(NamedTuple):
-    """Of an image [B, H, W, C] and a kernel [O, C, k, k]."""
+    """Sizes of an image [B, H, W, C] and a kernel [O, C, k, k]."""
 
     batch: int
     height: int
@@ -127,7 +127,7 @@ class Sides(NamedTuple):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of x, weight, bias and the two kinds of cond; an empty kernel may have any sides."""
+        """Shapes of x, weight, bias and the two kinds of cond; an empty kernel may have any sides."""
         b, h, w, c, o, k = self
         k = k if k < 9 or 0 in (c, o) else 3
         return [(b, h, w, c), (o, c, k, k), (o,), (b, o), (b, h, w, o)]

@@ -1,1 +1,1 @@
-"""What tests share: cases, inputs, doubles of other people's code."""
+"""Shared by tests: cases, inputs, doubles of other people's code."""

@@ -31,7 +31,7 @@ def trained(folder: Path, latent_dim: int) -> Path:
 
 
 def call(*arguments: object) -> Any:
-    """What the command line does with these words: its exit code, output and errors."""
+    """Runs the command line with these words; gives its exit code, output and errors."""
     from typer.testing import CliRunner
 
     from vlae_fast import commands

@@ -11,7 +11,7 @@ from vlae_fast.foreign.swap import Swap, swap_of
 
 
 def is_fast(model: nn.Module) -> bool:
-    """Whether a module of the model has a fast forward or inverse."""
+    """True where a module of the model has a fast forward or inverse."""
     return any(swap_of(part, Swap) is not None for part in model.modules())
 
 
@@ -50,7 +50,7 @@ class ProductMaskedConv(DataMaskedConv):
 
 
 def writes_data(model: nn.Module) -> bool:
-    """Whether a layer of the model writes to ``weight.data`` when it runs, which it cannot under `torch.func`."""
+    """True where a layer of the model writes to ``weight.data`` when it runs, which it cannot under `torch.func`."""
     return any(isinstance(m, DataMaskedConv) and not isinstance(m, ProductMaskedConv) for m in model.modules())
 
 

@@ -52,7 +52,7 @@ def hammer(**strategies: st.SearchStrategy) -> Callable[[Callable[..., bool]], C
 
 
 def unless_refused(call: Callable[[], Any]) -> Any:
-    """What the call gives, or None where it is refused in the library's words, or in torch's before it gets there."""
+    """The call's result, or None where it is refused in the library's words, or in torch's before it gets there."""
     try:
         return call()
     except NotImplementedError:  # of a device, or of no tensors

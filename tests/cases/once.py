@@ -1,4 +1,4 @@
-"""What several processes of one run want, and one of them makes."""
+"""Files that several processes of one run need: the first one makes them."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""What a PNG shows: the images of a grid, to be compared with those that it must hold."""
+"""The images that a PNG shows as a grid, to be compared with those that it must hold."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ BIG = {"flow_hidden": 1 << 16, "latent_dim": 1 << 16, "hidden_dim": 1 << 16}
 
 @pytest.fixture(autouse=True)
 def little_memory() -> Iterator[None]:
-    """What takes more is a MemoryError, not the ValueError that the tests expect."""
+    """Limits memory: taking more is a MemoryError, not the ValueError that the tests expect."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (MEBIBYTES << 20), hard))
@@ -107,7 +107,7 @@ def entry(shape: list[int], first: int, last: int, dtype: str = "F32") -> dict[s
 
 
 def named(*names: str) -> bytes:
-    """Of 64 numbers each."""
+    """A tensor file with 64 numbers under each name."""
     return tensors({name: entry([64], 256 * i, 256 * i + 256) for i, name in enumerate(names)}, 256 * len(names))
 
 
@@ -244,7 +244,7 @@ BOMBS: dict[str, tuple[str | None, Callable[[Path], object], str]] = {
 def test_what_unpacks_to_more_than_it_may(
     name: str | None, write: Callable[[Path], None], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a few megabytes each. The bound is lowered where reaching it would take seconds."""
+    """The files are of a few megabytes each. The bound is lowered where reaching it would take seconds."""
     for module in (files, layouts):
         monkeypatch.setattr(module, "MAX_BYTES", 1 << 26)
     monkeypatch.setattr(mat, "_MAX_NUMBERS", 1 << 22)

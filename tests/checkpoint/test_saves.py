@@ -1,4 +1,4 @@
-"""What is saved can be loaded, what is loaded is of one save, and a part of one's own comes back."""
+"""Saves can be loaded, a load gives files of one save, and a part of one's own comes back."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""What the commands that draw pictures of a model are tested with."""
+"""Fixtures for the commands that draw pictures of a model."""
 
 from pathlib import Path
 

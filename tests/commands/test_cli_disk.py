@@ -1,4 +1,4 @@
-"""What the commands write to: where they cannot, one line says why, and what was there before still is."""
+"""Files that the commands write: where they cannot, one line says why, and the old file is still there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer reads and somebody changes after `accelerate`: the layer computes what its own code now does."""
+"""Changes after `accelerate` to what a layer reads: the layer computes what its own code now does."""
 
 import copy
 import functools

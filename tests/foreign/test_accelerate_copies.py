@@ -49,7 +49,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def replica(net: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    """What `nn.parallel.replicate` makes of a module, ``change`` in place of the copy to a device."""
+    """A replica as `nn.parallel.replicate` makes it, with ``change`` in place of the copy to a device."""
     modules: list[Any] = list(net.modules())
     copies = {module: module._replicate_for_data_parallel() for module in modules}
     for module, copied in copies.items():

@@ -1,4 +1,4 @@
-"""What it costs to look at a layer: memory, and draws of the global generators."""
+"""The cost of looking at a layer: memory, and draws of the global generators."""
 
 import random
 import resource

@@ -1,4 +1,4 @@
-"""What people go on doing with a model after `accelerate`: train, copy, save, hook, freeze, change masks, undo."""
+"""The life of a model after `accelerate`: train, copy, save, hook, freeze, change masks, undo."""
 
 import copy
 from collections.abc import Callable

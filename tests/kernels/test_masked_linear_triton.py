@@ -1,4 +1,4 @@
-"""What only the Triton kernels of `masked_linear` have: lists of live tiles, sums in parts."""
+"""Parts that only the Triton kernels of `masked_linear` have: lists of live tiles, sums in parts."""
 
 import gc
 import weakref

@@ -49,7 +49,7 @@ def test_soft_free_bits_use_the_gamma_from_before() -> None:
 
 
 def test_importance_weighted_bound_rises_with_k() -> None:
-    """Of a known model, z ~ N(0, 1), x ~ N(z, 1), q = N(0.3 x, 0.8): ELBO < L_2 < L_8 < L_64 < log p(x)."""
+    """ELBO < L_2 < L_8 < L_64 < log p(x) for a known model: z ~ N(0, 1), x ~ N(z, 1), q = N(0.3 x, 0.8)."""
     normal = torch.distributions.Normal
     x, k = torch.full((4000,), 1.5), 64
     q = normal(0.3 * x, 0.8)

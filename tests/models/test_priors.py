@@ -84,7 +84,7 @@ def test_shares_of_one_step_are_the_conditionals() -> None:
 
 
 def test_shares_stay_with_their_dimensions() -> None:
-    """Of two steps that only move z: each share is that of the same dimension under N(0, I)."""
+    """A flow of two steps that only move z: each share is that of the same dimension under N(0, I)."""
     flow = vf.AutoregressiveFlow(3, 8, n_steps=2).double()  # starts as the identity up to the order
     z = torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(flow.log_prob_per_dim(z), torch.distributions.Normal(0, 1).log_prob(z))

@@ -1,4 +1,4 @@
-"""What a training loop does to gradients, for every op that has them: any strides, flat buckets, any thread count."""
+"""Gradients as a training loop treats them, for every op: any strides, flat buckets, any thread count."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def results(case: Case, backend: str, grads: list[Tensor]) -> list[Tensor]:
 
 
 def has_kernel(case: Case, backend: str) -> bool:
-    """Whether the gradients are our own; those of torch's matrix products owe bits to strides and threads."""
+    """True where the gradients are our own; those of torch's matrix products owe bits to strides and threads."""
     return backend != "reference" and case.op != "made_inverse"
 
 

@@ -1,4 +1,4 @@
-"""What a sampler calls its decoder: the same function, within what roundings explain, channel by channel."""
+"""A sampler's check of its decoder: the same function, within what roundings explain, channel by channel."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is minimised: each objective trains, and by the gradient that it should."""
+"""The objectives: each one trains, and by the gradient that it should."""
 
 from __future__ import annotations
 

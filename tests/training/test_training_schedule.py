@@ -1,4 +1,4 @@
-"""What changes with the step: step size, weight of the KL, the average of the weights."""
+"""Values that change with the step: step size, weight of the KL, the average of the weights."""
 
 from __future__ import annotations
 

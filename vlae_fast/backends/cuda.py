@@ -45,7 +45,7 @@ def detail() -> str:
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
-    """The program's weights in the kernel's layout, on their device, and a header that stays on the CPU."""
+    """The program's weights in the order in which the kernel reads them, on their device, and a header on the CPU."""
     dtype, on_cpu = weights[0].dtype, [w.detach().cpu().float().contiguous() for w in weights]
     packed, header = _OPS.pixelcnn_pack(on_cpu, plan.words, str(dtype).removeprefix("torch."))
     return [packed.to(weights[0].device, dtype), header]
@@ -65,12 +65,12 @@ def pixelcnn_sample(
 
 
 def steps_at_once(n_layers: int) -> int:
-    """How many steps of so many layers `made_inverse` takes in a call."""
+    """The number of steps, of ``n_layers`` layers each, that `made_inverse` takes in a call."""
     return max(1, _MAX_LAYERS // n_layers)
 
 
 def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Tensor, Tensor]:
-    """Two launches for all steps: the first puts the weights in the order in which the second reads them."""
+    """Runs all steps by two launches: the first puts the weights in the order in which the second reads them."""
 
     def plan(values: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         tables, header = _OPS.made_plan([torch.tensor(v, dtype=torch.int64, device="cpu") for v in values])

@@ -1,4 +1,4 @@
-"""The GPUs of this machine: can the kernels run on them."""
+"""Reasons why no kernel can run on this machine's GPUs."""
 
 from __future__ import annotations
 

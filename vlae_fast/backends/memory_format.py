@@ -1,4 +1,4 @@
-"""Memory layouts that every kernel reads: contiguous, and channels last for images."""
+"""Memory formats that every kernel reads: contiguous, and channels last for images."""
 
 from __future__ import annotations
 

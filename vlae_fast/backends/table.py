@@ -16,18 +16,18 @@ from torch import Tensor
 from .. import reference
 from . import cpu, cuda, triton
 
-OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")
+OPS = reference.OPS
 
 
 class Backend(NamedTuple):
     """A row of the table."""
 
-    name: str  # what users ask for
+    name: str  # as users ask for it
     devices: tuple[str, ...]  # empty: every device
     dtypes: Mapping[str, tuple[torch.dtype, ...]]  # by op; an op without an entry takes every floating-point dtype
     namespace: ModuleType  # its functions are named like the ops
     absent: Callable[[], str | None]  # why the whole backend cannot run here, or None
-    detail: Callable[[], str] = lambda: ""  # what `report` adds to a backend that is there
+    detail: Callable[[], str] = lambda: ""  # text that `report` adds to a backend that is there
     only_named: Callable[[str], str | None] = lambda op: None  # why ``auto`` passes it over for an op, or None
     steps_at_once: Callable[[int], int] = lambda n_layers: 1  # steps that a call of made_inverse takes
 
@@ -77,7 +77,7 @@ NAMES = ("auto", *(row.name for row in TABLE))
 
 
 def check_name(op: str, backend: str) -> None:
-    """Raises ValueError where there is no such backend; ``op``: who asks."""
+    """Raises ValueError where there is no such backend; ``op`` is the caller's name."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}, got {backend!r}")
 

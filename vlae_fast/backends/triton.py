@@ -51,7 +51,7 @@ def _taps(options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple
 
 @cache  # a captured graph knows the address of this table
 def _centre(options: ConvOptions, weight_shape: tuple[int, ...], device: torch.device) -> Tensor | None:
-    """Boolean ``[P, C_in]``, which weights of the last tap are alive; None where all of them are."""
+    """Boolean ``[P, C_in]``: True where a weight of the last tap is alive; None where all are."""
     mask = options.partial_mask(weight_shape)
     if mask is None:
         return None
@@ -65,7 +65,7 @@ def _live(x: Tensor, weight: Tensor, options: ConvOptions) -> tuple[tuple[Tap, .
 
 
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Triton launches on the current device, which need not be that of the tensors."""
+    """Runs a function with its tensors' device as the current one, on which Triton launches."""
 
     @wraps(function)
     def run(first: Tensor, *args: Any, **options: Any) -> Any:

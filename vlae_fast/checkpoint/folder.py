@@ -10,8 +10,8 @@ state.
 
 The folder is replaced as a whole. `save` writes "<folder>.incomplete", renames the old folder to "<folder>.previous",
 the new one into its place, and removes the old one; `load` falls back to ".previous", so at every moment a complete
-one is found. Saves into one place take turns. The three files of a save bear its *generation*: `load` gives those of
-one save, and reads again where another one replaced the folder in between.
+one is found. Saves into one place take turns. The three files of a save bear its *generation*: `load` gives files of
+one save, and reads again where another save replaced the folder in between.
 
 A folder without the optimizer's state, such as the one that ships with the package, can be used but not trained on.
 """
@@ -34,15 +34,15 @@ MNIST = Path(__file__).parents[1] / "pretrained" / "mnist"  # ships with the pac
 
 
 def exists(folder: str | Path) -> bool:
-    """Whether there is a checkpoint in the folder, or one that a save left beside it."""
+    """True where a checkpoint is in the folder, or beside it where a save was interrupted."""
     return any((place / "config.json").is_file() for place in (Path(folder), beside(Path(folder), ".previous")))
 
 
 def prepare(folder: str | Path) -> None:
-    """Makes the folder that a checkpoint's is in; a run that could not save is told so before it begins.
+    """Makes the parent of a checkpoint's folder; a run that could not save is told so before it begins.
 
     Raises:
-        ValueError: as `check_replaceable`.
+        ValueError: as in `check_replaceable`.
         OSError: where the folder cannot be made or written to.
     """
     check_replaceable(folder)
@@ -50,7 +50,7 @@ def prepare(folder: str | Path) -> None:
 
 
 def make_parent(folder: str | Path) -> None:
-    """Makes the folder that a checkpoint's is in; OSError where that cannot be made or written to."""
+    """Makes the parent of a checkpoint's folder; OSError where it cannot be made or written to."""
     above = Path(folder).resolve().parent
     try:
         above.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def check_replaceable(folder: str | Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process or thread saves a checkpoint into this folder; the operating system's lock of it.
+    """Waits until no other process or thread saves a checkpoint into this folder, by a lock of the operating system.
 
     The lock ends with its process, however that ends, and leaves no file. On Windows, and where a file system has no
     locks, saves of two processes into one place must not meet.
@@ -111,7 +111,7 @@ def replace(folder: Path, fresh: Path) -> None:
 
 def place_of(folder: Path) -> Path:
     """The folder that holds the checkpoint; FileNotFoundError says which file is missing."""
-    run = folder / "checkpoint"  # what training writes: a run's folder is as good a name as its checkpoint's
+    run = folder / "checkpoint"  # training writes it there: a run's folder is as good a name as its checkpoint's
     for place in (folder, beside(folder, ".previous"), run, beside(run, ".previous")):
         if (place / "config.json").is_file():
             for name in NEEDED:

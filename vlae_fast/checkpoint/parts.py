@@ -1,4 +1,4 @@
-"""Parts of a model that are somebody's own: kept by the name of their class, made again from it.
+"""A user's own parts of a model: kept by the name of their class, made again from it.
 
 A checkpoint runs no code of its author: the class must be one that the caller has imported already.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-NAMES = ("encoder",)  # what of a VLAE may be replaced
+NAMES = ("encoder",)  # the parts of a VLAE that may be replaced
 
 
 def own_parts(model: nn.Module, plain: nn.Module) -> dict[str, str]:

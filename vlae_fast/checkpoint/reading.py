@@ -22,10 +22,10 @@ _LOOKS, _PAUSE = 20, 0.01  # seconds: a save replaces the folder in much less
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint folder holds.
+    """The content of a checkpoint folder.
 
     epoch: the last one. training: the settings. history: one dict per epoch, in nats per image unless named otherwise.
-    generation: a name for the save that it is of; None where an older release wrote it.
+    generation: the name of its save; None where an older release wrote it.
     """
 
     model: VLAE
@@ -40,7 +40,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """The model of a checkpoint, on `device`, in eval mode.
 
     Nothing is trusted: config.json and the shapes in the tensor file are compared before memory is taken for a model.
-    A save that replaces the folder meanwhile does no harm: what is given is of one save.
+    A save that replaces the folder meanwhile does no harm: all that is returned is of one save.
 
     Raises:
         FileNotFoundError: a missing folder or file.
@@ -76,7 +76,7 @@ def _load(place: Path) -> Checkpoint:
 
 
 def _check_flows(path: Path, config: Mapping[str, Any], found: tensors.Shapes) -> None:
-    """The degrees of a flow take memory even on "meta": no more of them than there are biases in the file."""
+    """Raises ValueError where a flow has more degrees than the file has biases: degrees take memory even on "meta"."""
     if not (config.get("use_flow", True) or config.get("posterior") == "iaf"):
         return
     steps, hidden = config.get("flow_steps", 1), config.get("flow_layers", 1)
@@ -94,10 +94,11 @@ def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, avera
     """Puts the saved state into `optimizer`, which was made for a model like ``found.model`` and has its own settings.
 
     Returns:
-        the weights in training by name where `averaged`, else nothing: they are those of the model.
+        the weights in training by name where `averaged`, else nothing: the model has them.
 
     Raises:
-        ValueError: another save has replaced the folder since `found` was loaded; the optimizer is of another kind.
+        ValueError: another save has replaced the folder since `found` was loaded; the optimizer is of another kind, or
+            is neither of ``found.model``'s parameters nor of all those of a model like it in one group.
     """
     path = found.folder / "optimizer.safetensors"
     if not path.is_file():

@@ -40,22 +40,26 @@ def save(
     A dead weight that is NaN or infinite is written as 0: no layer reads it.
 
     Raises:
-        ValueError: before anything is written, for a model, an optimizer or a history that `load`, or resuming, would
-            refuse.
+        ValueError: before anything is written, for a model, an optimizer, settings or a history that `load`, or
+            resuming, would refuse.
         OSError: where it cannot be written; the old one is left.
     """
     folder = Path(folder).resolve()  # keeps symbolic links working
     own = check_loadable(model, folder)
-    tensors.check_optimizer(optimizer)
-    weights = _without_dead(model)
-    for name, tensor in (weights | dict(trained or {})).items():
+    tensors.check_optimizer(optimizer, model)
+    weights, trained = _without_dead(model, model.state_dict()), _without_dead(model, trained or {})
+    if trained:
+        shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+        tensors.check_shapes(folder, shapes, dict(model.named_parameters()))
+    for name, tensor in (*weights.items(), *trained.items()):
         tensors.check_finite(folder, name, tensor)
     config: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     config |= {"model": model.config, "training": dict(training), "epoch": epoch, "history": history}
     config |= {"parts": own} if own else {}
     check(str(folder), config)
-    state = tensors.optimizer_state(model, optimizer, trained or {})
+    state = tensors.optimizer_state(model, optimizer, trained)
     config["generation"] = generation = _generation(weights | state)
+    text = json.dumps(config, indent=1, allow_nan=False) + "\n"
     make_parent(folder)
     with alone(folder.parent):
         check_replaceable(folder)
@@ -65,7 +69,7 @@ def save(
             fresh.mkdir()
             tensors.write(fresh / "model.safetensors", weights, generation)
             tensors.write(fresh / "optimizer.safetensors", state, generation)
-            (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            (fresh / "config.json").write_text(text, encoding="utf-8")
             for name in FILES:
                 to_disk(fresh / name)
             replace(folder, fresh)
@@ -75,9 +79,9 @@ def save(
 
 
 def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, str]:
-    """Raises ValueError unless a model made of the same options has the same tensors: another could not be loaded.
+    """Raises ValueError unless a model made of the same options has the same tensors: else it could not be loaded.
 
-    folder: where it is to be saved, which the message names.
+    folder: the place of the save, which the message names.
 
     Returns:
         the classes of parts of one's own by name, as ``module:class``: an encoder that was put in the model's place.
@@ -88,18 +92,18 @@ def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, 
     return own
 
 
-def _without_dead(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict, with 0 for what is not finite and dead."""
-    weights: dict[str, Tensor] = model.state_dict()
+def _without_dead(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's weights by name, with 0 in place of dead entries that are not finite."""
+    alive = dict(weights)
     for path, layer in model.named_modules():
-        if isinstance(layer, MaskedConv2d | MaskedLinear) and not layer.weight.isfinite().all():
-            name = f"{path}.weight"
-            weights[name] = torch.where(layer.mask, weights[name], 0)
-    return weights
+        name = f"{path}.weight"
+        if isinstance(layer, MaskedConv2d | MaskedLinear) and name in alive and not alive[name].isfinite().all():
+            alive[name] = torch.where(layer.mask, alive[name], 0)
+    return alive
 
 
 def _generation(tensors: Mapping[str, Tensor]) -> str:
-    """A name for a save, by what is in it: a run that was resumed writes the files of the run that was not."""
+    """A name for a save, from its tensors alone: a resumed run writes the same files as one that never stopped."""
     digest = hashlib.blake2b(digest_size=16)
     for _, tensor in sorted(tensors.items()):
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""What the commands share: the typer app, the options that more than one has, and how a user's error is shown."""
+"""Shared by the commands: the typer app, the options that more than one has, and how a user's error is shown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def user_errors(command: Command) -> Command:
-    """An error becomes one line and exit code 2; VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback."""
+    """Turns an error into one line and exit code 2; VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:

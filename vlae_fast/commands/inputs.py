@@ -1,4 +1,4 @@
-"""What the commands that look into a model have in common: a checkpoint, images that fit it, a picture to write."""
+"""Inputs of the commands that look into a model: a checkpoint, images that fit it, a picture to write."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_fits(model: VLAE, images: Images) -> None:
 
 
 def some(model: VLAE, images: Images, split: str, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
-    """n images of a split on the model's device, [n, C, H, W], and what a class-conditional model is told of them."""
+    """n images of a split on the model's device, [n, C, H, W], and the labels that a class-conditional model takes."""
     few = subset(images, cast(Split, split), n, seed)
     device = next(model.parameters()).device
     x = few.fixed(cast(Split, split), seed).to(device)

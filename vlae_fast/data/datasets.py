@@ -15,7 +15,7 @@ from .images import Images
 
 
 class Layout(NamedTuple):
-    """Files of which any one says that a folder has a data set in this form, and what reads it."""
+    """A form of a data set: files, any one of which says that a folder has it, and the function that reads it."""
 
     files: tuple[str, ...]
     read: Callable[[Path, str, str], Images]  # (folder, name, binarization)
@@ -128,7 +128,7 @@ _FIRST_IMAGES = {
 
 
 def load(name: str | None = None, data_dir: str | Path | None = None, binarization: str | None = None) -> Images:
-    """The data set of a name in ``NAMES``: of the files in `data_dir` or, without it, fetched once into a cache folder.
+    """The data set of a name in ``NAMES``: from files in `data_dir` or, without it, fetched once into a cache folder.
 
     "digits" needs neither. Files are found in `data_dir` or a folder of it named after the data set, as they are
     downloaded or as .npz. Without a name: the MNIST-style IDX files of `data_dir` if there is one, else the digits.

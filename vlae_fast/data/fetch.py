@@ -22,7 +22,7 @@ class Download(NamedTuple):
 
 
 def fetch(name: str, downloads: tuple[Download, ...]) -> Path:
-    """The folder in the user's cache with these files of the data set `name`, downloaded where they are not there yet.
+    """The folder in the user's cache with these files of the data set `name`; missing files are downloaded.
 
     Raises: OSError without a network, ValueError for a file that has not the checksum.
     """

@@ -55,8 +55,8 @@ def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> 
 def _check_directory(path: Path) -> None:
     """Bounds the directory of a zip before zipfile reads it: its entries take ten times their bytes in memory.
 
-    The record at the end that gives its size is found as zipfile finds it. A file with a 64-bit record, which zipfile
-    would believe instead, is refused: it has no use below 4 GiB.
+    The record at the file's end that gives the directory's size is found as zipfile finds it. A file with a 64-bit
+    record, which zipfile would believe instead, is refused: it has no use below 4 GiB.
     """
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
@@ -114,7 +114,7 @@ def read_cifar(path: Path) -> tuple[Bytes, Bytes]:
 
 
 def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]]:
-    """The same from the archive of these files, which is not unpacked; in the order of the names."""
+    """Images and labels as in `read_cifar`, from the archive of these files, not unpacked, in the names' order."""
     found: dict[str, bytes] = {}
     wanted = set(names)
     try:
@@ -138,7 +138,7 @@ def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]
 
 
 class _Bounded:
-    """A stream that raises where it is too long: whatever reads it may believe the sizes in it."""
+    """A stream that raises where it is too long: its reader may then believe the sizes in it."""
 
     def __init__(self, stream: gzip.GzipFile, where: Path) -> None:
         self.stream, self.where, self.size = stream, where, 0

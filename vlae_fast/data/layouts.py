@@ -29,7 +29,7 @@ CIFAR_NPZ = "cifar10_small.npz"
 _STATIC_MNIST = "the fixed binarization of Larochelle & Murray 2011"
 _CALTECH = "split 1 of Marlin et al. 2010"
 _NOT_COMPARABLE = "not comparable to published numbers"
-_OMNIGLOT_VALID, _OMNIGLOT_SEED = 1345, 123  # what the code of the IWAE paper (Burda et al. 2016) holds out
+_OMNIGLOT_VALID, _OMNIGLOT_SEED = 1345, 123  # as held out by the IWAE paper's code (Burda et al. 2016)
 _MAX_SIDE = 4096
 
 
@@ -186,7 +186,7 @@ def _hold_out(where: Path, train: Part, test: Part, n_valid: int, order: Array |
 
 
 def _check_labels(where: Path, split: str, n: int, labels: Array | None) -> None:
-    """Before they become int64, of which an array without images might hold too many."""
+    """Checks labels before they become int64: an array without images might hold too many."""
     if labels is not None and labels.shape != (n,):
         raise ValueError(f"{where}: {split}: labels must be one per image ({n}), got {labels.shape}")
 

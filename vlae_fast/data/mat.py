@@ -1,4 +1,4 @@
-"""MATLAB files of version 5 (the format's public description): real matrices by name, and no word of the file believed.
+"""MATLAB files of version 5 (the format's public description): real matrices by name; nothing in the file is trusted.
 
 scipy's reader can crash the process on a damaged file, and unpacks as much as it is given.
 """
@@ -80,7 +80,7 @@ def _element(data: memoryview, at: int) -> tuple[int, memoryview, int]:
 
 
 def _inflate(body: memoryview, n_bytes: int) -> memoryview:
-    """At most the first bytes of what was compressed."""
+    """The first ``n_bytes`` of the unpacked body, or fewer where it is shorter."""
     return memoryview(zlib.decompressobj().decompress(body, n_bytes))
 
 
@@ -113,7 +113,7 @@ def _check(matrix: _Matrix, expected: Shape, most: int) -> None:
 
 
 def _values(data: memoryview, matrix: _Matrix, n: int) -> Array:
-    """MATLAB keeps numbers in the smallest type that holds them, column after column."""
+    """Numbers of a matrix, column after column; MATLAB keeps them in the smallest type that holds them."""
     kind, body, _ = _element(data, matrix.values_at)
     dtype = np.dtype(_NUMBERS.get(kind, "V1"))
     if kind not in _NUMBERS or len(body) != n * dtype.itemsize:

@@ -15,7 +15,7 @@ from .importance import importance_nll
 
 
 class Detection(NamedTuple):
-    """What `detect` found. All scores in nats.
+    """The result of `detect`. All scores in nats.
 
     threshold: the `quantile` of the validation scores; an image is anomalous above it.
 

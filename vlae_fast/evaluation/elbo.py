@@ -102,9 +102,9 @@ def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Im
 def batches(
     model: VLAE, images: Images, split: Split, batch_size: int, order: int | torch.Generator, *, shuffle: bool = False
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images on the model's device, with their labels where it is of classes.
+    """Images on the model's device, with their labels where the model has classes.
 
-    order: a generator, or its seed. shuffle: draws the order from it too, else that of the split.
+    order: a generator, or its seed. shuffle: draws the order from the generator too, else it is the split's.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(order) if isinstance(order, int) else order

@@ -16,12 +16,12 @@ from .elbo import batches, bits_per_dim, repeatable, subset
 
 
 class ImportanceBound(NamedTuple):
-    """What papers report as NLL, of `importance_bound`.
+    """The result of `importance_bound`: what papers report as NLL.
 
     nll: mean over images of ``-log mean_k w_k``, nats per image, at least ``-log p(x)`` in expectation.
 
-    samples: draws of z an image. bits_per_dim: of nll. error: standard error of that mean over images. images: how many
-    it is of, of the `total` images of the split.
+    samples: draws of z an image. bits_per_dim: of nll. error: standard error of nll over images. images: how many
+    of the `total` images of the split are in it.
     """
 
     nll: float
@@ -60,7 +60,7 @@ def importance_bound(
     """The importance-weighted bound of `split`, or of `limit` images of it drawn at random.
 
     samples: draws of z an image. batch_size: pairs (image, sample) per forward pass. With ``samples=1`` this is the
-    ELBO of `evaluate`, draw for draw. Ctrl-C ends it early, with the bound of the images that are done.
+    ELBO of `evaluate`, draw for draw. Ctrl-C ends the run early, with the bound of the images that are done.
     """
     total, done = len(images.pixels(split)), list[Tensor]()
     try:

@@ -1,4 +1,4 @@
-"""What the code is used for: KL per latent dimension, active units."""
+"""The use of the code: KL per latent dimension, active units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTIVE = 0.01  # variance of a posterior mean, the threshold of Burda et al. 201
 
 
 class Codes(NamedTuple):
-    """Of every image, ``[N, D]`` each, float64 on the CPU.
+    """The codes of every image, ``[N, D]`` each, float64 on the CPU.
 
     mu, logvar: with q(z|x) = N(z; mu, exp(logvar)) at z. z: a draw from q. kl: the share of every dimension in
     ``log q(z|x) - log p(z)``, nats, which the shares add up to. Their mean over the data is the KL per dimension; one
@@ -47,7 +47,7 @@ def encode(model: VLAE, images: Images, split: Split = "test", *, batch_size: in
 def active_units(mean: Tensor, again: Tensor | None = None) -> int:
     """How many dimensions have a posterior mean that varies over the data: ``Var_x E[z_d | x] > 0.01``.
 
-    mean: ``[N, D]``. again: a second estimate, where they have errors, which a covariance of the two is free of.
+    mean: ``[N, D]``. again: a second estimate with independent errors; the covariance of the two is free of them.
     """
     again = mean if again is None else again
     if mean.dim() != 2 or len(mean) < 2 or again.shape != mean.shape:

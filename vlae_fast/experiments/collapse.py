@@ -58,7 +58,7 @@ def run(
         a point per model, with the keys of COLUMNS.
 
     Raises:
-        ValueError, TypeError: as of `training.train`.
+        ValueError, TypeError: as in `training.train`.
     """
     _check(images, windows, seconds)
     points: list[Point] = []
@@ -101,7 +101,7 @@ def _likelihood(images: Images) -> dict[str, Any]:
 
 
 def _left(seconds: float, folder: Path) -> float:
-    """What an earlier call has left of a model's time."""
+    """Seconds of a model's time that earlier calls have left."""
     run = folder / "checkpoint"
     spent = sum(row["seconds"] for row in checkpoint.load(run).history) if checkpoint.exists(run) else 0.0
     return max(0.0, seconds - spent)

@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
     """The same noise through both samplers, the same batch.
 
     gaps: of each differing image, |logit - logit(noise)| at its first differing pixel; what follows was drawn from
-    another image, so that only the first one tells.
+    another image, so that only the first pixel tells.
     """
 
     images: int

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from .. import activations
 from ..layers.conv import MaskedConv2d
 from ..layers.linear import MaskedLinear
 from ..layers.weight_norm import WeightNormConv2d
@@ -19,11 +20,14 @@ from .spec import conv_spec, linear_spec
 from .swap import own_method
 
 Layer = nn.Conv2d | nn.Linear
-_ACTIVATIONS = ("gate", "relu", "elu")
+# The gate first: what halves the channels is told apart at once.
+_ACTIVATIONS = sorted(
+    (name for name in activations.names("masked_conv") if name != "none"), key=activations.columns, reverse=True
+)
 
 
 def candidate_of(layer: Layer) -> Candidate:
-    """What computes the same as a layer, to be compared. Raises ProbeError."""
+    """A candidate for the forward of a layer, to be compared with it. Raises ProbeError."""
     with trying("a look at it"):
         _look(layer)
         twin = stand_in(layer, torch.float64).eval()
@@ -34,7 +38,7 @@ def candidate_of(layer: Layer) -> Candidate:
 def candidates_masking(model: nn.Module, path: str) -> Iterator[tuple[str, Candidate]]:
     """Modules around a plain layer, by path, that mask it: as `self.conv.weight.data *= self.mask` or by a product.
 
-    Of several that may, the innermost comes first.
+    Where several may, the innermost comes first.
     """
     layer = model.get_submodule(path)
     for around, module in _around(model, path, path):
@@ -76,7 +80,7 @@ def _around(model: nn.Module, path: str, start: str) -> Iterator[tuple[str, nn.M
 
 
 def _understood(module: nn.Module, inner: str, twin: nn.Module, layer: nn.Module) -> Candidate:
-    """What a module computes, by a `stand_in` of it; ``layer`` is the one within that."""
+    """The taps or the adjacency of a module, by a `stand_in` of it; ``layer`` is the layer within the stand-in."""
     if isinstance(layer, nn.Conv2d):
         try:
             taps = conv_taps(twin, layer)
@@ -113,9 +117,9 @@ def _look(module: Layer) -> None:
 
 
 def _look_at_weight(layer: nn.Module) -> None:
-    """Raises ProbeError where there is none, or nothing in it; to be asked of a copy.
+    """Raises ProbeError where a layer has no weight, or an empty one; takes a copy of the layer.
 
-    To read a weight that is computed may be to write to buffers.
+    Reading a weight that is computed may write to buffers.
     """
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):

@@ -49,7 +49,7 @@ class Kept:
         return _is_fake(self.tensor)
 
     def has_changed(self) -> bool:
-        """Whether it has other values: they are compared where it is another tensor, or was written to."""
+        """True where the values are others: they are compared where the tensor is another, or was written to."""
         now = self.read()
         if now is self.source:
             if self.state is not None and state_of(self.tensor) == self.state:
@@ -69,7 +69,7 @@ class Kept:
         return not same
 
     def has(self, other: Any) -> bool:
-        """Whether another tensor has the same values; of a fake one, which has none, it is taken to be so."""
+        """True where another tensor has the same values; a fake tensor, which has none, is taken to have them."""
         if not isinstance(other, Tensor):
             return other is self.source and torch.equal(self.tensor, self.values)
         if _is_fake(other) or self.values.is_meta:
@@ -83,7 +83,7 @@ def _is_fake(tensor: Any) -> bool:
 
 
 class Names(NamedTuple):
-    """What stands under some names of a dict, or of a class: read and compared in one go, in about 0.15 us."""
+    """The values of some names of a dict, or of a class: read and compared in one go, in about 0.15 us."""
 
     where: Any
     get: Callable[[Any], tuple[Any, ...]]

@@ -48,7 +48,7 @@ _READERS |= {"children", "modules", "named_children", "named_modules", "_modules
 
 
 def is_fixed(value: Any) -> bool:
-    """Whether nothing in it can become another."""
+    """True where nothing in a value can become another."""
     if type(value) in _PLAIN or isinstance(value, _FIXED):
         return True
     if isinstance(value, types.FunctionType | functools._lru_cache_wrapper):
@@ -57,7 +57,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def is_library(value: Any) -> bool:
-    """Whether a class or a function is torch's, Python's or ours."""
+    """True where a class or a function is torch's, Python's or ours."""
     return (getattr(value, "__module__", None) or "").partition(".")[0] in _LIBRARIES
 
 
@@ -77,7 +77,7 @@ def _mentioned(code: types.CodeType) -> set[str]:
 
 
 def reads_by_name(mentioned: set[str]) -> bool:
-    """Whether code that mentions these reads only attributes that it names."""
+    """True where code that mentions these names reads no attribute but those that it names."""
     return not mentioned & _READERS
 
 
@@ -89,7 +89,7 @@ def scope_of(function: types.FunctionType, home: set[str]) -> dict[str, Any] | N
 
 
 def summary_of(value: Any) -> Any:
-    """A number or a string as it is; of anything else what is the same of it in another process."""
+    """A number or a string as it is; for any other value, what stays the same of it in another process."""
     if type(value) in _PLAIN and type(value) is not type(...):
         return value
     if isinstance(value, type | types.ModuleType | types.FunctionType | nn.Module | torch._ops.OpOverload):

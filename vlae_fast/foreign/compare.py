@@ -1,4 +1,4 @@
-"""Whether a fast forward is a module's own, on copies with random weights: outputs, gradients, state, autocast."""
+"""Comparison of a fast forward with a module's own, on random copies: outputs, gradients, state, autocast."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .spec import LinearSpec, Spec
 
 
 class Candidate(NamedTuple):
-    """What may be the forward of a module: ``activation(layer(x))`` by an op.
+    """A candidate for the forward of a module: ``activation(layer(x))`` by an op.
 
-    inner: path of the layer within the module, empty where it is the module. live: its weights that count.
+    inner: path of the layer within the module, empty where it is the module. live: the layer's weights that count.
     """
 
     module: nn.Module
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 def compare(candidate: Candidate, backend: str) -> tuple[FastForward, str]:
     """The fast forward and a remark on its gradients. Raises ProbeError unless it does what the module's own does.
 
-    By the reference, to the last digits, and by the backend in the layer's own dtype.
+    The op is compared by the reference, to the last digits, and by the backend in the layer's own dtype.
     """
     layer: Any = candidate.module.get_submodule(candidate.inner)
     dtype = like_of(layer).dtype
@@ -97,7 +97,7 @@ def _compare_numbers(candidate: Candidate, backend: str, dtype: torch.dtype) -> 
 
 
 def _shapes(layer: Any) -> list[tuple[int, ...]]:
-    """Of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
+    """Shapes of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
     if isinstance(layer, nn.Linear):
         return [(3, layer.in_features)]
     side = 1 + max(step * (k - 1) for step, k in zip(layer.dilation, layer.kernel_size, strict=True))
@@ -167,7 +167,7 @@ def _format_of(y: Tensor) -> str | None:
 
 
 def _is_writable(candidate: Candidate, module: nn.Module) -> bool:
-    """Whether the output of a forward may be written to before the backward."""
+    """True where the output of a forward may be written to before the backward."""
     with torch.enable_grad():
         y = call(module, _image(candidate, module, torch.channels_last).requires_grad_())
         y += 1

@@ -21,7 +21,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 class Traits(NamedTuple):
-    """What a module's own forward does beside the numbers, and the fast one does as well.
+    """Traits of a module's own forward, beside the numbers, that the fast one keeps.
 
     formats: of its output, names in `FORMATS`, for images that are contiguous, for those that are channels_last, and
         for contiguous ones where the weight is channels_last; None: neither.
@@ -111,13 +111,13 @@ class FastForward(Watched):
         return y
 
     def _maps(self, module: nn.Module) -> bool:
-        """Whether it goes by the op under `torch.func`: code that writes to ``weight.data`` cannot run there."""
+        """True where the op runs under `torch.func`: code that writes to ``weight.data`` cannot run there."""
         masks = (part._buffers.values() for part in module.modules())
         batched = any(torch._C._functorch.is_batchedtensor(t) for t in itertools.chain(*masks) if t is not None)
         return self.live is not None and not batched
 
     def _takes(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether the op does with the dtypes what the layer's own code was seen to do."""
+        """True where the op does with the dtypes what the layer's own code was seen to do."""
         if not torch.is_autocast_enabled(x.device.type):
             return x.dtype == weight.dtype
         seen = self.traits.amp is None or x.device.type in self.traits.amp
@@ -230,7 +230,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def has_hooks_inside(module: nn.Module) -> bool:
-    """Whether a part of a module, other than the module itself, has a hook that calling the part would fire."""
+    """True where a part of a module, other than the module itself, has a hook that calling the part would fire."""
     return _has_any_global_hook() or any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
         for part in module.modules()

@@ -1,4 +1,4 @@
-"""What somebody else's layer computes, learnt from what it does: which of its weights reach the output, and where.
+"""Probes of somebody else's layer: they learn from its outputs which of its weights count, and where.
 
 Layers are probed as copies with random weights: theirs stay as they are, and zeros at initialisation hide nothing.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..layers.hooked_weight import WEIGHT_HOOKS
 from ..masks import Pair, same_padding
 
-# Of the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
+# Relative to the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 M = TypeVar("M", bound=nn.Module)
@@ -99,7 +99,7 @@ def stand_in(module: M, dtype: torch.dtype) -> M:
 
 
 def is_mask(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a mask that is kept as one to be moved and saved: frozen, of zeros and ones."""
+    """True where a parameter is a mask, kept as one to be moved and saved: frozen, of zeros and ones."""
     if parameter.requires_grad or name.rpartition(".")[2] in ("weight", "bias"):
         return False
     return bool(((parameter == 0) | (parameter == 1)).all() and parameter.any())
@@ -135,7 +135,7 @@ class ConvTaps(NamedTuple):
 
 @torch.no_grad()
 def conv_taps(module: nn.Module, layer: nn.Conv2d) -> ConvTaps:
-    """What a `stand_in` of a convolution, or of a module around it, computes, by its response to one pixel.
+    """The taps of a `stand_in` of a convolution, or of a module around it, by its response to one pixel.
 
     A tap is dead where nothing comes through. Within a tap, single weights are dead where a tensor that is kept (or the
     weight itself, after a call) is zero: which of these says so is a guess, and the response confirms it.
@@ -184,7 +184,7 @@ def _masks(module: nn.Module, layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
 
 
 def _kept_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """What a module may compute with beside trained numbers: buffers, attributes, parameters that are masks."""
+    """Tensors that a module may compute with beside trained ones: buffers, attributes, parameters that are masks."""
     for part in module.modules():
         yield from (tensor for tensor in part._buffers.values() if tensor is not None)
         yield from (p for name, p in part.named_parameters(recurse=False) if is_mask(name, p))

@@ -1,4 +1,4 @@
-"""What `accelerate` did to a model, and the way back."""
+"""The report of `accelerate`, and the way back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Row(NamedTuple):
 
 
 class Report:
-    """What `accelerate` did: rows ``(path, was, now, why)``, a table when printed; of the swaps, the way back."""
+    """The report of `accelerate`: rows ``(path, was, now, why)``, a table when printed; `undo` takes all swaps back."""
 
     def __init__(self, rows: Sequence[Row], swaps: Sequence[tuple[nn.Module, Swap]]) -> None:
         self.rows, self._swaps = list(rows), list(swaps)

@@ -75,7 +75,7 @@ def conv_spec(taps: ConvTaps) -> ConvSpec:
 
 
 def _is_cropped(taps: ConvTaps) -> bool:
-    """Whether more than the image was computed, and the rest of it thrown away, to get such taps."""
+    """True where such taps come of computing more than the image and cutting the rest off."""
     (kh, kw), (cy, cx) = taps.live.shape[2:], taps.centre
     return (2 * cy + 1, 2 * cx + 1) != (kh, kw)
 

@@ -18,9 +18,9 @@ R = TypeVar("R", bound="Swap")
 
 
 class Swap:
-    """What is remembered of a module one method of which is another: it lies in the module, and is copied with it.
+    """The record of a method that was replaced: it lies in the module, and is copied with it.
 
-    method: the name of the method. function: what stands in, a function of the module and the method's arguments.
+    method: the name of the method. function: the stand-in, a function of the module and the method's arguments.
     """
 
     method: str
@@ -51,11 +51,11 @@ class Swap:
         return getattr(module, _OWN) if self.before is None else self.before
 
     def before_copy(self, module: nn.Module) -> None:
-        """What is to be done to a module before it is copied or pickled."""
+        """Prepares a module for being copied or pickled."""
 
 
 def swap_of(module: nn.Module, kind: type[R]) -> R | None:
-    """What is remembered of the module, if it is of that kind."""
+    """The record of the module, if there is one of that kind."""
     found = vars(module).get(_RECORD)
     return found if isinstance(found, kind) else None
 
@@ -89,7 +89,7 @@ def stands_in(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Swapped:
-    """First base of the classes that are made here. Without ``__slots__``: its layout must be that of a module."""
+    """First base of the classes that are made here. No ``__slots__``: its instances need a module's memory layout."""
 
     def __init_subclass__(cls, **_: Any) -> None:
         """Registries of subclasses, which a base may keep, are not told."""

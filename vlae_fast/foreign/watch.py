@@ -1,4 +1,4 @@
-"""What the forward of somebody else's module can read beside its weights, and whether it is still what it was."""
+"""Watches all that the forward of somebody else's module can read beside its weights, to notice changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Watch:
     def __init__(self, root: nn.Module, methods: Iterable[str] = ("forward", "__call__")) -> None:
         self.root, self.methods = root, tuple(methods)
         self.names = set(self.methods)  # that the code mentions
-        self.reads_all = False  # whether it may read attributes that it does not name
+        self.reads_all = False  # True where it may read attributes that it does not name
         known = -1
         with _disable_current_modes():  # a tracer would take a look for a part of the model
             while known != len(self.names):  # functions that are found mention further names
@@ -62,7 +62,7 @@ class Watch:
         return changed
 
     def what_differs(self, other: Watch) -> str | None:
-        """What another watch of the same module found to be another."""
+        """The name of something that another watch of the same module found changed."""
         for path in [*self._found, *other._found]:
             shown, was = self._found.get(path, ("", Watch))
             instead, now = other._found.get(path, ("", Watch))
@@ -72,14 +72,14 @@ class Watch:
         return None
 
     def summary(self) -> dict[str, tuple[str, Any]]:
-        """What was found, as values that can be pickled and compared with those of a copy."""
+        """The values found, in a form that can be pickled and compared with those of a copy."""
         return {
             path: (shown, found.values if isinstance(found, Kept) else summary_of(found))
             for path, (shown, found) in self._found.items()
         }
 
     def is_fake(self) -> bool:
-        """Whether there are no values to look at: on meta, or while somebody traces."""
+        """True where there are no values to look at: on meta, or while somebody traces."""
         return any(kept.is_fake for kept in self._tensors)
 
     def _look(self) -> None:
@@ -217,7 +217,7 @@ class Watch:
 
 
 def difference(was: dict[str, tuple[str, Any]], now: dict[str, tuple[str, Any]]) -> str | None:
-    """What differs between two summaries, by its name; None where nothing does."""
+    """The name of a difference between two summaries; None where they are equal."""
     for path in [*was, *now]:
         (shown, a), (instead, b) = was.get(path, ("", Watch)), now.get(path, ("", Watch))
         if isinstance(a, Tensor) and isinstance(b, Tensor):

@@ -1,4 +1,4 @@
-"""A replaced method whose module is looked at in every call: of each copy of the module, the copy."""
+"""A replaced method whose module, or copy of it, is looked at in every call."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Watched(Swap):
     def __init__(self) -> None:
         self.owner: nn.Module | None = None  # the module that `watch` looks at
         self.watch: Watch | None = None
-        self.stale: str | None = None  # what had changed before this was copied
+        self.stale: str | None = None  # the name of something that had changed before this was copied
         self.handles: list[Any] = []  # of hooks on the owner
-        self.expected: dict[str, Any] | None = None  # what a copy should find
+        self.expected: dict[str, Any] | None = None  # the values that a copy should find
 
     def install(self, module: nn.Module) -> None:
         """Raises ProbeError where the module cannot be watched."""
@@ -72,5 +72,5 @@ class Watched(Swap):
 
 
 def is_transformed() -> bool:
-    """Whether `torch.func` or forward-mode differentiation is at work, which the ops do not take part in."""
+    """True where `torch.func` or forward-mode differentiation is at work, which the ops do not take part in."""
     return _is_functorch_active() or forward_ad._current_level >= 0

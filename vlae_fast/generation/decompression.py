@@ -19,7 +19,7 @@ def decompress(
     labels: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw: what a lossy code keeps of x.
+    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw; z keeps the lossy code of x.
 
     x: ``[B, C, H, W]``. times: draws of each.
     """

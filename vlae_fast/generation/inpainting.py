@@ -80,7 +80,7 @@ def denoise(
 def _resample(
     model: VLAE, x: Tensor, labels: Tensor | None, candidates: int, generator: torch.Generator | None
 ) -> Tensor:
-    """One z per image from p(z|x), approximately: of draws from q(z|x), one by its weight p(x|z) p(z) / q(z|x)."""
+    """One z per image from p(z|x), approximately: a draw from q(z|x), chosen by its weight p(x|z) p(z) / q(z|x)."""
     each = x.repeat_interleave(candidates, 0)
     theirs = None if labels is None else labels.repeat_interleave(candidates, 0)
     z, mu, logvar = model.posterior_sample(each, theirs, generator)

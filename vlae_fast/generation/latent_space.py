@@ -22,7 +22,7 @@ def draw(
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Images ``[B, C, H, W]`` from p(x | z), by the cached sampler. noise and temperature: as of
+    """Images ``[B, C, H, W]`` from p(x | z), by the cached sampler. noise and temperature: as in
     `PixelCNNSampler.sample`.
     """
     given = model.condition(z, labels)

@@ -39,7 +39,7 @@ class MaskedConv2d(WeightNormConv2d):
         activation: ``none``, ``relu``, ``elu``, ``gate``.
         dilation: pixels from one tap to the next, (vertical, horizontal) or one int for both: the layer sees further
             at the same cost, and the sampler's wavefront follows. Neither weight nor mask depend on it.
-        weight_norm: adds a ``gain``, see `WeightNormConv2d`; the norm is that of the live weights.
+        weight_norm: adds a ``gain``, see `WeightNormConv2d`; the norm is taken over the live weights.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Shapes: ``forward(x [B, C_in, H, W], cond [B, D] or [B, D, H, W]) -> [B, C, H, W]``; C is P / 2 under ``gate``, else

@@ -15,8 +15,8 @@ WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # they compute by 
 def refresh(layer: nn.Module) -> None:
     """Computes the weights of one layer anew, as its next forward would.
 
-    The hooks of `torch.nn.utils.weight_norm`, `spectral_norm` and `prune` leave a plain tensor in ``weight``, which is
-    that of the last forward until then: an optimizer's step or a load_state_dict does not change it.
+    The hooks of `torch.nn.utils.weight_norm`, `spectral_norm` and `prune` leave a plain tensor in ``weight``. Until the
+    next forward it is the weight of the last one: an optimizer's step or a load_state_dict does not change it.
     """
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, WEIGHT_HOOKS):

@@ -27,7 +27,7 @@ class WeightNormConv2d(nn.Conv2d):
         return self.weight if self.gain is None else self.weight * (self.gain / self._norm())[:, None, None, None]
 
     def is_plain(self) -> bool:
-        """Whether the layer is the plain one still, neither trained nor initialised by data."""
+        """True where the layer is still the plain one, neither trained nor initialised by data."""
         return self.gain is None or torch.allclose(self.gain, self._norm())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,14 +35,14 @@ class WeightNormConv2d(nn.Conv2d):
         return self._conv_forward(x, self.folded_weight(), self.bias)
 
     def pre_activation(self, x: Tensor) -> Tensor:
-        """The same of x, under the name of what `initialize` makes of mean 0 and variance 1."""
+        """The convolution of x: what `initialize` gives mean 0 and variance 1."""
         return self._conv_forward(x, self.folded_weight(), self.bias)
 
     def _norm(self) -> Tensor:
         return torch.linalg.vector_norm(self._live(), dim=(1, 2))
 
     def _live(self) -> Tensor:
-        """The weights that count, ``[C_out, C_in, taps]``."""
+        """The live weights, ``[P, C_in, taps]``."""
         return self.weight.flatten(2)
 
 

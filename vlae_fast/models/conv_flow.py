@@ -88,7 +88,7 @@ class ConvFlow(Flow):
         )
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log_det. Where a gradient may be asked for, by one pass per pixel; else everything is computed once."""
+        """z and log_det; one pass per pixel where a gradient may be asked for, else everything is computed once."""
         self._check(eps, "eps")
         log_det = eps.new_zeros(eps.shape[0])
         inputs = (eps, *self.parameters())

@@ -1,4 +1,4 @@
-"""The posterior's networks: image -> mean and log-variance of z, and what a flow posterior is told of the image."""
+"""The posterior's networks: image -> mean and log-variance of z, and the context that a flow posterior gets."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = [
 
 
 class Sizes(NamedTuple):
-    """What every encoder is built from.
+    """Sizes and options that every encoder is built from.
 
-    input_dim: image channels C. latent_dim: D. hidden_dim: what a kind makes of it. image_size: (H, W).
+    input_dim: image channels C. latent_dim: D. hidden_dim: its meaning depends on the kind. image_size: (H, W).
     context_dim: channels of the context beside mu and logvar. n_classes: 0 for no labels. latent_map: (h, w) makes z
     the channels of a map, ``latent_dim / (h w)`` of them, so that nearby elements come from nearby pixels; None: every
     element of z sees the whole image.
@@ -196,8 +196,9 @@ ENCODERS: dict[str, type[Encoder]] = {  # by the names that a VLAE takes
 
 
 def make_encoder(kind: str, sizes: Sizes, *, weight_norm: bool = False) -> Encoder:
-    """The encoder of a kind, of sizes, by a name in ``ENCODERS``. weight_norm: of the convolutions of "resnet"; the
-    other kinds have none.
+    """Makes the encoder of a kind, a name in ``ENCODERS``, with these sizes.
+
+    weight_norm: of the convolutions of "resnet"; the other kinds have none.
     """
     return ResNetEncoder(sizes, normalized=weight_norm) if kind == "resnet" else ENCODERS[kind](sizes)
 
@@ -207,7 +208,7 @@ def _outputs(sizes: Sizes) -> int:
 
 
 def _tail(channels: int, halvings: int, sizes: Sizes, *, units: int = 0) -> tuple[list[nn.Module], nn.Module]:
-    """What ends the features of an image that was halved so often, and the head; units: of a layer between them."""
+    """Last layers of the features and the head, for an image halved ``halvings`` times; units: of a layer between."""
     if sizes.latent_map is not None:
         return [], MapHead(channels, sizes, sizes.latent_map)
     flat = channels * math.prod(-(-side // 2**halvings) for side in sizes.image_size)

@@ -38,7 +38,7 @@ class Flow(nn.Module):
         return eps.to(z.dtype), log_slope.flatten(1).sum(1)
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """z, of eps in the shape of z, and the same log_det."""
+        """z for eps in the shape of z, and the same log_det as in `forward`."""
         raise NotImplementedError
 
     def log_prob_per_dim(self, z: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Flow(nn.Module):
         return share if len(self.steps) % 2 else share.flip(self.order)
 
     def _transform(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """eps, and the log of the slope that every element of it has to its element of z, in float32 at least."""
+        """eps, and ``log(d eps_d / d z_d)`` of every element, in float32 at least."""
         self._check(z, "z")
         dtype, z = z.dtype, wide(z)  # a step is given what it takes
         channels, log_slope = self.shape[0], torch.zeros_like(z)
@@ -72,7 +72,7 @@ class Flow(nn.Module):
 
 
 def check_flow(flow: str, transform: str, n_steps: int) -> None:
-    """Raises ValueError unless there is such a flow; `flow` is who asks."""
+    """Raises ValueError unless transform and n_steps are ones that a flow has; `flow` is the name of the caller."""
     if transform not in TRANSFORMS:
         raise ValueError(f"{flow}: transform must be one of {', '.join(TRANSFORMS)}, got {transform!r}")
     if n_steps < 1:

@@ -1,4 +1,4 @@
-"""What a decoder's output says about pixels: log-probability, mean, and a draw from given noise."""
+"""Likelihoods of pixels given a decoder's output: log-probability, mean, and a draw from given noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Likelihood:
 
     channels: C of the image. emit: how it is drawn. params: P, channels of the parameters; noises: n, planes of noise
     that a draw takes.
-    levels: pixels are ``k / (levels - 1)``, k = 0..levels - 1. The layout of P and n is that of `plan.Emit`.
+    levels: pixels are ``k / (levels - 1)``, k = 0..levels - 1. P and n are ordered as in `plan.Emit`.
     """
 
     kind: ClassVar[str]

@@ -34,7 +34,7 @@ def loss_terms(
 ) -> LossTerms:
     """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior.
 
-    Arguments as of `loss_function`.
+    Arguments as in `loss_function`.
     """
     log_px = (likelihood or Bernoulli(x.shape[1])).log_prob(logits, x)
     return LossTerms(-log_px, gaussian_log_prob(z, mu, logvar).sum(1) - log_pz)
@@ -56,7 +56,7 @@ def loss_function(
         x: ``[B, C, H, W]`` in [0, 1].
         mu, logvar, z: ``[B, D]``, a draw from q(z|x) and the mean and log-variance that score it.
         log_pz: ``[B]``, log p(z) under the prior, in nats.
-        likelihood: whose parameters the logits are, ``model.likelihood``; None: Bernoulli.
+        likelihood: ``model.likelihood``, whose parameters are the logits; None: Bernoulli.
 
     Equivalent to, for Bernoulli pixels::
 

@@ -33,7 +33,7 @@ class Options:
     """Everything that a VLAE is built from, except weights.
 
     The options of ``part="decoder"`` are those that not every decoder has; the class of a decoder says which it has.
-    At its default here an option is left to that class.
+    An option at its default here is left to that class.
 
     With z_channels = 0 every pixel is given the same z, as in the tutorials (``resnet``: its own 4 maps). A small
     window then cannot know where it is and tends to ignore z. Otherwise z is spread over the image (`CodeMap`), and

@@ -77,7 +77,7 @@ class InverseAutoregressivePosterior(nn.Module):
         )
 
     def forward(self, mu: Tensor, logvar: Tensor, context: Tensor, eps: Tensor) -> PosteriorSample:
-        """z, mu' and logvar', ``[B, D]`` each, of mu, logvar and eps of that shape."""
+        """z, mu' and logvar', ``[B, D]`` each, from mu, logvar and eps of the same shape."""
         mu, logvar, eps = map(wide_under_autocast, (mu, logvar, eps))
         z = mu + torch.exp(0.5 * logvar) * eps
         for i, made in enumerate(self.steps):

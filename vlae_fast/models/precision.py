@@ -1,4 +1,4 @@
-"""Densities are summed in float32 at least: under autocast and in a bfloat16 model networks give numbers of 8 bits."""
+"""Densities are summed in float32 at least: under autocast or in bfloat16 networks give numbers of 8 bits."""
 
 from __future__ import annotations
 

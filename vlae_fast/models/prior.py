@@ -1,4 +1,4 @@
-"""Which flow a prior is."""
+"""The choice of a prior's flow."""
 
 from __future__ import annotations
 

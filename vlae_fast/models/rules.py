@@ -160,7 +160,7 @@ def option(default: Any, rule: Rule, meaning: str, *, part: str | None = None) -
 
 
 def declared(cls: type) -> Mapping[str, Option]:
-    """The options that a dataclass declares, by name and in order; a field that was not made by `option` is none."""
+    """The options that a dataclass declares, by name and in order; other fields are left out."""
     types = typing.get_type_hints(cls)
     fields = [f for f in dataclasses.fields(cls) if "rule" in f.metadata]
     return {f.name: Option(f.name, types[f.name], f.default, **f.metadata) for f in fields}

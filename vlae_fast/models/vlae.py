@@ -165,7 +165,7 @@ def _noise_like(mu: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _context_dim(options: Options) -> int:
-    """The width of what a flow posterior is told of the image: that of mu and logvar."""
+    """Channels of the context of a flow posterior."""
     return 2 * options.latent_dim if options.posterior == "iaf" else 0
 
 

@@ -30,7 +30,7 @@ def masked_conv(
 ) -> Tensor:
     """``act( sum over live taps t of W[:, :, t] x[. + d t] + bias + cond )`` on a zero-padded image of the same size.
 
-    P are the channels of the pre-activation: 2 C under ``gate``, which halves them, C under the others.
+    P is the number of channels before the activation: 2 C under ``gate``, which halves them, else C.
 
     Args:
         x: ``[B, C_in, H, W]``, floating point, any strides.
@@ -108,7 +108,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _options(mask_type: str, image_channels: int, activation: str, dilation: Sequence[int]) -> ConvOptions:
-    """The record of what a schema lists."""
+    """The record of the arguments that a schema lists."""
     return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]))
 
 

@@ -38,14 +38,14 @@ _in_onnx_export._dynamo_marked_constant = True  # type: ignore[attr-defined]  # 
 
 
 def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -> bool:
-    """Whether a call is transformed in a way that PyTorch's own operations alone follow.
+    """True where a call is transformed in a way that PyTorch's own operations alone follow.
 
-    Such are an export to ONNX, the transforms of torch.func (grad, jvp, jacrev, vmap, ...), and forward-mode
+    Such ways are an export to ONNX, the transforms of torch.func (grad, jvp, jacrev, vmap, ...), and forward-mode
     differentiation whether or not a graph is recorded. A contract then computes by the reference, which PyTorch can
     transform any number of times.
 
     Raises:
-        RuntimeError: a backend was named, which does not.
+        RuntimeError: a backend was named that cannot be transformed so.
     """
     if _in_onnx_export():
         return True
@@ -61,9 +61,9 @@ def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -
 
 
 def only_plain_torch_differentiates(*grads: Tensor) -> bool:
-    """Whether a backward is itself recorded (``create_graph=True``), or runs for a batch of gradients at once.
+    """True where a backward is itself recorded (``create_graph=True``), or runs for a batch of gradients at once.
 
-    It is then computed by the reference, which PyTorch differentiates and batches as it does any other code.
+    The reference then computes it, which PyTorch differentiates and batches as it does any other code.
     """
     return (
         torch.is_grad_enabled()

@@ -31,7 +31,7 @@ def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
 
 
 def slope_of_output(out: Tensor, activation: str) -> Tensor:
-    """The slope where the activation's output is ``out``, of those that have ``slope_of_output`` in the table."""
+    """The slope where the output is ``out``, for the activations with ``slope_of_output`` in the table."""
     slope = {
         "none": lambda v: torch.ones_like(v),
         "relu": lambda v: (v > 0).to(v.dtype),

@@ -13,7 +13,7 @@ from ..masks import Pair, Tap, conv_mask, conv_taps, is_partial, tap_at
 
 
 class ConvOptions(NamedTuple):
-    """What `masked_conv` is told besides tensors."""
+    """The arguments of `masked_conv` besides tensors."""
 
     mask_type: str
     image_channels: int = 1
@@ -30,7 +30,7 @@ class ConvOptions(NamedTuple):
         return conv_mask(self.mask_type, weight_shape, image_channels=self.image_channels, device=device)
 
     def partial_mask(self, weight_shape: tuple[int, ...]) -> Tensor | None:
-        """The mask, on the CPU, where some tap is alive for some channels only; None where all or none of them are."""
+        """The mask, on the CPU, where some tap is alive for some channels only; else None."""
         if not is_partial(self.mask_type, self.image_channels):
             return None
         return self.mask(weight_shape, torch.device("cpu"))
@@ -76,7 +76,7 @@ class Layers(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """The functions in `made_inverse`: the activation of its hidden layers, and the scale of its transform."""
+    """The functions in `made_inverse`: the activation of the hidden layers, and the scale of the transform."""
 
     activation: str = "relu"  # of the hidden layers
     scale: str = "exp"  # of a dimension: one of SCALES in `ops.made_inverse`

@@ -16,7 +16,7 @@ from .masked_linear import masked_linear
 
 
 def made(x: Tensor, layers: Layers, activation: str) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """MADE of one step: parameters ``[B, n_params * D]`` for x ``[B, D]``; the input, pre-activation of every layer."""
+    """MADE of one step: parameters ``[B, n_params * D]`` for x ``[B, D]``; inputs and pre-activations of all layers."""
     inputs, pres = [x], []
     for i, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):
         pre = masked_linear(inputs[-1], weight, bias, Mask(layers.degrees[i], layers.degrees[i + 1]), "none")

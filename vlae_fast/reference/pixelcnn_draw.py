@@ -23,7 +23,7 @@ def draw(
 ) -> Tensor:
     """Pixels ``[B, C, ...]`` from `params` ``[B, P, ...]`` and `noise` ``[B, n, ...]`` by the `emit`, in float64.
 
-    Where `known_mask` is set a channel is that of `known`, and the channels after it are drawn to fit it.
+    Where `known_mask` is set a channel is taken from `known`, and the channels after it are drawn to fit it.
 
     A continuous value v in [-1, 1] becomes level ``floor((v + 1) / 2 * (levels - 1) + 1 / 2)``, and level k is the
     pixel ``k / (levels - 1)``. Noise u is uniform in [0, 1), or standard normal for "affine". T is the `temperature`.

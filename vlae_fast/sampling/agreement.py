@@ -1,4 +1,4 @@
-"""Whether a decoder computes what its program computes: channel by channel, within what roundings explain."""
+"""Comparison of a decoder with its program: channel by channel, within what roundings explain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def largest_excess(
 
     A channel is judged by itself: another one with a logit of -1e9 excuses nothing in it. Where the two are not within
     a few roundings of the channel's largest value, the program is run in float64, as it is and with weights and context
-    off by roundings. Both results must be as near to it as these are: large weights amplify roundings.
+    off by roundings. Both results must be as near to the float64 result as the disturbed runs are: large weights
+    amplify roundings.
 
     Args:
         expected, got: of the decoder and of the sampler, ``[B, P, H, W]``.

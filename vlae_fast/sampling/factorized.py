@@ -46,7 +46,7 @@ class FactorizedSampler:
         known: Known | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images ``[B, C, H, W]``; arguments as of `PixelCNNSampler.sample`. What is known changes no other pixel."""
+        """Images ``[B, C, H, W]``; arguments as in `PixelCNNSampler.sample`. Known pixels change no other pixel."""
         return self.sample_with_logits(z, noise, generator, known, temperature).images
 
     @torch.no_grad()

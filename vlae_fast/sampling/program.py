@@ -23,12 +23,12 @@ SourceSpec = tuple[int, Tensor, Sequence[Offset] | Sequence[Tap]]
 
 
 class Decoder(Protocol):
-    """The decoder that a sampler asks for: these three attributes, and how its stages are found.
+    """The decoder that a sampler asks for: these three attributes, and a way to find its stages.
 
-    They come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts of
-    `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is added
-    to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``, ``spread(z)``:
-    the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
+    The stages come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts
+    of `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is
+    added to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``,
+    ``spread(z)``: the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
     """
 
     input_dim: int
@@ -210,7 +210,7 @@ def build_program(decoder: Decoder) -> Program:
 
 
 def _write_parts(decoder: Any, program: Program) -> None:
-    """The stages of a decoder of parts in turn, as `PixelCNNDecoder` is one."""
+    """Writes the stages of a decoder of parts, such as `PixelCNNDecoder`, in turn."""
     residual = getattr(decoder, "residual", False)
     buffer = _add(program, "initial_conv", decoder.initial_conv, 0)
     for i, layer in enumerate(decoder.decoder_layers):

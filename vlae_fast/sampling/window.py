@@ -1,4 +1,4 @@
-"""What a decoder sees: the window of pixels that the parameters of one depend on."""
+"""The receptive field of a decoder: the window of pixels that the parameters of one pixel depend on."""
 
 from __future__ import annotations
 

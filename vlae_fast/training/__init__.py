@@ -1,5 +1,5 @@
-"""Training: what is minimised (settings.py, objective.py), epoch after epoch (loop.py), what is kept (average.py), and
-how it is gone on with (resume.py)."""
+"""Training: the objective (settings.py, objective.py), the epochs (loop.py), averaged weights (average.py), resuming
+(resume.py)."""
 
 from .loop import History, train
 from .resume import Interrupted

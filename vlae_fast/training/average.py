@@ -1,4 +1,4 @@
-"""Polyak averaging: evaluated and saved is a running mean of the weights, trained are the weights themselves."""
+"""Polyak averaging: the weights are trained, and a running mean of them is evaluated and saved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Average:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[Mapping[str, Tensor]]:
-        """Within it the model has the averaged weights; gives the trained ones, which come back after it."""
+        """Puts the averaged weights into the model, and the trained ones back at the end; gives the trained ones."""
         self.swap()
         try:
             yield self.tensors

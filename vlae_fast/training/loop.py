@@ -64,7 +64,7 @@ def train(
 
     Returns:
         One dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in nats
-        per image, bits_per_dim; and kl_weight, that of the KL at the epoch's end.
+        per image, bits_per_dim; and kl_weight, the KL's weight at the epoch's end.
 
     Raises:
         ValueError: a bad argument, a checkpoint of other settings, a non-finite loss.
@@ -101,7 +101,7 @@ class _Run:
         self.history: History = []
 
     def up_to(self, epochs: int, time_limit: float | None, progress: bool) -> None:
-        """The epochs that are left, while there is time; an interruption says what is saved."""
+        """Runs the epochs that are left, while there is time; an interruption says what is saved."""
         start = time.perf_counter()
         try:
             for number in range(len(self.history) + 1, epochs + 1):
@@ -134,7 +134,7 @@ class _Run:
                 )  # fmt: skip
 
     def _initialize(self) -> None:
-        """The data-dependent initialisation of weight-normalised layers, by the first batch; of a new model only."""
+        """Initialises the weight-normalised layers of a new model by the first batch."""
         if not all(layer.is_plain() for layer in self.model.modules() if isinstance(layer, WeightNormConv2d)):
             return
         torch.manual_seed(_seed(self.settings.seed, 0, "z"))
@@ -194,7 +194,7 @@ def _open(run: _Run, *, resume: bool) -> None:
 
 
 def _levels(model: VLAE, images: Images) -> int:
-    """The levels of the likelihood, where the images can be pixels of it; else ValueError."""
+    """The levels of the likelihood; ValueError where the images have other levels."""
     levels = model.likelihood.levels
     if images.levels not in (2, levels):
         rule = f"levels that a {model.likelihood.kind} likelihood of {levels} has"

@@ -1,4 +1,4 @@
-"""What is minimised, and one update by its gradient."""
+"""The objective of training, and one update by its gradient."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Objective:
         self.soft = SoftFreeBits(settings.soft_free_bits * math.log(2)) if settings.soft_free_bits else None
 
     def weight(self, scheduled: float) -> float:
-        """The weight of the KL: that of the schedule, unless it is steered."""
+        """The weight of the KL: the schedule's, unless soft free bits steer it."""
         return scheduled if self.soft is None else self.soft.gamma
 
     def __call__(self, terms: LossTerms, kl_weight: float) -> Tensor:
@@ -46,7 +46,7 @@ class Objective:
         return negative_elbo(terms, kl_weight)
 
     def terms(self, model: VLAE, batch: Batch) -> LossTerms:
-        """Of `samples` draws of z an image; with `denoise` the encoder sees noisy images and the decoder clean ones."""
+        """Terms for `samples` draws of z an image; with `denoise` only the decoder sees clean images."""
         x, labels = batch
         seen = corrupt(x, self.settings.denoise, levels=self.levels) if self.settings.denoise else None
         if (n := self.settings.samples) > 1:

@@ -1,4 +1,4 @@
-"""What of a run is on disk, and how it goes on from there."""
+"""Resuming a run from the files that it left on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def describe(schedule: Schedule, images: Images) -> dict[str, Any]:
-    """What a resumed run must have in common with the run that it goes on from."""
+    """Settings and data that a resumed run must share with the run that it goes on from."""
     planned = {"epochs": schedule.epochs} if schedule.settings.lr_schedule == "cosine" else {}
     data = {"data": images.name, "split": images.split, "binarization": images.binarization}
     return asdict(schedule.settings) | planned | data
@@ -65,7 +65,7 @@ def _plain(value: Any) -> Any:
 
 
 def saved(folder: Path, history: History, overwrite: bool) -> tuple[str, str]:
-    """What of this run is on disk, and how to go on."""
+    """Says which files of this run are on disk, and how to go on."""
     first = "(the first checkpoint is written after epoch 1)"
     if not checkpoint.exists(folder):
         return f"nothing is saved yet {first}", "the same command starts again"
@@ -78,7 +78,7 @@ def saved(folder: Path, history: History, overwrite: bool) -> tuple[str, str]:
 
 
 def _is_of(folder: Path, history: History) -> bool:
-    """Whether the checkpoint belongs to the run of this history: no two runs took the same seconds."""
+    """True where the checkpoint belongs to the run of this history: no two runs took the same seconds."""
     try:
         found = checkpoint.load(folder)
     except (ValueError, OSError):  # an earlier run may be damaged, and that is why it is replaced

@@ -1,4 +1,4 @@
-"""Settings decide the result of a run, beside the model and the data; some change from step to step."""
+"""The settings of a run: with the model and the data they decide its result; some change from step to step."""
 
 from __future__ import annotations
 

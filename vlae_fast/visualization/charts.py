@@ -20,10 +20,9 @@ _MANY_CLASSES = 12  # more than that and a legend says nothing
 
 
 def plot_evaluation(kl_per_dim: Tensor, classes: Sequence[ClassRow] = (), *, active: int | None = None) -> Figure:
-    """kl_per_dim, the mean KL of each latent dimension [D] in nats, most used first; reconstruction and KL of each
-    class.
+    """The mean KL of each latent dimension, kl_per_dim [D] in nats, most used first; reconstruction and KL per class.
 
-    classes: of `evaluation.by_class`. active: how many units are, of `evaluation.active_units`.
+    classes: from `evaluation.by_class`. active: the number of active units, from `evaluation.active_units`.
     """
     if kl_per_dim.dim() != 1 or len(kl_per_dim) == 0:
         raise ValueError(f"kl_per_dim: must be [D] with D > 0, got {tuple(kl_per_dim.shape)}")

@@ -1,4 +1,4 @@
-"""What the latent dimensions carry."""
+"""The information that latent dimensions carry."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def plot_bits_heatmap(mu: Tensor, logvar: Tensor, *, labels: Tensor | None = Non
     """`code_bits` of a batch: a row per image, a column per latent dimension (most used first), bits as colour.
 
     labels: [B], of classes: rows are sorted by them.
-    Not the KL to the prior, which `evaluation.encode` estimates for any prior. A column that is dark for every image
-    is a dimension that the model does not use.
+    This is not the KL to the prior, which `evaluation.encode` estimates for any prior. A column that is dark for every
+    image is a dimension that the model does not use.
     """
     bits = code_bits(mu, logvar)
     order = bits.mean(0).argsort(descending=True)

@@ -46,7 +46,7 @@ def unit(images: Tensor) -> Tensor:
     """Images in 0..1, on the CPU in float32; bytes 0..255 are divided by 255.
 
     Raises:
-        ValueError: other numbers than that, which would come out black and white. A little beyond is clipped later.
+        ValueError: numbers outside both ranges, which would come out black and white. Numbers just outside are clipped.
     """
     if images.dtype == torch.uint8:
         return images.detach().cpu().float() / 255

@@ -1,4 +1,4 @@
-"""What a lossy code keeps of an image: originals beside images drawn given their codes."""
+"""Pictures of what a lossy code keeps: originals beside images drawn given their codes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _compiler() -> list[str] | None:
 
 
 def _is_newer(target: Path) -> bool:
-    """Whether the library is newer than everything it is made of."""
+    """True where the library is newer than everything it is made of."""
     made_of = [p for folder in ("csrc", "tests/cases/cuda_host") for p in (ROOT / folder).rglob("*.*")]
     return target.is_file() and target.stat().st_mtime > max(p.stat().st_mtime for p in made_of)
 

@@ -32,19 +32,19 @@ class Affine:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it is a function of buffers with no constant part."""
+        """True where the value is a function of buffers with no constant part."""
         return self.context is None and not self.bias.any()
 
     @property
     def buffer(self) -> int:
-        """The buffer that it is as it is, else -1."""
+        """Index of the buffer that the value equals, else -1."""
         if len(self.terms) != 1 or not self.is_linear:
             return -1
         ((buffer, tap), weight), *_ = self.terms.items()
         return buffer if tap == (0, 0) and is_identity(weight) else -1
 
     def zero_outside(self, image: tuple[int, int], margins: Sequence[int]) -> bool:
-        """Whether its formula gives the zeros of padding, on the sides (left, right, top, bottom) that have some."""
+        """True where the formula gives the zeros of padding, on the sides (left, right, top, bottom) that have some."""
         left, right, top, bottom = margins
         if not self.is_linear:
             return not any(margins)

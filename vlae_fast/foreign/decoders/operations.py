@@ -1,4 +1,4 @@
-"""What each ATen operation does to values that are affine in buffers; activations become stages."""
+"""ATen operations on values that are affine in buffers; activations become stages."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ LIBRARIES: tuple[tuple[str, str, type[FastInverse]], ...] = (
 
 
 class FlowRow(NamedTuple):
-    """What became of one flow of a model."""
+    """A row of the report: what became of one flow of a model."""
 
     path: str  # of the module, empty for the model itself
     kind: str  # its class
-    replaced: bool  # whether it has the incremental inverse now
+    replaced: bool  # True where it has the incremental inverse now
     reason: str  # why it was left alone; what it has now
 
     def __str__(self) -> str:
@@ -38,8 +38,8 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
     The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
     state_dict and the forward direction. Their D passes of the network become the work of about one, in `made_inverse`,
-    whose rules hold: gradients by the reference, no second derivatives, a ValueError where x is not finite. Under
-    autocast it runs in the precision of the weights, and under `torch.func` a flow takes its own inverse. What a flow
+    whose rules hold: gradients by the reference, rows that do not spoil each other. Under autocast it
+    runs in the precision of the weights, and under `torch.func` a flow takes its own inverse. What a flow
     reads is watched, and the network read anew where something has changed.
 
     Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does
@@ -80,7 +80,7 @@ def restore_flows(model: nn.Module) -> int:
 
 
 def fast_inverse(flow: nn.Module, backend: str) -> FastInverse | str | None:
-    """What stands in for a flow's inverse, to be installed if it is not yet; a reason where nothing can.
+    """The stand-in for a flow's inverse, to be installed if it is not yet; a reason where there can be none.
 
     None where the module is no flow of a library that somebody has imported.
 

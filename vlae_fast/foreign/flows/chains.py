@@ -12,16 +12,16 @@ Layer = tuple[Tensor, Tensor]  # weight [O, I], bias [O]
 
 
 def folded(layers: Sequence[Layer]) -> list[Layer]:
-    """Of a network without an activation behind its first layer: the first two are one."""
+    """Merges the first two layers of a network that has no activation between them."""
     (weight, bias), second, *rest = layers
     return [(second[0] @ weight, F.linear(bias, *second)), *rest]
 
 
 def unrolled(layers: Sequence[Layer]) -> list[Layer]:
-    """Of residual blocks ``h + W_1 relu(W_0 relu(h) + b_0) + b_1`` between a first and a last layer, all with relu.
+    """Unrolls residual blocks ``h + W_1 relu(W_0 relu(h) + b_0) + b_1`` between a first and a last layer into a chain.
 
-    h is carried along as relu(h) and relu(-h), whose difference it is, exactly. A block of H units becomes layers of
-    3 H and 2 H units: six times the products, most of them with zeros, where D passes are D times.
+    All activations are relu. h is carried along as relu(h) and relu(-h), whose difference it is, exactly. A block of
+    H units becomes layers of 3 H and 2 H units: six times the products, most with zeros; D passes take D times.
     """
     first, *blocks, (last, last_bias) = layers
     chain = [_signed(*first)]

@@ -1,4 +1,4 @@
-"""What stands in for a method of a foreign flow: the inverse by one call of `made_inverse`."""
+"""Stand-ins for methods of foreign flows: the inverse by one call of `made_inverse`."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class NflowsNetwork(Network):
 
     @property
     def own_layers(self) -> bool:
-        """Whether the chain's layers are the network's own."""
+        """True where the chain's layers are the network's own."""
         return not self.residual
 
     def context_dim(self, flow: Any) -> int:

@@ -74,7 +74,7 @@ def common_activation(functions: Iterable[Callable[[Tensor], Tensor]]) -> str:
 
 
 def activation_name(function: Callable[[Tensor], Tensor]) -> str:
-    """What the function computes, among the activations of the op.
+    """The name of the activation that the function computes, among those of the op.
 
     Raises:
         NotCoveredError: something else.

@@ -1,4 +1,4 @@
-"""What every decoder has: sizes, a likelihood, z or the map it is spread to, and the checks of both."""
+"""The base of every decoder: sizes, a likelihood, z or the map it is spread to, and the checks of both."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
             self._refuse("z must be None where latent_dim is 0", tuple(z.shape))
 
     def spread(self, z: Tensor) -> Tensor:
-        """What the layers are conditioned on: z itself, or its map ``[B, z_channels, H, W]``."""
+        """The context of the layers: z itself, or its map ``[B, z_channels, H, W]``."""
         return z if self.code_map is None or z.dim() == 4 else self.code_map(z)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         return self.parameters_of(x, None if z is None else self.spread(z))
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """What `Decoder.forward` returns, of an x that was checked and the context that `Decoder.spread` makes of z."""
+        """Parameters as from `Decoder.forward`, for a checked x and the context that `Decoder.spread` makes of z."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:

@@ -33,7 +33,7 @@ class FactorizedDecoder(Decoder):
 class MLPDecoder(FactorizedDecoder):
     """Fully connected: z -> ``n_layers`` of ``hidden_dim`` ReLU units -> the parameters of every pixel.
 
-    The defaults are the decoder of the common 784-256-256-32 VAE. Arguments and shapes as of `Decoder`.
+    The defaults are the decoder of the common 784-256-256-32 VAE. Arguments and shapes as in `Decoder`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class DeconvDecoder(FactorizedDecoder):
     """Transposed convolutions of stride 2 and kernel 4: ``hidden_dim`` channels at first, half as many after each.
 
     The defaults mirror the common convolutional encoder of 8, 16 and 32 channels: z -> 32 x 4 x 4 -> 16 x 8 x 8 ->
-    8 x 16 x 16 -> P x 32 x 32, of which the image's 28 x 28 are kept. Arguments and shapes as of `Decoder`.
+    8 x 16 x 16 -> P x 32 x 32, of which the image's 28 x 28 are kept. Arguments and shapes as in `Decoder`.
     """
 
     least: ClassVar[dict[str, int]] = {**FactorizedDecoder.least, "n_layers": 1}

@@ -26,8 +26,8 @@ def make_decoder(
     """Makes the decoder of a kind, a name in ``KINDS``; those that do not look at x are mlp and deconv.
 
     Args:
-        options: those of ``part="decoder"`` in `Options`; see the class of a kind. At its default
-            there an option is left to the class.
+        options: those of ``part="decoder"`` in `Options`; see the class of a kind. An option at its default in
+            `Options` is left to the class.
 
     Raises:
         ValueError: the kind or an option is unknown, or a kind is given a value of an option that it does not have.

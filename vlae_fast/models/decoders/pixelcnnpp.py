@@ -40,11 +40,11 @@ class GatedResidualBlock(nn.Module):
 class PixelCNNPPDecoder(Decoder):
     """One convolution of a large window, and ``n_layers`` gated ResNet blocks of 1x1 convolutions conditioned on z.
 
-    All that is seen of the image is seen at once, without a blind spot: a window of 7 columns and 4 rows is that of the
-    paper's CIFAR-10 model. `layers.initialize` sets gains and biases from data, once, before training.
+    The one convolution sees all of its window, without a blind spot. The paper's CIFAR-10 model has a window of 7
+    columns and 4 rows. `layers.initialize` sets gains and biases from data, once, before training.
 
     Args:
-        input_dim, latent_dim, z_channels, image_size: as of `PixelCNNDecoder`. hidden_dim: channels.
+        input_dim, latent_dim, z_channels, image_size: as in `PixelCNNDecoder`. hidden_dim: channels.
         initial_kernel: columns of the window, odd. receptive_field: the same, checked to fit the image.
         likelihood: of the pixels, for RGB the logistic mixture.
 

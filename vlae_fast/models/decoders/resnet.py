@@ -52,7 +52,7 @@ class ResNetDecoder(Decoder):
     pixel itself. `layers.initialize` sets gains and biases from data, once, before training.
 
     Args:
-        input_dim, latent_dim, image_size, likelihood: as of `PixelCNNDecoder`. hidden_dim: channels.
+        input_dim, latent_dim, image_size, likelihood: as in `PixelCNNDecoder`. hidden_dim: channels.
         n_layers: masked convolutions with a window, the first of type A. The others make blocks of two; where one is
             left over it follows the first.
         n_pointwise: 1x1 blocks after them. kernel_size: of the masked convolutions.
@@ -116,7 +116,7 @@ class ResNetDecoder(Decoder):
 
     @property
     def blocks(self) -> list[MaskedResidualBlock]:
-        """All of them in turn, a tied one as often as it is run."""
+        """All blocks in turn, a tied block as often as it is run."""
         kinds = zip((self.decoder_layers, self.pointwise_layers), self.repeats, strict=True)
         return cast(list[MaskedResidualBlock], [block for layers, times in kinds for block in [*layers] * times])
 

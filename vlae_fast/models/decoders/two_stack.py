@@ -49,7 +49,7 @@ class TwoStackLayer(nn.Module):
 class TwoStackDecoder(Decoder):
     """Gated PixelCNN: a layer of type A, then ``n_layers`` of type B, each of a vertical and a horizontal stack.
 
-    Arguments and shapes as of `PixelCNNDecoder`; every pixel of the window is seen. The vertical stack reaches the
+    Arguments and shapes as in `PixelCNNDecoder`; every pixel of the window is seen. The vertical stack reaches the
     horizontal one after its gate, where the paper takes it before: one convolution with its gate in one pass each.
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, figure 2.
@@ -85,7 +85,7 @@ class TwoStackDecoder(Decoder):
 
     @property
     def layers(self) -> list[TwoStackLayer]:
-        """All of them in turn."""
+        """All layers in turn."""
         return cast(list[TwoStackLayer], [self.initial_conv, *self.decoder_layers])
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
