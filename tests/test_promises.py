@@ -166,6 +166,11 @@ PROMISES = [
         "training/test_training_resume.py::test_resume_needs_the_same_settings",
     ),
     ("vlae_fast/reference/__init__.py", "no kernel imports it", "test_imports.py::test_imports_run_one_way"),
+    (
+        "docs/accelerate.md",
+        "find the level, exactly",
+        "foreign/test_lookups.py::test_rows_are_those_of_the_table_to_the_last_bit",
+    ),
 ]
 
 # Sentences with one of the words that promise nothing.
