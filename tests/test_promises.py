@@ -167,7 +167,7 @@ PROMISES = [
     ),
     ("vlae_fast/reference/__init__.py", "no kernel imports it", "test_imports.py::test_imports_run_one_way"),
     (
-        "docs/accelerate.md",
+        "docs/lookups.md",
         "find the level, exactly",
         "foreign/test_lookups.py::test_rows_are_those_of_the_table_to_the_last_bit",
     ),
