@@ -54,6 +54,45 @@ class Padded(ProductMaskedConv):
         return nn.functional.conv2d(x, self.weight * self.mask, self.bias, self.stride, self.padding, self.dilation)
 
 
+class Settings:
+    """A class that is a configuration: nobody makes one of it."""
+
+    scale = 1.0
+
+
+class Matching(ProductMaskedConv):
+    """Reads an attribute by a pattern, in which no code names it."""
+
+    scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self:
+            case Matching(scale=scale):
+                return super().forward(x) * scale
+        raise AssertionError
+
+
+class Answering(ProductMaskedConv):
+    """Has an attribute that `__getattr__` makes of another."""
+
+    hidden = 1.0
+
+    def __getattr__(self, name: str) -> Any:
+        return self.hidden if name == "scale" else super().__getattr__(name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+def settings_module() -> Any:
+    module = types.ModuleType("settings_of_somebody")
+    module.scale = 1.0  # type: ignore[attr-defined]
+    return module
+
+
+MODULE = settings_module()
+
+
 def closure() -> tuple[Callable[[Any, Tensor], Tensor], Callable[..., None]]:
     scale = 1.0
 
@@ -152,6 +191,19 @@ CHANGES: dict[str, Change] = {
         lambda m: setattr(m, "factor", 2.0),
     ),
     "attribute of the class": (lambda: Subclassed(lambda s, y: y), lambda m: setattr(Subclassed, "shift", 2.0)),
+    "attribute of a class that it names": (
+        lambda: Tuned(lambda s, y: y * Settings.scale),
+        lambda m: setattr(Settings, "scale", 2.0),
+    ),
+    "variable of a module that it names": (
+        lambda: Tuned(lambda s, y: y * MODULE.scale),
+        lambda m: setattr(MODULE, "scale", 2.0),
+    ),
+    "attribute in a pattern": (lambda: Matching("B", 2, 3, 3, padding=1), lambda m: setattr(m, "scale", 2.0)),
+    "attribute behind __getattr__": (
+        lambda: Answering("B", 2, 3, 3, padding=1),
+        lambda m: setattr(m, "hidden", 2.0),
+    ),
     "attribute that hides the class's": (lambda: Subclassed(lambda s, y: y), lambda m: setattr(m, "gain", 2.0)),
     "method of the class": (
         lambda: type("Made", (Tuned,), {"forward": lambda s, x: Tuned.forward(s, x)})(lambda s, y: y),
@@ -167,6 +219,7 @@ def _as_it_was() -> Any:
     OPTIONS.update(scale=1.0)
     CHANGE_CLOSURE(1.0)
     Subclassed.shift = 0.0
+    Settings.scale = MODULE.scale = 1.0
 
 
 @pytest.mark.parametrize("after_a_call", [False, True])

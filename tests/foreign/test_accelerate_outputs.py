@@ -25,6 +25,25 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_second_derivatives(name: str) -> None:
+    """A gradient penalty, and a Hessian, are those of the layer's own forward."""
+    layer = LAYERS[name]().double()
+    x = (torch.randn(2, 6) if "linear" in name else torch.randn(2, 6, 4, 3)).double().requires_grad_()
+
+    def penalties() -> list[Tensor]:
+        (slope,) = torch.autograd.grad(layer(x).pow(3).sum(), x, create_graph=True)
+        by_weights = torch.autograd.grad(slope.square().sum(), list(layer.parameters()), materialize_grads=True)
+        hessian = torch.autograd.functional.hessian(lambda y: layer(y).pow(3).sum(), x)
+        return [*by_weights, hessian]
+
+    own = penalties()
+    vf.accelerate(layer)
+    assert is_fast(layer) and all(grad.abs().max() > 0 for grad in (own[0], own[-1]))
+    for got, wanted in zip(penalties(), own, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("name", LAYERS)
 def test_transforms_of_torch_func(name: str) -> None:

@@ -43,10 +43,11 @@ def accelerate(model: nn.Module, backend: str = "auto", *, verify_every: int = 0
     Returns:
         a report, which prints as a table and has ``undo()``; that of a copy of an accelerated model undoes the copy.
 
-    What changes: second derivatives raise; weights that a mask kills have gradient 0, where code that multiplies
-    ``weight.data`` by the mask gives them one that has no effect. As that code does, zeros are written to them: now,
-    when a state_dict is loaded or made, and when the model is copied. The class of a module becomes a subclass of the
-    same name. Under `torch.func` and in forward mode a layer takes its own forward.
+    What changes: second derivatives are computed by the reference; weights that a mask kills have gradient 0, where
+    code that multiplies ``weight.data`` by the mask gives them one that has no effect. As that code does, zeros are
+    written to them: now, when a state_dict is loaded or made, and when the model is copied. The class of a module
+    becomes a subclass of the same name. Under `torch.func` and in forward mode a layer takes its own forward, or the
+    reference of the op where its own writes to ``weight.data``.
 
     Raises:
         ValueError: no such backend; verify_every is negative. RuntimeError: the named backend cannot run a layer: says

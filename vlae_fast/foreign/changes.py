@@ -55,7 +55,8 @@ class Kept:
             if self.state is not None and state_of(self.tensor) == self.state:
                 if not self.readable:
                     return False
-                at, size = self.at, min(self.bytes - self.at, _BLOCK)
+                at = self.at  # read once: another thread may set it
+                size = min(self.bytes - at, _BLOCK)
                 if size and _memcmp(self.from_ + at, self.to + at, size) == 0:
                     self.at = (at + size) % self.bytes
                     return False
@@ -121,3 +122,25 @@ class Variable(NamedTuple):
 
     def has_changed(self) -> bool:
         return self.where.cell_contents is not self.value
+
+
+def difference(was: dict[str, tuple[str, Any]], now: dict[str, tuple[str, Any]]) -> str | None:
+    """What differs between two summaries, by its name; None where nothing does."""
+    for path in [*was, *now]:
+        (shown, a), (instead, b) = was.get(path, ("", Kept)), now.get(path, ("", Kept))
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            with _disable_current_modes():
+                equal = b.is_meta or a.is_meta or (a.shape == b.shape and a.equal(b.to(a)))
+        else:
+            equal = same(a, b)
+        if not equal:
+            return shown or instead
+    return None
+
+
+def same(was: Any, now: Any) -> bool:
+    """Whether a value is that which was there before, or equal to it."""
+    try:
+        return was is now or (type(was) is type(now) and bool(was == now))
+    except Exception:  # other people's ==
+        return False

@@ -7,6 +7,7 @@ import decimal
 import enum
 import fractions
 import functools
+import itertools
 import logging
 import pathlib
 import re
@@ -43,6 +44,8 @@ _FIXED = (
     *(torch._ops.OpOverload, torch._ops.OpOverloadPacket),
 )
 _LIBRARIES = {"torch", "vlae_fast", "numpy", *sys.stdlib_module_names} - {"__main__"}
+# methods that are called where no code names them
+SPECIAL = {"__getattr__", "__getattribute__", "__getitem__", "__call__", "__get__"}
 _READERS = {"getattr", "vars", "__dict__", "attrgetter", "__getattribute__", "eval", "exec", "globals", "locals"}
 _READERS |= {"children", "modules", "named_children", "named_modules", "_modules"}
 
@@ -72,8 +75,17 @@ def names_in(values: Iterable[Any]) -> set[str]:
 
 
 def _mentioned(code: types.CodeType) -> set[str]:
-    found = {*code.co_names, *(c for c in code.co_consts if isinstance(c, str))}
+    lists = [c for c in code.co_consts if isinstance(c, tuple)]  # a class pattern's attributes are one
+    found = {*code.co_names, *(c for c in itertools.chain(code.co_consts, *lists) if isinstance(c, str))}
     return found.union(*(_mentioned(c) for c in code.co_consts if isinstance(c, types.CodeType)))
+
+
+def is_own(value: Any, home: set[str]) -> bool:
+    """Whether a class or a module is somebody's own, or of one of the packages, and not a library's."""
+    name = (value.__name__ if isinstance(value, types.ModuleType) else value.__module__) or ""
+    installed = "site-packages" in (getattr(sys.modules.get(name), "__file__", None) or "")
+    package = name.partition(".")[0]
+    return package not in _LIBRARIES and (package in home or not installed)
 
 
 def reads_by_name(mentioned: set[str]) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .changes import Items, Kept, Names, Variable
-from .code import IGNORED, is_fixed, is_library, names_in, reads_by_name, scope_of, summary_of
+from .changes import Items, Kept, Names, Variable, same
+from .code import IGNORED, SPECIAL, is_fixed, is_library, is_own, names_in, reads_by_name, scope_of, summary_of
 from .probe import ProbeError, is_mask
 
 _MOST = 256  # places that are looked at in every call
@@ -66,8 +66,8 @@ class Watch:
         for path in [*self._found, *other._found]:
             shown, was = self._found.get(path, ("", Watch))
             instead, now = other._found.get(path, ("", Watch))
-            same = was.has(now.source) if isinstance(was, Kept) and isinstance(now, Kept) else _same(was, now)
-            if not same:
+            tensors = isinstance(was, Kept) and isinstance(now, Kept)
+            if not (was.has(now.source) if tensors else same(was, now)):
                 return shown or instead
         return None
 
@@ -100,6 +100,8 @@ class Watch:
             return
         compared = is_fixed(value) or isinstance(value, nn.Module | FunctionType)
         self._found[path] = (shown, value if compared else type(value))
+        if self._has_names(value):
+            self._named(value, path)
         if id(value) in self._seen or is_fixed(value):
             return
         self._seen[id(value)] = value
@@ -143,6 +145,18 @@ class Watch:
     def _is_read(self, name: str) -> bool:
         return name not in IGNORED and (self.reads_all or name in self.names)
 
+    def _has_names(self, value: Any) -> bool:
+        """Whether it is a class or a module of somebody's own, such as a configuration."""
+        return isinstance(value, type | ModuleType) and is_own(value, self._home)
+
+    def _named(self, value: type | ModuleType, path: str) -> None:
+        """What code reads of a class, or of a module, that it names."""
+        if isinstance(value, type):
+            self._class(value, path)
+        elif id(value) not in self._seen:
+            self._seen[id(value)] = value
+            self._globals(vars(value), self.names, f"module {value.__name__}", path)
+
     def _class(self, kind: type, path: str) -> None:
         for base in kind.__mro__:
             if base is nn.Module or "_vlae_fast_kind" in vars(base) or id(base) in self._seen:
@@ -151,7 +165,8 @@ class Watch:
                 self.names |= names_in(v for n, v in vars(base).items() if n in self.names)
             else:
                 self._seen[id(base)] = base
-                names = [n for n in vars(base) if n not in IGNORED - {"forward"} and n in self.names]
+                named = self.names | SPECIAL
+                names = [n for n in vars(base) if n not in IGNORED - {"forward"} and n in named]
                 self._dict(vars(base), names, f"{path}.{base.__name__}")
 
     def _dict(self, where: Any, keys: list[Any], path: str, shown: str | None = None) -> None:
@@ -179,12 +194,16 @@ class Watch:
         mentioned = names_in([function])
         self.names |= mentioned
         self.reads_all |= not reads_by_name(mentioned)
-        read = [name for name in sorted(mentioned & scope.keys()) if _may_be_set(scope[name])]
+        self._globals(scope, mentioned, "global", shown)
+
+    def _globals(self, scope: dict[str, Any], mentioned: set[str], path: str, shown: str) -> None:
+        found = {name: scope[name] for name in sorted(mentioned & scope.keys())}
+        read = [name for name, value in found.items() if _may_be_set(value) or self._has_names(value)]
         if read:
             plain = [name for name in read if not isinstance(scope[name], Tensor | np.ndarray)]
             self._place(Names.of(scope, plain, grows=True), self._places, shown)
         for name in read:
-            self._visit(scope[name], f"global {name}", name, partial(operator.getitem, scope, name))
+            self._visit(scope[name], f"{path} {name}", name, partial(operator.getitem, scope, name))
 
     def _cell(self, cell: CellType, path: str, name: str) -> None:
         try:
@@ -216,20 +235,6 @@ class Watch:
             raise ProbeError(f"more lies in {shown} than can be watched in every call")
 
 
-def difference(was: dict[str, tuple[str, Any]], now: dict[str, tuple[str, Any]]) -> str | None:
-    """The name of a difference between two summaries; None where they are equal."""
-    for path in [*was, *now]:
-        (shown, a), (instead, b) = was.get(path, ("", Watch)), now.get(path, ("", Watch))
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            with _disable_current_modes():
-                same = b.is_meta or a.is_meta or (a.shape == b.shape and a.equal(b.to(a)))
-        else:
-            same = _same(a, b)
-        if not same:
-            return shown or instead
-    return None
-
-
 def _may_be_set(value: Any) -> bool:
     return not is_fixed(value) or isinstance(value, int | float | complex | str | None)
 
@@ -240,10 +245,3 @@ def _registered(own: dict[str, Any], kind: str, name: str) -> Any:
 
 def _item(where: Any, i: int) -> Any:
     return where[i] if isinstance(where, list | tuple) else list(where)[i]
-
-
-def _same(was: Any, now: Any) -> bool:
-    try:
-        return was is now or (type(was) is type(now) and bool(was == now))
-    except Exception:  # other people's ==
-        return False

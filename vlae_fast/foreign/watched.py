@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
+from .changes import difference
 from .probe import ProbeError
 from .swap import Swap
-from .watch import Watch, difference
+from .watch import Watch
 
 W = TypeVar("W", bound="Watched")
 _is_functorch_active = torch._C._are_functorch_transforms_active

@@ -80,8 +80,8 @@ class MaskedLinear(nn.Linear):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_degrees" not in state:  # pickled by an earlier version, which had buffers
-            buffers = {name: self._buffers.pop(f"{name}_degrees") for name in ("in", "out")}
-            self._degrees = {name: [] if b is None else b.tolist() for name, b in buffers.items()}
+            buffers: dict[str, Any] = self._buffers
+            self._degrees = {name: buffers.pop(f"{name}_degrees").tolist() for name in ("in", "out")}
             self._made = {}
         self._degrees_on(self.weight.device)
 

@@ -101,7 +101,7 @@ class Flag:
     """True or False."""
 
     def broken(self, value: Any) -> str | None:
-        return None
+        return None if value in (True, False) else "True or False"  # "no" is true
 
     def broken_in_json(self, value: Any) -> str | None:
         return None if isinstance(value, bool) else "true or false"
@@ -147,7 +147,12 @@ class Option:
 
     def broken(self, value: Any) -> str | None:
         """The rule in words where an argument breaks it."""
-        return None if self.optional and value is None else self.rule.broken(value)
+        if self.optional and value is None:
+            return None
+        try:
+            return self.rule.broken(value)
+        except TypeError:  # a value of another type: 28 for a pair, "4" for a number
+            return self.rule.broken_in_json(value)
 
     def broken_in_json(self, value: Any) -> str | None:
         """The rule in words where a file's value breaks it."""
