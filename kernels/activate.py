@@ -30,7 +30,7 @@ def expm1(b_x):
 
 @triton.jit
 def activate(b_x, ACTIVATION: tl.constexpr):
-    """none, relu, elu (alpha 1) or tanh; another name does not compile. A NaN stays one.
+    """none, relu, elu (alpha 1) or tanh; another name does not compile. A NaN stays a NaN.
 
     The gate has two blocks: a kernel that has them multiplies `tanh` of one by `tl.sigmoid` of the other.
     """
