@@ -7,17 +7,20 @@ PARALLEL := -n auto --maxprocesses=8 --dist worksteal
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
+FUZZ_SECONDS ?= 60
 OF_SOURCES := docs docstrings imports packaging # the tests that read the package's own files
 KERNEL_TESTS := $(addprefix ops/test_,gradients made_inverse masked_conv masked_linear pixelcnn_sample) \
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize kernels docs lint bench bench-gpu wheel wheel-test clean
+.PHONY: help demo test sanitize tsan fuzz kernels docs lint bench bench-gpu wheel wheel-test clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
 	@echo "make test    the tests (PYTEST_ARGS='-m \"not gpu\"' for the slow ones too; VLAE_FAST_DATA=folder for real data)"
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
+	@echo "make tsan     every op of the CPU library under ThreadSanitizer, on four threads (GCC): a race fails"
+	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
 	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
 	@echo "make lint    ruff, mypy, and clang-format and clang-tidy for C++"
@@ -56,6 +59,13 @@ sanitize: $(STAMP)
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		$(abspath $(BIN))/python -m pytest -q $(PARALLEL) --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
+
+# torch's threads are not instrumented: the library gets threads of its own. Cf. tests/cases/races.
+tsan: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m cases.races build/tsan
+
+fuzz: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/readers.py --seconds $(FUZZ_SECONDS)
 
 kernels: $(STAMP)
 	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels

@@ -1,6 +1,7 @@
 // Activations, one list for every family and device. Plain data: the CPU's files of one instruction set and kernels include it.
 //
-// A switch over it names them all (-Werror=switch-enum): a new activation does not compile where its formula is missing.
+// A switch over them names them all (-Werror=switch-enum): a new activation does not compile where its formula is missing.
+// These are cpu/activate.h and cuda/activate.h.
 #pragma once
 
 #include <cstdint>
@@ -9,5 +10,30 @@ namespace vlae {
 
 // gate: tanh(a) * sigmoid(b) of the halves of the columns; the others are of one value.
 enum class Activation : int32_t { none, relu, elu, gate, tanh };
+
+// Families that take an activation by its name.
+constexpr unsigned kMaskedConv = 1, kMaskedLinear = 2, kMadeInverse = 4;
+
+struct ActivationRow {
+  Activation activation;
+  const char* name;
+  unsigned families;
+  int64_t code;  // in a plan; -1: a stage cannot have it
+};
+
+// As in vlae_fast/activations.py, which tests compare it with.
+constexpr ActivationRow kActivations[] = {
+    {Activation::none, "none", kMaskedConv | kMaskedLinear, 0},
+    {Activation::relu, "relu", kMaskedConv | kMaskedLinear | kMadeInverse, 1},
+    {Activation::elu, "elu", kMaskedConv | kMaskedLinear | kMadeInverse, 2},
+    {Activation::gate, "gate", kMaskedConv, 3},
+    {Activation::tanh, "tanh", kMaskedLinear | kMadeInverse, -1},
+};
+
+constexpr int64_t last_code() {
+  int64_t last = 0;
+  for (const ActivationRow& row : kActivations) last = row.code > last ? row.code : last;
+  return last;
+}
 
 }  // namespace vlae

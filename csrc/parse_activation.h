@@ -1,7 +1,6 @@
-// Names of activations. Not for the CPU's files of one instruction set: it has inline functions.
+// An activation by its name or its code. Not for the CPU's files of one instruction set: it has inline functions.
 #pragma once
 
-#include <span>
 #include <string>
 
 #include "activation.h"
@@ -9,26 +8,23 @@
 
 namespace vlae {
 
-inline const char* name_of(Activation activation) {
-  switch (activation) {
-    case Activation::none: return "none";
-    case Activation::relu: return "relu";
-    case Activation::elu: return "elu";
-    case Activation::gate: return "gate";
-    case Activation::tanh: return "tanh";
-  }
-  throw std::runtime_error(text("activation ", static_cast<int>(activation), " has no name"));
-}
-
-// Throws unless the name is one of `taken`, those of the op's family.
-inline Activation parse_activation(const char* op, const std::string& name, std::span<const Activation> taken) {
+// Throws unless the op's family takes an activation of this name.
+inline Activation parse_activation(const char* op, const std::string& name, unsigned family) {
   std::string names;
-  for (const Activation activation : taken) {
-    if (name == name_of(activation)) return activation;
-    names += (names.empty() ? "" : ", ") + std::string(name_of(activation));
+  for (const ActivationRow& row : kActivations) {
+    if (!(row.families & family)) continue;
+    if (name == row.name) return row.activation;
+    names += (names.empty() ? "" : ", ") + std::string(row.name);
   }
   VLAE_CHECK(false, op, "activation", "be one of " + names, name);
   __builtin_unreachable();
+}
+
+// Of a stage; the code is one of 0 .. last_code().
+inline Activation activation_of_code(int64_t code) {
+  for (const ActivationRow& row : kActivations)
+    if (row.code == code) return row.activation;
+  throw std::runtime_error(text("activation ", code, " has no row"));
 }
 
 }  // namespace vlae

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <iomanip>
 #include <string>
 #include <vector>
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include "checks.h"
@@ -41,6 +43,26 @@ inline void check_float(const char* op, const std::string& name, const Tensor& t
 
 inline void check_shape(const char* op, const std::string& name, const Tensor& tensor, const std::vector<int64_t>& sizes) {
   VLAE_CHECK(has_shape(tensor, sizes), op, name, "be " + sizes_text(sizes), shape_text(tensor.sizes()));
+}
+
+// The tensor of make(), or an error that says how much memory it asked for: that of the stable ABI does not.
+template <typename Make>
+Tensor allocated(const char* op, const std::vector<int64_t>& sizes, int64_t element_bytes, const Make& make) {
+  try {
+    return make();
+  } catch (const std::exception&) {
+    double bytes = static_cast<double>(element_bytes);
+    for (const int64_t size : sizes) bytes *= static_cast<double>(size);
+    std::ostringstream count;
+    count << std::fixed << std::setprecision(0) << bytes;
+    VLAE_CHECK(false, op, "memory", text("hold ", count.str(), " bytes more"), "none");
+  }
+}
+
+// Uninitialised, of the dtype and device of `like`.
+inline Tensor new_like(const char* op, const Tensor& like, const std::vector<int64_t>& sizes) {
+  const int64_t element_bytes = like.scalar_type() == ScalarType::Float ? 4 : 8;
+  return allocated(op, sizes, element_bytes, [&] { return torch::stable::new_empty(like, {sizes.data(), sizes.size()}); });
 }
 
 inline const float* floats(const Tensor& tensor) { return tensor.const_data_ptr<float>(); }

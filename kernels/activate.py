@@ -1,7 +1,10 @@
-"""Activations on a block of float32 in registers, shared by all families."""
+"""Activations on a block of float32 in registers and their slopes, shared by all families."""
 
 import triton
 import triton.language as tl
+
+ACTIVATIONS = ("none", "relu", "elu", "gate")  # of a stage; an index is the code in the table of stages
+NAMES, CODES, GATE = map(tl.constexpr, (ACTIVATIONS, len(ACTIVATIONS), ACTIVATIONS.index("gate")))
 
 
 @triton.jit
@@ -30,7 +33,7 @@ def expm1(b_x):
 
 @triton.jit
 def activate(b_x, ACTIVATION: tl.constexpr):
-    """none, relu, elu (alpha 1) or tanh; another name does not compile. A NaN stays a NaN.
+    """The activation of a name, with alpha 1 for elu; another name does not compile. A NaN stays a NaN.
 
     The gate has two blocks: a kernel that has them multiplies `tanh` of one by `tl.sigmoid` of the other.
     """
@@ -41,5 +44,29 @@ def activate(b_x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "tanh":
         b_x = tanh(b_x)
     else:
-        tl.static_assert(ACTIVATION == "none", "activate: ACTIVATION must be none, relu, elu or tanh")
+        tl.static_assert(ACTIVATION == "none", "activate: ACTIVATION must be that of one block")
     return b_x
+
+
+@triton.jit
+def activate_by_code(b_x, code):
+    """`activate` where the activation is known at run time alone: an index of ACTIVATIONS, not the gate's."""
+    for CODE in tl.static_range(CODES):
+        if CODE != GATE:
+            if code == CODE:
+                b_x = activate(b_x, NAMES[CODE])
+    return b_x
+
+
+@triton.jit
+def times_slope(b_grad, b_out, ACTIVATION: tl.constexpr):
+    """The gradient before the activation; its output ``b_out`` gives the slope. A NaN stays one."""
+    if ACTIVATION == "relu":
+        b_grad = tl.where(b_out > 0, b_grad, b_grad * 0.0)
+    elif ACTIVATION == "elu":
+        b_grad = tl.where(b_out > 0, b_grad, b_grad * (b_out + 1.0))
+    elif ACTIVATION == "tanh":
+        b_grad = b_grad * (1.0 - b_out * b_out)
+    else:
+        tl.static_assert(ACTIVATION == "none", "times_slope: ACTIVATION must be that of one block")
+    return b_grad

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vlae_fast.kept import kept
 
+from .activate import ACTIVATIONS
 from .launch import cdiv
 
 Tap = tuple[int, int]
-ACTIVATIONS = ("none", "relu", "elu", "gate")  # an index is the code in the table of stages
 ALIGN = 16  # elements: every pixel of a ring starts on the 16 bytes that a load wants, in every dtype
 NARROW = 8  # channels up to which a tile of K is gathered from several taps: one tap would leave most of it empty
 BG = 32  # products of such a tile

@@ -3,14 +3,12 @@
 import triton
 import triton.language as tl
 
-from .activate import activate, tanh
+from .activate import GATE, activate_by_code, tanh
 from .dot import dot
-from .pixelcnn_packing import ACTIVATIONS
 
 FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
 OUT, RESIDUAL = tl.constexpr(0), tl.constexpr(1)  # the two rows after a stage's runs
 CONTEXT = tl.constexpr(2)  # the row of `Tables.reads`
-RELU, ELU, GATE = (tl.constexpr(ACTIVATIONS.index(name)) for name in ("relu", "elu", "gate"))
 
 
 @triton.jit
@@ -134,8 +132,4 @@ def stage_block(
         o_c = n * (BN // 2) + tl.arange(0, BN // 2)
         _finish(tanh(b_a) * tl.sigmoid(b_b), p_row, p_own, u, o_place, m_m, o_c, pixels)
     else:
-        if activation == RELU:
-            b_out = activate(b_out, "relu")
-        elif activation == ELU:
-            b_out = activate(b_out, "elu")
-        _finish(b_out, p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels)
+        _finish(activate_by_code(b_out, activation), p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels)

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import launch
+from .activate import times_slope
 
 PROGRAMS = 1024  # fill any GPU a few times over; fixed, so that the order of the sums does not depend on the device
 
@@ -54,13 +55,8 @@ def activation_backward_kernel(
                 b_b = b_grad * b_out * (1.0 - b_sigmoid)
                 b_sum_b += b_b
                 tl.store(p_pre + o_pre + C, b_b.to(p_pre.dtype.element_ty), m_grad)
-            elif ACTIVATION == "relu":
-                b_a = tl.where(b_out > 0, b_grad, b_grad * 0.0)  # a NaN stays one: who looks at gradients must see it
-            elif ACTIVATION == "elu":
-                b_a = tl.where(b_out > 0, b_grad, b_grad * (b_out + 1.0))
             else:
-                tl.static_assert(ACTIVATION == "tanh", "slope: ACTIVATION must be none, relu, elu, tanh or gate")
-                b_a = b_grad * (1.0 - b_out * b_out)
+                b_a = times_slope(b_grad, b_out, ACTIVATION)
             tl.store(p_pre + o_pre, b_a.to(p_pre.dtype.element_ty), m_grad)
         b_sum_a += b_a
     p_sum = p_sums + i_chunk.to(tl.int64) * P + o_n

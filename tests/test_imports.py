@@ -80,6 +80,18 @@ def test_imports_run_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_kernels_import_two_modules_of_the_package() -> None:
+    """Host helpers of their launchers; no kernel knows a contract, a backend or the specification."""
+    targets = {
+        unit(t)
+        for name, path in modules()
+        if unit(name) == "kernels"
+        for t in imported(name, tree_of(path))
+        if t.startswith("vlae_fast.")
+    }
+    assert targets - {"kernels"} == {"kept", "masks"}
+
+
 def test_every_module_has_a_room_but_for_these() -> None:
     loose = {path.stem for path in (ROOT / "vlae_fast").glob("*.py")}
     assert loose == LOOSE

@@ -1,4 +1,8 @@
-"""Tensors that are made once and kept, and whether their origins were written to since."""
+"""Tensors that are made once and kept, and whether their origins were written to since.
+
+Both backends' launchers and those in `kernels` need this, so it lies below them. It imports torch alone, as `masks`
+does: kernels import nothing else of the package.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ from .masks import Offset
 PLAN_VERSION = 2
 ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
 
+# Beyond, logits over the temperature, or scales times it, leave float64: what is drawn then depends on who draws.
+TEMPERATURES = (1e-100, 1e100)
 EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
 
 

@@ -1,4 +1,4 @@
-// Activations of one value over stretches of memory.
+// Activations of one value and their slopes, on vectors and over stretches of memory.
 #pragma once
 
 #include "../activation.h"
@@ -13,6 +13,19 @@ inline Vec apply(Activation activation, Vec x) {
     case Activation::relu: return relu(x);
     case Activation::elu: return elu(x);
     case Activation::tanh: return tanh(x);
+    case Activation::gate: break;
+  }
+  return splat(__builtin_nanf(""));
+}
+
+// The gradient before the activation from that of its output. The output alone gives the slope, so that nothing need be
+// computed again. NaN passes: who looks at gradients must see it. NaN for the gate, which has a slope of its own.
+inline Vec times_slope(Activation activation, Vec grad, Vec out) {
+  switch (activation) {
+    case Activation::none: return grad;
+    case Activation::relu: return out > Vec{} ? grad : grad * Vec{};
+    case Activation::elu: return out > Vec{} ? grad : grad * (out + splat(1.0f));
+    case Activation::tanh: return grad * (splat(1.0f) - out * out);
     case Activation::gate: break;
   }
   return splat(__builtin_nanf(""));

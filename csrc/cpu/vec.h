@@ -138,14 +138,28 @@ inline Vec tanh(Vec x) {
   return ((x < splat(0.625f)) & (x > splat(-0.625f))) ? near : far;
 }
 
-// tanh(a) * sigmoid(b) with one division. tanh is 1 in float32 from 9.02 on; the clamp of b keeps the product finite.
+// The size of x with the sign of `sign`.
+inline Vec with_sign(Vec x, Vec sign) {
+  const IntVec bit = IntVec{} + INT32_MIN;
+  return (Vec)(((IntVec)x & ~bit) | ((IntVec)sign & bit));
+}
+
+// 1 + e^-b, finite and times 2.5 as well: where it is cut, the sigmoid is no normal number.
+inline Vec one_and_exp(Vec b) {
+  const Vec most = splat(87.5f);
+  return exp(-b > most ? most : -b) + splat(1.0f);
+}
+
+// tanh(a) * sigmoid(b) with one division, within 5 units in the last place. tanh|a| = (e^2|a| - 1) / (e^2|a| + 1), both
+// without their common power of two: they are as exact as a is small, and no larger than 2.5.
 inline Vec gate(Vec a, Vec b) {
-  const Vec e = exp(clamp(a, -9.1f, 9.1f) * splat(2.0f));
-  const Vec f = exp(clamp(-b, -60.0f, 60.0f));
-  return (e - splat(1.0f)) / ((e + splat(1.0f)) * (f + splat(1.0f)));
+  const ExpParts e = exp_parts(with_sign(a + a, splat(1.0f)));
+  const Vec least = (Vec)((254 << 23) - (IntVec)e.scale);  // 1 / scale
+  const Vec above = e.p * e.r + (splat(1.0f) - least), below = e.p * e.r + (splat(1.0f) + least);
+  return with_sign(above / (below * one_and_exp(b)), a);
 }
 
 // Never 0, so that the gate's value divided by it is its tanh.
-inline Vec sigmoid(Vec b) { return splat(1.0f) / (exp(clamp(-b, -60.0f, 60.0f)) + splat(1.0f)); }
+inline Vec sigmoid(Vec b) { return splat(1.0f) / one_and_exp(b); }
 
 }  // namespace vlae::VLAE_ISA

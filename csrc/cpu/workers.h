@@ -41,7 +41,7 @@ void run_tasks(const char* op, const Tasks& tasks, const Body& body) {
       for (int64_t task = next++; task < tasks.count; task = next++) body(task, Worker{index, scratch});
     kept.give_back();
   });
-  VLAE_CHECK(next >= tasks.count, op, "memory", text("hold ", tasks.floats, " floats for a thread"), "none");
+  VLAE_CHECK(next >= tasks.count, op, "memory", text("hold ", 4 * tasks.floats, " bytes more for each thread"), "none");
 }
 
 }  // namespace vlae

@@ -4,13 +4,9 @@
 #include <cstdint>
 #include <string>
 
-#include "../activation.h"
 #include "scale.h"
 
 namespace vlae {
-
-// Activations of the hidden layers.
-constexpr Activation kMadeActivations[] = {Activation::relu, Activation::elu, Activation::tanh};
 
 MadeScale scale_by_name(const char* op, const std::string& name);
 

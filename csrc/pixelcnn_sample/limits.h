@@ -5,4 +5,7 @@ namespace vlae {
 
 constexpr int kMaxSources = 64;  // of a stage
 
+// Beyond, logits over the temperature, or scales times it, leave float64, and the specification with it.
+constexpr double kLeastTemperature = 1e-100, kMostTemperature = 1e100;
+
 }  // namespace vlae

@@ -1,9 +1,8 @@
 #include "plan.h"
 
-#include <iterator>
-
 #include "../checks.h"
 #include "../narrow.h"
+#include "../parse_activation.h"
 
 namespace vlae {
 
@@ -72,7 +71,7 @@ PlanSource read_source(Reader& in, int64_t stage) {
 PlanStage read_stage(Reader& in, int64_t index) {
   PlanStage stage;
   stage.out_channels = in.next("out_channels", 1, kMaxChannels);
-  stage.activation = kStageActivations[in.next("activation", 0, std::ssize(kStageActivations) - 1)];
+  stage.activation = activation_of_code(in.next("activation", 0, last_code()));
   stage.residual = in.next("residual", -1, index);
   stage.context_dim = in.next("context_dim", 0, kMaxChannels);
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);

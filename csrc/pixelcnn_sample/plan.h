@@ -16,9 +16,6 @@
 
 namespace vlae {
 
-// Activations of a stage, the index being the code in a plan.
-constexpr Activation kStageActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::gate};
-
 struct PlanSource {
   int64_t buffer;
   std::vector<Tap> taps;

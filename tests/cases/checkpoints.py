@@ -31,6 +31,8 @@ def update(model: VLAE, optimizer: torch.optim.Optimizer) -> None:
 
 def save(folder: Path, epoch: int = 1, model: VLAE | None = None) -> VLAE:
     trained_model, optimizer = trained()
+    if model is not None:
+        optimizer = torch.optim.Adam(model.parameters())
     history = [{"epoch": float(i + 1)} for i in range(epoch)]
     checkpoint.save(folder, model or trained_model, optimizer, epoch=epoch, training={"seed": 3}, history=history)
     return trained_model

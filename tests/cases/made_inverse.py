@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from cases.activations import FORMULAS
 from vlae_fast.masks import linear_mask
+from vlae_fast.ops import made_inverse
 from vlae_fast.reference.arguments import Layers
 from vlae_fast.testing import Case, made_case
 
@@ -97,3 +98,18 @@ def forward_of_step(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
         }[case.options["scale"]](raw)
         return shift + slope * x, slope.log().sum(1)
     return (x - shift) * torch.exp(-raw), -raw.sum(1)
+
+
+def check_rows_are_independent(backend: str, steps: int, scale: str, value: float) -> None:
+    """A value in one row's eps or condition leaves the others as they are."""
+    case = made_case(5, 4, (9, 7), activation="elu", scale=scale, cond=True, steps=steps)
+    t, options = case.tensors, {**case.options, "backend": backend}
+    clean = made_inverse(**t, **options)
+    for name in ("eps", "cond"):
+        spoilt = t[name].clone()
+        spoilt[2, 0] = value
+        x, log_det = made_inverse(**{**t, name: spoilt}, **options)
+        others = torch.tensor([0, 1, 3, 4])
+        assert not x[2].isfinite().all() and not log_det[2].isfinite()
+        torch.testing.assert_close(x[others], clean[0][others])
+        torch.testing.assert_close(log_det[others], clean[1][others])

@@ -43,3 +43,38 @@ def mutated(argument: object, rng: random.Random) -> object:
     if isinstance(argument, float):
         return rng.choice([0.0, -1.0, float("nan"), float("inf"), 1e-300])
     return rng.choice(["", "none", "gate", "avx9", "x" * 1000]) if isinstance(argument, str) else torch.zeros(3)
+
+
+def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
+    """The bytes with one to four things about them changed: bits, numbers, lengths, the order of parts."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        _change(out, rng)
+    return bytes(out)
+
+
+def _change(out: bytearray, rng: random.Random) -> None:
+    at, end = sorted(rng.randrange(len(out) + 1) for _ in range(2))
+    here = slice(at, at + 1)
+    replacements: list[Callable[[], tuple[slice, bytes]]] = [
+        lambda: (here, bytes([rng.randrange(256)])),
+        lambda: (here, bytes([(out[here] or b"\0")[0] ^ 1 << rng.randrange(8)])),
+        lambda: (slice(at, end), b""),
+        lambda: (slice(at, at), bytes(out[at:end][:4096])),
+        lambda: (slice(at, at), rng.randbytes(rng.randint(1, 16))),
+        lambda: (slice(end, None), b""),
+        lambda: _number(out, at, rng),
+    ]
+    where, what = rng.choice(replacements)()
+    out[where] = what
+
+
+def _number(out: bytearray, at: int, rng: random.Random) -> tuple[slice, bytes]:
+    """A number at a bound, as bytes of either order, or as the digits of a text."""
+    number = rng.choice([0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1])
+    if rng.random() < 0.3:
+        digits = len(out) - at - len(out[at:].lstrip(b"0123456789"))
+        return slice(at, at + digits), str(number).encode()
+    size = rng.choice([1, 2, 4, 8])
+    value = number & (1 << 8 * size) - 1
+    return slice(at, at + size), value.to_bytes(size, rng.choice(["little", "big"]))

@@ -221,6 +221,65 @@ def test_what_could_not_be_loaded_is_not_saved(folder: Path) -> None:
     assert checkpoint.load(folder).epoch == 1 and [p.name for p in folder.parent.iterdir()] == ["c"]
 
 
+@pytest.mark.parametrize("value", [Path("data"), float("nan"), {1, 2}], ids=str)
+def test_settings_that_json_has_not_are_refused_before_anything_is_written(value: object, folder: Path) -> None:
+    model, optimizer = trained()
+    with pytest.raises(ValueError, match="training: data must be a string, a finite number, true, false or null, got"):
+        checkpoint.save(folder, model, optimizer, epoch=0, training={"data": value}, history=[])
+    assert checkpoint.load(folder).epoch == 1 and [p.name for p in folder.parent.iterdir()] == ["c"]
+
+
+def test_an_average_that_is_not_finite_is_not_saved(folder: Path) -> None:
+    """Though the weights in training, of the same names, are."""
+    model, optimizer = trained()
+    in_training = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        model.decoder.final_conv.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"decoder\.final_conv\.bias must be finite"):
+        checkpoint.save(folder, model, optimizer, epoch=0, training={}, history=[], trained=in_training)
+    assert checkpoint.load(folder).epoch == 1
+
+
+def test_dead_weights_in_training_may_be_nan(folder: Path) -> None:
+    model, optimizer = trained()
+    in_training = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    name = "decoder.initial_conv.weight"
+    alive = model.decoder.initial_conv.mask
+    in_training[name][~alive] = float("nan")
+    checkpoint.save(folder, model, optimizer, epoch=0, training={}, history=[], trained=in_training)
+    found = checkpoint.load(folder)
+    loaded = checkpoint.load_optimizer(found, torch.optim.Adam(found.model.parameters()), averaged=True)
+    assert torch.equal(loaded[name], torch.where(alive, in_training[name], 0))
+
+
+def groups(model: torch.nn.Module) -> torch.optim.Adam:
+    """Weights and biases apart, as weight decay has them: another order than that of the parameters."""
+    parameters = list(model.parameters())
+    weights, biases = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+    return torch.optim.Adam([{"params": weights}, {"params": biases}])
+
+
+def test_an_optimizer_of_several_groups_gets_each_state_for_its_own_parameter(folder: Path) -> None:
+    model, _ = trained()
+    optimizer = groups(model)
+    update(model, optimizer)
+    checkpoint.save(folder, model, optimizer, epoch=0, training={}, history=[])
+    found = checkpoint.load(folder)
+    loaded = groups(found.model)
+    checkpoint.load_optimizer(found, loaded)
+    pairs = list(zip(model.parameters(), found.model.parameters(), strict=True))
+    assert all(torch.equal(optimizer.state[p]["exp_avg"], loaded.state[q]["exp_avg"]) for p, q in pairs)
+    with pytest.raises(
+        ValueError, match="must be of the loaded model's parameters, or of all those of a model like it"
+    ):
+        checkpoint.load_optimizer(found, groups(model))
+
+
+def test_the_optimizer_of_another_model_is_not_saved(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"optimizer must be of the model's parameters, got one of another's"):
+        checkpoint.save(folder, trained()[0], trained()[1], epoch=0, training={}, history=[])
+
+
 BAD_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"dropout": 0.5}, "does not build a VLAE: .*dropout"),
     "wrong type": ({"hidden_dim": "four"}, "model: hidden_dim must be an integer from 1 to 65,536, got 'four'"),
@@ -321,5 +380,7 @@ def test_a_link_goes_on_to_lead_to_the_checkpoint(folder: Path) -> None:
 
 def test_settings_of_a_run_are_plain_values(folder: Path) -> None:
     edit(folder, {"training": {"lr": [1]}})
-    with pytest.raises(ValueError, match=r"training: lr must be a string, a number, true, false or null"):
+    with pytest.raises(
+        ValueError, match=r"training: lr must be a string, a finite number, true, false or null, got \[1\]"
+    ):
         checkpoint.load(folder)

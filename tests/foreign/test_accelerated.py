@@ -300,3 +300,36 @@ def test_stacked_models(case: Case) -> None:
     ):
         torch.testing.assert_close(torch.vmap(call)(parameters, buffers), torch.stack([plain(x)] * 2))
     assert is_fast(model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_second_derivatives_are_those_of_the_model(name: str) -> None:
+    """A gradient penalty, whose gradient goes through every layer twice."""
+    torch.manual_seed(0)
+    make, inputs = MODELS[name]
+    plain, x = make(), inputs()
+    fast = copy.deepcopy(plain)
+    assert vf.accelerate(fast).replaced
+
+    def penalty(model: nn.Module) -> list[Tensor]:
+        at = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(model(at).square().sum(), at, create_graph=True)
+        used = torch.autograd.grad(grad.square().sum(), list(model.parameters()), allow_unused=True)
+        given = zip(used, model.parameters(), strict=True)
+        return [torch.zeros(()) if g is None else g * (p != 0) for g, p in given]  # a dead weight that is 0 has none
+
+    expected = penalty(plain)
+    assert any(g.abs().max() > 0 for g in expected)
+    for got, own in zip(penalty(fast), expected, strict=True):
+        torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-5 * own.abs().max().item())
+
+
+def test_parameters_stay_the_same_objects_and_state_dicts_the_same() -> None:
+    model = pixelcnn()
+    model(torch.rand(1, 1, 6, 7))  # a convolution of this kind writes zeros to its weight when it runs
+    before = dict(model.named_parameters())
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert vf.accelerate(model).replaced
+    assert {name: id(p) for name, p in model.named_parameters()} == {name: id(p) for name, p in before.items()}
+    after = model.state_dict()
+    assert list(after) == list(state) and all(after[name].equal(tensor) for name, tensor in state.items())

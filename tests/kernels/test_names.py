@@ -47,5 +47,5 @@ def test_an_activation_that_a_kernel_lacks_does_not_compile(activation: str) -> 
         masked_linear.forward(
             x, torch.ones(16, 16, device=device), None, Mask(torch.ones(16, 16, device=device).bool()), activation
         )
-    with pytest.raises(Exception, match="slope: ACTIVATION must be"):
+    with pytest.raises(Exception, match="times_slope: ACTIVATION must be"):
         slope(x, x, None, activation, 1)

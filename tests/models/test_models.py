@@ -237,7 +237,7 @@ def test_dilated_layers_compute_a_dilated_convolution(mask_type: str, dilation: 
         (lambda: small_vlae().sample(-1), "VLAE: n must not be negative, got -1"),
         (lambda: vf.PixelCNNDecoder(image_size=(0, 5)), "PixelCNNDecoder: image_size must be"),
         (lambda: vf.PixelCNNDecoder(latent_dim=0, z_channels=3), "z_channels must be 0 where latent_dim is 0, got 3"),
-        (lambda: vf.MADE(3, 8, 6, activation="gelu"), "MADE: activation must be one of relu, elu, tanh, got 'gelu'"),
+        (lambda: vf.MADE(3, 8, 6, activation="gelu"), "MADE: activation must be one of relu, .*, got 'gelu'"),
         (lambda: vf.PixelCNNDecoder(hidden_dim=0), "PixelCNNDecoder: hidden_dim must be at least 1, got 0"),
         (lambda: vf.PixelCNNDecoder(z_channels=-1), "z_channels must be at least 0, got -1"),
         (lambda: vf.VLAE(latent_dim=0), "VLAE: latent_dim must be at least 1, got 0"),

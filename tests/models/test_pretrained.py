@@ -10,6 +10,7 @@ import torch
 from cases.commands import call
 from cases.pictures import assert_shows
 
+import vlae_fast as vf
 from vlae_fast import checkpoint, data, evaluation
 
 CARD = (checkpoint.MNIST / "README.md").read_text(encoding="utf-8")
@@ -39,3 +40,34 @@ def test_it_is_as_good_as_its_card_says() -> None:
     loss = terms.reconstruction + terms.kl
     said = re.search(r"ELBO (-[\d.]+)", CARD)
     assert said and abs(loss.mean().item() + float(said[1])) < 4 * loss.std().item() / 1000**0.5
+
+
+def test_same_noise_same_image_and_same_order_same_bits_on_the_shipped_model() -> None:
+    """Naive, raster, wavefront; a batch of 1, of 2 and of 5; one thread or three."""
+    model, g = checkpoint.load(checkpoint.MNIST).model, torch.Generator().manual_seed(0)
+    z, noise = model.sample_prior(5, g), torch.rand(5, 1, 28, 28, generator=g)
+    samplers = [vf.PixelCNNSampler(model.decoder, order=order) for order in ("wavefront", "raster")]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        images, logits = samplers[0].sample_with_logits(z, noise)
+        assert images[:2].equal(vf.naive_sample(model.decoder, z[:2], noise[:2]))
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            for sampler in samplers:
+                for rows in (slice(0, 5), slice(3, 4), slice(1, 3)):
+                    got, got_logits = sampler.sample_with_logits(z[rows], noise[rows])
+                    assert got.equal(images[rows])
+                    assert got_logits.equal(logits[rows])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_shipped_model_by_name_of_a_backend_runs_or_raises() -> None:
+    decoder = checkpoint.load(checkpoint.MNIST).model.decoder
+    for row in vf.backends.TABLE:
+        if row.why_not("pixelcnn_sample", next(decoder.parameters())) is None:
+            assert vf.PixelCNNSampler(decoder, row.name).backend == row.name
+        else:
+            with pytest.raises(RuntimeError, match=row.name):
+                vf.PixelCNNSampler(decoder, row.name)

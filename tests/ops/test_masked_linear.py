@@ -211,7 +211,7 @@ X, W, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.arange(3), torch.arange
         ({"out_degrees": None}, "out_degrees must be given where adjacency is not, got None"),
         ({"adjacency": torch.ones(4, 3).bool()}, "give degrees or adjacency, got both"),
         ({"in_degrees": None, "out_degrees": None, "adjacency": torch.ones(4, 3)}, "adjacency must be boolean"),
-        ({"activation": "gate"}, "activation must be one of none, relu, elu, tanh, got 'gate'"),
+        ({"activation": "gate"}, "activation must be one of none, .*, got 'gate'"),
     ],
 )
 def test_errors(kwargs: dict, match: str) -> None:
@@ -238,7 +238,7 @@ def test_native_checks_what_it_is_given() -> None:
         ({"out_degrees": None}, "in_degrees, out_degrees must be given together, or else adjacency, got"),
         (no_degrees, "in_degrees, out_degrees must be given together, or else adjacency, got"),
         (no_degrees | {"adjacency": torch.ones(3, 4).bool()}, r"adjacency must be \(4, 3\), got \(3, 4\)"),
-        ({"activation": "gate"}, "activation must be one of none, relu, elu, tanh, got gate"),
+        ({"activation": "gate"}, "activation must be one of none, .*, got gate"),
     ):
         with pytest.raises(RuntimeError, match=f"masked_linear: {match}"):
             ops.masked_linear(**forward | wrong)

@@ -42,9 +42,8 @@ def test_logits_are_the_same_bits(seed: int, isa: str) -> None:
     require("cpu")
     decoder = random_decoder(seed)
     z, noise = inputs(decoder, 9)
-    samplers = [vf.PixelCNNSampler(decoder, "cpu", order=order) for order in ("wavefront", "raster")]
-    for s in samplers:
-        s._packed = cpu.pixelcnn_pack(s.program.weights, s.plan, isa)
+    samplers = [vf.PixelCNNSampler(decoder, "cpu", order=order, isa=isa) for order in ("wavefront", "raster")]
+    assert all(s.isa == isa for s in samplers)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -5,8 +5,8 @@ import torch
 from cases.pixelcnn_draw import EMITS, check_draws, noise_of, program
 from cases.rows import backends_of, require
 
-from vlae_fast.ops import pixelcnn_sample
-from vlae_fast.plan import Emit, Plan
+from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
+from vlae_fast.plan import Emit, Plan, Source, Stage
 from vlae_fast.reference import pixelcnn_draw
 
 
@@ -45,3 +45,29 @@ def test_noise_out_of_range(kind: str) -> None:
         pixelcnn_sample(noise, weights, plan, backend="reference")
     with pytest.raises(ValueError, match=r"noise must be floating point \[B, 4, H, W\]"):
         pixelcnn_sample(noise[:, :3], weights, plan, backend="reference")
+
+
+EXTREMES = (0.0, -0.0, 1e-45, 1e-38, 1e-6, 1.0, 7.0, 8.0, 88.0, 104.0, 745.0, 1e4, 1e10, 3e38)
+
+
+@pytest.mark.parametrize("temperature", [1e-100, 1e-6, 1.0, 1e6, 1e100])
+@pytest.mark.parametrize("name", EMITS)
+def test_extreme_parameters_are_drawn_as_the_specification_has_it(name: str, temperature: float) -> None:
+    emit, channels = EMITS[name], 2
+    columns = emit.params(channels)
+    stage = Stage(columns, "none", -1, columns, (Source(0, ((0, -1),)),))
+    plan = Plan(channels, 0, (stage,), (0,), emit)
+    weights = [torch.zeros(columns, channels, 1), torch.zeros(columns), torch.eye(columns)]
+    packed = pixelcnn_pack(weights, plan, backend=require("cpu"))
+    batch = 300
+    extreme = torch.tensor(EXTREMES)[torch.randint(len(EXTREMES), (batch, columns))]
+    extreme = extreme * (2 * torch.randint(2, extreme.shape) - 1)
+    context = torch.where(torch.rand(batch, columns) < 0.5, extreme, 3 * torch.randn(batch, columns))
+    ends = torch.tensor([0.0, 1e-45, 1e-38, 2.0**-25, 0.5, 1 - 2.0**-24])
+    noise = torch.rand(batch, emit.noises(channels), 1, 1)
+    noise = torch.where(torch.rand(noise.shape) < 0.3, ends[torch.randint(6, noise.shape)], noise)
+    images, params = pixelcnn_sample(noise, packed, plan, context, temperature=temperature, backend="cpu")
+    assert params[:, :, 0, 0].equal(context + 0.0)
+    wanted = pixelcnn_draw.draw(params, noise, emit, temperature)
+    rtol = 1e-6 if emit.kind == "affine" else 0
+    torch.testing.assert_close(images, wanted, rtol=rtol, atol=0, equal_nan=True)

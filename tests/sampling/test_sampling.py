@@ -4,16 +4,58 @@ from typing import Any
 
 import pytest
 import torch
-from cases.decoders import chain, gated_stacks, inputs, random_decoder
+from cases.decoders import chain, gated_stacks, inputs, random_decoder, small_decoder
 from cases.rows import backends_and_cases, require
 from torch import nn
 
 import vlae_fast as vf
 from vlae_fast import reference
-from vlae_fast.plan import Stage
+from vlae_fast.backends import cpu
+from vlae_fast.ops import pixelcnn_pack
+from vlae_fast.plan import Plan, Source, Stage
 from vlae_fast.sampling.program import build_program
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.sampling.window import receptive_field
+
+
+@pytest.mark.parametrize("order", ["wavefront", "raster"])
+@pytest.mark.parametrize("seed", range(5, 12))
+def test_every_activation_is_computed_exactly_once_and_after_what_it_reads(seed: int, order: str) -> None:
+    """Steps hold each pixel of each stage once; within a step stages run in turn, and the draw is last."""
+    decoder = random_decoder(seed)
+    stages, (height, width) = build_program(decoder).stages, decoder.image_size
+    slope, leads, steps = derive(stages, decoder.image_size, order=order)
+    done: set[tuple[int, int, int]] = set()  # buffer, row, column
+    pixels = [(i, j) for i in range(height) for j in range(width)]
+    for step in range(steps):
+        for s, stage in enumerate(stages):
+            begun = [p for p in pixels if p[1] + slope * p[0] - leads[s] == step]
+            caught_up = [p for p in pixels if step == 0 and p[1] + slope * p[0] - leads[s] < 0]
+            for i, j in sorted(begun + caught_up, key=lambda p: p[1] + slope * p[0]):
+                for source in stage.sources:
+                    for y, x in ((i + dy, j + dx) for dy, dx in source.taps):
+                        inside = 0 <= y < height and 0 <= x < width
+                        assert not inside or (source.buffer, y, x) in done
+                assert (s + 1, i, j) not in done
+                done.add((s + 1, i, j))
+        drawn = [p for p in pixels if p[1] + slope * p[0] == step]
+        assert drawn or order == "raster" or step >= width
+        done |= {(0, i, j) for i, j in drawn}
+        assert all((len(stages), i, j) in done for i, j in drawn)
+    assert len(done) == (len(stages) + 1) * height * width
+
+
+@pytest.mark.parametrize("tap", [(0, 0), (0, 1), (1, -3)])
+def test_a_decoder_that_reads_a_pixel_yet_to_be_drawn_raises(tap: tuple[int, int]) -> None:
+    stages = [Stage(1, "none", -1, 0, (Source(0, ((0, -1), tap)),))]
+    with pytest.raises(ValueError, match="decoder must read only pixels before its own in raster order, got one that"):
+        derive(stages, (8, 8))
+    conv = nn.Conv2d(1, 1, 7, padding=3)
+    with torch.no_grad():
+        conv.weight[:] = 0
+        conv.weight[0, 0, 3 + tap[0], 3 + tap[1]] = 2
+    with pytest.raises(ValueError, match="raster order"):
+        vf.fast_sampler(conv, (1, 8, 8))
 
 
 @pytest.mark.parametrize("seed", range(5, 12))
@@ -166,7 +208,8 @@ def future_decoder() -> nn.Module:
         (lambda s: s.sample(Z, NOISE - 1), r"noise must be in \[0, 1\), got -0\.\d+"),
         (lambda s: s.sample(Z, torch.ones_like(NOISE)), r"noise must be in \[0, 1\), got 1.0"),
         (lambda s: s.sample(Z, NOISE * torch.nan), r"noise must be in \[0, 1\), got nan"),
-        (lambda s: s.sample(Z, NOISE, temperature=0.0), "temperature must be positive and finite, got 0.0"),
+        (lambda s: s.sample(Z, NOISE, temperature=0.0), r"temperature must be in \[1e-100, 1e\+100\], got 0.0"),
+        (lambda s: s.sample(Z, NOISE, temperature=5e-324), r"temperature must be in \[1e-100, 1e\+100\], got 5e-324"),
         (lambda s: s.sample(Z, NOISE, known=(MASK[:4], VALUES)), r"known must be \(mask, values\) that broadcast to"),
         (
             lambda s: s.sample(Z, NOISE, known=(MASK.float(), VALUES)),
@@ -208,3 +251,20 @@ def test_dtype_errors() -> None:
         sampler.sample(Z, NOISE.double())
     with pytest.raises(TypeError, match=r"z must have the weights' dtype, torch.float32, got torch.float64"):
         sampler.sample(Z.double(), NOISE)
+
+
+def test_isa_is_one_of_the_backend() -> None:
+    decoder = small_decoder()
+    assert vf.PixelCNNSampler(decoder, "reference").isa is None
+    with pytest.raises(ValueError, match="PixelCNNSampler: isa must be None for backend 'reference', got 'avx2'"):
+        vf.PixelCNNSampler(decoder, "reference", isa="avx2")
+    require("cpu")
+    choices = ", ".join(cpu.isas())
+    with pytest.raises(ValueError, match=f"PixelCNNSampler: isa must be one of {choices} on this machine, got 'mmx'"):
+        vf.PixelCNNSampler(decoder, "cpu", isa="mmx")
+    layers = torch.nn.Sequential(vf.MaskedConv2d("A", 1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 1))
+    assert vf.fast_sampler(layers, (1, 5, 6), backend="cpu", isa="baseline").isa == "baseline"
+    weights = [torch.zeros(1, 1, 1), torch.zeros(1)]
+    plan = Plan(1, 0, (Stage(1, "none", -1, 0, (Source(0, ((0, -1),)),)),), (0,))
+    with pytest.raises(ValueError, match="pixelcnn_pack: isa must be None for backend 'reference', got 'avx2'"):
+        pixelcnn_pack(weights, plan, backend="reference", isa="avx2")

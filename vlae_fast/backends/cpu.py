@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..plan import Plan
 from ..reference.arguments import ConvOptions, Layers, Mask, Transform
+from .chunks import chunks_of
+from .errors import run_native
 from .library import library_file, load
 from .memory_format import contiguous, nhwc
 
@@ -29,6 +31,10 @@ def isas() -> tuple[str, ...]:
         return ()
     names: str = torch.ops.vlae_fast_cpu.isas()
     return tuple(names.split(","))
+
+
+def _native(op: str, *args: Any) -> Any:
+    return run_native(torch.ops.vlae_fast_cpu, op, *args)
 
 
 @lru_cache(maxsize=256)
@@ -72,7 +78,8 @@ def masked_conv_with_sigmoid(
 ) -> tuple[Tensor, Tensor]:
     """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
     taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
-    return torch.ops.vlae_fast_cpu.masked_conv(
+    return _native(
+        "masked_conv",
         nhwc(x),
         weight.contiguous(),
         contiguous(bias),
@@ -91,6 +98,16 @@ def masked_conv(
     return masked_conv_with_sigmoid(x, weight, bias, cond, options, with_sigmoid=False, isa=isa)[0]
 
 
+def convolution(x: Tensor, weight: Tensor, isa: str = "") -> Tensor:
+    """The convolution of x by a weight ``[P, C, k, k]`` with k odd, all of it alive, and a padding of ``k // 2``."""
+    side, (height, width) = weight.shape[2], x.shape[2:]
+    offsets = ((place // side - side // 2, place % side - side // 2) for place in range(side * side))
+    inside = ((i, dy, dx) for i, (dy, dx) in enumerate(offsets) if abs(dy) < height and abs(dx) < width)
+    taps = [n for tap in inside for n in tap]
+    given = (nhwc(x), weight.contiguous(), None, None, taps, None, "none", False, isa)
+    return _native("masked_conv", *given)[0]
+
+
 @_in_float32
 def masked_conv_backward(
     grad: Tensor,
@@ -107,7 +124,8 @@ def masked_conv_backward(
 ) -> list[Tensor | None]:
     taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
     grads = iter(
-        torch.ops.vlae_fast_cpu.masked_conv_backward(
+        _native(
+            "masked_conv_backward",
             nhwc(grad),
             nhwc(out),
             nhwc(sigmoid) if options.has_sigmoid else None,
@@ -127,7 +145,7 @@ def masked_conv_backward(
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:
     """The program's weights in panels for one instruction set; the best one of this machine by default."""
     own = [w.detach().contiguous() for w in weights]
-    return [torch.ops.vlae_fast_cpu.pixelcnn_pack(own, plan.words, isa)]
+    return [_native("pixelcnn_pack", own, plan.words, isa)]
 
 
 def pixelcnn_sample(
@@ -139,14 +157,26 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    known_mask, known = contiguous(known_mask), contiguous(known)
-    return torch.ops.vlae_fast_cpu.pixelcnn_sample(
-        noise, packed[0], plan.words, nhwc(context), known_mask, known, temperature
-    )
+    known_mask, known, context = contiguous(known_mask), contiguous(known), nhwc(context)
+
+    chunks = chunks_of(noise, plan, context)
+    caches = None
+    if len(chunks) > 1:  # to clear them for each would cost as much as to use them
+        given = (packed[0], plan.words, list(noise.shape[2:]), context is not None and context.dim() == 4)
+        sizes = {chunk.stop - chunk.start for chunk in chunks}
+        floats = max(_native("pixelcnn_cache_floats", *given, size) for size in sizes)
+        caches = noise.new_zeros(floats)
+    outs = []
+    for rows in chunks:
+        own = (None if t is None else t[rows] for t in (context, known_mask, known))
+        outs.append(_native("pixelcnn_sample", noise[rows], packed[0], plan.words, *own, temperature, caches))
+    images, params = outs[0] if len(outs) == 1 else (torch.cat(parts) for parts in zip(*outs, strict=True))
+    return images, params
 
 
 def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:
-    x, log_det = torch.ops.vlae_fast_cpu.made_inverse(
+    x, log_det = _native(
+        "made_inverse",
         eps.contiguous(),
         [w.contiguous() for w in layers.weights],
         [b.contiguous() for b in layers.biases],
@@ -174,9 +204,8 @@ def masked_linear(
     activation: str,
     isa: str = "",
 ) -> Tensor:
-    return torch.ops.vlae_fast_cpu.masked_linear(
-        x.contiguous(), weight.contiguous(), contiguous(bias), *_as_read(mask), activation, isa
-    )
+    args = (x.contiguous(), weight.contiguous(), contiguous(bias), *_as_read(mask), activation, isa)
+    return _native("masked_linear", *args)
 
 
 def masked_linear_backward(
@@ -190,5 +219,5 @@ def masked_linear_backward(
     isa: str = "",
 ) -> list[Tensor | None]:
     args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *_as_read(mask))
-    grads = torch.ops.vlae_fast_cpu.masked_linear_backward(*args, activation, *needs, isa)
+    grads = _native("masked_linear_backward", *args, activation, *needs, isa)
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

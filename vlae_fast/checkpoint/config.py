@@ -46,8 +46,9 @@ def check(where: str, config: Mapping[str, Any]) -> None:
         if key not in NAMES or not isinstance(value, str):
             raise ValueError(f"{where}: parts must name classes of {', '.join(NAMES)}, got {key!r:.60}: {value!r:.60}")
     for key, value in config["training"].items():
-        if isinstance(value, dict | list):
-            raise ValueError(f"{where}: training: {key:.60} must be a string, a number, true, false or null")
+        if not (value is None or isinstance(value, str | bool) or _is_number(value)):
+            rule = "a string, a finite number, true, false or null"
+            raise ValueError(f"{where}: training: {key!s:.60} must be {rule}, got {value!r:.60}")
     history, epoch = config["history"], config["epoch"]
     if len(history) != epoch:
         raise ValueError(f"{where}: history must have one entry per epoch ({epoch}), got {len(history)}")

@@ -94,12 +94,18 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def replace(folder: Path, fresh: Path) -> None:
-    """Puts the folder `fresh` in the place of `folder`."""
-    previous = beside(folder, ".previous")
-    if folder.exists():  # else a save stopped between its two renames, and ".previous" is still the last good one
+    """Puts the folder `fresh` in the place of `folder`; OSError where it cannot, and `folder` is what it was."""
+    previous, moved = beside(folder, ".previous"), folder.exists()
+    if moved:  # else a save stopped between its two renames, and ".previous" is still the last good one
         shutil.rmtree(previous, ignore_errors=True)
         os.replace(folder, previous)
-    os.replace(fresh, folder)
+    try:
+        os.replace(fresh, folder)
+    except OSError:
+        if moved:
+            with suppress(OSError):  # `place_of` finds ".previous" too
+                os.replace(previous, folder)
+        raise
     shutil.rmtree(previous, ignore_errors=True)
 
 

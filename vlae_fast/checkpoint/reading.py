@@ -97,7 +97,8 @@ def load_optimizer(found: Checkpoint, optimizer: torch.optim.Optimizer, *, avera
         the weights in training by name where `averaged`, else nothing: the model has them.
 
     Raises:
-        ValueError: another save has replaced the folder since `found` was loaded; the optimizer is of another kind.
+        ValueError: another save has replaced the folder since `found` was loaded; the optimizer is of another kind, or
+            is neither of ``found.model``'s parameters nor of all those of a model like it in one group.
     """
     path = found.folder / "optimizer.safetensors"
     if not path.is_file():

@@ -90,12 +90,37 @@ def check_finite(where: Path, name: str, tensor: Tensor) -> None:
         raise ValueError(f"{where}: {name} must be finite, found NaN or infinity")
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError unless `read_optimizer` can give the optimizer's state back."""
+def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module | None = None) -> None:
+    """Raises ValueError unless `read_optimizer` can give the optimizer's state back; ``model`` is the one it trains."""
     if type(optimizer) not in _STATE or any(group.get("amsgrad") for group in optimizer.param_groups):
         kinds = ", ".join(kind.__name__ for kind in _STATE)
         found = type(optimizer).__name__ + (" with amsgrad" if type(optimizer) in _STATE else "")
         raise ValueError(f"checkpoint: optimizer must be one of {kinds}, without amsgrad, got {found}")
+    others = [p for p in _listed(optimizer) if id(p) not in {id(q) for q in model.parameters()}] if model else []
+    if others:
+        rule = "must be of the model's parameters"
+        raise ValueError(f"checkpoint: optimizer {rule}, got one of another's, {tuple(others[0].shape)}")
+
+
+def _listed(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The optimizer's parameters in the order that its state_dict numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _numbers(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """The optimizer's number of each parameter of the model, by name; the optimizer may be of a model that is alike.
+
+    Raises:
+        ValueError: which is which cannot be told.
+    """
+    listed, named = _listed(optimizer), dict(model.named_parameters())
+    numbers = {id(parameter): number for number, parameter in enumerate(listed)}
+    if own := {name: numbers[id(p)] for name, p in named.items() if id(p) in numbers}:
+        return own
+    if len(optimizer.param_groups) == 1 and [p.shape for p in listed] == [p.shape for p in named.values()]:
+        return {name: number for number, name in enumerate(named)}
+    rule = "must be of the loaded model's parameters, or of all those of a model like it in one group"
+    raise ValueError(f"checkpoint: optimizer {rule}, got {len(listed)} in {len(optimizer.param_groups)} groups")
 
 
 def optimizer_state(
@@ -112,19 +137,19 @@ def read_optimizer(
 ) -> dict[str, Tensor]:
     """Puts the state in the file into `optimizer`; gives the weights in training where `averaged`, else nothing."""
     check_optimizer(optimizer)
+    numbers = _numbers(model, optimizer)
     parameters = {name: torch.empty_like(parameter, device="meta") for name, parameter in model.named_parameters()}
     step = torch.empty((), device="meta")
 
     def expected_of(found: Shapes) -> Likes:
         stepped = {name.rpartition("/")[0] for name in found if not name.endswith("/trained")}
         expected = {f"{name}/trained": like for name, like in parameters.items()} if averaged else {}
-        for name in parameters.keys() & stepped:  # a parameter that never got a gradient has no state
+        for name in numbers.keys() & stepped:  # a parameter that never got a gradient has no state
             expected |= {f"{name}/step": step} | {
                 f"{name}/{what}": parameters[name] for what in _STATE[type(optimizer)]
             }
         return expected
 
-    numbers = {name: number for number, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     trained: dict[str, Tensor] = {}
     for key, tensor in read(path, expected_of, generation).items():

@@ -40,22 +40,26 @@ def save(
     A dead weight that is NaN or infinite is written as 0: no layer reads it.
 
     Raises:
-        ValueError: before anything is written, for a model, an optimizer or a history that `load`, or resuming, would
-            refuse.
+        ValueError: before anything is written, for a model, an optimizer, settings or a history that `load`, or
+            resuming, would refuse.
         OSError: where it cannot be written; the old one is left.
     """
     folder = Path(folder).resolve()  # keeps symbolic links working
     own = check_loadable(model, folder)
-    tensors.check_optimizer(optimizer)
-    weights = _without_dead(model)
-    for name, tensor in (weights | dict(trained or {})).items():
+    tensors.check_optimizer(optimizer, model)
+    weights, trained = _without_dead(model, model.state_dict()), _without_dead(model, trained or {})
+    if trained:
+        shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+        tensors.check_shapes(folder, shapes, dict(model.named_parameters()))
+    for name, tensor in (*weights.items(), *trained.items()):
         tensors.check_finite(folder, name, tensor)
     config: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     config |= {"model": model.config, "training": dict(training), "epoch": epoch, "history": history}
     config |= {"parts": own} if own else {}
     check(str(folder), config)
-    state = tensors.optimizer_state(model, optimizer, trained or {})
+    state = tensors.optimizer_state(model, optimizer, trained)
     config["generation"] = generation = _generation(weights | state)
+    text = json.dumps(config, indent=1, allow_nan=False) + "\n"
     make_parent(folder)
     with alone(folder.parent):
         check_replaceable(folder)
@@ -65,13 +69,13 @@ def save(
             fresh.mkdir()
             tensors.write(fresh / "model.safetensors", weights, generation)
             tensors.write(fresh / "optimizer.safetensors", state, generation)
-            (fresh / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            (fresh / "config.json").write_text(text, encoding="utf-8")
             for name in FILES:
                 to_disk(fresh / name)
+            replace(folder, fresh)
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
-        replace(folder, fresh)
 
 
 def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, str]:
@@ -88,14 +92,14 @@ def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, 
     return own
 
 
-def _without_dead(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict, with 0 in place of dead entries that are not finite."""
-    weights: dict[str, Tensor] = model.state_dict()
+def _without_dead(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's weights by name, with 0 in place of dead entries that are not finite."""
+    alive = dict(weights)
     for path, layer in model.named_modules():
-        if isinstance(layer, MaskedConv2d | MaskedLinear) and not layer.weight.isfinite().all():
-            name = f"{path}.weight"
-            weights[name] = torch.where(layer.mask, weights[name], 0)
-    return weights
+        name = f"{path}.weight"
+        if isinstance(layer, MaskedConv2d | MaskedLinear) and name in alive and not alive[name].isfinite().all():
+            alive[name] = torch.where(layer.mask, alive[name], 0)
+    return alive
 
 
 def _generation(tensors: Mapping[str, Tensor]) -> str:

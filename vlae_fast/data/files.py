@@ -30,7 +30,7 @@ def read_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise ValueError(f"{path}: must be at most {MAX_BYTES:,} bytes, got {size:,}")
-        return file.read(MAX_BYTES)
+        return file.read(size)  # memory for so many bytes is taken at once
 
 
 def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> Arrays:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from .. import activations
 from ..layers.conv import MaskedConv2d
 from ..layers.linear import MaskedLinear
 from ..layers.weight_norm import WeightNormConv2d
@@ -19,7 +20,10 @@ from .spec import conv_spec, linear_spec
 from .swap import own_method
 
 Layer = nn.Conv2d | nn.Linear
-_ACTIVATIONS = ("gate", "relu", "elu")
+# The gate first: what halves the channels is told apart at once.
+_ACTIVATIONS = sorted(
+    (name for name in activations.names("masked_conv") if name != "none"), key=activations.columns, reverse=True
+)
 
 
 def candidate_of(layer: Layer) -> Candidate:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
@@ -63,11 +64,26 @@ class MaskedLinear(nn.Linear):
 
     def _degrees_on(self, device: torch.device) -> dict[str, Tensor]:
         """The same tensors in every call: kernels keep with them what they made of them."""
-        if device not in self._made:
+        fake = isinstance(self.weight, FakeTensor)  # then so are these, for as long as that
+        if fake or device not in self._made:
             with torch.inference_mode(False):  # else no gradient could be taken with them
                 made = {name: torch.tensor(values, device=device) for name, values in self._degrees.items()}
+            if fake:
+                return made
             self._made[device] = made
         return self._made[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was made on a device: `torch.load` may move that, and not what it is filed under."""
+        return {**super().__getstate__(), "_made": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_degrees" not in state:  # pickled by an earlier version, which had buffers
+            buffers = {name: self._buffers.pop(f"{name}_degrees") for name in ("in", "out")}
+            self._degrees = {name: [] if b is None else b.tolist() for name, b in buffers.items()}
+            self._made = {}
+        self._degrees_on(self.weight.device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> MaskedLinear:
         """Makes the degrees on the new device at once: what compiles or captures a call must find them there."""

@@ -9,20 +9,24 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..plan import Emit, Plan
+from ..plan import TEMPERATURES, Emit, Plan
 from . import registry
 
 
-def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto") -> list[Tensor]:
+def pixelcnn_pack(
+    weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto", isa: str | None = None
+) -> list[Tensor]:
     """Packs the weights of a program in the order in which a backend reads them; done once per sampler.
 
     Args:
         weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``,
             then V ``[P, D]`` where the stage has a context.
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        isa: instruction set of the backend ``cpu``; None: the best one of this machine.
 
     Raises:
-        ValueError: a weight is NaN or infinite; RuntimeError: the named backend cannot run this.
+        ValueError: a weight is NaN or infinite, or there is an isa and the backend is not ``cpu``.
+        RuntimeError: the named backend cannot run this.
     """
     for i, weight in enumerate(weights):
         if not torch.isfinite(weight).all():
@@ -30,7 +34,11 @@ def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto
             value = weight.flatten()[bad].item()
             raise ValueError(f"pixelcnn_pack: weights[{i}] must be finite, got {value} at index {bad}")
     row = backends.pick("pixelcnn_sample", weights[0], backend)
-    return row.namespace.pixelcnn_pack(list(weights), plan)
+    if isa is None:
+        return row.namespace.pixelcnn_pack(list(weights), plan)
+    if row.name != "cpu":
+        raise ValueError(f"pixelcnn_pack: isa must be None for backend {row.name!r}, got {isa!r}")
+    return row.namespace.pixelcnn_pack(list(weights), plan, isa)
 
 
 def pixelcnn_sample(
@@ -52,7 +60,7 @@ def pixelcnn_sample(
         packed: what `pixelcnn_pack` gave for the same plan and backend.
         context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.
-        temperature: positive; logits are divided by it, scales multiplied.
+        temperature: from 1e-100 to 1e100; logits are divided by it, scales multiplied.
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:
@@ -76,7 +84,7 @@ def pixelcnn_sample(
 
 
 def check_noise(op: str, noise: Tensor, channels: int, emit: Emit, temperature: float) -> None:
-    """Raises ValueError unless noise is ``[B, n, H, W]``, on a CPU in its range, and the temperature positive."""
+    """Raises ValueError unless noise is ``[B, n, H, W]``, on a CPU in its range, and the temperature in its own."""
     planes = emit.noises(channels)
     if noise.dim() != 4 or noise.shape[1] != planes or not noise.is_floating_point():
         raise ValueError(
@@ -88,8 +96,9 @@ def check_noise(op: str, noise: Tensor, channels: int, emit: Emit, temperature: 
             raise ValueError(f"{op}: noise must be finite, got nan or inf")
     elif on_host and noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
         raise ValueError(f"{op}: noise must be in [0, 1), got {noise[~((noise >= 0) & (noise < 1))][0].item()}")
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"{op}: temperature must be positive and finite, got {temperature}")
+    least, most = TEMPERATURES
+    if not least <= temperature <= most:
+        raise ValueError(f"{op}: temperature must be in [{least}, {most}], got {temperature}")
 
 
 def _check(

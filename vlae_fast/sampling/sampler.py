@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import backends, reference
+from ..backends import cpu
 from ..layers.conv import without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
 from ..plan import BERNOULLI, Emit, Plan
 from .agreement import largest_excess
+from .fixed_order import Spread
 from .program import Decoder, build_program
 from .schedule import derive
 
@@ -35,16 +36,22 @@ class PixelCNNSampler:
         backend: ``auto`` or a name of `vlae_fast.backends.report`; chosen once, see ``.backend``.
         order: ``wavefront`` draws every pixel whose dependencies are known in one step; ``raster`` one pixel a
             step. The images are the same.
+        isa: instruction set of the backend ``cpu``, one of those that `vlae_fast.backends.report` names; None: the
+            best one of this machine. Logits have the same bits on one set only: store ``.isa`` with what must be
+            decoded later, elsewhere.
 
-    ``.steps`` is the number of steps an image takes, ``.plan`` what a backend is told.
+    ``.steps`` is the number of steps an image takes, ``.plan`` what a backend is told, ``.isa`` the instruction
+    set, None where the backend has no choice.
 
     Raises:
-        ValueError: a layer cannot be expressed (named by its path), a weight is not finite, or ``decoder.forward`` does
-            something else than its parts in turn.
+        ValueError: a layer cannot be expressed (named by its path), a weight is not finite, ``decoder.forward`` does
+            something else than its parts in turn, or the instruction set is none of the backend's on this machine.
         RuntimeError: the named backend cannot run this; says why.
     """
 
-    def __init__(self, decoder: Decoder, backend: str = "auto", *, order: str = "wavefront") -> None:
+    def __init__(
+        self, decoder: Decoder, backend: str = "auto", *, order: str = "wavefront", isa: str | None = None
+    ) -> None:
         self.decoder = decoder
         self.program = build_program(decoder)
         self._size = (int(decoder.image_size[0]), int(decoder.image_size[1]))
@@ -55,9 +62,11 @@ class PixelCNNSampler:
         weights = self.program.weights
         self.backend = backends.pick("pixelcnn_sample", weights[0], backend).name
         self._dtype, self._device = weights[0].dtype, weights[0].device
-        self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend)
+        self.isa = isa_of(self.backend, isa)
+        self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend, isa=self.isa)
         # a copy: training goes on, and a sampler stays what it was, as the packed weights do
-        self._spread = copy.deepcopy(getattr(decoder, "code_map", None))
+        code_map = getattr(decoder, "code_map", None)
+        self._spread = None if code_map is None else Spread(code_map, self.backend, self.isa)
         self._check_forward()
 
     def __repr__(self) -> str:
@@ -80,7 +89,7 @@ class PixelCNNSampler:
                 given the noise, the images are a function. Default: drawn from ``generator``.
             known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given,
                 and the rest of the image is drawn to fit it.
-            temperature: divides the logits; below 1 the images are cleaner and less varied.
+            temperature: from 1e-100 to 1e100, divides the logits; below 1 the images are cleaner and less varied.
 
         Raises:
             ValueError, TypeError: an argument breaks a rule above.
@@ -132,17 +141,14 @@ class PixelCNNSampler:
             raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
 
     def _context(self, z: Tensor | None) -> Tensor | None:
-        """What the gated layers see of z, None without such layers: z itself, or its map, the same bits in any batch.
-
-        PyTorch's products depend on the batch and on alignment, so a map is made image by image.
-        """
+        """What the gated layers see of z, None without such layers: z itself, or its map, the same bits always."""
         if z is None or not self.program.context_dim:
             return None
         if self._spread is None or z.dim() == 4:
             return without_expansion(z)
         if z.shape[0] == 0:
             return z.new_empty((0, self.program.context_dim))
-        return torch.cat([self._spread(row.clone()) for row in z.split(1)])
+        return self._spread(z)
 
     @torch.no_grad()
     def _check_forward(self) -> None:
@@ -174,6 +180,15 @@ class PixelCNNSampler:
                     "initial_conv, decoder_layers and final_conv in turn (and in evaluation mode where it has dropout)"
                 )
             raise ValueError(f"PixelCNNSampler: decoder.forward must be {rule}, got logits that differ by {error:.3g}")
+
+
+def isa_of(backend: str, isa: str | None) -> str | None:
+    """The instruction set of a sampler, or ValueError."""
+    choices = cpu.isas() if backend == "cpu" else ()
+    if isa is not None and isa not in choices:
+        rule = f"one of {', '.join(choices)} on this machine" if choices else f"None for backend {backend!r}"
+        raise ValueError(f"PixelCNNSampler: isa must be {rule}, got {isa!r}")
+    return isa or next(iter(choices), None)
 
 
 def emit_of(decoder: Decoder) -> Emit:

@@ -43,22 +43,21 @@ def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wave
     82
 
     Raises:
-        ValueError: the stages read the future: no slope puts every read after its write.
+        ValueError: the stages read what raster order draws later, even where some slope would draw that before.
     """
     if order not in ("wavefront", "raster"):
         raise ValueError(f"PixelCNNSampler: order must be wavefront or raster, got {order!r}")
     height, width = size
     reach = sum(max((abs(dx) for s in stage.sources for _, dx in s.taps), default=0) for stage in stages)
-    slope = width if order == "raster" else 0
-    while slope <= width + reach + 1:
-        leads = leads_at(stages, slope, size)
-        if leads[-1] >= 0:
-            return Schedule(slope, tuple(leads), width + slope * (height - 1))
+    most = width + reach + 1  # no tap makes up for a row here: what has leads is causal in raster order
+    slope, leads = width if order == "raster" else 0, leads_at(stages, most, size)
+    if leads[-1] < 0:
+        # a lead of -1 waits for this very pixel
+        own = "its own pixel: a pixel's channels are drawn at once, and none may see another"
+        raise ValueError(
+            "PixelCNNSampler: decoder must read only pixels before its own in raster order, "
+            f"got one that reads {own if leads[-1] == -1 else 'ahead'}"
+        )
+    while (leads := leads_at(stages, slope, size))[-1] < 0:
         slope += 1
-    # in raster order a lead of -1 waits for this very pixel
-    read = (
-        "its own pixel: a pixel's channels are drawn at once, and none may see another" if leads[-1] == -1 else "ahead"
-    )
-    raise ValueError(
-        f"PixelCNNSampler: decoder must read only pixels before its own in raster order, got one that reads {read}"
-    )
+    return Schedule(slope, tuple(leads), width + slope * (height - 1))

@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std:
   check_float(kOp, "eps", eps);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
-  made.activation = parse_activation(kOp, activation, kMadeActivations);
+  made.activation = parse_activation(kOp, activation, kMadeInverse);
   made.scale = scale_by_name(kOp, scale);
   made.sizes.push_back(eps.size(1));
   check_layers(made, weights, biases, degrees);
@@ -79,7 +79,7 @@ std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std:
     check_float(kOp, "cond", *cond);
     check_shape(kOp, "cond", *cond, {batch, made.sizes[1]});
   }
-  Tensor x = torch::stable::new_empty(eps, eps.sizes()), log_det = torch::stable::new_empty(eps, {&batch, 1});
+  Tensor x = new_like(kOp, eps, {batch, eps.size(1)}), log_det = new_like(kOp, eps, {batch});
   if (batch == 0) return {x, log_det};
   const PackedMade packed(made);
   MadeTile tile = {};

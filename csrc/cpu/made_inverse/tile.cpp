@@ -21,7 +21,6 @@ namespace {
 constexpr int kAccumulators = kManyRegisters ? 24 : 12;
 constexpr int kMostRows = 8;     // more rows a power of two apart would evict one another from the first cache
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
-constexpr float kLargestExponent = 88.0f;
 
 // out[r] += sum over k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add.
 template <int Rows, int Vecs>
@@ -90,6 +89,12 @@ struct Products {
       out[lane] = __builtin_logf(1.0f / (1.0f + __builtin_expf(-s - 2.0f)) + kLeastSlope);
   }
   return out;
+}
+
+// exp where it is clamped too: up to infinity, down to 0.
+Vec exp_to_the_ends(Vec x) {
+  const Vec root = exp(x * splat(0.5f));
+  return ((x > splat(-87.0f)) & (x < splat(88.0f))) ? exp(x) : root * root;
 }
 
 template <int Vecs>
@@ -174,8 +179,7 @@ class Inverse {
       const Vec raw = load(params + kWidth);
       const bool plain = plan_.scale == MadeScale::exp;
       const Vec log = plain ? -raw : log_slopes(plan_.scale, raw);
-      const Vec finite = exp(-log);
-      const Vec scale = -log > splat(kLargestExponent) ? splat(__builtin_inff()) : finite;
+      const Vec scale = exp_to_the_ends(-log);
       store(x, plain ? scale * load(x) + shift : scale * (load(x) - shift));
       const Vec term = log - lost_[v], sum = log_det_[v] + term;
       lost_[v] = (sum - log_det_[v]) - term;

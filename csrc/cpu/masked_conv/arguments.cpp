@@ -9,14 +9,12 @@ namespace {
 
 constexpr int64_t kMaxKernel = (int64_t{1} << 15) - 1;  // an empty weight may claim any: no product of two overflows
 
-constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::gate};
-
 }  // namespace
 
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
                          const std::optional<Tensor>& live, const std::string& activation) {
   ConvArguments a;
-  a.activation = parse_activation(op, activation, kActivations);
+  a.activation = parse_activation(op, activation, kMaskedConv);
   check_float(op, "x", x);
   VLAE_CHECK(x.dim() == 4, op, "x", "be [B, H, W, C_in]", shape_text(x.sizes()));
   check_float(op, "weight", weight);
@@ -39,9 +37,11 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
 }
 
 Tensor new_image(const ConvArguments& a, int64_t channels) {
-  const int64_t sizes[] = {a.batch, channels, a.image.height, a.image.width};
-  return torch::stable::empty({sizes, 4}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
-                              torch::headeronly::MemoryFormat::ChannelsLast);
+  const std::vector<int64_t> sizes = {a.batch, channels, a.image.height, a.image.width};
+  return allocated("masked_conv", sizes, sizeof(float), [&] {
+    return torch::stable::empty({sizes.data(), sizes.size()}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
+                                torch::headeronly::MemoryFormat::ChannelsLast);
+  });
 }
 
 }  // namespace vlae::masked_conv

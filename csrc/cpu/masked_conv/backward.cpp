@@ -89,7 +89,7 @@ class Backward {
     chunks_ = std::max<int64_t>(chunks_, 1);
     const int64_t floats = std::max<int64_t>(chunks_ * partial_floats_, 1);
     partials_ = partials_of_thread().take(floats);
-    VLAE_CHECK(partials_, kOp, "memory", text("hold ", floats, " floats of partial sums"), "none");
+    VLAE_CHECK(partials_, kOp, "memory", text("hold ", 4 * floats, " bytes more"), "none");
   }
 
   void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {

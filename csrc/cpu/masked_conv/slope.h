@@ -13,19 +13,10 @@ struct SlopePixel {
   const float *grad, *out, *sigmoid;
 };
 
-// NaN for the gate, which has a slope of its own.
 inline Vec slope_of(Activation activation, const SlopePixel& p, int64_t count) {
   const Vec grad = load_some(p.grad, count);
   if (activation == Activation::none) return grad;  // there may be no output
-  const Vec out = load_some(p.out, count), one = splat(1.0f);
-  switch (activation) {
-    case Activation::none: return grad;
-    case Activation::relu: return out > Vec{} ? grad : grad * Vec{};  // a NaN stays one: who looks at gradients must see it
-    case Activation::elu: return out > Vec{} ? grad : grad * (out + one);
-    case Activation::tanh: return grad * (one - out * out);
-    case Activation::gate: break;
-  }
-  return splat(__builtin_nanf(""));
+  return times_slope(activation, grad, load_some(p.out, count));
 }
 
 // out = tanh * sigmoid; padding divides by the 1 that load_some does not give.

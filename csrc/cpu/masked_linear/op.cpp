@@ -20,8 +20,6 @@ namespace {
 constexpr const char* kForward = "masked_linear";
 constexpr const char* kBackward = "masked_linear_backward";
 
-constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::elu, Activation::tanh};
-
 std::vector<int32_t> check_degrees(const char* op, const char* name, const Tensor& degrees, int64_t size) {
   check_data(op, name, degrees, ScalarType::Long, "int64");
   check_shape(op, name, degrees, {size});
@@ -70,7 +68,7 @@ struct CheckedLayer {
 };
 
 Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) {
-  return torch::stable::new_empty(like, {sizes.data(), sizes.size()});
+  return new_like(kForward, like, sizes);
 }
 
 // An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
@@ -104,7 +102,7 @@ Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
                std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
                std::string isa_name) {
   const Isa& isa = isa_by_name(kForward, isa_name);
-  const Activation function = parse_activation(kForward, activation, kActivations);
+  const Activation function = parse_activation(kForward, activation, kMaskedLinear);
   const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency);
   if (bias) {
     check_float(kForward, "bias", *bias);
@@ -128,7 +126,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
                                             std::optional<Tensor> adjacency, std::string activation, bool needs_x,
                                             bool needs_weight, bool needs_bias, std::string isa_name) {
   const Isa& isa = isa_by_name(kBackward, isa_name);
-  const Activation function = parse_activation(kBackward, activation, kActivations);
+  const Activation function = parse_activation(kBackward, activation, kMaskedLinear);
   const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency);
   const int64_t batch = x.size(0), inputs = checked.layer.inputs, outputs = checked.layer.outputs;
   check_float(kBackward, "grad", grad);

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../../narrow.h"
+#include "../../tensors.h"
 
 namespace vlae::masked_linear {
 
@@ -45,7 +46,7 @@ std::optional<Order> order_of(const Tensor& degrees) {
 }
 
 Tensor gathered(const Tensor& tensor, const std::vector<int64_t>* rows, const std::vector<int64_t>* columns) {
-  Tensor to = torch::stable::new_empty(tensor, tensor.sizes());
+  Tensor to = new_like("masked_linear", tensor, {tensor.sizes().begin(), tensor.sizes().end()});
   const int64_t stride = tensor.dim() == 2 ? tensor.size(1) : 1;
   if (tensor.scalar_type() == torch::headeronly::ScalarType::Float)
     gather(tensor.const_data_ptr<float>(), stride, rows, columns, to);

@@ -1,28 +1,12 @@
 // From the gradient of a layer's output to that of its pre-activation, for one instruction set. One pass over a square of
 // kLanes x kLanes gives g, its transpose and its sum while it is in registers.
+#include "../activate.h"
 #include "../transpose.h"
 #include "kernels.h"
 
 namespace vlae::masked_linear::VLAE_ISA {
 
 using namespace vlae::VLAE_ISA;
-
-namespace {
-
-// The derivative follows from the output alone, so that nothing need be computed again. NaN passes; NaN for the gate, which
-// no layer of this family has.
-Vec times_slope(Activation activation, Vec grad, Vec y) {
-  switch (activation) {
-    case Activation::none: return grad;
-    case Activation::relu: return y > Vec{} ? grad : grad * Vec{};
-    case Activation::elu: return y > Vec{} ? grad : grad * (y + splat(1.0f));
-    case Activation::tanh: return grad * (splat(1.0f) - y * y);
-    case Activation::gate: break;
-  }
-  return splat(__builtin_nanf(""));
-}
-
-}  // namespace
 
 void slopes(const Slopes& s, const Columns& columns) noexcept {
   Vec sum = {}, lost = {};  // Kahan: a batch may be long

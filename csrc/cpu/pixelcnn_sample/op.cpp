@@ -1,12 +1,12 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
-#include <cmath>
-
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../../narrow.h"
+#include "../../pixelcnn_sample/limits.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
+#include "../memory.h"
 #include "bind.h"
 #include "packing.h"
 #include "run.h"
@@ -69,7 +69,7 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
   const PackedLayout layout = packed_layout(kPack, plan, kernels_of(isa).lanes);
-  Tensor packed = torch::stable::new_empty(weights[0], {&layout.size, 1});
+  Tensor packed = new_like(kPack, weights[0], {layout.size});
   float* out = packed.mutable_data_ptr<float>();
   write_header(out, plan, static_cast<int>(isa.id), layout.size);
   const float* const* next = data.data();
@@ -86,8 +86,32 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
   return packed;
 }
 
+// The caches of a call: new ones of its own, or those that it was lent.
+class Caches {
+ public:
+  Caches(const std::optional<Tensor>& lent, int64_t samples, int64_t sample_floats) : own_(0) {
+    const int64_t size = samples * sample_floats;
+    if (lent) {
+      check_float(kSample, "caches", *lent);
+      VLAE_CHECK(lent->dim() == 1 && lent->numel() >= size, kSample, "caches", text("have at least ", size, " floats"),
+                 shape_text(lent->sizes()));
+      data_ = lent->mutable_data_ptr<float>();
+      return;
+    }
+    own_ = ZeroedFloats(size);
+    VLAE_CHECK(own_, kSample, "memory", text("hold ", size * 4, " bytes more"), "none");
+    data_ = own_.data();
+  }
+  float* data() const { return data_; }
+
+ private:
+  ZeroedFloats own_;
+  float* data_ = nullptr;
+};
+
 std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64_t> words, std::optional<Tensor> context,
-                                  std::optional<Tensor> known_mask, std::optional<Tensor> known, double temperature) {
+                                  std::optional<Tensor> known_mask, std::optional<Tensor> known, double temperature,
+                                  std::optional<Tensor> caches) {
   const Plan plan = parse_plan(kSample, words);
   check_noise(noise, plan);
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
@@ -99,11 +123,11 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
   const std::vector<int64_t> all = {batch, plan.params(), height, width};
   check_known(known_mask, known, image);
-  VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
-             number_text(temperature));
+  VLAE_CHECK(kLeastTemperature <= temperature && temperature <= kMostTemperature, kSample, "temperature",
+             "be in [1e-100, 1e+100]", number_text(temperature));
 
-  Tensor images = torch::stable::new_empty(noise, image);
-  Tensor params = torch::stable::new_empty(noise, all);
+  Tensor images = new_like(kSample, noise, image);
+  Tensor params = new_like(kSample, noise, all);
   if (batch == 0) return {images, params};
   const Draw draw = {plan.emit,
                      plan.noises(),
@@ -114,8 +138,23 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
                      params.mutable_data_ptr<float>(),
                      temperature};
   const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
-  run_program(kSample, program.program(), kernels_of(isa), batch, static_cast<int>(torch::stable::get_num_threads()));
+  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const Caches held(caches, cached_samples(program.program(), batch, threads), program.program().sample_floats);
+  run_program(kSample, program.program(), kernels_of(isa), batch, threads, held.data());
   return {images, params};
+}
+
+// Floats of the caches of a call with the same plan and packed weights.
+int64_t cache_floats(Tensor packed, std::vector<int64_t> words, std::vector<int64_t> size, bool per_pixel, int64_t batch) {
+  const Plan plan = parse_plan(kSample, words);
+  VLAE_CHECK(size.size() == 2 && std::min(size[0], size[1]) >= 1 && std::max(size[0], size[1]) <= kMaxSide, kSample, "size",
+             text("be two sides in 1..", kMaxSide), sizes_text(size));
+  VLAE_CHECK(1 <= batch && batch <= kMaxFloats, kSample, "batch", text("be in 1..", kMaxFloats), batch);
+  check_schedule(kSample, plan, size[0], size[1]);
+  const PackedLayout layout = packed_layout(kSample, plan, kernels_of(check_packed(packed, plan)).lanes);
+  const BoundProgram program(kSample, plan, layout, floats(packed), size[0], size[1], {nullptr, per_pixel}, {});
+  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  return cached_samples(program.program(), batch, threads) * program.program().sample_floats;
 }
 
 }  // namespace
@@ -125,10 +164,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
-      "float temperature) -> (Tensor images, Tensor logits)");
+      "float temperature, Tensor(a!)? caches=None) -> (Tensor images, Tensor logits)");
+  m.def("pixelcnn_cache_floats(Tensor packed, int[] plan, int[] size, bool per_pixel, int batch) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
   m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_sample::pack));
+  m.impl("pixelcnn_cache_floats", TORCH_BOX(&vlae::pixelcnn_sample::cache_floats));
   m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample::sample));
 }

@@ -62,14 +62,6 @@ int count_parts(const Stage& stage, int64_t rows, int threads) {
   return static_cast<int>(std::min<int64_t>(panels * lines, Parts::kMaxParts));
 }
 
-// The caches of `samples` samples.
-ZeroedFloats make_caches(const char* op, const Program& program, int64_t samples) {
-  ZeroedFloats caches(samples * program.sample_floats);
-  VLAE_CHECK(caches, op, "memory", text("hold ", samples, " samples at a time"),
-             text("none for ", samples * program.sample_floats, " floats"));
-  return caches;
-}
-
 // Enough samples to fill the register blocks; more would only crowd the weights out of the cache.
 int64_t tile_samples(const Program& p) {
   const int64_t pixels = p.height * p.width;
@@ -80,9 +72,8 @@ int64_t tile_samples(const Program& p) {
 }
 
 // Threads share the waves of every stage; what is too small to share, and the draws, are the first thread's.
-void run_shared(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
-  const ZeroedFloats caches = make_caches(op, program, batch);
-  const Tile tile = {caches.data(), 0, batch};
+void run_shared(const Program& program, const Kernels& kernels, int64_t batch, int threads, float* caches) {
+  const Tile tile = {caches, 0, batch};
   Parts parts([&](const Parts::Job& job, int part) {
     kernels.run_stage(program, program.stages[job.stage], wave_at(program, job.wave), tile, {part, job.parts});
   });
@@ -98,25 +89,16 @@ void run_shared(const char* op, const Program& program, const Kernels& kernels, 
   });
 }
 
-// Threads take whole tiles.
-void run_tiles(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
-  const int64_t most = tile_samples(program);
-  const int64_t tiles = std::min(batch, ((batch + most - 1) / most + threads - 1) / threads * threads);
-  std::vector<ZeroedFloats> caches;
-  for (int i = 0; i < threads; ++i) caches.push_back(make_caches(op, program, (batch + tiles - 1) / tiles));
-  run_tasks(op, {tiles, threads, 0}, [&](int64_t index, const Worker& worker) {
-    const int64_t first = batch * index / tiles;
-    const Tile tile = {caches[usize(worker.index)].data(), first, batch * (index + 1) / tiles - first};
-    run_context(program, kernels, tile);
-    run_steps(program, tile, [&](int64_t s, const Wave& wave) {
-      kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
-    });
-  });
-}
+// How a batch is shared: all threads on one tile, or whole tiles for each.
+struct Split {
+  int threads;
+  bool shared;
+  int64_t tiles, most;  // of them, and samples of the largest
 
-}  // namespace
+  int64_t samples() const { return shared ? most : threads * most; }
+};
 
-void run_program(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads) {
+Split split_of(const Program& program, int64_t batch, int threads) {
   double work = 0;
   for (int64_t s = 0; s < program.n_stages; ++s) work += stage_work(program.stages[s]);
   work *= static_cast<double>(batch * program.height * program.width);
@@ -126,10 +108,37 @@ void run_program(const char* op, const Program& program, const Kernels& kernels,
   for (int64_t s = 0; s < program.n_stages; ++s)
     parts = std::max(parts, count_parts(program.stages[s], pixels * batch, threads));
   const int sharing = std::min(threads, parts);
-  if (batch < sharing)
-    run_shared(op, program, kernels, batch, sharing);
-  else
-    run_tiles(op, program, kernels, batch, static_cast<int>(std::min<int64_t>(threads, batch)));
+  if (batch < sharing) return {sharing, true, 1, batch};
+  threads = static_cast<int>(std::min<int64_t>(threads, batch));
+  const int64_t fill = tile_samples(program);
+  const int64_t tiles = std::min(batch, ((batch + fill - 1) / fill + threads - 1) / threads * threads);
+  return {threads, false, tiles, (batch + tiles - 1) / tiles};
+}
+
+// Threads take whole tiles.
+void run_tiles(const char* op, const Program& program, const Kernels& kernels, int64_t batch, const Split& split,
+               float* caches) {
+  run_tasks(op, {split.tiles, split.threads, 0}, [&](int64_t index, const Worker& worker) {
+    const int64_t first = batch * index / split.tiles;
+    const Tile tile = {caches + worker.index * split.most * program.sample_floats, first,
+                       batch * (index + 1) / split.tiles - first};
+    run_context(program, kernels, tile);
+    run_steps(program, tile, [&](int64_t s, const Wave& wave) {
+      kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
+    });
+  });
+}
+
+}  // namespace
+
+int64_t cached_samples(const Program& program, int64_t batch, int threads) {
+  return split_of(program, batch, threads).samples();
+}
+
+void run_program(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads, float* caches) {
+  const Split split = split_of(program, batch, threads);
+  split.shared ? run_shared(program, kernels, batch, split.threads, caches)
+               : run_tiles(op, program, kernels, batch, split, caches);
 }
 
 }  // namespace vlae::pixelcnn_sample

@@ -165,7 +165,7 @@ std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std:
   const Walk walk = check_tables(tables, h, eps);
   const Dtype dtype = dtype_of(kOp, "eps", eps);
   const int64_t size = eps.size(0);
-  const Activation function = parse_activation(kOp, activation, kMadeActivations);
+  const Activation function = parse_activation(kOp, activation, kMadeInverse);
   const MadeScale slope = scale_by_name(kOp, scale);
   check_scale(kOp, slope, sizes.front(), sizes.back());
 

@@ -1,12 +1,12 @@
 // Schemas and implementations of pixelcnn_pack and pixelcnn_sample. Arguments are checked here, so that nothing behind this
 // file can be led out of bounds. Data on the GPU is not looked into, which would wait for it.
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "../../pixelcnn_sample/limits.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../arguments.h"
 #include "../library.h"
@@ -120,8 +120,8 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, st
   const std::vector<int64_t> image = {noise.size(0), plan.image_channels(), noise.size(2), noise.size(3)};
   const std::vector<int64_t> all = {noise.size(0), plan.params(), noise.size(2), noise.size(3)};
   check_known(known_mask, known, noise, image);
-  VLAE_CHECK(temperature > 0 && std::isfinite(temperature), kSample, "temperature", "be positive and finite",
-             number_text(temperature));
+  VLAE_CHECK(kLeastTemperature <= temperature && temperature <= kMostTemperature, kSample, "temperature",
+             "be in [1e-100, 1e+100]", number_text(temperature));
   const Program program = bind(kSample, plan, packing, noise.size(2), noise.size(3), kind);
 
   Tensor images = torch::stable::new_empty(noise, image);

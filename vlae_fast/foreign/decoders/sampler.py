@@ -72,7 +72,7 @@ class ForeignDecoder:
             raise ValueError(
                 f"fast_sampler: decoder must be one that can be copied, got one where {reason}"
             ) from reason
-        self.code_map = write_program(copied.eval(), program, inputs)
+        self.code_map = write_program(copied.eval(), program, inputs, emit_of(self).levels)
         expected = emit_of(self).params(self.input_dim)
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
@@ -115,13 +115,15 @@ def fast_sampler(
     likelihood: Any = None,
     layout: str | None = None,
     backend: str = "auto",
+    isa: str | None = None,
 ) -> PixelCNNSampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
     convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
-    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. The program is checked against that
-    forward.
+    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. What is looked up by a pixel's level
+    (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the likelihood, however it
+    is written, where images have one channel and at most 1,024 levels. The program is checked against that forward.
 
     Not features scaled by z (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch), other products
     such as ``a * sigmoid(b)``, attention, nor decoders whose channels of a pixel see each other (masks that let G see
@@ -136,7 +138,7 @@ def fast_sampler(
         layout: of the P = C K outputs of a categorical likelihood with more than one channel, where it must be given:
             ``BCKHW``, the K levels of a channel side by side, or ``BKCHW``, as `torch.nn.functional.cross_entropy`
             takes them once they are viewed so.
-        backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        backend: ``auto`` or a name of `vlae_fast.backends.report`. isa: as in `PixelCNNSampler`.
 
     Raises:
         ValueError: the decoder cannot be traced, or does something that a program cannot express: says what and where.
@@ -147,4 +149,5 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
-    return PixelCNNSampler(ForeignDecoder(decoder, image_shape, latent_dim, likelihood, layout), backend)
+    traced = ForeignDecoder(decoder, image_shape, latent_dim, likelihood, layout)
+    return PixelCNNSampler(traced, backend, isa=isa)

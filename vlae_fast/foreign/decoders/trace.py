@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...sampling.program import Program
 from .affine import Affine
+from .lookups import Lookups, TracedOneHot, find_lookups
 from .operations import BATCH, Operations
 
 
@@ -21,7 +22,8 @@ class _Root:
         self._orig_mod = decoder
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        return self._orig_mod(*inputs)
+        with TracedOneHot():
+            return self._orig_mod(*inputs)
 
 
 class CodeNetwork(nn.Module):
@@ -49,8 +51,10 @@ class CodeNetwork(nn.Module):
 
 
 @torch.no_grad()
-def write_program(decoder: nn.Module, program: Program, inputs: Sequence[Tensor]) -> CodeNetwork | None:
+def write_program(decoder: nn.Module, program: Program, inputs: Sequence[Tensor], levels: int) -> CodeNetwork | None:
     """Appends the stages of ``decoder(*inputs)``, in evaluation mode; inputs: x ``[2, C, H, W]``, z ``[2, D]`` or none.
+
+    levels: of a pixel, 0 where it is continuous.
 
     Returns:
         None where z enters through linear maps alone, else the network whose output the stages see in its place.
@@ -65,27 +69,34 @@ def write_program(decoder: nn.Module, program: Program, inputs: Sequence[Tensor]
         raise ValueError(f"fast_sampler: decoder must be traceable by torch.fx, got {first}") from error
     image = (inputs[0].shape[2], inputs[0].shape[3])
     of_z, read = _parts_of_z(graph.graph)
+    lookups = find_lookups(graph, inputs, levels)
     try:
-        _write(graph, program, inputs, image, {})
+        _write(graph, program, inputs, image, {}, lookups)
     except ValueError:
         shapes = [tuple(node.meta["val"].shape) for node in read]
         if not read or any(len(shape) != 4 or shape[2:] not in ((1, 1), image) for shape in shapes):
             raise
         program.stages.clear()
         program.weights.clear()
-        _write(graph, program, inputs, image, _selected(of_z, read, inputs[0], image))
+        _write(graph, program, inputs, image, _selected(of_z, read, inputs[0], image), lookups)
         return CodeNetwork(graph, of_z, read, image)
     return None
 
 
 def _write(
-    graph: fx.GraphModule, program: Program, inputs: Sequence[Tensor], image: tuple[int, int], given: dict[Any, Any]
+    graph: fx.GraphModule,
+    program: Program,
+    inputs: Sequence[Tensor],
+    image: tuple[int, int],
+    given: dict[Any, Any],
+    lookups: Lookups,
 ) -> None:
     like = inputs[0].new_zeros(())
     eyes = [torch.eye(t.shape[1]).to(like) for t in inputs]
     values = [Affine({(0, (0, 0)): eyes[0]}, like.new_zeros(len(eyes[0])), None, image)]
     values += [Affine({}, like.new_zeros(len(eye)), eye, ()) for eye in eyes[1:]]
-    Operations(graph, program, image, like, given).run(*values)
+    given = given | dict.fromkeys(lookups.skipped)
+    Operations(graph, program, image, like, given, lookups.tables).run(*values)
 
 
 def _selected(of_z: set[fx.Node], read: list[fx.Node], like: Tensor, image: tuple[int, int]) -> dict[Any, Any]:

@@ -20,7 +20,7 @@ from .affine import Affine, is_identity, stacked
 # the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
 _ONE = {"tanh": 20.0, "sigmoid": 40.0}
 _SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout")
-_FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,8 @@ class Bounded:
 class Writer(fx.Interpreter):
     """Runs a graph of ATen operations with `Affine` values in place of x and z; a method for each operation.
 
-    given: values of nodes that are not to be computed, None of those that nobody reads.
+    given: values of nodes that are not to be computed, None of those that nobody reads. tables: ``[K, P]`` of nodes
+    that are row k at the pixels of level k.
     """
 
     def __init__(
@@ -44,22 +45,28 @@ class Writer(fx.Interpreter):
         image: tuple[int, int],
         like: Tensor,
         given: Mapping[fx.Node, Affine | None],
+        tables: Mapping[fx.Node, Tensor],
     ) -> None:
         super().__init__(graph)
         self.extra_traceback = False  # our errors name what they are about
-        self.program, self.image, self.like, self.given = program, image, like, given
+        self.program, self.image, self.like, self.given, self.tables = program, image, like, given, tables
+        self.one_hots: dict[tuple[int, ...], Affine] = {}  # of levels, by where each run of them starts
         self.node: fx.Node = next(iter(graph.graph.nodes))
 
     def run_node(self, n: fx.Node) -> Any:
         self.node = n
         if n in self.given:
             return self.given[n]
+        if n in self.tables:
+            return self._look_up(self.tables[n])
+        name = name_of(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op == "output":
             return self._finish(args[0])
-        if n.op == "placeholder" or n.target is operator.getitem or not any(map(_depends, tree_leaves((args, kwargs)))):
+        like_skipped = name in FILLED and not self.given.keys().isdisjoint(n.all_input_nodes)
+        of_x = like_skipped or any(map(_depends, tree_leaves((args, kwargs))))
+        if n.op == "placeholder" or n.target is operator.getitem or not of_x:
             return super().run_node(n)
-        name = getattr(getattr(n.target, "overloadpacket", n.target), "__name__", str(n.target))
         value = self._run(name.removesuffix("_"), args, kwargs)
         if isinstance(value, Affine) and value.terms and value.size == self.image and self._is_costly_twice(value):
             value = self._settle(value)
@@ -70,9 +77,9 @@ class Writer(fx.Interpreter):
     def _run(self, name: str, args: Any, kwargs: Any) -> Any:
         if name in _SAME:
             return args[0]
-        if name in _FILLED:
-            shape = self.node.meta["val"].shape
-            return getattr(torch.ops.aten, name)(self.like.new_zeros(shape), *args[1:])
+        if name in FILLED:
+            value = self.node.meta["val"]
+            return getattr(torch.ops.aten, name)(self.like.new_zeros(value.shape, dtype=value.dtype), *args[1:])
         handler: Callable | None = getattr(self, f"_op_{name}", None)
         if handler is None:
             self._fail("masked convolutions, 1x1 convolutions, gates, ReLU, ELU, sums and crops of them", name)
@@ -85,9 +92,7 @@ class Writer(fx.Interpreter):
             self._fail(f"operations that a program can express ({first})", name)
 
     def _fail(self, rule: str, got: object) -> NoReturn:
-        path, kind = next(reversed((self.node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
-        where = f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
-        raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{where}")
+        refuse(self.node, rule, got)
 
     def _overwrite(self, value: Any) -> None:
         """Makes the result of an operation in place the value of its target, under every name of the target."""
@@ -124,6 +129,37 @@ class Writer(fx.Interpreter):
         eye = value.bias.new_ones(channels).diag()
         return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), None, value.size)
 
+    def _look_up(self, table: Tensor) -> Affine:
+        """Row k of a table ``[K, P]`` at every pixel of level k."""
+        changes = (table[1:] != table[:-1]).any(1).nonzero().flatten() + 1
+        starts = (0, *changes.tolist())
+        if starts not in self.one_hots:
+            self.one_hots[starts] = self._one_hot(starts, len(table))
+        rows = self.one_hots[starts].through(table[[*starts]].T.to(self.like))
+        # where there are less channels than rows, the next convolution reads the channels
+        return self._settle(rows) if len(self.node.users) > 1 or rows.channels < len(starts) else rows
+
+    def _one_hot(self, starts: tuple[int, ...], levels: int) -> Affine:
+        """Which run of levels a pixel is in; run r is from ``starts[r]`` to the next start - 1.
+
+        With ``t = (levels - 1) x``, a level but for roundings: ``relu(1 - relu(2 (first - t) - 1/2) -
+        relu(2 (t - last) - 1/2))``. Both hinges are 0 on levels first to last and at least 3/2 on others, and roundings
+        are less than 1/2: so the result is 1 or 0 to the last bit, and the rows are those of the table. A sum of hinges
+        that interpolates the rows would take one stage less, but cancel terms that are ``levels`` times larger.
+        """
+        first = self.like.new_tensor(starts)
+        last = self.like.new_tensor([*starts[1:], levels]) - 1
+        slope = torch.full_like(first, 2 * (levels - 1))
+        hinges = Affine(
+            {(0, (0, 0)): torch.cat([-slope, slope])[:, None]},
+            torch.cat([2 * first, -2 * last]) - 0.5,
+            None,
+            self.image,
+        )
+        eye = torch.eye(len(starts)).to(self.like)
+        inside = self._stage(hinges, "relu").through(-torch.cat([eye, eye], 1), torch.ones_like(first))
+        return self._stage(inside, "relu")
+
     def _settle(self, value: Affine) -> Affine:
         return value if value.buffer >= 0 else self._stage(value)
 
@@ -141,6 +177,18 @@ class Writer(fx.Interpreter):
             self._fail("layers that end in parameters [B, P, H, W]", f"an output of {type(value).__name__.lower()}")
         if value.buffer != len(self.program.stages) or not self.program.stages:
             self._stage(value)
+
+
+def name_of(node: fx.Node) -> str:
+    """Of the operation, without its overload."""
+    return getattr(getattr(node.target, "overloadpacket", node.target), "__name__", str(node.target))
+
+
+def refuse(node: fx.Node, rule: str, got: object) -> NoReturn:
+    """ValueError that names the module which the operation comes from."""
+    path, kind = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
+    where = f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
+    raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{where}")
 
 
 def _depends(value: Any) -> bool:

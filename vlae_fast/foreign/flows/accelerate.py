@@ -38,8 +38,8 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
     The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
     state_dict and the forward direction. Their D passes of the network become the work of about one, in `made_inverse`,
-    whose rules hold: gradients by the reference, no second derivatives, a ValueError where x is not finite. Under
-    autocast it runs in the precision of the weights, and under `torch.func` a flow takes its own inverse. What a flow
+    whose rules hold: gradients by the reference, rows that do not spoil each other. Under autocast it
+    runs in the precision of the weights, and under `torch.func` a flow takes its own inverse. What a flow
     reads is watched, and the network read anew where something has changed.
 
     Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does

@@ -20,6 +20,8 @@ class CodeMap(nn.Module):
         latent_dim: D. channels: of the map. image_size: (H, W). hidden: units of the one hidden layer, ELU.
     """
 
+    takes_batches = True  # a sampler may give it all rows at once
+
     def __init__(self, latent_dim: int, channels: int, image_size: tuple[int, int], hidden: int = 256) -> None:
         super().__init__()
         self.image_size = image_size
@@ -51,6 +53,8 @@ class DeconvolutionalMap(nn.Module):
     Doubling is a convolution to four times the channels, which become the four pixels of a square: a transposed
     convolution of stride 2 whose every output sees as much as its neighbour.
     """
+
+    takes_batches = True
 
     def __init__(self, latent_dim: int, channels: int, image_size: tuple[int, int], hidden: int = 32) -> None:
         super().__init__()

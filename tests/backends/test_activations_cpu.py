@@ -1,0 +1,101 @@
+"""The error of gate, tanh and ELU in every op and instruction set, over 60 decades: relative, never absolute."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from cases.rows import require
+
+from vlae_fast.backends import cpu
+from vlae_fast.plan import Emit, Plan, Source, Stage
+from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
+
+EPS, LEAST_NORMAL = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
+TIMES_EPS = 4  # the largest seen is 2.5
+N = 20_000
+
+
+def numbers() -> torch.Tensor:
+    """Half of them of any size from 1e-30 to 1e30, the others where exponentials are neither 0 nor infinite."""
+    wide = 10 ** (60 * torch.rand(N // 2, dtype=torch.float64) - 30) * (2 * torch.rand(N // 2).round() - 1)
+    near = torch.randn(N // 4, dtype=torch.float64)
+    far = 180 * torch.rand(N - len(wide) - len(near), dtype=torch.float64) - 90
+    return torch.cat([wide, near, far])[torch.randperm(N)].float()
+
+
+def exact(activation: str, x: torch.Tensor) -> torch.Tensor:
+    """Of x ``[N, 1]``, or ``[N, 2]`` for the gate."""
+    x = x.double()
+    if activation == "gate":
+        return x[:, :1].tanh() * x[:, 1:].sigmoid()
+    return x.tanh() if activation == "tanh" else torch.where(x > 0, x, x.expm1())
+
+
+def by_masked_conv(x: torch.Tensor, activation: str, isa: str) -> torch.Tensor:
+    """Whole vectors of channels and a rest."""
+    copies, channels = 19, x.shape[1]
+    image = x.T.reshape(1, channels, 4, -1)
+    weight = torch.eye(channels).repeat_interleave(copies, 0)[:, :, None, None]
+    out = cpu.masked_conv(image, weight, None, None, ConvOptions("B", 1, activation), isa=isa)
+    torch.testing.assert_close(out[:, :copies], out[:, :1].expand(-1, copies, -1, -1), rtol=0, atol=0, equal_nan=True)
+    return out[:, :1].reshape(1, -1).T
+
+
+def by_masked_linear(x: torch.Tensor, activation: str, isa: str) -> torch.Tensor:
+    alive = torch.zeros(1, dtype=torch.long)
+    return cpu.masked_linear(x, torch.ones(1, 1), None, Mask(alive, alive), activation, isa)
+
+
+def by_made_inverse(x: torch.Tensor, activation: str, isa: str) -> torch.Tensor:
+    """x_0 = eps_0, and x_1 = shift_1 = act(x_0)."""
+    degrees = [torch.tensor(d) for d in ([1, 2], [1], [0, 1])]
+    weights, biases = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]])], [torch.zeros(1), torch.zeros(2)]
+    eps = torch.cat([x, torch.zeros_like(x)], 1)
+    return cpu.made_inverse(eps, Layers(weights, biases, degrees, None), Transform(activation, "exp"), isa=isa)[0][
+        0, :, 1:
+    ]
+
+
+def by_pixelcnn_sample(x: torch.Tensor, activation: str, isa: str) -> torch.Tensor:
+    """The parameters of one pixel, which a stage makes of a context, copied by the last one."""
+    columns, out = 2 * x.shape[1], 2
+    stage = Stage(out, activation, -1, x.shape[1], (Source(0, ((0, -1),)),))
+    copy = Stage(out, "none", -1, 0, (Source(1, ((0, 0),)),))
+    plan = Plan(1, 0, (stage, copy), (0, 0), Emit("affine", 0))
+    weights = [torch.zeros(columns, 1, 1), torch.zeros(columns), torch.eye(x.shape[1]).repeat_interleave(2, 0)]
+    weights += [torch.eye(out)[:, :, None], torch.zeros(out)]
+    packed = cpu.pixelcnn_pack(weights, plan, isa)
+    params = cpu.pixelcnn_sample(torch.zeros(len(x), 1, 1, 1), packed, plan, x, None, None, 1.0)[1]
+    return params[:, :1, 0, 0]
+
+
+OPS: dict[Callable, tuple[str, ...]] = {
+    by_masked_conv: ("gate", "elu"),
+    by_masked_linear: ("tanh", "elu"),
+    by_made_inverse: ("tanh", "elu"),
+    by_pixelcnn_sample: ("gate", "elu"),
+}
+
+
+@pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
+@pytest.mark.parametrize(
+    ("op", "activation"), [(op, a) for op, names in OPS.items() for a in names], ids=lambda v: getattr(v, "__name__", v)
+)
+def test_the_error_is_relative_over_60_decades(op: Callable, activation: str, isa: str) -> None:
+    require("cpu")
+    x = torch.stack([numbers(), numbers()] if activation == "gate" else [numbers()], 1)
+    got, truth = op(x, activation, isa).double(), exact(activation, x)
+    assert got.shape == truth.shape == (N, 1)
+    allowed = (TIMES_EPS * EPS * truth.abs()).where(truth.abs() >= LEAST_NORMAL, torch.tensor(LEAST_NORMAL))
+    assert ((got - truth).abs() <= allowed).all()
+    assert (truth.abs() < 1e-8).sum() > N / 20  # where an absolute error would be seen
+
+
+@pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
+@pytest.mark.parametrize("op", [by_masked_conv, by_masked_linear], ids=lambda op: op.__name__)
+def test_nan_passes(op: Callable, isa: str) -> None:
+    require("cpu")
+    for activation in OPS[op]:
+        x = torch.zeros(4, 2 if activation == "gate" else 1)
+        x[1, 0] = x[2, -1] = torch.nan
+        assert op(x, activation, isa).isnan().flatten().tolist() == [False, True, True, False]

@@ -1,0 +1,131 @@
+"""Maps of z: the same bits in any batch and for any number of threads, the values of PyTorch's own products."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases.rows import require
+from torch import nn
+
+import vlae_fast as vf
+from vlae_fast import checkpoint
+from vlae_fast.backends import cpu
+from vlae_fast.models.decoders.make import make_decoder
+from vlae_fast.sampling.fixed_order import FixedOrder, NativeProducts, Products, Spread
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("isa", [None, *cpu.isas()[1:]])
+def test_logits_of_the_shipped_model_do_not_depend_on_threads_or_batch(isa: str | None) -> None:
+    require("cpu")
+    sampler = vf.PixelCNNSampler(checkpoint.load(checkpoint.MNIST).model.decoder, "cpu", isa=isa)
+    assert sampler.isa == (isa or cpu.isas()[0])
+    z, noise = torch.randn(64, 32), torch.rand(64, 1, 28, 28)
+    expected = sampler.sample_with_logits(z, noise)
+    for threads in (1, 2, 3, 4, 8):
+        torch.set_num_threads(threads)
+        for batch in (1, 7, 64):
+            images, logits = sampler.sample_with_logits(z[-batch:], noise[-batch:])
+            assert logits.equal(expected.logits[-batch:]) and images.equal(expected.images[-batch:])
+
+
+def map_of(kind: str, size: tuple[int, int], channels: int) -> nn.Module:
+    options = {"hidden_dim": 8, "n_layers": 1, "image_size": size, "z_channels": channels}
+    return make_decoder(kind, input_dim=1, latent_dim=5, **options).code_map
+
+
+MAPS: dict[str, Callable[[], nn.Module]] = {
+    "code map": lambda: (
+        make_decoder(
+            "gated", input_dim=1, latent_dim=5, hidden_dim=8, n_layers=1, image_size=(27, 30), z_channels=7
+        ).code_map
+    ),
+    "deconvolutional map": lambda: (
+        make_decoder(
+            "resnet", input_dim=1, latent_dim=5, hidden_dim=8, n_layers=1, image_size=(30, 27), z_channels=3
+        ).code_map
+    ),
+    "large": lambda: nn.Sequential(nn.Linear(5, 40000), nn.Tanh(), nn.Unflatten(1, (10, 50, 80)), nn.GELU()),
+    "strided": lambda: nn.Sequential(
+        nn.Linear(5, 64),
+        nn.SiLU(),
+        nn.Unflatten(1, (4, 4, 4)),
+        nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1, groups=2),
+        nn.Softplus(),
+        nn.ConvTranspose2d(6, 3, 3, stride=3, dilation=2, output_padding=2),
+        nn.Conv2d(3, 4, (3, 2), stride=2, dilation=(1, 2), padding=1),
+        nn.Sigmoid(),
+    ),
+    "normed": lambda: nn.Sequential(  # row by row
+        nn.Linear(5, 96), nn.LayerNorm(96), nn.Unflatten(1, (6, 4, 4)), nn.GroupNorm(2, 6), nn.Softmax(1)
+    ),
+}
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", MAPS)
+@torch.no_grad()
+def test_maps_are_the_same_bits(name: str, backend: str) -> None:
+    require(backend)
+    network, z = MAPS[name](), torch.randn(6, 5)
+    network.takes_batches = True
+    spread = Spread(network, backend)
+    expected = spread(z)
+    torch.testing.assert_close(expected, network(z), rtol=1e-5, atol=1e-5)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        for rows in (slice(0, 6), slice(3, 4), slice(1, 6)):
+            assert spread(z[rows]).equal(expected[rows])
+
+
+PRODUCTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "matrix": lambda a: a @ a.T,
+    "matrix and vector": lambda a: a @ a[0],
+    "vectors": lambda a: a[0] @ a[1],
+    "batches": lambda a: torch.einsum("bij,bkj->bik", a[None].expand(3, -1, -1), a[None].expand(3, -1, -1)),
+    "batches and more": lambda a: torch.baddbmm(a.new_ones(1), a[None], a.T[None].contiguous(), beta=2, alpha=3),
+    "vector and more": lambda a: torch.addmv(a[:, 0], a, a[0], beta=0),
+    "1-d": lambda a: F.conv1d(a[None], a[:, :5, None].expand(-1, -1, 3), padding=1),
+    "none": lambda a: a[:0] @ a.T,
+}
+
+
+@pytest.mark.parametrize("products", [Products(), NativeProducts()], ids=["elementwise", "native"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", PRODUCTS)
+@torch.no_grad()
+def test_products_are_those_of_pytorch(name: str, dtype: torch.dtype, products: Products) -> None:
+    require("cpu")
+    a = torch.randn(5, 9, dtype=dtype)
+    called = []
+
+    class Counted(type(products)):  # type: ignore[misc]
+        def matrix(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            called.append(a.shape)
+            return super().matrix(a, b)
+
+    with FixedOrder(Counted()):
+        got = PRODUCTS[name](a)
+    torch.testing.assert_close(got, PRODUCTS[name](a))
+    assert called
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 70, (1 << 15) + 1, 3 << 15])
+@torch.no_grad()
+def test_an_element_is_the_same_wherever_it_stands(n: int) -> None:
+    x = torch.linspace(-3, 3, n)
+    with FixedOrder(Products()):
+        whole, last, in_place = F.elu(x), F.elu(x[-1:]), F.elu_(x.clone())
+        scaled = torch.add(x[:, None], x[: min(n, 3)], alpha=0.3)
+    assert whole[-1:].equal(last) and in_place.equal(whole)
+    torch.testing.assert_close(whole, F.elu(x))
+    torch.testing.assert_close(scaled, x[:, None] + 0.3 * x[: min(n, 3)])
