@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
 FUZZ_SECONDS ?= 60
-OF_SOURCES := docs docstrings imports packaging # the tests that read the package's own files
+OF_SOURCES := docs docstrings imports packaging promises # the tests that read the package's own files
 KERNEL_TESTS := $(addprefix ops/test_,gradients made_inverse masked_conv masked_linear pixelcnn_sample) \
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
