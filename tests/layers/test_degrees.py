@@ -14,7 +14,7 @@ X = torch.linspace(-1, 1, 12).view(3, 4)
 
 
 def test_a_pickled_layer_has_its_degrees_where_its_weight_is_loaded() -> None:
-    """`torch.load` moves each tensor that it finds by `map_location`, and knows of no device that one is filed under."""
+    """`torch.load` moves each tensor that it finds by `map_location`, and knows no device that one is filed under."""
     model = MADE(4, 8, 8).to("meta").to_empty(device="cpu")
     file = io.BytesIO()
     torch.save(model, file)
