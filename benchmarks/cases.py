@@ -77,7 +77,7 @@ class ConvCase:
     mask_type: str
     batch: int
     c_in: int
-    c_out: int  # of the weight: twice the output's under "gate"
+    p: int  # channels before the activation: twice the output's under "gate"
     k: int
     size: int
     activation: str
@@ -87,7 +87,7 @@ class ConvCase:
 
     @property
     def live(self) -> int:
-        return len(live_taps(self.mask_type, (self.k, self.k))) * self.c_in * self.c_out
+        return len(live_taps(self.mask_type, (self.k, self.k))) * self.c_in * self.p
 
     @property
     def flops(self) -> int:
@@ -95,14 +95,14 @@ class ConvCase:
 
     @property
     def bytes(self) -> int:
-        pixels, bias = self.batch * self.size**2, self.c_out
-        out = pixels * self.c_out // (2 if self.activation == "gate" else 1)
-        weights = self.k**2 * self.c_in * self.c_out
+        pixels, bias = self.batch * self.size**2, self.p
+        out = pixels * self.p // (2 if self.activation == "gate" else 1)
+        weights = self.k**2 * self.c_in * self.p
         return traffic(pixels * self.c_in, self.live + bias, weights + bias, out, self.dtype, backward=self.backward)
 
     def op_cases(self, batch: int = 2) -> list[testing.Case]:
         shape = (batch, self.c_in, self.size, self.size)
-        return [testing.conv_case(self.mask_type, shape, self.c_out, self.k, activation=self.activation)]
+        return [testing.conv_case(self.mask_type, shape, self.p, self.k, activation=self.activation)]
 
 
 @dataclass(frozen=True)

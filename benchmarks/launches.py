@@ -21,7 +21,7 @@ Launch = Callable[..., Callable[[], Results]]  # (dtype, device="cpu") -> what l
 def conv(
     mask_type: str,
     shape: tuple[int, int, int, int],
-    c_out: int,
+    p: int,
     k: int,
     activation: str,
     dtype: torch.dtype,
@@ -29,11 +29,11 @@ def conv(
 ) -> Callable[[], Results]:
     """Forward and backward of `masked_conv` with a condition per sample, every gradient."""
     cond = "vector" if activation == "gate" else "none"
-    case = conv_case(mask_type, shape, c_out, k, activation=activation, cond=cond, layout="channels_last", dtype=dtype)
+    case = conv_case(mask_type, shape, p, k, activation=activation, cond=cond, layout="channels_last", dtype=dtype)
     t = case.to(device=device).tensors
     args = (t["x"], t["weight"], t["bias"], t["cond"], ConvOptions(mask_type, activation=activation))
     generator = torch.Generator().manual_seed(0)
-    channels = c_out // 2 if activation == "gate" else c_out
+    channels = p // 2 if activation == "gate" else p
     grad = torch.randn(shape[0], *shape[2:], channels, generator=generator).to(device, dtype).permute(0, 3, 1, 2)
 
     def call() -> Results:

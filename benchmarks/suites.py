@@ -137,7 +137,7 @@ def _modules(case: ConvCase | LinearCase, op: str, ours: nn.Module, x: Tensor, b
 def _(case: ConvCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
     layer = vf.MaskedConv2d(
-        case.mask_type, case.c_in, case.c_out, case.k, activation=case.activation, backend=setup.backend
+        case.mask_type, case.c_in, case.p, case.k, activation=case.activation, backend=setup.backend
     ).to(setup.device, torch_dtype(case.dtype))
     x = torch.randn(case.batch, case.c_in, case.size, case.size, device=setup.device, dtype=torch_dtype(case.dtype))
     return _modules(case, "masked_conv", layer, x, case.backward, setup)

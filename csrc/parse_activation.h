@@ -20,7 +20,7 @@ inline Activation parse_activation(const char* op, const std::string& name, unsi
   __builtin_unreachable();
 }
 
-// Of a stage; the code is one of 0 .. last_code().
+// The activation of a stage; the code is one of 0 .. last_code().
 inline Activation activation_of_code(int64_t code) {
   for (const ActivationRow& row : kActivations)
     if (row.code == code) return row.activation;

@@ -33,7 +33,7 @@ def expm1(b_x):
 
 @triton.jit
 def activate(b_x, ACTIVATION: tl.constexpr):
-    """The activation of a name, with alpha 1 for elu; another name does not compile. A NaN stays one.
+    """The activation of a name, with alpha 1 for elu; another name does not compile. A NaN stays a NaN.
 
     The gate has two blocks: a kernel that has them multiplies `tanh` of one by `tl.sigmoid` of the other.
     """

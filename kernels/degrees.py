@@ -1,4 +1,4 @@
-"""Degrees on a GPU are looked at once: their values, and plans made of them, are kept with their tensors."""
+"""Degrees on a GPU are read once: their values, and plans made of them, are kept with their tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Degrees:
-    """Degrees of a layer on the host. Equal ones are the same object, a cheap key, for as long as a tensor has them.
+    """Degrees of a layer on the host. Equal degrees are the same object, a cheap key, for as long as a tensor has them.
 
     ``plans`` of networks whose outputs have these degrees live as long: a CUDA graph may hold their addresses.
     """

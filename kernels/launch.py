@@ -37,7 +37,7 @@ def _config(kernel: str, dtype: torch.dtype, sizes: tuple[int, ...], device: tor
 
 
 def config(kernel: str, x: torch.Tensor, *sizes: int) -> Config:
-    """The configuration of a kernel for the device and dtype of x: the device's own for these sizes, else its default.
+    """The configuration of a kernel for the device and dtype of x: the device's own for these sizes, else a default.
 
     ``sizes`` are channels or units: what a model fixes.
     """
@@ -50,7 +50,7 @@ def cdiv(a: int, b: int) -> int:
 
 
 def shrunk(block: int, size: int, least: int = 16) -> int:
-    """A block no larger than what the problem fills; ``least`` is what a matrix instruction needs."""
+    """``block``, or less where the problem is smaller; ``least`` is the size that a matrix instruction needs."""
     return min(block, max(least, 1 << max(size - 1, 0).bit_length()))
 
 
@@ -61,5 +61,5 @@ def conv_precision(dtype: torch.dtype) -> str:
 
 
 def matmul_precision(dtype: torch.dtype) -> str:
-    """The same for matrix products: float32 unless `torch.set_float32_matmul_precision` allows TF32."""
+    """As `conv_precision`, for matrix products: float32 unless `torch.set_float32_matmul_precision` allows TF32."""
     return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

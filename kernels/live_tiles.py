@@ -80,7 +80,7 @@ def _dense(tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 def _ranks(degrees: tuple[Tensor, ...]) -> Tensor:
-    """32 bits hold the ranks of any degrees: an output's is the number of inputs of at most its degree."""
+    """Ranks in place of degrees, in 32 bits: an output's rank is the number of inputs of at most its degree."""
     out_degrees, in_degrees = (d.long() for d in degrees)
     ordered = in_degrees.sort().values
     ranks = [torch.searchsorted(ordered, out_degrees, right=True), torch.searchsorted(ordered, in_degrees)]

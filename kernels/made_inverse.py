@@ -95,7 +95,7 @@ def made_inverse_walk_kernel(
     BK: tl.constexpr,
     S: tl.constexpr,
 ):
-    """A program owns BM samples and all that it keeps of them.
+    """A program owns BM samples and all memory kept for them.
 
     The chain of events stays in registers and inside a warp: the S slots of a sample are in the lanes of one warp, and
     the weights of the next event are fetched during this one.

@@ -53,7 +53,7 @@ def record(p_event):
 
 @triton.jit
 def fetch(p_eps, p_packed, p_base, event, n_m, D, width, BM: tl.constexpr, S: tl.constexpr):
-    """Everything that an event needs but other events: weights of its two rows, their bases, eps of its dimension."""
+    """The inputs of an event, other events apart: weights of its two rows, their bases, eps of its dimension."""
     o_m, o_s = tl.arange(0, BM), tl.arange(0, S)
     p_w = p_packed + tl.zeros([BM, 1], tl.int32) + o_s[None, :]  # laid out like the tile that it will meet
     b_w = tl.load(p_w + event[0].to(tl.int64) * width)  # [BM, S]

@@ -106,6 +106,17 @@ def masked_conv_forward_kernel(
     tl.store(p_out + o_out, b_a.to(p_out.dtype.element_ty), m_out)
 
 
+def _blocks(x: Tensor, channels: int, n_taps: int) -> launch.Config:
+    """Block sizes for a convolution of x to so many channels, and whether a block of K spans taps."""
+    batch, height, width, in_channels = x.shape
+    config = launch.config("masked_conv", x, in_channels, channels)
+    flat = in_channels < FLAT_BELOW
+    config["BM"] = launch.shrunk(config["BM"], batch * height * width)
+    config["BN"] = launch.shrunk(config["BN"], channels)
+    config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if flat else 1))
+    return config | {"FLAT": flat}
+
+
 def _conv(
     x: Tensor,
     packed: Tensor,
@@ -128,12 +139,8 @@ def _conv(
     sigmoid = torch.empty_like(out) if with_sigmoid else None
     if out.numel() == 0:
         return out, sigmoid
-    config = launch.config("masked_conv", x, in_channels, channels)
-    flat = in_channels < FLAT_BELOW
+    config = _blocks(x, channels, len(taps))
     pixels = batch * height * width
-    config["BM"] = launch.shrunk(config["BM"], pixels)
-    config["BN"] = launch.shrunk(config["BN"], channels)
-    config["BK"] = launch.shrunk(config["BK"], in_channels * (len(taps) if flat else 1))
     masked_conv_forward_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
         x,
         packed,
@@ -156,7 +163,6 @@ def _conv(
         HAS_BIAS=bias is not None,
         COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
         WITH_SIGMOID=with_sigmoid,
-        FLAT=flat,
         PRECISION=launch.conv_precision(x.dtype),
         **config,
     )

@@ -13,7 +13,7 @@ from . import launch
 from .dot import dot
 from .taps import FLAT_BELOW, Taps, k_block, offsets, rows_and_columns, tap_of
 
-PROGRAMS = 264  # at least, where the pixels allow it; fixed, for the order of sums must not depend on the device
+PROGRAMS = 264  # at least, where the pixels allow it; fixed, so that the order of sums does not depend on the device
 
 
 @triton.jit

@@ -16,9 +16,8 @@ from .activate import activate
 from .dot import dot
 from .live_tiles import Mask
 
-PROGRAMS = (
-    128  # fill a GPU, where a product has as many blocks; fixed, for the order of sums must not depend on the device
-)
+# They fill a GPU, where a product has as many blocks. Fixed, so that the order of sums does not depend on the device.
+PROGRAMS = 128
 
 
 @triton.jit

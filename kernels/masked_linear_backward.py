@@ -89,7 +89,7 @@ def masked_linear_backward_kernel(
     BI: tl.constexpr,
     BB: tl.constexpr,
 ):
-    """Both gradients in one launch: short walks of the x's fill the GPU while the weight's last programs run."""
+    """Both gradients in one launch: short walks of x's gradient fill the GPU while the weight's last programs run."""
     i_program = tl.program_id(0)
     if p_grad_weight is not None:
         if i_program < weight_programs:

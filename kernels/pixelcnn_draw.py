@@ -2,8 +2,8 @@
 
 The formulas are in vlae_fast/reference/pixelcnn_draw.py.
 
-The parameters of a pixel are side by side in their ring, in the tensors a plane apart. Levels are divided by
-multiplying with a reciprocal: in float64 that is near enough for the right rounding to float32, and takes no call.
+The parameters of a pixel are side by side in their ring, and a plane apart in the tensors. Division by levels is
+multiplication by a reciprocal: in float64 the product is near enough for the right rounding to float32, without a call.
 """
 
 import triton

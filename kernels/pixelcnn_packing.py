@@ -149,7 +149,7 @@ def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], lis
 def _columns(values: Tensor, halves: int, columns: int) -> Tensor:
     """``[..., P]`` -> ``[..., columns]``: the gate's halves interleaved, zeros after the last channel.
 
-    Interleaved, both halves of a channel are in one thread after one product.
+    Once interleaved, both halves of a channel are in one thread after one product.
     """
     values = values.unflatten(-1, (halves, -1)).transpose(-1, -2).flatten(-2)
     return F.pad(values, (0, columns - values.shape[-1]))

@@ -124,7 +124,7 @@ class _Tiling(NamedTuple):
 
 
 def _blocks(plan: Any, like: Tensor) -> Config:
-    """Block sizes for a plan. They, and so the packed weights and the order of additions, know nothing of the batch."""
+    """Block sizes for a plan. They do not depend on the batch, nor do the packed weights and the order of additions."""
     *read, params, context = channels(plan)
     widest = max(*read, context)  # without the parameters, which no stage reads: they may be hundreds a pixel
     cfg = config("pixelcnn_sample", like, widest)
@@ -164,7 +164,8 @@ def _rings(noise: Tensor, told: Tables, tiling: _Tiling, image_channels: int) ->
 def _temperatures(temperature: float, device: torch.device) -> Tensor:
     """The temperature and its reciprocal, in float64 and in one launch.
 
-    A tensor: an argument would be rounded to float32. The reciprocal is finite: no logit may become 0 * inf.
+    They are a tensor, since an argument would be rounded to float32. The reciprocal is finite, so that no logit becomes
+    0 * inf.
     """
     coldness = min(1 / temperature, sys.float_info.max)
     return torch.linspace(temperature, coldness, 2, dtype=torch.float64, device=device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import launch
 from .activate import times_slope
 
-PROGRAMS = 1024  # fill any GPU a few times over; fixed, for the order of the sums must not depend on the device
+PROGRAMS = 1024  # fill any GPU a few times over; fixed, so that the order of the sums does not depend on the device
 
 
 @triton.jit
@@ -28,7 +28,7 @@ def activation_backward_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """BN channels of a chunk of rows a program: each tensor is read or written once, the sums stay in registers."""
+    """A program takes BN channels of a chunk of rows: it reads or writes each tensor once and sums in registers."""
     i_chunk, i_n = tl.program_id(0), tl.program_id(1)
     GATE: tl.constexpr = ACTIVATION == "gate"
     P = 2 * C if GATE else C

@@ -23,7 +23,7 @@ FORMULAS = {
     "csrc/cuda/activate.h",
     "kernels/activate.py",
 }
-# What PyTorch's operations are called in a program: an operation that has no activation there is written as a sum.
+# The names of PyTorch's operations in a program: an operation that has no activation there is written as a sum.
 TRANSLATION = {"vlae_fast/foreign/decoders/operations.py"}
 COMMANDS = [path.stem for path in (ROOT / "vlae_fast" / "commands").glob("*.py") if "@app.command" in path.read_text()]
 

@@ -106,7 +106,7 @@ class Plan(NamedTuple):
         return _plan(tuple(words))
 
 
-# A plan goes both ways in every call of a sampler, beside which an image of less than a millisecond would notice them.
+# Every call of a sampler converts its plan both ways; uncached, that would show beside an image of under a millisecond.
 @lru_cache(maxsize=64)
 def _words(plan: Plan) -> tuple[int, ...]:
     emit = (EMITS.index(plan.emit.kind), plan.emit.levels, plan.emit.components)

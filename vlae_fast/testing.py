@@ -179,7 +179,7 @@ def opcheck(case: Case, backend: str) -> None:
 def conv_case(
     mask_type: str,
     shape: tuple[int, int, int, int],
-    c_out: int,
+    p: int,
     k: int,
     *,
     activation: str = "none",
@@ -190,7 +190,10 @@ def conv_case(
     layout: str = "sliced",
     dtype: torch.dtype = torch.float32,
 ) -> Case:
-    """A `masked_conv` call; cond: none, vector, map; layout of x: sliced, contiguous, channels_last, expanded."""
+    """A `masked_conv` call; p: channels before the activation; cond: none, vector, map.
+
+    layout: how x lies in memory: sliced, contiguous, channels_last, expanded.
+    """
     g = torch.Generator().manual_seed(1)
     b, c_in, h, w = shape
     x = sliced(*shape, generator=g, dtype=dtype)
@@ -203,11 +206,9 @@ def conv_case(
     scale = (c_in * k * k) ** -0.5
     tensors = {
         "x": x,
-        "weight": sliced(c_out, c_in, k, k, generator=g, dtype=dtype) * scale,
-        "bias": sliced(c_out, generator=g, dtype=dtype) if bias else None,
-        "cond": {"none": None, "vector": sliced(b, c_out, generator=g), "map": sliced(b, c_out, h, w, generator=g)}[
-            cond
-        ],
+        "weight": sliced(p, c_in, k, k, generator=g, dtype=dtype) * scale,
+        "bias": sliced(p, generator=g, dtype=dtype) if bias else None,
+        "cond": {"none": None, "vector": sliced(b, p, generator=g), "map": sliced(b, p, h, w, generator=g)}[cond],
     }
     tensors = _map(tensors, lambda t: t.to(dtype))
     options = {"mask_type": mask_type, "activation": activation, "image_channels": image_channels}
@@ -215,7 +216,7 @@ def conv_case(
     if dilation != (1, 1):
         options["dilation"] = dilation
         kernel += "d" + "x".join(map(str, dilation))
-    name = "-".join(map(str, (kernel, *shape, c_out, activation, cond, layout, dtype)))
+    name = "-".join(map(str, (kernel, *shape, p, activation, cond, layout, dtype)))
     return Case(name, "masked_conv", tensors, options)
 
 

@@ -37,7 +37,7 @@ struct Plan {
   int64_t slope;
   std::vector<int64_t> channels;  // of every buffer: the image, then each stage's output
   std::vector<PlanStage> stages;
-  int64_t context_dim;  // that of every stage that sees the context, 0 where none does
+  int64_t context_dim;  // channels of the context, the same in every stage that sees it; 0 where none does
   uint64_t checksum;
 
   int64_t image_channels() const { return channels[0]; }

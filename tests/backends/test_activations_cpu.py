@@ -24,7 +24,7 @@ def numbers() -> torch.Tensor:
 
 
 def exact(activation: str, x: torch.Tensor) -> torch.Tensor:
-    """Of x ``[N, 1]``, or ``[N, 2]`` for the gate."""
+    """The activation of x ``[N, 1]``, or ``[N, 2]`` for the gate."""
     x = x.double()
     if activation == "gate":
         return x[:, :1].tanh() * x[:, 1:].sigmoid()

@@ -40,7 +40,7 @@ def test_any_call(
     mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, bias, layout, dtype, isa
 ) -> None:
     require("cpu")
-    c_out = channels * image_channels * (2 if activation == "gate" else 1)
+    p = channels * image_channels * (2 if activation == "gate" else 1)
     options = {
         "activation": activation,
         "cond": cond,
@@ -48,7 +48,7 @@ def test_any_call(
         "image_channels": image_channels,
         "dilation": dilation,
     }
-    case = conv_case(mask_type, (batch, c_in, *size), c_out, k, **options)
+    case = conv_case(mask_type, (batch, c_in, *size), p, k, **options)
     with pytest.MonkeyPatch.context() as patch:
         use_isa(isa, patch)
         check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)

@@ -198,7 +198,7 @@ def check(ways: Ways) -> int:
 
 
 def _differs(ways: Ways, b: int, images: Tensor, params: Tensor, naive: Tensor, naive_params: Tensor) -> bool:
-    """Whether image b differs; up to the first pixel that does, parameters are equal but for the order of adding."""
+    """True where image b differs; up to the first pixel that does, parameters are equal but for the order of adding."""
     off = (images[b] != naive[b]).any(0).flatten().nonzero().flatten()
     same = off[0].item() + 1 if len(off) else images[b, 0].numel()
     ours, theirs = (p[b].flatten(1)[:, :same].double() for p in (params, naive_params))

@@ -1,4 +1,4 @@
-"""What a sampler promises, held by decoders and programs that chance draws: VLAE_FAST_RANDOM_DECODERS says how many."""
+"""A sampler's promises, held by decoders and programs that chance draws: VLAE_FAST_RANDOM_DECODERS says how many."""
 
 import os
 from collections.abc import Callable

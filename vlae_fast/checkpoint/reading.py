@@ -67,7 +67,7 @@ def _load(place: Path) -> Checkpoint:
         _check_flows(path, given, found)
         return build(given, "meta", own).state_dict()
 
-    weights = tensors.read(path, expected_of, generation)  # of which none is in memory yet
+    weights = tensors.read(path, expected_of, generation)  # none of them is in memory yet
     model = build(given, "cpu", own)
     model.load_state_dict(weights)
     for name, tensor in model.state_dict().items():

@@ -15,7 +15,7 @@ from .._extras import require
 Shapes = dict[str, tuple[int, ...]]
 Likes = dict[str, Tensor]  # on meta: shape and kind of number
 
-_FLOATS, _INTEGERS = ("F16", "BF16", "F32", "F64"), ("I64",)  # the latter count batches
+_FLOATS, _INTEGERS = ("F16", "BF16", "F32", "F64"), ("I64",)  # integers count batches
 _MAX_HEADER_BYTES = 16 << 20
 _ADAM = ("exp_avg", "exp_avg_sq")
 _STATE = {
@@ -34,7 +34,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], generation: str) -> None:
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     try:
         require("safetensors.torch").save_file(copies, path, {"generation": generation})
-    except require("safetensors").SafetensorError as error:  # a full disk is one too
+    except require("safetensors").SafetensorError as error:  # also on a full disk
         raise OSError(f"{path}: {error}") from error
 
 
@@ -64,7 +64,7 @@ def _open(path: Path) -> Iterator[Any]:
     safetensors = require("safetensors")
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        same = Path(f"/dev/fd/{file.fileno()}")  # it opens a path twice: a save may replace the file in between
+        same = Path(f"/dev/fd/{file.fileno()}")  # safe_open opens its path twice, and a save may replace it
         try:
             if size > _MAX_HEADER_BYTES:
                 raise safetensors.SafetensorError(f"header must be at most {_MAX_HEADER_BYTES:,} bytes, found {size:,}")

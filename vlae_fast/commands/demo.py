@@ -21,7 +21,7 @@ def demo_command(
     """The main job on embedded digits, 2-3 minutes."""
     try:
         found = demo.run(out, seconds=seconds, say=typer.echo)
-    except training.Interrupted as interrupt:  # whose advice is for `train`
+    except training.Interrupted as interrupt:  # its message advises users of `train`
         raise training.Interrupted("interrupted: the same command starts the demo again") from interrupt
     if found.wrong_images:
         raise RuntimeError(

@@ -39,7 +39,7 @@ class Kept:
         now = self.tensor
         self.state, self.at = state_of(now), 0
         self.readable = now.device.type == "cpu" and type(now) in (Tensor, nn.Parameter)
-        # those of a copy with the same strides lie in the same order, without a gap
+        # the elements of a copy with the same strides lie in the same order, without a gap
         in_order = self.readable and now.stride() == self.values.stride() and now.dtype == self.values.dtype
         self.bytes = self.values.nbytes if in_order else 0
         self.from_, self.to = (now.data_ptr(), self.values.data_ptr()) if in_order else (0, 0)

@@ -193,7 +193,7 @@ def _compare_traits(candidate: Candidate, backend: str, traits: Traits, dtype: t
 def _compare_autocast(candidate: Candidate, traits: Traits, dtype: torch.dtype) -> frozenset[str] | None:
     """Raises ProbeError where the module keeps itself out of autocast, wholly or for numbers beyond half precision.
 
-    Returns the type of device on which that was seen not to be so, where the code of the module mentions autocast.
+    Returns the type of device on which autocast was compared where the module's code mentions it, else None.
     """
     for reach, small in ((1.0, 1.0), (1e5, 1e-5)):
         fast = candidate.forward("auto", traits)  # one that is named need not have half precision

@@ -76,7 +76,7 @@ class FastForward(Watched):
         return module
 
     def give_back_if_changed(self, module: nn.Module) -> bool:
-        """Another mask, or another part or setting, is another function."""
+        """Gives the module's own forward back where a mask, a part or a setting is another: so is the function."""
         if self.owner is module and self.watch is not None and self.watch.what_changed() is None:
             return False
         record, changed = self.look_at(module)
@@ -125,7 +125,7 @@ class FastForward(Watched):
         return seen and (half or x.dtype == weight.dtype)
 
     def _spec_on(self, device: torch.device) -> Any:
-        """Models move between devices; what is no buffer of theirs follows, once."""
+        """The spec on a device: its tensors, which are no buffers of the model, follow the model there, once."""
         if device not in self._specs:
             moved: Any = {k: v.to(device) for k, v in self.spec._asdict().items() if isinstance(v, Tensor)}
             self._specs[device] = self.spec._replace(**moved)
@@ -186,7 +186,7 @@ class FastForward(Watched):
         return cast(Tensor, own_method(module, "forward")(x))
 
     def _write_zeros(self, layer: Any) -> None:
-        """Into the dead weights, as the layer's own forward does whenever it runs."""
+        """Writes zeros to the dead weights, as the layer's own forward does whenever it runs."""
         weight = layer.weight
         if weight.is_meta or type(weight) not in (Tensor, nn.Parameter):
             return
@@ -211,7 +211,7 @@ FastForward.function = _forward
 
 
 def _after_load(module: nn.Module, *_: Any) -> None:
-    """Not only in the next forward: one that is compiled looks at nothing."""
+    """Looks for changes at once, not in the next forward: a compiled one looks at nothing."""
     record = swap_of(module, FastForward)
     if record is not None and not record.give_back_if_changed(module):
         record.before_copy(module)
@@ -223,7 +223,7 @@ def fast_forward_of(module: nn.Module) -> FastForward | None:
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    """As torch sees it: also of one channel, where the strides tell."""
+    """True where torch takes x for channels last, also with one channel, where the strides tell."""
     if x.stride(1) != 1 or x.stride(3) != x.shape[1] or torch._C._functorch.is_batchedtensor(x):
         return False
     return x.is_contiguous(memory_format=torch.channels_last)

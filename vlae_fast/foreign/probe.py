@@ -30,7 +30,7 @@ class ProbeError(ValueError):
 
 
 def without_hooks(module: M) -> M:
-    """A copy to try things on; of its hooks those alone that compute a weight: they are part of it."""
+    """A copy to try things on, without hooks but those that compute a weight: these are part of it."""
     memo: dict[int, Any] = {}
     for part in module.modules():
         for name, value in vars(part).items():
@@ -53,7 +53,7 @@ def like_of(module: nn.Module) -> Tensor:
 
 @contextmanager
 def trying(what: str) -> Iterator[None]:
-    """Other people's code is run: what it raises is a reason to leave it alone."""
+    """Runs other people's code: an error that it raises is a reason to leave it alone."""
     try:
         yield
     except ProbeError:
@@ -65,7 +65,7 @@ def trying(what: str) -> Iterator[None]:
 
 @contextmanager
 def random_state_kept(*devices: torch.device) -> Iterator[None]:
-    """Draws of other people's code leave the global generators of PyTorch, Python and NumPy where they are."""
+    """Keeps the global generators of PyTorch, Python and NumPy where they are, whatever other people's code draws."""
     numpy: Any = sys.modules.get("numpy")
     python, arrays = python_random.getstate(), numpy and numpy.random.get_state()
     gpus = {d.index if d.index is not None else torch.cuda.current_device() for d in devices if d.type == "cuda"}
@@ -79,7 +79,7 @@ def random_state_kept(*devices: torch.device) -> Iterator[None]:
 
 
 def difference(have: Tensor, want: Tensor) -> float:
-    """The largest difference, of the largest number; infinite where shape or dtype is another."""
+    """The largest difference, relative to the largest number; infinite where shape or dtype is another."""
     if have.shape != want.shape or have.dtype != want.dtype:
         return float("inf")
     if have.numel() == 0:
@@ -203,8 +203,8 @@ _BLOCK = 1 << 21  # numbers of the inputs that are tried at once: 16 MiB of them
 def linear_adjacency(module: nn.Module, layer: nn.Linear) -> Tensor:
     """Boolean ``[O, I]``: which weights of a `stand_in` of a layer, or of a module around it, count.
 
-    By its response to random inputs where all weights count or a tensor that is kept says which, else to each input
-    alone. Raises ProbeError.
+    The response to random inputs tells where all weights count, or a tensor that is kept says which; else the response
+    to each input alone. Raises ProbeError.
     """
     inputs = layer.in_features
     generator = torch.Generator().manual_seed(1)

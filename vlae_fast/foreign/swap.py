@@ -92,7 +92,7 @@ class _Swapped:
     """First base of the classes that are made here. No ``__slots__``: its instances need a module's memory layout."""
 
     def __init_subclass__(cls, **_: Any) -> None:
-        """Registries of subclasses, which a base may keep, are not told."""
+        """Hides the subclass from registries of subclasses, which a base may keep."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         kind: Any = type(self)

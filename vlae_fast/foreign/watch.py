@@ -23,8 +23,8 @@ _WRAPPED = ("func", "args", "keywords", "__self__", "__func__", "fget")
 class Watch:
     """Looks at the attributes that a module's code names, of the module, its parts and classes, and at its tensors.
 
-    Also at what lies in lists, dicts and objects there, and at the variables of functions, global ones and those that
-    they were made with. Parameters are not looked at, but for masks: a fast forward reads them anew.
+    It looks also at what lies in lists, dicts and objects there, and at the variables of functions, global ones and
+    those that they were made with. Parameters are not looked at, but for masks: a fast forward reads them anew.
     Raises ProbeError where something cannot be watched.
     """
 

@@ -157,7 +157,7 @@ class MaskedConv2d(WeightNormConv2d):
         )
 
     def _live(self) -> Tensor:
-        # in raster order the live taps of every mask are neighbours: a view where a mask would be a product
+        # the live taps of every mask are neighbours in raster order: a view of them needs no product with the mask
         taps = conv_taps(self.mask_type, self._kernel)
         first = taps[0].place[0] * self._kernel[1] + taps[0].place[1] if taps else 0
         return self.weight.flatten(2).narrow(2, first, len(taps))

@@ -46,7 +46,7 @@ class MaskedLinear(nn.Linear):
                     f"{tuple(degrees.shape)} on {degrees.device}"
                 )
         super().__init__(len(in_degrees), len(out_degrees), bias)
-        # No buffers: what averages a model's buffers would average degrees too, and outputs would see themselves.
+        # No buffers: code that averages a model's buffers would average degrees too, and outputs would see themselves.
         self._degrees = {"in": in_degrees.tolist(), "out": out_degrees.tolist()}
         self._made: dict[torch.device, dict[str, Tensor]] = {}
         self._degrees_on(self.weight.device)

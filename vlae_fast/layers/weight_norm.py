@@ -74,7 +74,7 @@ def initialize(module: nn.Module, *inputs: Any) -> int:
 
 def _standardize(layer: WeightNormConv2d, x: Tensor) -> None:
     std, mean = torch.std_mean(layer.pre_activation(x), dim=(0, 2, 3), correction=0)
-    scale = torch.where(std > 1e-6, 1 / std, 1)  # a channel that sees the same everywhere tells nothing of its scale
+    scale = torch.where(std > 1e-6, 1 / std, 1)  # a constant channel has no scale
     if layer.gain is not None:
         layer.gain.mul_(scale)
     if layer.bias is not None:

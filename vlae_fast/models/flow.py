@@ -119,7 +119,7 @@ class AutoregressiveFlow(Flow):
 
     def inverse(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         self._check(eps, "eps")
-        mades: list[Any] = list(reversed(self.steps))  # every one, also what torch.compile makes of a MADE
+        mades: list[Any] = list(reversed(self.steps))  # all of them: a compiled MADE is no MADE by its class
         if len(names := {made.activation for made in mades}) > 1:
             raise ValueError(f"AutoregressiveFlow: steps must have the same activation, got {', '.join(sorted(names))}")
         layers = [weight_and_bias(layer) for made in mades for layer in made.masked_layers()]

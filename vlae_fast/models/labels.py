@@ -21,7 +21,7 @@ def one_hot(who: str, labels: Tensor | None, n_classes: int, like: Tensor) -> Te
     labels = labels.to(like.device)
     outside = (labels < 0) | (labels >= n_classes)
     found = (labels[:, None] == torch.arange(n_classes, device=like.device)).to(like.dtype)
-    if torch.compiler.is_compiling():  # a graph cannot branch on values: what it makes of another label is NaN
+    if torch.compiler.is_compiling():  # a graph cannot branch on values: other labels give NaN
         return found.masked_fill(outside[:, None], torch.nan)
     if outside.any():
         raise ValueError(f"{who}: labels must be from 0 to {n_classes - 1}, got {labels[outside][0].item()}")

@@ -227,7 +227,7 @@ def _autograd(eps: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 
 
 _ARGS = "Tensor[] weights, Tensor[] biases, Tensor[] degrees, Tensor? cond, str activation, str scale"
-# x is [S, B, D], that of every step: the gradient wants them all
+# x is [S, B, D], the x of every step: the gradient needs them all
 registry.define(f"made_inverse(Tensor eps, {_ARGS}, str backend) -> (Tensor, Tensor)", _forward, _forward_fake)
 registry.define(
     f"made_inverse_backward(Tensor grad_xs, Tensor grad_log_det, Tensor xs, {_ARGS}) -> Tensor[]",

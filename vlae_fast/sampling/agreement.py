@@ -57,9 +57,9 @@ def largest_excess(
         *(run(nudged=True) for _ in range(_NUDGES)),
     ]
     size = _by_channel(truth)
+    size = size.clamp(min=size.median().item())  # a channel of few pixels is small by luck, and its sums are not
     spread = torch.stack([_by_channel(other - truth) for other in near]).amax(0) / size.clamp(min=1e-300)
-    spread = spread.clamp(min=spread.median().item())  # in a channel of few pixels it is small by luck
-    allowed = _SLACK * (spread + eps) * size
+    allowed = _SLACK * (spread.clamp(min=spread.median().item()) + eps) * size
     off = torch.stack([_by_channel(result.double() - truth) for result in (expected, got)]).amax(0)
     return off[~(off <= allowed)].max().item() if (~(off <= allowed)).any() else 0.0
 

@@ -74,7 +74,7 @@ class Products:
 
 
 class NativeProducts(Products):
-    """Those of the CPU library, whose sums do not depend on the batch or on threads; ``isa``: None is the best one."""
+    """Products by the CPU library, whose sums do not depend on batch or threads; ``isa``: None is the best one."""
 
     def __init__(self, isa: str | None = None) -> None:
         self.isa = isa or ""

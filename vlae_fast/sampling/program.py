@@ -114,7 +114,7 @@ class Program:
 
     def activate(self, buffer: int, activation: str) -> int:
         """Appends an activation of a buffer (a residual sum): ``relu``, ``elu``, ``concat_elu`` (of h and -h)."""
-        if not self.weights:  # whose dtype and device an identity takes
+        if not self.weights:  # an identity takes their dtype and device
             self._fail("an activation must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(buffer)).diag()
         weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye

@@ -141,7 +141,7 @@ class PixelCNNSampler:
             raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
 
     def _context(self, z: Tensor | None) -> Tensor | None:
-        """What the gated layers see of z, None without such layers: z itself, or its map, the same bits always."""
+        """The context of the gated layers, None without such layers: z itself, or its map, the same bits always."""
         if z is None or not self.program.context_dim:
             return None
         if self._spread is None or z.dim() == 4:
@@ -226,7 +226,7 @@ def naive_sample(
 ) -> Tensor:
     """The specification of sampling: one full forward pass of the decoder per pixel.
 
-    Arguments as of `PixelCNNSampler.sample`.
+    Arguments as in `PixelCNNSampler.sample`.
     """
     return naive_sample_with_logits(decoder, z, noise, known, temperature).images
 

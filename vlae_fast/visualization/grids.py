@@ -83,7 +83,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         ValueError: for a path that is no file's, such as a folder.
         OSError: where nothing can be written.
     """
-    path = Path(path).resolve()  # a link goes on to lead to the file
+    path = Path(path).resolve()  # keeps symbolic links working
     if path.exists() and not path.is_file():
         raise ValueError(f"path: must be a file or not be there, for it is replaced, got {str(path)!r}")
     fresh = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
@@ -94,7 +94,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise OSError(f"path: {path} was not written: {error}") from error
     finally:
-        with suppress(OSError):  # the one that says why comes first
+        with suppress(OSError):  # the error that says why comes first
             fresh.unlink(missing_ok=True)
 
 

@@ -80,7 +80,7 @@ int64_t BoundProgram::place_context(const char* op, int64_t channels, bool per_p
   return static_cast<int64_t>(buffers_.size()) - 1;
 }
 
-void BoundProgram::add_context(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed,
+void BoundProgram::add_context(const char* op, const Plan& plan, const Packing& packing, const float* packed,
                                const ContextTensor& context) {
   const int64_t dim = plan.context_dim, pixels = context.per_pixel ? program_.height * program_.width : 1;
   const int64_t buffer = place_context(op, dim, context.per_pixel);
@@ -88,7 +88,7 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const PackedLay
   const std::vector<Source>& sources = sources_.emplace_back(std::vector<Source>{{buffer, runs.data(), 1}});
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     if (plan.stages[s].context_dim == 0) continue;
-    const StageLayout& place = layout.contexts[context_stages_.size()];
+    const StagePacking& place = packing.contexts[context_stages_.size()];
     const int64_t columns = plan.stages[s].columns();
     stages_[s].cond = place_context(op, columns, context.per_pixel);
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
@@ -98,7 +98,7 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const PackedLay
   program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
 }
 
-BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height,
+BoundProgram::BoundProgram(const char* op, const Plan& plan, const Packing& packing, const float* packed, int64_t height,
                            int64_t width, const ContextTensor& context, const Draw& draw) {
   program_ = {};
   program_.height = height;
@@ -108,14 +108,14 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const PackedLayout&
   place_buffers(op, plan);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
-    const StageLayout& place = layout.stages[s];
+    const StagePacking& place = packing.stages[s];
     add_runs(stage);
     const std::vector<Source>& sources = sources_.back();
     stages_.push_back({stage.activation, static_cast<int>(sources.size()), sources.data(), static_cast<int64_t>(s + 1),
                        stage.residual, stage.columns(), stage.out_channels, stage.lead, place.depth, place.vecs,
                        packed + place.bias, packed + place.weight, -1});
   }
-  if (plan.context_dim > 0) add_context(op, plan, layout, packed, context);
+  if (plan.context_dim > 0) add_context(op, plan, packing, packed, context);
   program_.n_stages = static_cast<int64_t>(stages_.size());
   program_.stages = stages_.data();
   program_.buffers = buffers_.data();

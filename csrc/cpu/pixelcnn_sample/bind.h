@@ -17,7 +17,7 @@ struct ContextTensor {
 class BoundProgram {
  public:
   // The plan's schedule must have been checked for this height and width.
-  BoundProgram(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed, int64_t height, int64_t width,
+  BoundProgram(const char* op, const Plan& plan, const Packing& packing, const float* packed, int64_t height, int64_t width,
                const ContextTensor& context, const Draw& draw);
   BoundProgram(const BoundProgram&) = delete;
   BoundProgram& operator=(const BoundProgram&) = delete;
@@ -28,8 +28,7 @@ class BoundProgram {
   void place_buffers(const char* op, const Plan& plan);
   // Without a border: one value per sample, or per pixel.
   int64_t place_context(const char* op, int64_t channels, bool per_pixel);
-  void add_context(const char* op, const Plan& plan, const PackedLayout& layout, const float* packed,
-                   const ContextTensor& context);
+  void add_context(const char* op, const Plan& plan, const Packing& packing, const float* packed, const ContextTensor& context);
   void add_runs(const PlanStage& stage);
 
   Program program_;

@@ -68,15 +68,15 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
   const Isa& isa = isa_by_name(kPack, isa_name);
   const Plan plan = parse_plan(kPack, words);
   const std::vector<const float*> data = check_weights(kPack, weights, plan);
-  const PackedLayout layout = packed_layout(kPack, plan, kernels_of(isa).lanes);
-  Tensor packed = new_like(kPack, weights[0], {layout.size});
+  const Packing packing = packing_of(kPack, plan, kernels_of(isa).lanes);
+  Tensor packed = new_like(kPack, weights[0], {packing.size});
   float* out = packed.mutable_data_ptr<float>();
-  write_header(out, plan, static_cast<int>(isa.id), layout.size);
+  write_header(out, plan, static_cast<int>(isa.id), packing.size);
   const float* const* next = data.data();
-  auto context = layout.contexts.begin();
+  auto context = packing.contexts.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
-    pack_stage(out, stage, plan.channels, layout.stages[s], next, kernels_of(isa).lanes);
+    pack_stage(out, stage, plan.channels, packing.stages[s], next, kernels_of(isa).lanes);
     next += count_weights(stage);
     if (stage.context_dim == 0) continue;
     const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
@@ -117,8 +117,8 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
   check_schedule(kSample, plan, height, width);
   const Isa& isa = check_packed(packed, plan);
-  const PackedLayout layout = packed_layout(kSample, plan, kernels_of(isa).lanes);
-  VLAE_CHECK(packed.numel() == layout.size, kSample, "packed", text("have ", layout.size, " floats"), packed.numel());
+  const Packing packing = packing_of(kSample, plan, kernels_of(isa).lanes);
+  VLAE_CHECK(packed.numel() == packing.size, kSample, "packed", text("have ", packing.size, " floats"), packed.numel());
   const ContextTensor bound = check_context(context, plan, noise);
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
   const std::vector<int64_t> all = {batch, plan.params(), height, width};
@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
                      images.mutable_data_ptr<float>(),
                      params.mutable_data_ptr<float>(),
                      temperature};
-  const BoundProgram program(kSample, plan, layout, floats(packed), height, width, bound, draw);
+  const BoundProgram program(kSample, plan, packing, floats(packed), height, width, bound, draw);
   const int threads = static_cast<int>(torch::stable::get_num_threads());
   const Caches held(caches, cached_samples(program.program(), batch, threads), program.program().sample_floats);
   run_program(kSample, program.program(), kernels_of(isa), batch, threads, held.data());
@@ -151,8 +151,8 @@ int64_t cache_floats(Tensor packed, std::vector<int64_t> words, std::vector<int6
              text("be two sides in 1..", kMaxSide), sizes_text(size));
   VLAE_CHECK(1 <= batch && batch <= kMaxFloats, kSample, "batch", text("be in 1..", kMaxFloats), batch);
   check_schedule(kSample, plan, size[0], size[1]);
-  const PackedLayout layout = packed_layout(kSample, plan, kernels_of(check_packed(packed, plan)).lanes);
-  const BoundProgram program(kSample, plan, layout, floats(packed), size[0], size[1], {nullptr, per_pixel}, {});
+  const Packing packing = packing_of(kSample, plan, kernels_of(check_packed(packed, plan)).lanes);
+  const BoundProgram program(kSample, plan, packing, floats(packed), size[0], size[1], {nullptr, per_pixel}, {});
   const int threads = static_cast<int>(torch::stable::get_num_threads());
   return cached_samples(program.program(), batch, threads) * program.program().sample_floats;
 }

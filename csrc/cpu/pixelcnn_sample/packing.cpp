@@ -16,8 +16,8 @@ constexpr float kFormat = 1;
 constexpr int64_t kHeaderWords = 8;
 
 // Puts a stage behind the first `size` floats and moves `size` behind it.
-StageLayout place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
-  StageLayout place;
+StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
+  StagePacking place;
   place.vecs = vecs_of(stage.activation, stage.out_channels, lanes);
   place.depth = depth;
   place.bias = size;
@@ -47,19 +47,19 @@ std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, int64_t 
 
 PlanStage context_stage(const PlanStage& stage) { return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}}; }
 
-PackedLayout packed_layout(const char* op, const Plan& plan, int lanes) {
-  PackedLayout layout;
-  layout.size = kHeaderFloats;
+Packing packing_of(const char* op, const Plan& plan, int lanes) {
+  Packing packing;
+  packing.size = kHeaderFloats;
   for (const PlanStage& stage : plan.stages) {
     int64_t depth = 0;
     for (const PlanSource& source : stage.sources)
       depth += plan.channels[usize(source.buffer)] * static_cast<int64_t>(source.taps.size());
-    layout.stages.push_back(place_stage(op, stage, depth, lanes, layout.size));
+    packing.stages.push_back(place_stage(op, stage, depth, lanes, packing.size));
   }
   for (const PlanStage& stage : plan.stages)
     if (stage.context_dim > 0)
-      layout.contexts.push_back(place_stage(op, context_stage(stage), stage.context_dim, lanes, layout.size));
-  return layout;
+      packing.contexts.push_back(place_stage(op, context_stage(stage), stage.context_dim, lanes, packing.size));
+  return packing;
 }
 
 void write_header(float* packed, const Plan& plan, int isa, int64_t size) {
@@ -79,15 +79,15 @@ int read_header(const char* op, const float* packed, int64_t size, const Plan& p
   return isa;
 }
 
-void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StageLayout& layout,
+void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,
                 const float* const* weights, int lanes) {
   const float* bias = weights[stage.sources.size()];
-  for (int64_t first = 0; first < layout.vecs; first += kPanelVecs) {
-    const int64_t vecs = std::min<int64_t>(kPanelVecs, layout.vecs - first);
-    float* out = packed + layout.weight + first * layout.depth * lanes;
+  for (int64_t first = 0; first < packing.vecs; first += kPanelVecs) {
+    const int64_t vecs = std::min<int64_t>(kPanelVecs, packing.vecs - first);
+    float* out = packed + packing.weight + first * packing.depth * lanes;
     for (int64_t lane = 0; lane < vecs * lanes; ++lane) {
       const int64_t column = column_of(stage.activation, stage.out_channels, first + lane / lanes, lane % lanes, lanes);
-      packed[layout.bias + first * lanes + lane] = column < 0 ? 0.0f : bias[column];
+      packed[packing.bias + first * lanes + lane] = column < 0 ? 0.0f : bias[column];
       float* to = out + lane;
       for (size_t s = 0; s < stage.sources.size(); ++s) {
         const int64_t depth = channels[usize(stage.sources[s].buffer)];

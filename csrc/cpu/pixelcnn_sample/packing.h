@@ -16,28 +16,28 @@ namespace vlae::pixelcnn_sample {
 constexpr int64_t kHeaderFloats = 16;
 constexpr int64_t kMaxFloats = int64_t{1} << 40;  // of packed weights, and of the caches of a sample
 
-struct StageLayout {
+struct StagePacking {
   int64_t bias, weight;  // floats from the start
   int64_t depth, vecs;
 };
 
-struct PackedLayout {
-  std::vector<StageLayout> stages;
-  std::vector<StageLayout> contexts;  // of the stages that see the context
-  int64_t size;                       // floats
+struct Packing {
+  std::vector<StagePacking> stages;
+  std::vector<StagePacking> contexts;  // of the stages that see the context
+  int64_t size;                        // floats
 };
 
 // The condition of a stage as a stage of its own: reads the context (buffer 0), no activation.
 PlanStage context_stage(const PlanStage& stage);
 
-PackedLayout packed_layout(const char* op, const Plan& plan, int lanes);
+Packing packing_of(const char* op, const Plan& plan, int lanes);
 
 void write_header(float* packed, const Plan& plan, int isa, int64_t size);
 // Returns the number of the instruction set; throws if this is no packed tensor of this plan.
 int read_header(const char* op, const float* packed, int64_t size, const Plan& plan);
 
 // weights: of each source [columns, channels, taps], then bias [columns].
-void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StageLayout& layout,
+void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,
                 const float* const* weights, int lanes);
 
 }  // namespace vlae::pixelcnn_sample

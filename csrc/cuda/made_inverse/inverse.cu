@@ -21,7 +21,7 @@ __device__ void copy(T* to, const T* from, int count) {
 template <typename T>
 struct Shared {
   float* sums;    // [sample][row of the block]
-  Event* events;  // those of the block
+  Event* events;  // the events of the block
   Four<T>* weights;
 
   __device__ Shared(float4* memory, int samples) {

@@ -17,8 +17,8 @@ struct MadePlan {
   int64_t event_fours;  // in the events of the block that has most of them
 };
 
-// degrees: those of the inputs, of each hidden layer and of the outputs, as in the op's contract. Throws where a limit is in
-// the way.
+// degrees: of the inputs, each hidden layer and the outputs, as in the op's contract. Throws where the MADE is beyond a
+// limit.
 MadePlan plan_made(const char* op, const std::vector<std::vector<int64_t>>& degrees);
 
 }  // namespace vlae::cuda::made_inverse

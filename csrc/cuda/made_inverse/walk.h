@@ -15,8 +15,8 @@ constexpr int kLaneRows = 4;
 constexpr int kRows = kLanes * kLaneRows;  // in a block
 constexpr int kMaxLayers = 512;            // in all steps together
 
-// The four rows of a lane, all of one layer. Their packed weights are fours: their biases, then for each value that they read
-// their weights.
+// The four rows of a lane, all of one layer. Their packed weights are fours: the biases, then the weights of each value
+// that the rows read.
 struct alignas(16) Quad {
   int32_t weights;       // the first of its fours
   int32_t reads, count;  // values read: the first, how many. All are of the layer before, and known before the block

@@ -48,7 +48,7 @@ __device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weight
   }
 }
 
-// weight: that of this lane's first column. offsets: [tap][most_rows]. sums_out: [row][32 x Columns] of this warp.
+// weight: at this lane's first column. offsets: [tap][most_rows]. sums_out: [row][32 x Columns] of this warp.
 template <int Rows, int Columns>
 __device__ void multiply(const Program& p, const Stage& stage, int slice, const float* weight, const float* cache,
                          const int* offsets, int most_rows, float* sums_out) {

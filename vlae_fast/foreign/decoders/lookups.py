@@ -1,4 +1,4 @@
-"""What a traced decoder looks up by a pixel's level (an embedding, one-hot inputs) as a table of that level.
+"""Look-ups of a traced decoder by a pixel's level (an embedding, one-hot inputs), as a table of that level.
 
 Whatever a decoder writes between its image and an integer, and from there to the rows that it looks up, is run as it is
 on images of all levels. It is a table ``[K, P]`` where each pixel of the result follows from that pixel's level.

@@ -180,7 +180,7 @@ class Writer(fx.Interpreter):
 
 
 def name_of(node: fx.Node) -> str:
-    """Of the operation, without its overload."""
+    """The name of the operation, without its overload."""
     return getattr(getattr(node.target, "overloadpacket", node.target), "__name__", str(node.target))
 
 

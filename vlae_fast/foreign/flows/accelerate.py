@@ -72,7 +72,7 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
 
 def restore_flows(model: nn.Module) -> int:
-    """Takes back what `accelerate_flows` did to a model; returns to how many flows."""
+    """Takes back what `accelerate_flows` did to a model; returns the number of flows."""
     found = [(flow, fast) for flow in model.modules() if (fast := fast_inverse_of(flow))]
     for flow, fast in found:
         fast.remove(flow)

@@ -70,7 +70,7 @@ class FastInverse(Watched):
     def inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """x ``[..., D]`` and ``log|det d eps/d x|`` ``[...]`` of eps ``[..., D]``; context ``[..., C]``.
 
-        In the precision of the weights under autocast too: D steps of half precision lose most digits.
+        It runs in the precision of the weights under autocast too: D steps of half precision lose most digits.
         """
         device = eps.device.type
         if not torch.is_autocast_enabled(device):

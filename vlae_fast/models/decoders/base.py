@@ -105,7 +105,7 @@ class Decoder(nn.Module):
     def extra_repr(self) -> str:
         try:
             window = str(receptive_field(self))
-        except (AttributeError, ValueError):  # a layer was put in its place that no program expresses
+        except (AttributeError, ValueError):  # a layer was replaced by one that no program expresses
             window = "unknown pixels"
         return f"likelihood={self.likelihood}, sees {window}"
 
