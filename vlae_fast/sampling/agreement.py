@@ -12,6 +12,7 @@ from ..plan import Stage
 
 _NEAR = 64  # roundings of a channel's largest value: nobody computes another function and comes so close
 _ROUNDINGS, _NUDGES = 4, 2
+_MAP_ROUNDINGS = 1e4  # of a network of z, which may be deep: still less than any other function differs by
 _SLACK = 8  # the largest seen of our own decoders, with weights up to 15 times the usual, is 2.1
 
 
@@ -23,6 +24,7 @@ def largest_excess(
     context: Tensor | None,
     image: Tensor,
     eps: float,
+    decoders_context: Tensor | None = None,
 ) -> float:
     """The largest ``|got - expected|`` that roundings do not explain, 0 where they explain all.
 
@@ -34,6 +36,8 @@ def largest_excess(
     Args:
         expected, got: of the decoder and of the sampler, ``[B, P, H, W]``.
         stages, weights, context, image: what `reference.run_program` is given. eps: of the products that were used.
+        decoders_context: the context as the decoder computes it, where that has other roundings. The largest difference
+            is returned as well where it is more than these.
     """
     error = _by_channel(got.double() - expected.double())
     if (error <= _NEAR * eps * _by_channel(expected)).all():
@@ -52,7 +56,15 @@ def largest_excess(
         return reference.run_program(stages, [wide(w, w) for w in weights], own, image.double())
 
     truth = run(nudged=False)
+    theirs = []
+    if context is not None and decoders_context is not None:
+        if not (decoders_context - context).abs().max() <= _MAP_ROUNDINGS * eps * context.abs().max():
+            return (got.double() - expected.double()).abs().max().item()
+        theirs = [
+            reference.run_program(stages, [w.double() for w in weights], decoders_context.double(), image.double())
+        ]
     near = [
+        *theirs,
         reference.run_program(stages, weights, context, image).double(),
         *(run(nudged=True) for _ in range(_NUDGES)),
     ]

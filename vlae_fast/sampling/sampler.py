@@ -172,7 +172,8 @@ class PixelCNNSampler:
                 got = self.sample_with_logits(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
             # convolutions on a GPU may round their inputs to 10 bits
             eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
-            error = largest_excess(expected, got, stages, weights, context, x, eps)
+            own = None if context is None or self._spread is None or z is None else self._spread.network(z)
+            error = largest_excess(expected, got, stages, weights, context, x, eps, own)
         if error:
             rule = "what its program computes, the same in every call"
             if not hasattr(decoder, "write_program"):
