@@ -13,7 +13,8 @@ import vlae_fast as vf
 from vlae_fast.backends import chunks
 
 SLOW = """
-import torch, vlae_fast as vf
+import signal, torch, vlae_fast as vf
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 decoder = vf.PixelCNNDecoder(1, 0, 192, 12, image_size=(48, 48))
 sampler = vf.PixelCNNSampler(decoder, "cpu")
 print("go", flush=True)
@@ -73,11 +74,14 @@ def test_lent_caches_must_be_large_enough() -> None:
 def test_an_interrupt_is_heard_within_a_long_call() -> None:
     require("cpu")
     process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "go\n"
-    time.sleep(0.5)
-    start = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "interrupted\n"
-    assert time.monotonic() - start < 3  # of minutes; without other load 0.3
-    assert process.wait() == 0
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"
+        time.sleep(0.5)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert said == "interrupted\n" and process.returncode == 0
+        assert time.monotonic() - start < 10  # of minutes; without other load 0.3, and the interpreter's end
+    finally:
+        process.kill()
