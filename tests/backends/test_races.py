@@ -38,6 +38,10 @@ def built() -> Path:
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
 def test_a_planted_race_is_caught(built: Path, tmp_path: Path, planted: tuple[str, str, str]) -> None:
     shutil.copytree(built, tmp_path / "planted")
-    done = run(build(tmp_path / "planted", planted))
+    library = build(tmp_path / "planted", planted)
+    for _ in range(6):  # one thread may have done all of an op before the others began
+        done = run(library)
+        if done.returncode == RACE:
+            break
     assert done.returncode == RACE, done.stdout
     assert "WARNING: ThreadSanitizer: data race" in done.stdout
