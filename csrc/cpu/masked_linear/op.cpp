@@ -67,9 +67,7 @@ struct CheckedLayer {
   CheckedLayer& operator=(const CheckedLayer&) = delete;
 };
 
-Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) {
-  return new_like(kForward, like, sizes);
-}
+Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) { return new_like(kForward, like, sizes); }
 
 // An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
 int64_t padded_stride(int64_t batch) {
