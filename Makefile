@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
 FUZZ_SECONDS ?= 60
-OF_SOURCES := docs docstrings imports packaging promises # the tests that read the package's own files
+OF_SOURCES := $(addprefix test_,docs docstrings extending imports packaging promises) kernels/test_names # the tests that read the package's own files
 KERNEL_TESTS := $(addprefix ops/test_,gradients made_inverse masked_conv masked_linear pixelcnn_sample) \
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
@@ -109,7 +109,7 @@ wheel-test:
 	tar -xf dist/*.tar.gz -C $$away --strip-components=1; \
 	rm -r $$away/vlae_fast $$away/kernels; \
 	cd $$away; \
-	VLAE_FAST_REQUIRE_CPU=1 venv/bin/python -m pytest $(PARALLEL) $(OF_SOURCES:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
+	VLAE_FAST_REQUIRE_CPU=1 venv/bin/python -m pytest $(PARALLEL) $(OF_SOURCES:%=--ignore=tests/%.py) $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
