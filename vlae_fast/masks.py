@@ -166,7 +166,7 @@ def check_made_degrees(inputs: Tensor, outputs: Tensor) -> None:
         raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")
 
 
-def is_mask(found: Tensor, mask: Tensor) -> bool:
+def same_mask(found: Tensor, mask: Tensor) -> bool:
     """True where `found`, nonzero where a weight is alive, is the boolean `mask` or broadcasts to it."""
     try:
         return bool((found.cpu() != 0).expand(mask.shape).equal(mask.cpu()))

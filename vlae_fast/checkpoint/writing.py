@@ -86,9 +86,11 @@ def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, 
     Returns:
         the classes of parts of one's own by name, as ``module:class``: an encoder that was put in the model's place.
     """
-    own = own_parts(model, build(model.config, "meta"))
+    plain = build(model.config, "meta")
+    own = own_parts(model, plain)
+    expected = build(model.config, "meta", own) if own else plain
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    tensors.check_shapes(Path(folder), found, build(model.config, "meta", own).state_dict())
+    tensors.check_shapes(Path(folder), found, expected.state_dict())
     return own
 
 

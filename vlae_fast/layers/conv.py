@@ -17,8 +17,8 @@ from ..masks import (
     conv_mask,
     conv_taps,
     dilation_pair,
-    is_mask,
     kernel_taps,
+    same_mask,
     same_padding,
 )
 from ..ops import masked_conv
@@ -165,7 +165,7 @@ class MaskedConv2d(WeightNormConv2d):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
         if mask is not None:
-            if not is_mask(mask, self.mask):
+            if not same_mask(mask, self.mask):
                 raise ValueError(
                     f"{type(self).__name__}: {prefix}mask must be the mask of type {self.mask_type}, got another"
                 )

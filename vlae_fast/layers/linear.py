@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
-from ..masks import is_mask, linear_mask, made_degrees
+from ..masks import linear_mask, made_degrees, same_mask
 from ..ops import masked_linear
 
 
@@ -98,19 +98,21 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, I]`` -> ``[B, O]``."""
+        weight = self.weight
+        degrees = self._degrees_on(weight.device)
         return masked_linear(
             x,
-            self.weight,
+            weight,
             self.bias,
-            in_degrees=self.in_degrees,
-            out_degrees=self.out_degrees,
+            in_degrees=degrees["in"],
+            out_degrees=degrees["out"],
             activation=self.activation,
             backend=self.backend,
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         mask = state_dict.pop(f"{prefix}mask", None)
-        if mask is not None and not is_mask(mask, self.mask):
+        if mask is not None and not same_mask(mask, self.mask):
             raise ValueError(f"MaskedLinear: {prefix}mask must be out_degrees >= in_degrees, got another mask")
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -44,7 +44,7 @@ def largest_excess(
         return 0.0
     generator = torch.Generator().manual_seed(1)
 
-    def run(nudged: bool) -> Tensor:
+    def run(context: Tensor | None, *, nudged: bool = False) -> Tensor:
         def wide(t: Tensor, size: Tensor) -> Tensor:
             if not nudged:
                 return t.double()
@@ -55,25 +55,20 @@ def largest_excess(
         own = None if context is None else wide(context, context.abs().amax())
         return reference.run_program(stages, [wide(w, w) for w in weights], own, image.double())
 
-    truth = run(nudged=False)
-    theirs = []
+    truth = run(context)
+    near = [reference.run_program(stages, weights, context, image).double()]
+    near += [run(context, nudged=True) for _ in range(_NUDGES)]
     if context is not None and decoders_context is not None:
         if not (decoders_context - context).abs().max() <= _MAP_ROUNDINGS * eps * context.abs().max():
             return (got.double() - expected.double()).abs().max().item()
-        theirs = [
-            reference.run_program(stages, [w.double() for w in weights], decoders_context.double(), image.double())
-        ]
-    near = [
-        *theirs,
-        reference.run_program(stages, weights, context, image).double(),
-        *(run(nudged=True) for _ in range(_NUDGES)),
-    ]
+        near.append(run(decoders_context))
     size = _by_channel(truth)
     size = size.clamp(min=size.median().item())  # a channel of few pixels is small by luck, and its sums are not
     spread = torch.stack([_by_channel(other - truth) for other in near]).amax(0) / size.clamp(min=1e-300)
     allowed = _SLACK * (spread.clamp(min=spread.median().item()) + eps) * size
     off = torch.stack([_by_channel(result.double() - truth) for result in (expected, got)]).amax(0)
-    return off[~(off <= allowed)].max().item() if (~(off <= allowed)).any() else 0.0
+    excess = off[~(off <= allowed)]
+    return excess.max().item() if len(excess) else 0.0
 
 
 def _by_channel(values: Tensor) -> Tensor:
