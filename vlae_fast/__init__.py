@@ -3,7 +3,15 @@
 from . import _moved, backends, masks, ops, visualization
 from .foreign import accelerate, accelerate_flows, fast_sampler, restore_flows
 from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
-from .models import VLAE, AutoregressiveFlow, ConvFlow, InverseAutoregressivePosterior, PixelCNNDecoder, loss_function
+from .models import (
+    VLAE,
+    AutoregressiveFlow,
+    ConvFlow,
+    InverseAutoregressivePosterior,
+    PixelCNN,
+    PixelCNNDecoder,
+    loss_function,
+)
 from .sampling import PixelCNNSampler, naive_sample
 
 __version__ = "0.1.0"
@@ -17,6 +25,7 @@ __all__ = [
     "InverseAutoregressivePosterior",
     "MaskedConv2d",
     "MaskedLinear",
+    "PixelCNN",
     "PixelCNNDecoder",
     "PixelCNNSampler",
     "accelerate",

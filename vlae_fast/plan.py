@@ -16,7 +16,7 @@ ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a
 
 # Beyond, logits over the temperature, or scales times it, leave float64: what is drawn then depends on who draws.
 TEMPERATURES = (1e-100, 1e100)
-EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise
+EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise; every backend draws them
 
 
 class Emit(NamedTuple):
@@ -28,26 +28,34 @@ class Emit(NamedTuple):
         categorical        P = C levels                     n = C      x in {k / (levels - 1)}
         logistic_mixture   P = K (1 + 2 C + C (C - 1) / 2)  n = C + 1  likewise; K = components
         affine             P = 2 C                          n = C      any x: shift + exp(log_scale) * noise
+
+    A plan has one of EMITS. Where pixels are drawn in one pass, without a plan, there is one kind more:
+
+        continuous_bernoulli  P = C                         n = C      x in [0, 1]
     """
 
-    kind: str = "bernoulli"  # one of EMITS
+    kind: str = "bernoulli"
     levels: int = 2  # 0 where x is continuous
     components: int = 0  # of a mixture
 
     def params(self, channels: int) -> int:
         """P, the parameters of a pixel, for an image of so many channels."""
         mixture = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
-        counts = (channels, channels * self.levels, mixture, 2 * channels)
-        return counts[EMITS.index(self.kind)]
+        counts = {"categorical": channels * self.levels, "logistic_mixture": mixture, "affine": 2 * channels}
+        return counts.get(self.kind, channels)
 
     @property
     def rule(self) -> str:
         """The values that a pixel may have, in words."""
+        if not self.levels:
+            return "from 0 to 1" if self.kind == "continuous_bernoulli" else "finite"
         top = self.levels - 1
-        return "finite" if not self.levels else "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
+        return "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
 
     def holds(self, x: Tensor) -> Tensor:
-        """True where a pixel is a level, up to a few roundings of its dtype; without levels, where it is finite."""
+        """True where a pixel is a level, up to a few roundings of its dtype; without levels, where `rule` holds."""
+        if self.kind == "continuous_bernoulli":
+            return (x >= 0) & (x <= 1)
         if not self.levels:
             return x.isfinite()
         k = (x * (self.levels - 1)).round()
@@ -56,6 +64,11 @@ class Emit(NamedTuple):
     def noises(self, channels: int) -> int:
         """n, the planes of noise, for an image of so many channels."""
         return channels + (self.kind == "logistic_mixture")
+
+    @property
+    def noise_is_normal(self) -> bool:
+        """True where noise is standard normal, False where it is uniform in [0, 1)."""
+        return self.kind == "affine"
 
 
 BERNOULLI = Emit()

@@ -12,26 +12,32 @@ import torch
 from torch import Tensor
 
 from ..data import Images, Split
+from ..models.likelihood_base import Likelihood
 from ..models.vlae import VLAE, LossTerms
 
 
 class Evaluation(NamedTuple):
     """Means over a split: `elbo = -(reconstruction + kl)`, all three in nats per image.
 
-    kl is the Monte Carlo estimate log q(z|x) - log p(z) under the model's own prior, one z per image.
+    kl is in closed form where posterior and prior are Gaussian, else the Monte Carlo estimate log q(z|x) - log p(z)
+    under the model's own prior, one z per image. Without a z, elbo is the mean of log p(x) itself, no bound of it.
     """
 
     elbo: float
     reconstruction: float
     kl: float
-    bits_per_dim: float  # of the negative ELBO
+    bits_per_dim: float  # of the negative ELBO, as the model's `Likelihood.bits_per_dim` counts them
     images: int  # how many
+    exact: bool = False  # without a z
+    levels: int = 0  # at which the bits of a density are counted; 0: of no density
 
     def __str__(self) -> str:
-        return (
-            f"ELBO {self.elbo:.2f} = -(reconstruction {self.reconstruction:.2f} + KL {self.kl:.2f}) nats/image, "
-            f"at most {self.bits_per_dim:.4f} bits/dim ({self.images:,} images)"
-        )
+        terms = f"ELBO {self.elbo:.2f} = -(reconstruction {self.reconstruction:.2f} + KL {self.kl:.2f})"
+        figures = f"log p(x) {self.elbo:.2f}" if self.exact else terms
+        bound = "" if self.exact else "at most "
+        bits = f"{'about ' if self.levels else bound}{self.bits_per_dim:.4f} bits/dim"
+        at = f" at {self.levels} levels, by a density" if self.levels else ""
+        return f"{figures} nats/image, {bits}{at} ({self.images:,} images)"
 
 
 class ClassRow(NamedTuple):
@@ -40,12 +46,17 @@ class ClassRow(NamedTuple):
     label: int  # the class
     images: int  # how many
     reconstruction: float  # -log p(x|z)
-    kl: float  # log q(z|x) - log p(z)
+    kl: float  # as in `Evaluation`
 
 
-def bits_per_dim(nats_per_image: float, dims: int) -> float:
-    """Nats per image -> bits per pixel and channel: nats_per_image / (dims ln 2)."""
-    return nats_per_image / (dims * math.log(2))
+def bits_per_dim(nats_per_image: float, dims: int, likelihood: Likelihood | None = None) -> float:
+    """Nats per image -> bits per pixel and channel: nats_per_image / (dims ln 2), more for a density.
+
+    likelihood: the model's, whose `Likelihood.bits_per_dim` this is; None: of no density.
+    """
+    return (
+        nats_per_image / (dims * math.log(2)) if likelihood is None else likelihood.bits_per_dim(nats_per_image, dims)
+    )
 
 
 def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Evaluation:
@@ -53,14 +64,15 @@ def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: 
 
     The caller's random state and the model's mode are kept, an exception or not.
     """
-    return summary(per_image(model, images, split, batch_size=batch_size, seed=seed), images.dims)
+    return summary(model, per_image(model, images, split, batch_size=batch_size, seed=seed), images.dims)
 
 
-def summary(terms: LossTerms, dims: int) -> Evaluation:
-    """The means of what `per_image` gives, of images of so many dims (pixels times channels)."""
+def summary(model: VLAE, terms: LossTerms, dims: int) -> Evaluation:
+    """The means of what `per_image` gives for the model, of images of so many dims (pixels times channels)."""
     reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
-    loss = reconstruction + kl
-    return Evaluation(-loss, reconstruction, kl, bits_per_dim(loss, dims), len(terms.kl))
+    loss, likelihood = reconstruction + kl, model.likelihood
+    bits, levels = bits_per_dim(loss, dims, likelihood), likelihood.levels if likelihood.is_density else 0
+    return Evaluation(-loss, reconstruction, kl, bits, len(terms.kl), exact=not model.latent_dim, levels=levels)
 
 
 @torch.no_grad()

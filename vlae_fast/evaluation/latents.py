@@ -17,10 +17,11 @@ ACTIVE = 0.01  # variance of a posterior mean, the threshold of Burda et al. 201
 class Codes(NamedTuple):
     """The codes of every image, ``[N, D]`` each, float64 on the CPU.
 
-    mu, logvar: with q(z|x) = N(z; mu, exp(logvar)) at z. z: a draw from q. kl: the share of every dimension in
-    ``log q(z|x) - log p(z)``, nats, which the shares add up to. Their mean over the data is the KL per dimension; one
-    draw's share may be negative. mean, again: E[z|x] without bias and with independent errors: mu twice where the
-    posterior is Gaussian, else two draws, since the mu of a flow depends on the draw.
+    mu, logvar: with q(z|x) = N(z; mu, exp(logvar)) at z. z: a draw from q. kl: the share of every dimension in the KL
+    of `evaluate`, nats, which the shares add up to. Their mean over the data is the KL per dimension; the share of one
+    draw, which it is where posterior or prior is a flow, may be negative. mean, again: E[z|x] without bias and with
+    independent errors: mu twice where the posterior is Gaussian, else two draws, since the mu of a flow depends on the
+    draw.
     """
 
     mu: Tensor
@@ -33,7 +34,13 @@ class Codes(NamedTuple):
 
 @torch.no_grad()
 def encode(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Codes:
-    """The codes of a split. The seed decides binarization and z."""
+    """The codes of a split. The seed decides binarization and z.
+
+    Raises:
+        ValueError: the model has no z.
+    """
+    if not model.latent_dim:
+        raise ValueError("encode: model must have a z, got one with latent_dim 0, a PixelCNN by itself")
     found: list[tuple[Tensor, ...]] = []
     with repeatable(model, seed):
         for x, labels in batches(model, images, split, batch_size, seed):

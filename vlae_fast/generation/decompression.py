@@ -23,6 +23,8 @@ def decompress(
 
     x: ``[B, C, H, W]``. times: draws of each.
     """
+    if not model.latent_dim:
+        raise ValueError("decompress: model must have a z, got one with latent_dim 0, a PixelCNN by itself")
     if times < 1:
         raise ValueError(f"times: must be at least 1, got {times}")
     each = None if labels is None else labels.repeat_interleave(times, 0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._extras import require
 from ..models.vlae import VLAE
+from ..sampling.emit import make_noise
 
 
 @torch.no_grad()
@@ -31,7 +32,9 @@ def draw(
 
 @torch.no_grad()
 def code(model: VLAE, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-    """One z per image: the mean of a Gaussian posterior, a draw from any other."""
+    """One z per image: the mean of a Gaussian posterior, a draw from any other; ValueError where there is no z."""
+    if not model.latent_dim:
+        raise ValueError("code: model must have a z, got one with latent_dim 0, a PixelCNN by itself")
     z, mu, _ = model.posterior_sample(x, labels, generator)
     return mu if model.posterior is None else z
 
@@ -124,9 +127,8 @@ def embed(mu: Tensor, *, seed: int = 0, perplexity: float = 30.0) -> Tensor:
 def _same_noise(model: VLAE, z: Tensor, labels: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """Images ``[rows, columns, C, H, W]`` of z ``[rows, columns, D]``; labels: one, or one per row."""
     rows, columns = z.shape[:2]
-    noise = torch.rand(
-        1, model.likelihood.noises, *model.decoder.image_size, dtype=z.dtype, device=z.device, generator=generator
-    )
+    shape = (model.likelihood.channels, *model.decoder.image_size)
+    noise = make_noise(model.likelihood.emit, 1, shape, z, generator)
     each = None if labels is None else labels.expand(rows).repeat_interleave(columns, 0)
     images = draw(model, z.flatten(0, 1), each, noise=noise.expand(rows * columns, -1, -1, -1))
     return images.unflatten(0, (rows, columns))

@@ -6,6 +6,7 @@ from .decoders.make import make_decoder
 from .flow import AutoregressiveFlow
 from .likelihood import make_likelihood
 from .options import Options
+from .pixelcnn import PixelCNN
 from .posterior import InverseAutoregressivePosterior
 from .vlae import VLAE, loss_function
 
@@ -17,6 +18,7 @@ __all__ = [
     "InverseAutoregressivePosterior",
     "MLPDecoder",
     "Options",
+    "PixelCNN",
     "PixelCNNDecoder",
     "PixelCNNPPDecoder",
     "ResNetDecoder",

@@ -1,8 +1,6 @@
-"""Likelihoods of pixels given a decoder's output: log-probability, mean, and a draw from given noise."""
+"""The likelihoods of pixels given a decoder's output, by name; those of levels, and of black and white."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,64 +8,16 @@ from torch import Tensor
 
 from ..plan import Emit
 from ..reference import pixelcnn_draw
-from .precision import wide
-
-
-class Likelihood:
-    """p(x | parameters), independent between pixels given their parameters; subclasses differ in the family.
-
-    channels: C of the image. emit: how it is drawn. params: P, channels of the parameters; noises: n, planes of noise
-    that a draw takes.
-    levels: pixels are ``k / (levels - 1)``, k = 0..levels - 1. P and n are ordered as in `plan.Emit`.
-    """
-
-    kind: ClassVar[str]
-
-    def __init__(self, channels: int, emit: Emit) -> None:
-        self.channels, self.emit = channels, emit
-        self.levels, self.params, self.noises = emit.levels, emit.params(channels), emit.noises(channels)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(channels={self.channels}, levels={self.levels})"
-
-    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """``log p(x | params)`` in nats per image, ``[B]``, of params ``[B, P, H, W]`` and x ``[B, C, H, W]``.
-
-        It is summed in float32 at least.
-        """
-        expected = (params.shape[0], self.channels, *params.shape[2:])
-        if params.dim() != 4 or params.shape[1] != self.params:
-            raise ValueError(f"log_prob: params must be [B, {self.params}, H, W], got {tuple(params.shape)}")
-        if tuple(x.shape) != expected:
-            raise ValueError(f"log_prob: x must be {expected} like the logits, got {tuple(x.shape)}")
-        return self._log_prob(wide(params), wide(x)).flatten(1).sum(1)
-
-    def mean(self, params: Tensor) -> Tensor:
-        """The expected pixel, ``[B, C, H, W]``, of params ``[B, P, H, W]``; with a mixture of logistics, of the nearest
-        level in the middle.
-        """
-        raise NotImplementedError
-
-    def draw(self, params: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Pixels ``[B, C, H, W]`` from noise ``[B, n, H, W]``, uniform in [0, 1); see `pixelcnn_draw.draw`."""
-        return pixelcnn_draw.draw(params, noise, self.emit, temperature)
-
-    def check(self, x: Tensor) -> None:
-        """Raises ValueError unless every value of x is a level."""
-        off = ~self.emit.holds(x)
-        if off.any():
-            raise ValueError(f"{self.kind} likelihood: x must be {self.emit.rule}, got {x[off][0].item():g}")
-
-    def index(self, x: Tensor) -> Tensor:
-        """The level k of every pixel."""
-        return (x * (self.levels - 1)).round().long()
-
-    def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        raise NotImplementedError
+from .densities import ContinuousBernoulli, Gaussian
+from .likelihood_base import Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Black and white pixels by their logits; x between 0 and 1 counts as a mixture of both (as cross entropy does)."""
+    """Black and white pixels by their logits; x between 0 and 1 counts as a mixture of both.
+
+    That is the binary cross entropy which is often taken of grey values: no log-probability of them, since it does not
+    sum or integrate to 1 over x. `ContinuousBernoulli` is the density of the same form.
+    """
 
     kind = "bernoulli"
 
@@ -142,13 +92,19 @@ class LogisticMixture(Likelihood):
         return torch.stack(channels, 1)
 
 
-LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")
+LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture", "gaussian", "continuous_bernoulli")
 
 
-def make_likelihood(kind: str, channels: int, *, levels: int = 256, components: int = 10) -> Likelihood:
-    """The likelihood of a kind, ``bernoulli``, ``categorical`` or ``logistic_mixture``, of images of C channels.
+def make_likelihood(
+    kind: str, channels: int, *, levels: int = 256, components: int = 10, sigma: float | None = None
+) -> Likelihood:
+    """The likelihood of a kind of images of C channels.
 
-    levels and components: where it has them.
+    Args:
+        kind: ``bernoulli`` (black and white), ``categorical`` or ``logistic_mixture`` (levels), ``gaussian`` or
+            ``continuous_bernoulli`` (densities of grey and colour values).
+        levels: of the images, where they are not black and white. components: of a mixture.
+        sigma: standard deviation of a gaussian, None: learnt.
 
     >>> make_likelihood("logistic_mixture", 3).params
     100
@@ -159,10 +115,16 @@ def make_likelihood(kind: str, channels: int, *, levels: int = 256, components: 
         raise ValueError(f"likelihood: levels must be from 2 to {1 << 16:,}, got {levels}")
     if not 1 <= components <= 1 << 10:
         raise ValueError(f"likelihood: components must be from 1 to {1 << 10:,}, got {components}")
+    if sigma is not None and kind != "gaussian":
+        raise ValueError(f"likelihood: sigma must be None for a {kind!r} likelihood, got {sigma}")
     if kind == "bernoulli":
         return Bernoulli(channels)
     if kind == "categorical":
         return Categorical(channels, levels)
     if kind == "logistic_mixture":
         return LogisticMixture(channels, levels, components)
+    if kind == "gaussian":
+        return Gaussian(channels, levels, sigma=sigma)
+    if kind == "continuous_bernoulli":
+        return ContinuousBernoulli(channels, levels)
     raise ValueError(f"likelihood: must be one of {', '.join(LIKELIHOODS)}, got {kind!r}")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .likelihood import Bernoulli, Likelihood
+from .likelihood import Bernoulli
+from .likelihood_base import Likelihood
 from .posterior import gaussian_log_prob
 
 
@@ -20,7 +21,7 @@ class LossTerms(NamedTuple):
     """Nats per image, ``[B]`` each; their sum is the negative ELBO."""
 
     reconstruction: Tensor  # -log p(x|z)
-    kl: Tensor  # log q(z|x) - log p(z) of the same draw z
+    kl: Tensor  # log q(z|x) - log p(z) of the same draw z, or its mean over z where that is known in closed form
 
 
 def loss_terms(
@@ -34,7 +35,7 @@ def loss_terms(
 ) -> LossTerms:
     """``-log p(x|z)`` and the Monte Carlo KL ``log q(z|x) - log p(z)`` in nats per image, right for any prior.
 
-    Arguments as in `loss_function`.
+    Arguments as in `loss_function`. `VLAE.loss_terms` has the KL in closed form where there is one.
     """
     log_px = (likelihood or Bernoulli(x.shape[1])).log_prob(logits, x)
     return LossTerms(-log_px, gaussian_log_prob(z, mu, logvar).sum(1) - log_pz)
@@ -45,11 +46,13 @@ def loss_function(
     x: Tensor,
     mu: Tensor,
     logvar: Tensor,
-    z: Tensor,
-    log_pz: Tensor,
+    z: Tensor | None = None,
+    log_pz: Tensor | None = None,
     likelihood: Likelihood | None = None,
 ) -> Tensor:
     """Negative ELBO in nats, summed over the batch: reconstruction + log q(z|x) - log p(z), a scalar.
+
+    All six tensors are needed: mu and logvar alone give the KL against N(0, I), which is wrong under a flow prior.
 
     Args:
         logits: ``[B, P, H, W]``, the parameters of the likelihood.
@@ -58,12 +61,23 @@ def loss_function(
         log_pz: ``[B]``, log p(z) under the prior, in nats.
         likelihood: ``model.likelihood``, whose parameters are the logits; None: Bernoulli.
 
+    Raises:
+        TypeError: z or log_pz is missing.
+
     Equivalent to, for Bernoulli pixels::
 
         reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
         log_qz = torch.distributions.Normal(mu, torch.exp(logvar / 2)).log_prob(z).sum()
         loss = reconstruction + log_qz - log_pz.sum()
     """
+    if z is None or log_pz is None:
+        missing = " and ".join(name for name, value in (("z", z), ("log_pz", log_pz)) if value is None)
+        raise TypeError(
+            f"loss_function: must be given logits, x, mu, logvar, z and log_pz, got no {missing}: the KL is "
+            "log q(z|x) - log p(z) of the draw z under the model's own prior, which mu and logvar alone do not tell. "
+            "`logits, mu, logvar, z, log_pz = model(x)` has them (logits, no probabilities), and model.loss_terms(x) "
+            "takes the closed form where the prior is N(0, I)"
+        )
     terms = loss_terms(logits, x, mu, logvar, z, log_pz, likelihood)
     return (terms.reconstruction + terms.kl).sum()
 

@@ -18,7 +18,7 @@ from .encoder import ENCODERS
 from .flow import TRANSFORMS
 from .likelihood import LIKELIHOODS
 from .posterior import POSTERIORS
-from .rules import Flag, OneOf, Option, Pair, Whole, declaration, declared, describe, option
+from .rules import Flag, OneOf, Option, Pair, Real, Whole, declaration, declared, describe, option
 
 Model = TypeVar("Model", bound=type)
 
@@ -39,6 +39,8 @@ class Options:
     window then cannot know where it is and tends to ignore z. Otherwise z is spread over the image (`CodeMap`), and
     ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 channels train well.
 
+    With latent_dim = 0 there is no encoder and no prior: the decoder alone, see `PixelCNN`.
+
     With latent_map = (h, w), z is a map of ``latent_dim / (h w)`` channels, flattened.
 
     Args:
@@ -49,7 +51,7 @@ class Options:
     """
 
     input_dim: int = option(1, _WIDTH, "Image channels C")
-    latent_dim: int = option(32, _WIDTH, "Dimensions of z")
+    latent_dim: int = option(32, Whole(0, 1 << 16), "Dimensions of z; 0: no z, a PixelCNN by itself")
     hidden_dim: int = option(64, _WIDTH, "Channels of the decoder")
     n_layers: int = option(3, Whole(0, 1 << 10), "Masked layers of the decoder")
     use_flow: bool = option(True, Flag(), "Autoregressive flow prior, or N(0, I)")
@@ -71,6 +73,9 @@ class Options:
     likelihood: str = option("bernoulli", OneOf(LIKELIHOODS), "{names}")
     levels: int = option(256, Whole(2, 1 << 16), "Values of a pixel, where the likelihood is not bernoulli")
     components: int = option(10, Whole(1, 1 << 10), "Logistics of a logistic_mixture")
+    likelihood_sigma: float | None = option(
+        None, Real(above=0), "Standard deviation of a gaussian likelihood, if not learnt of each pixel and channel"
+    )
     encoder: str = option("conv", OneOf(ENCODERS), "{names}")
     encoder_hidden: int | None = option(None, Whole(2, 1 << 16), "Channels of the encoder, if not those of the decoder")
     weight_norm: bool = option(False, Flag(), "Encoder resnet: normalise the weights")
@@ -90,6 +95,8 @@ class Options:
             if isinstance(value := getattr(self, name), list):  # as JSON has a pair
                 object.__setattr__(self, name, tuple(value))
         check_options(self)
+        if not self.latent_dim + self.n_classes:  # nothing to spread
+            object.__setattr__(self, "z_channels", 0)
 
     def config(self) -> dict[str, Any]:
         """The options by name, as JSON has them: a pair is a list."""
@@ -109,11 +116,26 @@ def check_options(options: Options) -> None:
             raise ValueError(f"VLAE: {name} must be {rule}, got {value!r}")
     if options.hidden_dim < 2:  # encoders halve it
         raise ValueError(f"VLAE: hidden_dim must be at least 2, got {options.hidden_dim}")
+    _check_likelihood(options)
+    if not options.latent_dim and options.posterior != "gaussian":
+        raise ValueError(f"VLAE: posterior must be 'gaussian' where latent_dim is 0, got {options.posterior!r}")
+    if not options.latent_dim and options.latent_map:
+        raise ValueError(f"VLAE: latent_map must be None where latent_dim is 0, got {options.latent_map}")
     if options.latent_map and options.latent_dim % math.prod(options.latent_map):
         rule = f"(h, w) with h * w a divisor of latent_dim = {options.latent_dim}"
         raise ValueError(f"VLAE: latent_map must be {rule}, got {options.latent_map}")
     if options.weight_norm and options.encoder != "resnet":
         raise ValueError(f"VLAE: weight_norm must be False with encoder {options.encoder!r}, got True")
+
+
+def _check_likelihood(options: Options) -> None:
+    kind, decoder = options.likelihood, options.decoder
+    if options.likelihood_sigma is not None and kind != "gaussian":
+        raise ValueError(f"VLAE: likelihood_sigma must be None for likelihood {kind!r}, got {options.likelihood_sigma}")
+    if kind == "continuous_bernoulli" and KINDS[decoder].autoregressive:
+        plain = " or ".join(name for name, cls in KINDS.items() if not cls.autoregressive)
+        why = "no backend draws such pixels one after the other, as it does those of the other likelihoods"
+        raise ValueError(f"VLAE: decoder must be {plain} for likelihood {kind!r}, got {decoder!r}: {why}")
 
 
 def known() -> Mapping[str, Option]:

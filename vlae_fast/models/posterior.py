@@ -30,6 +30,15 @@ def gaussian_log_prob(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (logvar + (z - mu) ** 2 * torch.exp(-logvar) + math.log(2 * math.pi))
 
 
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """``KL(N(mu_d, exp(logvar_d)) || N(0, 1)) = (mu_d^2 + exp(logvar_d) - 1 - logvar_d) / 2`` of every dimension d.
+
+    In nats, in the shape of mu, in float32 at least. Source: Kingma and Welling 2014, arXiv 1312.6114, appendix B.
+    """
+    mu, logvar = wide(mu), wide(logvar)
+    return 0.5 * (mu * mu + torch.expm1(logvar) - logvar)
+
+
 class InverseAutoregressivePosterior(nn.Module):
     """eps ~ N(0, I) -> z by ``n_steps`` steps ``z <- s * z + (1 - s) * m``, s in (0, 1) and m from a MADE of z and x.
 

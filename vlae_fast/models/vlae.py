@@ -13,10 +13,11 @@ from .decoders.make import make_decoder
 from .encoder import Encoder, Sizes, make_encoder
 from .flow import Flow, standard_normal_log_prob
 from .labels import check_no_labels, one_hot
-from .likelihood import Likelihood, make_likelihood
+from .likelihood import make_likelihood
+from .likelihood_base import Likelihood
 from .objectives import LossTerms, loss_function, loss_terms
 from .options import Options, chosen, takes_options
-from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian_log_prob
+from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian_kl, gaussian_log_prob
 from .precision import wide_under_autocast
 from .prior import make_prior
 
@@ -43,7 +44,9 @@ class VLAE(nn.Module):
     With use_flow, ``log p(z) = log N(eps; 0, I) + log|det d eps/d z|``, eps = flow(z). An ``iaf`` posterior has the
     units, steps and hidden layers of the prior. Encoders: `models.encoder`. More on options: `Options`.
 
-    ``model(x [B, C, H, W], labels=None)`` gives logits (the likelihood's parameters), mu, logvar, z, log_pz.
+    ``model(x [B, C, H, W], labels=None)`` gives logits (the likelihood's parameters), mu, logvar, z, log_pz;
+    ``model.encode(x)`` mu and logvar, ``model.decode(z)`` the mean image. With latent_dim = 0 every z is ``[B, 0]``,
+    encoder and prior are None, the KL is 0, and ``-loss_terms(x).reconstruction`` is log p(x) itself (`PixelCNN`).
 
     >>> model = VLAE(latent_dim=8, hidden_dim=16)
     >>> model(torch.zeros(2, 1, 28, 28)).logits.shape
@@ -56,10 +59,14 @@ class VLAE(nn.Module):
         self.config = options.config()
         self.latent_dim, self.n_classes, self.backend = options.latent_dim, options.n_classes, options.backend
         self.latent_map = options.latent_map
-        self.encoder = _encoder(options)
-        self.prior = _prior(options) if options.use_flow else None
+        self.encoder = _encoder(options) if options.latent_dim else None
+        self.prior = _prior(options) if options.use_flow and options.latent_dim else None
         self.likelihood = make_likelihood(
-            options.likelihood, options.input_dim, levels=options.levels, components=options.components
+            options.likelihood,
+            options.input_dim,
+            levels=options.levels,
+            components=options.components,
+            sigma=options.likelihood_sigma,
         )
         self.decoder = _decoder(options, self.likelihood)
         self.posterior = _flow_posterior(options) if options.posterior == "iaf" else None
@@ -81,13 +88,61 @@ class VLAE(nn.Module):
         mu, logvar = wide_under_autocast(mu), wide_under_autocast(logvar)
         return mu + torch.exp(0.5 * logvar) * _noise_like(mu, generator)
 
+    @property
+    def kl_is_closed_form(self) -> bool:
+        """True where posterior and prior are both Gaussian, so that the KL is known without a draw."""
+        return self.posterior is None and self.prior is None
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar ``[B, D]`` of x ``[B, C, H, W]``, as the encoder gives them.
+
+        With a ``gaussian`` posterior, ``q(z|x) = N(z; mu, exp(logvar))``. With ``iaf`` they are of the Gaussian that
+        the flow starts from: mu is not the mean of z, which `posterior_sample` draws.
+
+        labels: ``[B]`` integers, of a class-conditional model.
+        """
+        if self.encoder is None:
+            none = x.new_zeros((len(x), 0))
+            return none, none
+        # an encoder that was put in this one's place may take x alone
+        found: tuple[Tensor, Tensor] = self.encoder(x) if labels is None else self.encoder(x, labels)
+        return found
+
+    def decode(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        *,
+        draws: int = 16,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The mean image given z ``[B, D]``: probabilities of black and white pixels, else values; ``[B, C, H, W]``.
+
+        Decoders that do not look at the image (mlp, deconv) give it in one pass, differentiable in z. Otherwise it is
+        the mean of some images drawn independently given z; its standard error is at most ``1 / (2 sqrt(draws))``
+        where pixels are in [0, 1].
+
+        Args:
+            labels: ``[B]`` integers, of a class-conditional model.
+            draws: images that are averaged. generator: of their noise. Neither is used where one pass is enough.
+        """
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"VLAE.decode: z must be [B, {self.latent_dim}], got {tuple(z.shape)}")
+        if draws < 1:
+            raise ValueError(f"VLAE.decode: draws must be at least 1, got {draws}")
+        context = self.condition(z, labels)
+        if not self.decoder.autoregressive:
+            unseen = z.new_zeros((len(z), self.likelihood.channels, *self.decoder.image_size))
+            return self.likelihood.mean(self.decoder(unseen, context))
+        images = self.sampler(self.backend).sample(context.repeat_interleave(draws, 0), generator=generator)
+        return images.unflatten(0, (len(z), draws)).mean(1)
+
     def posterior_sample(
         self, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
     ) -> PosteriorSample:
         """z ~ q(z|x), with the mu and logvar that score it: ``log q(z|x) = log N(z; mu, exp(logvar))``."""
-        if self.posterior is None:
-            # an encoder that was put in this one's place may take x alone
-            mu, logvar = self.encoder(x) if labels is None else self.encoder(x, labels)
+        if self.posterior is None or self.encoder is None:
+            mu, logvar = self.encode(x, labels)
             return PosteriorSample(self.reparameterize(mu, logvar, generator), mu, logvar)
         mu, logvar, context = self.encoder.with_context(x, labels)
         return self.posterior(mu, logvar, context, _noise_like(mu, generator))
@@ -100,11 +155,14 @@ class VLAE(nn.Module):
         return standard_normal_log_prob(eps.flatten(1)) + log_det
 
     def kl_per_dim(self, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        """Each dimension's share of ``log q(z|x) - log p(z)`` in nats, ``[B, D]``, of a draw z.
+        """Each dimension's share of the KL in nats, ``[B, D]``: in closed form where posterior and prior are Gaussian,
+        else of ``log q(z|x) - log p(z)`` of a draw z.
 
         mu and logvar ``[B, D]`` are those that score it (`posterior_sample`); the shares of a flow prior are those of
         `Flow.log_prob_per_dim`.
         """
+        if self.kl_is_closed_form:
+            return gaussian_kl(mu, logvar)
         if self.prior is None:
             log_pz = gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
         else:
@@ -112,7 +170,7 @@ class VLAE(nn.Module):
         return gaussian_log_prob(z, mu, logvar) - log_pz
 
     def condition(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The input of decoder and sampler: z, joined with one-hot labels where the model is class-conditional."""
+        """The input of decoder and sampler: z ``[B, D]``, joined with one-hot labels where the model is conditional."""
         if not self.n_classes:
             check_no_labels("VLAE", labels)
             return z
@@ -126,19 +184,28 @@ class VLAE(nn.Module):
         z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels)
         return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
 
-    def loss_terms(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> LossTerms:
-        """The two terms of the negative ELBO, of one draw of z an image.
+    def loss_terms(
+        self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None, closed_form: bool = True
+    ) -> LossTerms:
+        """The two terms of the negative ELBO in nats, ``[B]`` each: the reconstruction of one draw of z, and the KL.
 
-        seen: the encoder's input in place of x, as for a model that removes noise.
+        Args:
+            seen: the encoder's input in place of x, as for a model that removes noise.
+            closed_form: takes the KL itself where posterior and prior are Gaussian, free of the noise of a draw. False:
+                ``log q(z|x) - log p(z)`` of the draw, as for importance weights ``exp(-(reconstruction + kl))``.
         """
         out = self(x, labels, seen=seen)
-        return loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz, self.likelihood)
+        terms = loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz, self.likelihood)
+        if closed_form and self.kl_is_closed_form:
+            return terms._replace(kl=gaussian_kl(out.mu, out.logvar).sum(1))
+        return terms
 
     @torch.no_grad()
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of z from the prior, ``[n, D]``: eps ~ N(0, I), then the flow's inverse."""
         if n < 0:
             raise ValueError(f"VLAE: n must not be negative, got {n}")
+        _check_generator(generator)
         weight = next(self.decoder.parameters())
         eps = torch.randn(n, self.latent_dim, dtype=weight.dtype, device=weight.device, generator=generator)
         return eps if self.prior is None else self.prior.inverse(eps.unflatten(1, self.prior.shape))[0].flatten(1)
@@ -157,6 +224,12 @@ class VLAE(nn.Module):
         """n images ``[n, C, H, W]``: z from the prior, then the sampler on the current weights."""
         z = self.condition(self.sample_prior(n, generator), labels)
         return self.sampler(self.backend).sample(z, generator=generator)
+
+
+def _check_generator(generator: object) -> None:
+    if not isinstance(generator, torch.Generator | None):
+        where = "images are drawn on the model's device, which model.to(device) chooses"
+        raise TypeError(f"VLAE: generator must be a torch.Generator or None, got {generator!r}: {where}")
 
 
 def _noise_like(mu: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -33,6 +33,7 @@ def draw(
         logistic_mixture   component k = `draw_index` of its logits / T with u_0, then channel after channel
                            v = mean + T exp(log_scale) log(u / (1 - u))
         affine             shift + T exp(log_scale) noise
+        continuous_bernoulli  `inverse_cdf` of logit / T at u
     """
     p, u, levels = params.double(), noise.double(), emit.levels
     if emit.kind == "bernoulli":
@@ -42,6 +43,8 @@ def draw(
     elif emit.kind == "affine":
         shift, log_scale = p.chunk(2, dim=1)
         x = shift + temperature * torch.exp(log_scale) * u
+    elif emit.kind == "continuous_bernoulli":
+        x = inverse_cdf(p / temperature, u)
     else:
         mixture = LogisticMixture(p.unflatten(1, (-1, emit.components)), u.shape[1] - 1)
         index = draw_index(mixture.logits.movedim(1, 0) / temperature, u[:, 0])
@@ -62,6 +65,18 @@ def draw_index(logits: Tensor, noise: Tensor) -> Tensor:
     """The first k of dimension 0 of `logits` ``[N, ...]`` with ``sum_{l <= k} exp(logits_l - max) > noise * total``."""
     sums = torch.exp(logits - logits.amax(0)).cumsum(0)
     return (sums[:-1] <= noise * sums[-1]).sum(0)
+
+
+def inverse_cdf(logits: Tensor, noise: Tensor) -> Tensor:
+    """The x in [0, 1] with ``(exp(eta x) - 1) / (exp(eta) - 1) = noise``, for eta the logits of a continuous Bernoulli.
+
+    ``x(noise; eta) = 1 - x(1 - noise; -eta)``, so that no exponent is positive.
+    """
+    rate, turned = -logits.abs(), logits > 0
+    share = torch.where(turned, 1 - noise, noise)
+    x = torch.log1p(share * torch.expm1(rate)) / torch.where(rate == 0, 1, rate)
+    x = torch.where(rate == 0, share, x).clamp(0, 1)
+    return torch.where(turned, 1 - x, x)
 
 
 def choose(values: Tensor, index: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..ops.pixelcnn_sample import check_noise
 from ..reference import pixelcnn_draw
-from .sampler import Known, Samples, emit_of, expand_known
+from .emit import Known, emit_of, emit_params, expand_known, make_noise
+from .sampler import Samples
 
 
 class FactorizedSampler:
@@ -65,11 +66,11 @@ class FactorizedSampler:
         channels, size = self.decoder.input_dim, self.decoder.image_size
         shape = (z.shape[0], self._emit.noises(channels), *size)
         if noise is None:
-            noise = torch.rand(shape, dtype=z.dtype, device=z.device, generator=generator)
+            noise = make_noise(self._emit, z.shape[0], (channels, *size), z, generator)
         elif noise.shape != shape:
             raise ValueError(f"FactorizedSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         check_noise("FactorizedSampler", noise, channels, self._emit, temperature)
         mask, values = expand_known("FactorizedSampler", known, noise, channels, self._emit)
         with torch.autocast(z.device.type, enabled=False):
-            params = self.decoder(z.new_zeros((z.shape[0], channels, *size)), z)
+            params = emit_params(self.decoder, self.decoder(z.new_zeros((z.shape[0], channels, *size)), z))
         return Samples(pixelcnn_draw.draw(params, noise, self._emit, temperature, mask, values), params)

@@ -12,13 +12,12 @@ from ..backends import cpu
 from ..layers.conv import without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
-from ..plan import BERNOULLI, Emit, Plan
+from ..plan import Plan
 from .agreement import largest_excess
+from .emit import Known, emit_of, emit_of_plan, emit_params, expand_known, likelihood_with_head, make_noise
 from .fixed_order import Spread
 from .program import Decoder, build_program
 from .schedule import derive
-
-Known = tuple[Tensor, Tensor]
 
 
 class Samples(NamedTuple):
@@ -54,10 +53,13 @@ class PixelCNNSampler:
     ) -> None:
         self.decoder = decoder
         self.program = build_program(decoder)
+        emit = emit_of_plan(decoder)
+        if (likelihood := likelihood_with_head(decoder)) is not None:
+            likelihood.write_head(self.program)
         self._size = (int(decoder.image_size[0]), int(decoder.image_size[1]))
         schedule = derive(self.program.stages, self._size, order=order)
         channels, stages = self.program.image_channels, tuple(self.program.stages)
-        self.plan = Plan(channels, schedule.slope, stages, schedule.leads, emit_of(decoder))
+        self.plan = Plan(channels, schedule.slope, stages, schedule.leads, emit)
         self.steps = schedule.steps
         weights = self.program.weights
         self.backend = backends.pick("pixelcnn_sample", weights[0], backend).name
@@ -81,12 +83,14 @@ class PixelCNNSampler:
         known: Known | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images ``[B, C, H, W]``: 0 and 1 of Bernoulli pixels, else ``k / (levels - 1)``.
+        """Images ``[B, C, H, W]``: 0 and 1 of Bernoulli pixels, any number of gaussian ones, else ``k / (levels - 1)``.
 
         Args:
-            z: ``[B, D]`` or ``[B, D, H, W]``; None for a decoder without z: the batch is that of the noise, else 1.
-            noise: uniform in [0, 1), ``[B, n, H, W]`` with n of the decoder's likelihood (C for Bernoulli pixels):
-                given the noise, the images are a function. Default: drawn from ``generator``.
+            z: ``[B, D]`` or ``[B, D, H, W]``, ``[B, 0]`` for a decoder without z; None: one without z, and the batch is
+                that of the noise, else 1.
+            noise: uniform in [0, 1), standard normal of a gaussian likelihood, ``[B, n, H, W]`` with n of the decoder's
+                likelihood (C for Bernoulli pixels): given the noise, the images are a function. Default: drawn from
+                ``generator``.
             known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given,
                 and the rest of the image is drawn to fit it.
             temperature: from 1e-100 to 1e100, divides the logits; below 1 the images are cleaner and less varied.
@@ -107,16 +111,15 @@ class PixelCNNSampler:
     ) -> Samples:
         """As `sample`, with the logits: the same bits whatever the batch, the number of threads or the order."""
         self._check_z(z)
-        planes = self.plan.emit.noises(self.plan.image_channels)
-        shape = (1 if z is None else z.shape[0], planes, *self._size)
+        emit, channels, batch = self.plan.emit, self.plan.image_channels, 1 if z is None else z.shape[0]
+        shape = (batch, emit.noises(channels), *self._size)
         if noise is None:
-            draw = torch.randn if self.plan.emit.kind == "affine" else torch.rand
-            noise = draw(shape, dtype=self._dtype, device=self._device, generator=generator)
+            noise = make_noise(emit, batch, (channels, *self._size), self.program.weights[0], generator)
         elif noise.shape[-3:] != shape[1:] or noise.dim() != 4 or (z is not None and noise.shape[0] != shape[0]):
             raise ValueError(f"PixelCNNSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         elif noise.dtype != self._dtype:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")
-        mask, values = expand_known("PixelCNNSampler", known, noise, self.plan.image_channels, self.plan.emit)
+        mask, values = expand_known("PixelCNNSampler", known, noise, channels, emit)
         with torch.autocast(self._device.type, enabled=False):  # the same image inside and outside
             drawn = pixelcnn_sample(
                 noise,
@@ -165,7 +168,7 @@ class PixelCNNSampler:
             z = torch.randn(1, latent_dim, generator=generator, device="cpu").to(self._device, self._dtype)
         stages, weights = self.plan.stages, self.program.weights
         with torch.autocast(self._device.type, enabled=False):
-            expected, context = decoder(x, z), self._context(z)
+            expected, context = emit_params(decoder, decoder(x, z)), self._context(z)
             if self.backend == "reference":
                 got = reference.run_program(stages, self._packed, context, x)
             else:  # with every pixel given, one pass gives the logits of a whole image
@@ -192,36 +195,6 @@ def isa_of(backend: str, isa: str | None) -> str | None:
     return isa or next(iter(choices), None)
 
 
-def emit_of(decoder: Decoder) -> Emit:
-    """How a decoder's output is drawn from: by its likelihood, Bernoulli pixels where it names none."""
-    likelihood = getattr(decoder, "likelihood", None)
-    return BERNOULLI if likelihood is None else likelihood.emit
-
-
-def expand_known(
-    op: str, known: Known | None, noise: Tensor, channels: int, emit: Emit
-) -> tuple[Tensor | None, Tensor | None]:
-    """Mask and values ``[B, C, H, W]`` of what is known, or ValueError in the name of ``op``."""
-    if known is None:
-        return None, None
-    if len(known) != 2:
-        raise ValueError(f"{op}: known must be (mask, values), got {len(known)} entries")
-    mask, values = known
-    shape = (noise.shape[0], channels, *noise.shape[2:])
-    try:
-        mask, values = mask.expand(shape), values.to(noise.dtype).expand(shape)
-    except RuntimeError:
-        shapes = (tuple(mask.shape), tuple(values.shape))
-        raise ValueError(f"{op}: known must be (mask, values) that broadcast to {shape}, got {shapes}") from None
-    if mask.dtype != torch.bool:
-        raise ValueError(f"{op}: known must have a boolean mask, got {mask.dtype}")
-    off = mask & ~emit.holds(values)
-    if off.any():
-        value = values[off][0].item()
-        raise ValueError(f"{op}: known must have values {emit.rule} where the mask is set, got {value:g}")
-    return mask, values
-
-
 def naive_sample(
     decoder: Decoder, z: Tensor | None, noise: Tensor, known: Known | None = None, temperature: float = 1.0
 ) -> Tensor:
@@ -240,5 +213,7 @@ def naive_sample_with_logits(
     emit, channels = emit_of(decoder), decoder.input_dim
     check_noise("naive_sample", noise, channels, emit, temperature)
     mask, values = expand_known("naive_sample", known, noise, channels, emit)
-    drawn = reference.naive_sample(lambda image: decoder(image, z), noise, channels, emit, mask, values, temperature)
+    drawn = reference.naive_sample(
+        lambda image: emit_params(decoder, decoder(image, z)), noise, channels, emit, mask, values, temperature
+    )
     return Samples(*drawn)

@@ -3,8 +3,8 @@
     mean reconstruction + weight * mean KL        [nats per image]
 
 or a variation of it (`Settings`, models/objectives.py). KL is the Monte Carlo estimate log q(z|x) - log p(z) under the
-model's own prior. Its weight may rise from almost 0, so that z is in use before it is paid for. Figures shown are those
-of the ELBO (weight 1, no free bits) whatever is minimised.
+model's own prior, or the closed form where posterior and prior are Gaussian. Its weight may rise from almost 0, so that
+z is in use before it is paid for. Figures shown are those of the ELBO (weight 1, no free bits) whatever is minimised.
 
 Epoch e draws its random numbers (order, binarization, noise, z) from (seed, e) alone: a run that was interrupted after
 epoch e and resumed is the run that was not.
@@ -13,6 +13,7 @@ epoch e and resumed is the run that was not.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import time
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..data import Images
-from ..evaluation import batches, evaluate
+from ..evaluation import batches, bits_per_dim, evaluate
 from ..layers import WeightNormConv2d, initialize
 from ..models.vlae import VLAE
 from . import progress as shown
@@ -97,6 +98,8 @@ class _Run:
         self.description = resuming.describe(self.schedule, images)
         self.optimizer = _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr)
         self.objective = Objective(settings, _levels(model, images))
+        _check_code(model, settings)
+        self.bits = functools.partial(bits_per_dim, dims=images.dims, likelihood=model.likelihood)
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
 
@@ -113,7 +116,7 @@ class _Run:
 
     def epoch(self, number: int, bar: Any) -> None:
         """Trains, validates and saves."""
-        start, dims = time.perf_counter(), self.images.dims
+        start = time.perf_counter()
         cuda = [self.device] if self.device.type == "cuda" else []
         with bar, torch.random.fork_rng(devices=cuda):  # z: from the global generators
             if number == 1:
@@ -124,9 +127,9 @@ class _Run:
                 valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed)
                 if not math.isfinite(valid.elbo):
                     raise self._not_finite(f"epoch {number}: the validation loss is {-valid.elbo}")
-                bar.set_postfix_str(f"{shown.text(*terms, dims)}; valid {-valid.elbo:.2f} nats/image")
+                bar.set_postfix_str(f"{shown.text(*terms, self.bits)}; valid {-valid.elbo:.2f} nats/image")
                 row = {"epoch": number, "seconds": time.perf_counter() - start, "kl_weight": kl_weight}
-                row |= shown.row("", *terms, dims) | shown.row("valid_", valid.reconstruction, valid.kl, dims)
+                row |= shown.row("", *terms, self.bits) | shown.row("valid_", valid.reconstruction, valid.kl, self.bits)
                 self.history.append(row)
                 checkpoint.save(
                     self.folder, self.model, self.optimizer, epoch=number, training=self.description,
@@ -158,7 +161,7 @@ class _Run:
             count += len(batch.x)
             sums += len(batch.x) * torch.tensor(terms, dtype=torch.float64, device="cpu")
             reconstruction, kl = (sums / count).tolist()
-            bar.set_postfix_str(shown.text(reconstruction, kl, self.images.dims), refresh=False)
+            bar.set_postfix_str(shown.text(reconstruction, kl, self.bits), refresh=False)
             bar.update()
         return (reconstruction, kl), self.objective.weight(scheduled)
 
@@ -198,8 +201,25 @@ def _levels(model: VLAE, images: Images) -> int:
     levels = model.likelihood.levels
     if images.levels not in (2, levels):
         rule = f"levels that a {model.likelihood.kind} likelihood of {levels} has"
-        raise ValueError(f"images: must have {rule}, got {images.levels} (binarization {images.binarization!r})")
+        advice = ""
+        if levels == 2:
+            advice = (
+                ': choose binarization "dynamic", or a likelihood of grey values: categorical, logistic_mixture, '
+                "gaussian, or continuous_bernoulli with decoder mlp or deconv"
+            )
+        found = f"{images.levels} (binarization {images.binarization!r})"
+        raise ValueError(f"images: must have {rule}, got {found}{advice}")
     return levels
+
+
+def _check_code(model: VLAE, settings: Settings) -> None:
+    """ValueError where a setting is about z and the model has none."""
+    if model.latent_dim:
+        return
+    for name in ("objective", "samples", "free_bits", "soft_free_bits", "denoise"):
+        value, default = getattr(settings, name), getattr(Settings, name)
+        if value != default:
+            raise ValueError(f"{name}: must be {default!r} for a model without z (latent_dim 0), got {value!r}")
 
 
 def _seed(seed: int, epoch: int, use: str) -> int:

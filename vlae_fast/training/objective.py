@@ -52,7 +52,8 @@ class Objective:
         if (n := self.settings.samples) > 1:
             x, seen = x.repeat(n, 1, 1, 1), None if seen is None else seen.repeat(n, 1, 1, 1)
             labels = None if labels is None else labels.repeat(n)
-        return model.loss_terms(x, labels, seen=seen)
+        # importance weights are of the draw; with its KL in closed form they would bound nothing
+        return model.loss_terms(x, labels, seen=seen, closed_form=self.settings.objective != "iwae")
 
 
 def update(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .._extras import require
-from ..evaluation import bits_per_dim
 
 History = list[dict[str, float]]
 
@@ -15,16 +15,18 @@ _PARTS = ("loss", "reconstruction", "kl", "bits_per_dim")
 FIGURES = {"epoch", "seconds", *_PARTS, *(f"valid_{part}" for part in _PARTS)}  # of each epoch
 
 
-def row(prefix: str, reconstruction: float, kl: float, dims: int) -> dict[str, float]:
+Bits = Callable[[float], float]  # bits per dimension of nats per image
+
+
+def row(prefix: str, reconstruction: float, kl: float, bits: Bits) -> dict[str, float]:
     loss = reconstruction + kl
-    figures = {"loss": loss, "reconstruction": reconstruction, "kl": kl, "bits_per_dim": bits_per_dim(loss, dims)}
+    figures = {"loss": loss, "reconstruction": reconstruction, "kl": kl, "bits_per_dim": bits(loss)}
     return {prefix + key: value for key, value in figures.items()}
 
 
-def text(reconstruction: float, kl: float, dims: int) -> str:
+def text(reconstruction: float, kl: float, bits: Bits) -> str:
     loss = reconstruction + kl
-    bits = bits_per_dim(loss, dims)
-    return f"loss {loss:.2f} = reconstruction {reconstruction:.2f} + KL {kl:.2f} nats/image, {bits:.4f} bits/dim"
+    return f"loss {loss:.2f} = reconstruction {reconstruction:.2f} + KL {kl:.2f} nats/image, {bits(loss):.4f} bits/dim"
 
 
 def bar(shown: bool, epoch: int, epochs: int, steps: int) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...sampling.emit import emit_of
 from ...sampling.program import Program
-from ...sampling.sampler import PixelCNNSampler, emit_of
+from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
 from .operations import BATCH
 from .trace import write_program
@@ -73,7 +74,7 @@ class ForeignDecoder:
                 f"fast_sampler: decoder must be one that can be copied, got one where {reason}"
             ) from reason
         self.code_map = write_program(copied.eval(), program, inputs, emit_of(self).levels)
-        expected = emit_of(self).params(self.input_dim)
+        expected = getattr(self.likelihood, "params", emit_of(self).params(self.input_dim))
         if (got := program.channels(len(program.stages))) != expected:
             rule = f"as many channels as the parameters of its likelihood, {expected}"
             raise ValueError(f"fast_sampler: decoder must put out {rule}, got {got}")

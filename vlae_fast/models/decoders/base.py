@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ...masks import Offset
 from ...sampling.window import receptive_field
-from ..likelihood import Likelihood, make_likelihood
+from ..likelihood import make_likelihood
+from ..likelihood_base import Likelihood
 from .code_map import CodeMap
 
 CENTRE: tuple[Offset, ...] = ((0, 0),)  # of a 1x1 convolution
@@ -83,8 +84,8 @@ class Decoder(nn.Module):
         if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
             rule = f"z must be [B, {self.latent_dim}] or [B, {self.z_channels}, {height}, {width}]"
             self._refuse(rule, None if z is None else tuple(z.shape))
-        if not self.latent_dim and z is not None:
-            self._refuse("z must be None where latent_dim is 0", tuple(z.shape))
+        if not self.latent_dim and z is not None and tuple(z.shape[1:]) != (0,):
+            self._refuse("z must be None or [B, 0] where latent_dim is 0", tuple(z.shape))
 
     def spread(self, z: Tensor) -> Tensor:
         """The context of the layers: z itself, or its map ``[B, z_channels, H, W]``."""
@@ -96,7 +97,7 @@ class Decoder(nn.Module):
         if x.dim() != 4 or tuple(x.shape[1:]) != expected:
             self._refuse(f"x must be [B, {', '.join(map(str, expected))}]", tuple(x.shape))
         self.check_z(z)
-        return self.parameters_of(x, None if z is None else self.spread(z))
+        return self.parameters_of(x, None if z is None or not self.latent_dim else self.spread(z))
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Parameters as from `Decoder.forward`, for a checked x and the context that `Decoder.spread` makes of z."""

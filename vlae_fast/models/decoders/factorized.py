@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from ..likelihood import Likelihood
+from ..likelihood_base import Likelihood
 from .base import Decoder
 
 

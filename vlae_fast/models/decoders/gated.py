@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...layers import GatedMaskedConv2d, MaskedConv2d
-from ..likelihood import Likelihood
+from ..likelihood_base import Likelihood
 from .base import Decoder
 
 

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from .. import options as declaration
-from ..likelihood import Likelihood
+from ..likelihood_base import Likelihood
 from .base import Decoder
 from .kinds import KINDS
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...layers import MaskedConv2d
 from ...sampling.program import Program
-from ..likelihood import Likelihood
+from ..likelihood_base import Likelihood
 from .base import CENTRE, Decoder
 from .code_map import DeconvolutionalMap
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ...sampling.program import Program
-from ..likelihood import Likelihood
+from ..likelihood_base import Likelihood
 from .base import CENTRE, Decoder
 
 

@@ -1,0 +1,77 @@
+"""From a decoder's output to pixels: the emit, the parameters and the noise that it takes, and what is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..plan import BERNOULLI, EMITS, Emit
+from .program import Decoder
+
+Known = tuple[Tensor, Tensor]
+
+
+def emit_of(decoder: Decoder) -> Emit:
+    """How a decoder's output is drawn from: by its likelihood, Bernoulli pixels where it names none."""
+    likelihood = getattr(decoder, "likelihood", None)
+    return BERNOULLI if likelihood is None else likelihood.emit
+
+
+def emit_params(decoder: Decoder, params: Tensor) -> Tensor:
+    """What pixels are drawn from, ``[B, P, H, W]``, of a decoder's output: itself unless its likelihood has a head."""
+    likelihood = likelihood_with_head(decoder)
+    return params if likelihood is None else likelihood.head(params)
+
+
+def likelihood_with_head(decoder: Decoder) -> Any:
+    """A decoder's likelihood where it turns parameters into others: by ``head``; ``write_head`` adds its stages."""
+    likelihood = getattr(decoder, "likelihood", None)
+    return likelihood if hasattr(likelihood, "write_head") else None
+
+
+def emit_of_plan(decoder: Decoder) -> Emit:
+    """The emit of a decoder whose pixels are drawn one after the other; ValueError where no plan has it."""
+    emit = emit_of(decoder)
+    if emit.kind not in EMITS:
+        rule = f"a likelihood whose pixels every backend draws one after the other ({', '.join(EMITS)})"
+        raise ValueError(f"PixelCNNSampler: decoder must have {rule}, got {emit.kind}")
+    return emit
+
+
+def expand_known(
+    op: str, known: Known | None, noise: Tensor, channels: int, emit: Emit
+) -> tuple[Tensor | None, Tensor | None]:
+    """Mask and values ``[B, C, H, W]`` of what is known, or ValueError in the name of ``op``."""
+    if known is None:
+        return None, None
+    if len(known) != 2:
+        raise ValueError(f"{op}: known must be (mask, values), got {len(known)} entries")
+    mask, values = known
+    shape = (noise.shape[0], channels, *noise.shape[2:])
+    try:
+        mask, values = mask.expand(shape), values.to(noise.dtype).expand(shape)
+    except RuntimeError:
+        shapes = (tuple(mask.shape), tuple(values.shape))
+        raise ValueError(f"{op}: known must be (mask, values) that broadcast to {shape}, got {shapes}") from None
+    if mask.dtype != torch.bool:
+        raise ValueError(f"{op}: known must have a boolean mask, got {mask.dtype}")
+    off = mask & ~emit.holds(values)
+    if off.any():
+        value = values[off][0].item()
+        raise ValueError(f"{op}: known must have values {emit.rule} where the mask is set, got {value:g}")
+    return mask, values
+
+
+def make_noise(
+    emit: Emit, batch: int, image_shape: tuple[int, int, int], like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Noise ``[B, n, H, W]`` of the kind that an emit takes: standard normal (affine), else uniform in [0, 1).
+
+    batch: B. image_shape: (C, H, W). like: a tensor of the dtype and the device of the noise.
+    """
+    draw = torch.randn if emit.noise_is_normal else torch.rand
+    channels, height, width = image_shape
+    shape = (batch, emit.noises(channels), height, width)
+    return draw(shape, dtype=like.dtype, device=like.device, generator=generator)
