@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -111,6 +112,30 @@ def test_one_importance_sample_is_the_elbo(off: VLAE, images: data.Images) -> No
     assert (bound.images, bound.total, bound.samples) == (7, 7, 1)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "continuous_bernoulli"])
+def test_bits_of_a_density(likelihood: str, images: data.Images) -> None:
+    """Counted at 256 levels: log2(255) above those of the density on [0, 1], and no bound."""
+    model = VLAE(1, 3, 8, 1, False, image_size=(8, 8), decoder="mlp", likelihood=likelihood)
+    found = evaluate(model, images)
+    assert found.bits_per_dim == pytest.approx(-found.elbo / (64 * math.log(2)) + math.log2(255))
+    assert f"about {found.bits_per_dim:.4f} bits/dim at 256 levels, by a density (7 images)" in str(found)
+    bound = evaluation.importance_bound(model, images, samples=4)
+    assert bound.bits_per_dim == pytest.approx(bound.nll / (64 * math.log(2)) + math.log2(255))
+
+
+def test_a_closed_form_kl_has_no_noise(images: data.Images) -> None:
+    """Two seeds give two reconstructions and one KL, of the whole and of every dimension."""
+    torch.manual_seed(0)
+    model, images = VLAE(1, 3, 4, 1, False, image_size=(8, 8)), dataclasses.replace(images, binarization="threshold")
+    one, two = (evaluation.per_image(model, images, seed=seed) for seed in (1, 2))
+    assert one.kl.equal(two.kl) and not one.reconstruction.equal(two.reconstruction)
+    codes = [evaluation.encode(model, images, seed=seed) for seed in (1, 2)]
+    assert codes[0].kl.equal(codes[1].kl) and not codes[0].z.equal(codes[1].z) and (codes[0].kl >= 0).all()
+    torch.testing.assert_close(codes[0].kl.sum(1), one.kl, rtol=1e-5, atol=1e-6)
+    bound = evaluation.importance_bound(model, images, samples=1, seed=1)
+    assert bound.nll != pytest.approx(-evaluate(model, images, seed=1).elbo, rel=1e-6)  # of the draw itself
+
+
 def test_the_bound_rises_with_the_samples(off: VLAE, images: data.Images) -> None:
     one, ten, many = (
         evaluation.importance_bound(off, images, "train", samples=k, batch_size=500) for k in (1, 10, 300)
@@ -135,11 +160,11 @@ def test_an_interrupted_bound_is_that_of_the_images_done(
 ) -> None:
     terms, calls = off.loss_terms, []
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return terms(*arguments)
+        return terms(*arguments, **options)
 
     monkeypatch.setattr(off, "loss_terms", interrupted)
     bound = evaluation.importance_bound(off, images, samples=4, batch_size=4)

@@ -91,8 +91,8 @@ def test_gradients_are_finite_at_extremes(likelihood: Likelihood) -> None:
     ("call", "message"),
     [
         (
-            lambda: make_likelihood("gaussian", 1),
-            f"likelihood: must be one of {', '.join(LIKELIHOODS)}, got 'gaussian'",
+            lambda: make_likelihood("laplace", 1),
+            f"likelihood: must be one of {', '.join(LIKELIHOODS)}, got 'laplace'",
         ),
         (lambda: make_likelihood("categorical", 1, levels=1), "levels must be from 2 to 65,536, got 1"),
         (lambda: make_likelihood("logistic_mixture", 1, components=0), "components must be from 1 to 1,024, got 0"),

@@ -243,7 +243,7 @@ def test_dilated_layers_compute_a_dilated_convolution(mask_type: str, dilation: 
         (lambda: vf.MADE(3, 8, 6, activation="gelu"), "MADE: activation must be one of relu, .*, got 'gelu'"),
         (lambda: vf.PixelCNNDecoder(hidden_dim=0), "PixelCNNDecoder: hidden_dim must be at least 1, got 0"),
         (lambda: vf.PixelCNNDecoder(z_channels=-1), "z_channels must be at least 0, got -1"),
-        (lambda: vf.VLAE(latent_dim=0), "VLAE: latent_dim must be at least 1, got 0"),
+        (lambda: vf.VLAE(latent_dim=-1), "VLAE: latent_dim must be at least 0, got -1"),
         (lambda: small_vlae()(torch.zeros(2, 1, 5, 5)), r"ConvEncoder: x must be \[B, 1, 6, 5\], got \(2, 1, 5, 5\)"),
         (
             lambda: small_vlae().decoder(torch.zeros(2, 1, 6, 5), torch.zeros(2, 3)),

@@ -11,8 +11,9 @@ import pytest
 import torch
 from cases.runs import halves, interrupting, new_model, run, same
 
-from vlae_fast import VLAE, data, training
+from vlae_fast import VLAE, checkpoint, data, training, visualization
 from vlae_fast.data import corrupt
+from vlae_fast.evaluation import evaluate
 from vlae_fast.models.vlae import LossTerms, loss_function
 from vlae_fast.training import loop
 from vlae_fast.training.objective import Batch, Objective, update
@@ -138,6 +139,68 @@ def test_grey_images_train_by_their_likelihood(tmp_path: Path) -> None:
     for few in (new_model(), new_model(likelihood="categorical", levels=16)):
         with pytest.raises(ValueError, match=r"images: must have levels that a \w+ likelihood of \d+ has, got 256"):
             training.train(few, grey(), out_dir=tmp_path / "few", **kept)
+    for few in (new_model(), new_model(decoder="mlp")):
+        choose = (
+            'choose binarization "dynamic", or .*: categorical, logistic_mixture, gaussian, or continuous_bernoulli'
+        )
+        with pytest.raises(ValueError, match=rf"got 256 \(binarization 'none'\): {choose}"):
+            training.train(few, grey(), out_dir=tmp_path / "few", **kept)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"likelihood": "gaussian"},
+        {"likelihood": "gaussian", "likelihood_sigma": 0.5, "decoder": "mlp", "use_flow": False},
+        {"likelihood": "continuous_bernoulli", "decoder": "mlp", "use_flow": False},
+        {"likelihood": "gaussian", "latent_dim": 0},
+    ],
+)
+def test_grey_images_train_by_a_density(options: dict[str, Any], tmp_path: Path) -> None:
+    """Noise on the images is that of grey ones; bits are counted at 256 levels; a checkpoint gives the model back."""
+    kept: dict[str, Any] = {"epochs": 4, "lr": 5e-3, "batch_size": 16, "progress": False}
+    noise = {} if options.get("latent_dim") == 0 else {"denoise": 0.2}
+    history = training.train(new_model(**options), grey(), out_dir=tmp_path, **kept, **noise)
+    last = history[-1]
+    assert last["valid_loss"] < history[0]["valid_loss"]
+    assert last["valid_bits_per_dim"] == pytest.approx(last["valid_loss"] / (64 * math.log(2)) + math.log2(255))
+    found = checkpoint.load(tmp_path).model
+    assert evaluate(found, grey(), "valid", seed=0).elbo == pytest.approx(-last["valid_loss"], rel=1e-6)
+    drawn = found.sample(4)
+    assert (drawn.min() < 0 or drawn.max() > 1) == (options["likelihood"] == "gaussian")
+    assert visualization.grids.unit(found.likelihood.clip(drawn)).equal(drawn.clamp(0, 1))
+
+
+def test_a_fixed_sigma_trains_by_the_squared_error(tmp_path: Path) -> None:
+    model, x = (
+        new_model(likelihood="gaussian", likelihood_sigma=0.5, decoder="mlp", use_flow=False),
+        grey().fixed("valid"),
+    )
+    torch.manual_seed(1)
+    terms = model.loss_terms(x)
+    torch.manual_seed(1)
+    error = (model.likelihood.mean(model(x).logits) - x).square().sum((1, 2, 3))
+    torch.testing.assert_close(terms.reconstruction, 2 * error + 64 * math.log(0.5 * math.sqrt(2 * math.pi)))
+
+
+def test_a_model_without_z_is_resumed_bit_for_bit_and_has_no_setting_of_z(tmp_path: Path) -> None:
+    whole, parts = new_model(latent_dim=0), new_model(latent_dim=0)
+    history = run(whole, tmp_path / "whole", epochs=2)
+    assert all(row["kl"] == row["valid_kl"] == 0 for row in history)
+    run(parts, tmp_path / "parts", epochs=1)
+    run(parts, tmp_path / "parts", epochs=2, resume=True)
+    assert same(whole, parts) and not same(whole, new_model(latent_dim=0))
+    for name, value in {"free_bits": 1.0, "soft_free_bits": 1.0, "samples": 2, "denoise": 0.1}.items():
+        with pytest.raises(ValueError, match=f"{name}: must be .* for a model without z .latent_dim 0., got {value}"):
+            run(whole, tmp_path / name, **{name: value})
+
+
+def test_a_closed_form_kl_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    whole, parts = new_model(use_flow=False), new_model(use_flow=False)
+    run(whole, tmp_path / "whole", epochs=2)
+    run(parts, tmp_path / "parts", epochs=1)
+    run(parts, tmp_path / "parts", epochs=2, resume=True)
+    assert same(whole, parts)
 
 
 OBJECTIVES: list[dict[str, Any]] = [

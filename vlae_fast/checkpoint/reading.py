@@ -77,7 +77,8 @@ def _load(place: Path) -> Checkpoint:
 
 def _check_flows(path: Path, config: Mapping[str, Any], found: tensors.Shapes) -> None:
     """Raises ValueError where a flow has more degrees than the file has biases: degrees take memory even on "meta"."""
-    if not (config.get("use_flow", True) or config.get("posterior") == "iaf"):
+    flows = config.get("use_flow", True) or config.get("posterior") == "iaf"
+    if not flows or config.get("latent_dim") == 0:
         return
     steps, hidden = config.get("flow_steps", 1), config.get("flow_layers", 1)
     outputs = 0 if config.get("latent_map") else config.get("latent_dim", 1)

@@ -46,7 +46,7 @@ def sample(
     between = time.perf_counter()
     images = sampler.sample(model.condition(z, labels), generator=generator, temperature=temperature).cpu()
     seconds = time.perf_counter() - between
-    save_grid(images, out, columns=math.ceil(math.sqrt(n)))
+    save_grid(model.likelihood.clip(images), out, columns=math.ceil(math.sqrt(n)))
     typer.echo(
         f"{n} images: prior {between - start:.3f} s, pixels {seconds:.3f} s ({n / seconds:,.1f} images/s), "
         f"backend {getattr(sampler, 'backend', 'none (one pass)')}, {sampler.steps} steps; {out}"

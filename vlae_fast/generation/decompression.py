@@ -19,7 +19,7 @@ def decompress(
     labels: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw; z keeps the lossy code of x.
+    """Images [B, times, C, H, W] in [0, 1], drawn from p(x | z), one z ~ q(z | x) per draw; z keeps the lossy code of x.
 
     x: ``[B, C, H, W]``. times: draws of each.
     """
@@ -30,4 +30,4 @@ def decompress(
     each = None if labels is None else labels.repeat_interleave(times, 0)
     z, _, _ = model.posterior_sample(x.repeat_interleave(times, 0), each, generator)
     drawn = model.sampler().sample(model.condition(z, each), generator=generator)
-    return drawn.unflatten(0, (len(x), times))
+    return model.likelihood.clip(drawn).unflatten(0, (len(x), times))

@@ -54,7 +54,7 @@ def complete(
         if step:
             z = _resample(model, values, each, candidates, generator)
         values = sampler.sample(model.condition(z, each), generator=generator, known=(mask, values))
-    return values.unflatten(0, (len(x), draws))
+    return model.likelihood.clip(values).unflatten(0, (len(x), draws))
 
 
 @torch.no_grad()

@@ -23,11 +23,12 @@ def draw(
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Images ``[B, C, H, W]`` from p(x | z), by the cached sampler. noise and temperature: as in
+    """Images ``[B, C, H, W]`` in [0, 1] from p(x | z), by the cached sampler. noise and temperature: as in
     `PixelCNNSampler.sample`.
     """
     given = model.condition(z, labels)
-    return model.sampler().sample(given, noise=noise, generator=generator, temperature=temperature)
+    drawn = model.sampler().sample(given, noise=noise, generator=generator, temperature=temperature)
+    return model.likelihood.clip(drawn)
 
 
 @torch.no_grad()

@@ -23,15 +23,16 @@ class Gaussian(Likelihood):
         channels: C. levels: of the images, which bound a learnt sigma and are what bits per dimension are counted at.
         sigma: the standard deviation of all pixels; None: learnt, one of each pixel and channel.
 
-    Parameters ``[B, P, H, W]``: the means; where sigma is learnt, then C numbers s with ``log sigma = s`` from
-    ``log(least) + 1`` on, and ``log(least) + exp(s - log(least) - 1)`` below, which stays above ``log(least)``. The
-    least sigma is half the distance of two levels, ``1 / (2 (levels - 1))``. Without it the density of images that are
-    bytes is unbounded: a pixel that is always 0 costs as little as one likes.
+    Parameters ``[B, P, H, W]``: the means; where sigma is learnt, then C numbers s. ``log sigma`` is s between
+    ``log(least) + 1`` and -1, and bends towards ``log(least)`` below and 0 above:
+    ``log(least) + exp(s - log(least) - 1)`` and ``-exp(-1 - s)``. The least sigma is half the distance of two levels,
+    ``1 / (2 (levels - 1))``. Without it the density of images that are bytes is unbounded: a pixel that is always 0
+    costs as little as one likes. Without the largest, 1, a decoder that sees its own draws may drive them to infinity.
 
     Given sigma, ``log p(x) = -sum((x - mean)^2) / (2 sigma^2)`` up to a constant, so that the best means are those of
     the mean squared error; ``sigma = sqrt(1 / 2)`` weighs it against the KL as tutorials do that add the two.
 
-    A draw may leave [0, 1], which pictures cut off. Bits per dimension, as `bits_per_dim` counts them, are at most
+    A draw may leave [0, 1]; `clip` cuts that off for pictures. Bits per dimension, as `bits_per_dim` counts them, are at most
     0.021 below the cost of a code of the levels: ``sum_k N(k / (levels - 1)) / (levels - 1)`` is at most
     ``1 + 2 exp(-pi^2 / 2) + ...`` < 1.0145 by Poisson's formula, for every mean and sigma from the least on.
     """
@@ -45,7 +46,8 @@ class Gaussian(Likelihood):
         super().__init__(channels, Emit("affine", 0), levels=levels)
         self.sigma = sigma
         self.params = channels if sigma is not None else 2 * channels
-        self._bend = 1 - math.log(2 * (levels - 1))  # below, s bends towards the least log sigma, one less
+        self._low = 1 - math.log(2 * (levels - 1))  # below, s bends towards the least log sigma, one less
+        self._high = max(-1.0, self._low)  # above, towards the largest, one more; of few levels the two meet
 
     def __repr__(self) -> str:
         sigma = "learnt" if self.sigma is None else f"{self.sigma:g}"
@@ -56,7 +58,8 @@ class Gaussian(Likelihood):
         mean, s = params[:, : self.channels], params[:, self.channels :]
         if self.sigma is not None:
             return torch.cat([mean, torch.full_like(mean, math.log(self.sigma))], 1)
-        return torch.cat([mean, F.elu(s - self._bend) + self._bend], 1)
+        bent = F.elu(s - self._low) + self._low
+        return torch.cat([mean, self._high - F.elu(self._high - bent)], 1)
 
     def write_head(self, program: Program) -> None:
         """Appends the stages of `head` to a sampler's program."""
@@ -70,10 +73,11 @@ class Gaussian(Likelihood):
         if self.sigma is not None:
             program.add([(last, torch.cat([eye, none]), _CENTRE)], bias(math.log(self.sigma)))
             return
-        below = like.new_full((self.channels,), -self._bend)
-        bent = program.add([(last, torch.cat([none, eye], 1), _CENTRE)], below, "elu")
+        shift = like.new_ones(self.channels)
+        bent = program.add([(last, torch.cat([none, eye], 1), _CENTRE)], -self._low * shift, "elu")
+        capped = program.add([(bent, -eye, _CENTRE)], (self._high - self._low) * shift, "elu")
         means = torch.cat([torch.cat([eye, none], 1), torch.cat([none, none], 1)])
-        program.add([(last, means, _CENTRE), (bent, torch.cat([none, eye]), _CENTRE)], bias(self._bend))
+        program.add([(last, means, _CENTRE), (capped, torch.cat([none, -eye]), _CENTRE)], bias(self._high))
 
     def draw(self, params: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Pixels ``mean + temperature sigma noise`` ``[B, C, H, W]``, from standard normal noise ``[B, C, H, W]``."""

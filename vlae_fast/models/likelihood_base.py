@@ -54,6 +54,10 @@ class Likelihood:
         """Pixels ``[B, C, H, W]`` from noise ``[B, n, H, W]``; see `pixelcnn_draw.draw`, `sampling.emit.make_noise`."""
         return pixelcnn_draw.draw(params, noise, self.emit, temperature)
 
+    def clip(self, images: Tensor) -> Tensor:
+        """Images as pictures show them, in [0, 1]: what a draw of a density has outside is cut off."""
+        return images.clamp(0, 1) if self.is_density else images
+
     def check(self, x: Tensor) -> None:
         """Raises ValueError unless every value of x is a level, or one that a density has."""
         off = ~self.emit.holds(x)

@@ -50,7 +50,8 @@ def plot_latent_sampling(
     if n_samples < 1:
         raise ValueError(f"n_samples: must be at least 1, got {n_samples}")
     z = model.to(device).sample_prior(n_samples)
-    figure = _plain(model.sampler().sample(model.condition(z, labels)), math.ceil(math.sqrt(n_samples)))
+    drawn = model.sampler().sample(model.condition(z, labels))
+    figure = _plain(model.likelihood.clip(drawn), math.ceil(math.sqrt(n_samples)))
     prior = "flow prior" if model.config.get("use_flow", True) else "N(0, I)"
     figure.suptitle(f"{n_samples} samples, z ~ {prior} ({latent_dim} dimensions)", fontsize="small")
     return figure
