@@ -19,7 +19,9 @@ def decompress(
     labels: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images [B, times, C, H, W] in [0, 1], drawn from p(x | z), one z ~ q(z | x) per draw; z keeps the lossy code of x.
+    """Images [B, times, C, H, W] drawn from p(x | z), one z ~ q(z | x) per draw; z keeps the lossy code of x.
+
+    They are in [0, 1], whatever the likelihood.
 
     x: ``[B, C, H, W]``. times: draws of each.
     """

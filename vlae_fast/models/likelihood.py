@@ -11,6 +11,17 @@ from ..reference import pixelcnn_draw
 from .densities import ContinuousBernoulli, Gaussian
 from .likelihood_base import Likelihood
 
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Gaussian",
+    "Likelihood",
+    "LogisticMixture",
+    "make_likelihood",
+]
+
 
 class Bernoulli(Likelihood):
     """Black and white pixels by their logits; x between 0 and 1 counts as a mixture of both.
