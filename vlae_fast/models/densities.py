@@ -32,9 +32,10 @@ class Gaussian(Likelihood):
     Given sigma, ``log p(x) = -sum((x - mean)^2) / (2 sigma^2)`` up to a constant, so that the best means are those of
     the mean squared error; ``sigma = sqrt(1 / 2)`` weighs it against the KL as tutorials do that add the two.
 
-    A draw may leave [0, 1]; `clip` cuts that off for pictures. With a learnt sigma, bits per dimension as `bits_per_dim`
-    counts them are at most 0.021 below the cost of a code of the levels: ``sum_k N(k / (levels - 1)) / (levels - 1)`` is
-    at most ``1 + 2 exp(-pi^2 / 2) + ...`` < 1.0145 by Poisson's formula, for every mean and every sigma from the least.
+    A draw may leave [0, 1]; `clip` cuts that off for pictures. With a learnt sigma, bits per dimension as
+    `bits_per_dim` counts them are at most 0.021 below the cost of a code of the levels:
+    ``sum_k N(k / (levels - 1)) / (levels - 1)`` is at most ``1 + 2 exp(-pi^2 / 2) + ...`` < 1.0145 by Poisson's
+    formula, for every mean and every sigma from the least on.
     """
 
     kind = "gaussian"
