@@ -51,7 +51,7 @@ class Likelihood:
         raise NotImplementedError
 
     def draw(self, params: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Pixels ``[B, C, H, W]`` from noise ``[B, n, H, W]``; see `pixelcnn_draw.draw`, `sampling.emit.make_noise`."""
+        """Pixels ``[B, C, H, W]`` from noise ``[B, n, H, W]``, uniform in [0, 1); see `pixelcnn_draw.draw`."""
         return pixelcnn_draw.draw(params, noise, self.emit, temperature)
 
     def clip(self, images: Tensor) -> Tensor:
