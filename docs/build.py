@@ -44,9 +44,9 @@ MODULES = tuple(
     f"vlae_fast{name}"
     for name in (
         "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
-        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".sampling.emit", ".foreign",
-        ".masks", ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation",
-        ".generation.inpainting", ".generation.latent_space", ".experiments.collapse", ".visualization", ".plan", ".reference",
+        ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".foreign", ".masks",
+        ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation", ".generation.inpainting",
+        ".generation.latent_space", ".experiments.collapse", ".visualization", ".plan", ".reference",
         ".reference.pixelcnn_draw", ".testing",
     )
 )  # fmt: skip
