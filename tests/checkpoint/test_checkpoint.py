@@ -284,7 +284,7 @@ BAD_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"dropout": 0.5}, "does not build a VLAE: .*dropout"),
     "wrong type": ({"hidden_dim": "four"}, "model: hidden_dim must be an integer from 1 to 65,536, got 'four'"),
     "fraction": ({"n_layers": 1.0}, "model: n_layers must be an integer from 0 to 1,024, got 1.0"),
-    "bool": ({"latent_dim": True}, "model: latent_dim must be an integer from 1 to 65,536, got True"),
+    "bool": ({"latent_dim": True}, "model: latent_dim must be an integer from 0 to 65,536, got True"),
     "even": ({"kernel_size": 4}, "model: does not build a VLAE: .*4"),
     "no steps": ({"flow_steps": 0}, "model: flow_steps must be an integer from 1 to 256, got 0"),
     "negative": ({"z_channels": -1}, "model: z_channels must be an integer from 0 to 65,536, got -1"),
