@@ -76,7 +76,10 @@ def test_time_limit_stops_after_an_epoch(tmp_path: Path) -> None:
         ({"free_bits": -1.0}, "free_bits: must be finite and >= 0, got -1.0"),
         ({"polyak": 1.0}, "polyak: must be >= 0 and < 1, got 1.0"),
         ({"optimizer": "sgd"}, "optimizer: must be one of adam, adamax, got 'sgd'"),
-        ({"lr_schedule": "step"}, "lr_schedule: must be one of constant, cosine, got 'step'"),
+        ({"lr_schedule": "step"}, "lr_schedule: must be one of constant, cosine, plateau, got 'step'"),
+        ({"plateau_factor": 1.0}, "plateau_factor: must be > 0 and < 1, got 1.0"),
+        ({"plateau_patience": -1}, "plateau_patience: must be at least 0, got -1"),
+        ({"clip_grad": -1.0}, "clip_grad: must be finite and >= 0, got -1.0"),
         ({"warmup_epochs": -1}, "warmup_epochs: must be finite and >= 0, got -1"),
     ],
 )

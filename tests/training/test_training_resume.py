@@ -19,7 +19,11 @@ pytest.importorskip("tqdm")
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lr_decay": 0.5}, {"optimizer": "adamax", "lr_schedule": "cosine", "polyak": 0.9, "warmup_epochs": 2.5}],
+    [
+        {"lr_decay": 0.5},
+        {"optimizer": "adamax", "lr_schedule": "cosine", "polyak": 0.9, "warmup_epochs": 2.5},
+        {"lr_schedule": "plateau", "plateau_patience": 0, "lr": 0.05, "clip_grad": 1.0},
+    ],
 )
 def test_resumed_is_uninterrupted_bit_for_bit(
     tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch

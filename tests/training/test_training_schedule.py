@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cases.runs import halves, new_model, run, same
+from torch import Tensor
 
 from vlae_fast import VLAE, checkpoint, training
 from vlae_fast.evaluation import evaluate
@@ -69,6 +71,71 @@ def test_step_size_decays_per_epoch(tmp_path: Path) -> None:
     run(going, tmp_path / "b", epochs=1)
     for ours, theirs in zip(stopped.parameters(), going.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def plateau(losses: Sequence[float], **settings: Any) -> list[float]:
+    """The factor on the step size before each epoch."""
+    schedule = Schedule(training.Settings(lr_schedule="plateau", **settings), epochs=1, steps=1)
+    return [schedule.plateau(losses[:epoch]) for epoch in range(len(losses) + 1)]
+
+
+def test_plateau_is_that_of_torch() -> None:
+    """Losses that fall by more and by less than the threshold, stay, and rise."""
+    falling, slowly = [100.0 - 3 * i for i in range(9)], [76.0 - 0.005 * i for i in range(14)]
+    losses = falling + slowly + [75.0, 75.5, 74.9, 80.0, 74.0, 73.0] + [73.0] * 14
+    for patience, factor in ((0, 0.5), (2, 0.5), (5, 0.1)):
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min", factor, patience, eps=0)
+        expected = [1.0]
+        for loss in losses:
+            theirs.step(loss)
+            expected.append(optimizer.param_groups[0]["lr"])
+        assert plateau(losses, plateau_factor=factor, plateau_patience=patience) == expected
+        assert len(set(expected)) > 2
+
+
+def test_plateau_of_negative_losses() -> None:
+    """A density may be above 1: -9.9995 is no better than -10, and -10.002 is."""
+    assert plateau([-10.0, -9.9995, -10.002, -10.0021], plateau_patience=0, plateau_factor=0.5) == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+    ]
+
+
+def test_plateau_multiplies_the_step_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loss is better than the first where nothing moves; of each two epochs the second is one too many."""
+    settings = {"lr": 1e-12, "lr_schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.5}
+    history = run(new_model(), tmp_path, epochs=6, **settings)
+    assert [row["lr"] for row in history] == pytest.approx([1e-12 * x for x in (1, 1, 1, 0.5, 0.5, 0.25)])
+    assert Schedule(training.Settings(), epochs=1, steps=1).plateau([1.0] * 99) == 1
+
+
+def test_gradients_are_clipped_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step is by the unclipped gradient, shrunk to the norm asked for; a large norm is none."""
+    grads: dict[str, list[Tensor]] = {}
+
+    def gradients(model: VLAE) -> list[Tensor]:
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    step = loop.update
+    for name, clip in (("none", 0.0), ("clipped", 0.5), ("large", 1e9)):
+
+        def noting(model: VLAE, *args: Any, name: str = name) -> Any:
+            done = step(model, *args)
+            grads.setdefault(name, gradients(model))
+            return done
+
+        monkeypatch.setattr(loop, "update", noting)
+        run(new_model(), tmp_path / name, epochs=1, clip_grad=clip)
+    norm = torch.stack([g.norm() for g in grads["none"]]).norm()
+    assert norm > 1
+    for plain, clipped, large in zip(*grads.values(), strict=True):
+        torch.testing.assert_close(clipped, plain * 0.5 / norm)
+        assert large.equal(plain)
 
 
 def test_polyak_average_by_hand() -> None:

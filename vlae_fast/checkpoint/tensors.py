@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._extras import require
 
 Shapes = dict[str, tuple[int, ...]]
-Likes = dict[str, Tensor]  # on meta: shape and kind of number
+Likes = dict[str, Tensor]  # shape and kind of number, often on meta
 
 _FLOATS, _INTEGERS = ("F16", "BF16", "F32", "F64"), ("I64",)  # integers count batches
 _MAX_HEADER_BYTES = 16 << 20
@@ -72,6 +72,13 @@ def _open(path: Path) -> Iterator[Any]:
                 yield opened
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path}: damaged or truncated safetensors file: {error!s:.200}") from error
+
+
+def moving(model: nn.Module) -> Likes:
+    """What training moves, by name: parameters, and buffers of real numbers such as running statistics."""
+    kept = model.state_dict().keys()
+    buffers = {name: b for name, b in model.named_buffers() if name in kept and b.is_floating_point()}
+    return dict(model.named_parameters()) | buffers
 
 
 def check_shapes(where: Path, found: Shapes, expected: Likes) -> None:
@@ -139,11 +146,14 @@ def read_optimizer(
     check_optimizer(optimizer)
     numbers = _numbers(model, optimizer)
     parameters = {name: torch.empty_like(parameter, device="meta") for name, parameter in model.named_parameters()}
+    buffers = {name: tensor for name, tensor in moving(model).items() if name not in parameters}
     step = torch.empty((), device="meta")
 
     def expected_of(found: Shapes) -> Likes:
         stepped = {name.rpartition("/")[0] for name in found if not name.endswith("/trained")}
         expected = {f"{name}/trained": like for name, like in parameters.items()} if averaged else {}
+        if averaged:  # an older save has the weights in training alone
+            expected |= {key: like for name, like in buffers.items() if (key := f"{name}/trained") in found}
         for name in numbers.keys() & stepped:  # a parameter that never got a gradient has no state
             expected |= {f"{name}/step": step} | {
                 f"{name}/{what}": parameters[name] for what in _STATE[type(optimizer)]

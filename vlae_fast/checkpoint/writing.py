@@ -35,7 +35,7 @@ def save(
 
     Args:
         optimizer: of the model's parameters. epoch: the last one. training, history: as in `Checkpoint`.
-        trained: the weights in training by name, where those of `model` are their average.
+        trained: the weights in training and running statistics by name, where those of `model` are their average.
 
     A dead weight that is NaN or infinite is written as 0: no layer reads it.
 
@@ -50,7 +50,7 @@ def save(
     weights, trained = _without_dead(model, model.state_dict()), _without_dead(model, trained or {})
     if trained:
         shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
-        tensors.check_shapes(folder, shapes, dict(model.named_parameters()))
+        tensors.check_shapes(folder, shapes, tensors.moving(model))
     for name, tensor in (*weights.items(), *trained.items()):
         tensors.check_finite(folder, name, tensor)
     config: dict[str, Any] = {"format": FORMAT, "version": VERSION}

@@ -2,13 +2,16 @@
 
 from .conv import GatedMaskedConv2d, MaskedConv2d
 from .linear import MADE, MaskedLinear
-from .weight_norm import WeightNormConv2d, initialize
+from .weight_norm import WeightNorm, WeightNormConv2d, WeightNormConvTranspose2d, WeightNormLinear, initialize
 
 __all__ = [
     "MADE",
     "GatedMaskedConv2d",
     "MaskedConv2d",
     "MaskedLinear",
+    "WeightNorm",
     "WeightNormConv2d",
+    "WeightNormConvTranspose2d",
+    "WeightNormLinear",
     "initialize",
 ]

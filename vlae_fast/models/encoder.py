@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..layers import WeightNormConv2d
 from .labels import check_no_labels, one_hot
+from .normalization import ACTIVATIONS, convolution, linear
 
 __all__ = [
     "ENCODERS",
@@ -30,7 +31,9 @@ class Sizes(NamedTuple):
     input_dim: image channels C. latent_dim: D. hidden_dim: its meaning depends on the kind. image_size: (H, W).
     context_dim: channels of the context beside mu and logvar. n_classes: 0 for no labels. latent_map: (h, w) makes z
     the channels of a map, ``latent_dim / (h w)`` of them, so that nearby elements come from nearby pixels; None: every
-    element of z sees the whole image.
+    element of z sees the whole image. norm: one of ``NORMS``, of all layers but the last. activation: a name in
+    ``ACTIVATIONS``. units: of a linear layer between the convolutions and the last layer, 0: none, None: as many as the
+    kind has.
     """
 
     input_dim: int
@@ -40,6 +43,9 @@ class Sizes(NamedTuple):
     context_dim: int = 0
     n_classes: int = 0
     latent_map: tuple[int, int] | None = None
+    norm: str = "none"
+    activation: str = "elu"
+    units: int | None = None
 
 
 class Encoder(nn.Module):
@@ -97,21 +103,22 @@ class ConvEncoder(Encoder):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
-        hidden = sizes.hidden_dim
-        self.features = nn.Sequential(
-            nn.Conv2d(sizes.input_dim + sizes.n_classes, hidden // 2, 3, padding=1),
-            nn.ELU(),
-            nn.Conv2d(hidden // 2, hidden, 3, stride=2, padding=1),
-            nn.ELU(),
-            nn.Conv2d(hidden, hidden, 3, stride=2, padding=1),
-            nn.ELU(),
-        )
+        hidden, activation = sizes.hidden_dim, ACTIVATIONS[sizes.activation]
+        before = sizes.input_dim + sizes.n_classes
+        layers: list[nn.Module] = []
+        for after, stride in ((hidden // 2, 1), (hidden, 2), (hidden, 2)):
+            layers += [*convolution(before, after, stride=stride, norm=sizes.norm), activation()]
+            before = after
+        self.features = nn.Sequential(*layers)
         tail, self.head = _tail(hidden, 2, sizes)
         self.features.extend(tail)
 
 
 class StridedEncoder(Encoder):
-    """Three convolutions of stride 2 with hidden / 4, hidden / 2, hidden channels, two linear layers: a plain VAE's."""
+    """Three convolutions of stride 2 with hidden / 4, hidden / 2, hidden channels, two linear layers: a plain VAE's.
+
+    The first linear layer has 4 hidden units unless ``units`` says how many, 0 for no such layer.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
@@ -119,25 +126,26 @@ class StridedEncoder(Encoder):
         channels = [sizes.input_dim + sizes.n_classes, *widths]
         layers: list[nn.Module] = []
         for before, after in zip(channels[:-1], widths, strict=True):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ELU()]
+            layers += [*convolution(before, after, stride=2, norm=sizes.norm), ACTIVATIONS[sizes.activation]()]
         tail, self.head = _tail(widths[-1], 3, sizes, units=4 * sizes.hidden_dim)
         self.features = nn.Sequential(*layers, *tail)
 
 
 class FullyConnectedEncoder(Encoder):
-    """Two hidden layers of hidden_dim ELU units; labels are concatenated to the pixels."""
+    """Two hidden layers of hidden_dim units; labels are concatenated to the pixels."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
-        if sizes.latent_map is not None:
-            raise ValueError(f"FullyConnectedEncoder: latent_map must be None, got {sizes.latent_map}")
-        hidden = sizes.hidden_dim
+        for name, value in (("latent_map", sizes.latent_map), ("encoder_units", sizes.units)):
+            if value is not None:
+                raise ValueError(f"FullyConnectedEncoder: {name} must be None, got {value}")
+        hidden, activation = sizes.hidden_dim, ACTIVATIONS[sizes.activation]
         self.features = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(math.prod(self.image_shape) + sizes.n_classes, hidden),
-            nn.ELU(),
-            nn.Linear(hidden, hidden),
-            nn.ELU(),
+            *linear(math.prod(self.image_shape) + sizes.n_classes, hidden, norm=sizes.norm),
+            activation(),
+            *linear(hidden, hidden, norm=sizes.norm),
+            activation(),
         )
         self.head = nn.Linear(hidden, _outputs(sizes))
 
@@ -146,45 +154,60 @@ class FullyConnectedEncoder(Encoder):
 
 
 class ResidualBlock(nn.Module):
-    """``skip(x) + conv(ELU(conv(ELU(x))))``; with stride 2 both ways halve the image."""
+    """``skip(x) + conv(act(conv(act(x))))``; with stride 2 both ways halve the image.
 
-    def __init__(self, before: int, after: int, stride: int, *, normalized: bool) -> None:
+    norm: batch normalisation is that of the input of each activation.
+    """
+
+    def __init__(self, before: int, after: int, stride: int, *, norm: str, activation: str) -> None:
         super().__init__()
-        self.first = WeightNormConv2d(before, after, 3, stride=stride, padding=1, weight_norm=normalized)
-        self.second = WeightNormConv2d(after, after, 3, padding=1, weight_norm=normalized)
+        weight_norm = norm == "weight"
+        self.first = WeightNormConv2d(before, after, 3, stride=stride, padding=1, weight_norm=weight_norm)
+        self.second = WeightNormConv2d(after, after, 3, padding=1, weight_norm=weight_norm)
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or before != after:
-            self.skip = WeightNormConv2d(before, after, 3, stride=stride, padding=1, weight_norm=normalized)
+            self.skip = WeightNormConv2d(before, after, 3, stride=stride, padding=1, weight_norm=weight_norm)
+        self.first_norm, self.second_norm = _batch_norm(before, norm), _batch_norm(after, norm)
+        self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.second(F.elu(self.first(F.elu(x))))
+        inside = self.first(self.activation(self.first_norm(x)))
+        return self.skip(x) + self.second(self.activation(self.second_norm(inside)))
+
+
+def _batch_norm(channels: int, norm: str) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
 class ResNetEncoder(Encoder):
     """Three stages of two residual blocks, the second of stride 2, of hidden / 2, hidden, hidden channels.
 
     With hidden_dim = 32, on 28x28: 16, 32, 32 channels at 14, 7, 4 and 450 units, as in the IAF paper. A latent map
-    leaves the units out, and the third stage's stride: its maps are those of a quarter of the image. Where normalized,
-    `layers.initialize` sets gains and biases from data, once, before training.
+    leaves the units out, and the third stage's stride: its maps are those of a quarter of the image. Where
+    weight-normalised, `layers.initialize` sets gains and biases from data, once, before training; the units are plain.
 
     Source: Kingma et al. 2016, arXiv 1606.04934, appendix C; weight norm: Salimans and Kingma 2016, arXiv 1602.07868.
     """
 
-    def __init__(self, sizes: Sizes, *, normalized: bool = False) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         halvings = 3 if sizes.latent_map is None else 2
         channels = [max(1, sizes.hidden_dim // 2), sizes.hidden_dim, sizes.hidden_dim]
         before = channels[0]
+        weight_norm = sizes.norm == "weight"
         layers: list[nn.Module] = [
-            WeightNormConv2d(sizes.input_dim + sizes.n_classes, before, 3, padding=1, weight_norm=normalized)
+            WeightNormConv2d(sizes.input_dim + sizes.n_classes, before, 3, padding=1, weight_norm=weight_norm)
         ]
         for i, after in enumerate(channels):
             stride = 2 if i < halvings else 1
-            layers.append(ResidualBlock(before, after, 1, normalized=normalized))
-            layers.append(ResidualBlock(after, after, stride, normalized=normalized))
+            layers.append(ResidualBlock(before, after, 1, norm=sizes.norm, activation=sizes.activation))
+            layers.append(ResidualBlock(after, after, stride, norm=sizes.norm, activation=sizes.activation))
             before = after
-        tail, self.head = _tail(before, halvings, sizes, units=450)
-        self.features = nn.Sequential(*layers, nn.ELU(), *tail)
+        if sizes.norm == "batch":
+            layers.append(nn.BatchNorm2d(before))
+        plain_units = sizes._replace(norm="none") if weight_norm else sizes
+        tail, self.head = _tail(before, halvings, plain_units, units=450)
+        self.features = nn.Sequential(*layers, ACTIVATIONS[sizes.activation](), *tail)
 
 
 ENCODERS: dict[str, type[Encoder]] = {  # by the names that a VLAE takes
@@ -195,12 +218,9 @@ ENCODERS: dict[str, type[Encoder]] = {  # by the names that a VLAE takes
 }
 
 
-def make_encoder(kind: str, sizes: Sizes, *, weight_norm: bool = False) -> Encoder:
-    """Makes the encoder of a kind, a name in ``ENCODERS``, with these sizes.
-
-    weight_norm: of the convolutions of "resnet"; the other kinds have none.
-    """
-    return ResNetEncoder(sizes, normalized=weight_norm) if kind == "resnet" else ENCODERS[kind](sizes)
+def make_encoder(kind: str, sizes: Sizes) -> Encoder:
+    """Makes the encoder of a kind, a name in ``ENCODERS``, with these sizes."""
+    return ENCODERS[kind](sizes)
 
 
 def _outputs(sizes: Sizes) -> int:
@@ -208,10 +228,14 @@ def _outputs(sizes: Sizes) -> int:
 
 
 def _tail(channels: int, halvings: int, sizes: Sizes, *, units: int = 0) -> tuple[list[nn.Module], nn.Module]:
-    """Last layers of the features and the head, for an image halved ``halvings`` times; units: of a layer between."""
+    """Last layers of the features and the head, for an image halved ``halvings`` times; units: where sizes has none."""
     if sizes.latent_map is not None:
+        if sizes.units:
+            raise ValueError(f"VLAE: encoder_units must be None or 0 where z is a map, got {sizes.units}")
         return [], MapHead(channels, sizes, sizes.latent_map)
     flat = channels * math.prod(-(-side // 2**halvings) for side in sizes.image_size)
+    units = units if sizes.units is None else sizes.units
     if not units:
         return [nn.Flatten()], nn.Linear(flat, _outputs(sizes))
-    return [nn.Flatten(), nn.Linear(flat, units), nn.ELU()], nn.Linear(units, _outputs(sizes))
+    between = [nn.Flatten(), *linear(flat, units, norm=sizes.norm), ACTIVATIONS[sizes.activation]()]
+    return between, nn.Linear(units, _outputs(sizes))

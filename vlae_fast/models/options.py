@@ -17,6 +17,7 @@ from .decoders.kinds import KINDS
 from .encoder import ENCODERS
 from .flow import TRANSFORMS
 from .likelihood import LIKELIHOODS
+from .normalization import ACTIVATIONS, NORMS
 from .posterior import POSTERIORS
 from .rules import Flag, OneOf, Option, Pair, Real, Whole, declaration, declared, describe, option
 
@@ -68,6 +69,8 @@ class Options:
     )
     z_channels: int = option(0, Whole(0, 1 << 16), "Channels of the map that spreads z; 0: z as it is", part="decoder")
     residual: bool = option(False, Flag(), "Add a gated layer's input to its output", part="decoder")
+    decoder_norm: str = option("none", OneOf(NORMS), "mlp, deconv: normalisation of layers: {names}", part="decoder")
+    deconv_kernel: int = option(4, Whole(3, 4), "deconv: side of kernels, 4 or 3", part="decoder")
     tied: bool = option(False, Flag(), "resnet: one set of weights for all blocks", part="decoder")
     n_pointwise: int = option(4, Whole(0, 1 << 10), "resnet: 1x1 blocks after the masked ones", part="decoder")
     likelihood: str = option("bernoulli", OneOf(LIKELIHOODS), "{names}")
@@ -78,7 +81,14 @@ class Options:
     )
     encoder: str = option("conv", OneOf(ENCODERS), "{names}")
     encoder_hidden: int | None = option(None, Whole(2, 1 << 16), "Channels of the encoder, if not those of the decoder")
-    weight_norm: bool = option(False, Flag(), "Encoder resnet: normalise the weights")
+    encoder_norm: str = option("none", OneOf(NORMS), "Normalisation of the encoder's layers: {names}")
+    encoder_activation: str = option("elu", OneOf(ACTIVATIONS), "Activation of the encoder: {names}")
+    encoder_units: int | None = option(
+        None,
+        Whole(0, 1 << 16),
+        "Units of a linear layer before the encoder's last; 0: none [strided: 4 encoder_hidden]",
+    )
+    weight_norm: bool = option(False, Flag(), "The older name of `encoder_norm` weight")
     posterior: str = option("gaussian", OneOf(POSTERIORS), "gaussian, or iaf: an inverse autoregressive flow of it")
     flow_transform: str = option("affine", OneOf(TRANSFORMS), "Steps of the prior: affine or mean-only")
     flow_hidden: int = option(256, _WIDTH, "Hidden units of each MADE of the prior")
@@ -94,9 +104,12 @@ class Options:
         for name in declared(type(self)):
             if isinstance(value := getattr(self, name), list):  # as JSON has a pair
                 object.__setattr__(self, name, tuple(value))
+        if self.weight_norm and self.encoder_norm == "none":
+            object.__setattr__(self, "encoder_norm", "weight")
         check_options(self)
         if not self.latent_dim + self.n_classes:  # nothing to spread
             object.__setattr__(self, "z_channels", 0)
+        object.__setattr__(self, "weight_norm", self.encoder_norm == "weight")  # one model, one config
 
     def config(self) -> dict[str, Any]:
         """The options by name, as JSON has them: a pair is a list."""
@@ -124,8 +137,8 @@ def check_options(options: Options) -> None:
     if options.latent_map and options.latent_dim % math.prod(options.latent_map):
         rule = f"(h, w) with h * w a divisor of latent_dim = {options.latent_dim}"
         raise ValueError(f"VLAE: latent_map must be {rule}, got {options.latent_map}")
-    if options.weight_norm and options.encoder != "resnet":
-        raise ValueError(f"VLAE: weight_norm must be False with encoder {options.encoder!r}, got True")
+    if options.weight_norm and options.encoder_norm != "weight":
+        raise ValueError(f"VLAE: weight_norm must be False with encoder_norm {options.encoder_norm!r}, got True")
 
 
 def _check_likelihood(options: Options) -> None:

@@ -251,8 +251,11 @@ def _encoder(options: Options) -> Encoder:
         _context_dim(options),
         options.n_classes,
         options.latent_map,
+        options.encoder_norm,
+        options.encoder_activation,
+        options.encoder_units,
     )
-    return make_encoder(options.encoder, sizes, weight_norm=options.weight_norm)
+    return make_encoder(options.encoder, sizes)
 
 
 def _prior(options: Options) -> Flow:

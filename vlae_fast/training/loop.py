@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import checkpoint
 from ..data import Images
 from ..evaluation import batches, bits_per_dim, evaluate
-from ..layers import WeightNormConv2d, initialize
+from ..layers import WeightNorm, initialize
 from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
@@ -55,7 +55,8 @@ def train(
     """Trains `model` in place up to epoch `epochs`; out_dir/checkpoint is replaced after each epoch.
 
     Leaves the caller's random state alone. Weight-normalised layers are initialised by the first batch before epoch 1.
-    With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights.
+    With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights, and averages of
+    the running statistics of batch normalisation.
 
     Args:
         resume: continues from out_dir/checkpoint, and starts afresh where there is none.
@@ -65,7 +66,7 @@ def train(
 
     Returns:
         One dict per epoch: epoch, seconds, and for train and valid ("valid_...") loss, reconstruction and kl in nats
-        per image, bits_per_dim; and kl_weight, the KL's weight at the epoch's end.
+        per image, bits_per_dim; and kl_weight and lr, the KL's weight and the step size at the epoch's end.
 
     Raises:
         ValueError: a bad argument, a checkpoint of other settings, a non-finite loss.
@@ -97,9 +98,12 @@ class _Run:
         self.schedule = Schedule(settings, epochs, math.ceil(len(images.train) / settings.batch_size))
         self.description = resuming.describe(self.schedule, images)
         self.optimizer = _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr)
+        if settings.clip_grad:
+            self.optimizer.register_step_pre_hook(self._clip)
         self.objective = Objective(settings, _levels(model, images))
         _check_code(model, settings)
         self.bits = functools.partial(bits_per_dim, dims=images.dims, likelihood=model.likelihood)
+        _check_last_batch(model, len(images.train), settings)
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
 
@@ -127,8 +131,10 @@ class _Run:
                 valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed)
                 if not math.isfinite(valid.elbo):
                     raise self._not_finite(f"epoch {number}: the validation loss is {-valid.elbo}")
-                bar.set_postfix_str(f"{shown.text(*terms, self.bits)}; valid {-valid.elbo:.2f} nats/image")
-                row = {"epoch": number, "seconds": time.perf_counter() - start, "kl_weight": kl_weight}
+                lr = self.optimizer.param_groups[0]["lr"]
+                figures = f"{shown.text(*terms, self.bits)}; valid {-valid.elbo:.2f} nats/image"
+                bar.set_postfix_str(f"{figures}; lr {lr:.3g}" if lr < self.settings.lr else figures)
+                row = {"epoch": number, "seconds": time.perf_counter() - start, "kl_weight": kl_weight, "lr": lr}
                 row |= shown.row("", *terms, self.bits) | shown.row("valid_", valid.reconstruction, valid.kl, self.bits)
                 self.history.append(row)
                 checkpoint.save(
@@ -138,8 +144,9 @@ class _Run:
 
     def _initialize(self) -> None:
         """Initialises the weight-normalised layers of a new model by the first batch."""
-        if not all(layer.is_plain() for layer in self.model.modules() if isinstance(layer, WeightNormConv2d)):
+        if not all(layer.is_plain() for layer in self.model.modules() if isinstance(layer, WeightNorm)):
             return
+        self.model.train()  # batch normalisation by the batch, as in the updates
         torch.manual_seed(_seed(self.settings.seed, 0, "z"))
         initialize(self.model, *next(self._batches(self._order(1))))
 
@@ -147,9 +154,10 @@ class _Run:
         """One pass over the training images; returns its mean reconstruction and KL, and the KL's weight at its end."""
         self.model.train()
         sums, count = torch.zeros(2, dtype=torch.float64, device="cpu"), 0
+        reduced = self.schedule.plateau([row["valid_loss"] for row in self.history])
         for step, batch in enumerate(self._batches(self._order(number)), start=(number - 1) * self.schedule.steps):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.schedule.lr(step)
+                group["lr"] = self.schedule.lr(step) * reduced
             scheduled = self.schedule.kl_weight(step)
             terms = update(self.model, self.optimizer, batch, self.objective, scheduled)
             if not math.isfinite(sum(terms)):
@@ -164,6 +172,9 @@ class _Run:
             bar.set_postfix_str(shown.text(reconstruction, kl, self.bits), refresh=False)
             bar.update()
         return (reconstruction, kl), self.objective.weight(scheduled)
+
+    def _clip(self, *_: Any) -> None:
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad)
 
     def _order(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
@@ -220,6 +231,14 @@ def _check_code(model: VLAE, settings: Settings) -> None:
         value, default = getattr(settings, name), getattr(Settings, name)
         if value != default:
             raise ValueError(f"{name}: must be {default!r} for a model without z (latent_dim 0), got {value!r}")
+
+
+def _check_last_batch(model: VLAE, images: int, settings: Settings) -> None:
+    """ValueError where batch normalisation of vectors would get one of them: it has no variance."""
+    smallest = images % settings.batch_size or settings.batch_size
+    if smallest * settings.samples == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules()):
+        rule = f"must leave no batch of one image of {images:,}: batch normalisation has no variance of one"
+        raise ValueError(f"batch_size: {rule}, got {settings.batch_size}")
 
 
 def _seed(seed: int, epoch: int, use: str) -> int:

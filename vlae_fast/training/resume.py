@@ -53,7 +53,7 @@ def resume(
     if objective.soft is not None and found.history:
         objective.soft.gamma = found.history[-1]["kl_weight"]
     if average is not None:
-        average.load(dict(found.model.named_parameters()))
+        average.load(found.model.state_dict())
     return list(found.history)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..models.rules import OneOf, Real, Whole, declaration, declared, option
 
 _POSITIVE, _NOT_NEGATIVE = Real(above=0), Real(low=0)
+_BETTER = 1e-4  # of the best loss so far, by which a better one is below it
 
 
 @declaration
@@ -30,8 +32,14 @@ class Settings:
     lr_decay: float = option(1.0, Real(above=0, high=1), "Factor on the step size after each epoch")
     lr_schedule: str = option(
         "constant",
-        OneOf(("constant", "cosine")),
-        "constant, or cosine: the step size falls to 0 over all steps of `epochs`",
+        OneOf(("constant", "cosine", "plateau")),
+        "constant; cosine: the step size falls to 0 over all steps of `epochs`; plateau: it falls where the validation "
+        "loss does not",
+    )
+    plateau_factor: float = option(0.1, Real(above=0, below=1), "plateau: factor on the step size")
+    plateau_patience: int = option(10, Whole(0), "plateau: epochs in a row without a better loss that are let pass")
+    clip_grad: float = option(
+        0.0, _NOT_NEGATIVE, "Largest norm of all gradients together, of the loss in nats per image, 0 for none: 1"
     )
     optimizer: str = option("adam", OneOf(("adam", "adamax")), "adam or adamax")
     polyak: float = option(
@@ -84,11 +92,27 @@ class Schedule:
     steps: int  # per epoch
 
     def lr(self, step: int) -> float:
-        """lr * lr_decay^epoch, and for the cosine schedule * (1 + cos(pi step / all steps)) / 2."""
+        """lr * lr_decay^epoch, for cosine * (1 + cos(pi step / all steps)) / 2; for plateau see `plateau`."""
         lr = self.settings.lr * self.settings.lr_decay ** (step // self.steps)
         if self.settings.lr_schedule == "cosine":
             lr *= 0.5 * (1 + math.cos(math.pi * step / (self.epochs * self.steps)))
         return lr
+
+    def plateau(self, losses: Sequence[float]) -> float:
+        """The factor on the step size that epochs of these validation losses have brought; 1 but for plateau.
+
+        The factor of `torch.optim.lr_scheduler.ReduceLROnPlateau` with this factor and patience. A loss is better than
+        the best so far where it is below it by 1e-4 of its size, also where it is negative.
+        """
+        if self.settings.lr_schedule != "plateau":
+            return 1.0
+        factor, best, waited = 1.0, math.inf, 0
+        for loss in losses:
+            better = loss < best * (1 - math.copysign(_BETTER, best))
+            best, waited = (loss, 0) if better else (best, waited + 1)
+            if waited > self.settings.plateau_patience:
+                factor, waited = factor * self.settings.plateau_factor, 0
+        return factor
 
     def kl_weight(self, step: int) -> float:
         """Rises by equal amounts from beta / (w + 1) to beta, w being the steps of the warm-up."""

@@ -10,6 +10,11 @@ from ..likelihood_base import Likelihood
 from .base import Decoder
 from .kinds import KINDS
 
+_WHY_NOT = {  # a decoder has an option, where that is not plain
+    ("decoder_norm", "batch"): ": the mean over a batch of images would tell a pixel about the pixels after it",
+    ("decoder_norm", "weight"): ": of the autoregressive decoders, resnet and pixelcnn++ have weight normalisation",
+}
+
 
 def make_decoder(
     kind: str,
@@ -44,7 +49,8 @@ def make_decoder(
     said = {name: value for name, value in options.items() if value != known[name].default}
     for name, value in said.items():
         if name not in has:
-            raise ValueError(f"make_decoder: a {kind!r} decoder has no option {name}, got {value!r}")
+            why = _WHY_NOT.get((name, value), "")
+            raise ValueError(f"make_decoder: a {kind!r} decoder has no option {name}, got {value!r}{why}")
     if "backend" in has:
         said["backend"] = backend
     return KINDS[kind](
