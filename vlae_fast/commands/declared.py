@@ -75,11 +75,14 @@ def _spelled(name: str) -> str:
 
 
 def _flag(found: Option) -> tuple[str, ...]:
-    """The names of a flag: --tied, and --flow/--no-flow for use_flow, which is on where it is not given."""
+    """The names of a flag: --tied, and for use_flow, which is on where it is not given, --flow/--no-flow.
+
+    The latter is --use-flow/--no-use-flow as well.
+    """
     if not isinstance(found.rule, Flag):
         return ()
-    name = _spelled(found.name.removeprefix("use_"))
-    return (f"{name}/--no-{name[2:]}" if found.default else name,)
+    names = dict.fromkeys((_spelled(found.name.removeprefix("use_")), _spelled(found.name)))
+    return tuple(f"{name}/--no-{name[2:]}" if found.default else name for name in names)
 
 
 def _least(found: Option) -> float | None:

@@ -10,6 +10,7 @@ import typer
 
 from .. import data, training
 from ..models import options
+from ..models.presets import PRESETS
 from ..models.vlae import VLAE
 from ..sampling import receptive_field as receptive_field_of
 from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user_errors
@@ -27,11 +28,33 @@ ModelOptions = Annotated[
 Settings = Annotated[dict[str, Any], Fields(training.Settings)]
 
 
+def _by_preset(context: typer.Context, name: str | None) -> str | None:
+    """Makes the preset's values the defaults of this call: an option that is given wins."""
+    if name is not None:
+        if name not in PRESETS:
+            raise typer.BadParameter(f"must be one of {', '.join(PRESETS)}, got {name!r}")
+        context.default_map = PRESETS[name].parameters
+    return name
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        is_eager=True,
+        callback=_by_preset,
+        help="Model and settings by name, other options given win: "
+        + "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items()),
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 @user_errors
 @with_fields
 def train(
     *,
+    preset: Preset = None,
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
@@ -45,7 +68,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint, if there is one")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh and replace OUT/checkpoint")] = False,
 ) -> None:
-    """Train a model; nats per image, bits per dimension."""
+    """Train a model; nats per image, bits per dimension. Data are in memory: no loader workers are needed."""
+    if preset is not None:
+        typer.echo(f"preset {preset}: {PRESETS[preset].about}")
     images = data.load(data_name, data_dir, binarization)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     if labels and not images.n_classes:

@@ -8,9 +8,11 @@ from .likelihood import make_likelihood
 from .options import Options
 from .pixelcnn import PixelCNN
 from .posterior import InverseAutoregressivePosterior
+from .presets import PRESETS, Preset, preset
 from .vlae import VLAE, loss_function
 
 __all__ = [
+    "PRESETS",
     "VLAE",
     "AutoregressiveFlow",
     "ConvFlow",
@@ -21,9 +23,11 @@ __all__ = [
     "PixelCNN",
     "PixelCNNDecoder",
     "PixelCNNPPDecoder",
+    "Preset",
     "ResNetDecoder",
     "TwoStackDecoder",
     "loss_function",
     "make_decoder",
     "make_likelihood",
+    "preset",
 ]
