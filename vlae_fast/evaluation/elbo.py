@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import Images, Split
 from ..models.likelihood_base import Likelihood
+from ..models.mode import evaluating
 from ..models.vlae import VLAE, LossTerms
 
 
@@ -130,12 +131,8 @@ def batches(
 
 @contextlib.contextmanager
 def repeatable(model: VLAE, seed: int) -> Iterator[None]:
-    """Evaluation mode, global generators started at `seed`; mode and random state come back, an exception or not."""
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        model.train(was_training)
+    """Evaluation mode, global generators started at `seed`; modes and random state come back, an exception or not."""
+    device = next(model.parameters()).device
+    with evaluating(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..models.mode import in_evaluation
 from ..models.vlae import VLAE
 
 DECOMPRESSIONS = 3
 
 
+@in_evaluation
 @torch.no_grad()
 def decompress(
     model: VLAE,

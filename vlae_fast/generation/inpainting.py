@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from .._extras import require
+from ..models.mode import in_evaluation
 from ..models.vlae import VLAE, loss_terms
 from .decompression import decompress
 
 
+@in_evaluation
 @torch.no_grad()
 def complete(
     model: VLAE,
@@ -57,6 +59,7 @@ def complete(
     return model.likelihood.clip(values).unflatten(0, (len(x), draws))
 
 
+@in_evaluation
 @torch.no_grad()
 def denoise(
     model: VLAE,

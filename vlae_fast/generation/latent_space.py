@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._extras import require
+from ..models.mode import in_evaluation
 from ..models.vlae import VLAE
 from ..sampling.emit import make_noise
 
@@ -31,6 +32,7 @@ def draw(
     return model.likelihood.clip(drawn)
 
 
+@in_evaluation
 @torch.no_grad()
 def code(model: VLAE, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
     """One z per image: the mean of a Gaussian posterior, a draw from any other; ValueError where there is no z."""
