@@ -181,6 +181,11 @@ def test_weight_norm_is_the_older_name_of_one_kind() -> None:
         ({"encoder_activation": "tanh"}, "VLAE: encoder_activation must be one of elu, relu, got 'tanh'"),
         ({"encoder": "mlp", "encoder_units": 9}, "FullyConnectedEncoder: encoder_units must be None, got 9"),
         ({"latent_map": (2, 2), "encoder_units": 9}, "VLAE: encoder_units must be None or 0 where z is a map, got 9"),
+        (
+            {"decoder": "mlp", "tapered": True, "hidden_dim": 6, "n_layers": 3},
+            r"MLPDecoder: hidden_dim must be a multiple of 2 \*\* \(n_layers - 1\) = 4, got 6",
+        ),
+        ({"tapered": True}, "a 'gated' decoder has no option tapered, got True"),
         ({"decoder": "deconv", "deconv_kernel": 5}, "DeconvDecoder: deconv_kernel must be 3 or 4, got 5"),
     ],
 )

@@ -62,6 +62,32 @@ def test_the_fully_connected_vae() -> None:
     same_outputs(model, encoder, decoder, torch.rand(3, 1, 28, 28))
 
 
+def narrowing(inputs: int, codes: int) -> tuple[nn.Module, nn.Module]:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU())
+    decoder = nn.Sequential(nn.Linear(codes, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 784))
+    return encoder, decoder
+
+
+def test_the_narrowing_vae() -> None:
+    model = preset("mlp-vae-256-128")
+    assert sum(p.numel() for p in model.parameters()) == 476_216
+    same_outputs(model, *narrowing(784, 20), torch.rand(3, 1, 28, 28))
+
+
+def test_the_conditional_vae() -> None:
+    """One-hot labels are joined to the pixels, and to z."""
+    model = preset("conditional")
+    assert sum(p.numel() for p in model.parameters()) == 480_056
+    encoder, decoder = narrowing(784 + 10, 20 + 10)
+    copy_into(model, encoder, decoder)
+    x, z, labels = torch.rand(3, 1, 28, 28), torch.randn(3, 20), torch.tensor([7, 0, 9])
+    classes = torch.eye(10)[labels]
+    joined = model.condition(z, labels)
+    torch.testing.assert_close(model.decoder(x, joined), decoder(torch.cat([z, classes], 1)).view_as(x))
+    code = model.encoder.head(encoder(torch.cat([x.flatten(1), classes], 1)))
+    torch.testing.assert_close(torch.cat(model.encoder(x, labels), 1), code)
+
+
 @pytest.mark.parametrize("size", [(28, 28), (7, 5), (1, 2), (32, 30)])
 def test_kernels_of_3_mirror_a_strided_encoder(size: tuple[int, int]) -> None:
     """Each layer has the size of an encoder's feature map, and nothing is cut off."""

@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
     the channels of a map, ``latent_dim / (h w)`` of them, so that nearby elements come from nearby pixels; None: every
     element of z sees the whole image. norm: one of ``NORMS``, of all layers but the last. activation: a name in
     ``ACTIVATIONS``. units: of a linear layer between the convolutions and the last layer, 0: none, None: as many as the
-    kind has.
+    kind has. tapered: mlp: the second hidden layer is half as wide as the first.
     """
 
     input_dim: int
@@ -46,6 +46,7 @@ class Sizes(NamedTuple):
     norm: str = "none"
     activation: str = "elu"
     units: int | None = None
+    tapered: bool = False
 
 
 class Encoder(nn.Module):
@@ -132,7 +133,7 @@ class StridedEncoder(Encoder):
 
 
 class FullyConnectedEncoder(Encoder):
-    """Two hidden layers of hidden_dim units; labels are concatenated to the pixels."""
+    """Two hidden layers of hidden_dim units, or half as many in the second; labels are concatenated to the pixels."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
@@ -140,14 +141,15 @@ class FullyConnectedEncoder(Encoder):
             if value is not None:
                 raise ValueError(f"FullyConnectedEncoder: {name} must be None, got {value}")
         hidden, activation = sizes.hidden_dim, ACTIVATIONS[sizes.activation]
+        second = hidden // 2 if sizes.tapered else hidden
         self.features = nn.Sequential(
             nn.Flatten(),
             *linear(math.prod(self.image_shape) + sizes.n_classes, hidden, norm=sizes.norm),
             activation(),
-            *linear(hidden, hidden, norm=sizes.norm),
+            *linear(hidden, second, norm=sizes.norm),
             activation(),
         )
-        self.head = nn.Linear(hidden, _outputs(sizes))
+        self.head = nn.Linear(second, _outputs(sizes))
 
     def _join(self, x: Tensor, classes: Tensor) -> Tensor:
         return torch.cat([x.flatten(1), classes], 1)

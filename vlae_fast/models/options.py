@@ -70,6 +70,9 @@ class Options:
     z_channels: int = option(0, Whole(0, 1 << 16), "Channels of the map that spreads z; 0: z as it is", part="decoder")
     residual: bool = option(False, Flag(), "Add a gated layer's input to its output", part="decoder")
     decoder_norm: str = option("none", OneOf(NORMS), "mlp, deconv: normalisation of layers: {names}", part="decoder")
+    tapered: bool = option(
+        False, Flag(), "mlp: a hidden layer is half as wide as the next one towards the image", part="decoder"
+    )
     deconv_kernel: int = option(4, Whole(3, 4), "deconv: side of kernels, 4 or 3", part="decoder")
     tied: bool = option(False, Flag(), "resnet: one set of weights for all blocks", part="decoder")
     n_pointwise: int = option(4, Whole(0, 1 << 10), "resnet: 1x1 blocks after the masked ones", part="decoder")

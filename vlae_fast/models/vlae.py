@@ -254,6 +254,7 @@ def _encoder(options: Options) -> Encoder:
         options.encoder_norm,
         options.encoder_activation,
         options.encoder_units,
+        options.tapered,
     )
     return make_encoder(options.encoder, sizes)
 

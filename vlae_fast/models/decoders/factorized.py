@@ -30,6 +30,12 @@ class FactorizedDecoder(Decoder):
         """Parameters ``[B, P, H, W]`` of z ``[B, D]``."""
         raise NotImplementedError
 
+    def _halves(self, hidden_dim: int, n_layers: int) -> list[int]:
+        """hidden_dim, and half as many each time, ``n_layers`` numbers; ValueError where one is not whole."""
+        if n_layers and hidden_dim % 2 ** (n_layers - 1):
+            self._refuse(f"hidden_dim must be a multiple of 2 ** (n_layers - 1) = {2 ** (n_layers - 1)}", hidden_dim)
+        return [hidden_dim // 2**i for i in range(n_layers)]
+
     def _check_norm(self, decoder_norm: str) -> None:
         if decoder_norm not in NORMS:
             self._refuse(f"decoder_norm must be one of {', '.join(NORMS)}", repr(decoder_norm))
@@ -39,7 +45,8 @@ class MLPDecoder(FactorizedDecoder):
     """Fully connected: z -> ``n_layers`` of ``hidden_dim`` ReLU units -> the parameters of every pixel.
 
     The defaults are the decoder of the common 784-256-256-32 VAE. decoder_norm: none, batch or weight, of the layers
-    before the last. Other arguments and shapes as in `Decoder`.
+    before the last. tapered: ``hidden_dim`` are the units of the last hidden layer, half as many of the one before it,
+    and so on. Other arguments and shapes as in `Decoder`.
     """
 
     def __init__(
@@ -50,12 +57,13 @@ class MLPDecoder(FactorizedDecoder):
         n_layers: int = 2,
         *,
         decoder_norm: str = "none",
+        tapered: bool = False,
         image_size: tuple[int, int] = (28, 28),
         likelihood: Likelihood | None = None,
     ) -> None:
         super().__init__(input_dim, latent_dim, hidden_dim, n_layers, image_size, likelihood=likelihood)
         self._check_norm(decoder_norm)
-        widths = [latent_dim] + [hidden_dim] * n_layers
+        widths = [latent_dim] + (self._halves(hidden_dim, n_layers)[::-1] if tapered else [hidden_dim] * n_layers)
         hidden = [
             layer for i, o in itertools.pairwise(widths) for layer in (*linear(i, o, norm=decoder_norm), nn.ReLU())
         ]
@@ -95,8 +103,7 @@ class DeconvDecoder(FactorizedDecoder):
     ) -> None:
         super().__init__(input_dim, latent_dim, hidden_dim, n_layers, image_size, likelihood=likelihood)
         self._check_norm(decoder_norm)
-        if hidden_dim % 2 ** (n_layers - 1):
-            self._refuse(f"hidden_dim must be a multiple of 2 ** (n_layers - 1) = {2 ** (n_layers - 1)}", hidden_dim)
+        channels = self._halves(hidden_dim, n_layers)
         if deconv_kernel not in (3, 4):
             self._refuse("deconv_kernel must be 3 or 4", deconv_kernel)
         batch = decoder_norm == "batch"
@@ -106,7 +113,6 @@ class DeconvDecoder(FactorizedDecoder):
         layers: list[nn.Module] = []
         if deconv_kernel == 4:
             layers += [nn.BatchNorm2d(hidden_dim), nn.ReLU()] if batch else [nn.ReLU()]
-        channels = [hidden_dim // 2**i for i in range(n_layers)]
         for i, (before, after) in enumerate(itertools.pairwise(channels)):
             how = self._how(deconv_kernel, n_layers - i)
             layers += [*transposed(before, after, norm=decoder_norm, **how), nn.ReLU()]
