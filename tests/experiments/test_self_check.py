@@ -108,7 +108,7 @@ FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "pixelcnn_sample on reference": (wrong_image, "RuntimeError: 1 of 4 images are not those of naive sampling"),
     "a flow inverts": (wrong_flow, r"z comes back with an error of 0\.\d+"),
     "a VLAE learns": (no_learning, r"the loss was \d+\.\d and is \d+\.\d nats/image after 60 updates"),
-    "a checkpoint comes back": (other_weights, r"1 of 30 tensors came back with other values"),
+    "a checkpoint comes back": (other_weights, r"1 of \d+ tensors came back with other values"),
 }
 
 
