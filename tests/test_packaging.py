@@ -68,6 +68,13 @@ def ask(target: Path, code: str, **env: str) -> str:
     return done.stdout.strip()
 
 
+def self_check(target: Path) -> list[str]:
+    """The lines of `vlae-fast check` of the installed package, which must find nothing wrong."""
+    done = run("-m", "vlae_fast", "check", cwd=target.parent, PYTHONPATH=str(target), TRITON_INTERPRET="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `make wheel` leaves in dist/, made in this environment."""
@@ -128,6 +135,7 @@ def test_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None
     where = ask(target, "import vlae_fast.kernels as k; print(vlae_fast.__file__, k.__file__, sep='\\n')")
     assert [Path(line).parent for line in where.splitlines()] == [target / "vlae_fast", target / "vlae_fast/kernels"]
     assert ask(target, "print(library.build_report()['cpu']['built'], cpu.why_not())") == "True None"
+    assert sum(" on cpu " in line and " ok " in line for line in self_check(target)) == len(vlae_fast.backends.OPS)
 
 
 @slow
@@ -179,6 +187,7 @@ def test_without_a_working_compiler_the_reason_is_kept(tmp_path: Path, env: dict
     target = install(tmp_path, path_of_wheel)
     assert not (target / "vlae_fast" / "_native_cpu.so").exists()
     assert ask(target, "print(cpu.why_not())").startswith(f"not built because {reason}")
+    assert self_check(target)[0].startswith(f"{'cpu':<28} absent  not built because {reason}")
     for row in ("reference", *(["triton"] if find_spec("triton") else [])):
         layer = f"vlae_fast.MaskedConv2d('A', 1, 4, 3, padding=1, backend='{row}')"
         shape = f"import torch; print(*{layer}(torch.rand(2, 1, 5, 5)).shape)"

@@ -62,7 +62,8 @@ DECODERS = {
     "two-stack": {"z_channels": 2, "receptive_field": 9},
     "resnet": {"tied": True, "n_pointwise": 1},
     "pixelcnn++": {},
-    "mlp": {},
+    "mlp": {"decoder_norm": "batch", "tapered": True},
+    "deconv": {"decoder_norm": "weight", "deconv_kernel": 3},
 }
 
 

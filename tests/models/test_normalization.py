@@ -125,6 +125,24 @@ def test_weight_norm_changes_no_output_before_it_is_initialised(encoder: str, op
     assert not any(layer.is_plain() for layer in normalized)
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_activation_of_an_encoder_is_the_one_asked_for(encoder: str) -> None:
+    elu, relu = of_encoder(encoder, "none"), of_encoder(encoder, "none", encoder_activation="relu")
+    assert elu.state_dict().keys() == relu.state_dict().keys()
+    assert len(layers(elu.encoder, nn.ELU)) == len(layers(relu.encoder, nn.ReLU)) >= 2
+    assert not layers(elu.encoder, nn.ReLU) and not layers(relu.encoder, nn.ELU)
+
+
+@pytest.mark.parametrize(("encoder", "own"), [("conv", 0), ("strided", 32), ("resnet", 450)])
+def test_the_units_of_an_encoder_are_as_many_as_asked_for(encoder: str, own: int) -> None:
+    for given, expected in ((None, own), (0, 0), (7, 7)):
+        model = of_encoder(encoder, "batch", encoder_units=given)
+        units = [layer.out_features for layer in layers(model.encoder.features, nn.Linear)]
+        assert units == ([expected] if expected else [])
+        assert len(layers(model.encoder, nn.BatchNorm1d)) == len(units)
+        assert model.encoder(torch.rand(3, 1, 6, 5))[0].shape == (3, 4)
+
+
 def test_data_dependent_initialisation_leaves_running_statistics_alone() -> None:
     """Batch normalisation before weight-normalised layers: these see what they do in training."""
     model = vf.VLAE(**SMALL, decoder="deconv", encoder_norm="batch", decoder_norm="weight").train()

@@ -89,7 +89,7 @@ class Options:
     encoder_units: int | None = option(
         None,
         Whole(0, 1 << 16),
-        "Units of a linear layer before the encoder's last; 0: none [strided: 4 encoder_hidden]",
+        "Units of a linear layer before the encoder's last, if not its own (strided: 4 x channels; resnet: 450)",
     )
     weight_norm: bool = option(False, Flag(), "The older name of `encoder_norm` weight")
     posterior: str = option("gaussian", OneOf(POSTERIORS), "gaussian, or iaf: an inverse autoregressive flow of it")
