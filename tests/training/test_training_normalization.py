@@ -60,14 +60,14 @@ def test_running_statistics_come_back_and_are_used(tmp_path: Path) -> None:
     assert len(counts) == 4 and set(counts) == {6}  # two epochs of three steps; none by the initialisation
     assert same(found, model)
     before = {name: tensor.clone() for name, tensor in found.state_dict().items()}
+    bounds = set()
     for in_training in (False, True):
         found.train(in_training)
         assert -evaluate(found, halves(), "valid").elbo == history[-1]["valid_loss"]
-        bounds = [importance_bound(found, halves(), "valid", samples=4, batch_size=size) for size in (4, 40)]
-        assert bounds[0].nll == pytest.approx(bounds[1].nll, abs=2.0)
-        one = importance_bound(found, halves(), "valid", samples=1)
-        assert one.nll == pytest.approx(history[-1]["valid_loss"])
+        bounds.add(importance_bound(found, halves(), "valid", samples=64).nll)
         assert found.training == in_training
+    (bound,) = bounds
+    assert history[-1]["valid_loss"] - 5 < bound < history[-1]["valid_loss"] + 0.1
     assert all(before[name].equal(tensor) for name, tensor in found.state_dict().items())
 
 
