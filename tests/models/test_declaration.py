@@ -36,6 +36,8 @@ class ShiftedDecoder(MLPDecoder):
 @pytest.fixture
 def with_shift(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The two changes that docs/extending.md names: a row and a field; then the decoder."""
+    if importlib.util.find_spec("typer"):
+        importlib.import_module("vlae_fast.commands")  # reads the declaration: the one that other tests know
     shift = rules.option(0, rules.Whole(0, 9), "Added to the logits", part="decoder")
     declaration = dataclasses.make_dataclass(
         "Options", [("shift", int, shift)], bases=(options.Options,), frozen=True, kw_only=True
