@@ -39,7 +39,7 @@ def traffic(x: int, live: int, weights: int, y: int, dtype: str, *, backward: bo
 
 @dataclass(frozen=True)
 class SamplingCase:
-    """Draw ``batch`` images with a `PixelCNNDecoder` of random weights."""
+    """Draw ``batch`` images with a `PixelCNNDecoder` of random weights, given the same z at every pixel."""
 
     name: str
     batch: int
@@ -50,7 +50,7 @@ class SamplingCase:
 
     def build(self) -> vf.PixelCNNDecoder:
         torch.manual_seed(0)
-        decoder = vf.PixelCNNDecoder(**self.decoder).eval()
+        decoder = vf.PixelCNNDecoder(**{"z_channels": 0, **self.decoder}).eval()
         for p in decoder.parameters():  # logits that are neither all certain nor all alike
             torch.nn.init.normal_(p, std=1.5 * p[0].numel() ** -0.5 if p.dim() > 1 else 0.2)
         return decoder
@@ -170,7 +170,7 @@ class InverseCase(MadeCase):
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted.
+    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted. z is the same at every pixel.
 
     In 16 bits it is a step under autocast, the weights in float32.
     """

@@ -80,14 +80,14 @@ def inverse(
 def sample(
     batch: int, channels: int, dtype: torch.dtype, device: str = "cpu", *, likelihood: Likelihood | None = None
 ) -> Callable[[], Results]:
-    """Draws from the default decoder's program at a number of channels.
+    """Draws from the default decoder's program at a number of channels, given the same z at every pixel.
 
     The noise is 0 or 1: it decides every pixel, and results of different block sizes differ by rounding only.
     """
     torch.manual_seed(0)
     likelihood = likelihood or Bernoulli(1)
     decoder = vf.PixelCNNDecoder(
-        likelihood.channels, hidden_dim=channels, likelihood=likelihood, backend="reference"
+        likelihood.channels, hidden_dim=channels, z_channels=0, likelihood=likelihood, backend="reference"
     ).to(device, dtype)
     sampler = vf.PixelCNNSampler(decoder, "reference")
     noise = torch.rand(batch, likelihood.noises, *decoder.image_size).round().to(device, dtype)

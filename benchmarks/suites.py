@@ -192,7 +192,7 @@ def _(case: InverseCase, setup: Setup) -> Contest:
 @prepare.register
 def _(case: TrainingCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
-    model = vf.VLAE(**case.model, backend=setup.backend).to(setup.device)
+    model = vf.VLAE(**{"z_channels": 0, **case.model}, backend=setup.backend).to(setup.device)
     x = (torch.rand(case.batch, 1, 28, 28, device=setup.device) < 0.3).float()
     dense = plain(model)
     z = torch.randn(case.batch, model.latent_dim, device=setup.device)

@@ -14,7 +14,9 @@ from vlae_fast.backends import cpu
 from vlae_fast.reference.arguments import ConvOptions
 
 torch.manual_seed(1)
-SAMPLER = vf.PixelCNNSampler(vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, image_size=(5, 6)), "reference")
+SAMPLER = vf.PixelCNNSampler(
+    vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, z_channels=0, image_size=(5, 6)), "reference"
+)
 WEIGHTS, PLAN = [w.contiguous() for w in SAMPLER.program.weights], SAMPLER.plan
 WORDS, NOISE, CONTEXT = PLAN.words, torch.rand(3, 1, 5, 6), torch.randn(3, 2)
 MASK = torch.zeros(3, 1, 5, 6, dtype=torch.bool)

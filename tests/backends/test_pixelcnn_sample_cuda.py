@@ -156,7 +156,9 @@ def test_batch_zero() -> None:
 
 
 torch.manual_seed(1)
-SAMPLER = vf.PixelCNNSampler(vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, image_size=(5, 6)), "reference")
+SAMPLER = vf.PixelCNNSampler(
+    vf.PixelCNNDecoder(1, 2, 4, 1, initial_kernel=3, z_channels=0, image_size=(5, 6)), "reference"
+)
 WEIGHTS, PLAN = [w.contiguous() for w in SAMPLER.program.weights], SAMPLER.plan
 NOISE, CONTEXT = torch.rand(3, 1, 5, 6), torch.randn(3, 2)
 MASK = torch.zeros(3, 1, 5, 6, dtype=torch.bool)

@@ -200,7 +200,7 @@ def future_decoder() -> nn.Module:
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda s: s.sample(torch.zeros(3, 5), NOISE), r"z must be \[B, 2\] or \[B, 2, 5, 6\], got \(3, 5\)"),
+        (lambda s: s.sample(torch.zeros(3, 5), NOISE), r"z must be \[B, 2\] or \[B, 16, 5, 6\], got \(3, 5\)"),
         (lambda s: s.sample(None, NOISE), "z must be .*got None"),
         (lambda s: s.sample(Z + torch.nan, NOISE), "z must be finite"),
         (lambda s: s.sample(Z, NOISE[:2]), r"noise must be \[3, 1, 5, 6\], got \[2, 1, 5, 6\]"),

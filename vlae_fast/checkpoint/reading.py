@@ -60,10 +60,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 def _load(place: Path) -> Checkpoint:
     config = read(place / "config.json")
-    path, given, own = place / "model.safetensors", config["model"], config.get("parts", {})
+    path, given, own = place / "model.safetensors", dict(config["model"]), config.get("parts", {})
     generation = config.get("generation")
 
     def expected_of(found: tensors.Shapes) -> tensors.Likes:
+        _name_z_channels(given, found)
         _check_flows(path, given, found)
         return build(given, "meta", own).state_dict()
 
@@ -73,6 +74,15 @@ def _load(place: Path) -> Checkpoint:
     for name, tensor in model.state_dict().items():
         tensors.check_finite(path, name, tensor)
     return Checkpoint(model.eval(), config["epoch"], config["training"], config["history"], place, generation)
+
+
+def _name_z_channels(config: dict[str, Any], found: tensors.Shapes) -> None:
+    """Puts down the z_channels that an older config leaves to the model: none, or a resnet's own where it says 0."""
+    mapped = any(name.startswith("decoder.code_map.") for name in found)
+    if config.get("z_channels") is None and not mapped:
+        config["z_channels"] = 0
+    if config.get("z_channels") == 0 and mapped and config.get("decoder") == "resnet":
+        config["z_channels"] = None
 
 
 def _check_flows(path: Path, config: Mapping[str, Any], found: tensors.Shapes) -> None:

@@ -21,7 +21,7 @@ ModelOptions = Annotated[
     Fields(
         options.Options,
         without=("input_dim", "image_size", "levels", "n_classes", "backend"),
-        chosen_later={"likelihood": "bernoulli for binary data, else categorical", "z_channels": "16, resnet: 4"},
+        chosen_later={"likelihood": "bernoulli for binary data, else categorical"},
         at_least={"n_layers": 1},
     ),
 ]
@@ -87,13 +87,10 @@ def train(
 
 
 def _model(images: data.Images, given: dict[str, Any], *, n_classes: int) -> VLAE:
-    """The model for the images; prints its size. Options that are None are chosen by the data and the decoder."""
+    """The model for the images; prints its size. A likelihood of None is chosen by the data."""
     likelihood = given["likelihood"] or ("bernoulli" if images.levels == 2 else "categorical")
-    z_channels = given["z_channels"]
-    if z_channels is None:
-        z_channels = 16 if given["decoder"] in ("gated", "two-stack", "pixelcnn++") else 0  # 0: left to the decoder
     model = VLAE(**{
-        **given, "likelihood": likelihood, "z_channels": z_channels, "n_classes": n_classes,
+        **given, "likelihood": likelihood, "n_classes": n_classes,
         "input_dim": images.channels, "image_size": images.image_size,
         "levels": 256 if likelihood == "bernoulli" else images.levels,
     })  # fmt: skip

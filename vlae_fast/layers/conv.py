@@ -52,6 +52,8 @@ class MaskedConv2d(WeightNormConv2d):
     torch.Size([2, 8, 28, 28])
     """
 
+    residual: bool = False  # a subclass whose forward adds x to the output says so: a sampler's program does it too
+
     def __init__(
         self,
         mask_type: str,
@@ -178,9 +180,25 @@ class MaskedConv2d(WeightNormConv2d):
         return f"{shape}, activation={self.activation!r}{cond}{norm}, backend={self.backend!r}"
 
 
+def is_expanded(z: Tensor) -> bool:
+    """True where z ``[B, D, H, W]`` only repeats ``[B, D]`` over more than one pixel: its strides are 0 there."""
+    return z.dim() == 4 and (
+        z.stride()[2:] == (0, 0)
+        or (
+            1 in z.shape[2:]
+            and [stride for n, stride in zip(z.shape[2:], z.stride()[2:], strict=True) if n != 1] == [0]
+        )
+    )
+
+
 def without_expansion(z: Tensor) -> Tensor:
     """``[B, D]`` where z ``[B, D, H, W]`` only repeats it over the image (strides of 0); any other z unchanged."""
-    return z[:, :, 0, 0] if z.dim() == 4 and z.stride()[2:] == (0, 0) else z
+    return z[:, :, 0, 0] if is_expanded(z) else z
+
+
+def carries_residual(module: nn.Module) -> bool:
+    """True where a masked convolution in the module adds its input to its output."""
+    return any(m.residual for m in module.modules() if isinstance(m, MaskedConv2d))
 
 
 class GatedMaskedConv2d(MaskedConv2d):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layers import WeightNormConv2d
 from .labels import check_no_labels, one_hot
 from .normalization import ACTIVATIONS, convolution, linear
+from .shapes import check_images
 
 __all__ = [
     "ENCODERS",
@@ -71,8 +72,7 @@ class Encoder(nn.Module):
     def with_context(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """mu and logvar, ``[B, D]`` each, and the context ``[B, context_dim]`` of a flow posterior."""
         who = type(self).__name__
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"{who}: x must be [B, {', '.join(map(str, self.image_shape))}], got {tuple(x.shape)}")
+        check_images(who, x, self.image_shape)
         if self.n_classes:
             x = self._join(x, one_hot(who, labels, self.n_classes, x))
         else:

@@ -23,6 +23,7 @@ from .rules import Flag, OneOf, Option, Pair, Real, Whole, declaration, declared
 
 Model = TypeVar("Model", bound=type)
 
+MOST_CHANNELS = 512  # hyperspectral images have a few hundred; more than that is an image made flat
 _WIDTH = Whole(1, 1 << 16)
 _SIDE = Whole(1, 1 << 12)
 _KERNEL = Whole(1, 63)
@@ -36,9 +37,10 @@ class Options:
     The options of ``part="decoder"`` are those that not every decoder has; the class of a decoder says which it has.
     An option at its default here is left to that class.
 
-    With z_channels = 0 every pixel is given the same z, as in the tutorials (``resnet``: its own 4 maps). A small
-    window then cannot know where it is and tends to ignore z. Otherwise z is spread over the image (`CodeMap`), and
-    ``decoder_layers[i](h, z_map)`` takes ``z_map = model.decoder.spread(z)``. 16 channels train well.
+    z_channels is the number of channels in which z is spread over the image (`CodeMap`). Where it is None it becomes
+    the decoder's own: 16, ``resnet``: 4, and 0 for a plain VAE and where there is no z. With 0 every pixel is given the
+    same z: a small window then cannot know where it is, and learns to ignore z. ``decoder_layers[i](h, z_map)`` takes
+    z, z expanded over the image, or its map ``model.decoder.spread(z)``.
 
     With latent_dim = 0 there is no encoder and no prior: the decoder alone, see `PixelCNN`.
 
@@ -51,7 +53,7 @@ class Options:
         ValueError: naming the first option that breaks a rule. The parts of a model check what only they know.
     """
 
-    input_dim: int = option(1, _WIDTH, "Image channels C")
+    input_dim: int = option(1, Whole(1, MOST_CHANNELS), "Image channels C")
     latent_dim: int = option(32, Whole(0, 1 << 16), "Dimensions of z; 0: no z, a PixelCNN by itself")
     hidden_dim: int = option(64, _WIDTH, "Channels of the decoder")
     n_layers: int = option(3, Whole(0, 1 << 10), "Masked layers of the decoder")
@@ -67,7 +69,12 @@ class Options:
         "Side of the window that the decoder sees, in place of `initial_kernel`",
         part="decoder",
     )
-    z_channels: int = option(0, Whole(0, 1 << 16), "Channels of the map that spreads z; 0: z as it is", part="decoder")
+    z_channels: int | None = option(
+        None,
+        Whole(0, 1 << 16),
+        "Channels of the map that spreads z over the image, if not the decoder's own (16; resnet: 4); 0: z as it is",
+        part="decoder",
+    )
     residual: bool = option(False, Flag(), "Add a gated layer's input to its output", part="decoder")
     decoder_norm: str = option("none", OneOf(NORMS), "mlp, deconv: normalisation of layers: {names}", part="decoder")
     tapered: bool = option(
@@ -113,6 +120,8 @@ class Options:
         if not self.latent_dim + self.n_classes:  # nothing to spread
             object.__setattr__(self, "z_channels", 0)
         object.__setattr__(self, "weight_norm", self.encoder_norm == "weight")  # one model, one config
+        if self.z_channels is None:  # a config names the value, whatever the default will be
+            object.__setattr__(self, "z_channels", _own_z_channels(self))
 
     def config(self) -> dict[str, Any]:
         """The options by name, as JSON has them: a pair is a list."""
@@ -130,6 +139,9 @@ def check_options(options: Options) -> None:
         value = getattr(options, name)
         if rule := found.broken(value):
             raise ValueError(f"VLAE: {name} must be {rule}, got {value!r}")
+    if options.input_dim > MOST_CHANNELS:
+        rule = f"the number of channels of an image, at most {MOST_CHANNELS}"
+        raise ValueError(f"VLAE: input_dim must be {rule}, got {options.input_dim}: {_flat_advice(options)}")
     if options.hidden_dim < 2:  # encoders halve it
         raise ValueError(f"VLAE: hidden_dim must be at least 2, got {options.hidden_dim}")
     _check_likelihood(options)
@@ -152,6 +164,26 @@ def _check_likelihood(options: Options) -> None:
         plain = " or ".join(name for name, cls in KINDS.items() if not cls.autoregressive)
         why = "no backend draws such pixels one after the other, as it does those of the other likelihoods"
         raise ValueError(f"VLAE: decoder must be {plain} for likelihood {kind!r}, got {decoder!r}: {why}")
+
+
+def _flat_advice(options: Options) -> str:
+    """What to call for images whose pixels are input_dim numbers in a row."""
+    count = options.input_dim
+    channels, side = next(((c, side) for c in (1, 3) if c * (side := math.isqrt(count // c)) ** 2 == count), (1, 0))
+    height, width = (side, side) if side else (1, count)
+    size = "" if (height, width) == (28, 28) else f", image_size=({height}, {width})"
+    call = f'VLAE({channels}, {options.latent_dim}{size}, decoder="mlp", encoder="mlp", use_flow=False)'
+    what = f"flat {height} x {width} images" if side else f"vectors of {count} numbers"
+    return f"for {what} call {call}, and give it x.view(-1, {channels}, {height}, {width})"
+
+
+def _own_z_channels(options: Options) -> int | None:
+    """The z_channels that the decoder's class has where none are given; None where its signature names them."""
+    kind = KINDS[options.decoder]
+    named = inspect.signature(kind).parameters.get("z_channels")
+    if named is not None and named.default is not None:
+        return None
+    return kind.default_z_channels if options.latent_dim + options.n_classes else 0
 
 
 def known() -> Mapping[str, Option]:

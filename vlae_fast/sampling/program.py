@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import activations
 from ..layers import MaskedConv2d
+from ..layers.conv import carries_residual
 from ..layers.hooked_weight import refresh
 from ..masks import Offset, Tap, tap_at
 from ..plan import ACTIVATIONS, Source, Stage
@@ -27,8 +28,8 @@ class Decoder(Protocol):
 
     The stages come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts
     of `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is
-    added to its output). Optional: ``latent_dim``; ``likelihood``, by which pixels are drawn; ``code_map``,
-    ``spread(z)``: the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
+    added to its output, unless the layer itself adds it). Optional: ``latent_dim``; ``likelihood``, by which pixels are
+    drawn; ``code_map``, ``spread(z)``: the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
     """
 
     input_dim: int
@@ -165,7 +166,7 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
     if isinstance(module, (nn.Identity, nn.Dropout)):  # a sampler draws as in evaluation mode
         return buffer
     if isinstance(module, MaskedConv2d):
-        return program.conv(module, buffer)
+        return program.conv(module, buffer, residual=buffer if module.residual else -1)
     if type(module) is nn.Conv2d and _is_pointwise(module):
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
     if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
@@ -220,6 +221,6 @@ def _write_parts(decoder: Any, program: Program) -> None:
             raise ValueError(
                 f"PixelCNNSampler: decoder must have a convolution in each residual layer, got none at {path!r}"
             )
-        if residual:
+        if residual and not carries_residual(layer):
             program.stages[-1] = program.stages[-1]._replace(residual=before)
     _add(program, "final_conv", decoder.final_conv, buffer)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..backends import cpu
-from ..layers.conv import without_expansion
+from ..layers.conv import is_expanded, without_expansion
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
 from ..plan import Plan
@@ -86,8 +86,8 @@ class PixelCNNSampler:
         """Images ``[B, C, H, W]``: 0 and 1 of Bernoulli pixels, any number of gaussian ones, else ``k / (levels - 1)``.
 
         Args:
-            z: ``[B, D]`` or ``[B, D, H, W]``, ``[B, 0]`` for a decoder without z; None: one without z, and the batch is
-                that of the noise, else 1.
+            z: ``[B, D]``, expanded over the image or not, or its map ``[B, z_channels, H, W]``; ``[B, 0]`` for a
+                decoder without z; None: one without z, and the batch is that of the noise, else 1.
             noise: uniform in [0, 1), standard normal of a gaussian likelihood, ``[B, n, H, W]`` with n of the decoder's
                 likelihood (C for Bernoulli pixels): given the noise, the images are a function. Default: drawn from
                 ``generator``.
@@ -147,11 +147,12 @@ class PixelCNNSampler:
         """The context of the gated layers, None without such layers: z itself, or its map, the same bits always."""
         if z is None or not self.program.context_dim:
             return None
-        if self._spread is None or z.dim() == 4:
+        code = z.dim() == 2 or (is_expanded(z) and z.shape[1] == getattr(self.decoder, "latent_dim", 0))
+        if self._spread is None or not code:
             return without_expansion(z)
         if z.shape[0] == 0:
             return z.new_empty((0, self.program.context_dim))
-        return self._spread(z)
+        return self._spread(without_expansion(z))
 
     @torch.no_grad()
     def _check_forward(self) -> None:

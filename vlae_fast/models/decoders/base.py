@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
 
+from ...layers.conv import is_expanded, without_expansion
 from ...masks import Offset
 from ...sampling.window import receptive_field
 from ..likelihood import make_likelihood
 from ..likelihood_base import Likelihood
+from ..shapes import check_images
 from .code_map import CodeMap
+from .handed import HandedZ
 
 CENTRE: tuple[Offset, ...] = ((0, 0),)  # of a 1x1 convolution
 
@@ -23,7 +26,8 @@ class Decoder(nn.Module):
         input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim, n_layers: what a kind makes of them.
         image_size: (H, W).
         z_channels: 0: every pixel is given z as it is; else z is spread over the image in so many channels, by a
-            network of the type ``spread_by(latent_dim, z_channels, image_size)``.
+            network of the type ``spread_by(latent_dim, z_channels, image_size)``. None: `default_z_channels` where
+            there is a z.
         likelihood: its ``params`` is P; None: Bernoulli, P = C.
 
     Subclasses are autoregressive (the parameters of a pixel depend on z and on the pixels before it in raster order)
@@ -31,6 +35,7 @@ class Decoder(nn.Module):
     """
 
     autoregressive: ClassVar[bool] = True
+    default_z_channels: ClassVar[int] = 0
     least: ClassVar[dict[str, int]] = {
         "input_dim": 1,
         "latent_dim": 0,
@@ -47,11 +52,13 @@ class Decoder(nn.Module):
         n_layers: int,
         image_size: tuple[int, int],
         *,
-        z_channels: int = 0,
+        z_channels: int | None = None,
         spread_by: Callable[[int, int, tuple[int, int]], nn.Module] = CodeMap,
         likelihood: Likelihood | None = None,
     ) -> None:
         super().__init__()
+        if z_channels is None:
+            z_channels = self.default_z_channels if latent_dim else 0
         given = (input_dim, latent_dim, hidden_dim, n_layers, z_channels)
         for (argument, least), value in zip(self.least.items(), given, strict=True):
             if value < least:
@@ -66,7 +73,13 @@ class Decoder(nn.Module):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.z_channels = z_channels or latent_dim
         self.code_map = spread_by(latent_dim, z_channels, self.image_size) if z_channels else None
+        self.handed = HandedZ(type(self).__name__, latent_dim, self.z_channels, self.code_map)
         self.likelihood = make_likelihood("bernoulli", input_dim) if likelihood is None else likelihood
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "code_map" and "handed" in self.__dict__:  # the layers spread z by the map of the moment
+            self.handed.network = value
 
     def _refuse(self, rule: str, got: object) -> NoReturn:
         raise ValueError(f"{type(self).__name__}: {rule}, got {got}")
@@ -81,21 +94,31 @@ class Decoder(nn.Module):
         """Raises ValueError where z does not fit this decoder."""
         height, width = self.image_size
         shapes = ((self.latent_dim,), (self.z_channels, height, width))
-        if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes):
+        if self.latent_dim and (z is None or tuple(z.shape[1:]) not in shapes) and not self._is_code(z):
             rule = f"z must be [B, {self.latent_dim}] or [B, {self.z_channels}, {height}, {width}]"
             self._refuse(rule, None if z is None else tuple(z.shape))
         if not self.latent_dim and z is not None and tuple(z.shape[1:]) != (0,):
             self._refuse("z must be None or [B, 0] where latent_dim is 0", tuple(z.shape))
 
     def spread(self, z: Tensor) -> Tensor:
-        """The context of the layers: z itself, or its map ``[B, z_channels, H, W]``."""
-        return z if self.code_map is None or z.dim() == 4 else self.code_map(z)
+        """The context of the layers: z itself, or its map ``[B, z_channels, H, W]``.
+
+        z: ``[B, D]``, expanded over the image or not. What has four dimensions and is not expanded is a map already.
+        """
+        if self.code_map is None or (z.dim() == 4 and not self._is_code(z)):
+            return z
+        return self.code_map(without_expansion(z))
+
+    def _is_code(self, z: Tensor | None) -> bool:
+        """True of z ``[B, D]`` expanded over the image."""
+        return z is not None and is_expanded(z) and tuple(z.shape[1:]) == (self.latent_dim, *self.image_size)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """Parameters ``[B, P, H, W]`` of the image x, given z ``[B, D]`` or its map ``[B, z_channels, H, W]``."""
-        expected = (self.input_dim, *self.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != expected:
-            self._refuse(f"x must be [B, {', '.join(map(str, expected))}]", tuple(x.shape))
+        """Parameters ``[B, P, H, W]`` of the image x, given z ``[B, D]`` or its map ``[B, z_channels, H, W]``.
+
+        z may be expanded over the image, as by ``z.view(B, D, 1, 1).expand(-1, -1, H, W)``.
+        """
+        check_images(type(self).__name__, x, (self.input_dim, *self.image_size))
         self.check_z(z)
         return self.parameters_of(x, None if z is None or not self.latent_dim else self.spread(z))
 

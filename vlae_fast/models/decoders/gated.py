@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from ...layers import GatedMaskedConv2d, MaskedConv2d
+from ...layers import MaskedConv2d
+from ...layers.conv import carries_residual
 from ..likelihood_base import Likelihood
 from .base import Decoder
+from .handed import GatedLayer, see
 
 
 class PixelCNNDecoder(Decoder):
@@ -18,13 +22,23 @@ class PixelCNNDecoder(Decoder):
             (arXiv 1611.02731, section 2), and makes the wavefront wide.
         receptive_field: columns of the window, in place of both kernel sizes: the layers share it among them. A
             single stack is blind to some pixels at the upper right of it; printing the decoder says how many it sees.
-        z_channels: 0: every pixel is given z as it is; else a `CodeMap` spreads z over the image in so many channels.
+        z_channels: a `CodeMap` spreads z over the image in so many channels, 16 where it is None; 0: every pixel is
+            given z as it is.
         residual: adds a gated layer's input to its output. image_size: (H, W).
         likelihood: of the pixels; its ``params`` is P. None: Bernoulli, P = C.
 
     Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> parameters ``[B, P, H, W]``, Bernoulli: the logits.
     Those of a pixel depend on the pixels before it in raster order only.
+
+    The parts in turn are the decoder; a layer maps z itself and adds its residual (`GatedLayer`). Equivalent to::
+
+        h = decoder.initial_conv(x)
+        for layer in decoder.decoder_layers:
+            h = layer(h, z)
+        logits = decoder.final_conv(h)
     """
+
+    default_z_channels: ClassVar[int] = 16
 
     def __init__(
         self,
@@ -36,7 +50,7 @@ class PixelCNNDecoder(Decoder):
         kernel_size: int = 3,
         initial_kernel: int = 7,
         receptive_field: int | None = None,
-        z_channels: int = 0,
+        z_channels: int | None = None,
         residual: bool = False,
         image_size: tuple[int, int] = (28, 28),
         likelihood: Likelihood | None = None,
@@ -49,7 +63,16 @@ class PixelCNNDecoder(Decoder):
         self.residual = residual
         self.initial_conv = MaskedConv2d("A", input_dim, hidden_dim, kernels[0], backend=backend)
         self.decoder_layers = nn.ModuleList(
-            GatedMaskedConv2d("B", hidden_dim, hidden_dim, kernel, cond_channels=self.z_channels, backend=backend)
+            GatedLayer(
+                "B",
+                hidden_dim,
+                hidden_dim,
+                kernel,
+                cond_channels=self.z_channels,
+                residual=residual,
+                handed=self.handed,
+                backend=backend,
+            )
             for kernel in kernels[1:]
         )
         self.final_conv = nn.Conv2d(hidden_dim, self.likelihood.params, 1)
@@ -57,5 +80,6 @@ class PixelCNNDecoder(Decoder):
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
         h = self.initial_conv(x)
         for layer in self.decoder_layers:
-            h = layer(h, context) + h if self.residual else layer(h, context)
+            out = see(layer, h, context=context)
+            h = out + h if self.residual and not carries_residual(layer) else out
         return self.final_conv(h)

@@ -14,6 +14,7 @@ _WHY_NOT = {  # a decoder has an option, where that is not plain
     ("decoder_norm", "batch"): ": the mean over a batch of images would tell a pixel about the pixels after it",
     ("decoder_norm", "weight"): ": of the autoregressive decoders, resnet and pixelcnn++ have weight normalisation",
 }
+_LACKING = {"z_channels": 0}  # what a decoder that lacks the option does
 
 
 def make_decoder(
@@ -35,7 +36,8 @@ def make_decoder(
             `Options` is left to the class.
 
     Raises:
-        ValueError: the kind or an option is unknown, or a kind is given a value of an option that it does not have.
+        ValueError: the kind or an option is unknown, or a kind is given an option that it does not have, other than
+            z_channels = 0.
 
     >>> make_decoder("mlp", input_dim=1, latent_dim=2, hidden_dim=8, n_layers=1, image_size=(2, 2)).likelihood.params
     1
@@ -47,8 +49,8 @@ def make_decoder(
         raise ValueError(f"make_decoder: options must be among {', '.join(known)}, got {', '.join(unknown)}")
     has = inspect.signature(KINDS[kind]).parameters
     said = {name: value for name, value in options.items() if value != known[name].default}
-    for name, value in said.items():
-        if name not in has:
+    for name in [name for name in said if name not in has]:
+        if (value := said.pop(name)) != _LACKING.get(name):
             why = _WHY_NOT.get((name, value), "")
             raise ValueError(f"make_decoder: a {kind!r} decoder has no option {name}, got {value!r}{why}")
     if "backend" in has:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ...sampling.program import Program
 from ..likelihood_base import Likelihood
 from .base import CENTRE, Decoder
+from .handed import ConvOfZ, HandedZ, see
 
 
 def concat_elu(h: Tensor) -> Tensor:
@@ -22,15 +23,21 @@ def concat_elu(h: Tensor) -> Tensor:
 class GatedResidualBlock(nn.Module):
     """``h + gate(conv(concat_elu(conv(concat_elu(h)))) + V z)`` of 1x1 convolutions, weight-normalised."""
 
-    def __init__(self, channels: int, z_channels: int, backend: str) -> None:
+    takes_context: ClassVar[bool] = True
+
+    def __init__(self, channels: int, handed: HandedZ, backend: str) -> None:
         super().__init__()
+        self.handed = handed
         self.first = MaskedConv2d("B", 2 * channels, channels, 1, weight_norm=True, backend=backend)
         self.second = GatedMaskedConv2d(
-            "B", 2 * channels, channels, 1, cond_channels=z_channels, weight_norm=True, backend=backend
+            "B", 2 * channels, channels, 1, cond_channels=handed.z_channels, weight_norm=True, backend=backend
         )
 
-    def forward(self, h: Tensor, z: Tensor | None) -> Tensor:
-        return h + self.second(concat_elu(self.first(concat_elu(h))), z)
+    def forward(self, h: Tensor, z: Tensor | None = None, *, context: Tensor | None = None) -> Tensor:
+        """z: as in `HandedZ`; context: what it became."""
+        if context is None:
+            context = self.handed.context(z, "layer(h, z)")
+        return h + self.second(concat_elu(self.first(concat_elu(h))), context)
 
     def write(self, program: Program, h: int) -> int:
         inner = program.conv(self.first, program.activate(h, "concat_elu"))
@@ -39,6 +46,8 @@ class GatedResidualBlock(nn.Module):
 
 class PixelCNNPPDecoder(Decoder):
     """One convolution of a large window, and ``n_layers`` gated ResNet blocks of 1x1 convolutions conditioned on z.
+
+    ``initial_conv(x, z)`` and ``decoder_layers[i](h, z)`` take z themselves; final_conv is given ``concat_elu(h)``.
 
     The one convolution sees all of its window, without a blind spot. The paper's CIFAR-10 model has a window of 7
     columns and 4 rows. `layers.initialize` sets gains and biases from data, once, before training.
@@ -52,6 +61,8 @@ class PixelCNNPPDecoder(Decoder):
     gate here is that of the Gated PixelCNN).
     """
 
+    default_z_channels: ClassVar[int] = 16
+
     def __init__(
         self,
         input_dim: int = 3,
@@ -61,7 +72,7 @@ class PixelCNNPPDecoder(Decoder):
         *,
         initial_kernel: int = 7,
         receptive_field: int | None = None,
-        z_channels: int = 0,
+        z_channels: int | None = None,
         image_size: tuple[int, int] = (32, 32),
         likelihood: Likelihood | None = None,
         backend: str = "auto",
@@ -72,24 +83,25 @@ class PixelCNNPPDecoder(Decoder):
         (initial_kernel,) = self._kernels([initial_kernel], receptive_field)
         if initial_kernel < 3:
             self._refuse("initial_kernel must be at least 3", initial_kernel)
-        self.initial_conv = MaskedConv2d(
+        self.initial_conv = ConvOfZ(
             "A",
             input_dim,
             hidden_dim,
             initial_kernel,
             cond_channels=self.z_channels,
             weight_norm=True,
+            handed=self.handed,
             backend=backend,
         )
         self.decoder_layers = nn.ModuleList(
-            GatedResidualBlock(hidden_dim, self.z_channels, backend) for _ in range(n_layers)
+            GatedResidualBlock(hidden_dim, self.handed, backend) for _ in range(n_layers)
         )
         self.final_conv = nn.Conv2d(2 * hidden_dim, self.likelihood.params, 1)
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = self.initial_conv(x, context)
+        h = see(self.initial_conv, x, context=context)
         for block in self.decoder_layers:
-            h = block(h, context)
+            h = see(block, h, context=context)
         return self.final_conv(concat_elu(h))
 
     def write_program(self, program: Program) -> None:

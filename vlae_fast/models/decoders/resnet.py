@@ -13,6 +13,9 @@ from ...sampling.program import Program
 from ..likelihood_base import Likelihood
 from .base import CENTRE, Decoder
 from .code_map import DeconvolutionalMap
+from .handed import ConvOfZ, see
+
+_OTHERS = "second_conv, decoder_layers, pointwise_layers and elu"
 
 
 class MaskedResidualBlock(nn.Module):
@@ -23,7 +26,10 @@ class MaskedResidualBlock(nn.Module):
         self.first = _convolution("B", channels, channels, kernels[0], "elu", backend)
         self.second = _convolution("B", channels, channels, kernels[1], "none", backend)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, z: Tensor | None = None) -> Tensor:
+        if z is not None:
+            rule = "its layers after initial_conv(x, z) must be called as layer(h)"
+            raise ValueError(f"ResNetDecoder: {rule}, got z; decoder(x, z) runs all of them")
         return h + self.second(self.first(F.elu(h)))
 
     def write(self, program: Program, h: int) -> int:
@@ -31,17 +37,10 @@ class MaskedResidualBlock(nn.Module):
 
 
 def _convolution(
-    mask_type: str, in_channels: int, channels: int, kernel: int, activation: str, backend: str, z_channels: int = 0
+    mask_type: str, in_channels: int, channels: int, kernel: int, activation: str, backend: str
 ) -> MaskedConv2d:
     return MaskedConv2d(
-        mask_type,
-        in_channels,
-        channels,
-        kernel,
-        cond_channels=z_channels,
-        activation=activation,
-        weight_norm=True,
-        backend=backend,
+        mask_type, in_channels, channels, kernel, activation=activation, weight_norm=True, backend=backend
     )
 
 
@@ -57,12 +56,16 @@ class ResNetDecoder(Decoder):
             left over it follows the first.
         n_pointwise: 1x1 blocks after them. kernel_size: of the masked convolutions.
         receptive_field: columns of the window, in place of kernel_size, see `PixelCNNDecoder`.
-        z_channels: maps of z. tied: all blocks of a kind share their weights.
+        z_channels: maps of z, 4 where it is None; 0: the first convolution is given z as it is.
+        tied: all blocks of a kind share their weights.
+
+    ``decoder(x, z)`` runs the parts; z enters the first of them alone, and the others refuse it.
 
     Source: Chen et al. 2017, arXiv 1611.02731, appendix: 6 layers, 12 channels, 4 pointwise blocks, 4 maps.
     """
 
     least: ClassVar[dict[str, int]] = {**Decoder.least, "n_layers": 1}
+    default_z_channels: ClassVar[int] = 4
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class ResNetDecoder(Decoder):
         n_pointwise: int = 4,
         kernel_size: int = 3,
         receptive_field: int | None = None,
-        z_channels: int = 4,
+        z_channels: int | None = None,
         tied: bool = False,
         image_size: tuple[int, int] = (28, 28),
         likelihood: Likelihood | None = None,
@@ -86,7 +89,7 @@ class ResNetDecoder(Decoder):
             hidden_dim,
             n_layers,
             image_size,
-            z_channels=z_channels if latent_dim else 0,
+            z_channels=z_channels,
             spread_by=DeconvolutionalMap,
             likelihood=likelihood,
         )
@@ -98,9 +101,11 @@ class ResNetDecoder(Decoder):
         first, rest = kernels[: 2 - n_layers % 2], kernels[2 - n_layers % 2 :]
         if tied and len(set(rest)) > 1:
             self._refuse("receptive_field must give every block the same kernel where tied is set", rest)
-        self.initial_conv = _convolution(
-            "A", input_dim, hidden_dim, first[0], "elu" if first[1:] else "none", backend, self.z_channels
-        )
+        self.initial_conv = ConvOfZ(
+            "A", input_dim, hidden_dim, first[0],
+            cond_channels=self.z_channels, activation="elu" if first[1:] else "none", weight_norm=True,
+            handed=self.handed, call=f"initial_conv(x, z), then {_OTHERS}", backend=backend,
+        )  # fmt: skip
         self.second_conv = _convolution("B", hidden_dim, hidden_dim, first[1], "none", backend) if first[1:] else None
 
         def blocks(pairs: Sequence[Sequence[int]]) -> nn.ModuleList:
@@ -121,7 +126,7 @@ class ResNetDecoder(Decoder):
         return cast(list[MaskedResidualBlock], [block for layers, times in kinds for block in [*layers] * times])
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = self.initial_conv(x, context)
+        h = see(self.initial_conv, x, context=context)
         if self.second_conv is not None:
             h = self.second_conv(h)
         for block in self.blocks:

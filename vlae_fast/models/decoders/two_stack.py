@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ...sampling.program import Program
 from ..likelihood_base import Likelihood
 from .base import CENTRE, Decoder
+from .handed import HandedZ, see
 
 
 class TwoStackLayer(nn.Module):
@@ -19,24 +20,36 @@ class TwoStackLayer(nn.Module):
     left; a 1x1 convolution follows, and h is added where the layer is of type B.
     """
 
+    takes_context: ClassVar[bool] = True
+
     def __init__(
-        self, mask_type: str, in_channels: int, channels: int, kernel_size: int, z_channels: int, backend: str
+        self, mask_type: str, in_channels: int, channels: int, kernel_size: int, handed: HandedZ, backend: str
     ) -> None:
         super().__init__()
+        self.handed = handed
 
         def stack(name: str) -> GatedMaskedConv2d:
             return GatedMaskedConv2d(
-                f"{name}_{mask_type}", in_channels, channels, kernel_size, cond_channels=z_channels, backend=backend
-            )
+                f"{name}_{mask_type}", in_channels, channels, kernel_size,
+                cond_channels=handed.z_channels, backend=backend,
+            )  # fmt: skip
 
         self.residual = mask_type == "B"
         self.vertical, self.horizontal = stack("vertical"), stack("horizontal")
         self.link = nn.Conv2d(channels, 2 * channels, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, v: Tensor, h: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
-        v = self.vertical(v, z)
-        out = self.out(self.horizontal(h, z, self.link(v)))
+    def forward(
+        self, v: Tensor, h: Tensor | None = None, z: Tensor | None = None, *, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """z: as in `HandedZ`; context: what it became."""
+        call = "layer(v, h, z), both stacks, initial_conv with v = h = x"
+        if h is None:
+            self.handed.refuse(f"must be called as {call}", "one stack")
+        if context is None:
+            context = self.handed.context(z, call)
+        v = self.vertical(v, context)
+        out = self.out(self.horizontal(h, context, self.link(v)))
         return v, out + h if self.residual else out
 
     def write(self, program: Program, v: int, h: int) -> tuple[int, int]:
@@ -55,6 +68,8 @@ class TwoStackDecoder(Decoder):
     Source: van den Oord et al. 2016, arXiv 1606.05328, figure 2.
     """
 
+    default_z_channels: ClassVar[int] = 16
+
     def __init__(
         self,
         input_dim: int = 1,
@@ -65,7 +80,7 @@ class TwoStackDecoder(Decoder):
         kernel_size: int = 3,
         initial_kernel: int = 7,
         receptive_field: int | None = None,
-        z_channels: int = 0,
+        z_channels: int | None = None,
         image_size: tuple[int, int] = (28, 28),
         likelihood: Likelihood | None = None,
         backend: str = "auto",
@@ -76,9 +91,9 @@ class TwoStackDecoder(Decoder):
         kernels = self._kernels([initial_kernel] + [kernel_size] * n_layers, receptive_field)
         if kernels[0] < 3:
             self._refuse("initial_kernel must be at least 3", kernels[0])
-        self.initial_conv = TwoStackLayer("A", input_dim, hidden_dim, kernels[0], self.z_channels, backend)
+        self.initial_conv = TwoStackLayer("A", input_dim, hidden_dim, kernels[0], self.handed, backend)
         self.decoder_layers = nn.ModuleList(
-            TwoStackLayer("B", hidden_dim, hidden_dim, kernel, self.z_channels, backend) for kernel in kernels[1:]
+            TwoStackLayer("B", hidden_dim, hidden_dim, kernel, self.handed, backend) for kernel in kernels[1:]
         )
         self.hidden_conv = MaskedConv2d("B", hidden_dim, hidden_dim, 1, activation="relu", backend=backend)
         self.final_conv = nn.Conv2d(hidden_dim, self.likelihood.params, 1)
@@ -91,7 +106,7 @@ class TwoStackDecoder(Decoder):
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
         v = h = x
         for layer in self.layers:
-            v, h = layer(v, h, context)
+            v, h = see(layer, v, h, context=context)
         return self.final_conv(self.hidden_conv(h))
 
     def write_program(self, program: Program) -> None:
