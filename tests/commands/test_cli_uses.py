@@ -107,9 +107,12 @@ def test_detect_against_another_data_set(folder: Path, tmp_path: Path, monkeypat
     assert found and float(found[1]) > 0.5
 
 
+TINY = {"hidden_dim": 4, "n_layers": 1, "latent_dim": 2}
+
+
 def test_collapse_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collapse, "MODEL", collapse.MODEL | {"hidden_dim": 4, "n_layers": 1, "latent_dim": 2})
-    command = ["collapse", "--windows", "3,5,7", "--epochs", 2, "--out", tmp_path / "c"]
+    monkeypatch.setattr(collapse, "MODEL", collapse.MODEL | TINY)
+    command = ["collapse", "--windows", "3,5,7", "--epochs", 2, "--jobs", 1, "--out", tmp_path / "c"]
     evaluate, calls = collapse.evaluate, []
 
     def interrupt(*arguments: Any, **options: Any) -> Any:
@@ -125,18 +128,56 @@ def test_collapse_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: 
     result = call(*command)
     assert result.exit_code == 0, result.output
     table = (tmp_path / "c" / "collapse.csv").read_text().splitlines()
-    assert table[0] == "window,pixels,epochs,reconstruction,kl,bits_per_dim" and table[:2] == first
-    assert [line.split(",")[:3] for line in table[1:]] == [["3", "4", "2"], ["5", "12", "2"], ["7", "24", "2"]]
+    assert table[0] == "window,seed,pixels,steps,reconstruction,kl,bits_per_dim" and table[:2] == first
+    expected = [["3", "0", "4", "4"], ["5", "0", "12", "4"], ["7", "0", "24", "4"]]  # 2 epochs of 60 images by 50
+    assert [line.split(",")[:4] for line in table[1:]] == expected
     assert image.imread(tmp_path / "c" / "collapse.png").std() > 0.01
-    again = call(*command, "--windows", "3,5")
-    assert again.exit_code == 0 and (tmp_path / "c" / "collapse.csv").read_text().splitlines() == table[:3]
+    assert len(calls) == 3  # what is done is not evaluated again
+    again = call(*command, "--windows", "3,5", "--seeds", 2)
+    assert again.exit_code == 0 and len(calls) == 5, again.output
+    rows = (tmp_path / "c" / "collapse.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in rows[1:]] == [["3", "0"], ["3", "1"], ["5", "0"], ["5", "1"]]
+    assert [rows[1], rows[3]] == table[1:3] and rows[2].split(",")[5] != rows[1].split(",")[5]
+    kls = [float(line.split(",")[5]) for line in rows[1:3]]
+    mean, spread = sum(kls) / 2, abs(kls[0] - kls[1]) / 2**0.5
+    assert f"window  3x3: KL {mean:.2f} +- {spread:.2f} nats/image, 2 seeds" in again.stdout
 
 
-def test_collapse_stops_in_time(tmp_path: Path) -> None:
-    points = collapse.run(
-        small_images(), tmp_path, windows=(3, 5), epochs=50, seconds=0.02, model={"hidden_dim": 4}, progress=False
-    )
-    assert [point["epochs"] for point in points] == [1, 1]
+@pytest.mark.slow  # processes start
+def test_collapse_in_processes_is_collapse_in_turn(tmp_path: Path) -> None:
+    """Two models at a time, on one thread each, are the models of one thread in turn."""
+    options: dict[str, Any] = {"windows": (3, 5), "epochs": 1, "model": TINY, "progress": False}
+    threads, said = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        in_turn = collapse.run(small_images(), tmp_path / "1", **options, say=said.append)
+        parallel = collapse.run(small_images(), tmp_path / "2", **options, jobs=2, say=said.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert parallel == in_turn and len(in_turn) == 2 and len(said) == 4
+    with pytest.raises(ValueError, match="resume: batch_size must be that of"):
+        collapse.run(small_images(), tmp_path / "2", **options, settings={"batch_size": 20})
+
+
+def test_collapse_has_equal_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without epochs so many images are seen, in epochs of an equal share of the training images."""
+    monkeypatch.setattr(collapse, "SEEN", 100)
+    points = collapse.run(small_images(), tmp_path, windows=(3, 5), model=TINY, progress=False, say=lambda _: None)
+    assert [point["steps"] for point in points] == [2, 2]  # 2 epochs of 50 of the 60 images
+    monkeypatch.setattr(collapse, "SEEN", 1000)
+    monkeypatch.setattr(collapse, "EPOCHS", 3)
+    points = collapse.run(small_images(), tmp_path / "b", windows=(3,), model=TINY, progress=False, say=lambda _: None)
+    assert points[0]["steps"] == 3 * 2
+
+
+def test_a_kl_that_rises_beyond_the_spread_is_named() -> None:
+    def window(side: int, *kls: float) -> list[dict[str, float]]:
+        return [{"window": side, "pixels": side * side, "kl": kl} for kl in kls]
+
+    found = collapse.summary(window(3, 10.0, 12.0) + window(5, 11.0, 12.0) + window(7, 20.0) + window(9, 5.0, 5.0))
+    assert [(one.window, one.seeds, one.kl) for one in found] == [(3, 2, 11.0), (5, 2, 11.5), (7, 1, 20.0), (9, 2, 5.0)]
+    assert found[0].spread == pytest.approx(2**0.5) and found[2].spread == 0
+    assert [(a.window, b.window) for a, b in collapse.rises(found)] == [(5, 7)]
 
 
 ERRORS: dict[str, tuple[list[object], str]] = {
@@ -164,7 +205,8 @@ def test_user_errors_are_one_line(arguments: list[object], message: str, folder:
 
 
 def test_collapse_errors(tmp_path: Path) -> None:
-    for windows, message in (("3;5", "must be integers with commas"), ("4", "odd, from 3 to 15"), ("17", "got 17")):
+    wrong = {"3;5": "must be integers with commas", "4": "odd, from 3 to 15", "17": "got 17", "3,3": "differ, got 3, 3"}
+    for windows, message in wrong.items():
         result = call("collapse", "--windows", windows, "--out", tmp_path)
         assert result.exit_code == 2 and message in result.stderr, result.output
 

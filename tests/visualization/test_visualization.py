@@ -178,6 +178,19 @@ def test_charts_say_nats() -> None:
     assert [bar.get_height() for bar in first.patches] == [2.0, 0.5] and "2.50 nats" in first.get_title()
 
 
+def test_collapse_of_several_seeds() -> None:
+    points = [{"pixels": n, "kl": kl, "reconstruction": 50.0} for n, kl in ((12, 5.0), (4, 7.0), (12, 6.0), (4, 9.0))]
+    kls, losses = vis.plot_collapse(points).axes
+    bars = kls.containers[0]
+    means, _, (spread,) = bars.lines
+    assert means.get_xdata().tolist() == [4, 12] and means.get_ydata().tolist() == [8.0, 5.5]
+    heights = [segment[1][1] - segment[0][1] for segment in spread.get_segments()]
+    assert heights == pytest.approx([2 * 2**0.5, 2 * 0.5**0.5])
+    assert sorted(kls.lines[-1].get_ydata().tolist()) == [5.0, 6.0, 7.0, 9.0]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["negative ELBO", "reconstruction"]
+    assert "nats" in kls.get_ylabel() and [tick.get_text() for tick in kls.get_xticklabels()] == ["4", "12"]
+
+
 def test_embedding_of_classes_and_planes() -> None:
     points, labels = torch.randn(20, 2), torch.arange(20) % 3
     legend = vis.plot_embedding(points, labels, title="t").axes[0].get_legend()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from .. import data
@@ -22,23 +23,42 @@ def collapse_command(
     windows: Annotated[str, typer.Option(help="Sides of the decoder's window, odd; a model for each")] = ",".join(
         map(str, collapse.WINDOWS)
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each model")] = collapse.EPOCHS,
-    seconds: Annotated[float | None, typer.Option(help="Limit of the training time of all models together")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Models for each window, of --seed and the numbers after it")] = 1,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Epochs of each model  [default: those of {collapse.SEEN:,} images, at most {collapse.EPOCHS}]",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Models trained at once  [default: as many as threads; GPU: 1]"),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Folder: collapse.png, collapse.csv, a run per model")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder: collapse.png, collapse.csv, a folder per model")] = Path(
         "out/collapse"
     ),
 ) -> None:
-    """KL against the decoder's window: nats per image."""
+    """KL against the decoder's window: nats per image; all models get as many updates."""
     try:
         sides = [int(side) for side in windows.split(",")]
     except ValueError:
         raise ValueError(f"--windows: must be integers with commas between them, got {windows!r}") from None
-    images = data.load(data_name, data_dir, binarization)
+    images, on = data.load(data_name, data_dir, binarization), device_of(device)
+    if jobs is None:
+        jobs = torch.get_num_threads() if torch.device(on).type == "cpu" else 1
     points = collapse.run(
-        images, out, windows=sides, epochs=epochs, seconds=seconds, seed=seed, device=device_of(device), say=typer.echo
+        images, out, windows=sides, seeds=seeds, epochs=epochs, seed=seed, jobs=jobs, device=on, say=typer.echo
     )
-    title = f"{images.name}: a model for each window, {', '.join(map(str, sides))} pixels wide; test images"
+    found = collapse.summary(points)
+    for one in found if seeds > 1 else ():
+        kl = f"KL {one.kl:.2f} +- {one.spread:.2f} nats/image, {seeds} seeds"
+        typer.echo(f"window {one.window:2d}x{one.window}: {kl}")
+    for a, b in collapse.rises(found) if seeds > 1 else ():
+        typer.echo(f"the KL rises from window {a.window} to {b.window} by more than the spread of the seeds")
+    models = "a model" if seeds == 1 else f"mean and standard deviation of {seeds} models"
+    title = f"{images.name}: {models} for each window, {', '.join(map(str, sides))} pixels wide; test images"
     save_figure(plot_collapse(points, title=title), out / "collapse.png")
     typer.echo(f"{out / 'collapse.png'}, {out / 'collapse.csv'}")

@@ -29,7 +29,8 @@ class Decoder(Protocol):
     The stages come from a method ``write_program(program)``, which appends them (see `Program.add`), or from the parts
     of `PixelCNNDecoder`: ``initial_conv``, ``decoder_layers``, ``final_conv`` and ``residual`` (a layer's input is
     added to its output, unless the layer itself adds it). Optional: ``latent_dim``; ``likelihood``, by which pixels are
-    drawn; ``code_map``, ``spread(z)``: the map that the stages see in place of z; ``check_z(z)``, which raises where z does not fit.
+    drawn; ``code_map``, ``spread(z)``: the map that the stages see in place of z; ``check_z(z)``, which raises where z
+    does not fit.
     """
 
     input_dim: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,21 +117,24 @@ def plot_curves(history: Sequence[Mapping[str, float]], *, title: str = "") -> F
 
 
 def plot_collapse(points: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
-    """KL and reconstruction against the size of the decoder's receptive field, one model per point, nats per image.
+    """KL and reconstruction against the size of the decoder's receptive field, nats per image.
+
+    Where several models have one receptive field, as of several seeds, the lines go through their means, bars show
+    their standard deviation, and a dot each model.
 
     points: dicts with pixels, kl, reconstruction, as `collapse.run` gives.
     """
     if not points:
         raise ValueError("points: must have at least one model, got none")
     figure = new_figure(9, 3.8)
-    pixels = [point["pixels"] for point in points]
     kls, losses = figure.subplots(1, 2)
-    kls.plot(pixels, [point["kl"] for point in points], "o-")
+    _line_of_means(kls, points, lambda p: p["kl"], "o-")
     kls.set(ylabel="KL: what z tells  [nats per image]", ylim=(0, None))
-    losses.plot(pixels, [point["kl"] + point["reconstruction"] for point in points], "o-", label="negative ELBO")
-    losses.plot(pixels, [point["reconstruction"] for point in points], "s--", label="reconstruction")
+    _line_of_means(losses, points, lambda p: p["kl"] + p["reconstruction"], "o-", label="negative ELBO")
+    _line_of_means(losses, points, lambda p: p["reconstruction"], "s--", label="reconstruction")
     losses.set(ylabel="nats per image")
     losses.legend(fontsize="small")
+    pixels = sorted({point["pixels"] for point in points})
     for axes in (kls, losses):
         axes.set_xscale("log")
         axes.set_xlabel("receptive field  [pixels before the one that is drawn]")
@@ -138,6 +142,26 @@ def plot_collapse(points: Sequence[Mapping[str, Any]], *, title: str = "") -> Fi
         axes.minorticks_off()
     figure.suptitle(title, fontsize="small")
     return figure
+
+
+def _line_of_means(
+    axes: Axes,
+    points: Sequence[Mapping[str, Any]],
+    of: Callable[[Mapping[str, Any]], float],
+    style: str,
+    label: str = "",
+) -> None:
+    """The mean of each number of pixels; with its standard deviation and every model where there are more."""
+    pixels = sorted({point["pixels"] for point in points})
+    values = [[of(point) for point in points if point["pixels"] == count] for count in pixels]
+    means = [statistics.fmean(row) for row in values]
+    if max(map(len, values)) == 1:
+        axes.plot(pixels, means, style, label=label)
+        return
+    spreads = [statistics.stdev(row) if len(row) > 1 else 0.0 for row in values]
+    drawn = axes.errorbar(pixels, means, yerr=spreads, fmt=style, capsize=3, markersize=4, label=label)
+    at = [count for count, row in zip(pixels, values, strict=True) for _ in row]
+    axes.plot(at, [value for row in values for value in row], ".", color=drawn.lines[0].get_color(), alpha=0.4)
 
 
 def _scatter(axes: Axes, points: Tensor, labels: Tensor | None) -> None:
