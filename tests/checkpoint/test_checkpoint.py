@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 from cases.checkpoints import edit, save, trained, update
 
-from vlae_fast import checkpoint
+from vlae_fast import VLAE, checkpoint
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -384,3 +385,32 @@ def test_settings_of_a_run_are_plain_values(folder: Path) -> None:
         ValueError, match=r"training: lr must be a string, a finite number, true, false or null, got \[1\]"
     ):
         checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "older"),
+    [
+        ({"decoder": "resnet"}, 0),  # what 0 was: left to the decoder, which had 4 maps
+        ({"z_channels": 0}, None),  # from before the option
+        ({"z_channels": 0}, 0),
+        ({"decoder": "mlp"}, 0),
+        ({"decoder": "mlp"}, None),
+        ({"decoder": "resnet", "z_channels": 0}, 0),  # as it is written now
+        ({"decoder": "two-stack", "z_channels": 3}, 3),
+    ],
+)
+def test_z_channels_of_an_older_release(options: dict[str, Any], older: int | None, tmp_path: Path) -> None:
+    """A config that left the map to the model, by 0 or by silence, gives the model that was saved."""
+    torch.manual_seed(0)
+    model = VLAE(
+        **{"latent_dim": 4, "hidden_dim": 8, "n_layers": 1, "image_size": (6, 5), "use_flow": False, **options}
+    )
+    adam = torch.optim.Adam(model.parameters())
+    checkpoint.save(tmp_path / "c", model, adam, epoch=0, training={}, history=[])
+    path = tmp_path / "c" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["model"].pop("z_channels") == model.config["z_channels"]
+    config["model"] |= {} if older is None else {"z_channels": older}
+    path.write_text(json.dumps(config))
+    loaded, (x, z) = checkpoint.load(tmp_path / "c").model, (torch.rand(2, 1, 6, 5), torch.randn(2, 4))
+    assert loaded.decoder(x, z).equal(model.decoder(x, z)) and loaded.config == model.config
