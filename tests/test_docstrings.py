@@ -133,7 +133,7 @@ def test_equivalent_to_made_inverse() -> None:
 
 @torch.no_grad()
 def test_equivalent_to_pixelcnn_sample() -> None:
-    decoder = vf.PixelCNNDecoder(1, 4, 8, 1, initial_kernel=3, image_size=(5, 4))
+    decoder = vf.PixelCNNDecoder(1, 4, 8, 1, initial_kernel=3, z_channels=0, image_size=(5, 4))
     plan = vf.PixelCNNSampler(decoder).plan
     z, noise = torch.randn(2, 4), torch.rand(2, 1, 5, 4)
     packed = vf.ops.pixelcnn_pack(build_program(decoder).weights, plan)

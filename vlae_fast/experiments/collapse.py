@@ -44,7 +44,11 @@ Point = dict[str, float]
 
 
 class Summary(NamedTuple):
-    """The KL of a window, nats per image: mean and standard deviation over its seeds (0 of one seed)."""
+    """The models of a window.
+
+    window: columns. pixels: that the decoder sees. seeds: how many models. kl, spread: mean and standard deviation of
+    their KL, nats per image; the spread of one model is 0.
+    """
 
     window: int
     pixels: int
@@ -53,7 +57,7 @@ class Summary(NamedTuple):
     spread: float
 
 
-class Task(NamedTuple):
+class _Task(NamedTuple):
     """One model of the experiment."""
 
     window: int
@@ -101,7 +105,7 @@ def run(
     _check(images, windows, seeds, epochs, jobs)
     epochs, images = _budget(images, epochs)
     tasks = [
-        Task(
+        _Task(
             window, number, epochs, _likelihood(images) | MODEL | (model or {}) | {"initial_kernel": window},
             TRAINING | (settings or {}), Path(out_dir) / f"window-{window:02d}-seed-{number}", str(device),
         )
@@ -110,7 +114,7 @@ def run(
     ]  # fmt: skip
     points: list[Point] = []
     try:
-        for point in in_turn_or_parallel(train_one, tasks, jobs, images, progress=progress):
+        for point in in_turn_or_parallel(_train_one, tasks, jobs, images, progress=progress):
             points.append(point)
             points.sort(key=lambda p: (windows.index(int(p["window"])), p["seed"]))
             _write(points, Path(out_dir) / "collapse.csv")
@@ -121,7 +125,7 @@ def run(
     return points
 
 
-def train_one(task: Task, images: Images, *, progress: bool = False) -> Point:
+def _train_one(task: _Task, images: Images, *, progress: bool = False) -> Point:
     """Trains and evaluates one model, or gives the figures that an earlier call left in its folder."""
     torch.manual_seed(task.seed)
     one = VLAE(images.channels, image_size=images.image_size, **task.model)
@@ -144,7 +148,7 @@ def train_one(task: Task, images: Images, *, progress: bool = False) -> Point:
 
 
 def summary(points: Sequence[Point]) -> list[Summary]:
-    """Mean and spread of each window, in the order of the points."""
+    """Mean and spread of each window, in the order of the points (of `run`: those of a window follow each other)."""
     found = []
     for window, group in itertools.groupby(points, key=lambda point: point["window"]):
         rows = list(group)
@@ -155,7 +159,10 @@ def summary(points: Sequence[Point]) -> list[Summary]:
 
 
 def rises(found: Sequence[Summary]) -> Iterator[tuple[Summary, Summary]]:
-    """Pairs of neighbouring windows whose mean KL rises with the window, by more than their two spreads together."""
+    """Pairs of neighbouring windows whose mean KL rises with the window, by more than their two spreads together.
+
+    found: of `summary`, in any order.
+    """
     ordered = sorted(found, key=lambda one: one.pixels)
     return ((a, b) for a, b in itertools.pairwise(ordered) if b.kl - a.kl > a.spread + b.spread)
 

@@ -26,7 +26,7 @@ class Decoder(nn.Module):
         input_dim: image channels C. latent_dim: D of z, 0 for no z. hidden_dim, n_layers: what a kind makes of them.
         image_size: (H, W).
         z_channels: 0: every pixel is given z as it is; else z is spread over the image in so many channels, by a
-            network of the type ``spread_by(latent_dim, z_channels, image_size)``. None: `default_z_channels` where
+            network of the type ``spread_by(latent_dim, z_channels, image_size)``. None: ``default_z_channels`` where
             there is a z.
         likelihood: its ``params`` is P; None: Bernoulli, P = C.
 

@@ -30,7 +30,7 @@ class PixelCNNDecoder(Decoder):
     Shapes: x ``[B, C, H, W]``, z ``[B, D]`` or ``[B, D, H, W]`` -> parameters ``[B, P, H, W]``, Bernoulli: the logits.
     Those of a pixel depend on the pixels before it in raster order only.
 
-    The parts in turn are the decoder; a layer maps z itself and adds its residual (`GatedLayer`). Equivalent to::
+    The parts in turn are the decoder; a layer maps z itself and adds its residual. Equivalent to::
 
         h = decoder.initial_conv(x)
         for layer in decoder.decoder_layers:
