@@ -93,6 +93,10 @@ def test_the_shipped_model() -> None:
 
 
 def test_without_z() -> None:
+    model = model_of(latent_dim=0, residual=True, use_flow=False)
+    x, z = (torch.rand(2, 1, *SIZE) < 0.5).float(), torch.zeros(2, 0)
+    for handed in (z, z.view(2, -1, 1, 1).expand(-1, -1, *SIZE)):
+        torch.testing.assert_close(traversed(model, x, handed), model.decoder(x, z))
     decoder = vf.PixelCNNDecoder(latent_dim=0, hidden_dim=8, residual=True, image_size=SIZE)
     x = torch.rand(2, 1, *SIZE)
     h = decoder.initial_conv(x)

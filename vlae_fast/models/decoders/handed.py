@@ -39,6 +39,8 @@ class HandedZ:
         """
         if z is None and self.latent_dim:
             self.refuse(f"must be called as {call}, with z or its map", "no z")
+        if z is not None and not self.latent_dim and z.dim() > 1 and not z.shape[1]:
+            return None  # [B, 0], the code of a model without z
         if z is None or self.network is None:
             return z
         channels = {2: (self.latent_dim,), 4: (self.latent_dim, self.z_channels)}
