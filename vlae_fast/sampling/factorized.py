@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..masks import Offset
 from ..ops.pixelcnn_sample import check_noise
 from ..reference import pixelcnn_draw
 from .emit import Known, emit_of, emit_params, expand_known, make_noise
+from .known import warn_unless_fits
 from .sampler import Samples
 
 
@@ -47,10 +49,17 @@ class FactorizedSampler:
         known: Known | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images ``[B, C, H, W]``; arguments as in `PixelCNNSampler.sample`. Known pixels change no other pixel."""
-        return self.sample_with_logits(z, noise, generator, known, temperature).images
+        """Images ``[B, C, H, W]``; arguments as in `PixelCNNSampler.sample`.
 
-    @torch.no_grad()
+        Given z, known pixels change no other pixel, so any mask is right; what they say of z, `complete` finds.
+
+        Warns:
+            UserWarning: only some channels of a pixel are known and a mixture of logistics joins them.
+        """
+        drawn = self.propose(z, noise, generator, known, temperature)
+        warn_unless_fits("FactorizedSampler", known, drawn.images.shape, self._emit, tuple)
+        return drawn.images
+
     def sample_with_logits(
         self,
         z: Tensor,
@@ -60,6 +69,24 @@ class FactorizedSampler:
         temperature: float = 1.0,
     ) -> Samples:
         """As `sample`, with the parameters of every pixel."""
+        drawn = self.propose(z, noise, generator, known, temperature)
+        warn_unless_fits("FactorizedSampler", known, drawn.images.shape, self._emit, tuple)
+        return drawn
+
+    def offsets_seen(self) -> set[Offset]:
+        """None: no pixel depends on another."""
+        return set()
+
+    @torch.no_grad()
+    def propose(
+        self,
+        z: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        known: Known | None = None,
+        temperature: float = 1.0,
+    ) -> Samples:
+        """As `sample_with_logits`, without its warning: for known pixels that enter weights, as in `complete`."""
         self.decoder.check_z(z)
         if z.dtype != self._like.dtype:
             raise TypeError(f"FactorizedSampler: z must have the weights' dtype, {self._like.dtype}, got {z.dtype}")

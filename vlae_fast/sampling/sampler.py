@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -10,14 +11,17 @@ from torch import Tensor
 from .. import backends, reference
 from ..backends import cpu
 from ..layers.conv import is_expanded, without_expansion
+from ..masks import Offset
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..ops.pixelcnn_sample import check_noise
 from ..plan import Plan
 from .agreement import largest_excess
 from .emit import Known, emit_of, emit_of_plan, emit_params, expand_known, likelihood_with_head, make_noise
 from .fixed_order import Spread
+from .known import warn_unless_fits
 from .program import Decoder, build_program
 from .schedule import derive
+from .window import offsets_seen
 
 
 class Samples(NamedTuple):
@@ -91,16 +95,22 @@ class PixelCNNSampler:
             noise: uniform in [0, 1), standard normal of a gaussian likelihood, ``[B, n, H, W]`` with n of the decoder's
                 likelihood (C for Bernoulli pixels): given the noise, the images are a function. Default: drawn from
                 ``generator``.
-            known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given,
-                and the rest of the image is drawn to fit it.
+            known: (mask, values), broadcastable to ``[B, C, H, W]``: where the boolean mask is set the pixel is given.
+                Each other pixel is drawn given z and all pixels before it in raster order, known or drawn. So it fits
+                the known pixels before it, and takes no account of those after it; a warning says where that
+                matters. `vlae_fast.generation.complete` draws from the conditional given any mask.
             temperature: from 1e-100 to 1e100, divides the logits; below 1 the images are cleaner and less varied.
 
         Raises:
             ValueError, TypeError: an argument breaks a rule above.
-        """
-        return self.sample_with_logits(z, noise, generator, known, temperature).images
 
-    @torch.no_grad()
+        Warns:
+            UserWarning: a known pixel depends, by the decoder's taps, on an unknown one before it.
+        """
+        drawn = self.propose(z, noise, generator, known, temperature)
+        warn_unless_fits("PixelCNNSampler", known, drawn.images.shape, self.plan.emit, self.offsets_seen)
+        return drawn.images
+
     def sample_with_logits(
         self,
         z: Tensor | None,
@@ -110,6 +120,24 @@ class PixelCNNSampler:
         temperature: float = 1.0,
     ) -> Samples:
         """As `sample`, with the logits: the same bits whatever the batch, the number of threads or the order."""
+        drawn = self.propose(z, noise, generator, known, temperature)
+        warn_unless_fits("PixelCNNSampler", known, drawn.images.shape, self.plan.emit, self.offsets_seen)
+        return drawn
+
+    def offsets_seen(self) -> set[Offset]:
+        """Offsets (dy, dx) of the pixels that a pixel's parameters depend on, by the taps of the program."""
+        return offsets_seen(self.program.stages, self._size)
+
+    @torch.no_grad()
+    def propose(
+        self,
+        z: Tensor | None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        known: Known | None = None,
+        temperature: float = 1.0,
+    ) -> Samples:
+        """As `sample_with_logits`, without its warning: for known pixels that enter weights, as in `complete`."""
         self._check_z(z)
         emit, channels, batch = self.plan.emit, self.plan.image_channels, 1 if z is None else z.shape[0]
         shape = (batch, emit.noises(channels), *self._size)
@@ -173,7 +201,7 @@ class PixelCNNSampler:
             if self.backend == "reference":
                 got = reference.run_program(stages, self._packed, context, x)
             else:  # with every pixel given, one pass gives the logits of a whole image
-                got = self.sample_with_logits(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
+                got = self.propose(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
             # convolutions on a GPU may round their inputs to 10 bits
             eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
             own = None if context is None or self._spread is None or z is None else self._spread.network(z)
@@ -201,16 +229,32 @@ def naive_sample(
 ) -> Tensor:
     """The specification of sampling: one full forward pass of the decoder per pixel.
 
-    Arguments as in `PixelCNNSampler.sample`.
+    Arguments as in `PixelCNNSampler.sample`: a pixel fits the known pixels before it, and takes no account of those
+    after it. The taps of a decoder are not known here, so the warning is by raster order alone.
     """
-    return naive_sample_with_logits(decoder, z, noise, known, temperature).images
+    drawn = _naive_samples(decoder, z, noise, known, temperature)
+    warn_unless_fits("naive_sample", known, drawn.images.shape, emit_of(decoder), _no_window(decoder))
+    return drawn.images
 
 
-@torch.no_grad()
 def naive_sample_with_logits(
     decoder: Decoder, z: Tensor | None, noise: Tensor, known: Known | None = None, temperature: float = 1.0
 ) -> Samples:
     """As `naive_sample`, with the logits."""
+    drawn = _naive_samples(decoder, z, noise, known, temperature)
+    warn_unless_fits("naive_sample", known, drawn.images.shape, emit_of(decoder), _no_window(decoder))
+    return drawn
+
+
+def _no_window(decoder: Decoder) -> Callable[[], Collection[Offset]] | None:
+    """What `fits` is told of a decoder without a program: that it sees no pixel, or nothing."""
+    return None if getattr(decoder, "autoregressive", True) else tuple
+
+
+@torch.no_grad()
+def _naive_samples(
+    decoder: Decoder, z: Tensor | None, noise: Tensor, known: Known | None, temperature: float
+) -> Samples:
     emit, channels = emit_of(decoder), decoder.input_dim
     check_noise("naive_sample", noise, channels, emit, temperature)
     mask, values = expand_known("naive_sample", known, noise, channels, emit)
