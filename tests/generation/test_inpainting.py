@@ -48,6 +48,23 @@ def test_completions_have_the_conditional_distribution() -> None:
     assert (without - expected).abs().max() > 0.06  # z matters here: drawn from the prior it is wrong
 
 
+def test_rows_are_a_mask() -> None:
+    model = VLAE(1, 3, 4, 1, image_size=(6, 5), flow_hidden=8, initial_kernel=3)
+    x = (torch.rand(2, 1, 6, 5) < 0.5).float()
+    upper = torch.arange(6)[:, None] < 2
+    of_rows, of_mask = (inpainting.complete(model, x, known, rounds=1, generator=seeded()) for known in (2, upper))
+    assert of_rows.equal(of_mask)
+
+
+def test_a_decoder_without_a_pixel_loop_takes_any_mask() -> None:
+    torch.manual_seed(0)
+    model = VLAE(1, 3, 8, 1, image_size=(6, 5), use_flow=False, decoder="mlp", encoder="mlp")
+    x = (torch.rand(4, 1, 6, 5) < 0.5).float()
+    mask = torch.rand(6, 5) < 0.5
+    drawn = inpainting.complete(model, x, mask, draws=2, rounds=1, generator=seeded())
+    assert (drawn == x[:, None])[..., mask].all() and not (drawn == drawn[:, :1]).all()
+
+
 def test_denoise_is_a_function_of_the_generator() -> None:
     model = VLAE(3, 3, 4, 1, image_size=(6, 5), flow_hidden=8, initial_kernel=3)
     x = (torch.rand(2, 3, 6, 5) < 0.5).float()

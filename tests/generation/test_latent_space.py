@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlae_fast import VLAE
-from vlae_fast.generation import latent_space
+from vlae_fast.generation import decompress, latent_space, mean_images
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -85,3 +85,78 @@ def test_errors(model: VLAE) -> None:
         latent_space.plane(model, z)
     with pytest.raises(ValueError, match=r"embed: mu must be \[N, D\] with N >= 4, got \(1, 3\)"):
         latent_space.embed(z)
+
+
+PLAIN = {"decoder": "mlp", "encoder": "mlp"}
+
+
+def plain(**options: object) -> VLAE:
+    torch.manual_seed(0)
+    found = VLAE(1, 2, 8, 1, image_size=(6, 5), use_flow=False, **PLAIN, **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in found.decoder.parameters():
+            parameter.mul_(3)
+    return found
+
+
+@torch.no_grad()
+def test_plain_decoders_show_means_unless_told_otherwise() -> None:
+    model, z = plain(), torch.randn(2, 2)
+    expected = model.likelihood.mean(model.decoder.decode(z))
+    assert latent_space.draw(model, z).equal(expected)
+    assert ((expected > 0) & (expected < 1)).all()  # which no draw of black and white pixels is
+    ends = latent_space.interpolate(model, z[:1], z[1:], 3)[0]
+    torch.testing.assert_close(ends[[0, 2]], expected)
+    values = z[:1, :1]
+    torch.testing.assert_close(latent_space.traverse(model, z[:1], torch.tensor([0]), values)[0], expected[:1])
+    corner = latent_space.plane(model, z, 2)[0][0, 0]
+    assert ((corner > 0) & (corner < 1)).all()
+    x = torch.zeros(2, 1, 6, 5)
+    shown = decompress(model, x, 2, generator=seeded())
+    z = model.posterior_sample(x.repeat_interleave(2, 0), None, seeded()).z
+    assert shown.flatten(0, 1).equal(model.likelihood.mean(model.decoder.decode(z)))
+    for drawn in (
+        latent_space.draw(model, z, mean=False),
+        latent_space.draw(model, z, temperature=0.5),
+        latent_space.draw(model, z, noise=torch.rand(4, 1, 6, 5)),
+        latent_space.interpolate(model, z[:1], z[1:2], 3, mean=False),
+        latent_space.traverse(model, z[:1], torch.tensor([0]), values, mean=False),
+        latent_space.plane(model, z, 2, mean=False)[0],
+        decompress(model, x, 2, mean=False),
+    ):
+        assert set(drawn.unique().tolist()) == {0.0, 1.0}
+
+
+def test_means_of_a_pixel_loop_are_those_of_draws(model: VLAE) -> None:
+    z = torch.randn(2, 3)
+    given, generator = model.condition(z), seeded()
+    planes, sampler = model.likelihood.noises, model.sampler()
+    noise = [torch.rand(1, planes, 6, 5, generator=generator).expand(2, -1, -1, -1) for _ in range(16)]
+    expected = torch.stack([sampler.sample(given, one) for one in noise]).mean(0)
+    torch.testing.assert_close(latent_space.draw(model, z, mean=True, generator=seeded()), expected)
+    assert set(latent_space.draw(model, z).unique().tolist()) <= {0.0, 1.0}
+    four = mean_images(model, given, draws=4, generator=seeded())
+    torch.testing.assert_close(four, torch.stack([sampler.sample(given, one) for one in noise[:4]]).mean(0))
+
+
+@torch.no_grad()
+def test_interpolate_between_classes_ends_at_both() -> None:
+    model, z, a, b = plain(n_classes=3), torch.randn(4, 2), torch.tensor([0, 1]), torch.tensor([2, 1])
+    ends = [latent_space.draw(model, z[:2], a), latent_space.draw(model, z[2:], b)]
+    walk = latent_space.interpolate(model, z[:2], z[2:], 5, a, stop_labels=b)
+    torch.testing.assert_close(walk[:, 0], ends[0])
+    torch.testing.assert_close(walk[:, -1], ends[1])
+    of_start = latent_space.interpolate(model, z[:2], z[2:], 5, a)
+    torch.testing.assert_close(of_start[:, -1], latent_space.draw(model, z[2:], a))
+    assert (of_start[0, -1] - walk[0, -1]).abs().max() > 0.01  # the label matters
+
+
+def test_errors_of_means(model: VLAE) -> None:
+    z = torch.zeros(1, 3)
+    for options in ({"noise": torch.zeros(1, 1, 6, 5)}, {"temperature": 0.5}):
+        with pytest.raises(ValueError, match="draw: noise and temperature are of draws, and must not be given with"):
+            latent_space.draw(model, z, mean=True, **options)
+    with pytest.raises(ValueError, match="mean_images: draws must be at least 1, got 0"):
+        mean_images(model, z, draws=0)
+    with pytest.raises(ValueError, match="times: must be at least 1, got 0"):
+        decompress(model, torch.zeros(1, model.config["input_dim"], 6, 5), 0)

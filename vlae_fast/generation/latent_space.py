@@ -1,6 +1,7 @@
 """Walks through the latent space: what each dimension draws, what lies between two images, and a map of the codes.
 
-All images of a walk are drawn with the same noise, so that they differ by z alone.
+All images of a walk are drawn with the same noise, so that they differ by z alone. With `mean` True they are means
+E[x | z], with False draws from p(x | z); with None, means where the decoder has no pixel loop (``mlp``, ``deconv``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from .._extras import require
 from ..models.mode import in_evaluation
 from ..models.vlae import VLAE
 from ..sampling.emit import make_noise
+from .decompression import mean_images, shows_means
 
 
 @torch.no_grad()
@@ -23,11 +25,19 @@ def draw(
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
+    mean: bool | None = None,
 ) -> Tensor:
-    """Images ``[B, C, H, W]`` in [0, 1] from p(x | z), by the cached sampler. noise and temperature: as in
-    `PixelCNNSampler.sample`.
+    """Images ``[B, C, H, W]`` of z, in [0, 1]: draws from p(x | z) by the cached sampler, or the means E[x | z].
+
+    noise and temperature: of draws, as in `PixelCNNSampler.sample`. mean: see the module; with None, a noise or another
+    temperature than 1 asks for draws.
     """
+    of_draws = noise is not None or temperature != 1
+    if mean and of_draws:
+        raise ValueError("draw: noise and temperature are of draws, and must not be given with mean=True")
     given = model.condition(z, labels)
+    if not of_draws and shows_means(model, mean):
+        return mean_images(model, given, generator=generator)
     drawn = model.sampler().sample(given, noise=noise, generator=generator, temperature=temperature)
     return model.likelihood.clip(drawn)
 
@@ -49,11 +59,12 @@ def traverse(
     values: Tensor,
     labels: Tensor | None = None,
     *,
+    mean: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Images ``[len(dims), steps, C, H, W]``: z ``[1, D]`` with one dimension at a time set to each of its values.
 
-    dims: which dimensions. values: ``[len(dims), steps]``, what z_d is set to.
+    dims: which dimensions. values: ``[len(dims), steps]``, what z_d is set to. mean: see the module.
     """
     if z.dim() != 2 or len(z) != 1:
         raise ValueError(f"traverse: z must be one code, [1, D], got {tuple(z.shape)}")
@@ -65,7 +76,7 @@ def traverse(
     walk = z.repeat(len(dims), values.shape[1], 1)  # [dims, steps, D]
     at = dims.to(z.device)[:, None, None].expand(-1, values.shape[1], 1)
     walk.scatter_(2, at, values.to(walk)[:, :, None])
-    return _same_noise(model, walk, labels, generator)
+    return _same_noise(model, _conditions(model, walk, labels), mean, generator)
 
 
 def interpolate(
@@ -75,17 +86,25 @@ def interpolate(
     steps: int = 9,
     labels: Tensor | None = None,
     *,
+    stop_labels: Tensor | None = None,
+    mean: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images ``[B, steps, C, H, W]`` along the straight lines from `start` to `stop`, codes ``[B, D]`` each."""
+    """Images ``[B, steps, C, H, W]`` along the straight lines from `start` to `stop`, codes ``[B, D]`` each.
+
+    labels: of a class-conditional model, the classes of the starts. stop_labels: those of the stops: the one-hot labels
+    then go along straight lines too, and each walk ends at its stop as a member of its class. Without them all of a
+    walk is drawn as the class of its start. mean: see the module.
+    """
     if steps < 2:
         raise ValueError(f"interpolate: steps must be at least 2, got {steps}")
     if start.shape != stop.shape or start.dim() != 2 or len(start) == 0:
         raise ValueError(
             f"interpolate: start and stop must be codes of one shape, got {tuple(start.shape)} and {tuple(stop.shape)}"
         )
+    ends = model.condition(start, labels), model.condition(stop, labels if stop_labels is None else stop_labels)
     weight = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
-    return _same_noise(model, torch.lerp(start[:, None], stop[:, None], weight), labels, generator)
+    return _same_noise(model, torch.lerp(ends[0][:, None], ends[1][:, None], weight), mean, generator)
 
 
 def plane(
@@ -94,11 +113,13 @@ def plane(
     side: int = 12,
     labels: Tensor | None = None,
     *,
+    mean: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A map of a latent plane: images ``[side, side, C, H, W]`` over a grid, and its corners ``[[z1, z2], [z1, z2]]``.
 
-    The grid covers the middle 96 % of `codes` ``[N, 2]``; rows go from the largest z2 down, as in a plot.
+    The grid covers the middle 96 % of `codes` ``[N, 2]``; rows go from the largest z2 down, as in a plot. mean: see the
+    module.
     """
     if codes.dim() != 2 or codes.shape[1] != 2 or len(codes) == 0:
         raise ValueError(f"plane: codes must be [N, 2] with N > 0, got {tuple(codes.shape)}")
@@ -108,7 +129,8 @@ def plane(
     steps = torch.linspace(0, 1, side).to(codes)[:, None]
     z1, z2 = (corners[0] + steps * (corners[1] - corners[0])).unbind(1)
     grid = torch.stack(torch.meshgrid(z1, z2.flip(0), indexing="xy"), -1)  # [side, side, 2]
-    return _same_noise(model, grid.to(next(model.parameters())), labels, generator), corners
+    given = _conditions(model, grid.to(next(model.parameters())), labels)
+    return _same_noise(model, given, mean, generator), corners
 
 
 def embed(mu: Tensor, *, seed: int = 0, perplexity: float = 30.0) -> Tensor:
@@ -127,11 +149,22 @@ def embed(mu: Tensor, *, seed: int = 0, perplexity: float = 30.0) -> Tensor:
     return torch.from_numpy(flat)
 
 
-def _same_noise(model: VLAE, z: Tensor, labels: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """Images ``[rows, columns, C, H, W]`` of z ``[rows, columns, D]``; labels: one, or one per row."""
+def _conditions(model: VLAE, z: Tensor, labels: Tensor | None) -> Tensor:
+    """What a decoder is given for z ``[rows, columns, D]``; labels: one, or one per row."""
     rows, columns = z.shape[:2]
-    shape = (model.likelihood.channels, *model.decoder.image_size)
-    noise = make_noise(model.likelihood.emit, 1, shape, z, generator)
     each = None if labels is None else labels.expand(rows).repeat_interleave(columns, 0)
-    images = draw(model, z.flatten(0, 1), each, noise=noise.expand(rows * columns, -1, -1, -1))
+    return model.condition(z.flatten(0, 1), each).unflatten(0, (rows, columns))
+
+
+@torch.no_grad()
+def _same_noise(model: VLAE, given: Tensor, mean: bool | None, generator: torch.Generator | None) -> Tensor:
+    """Images ``[rows, columns, C, H, W]`` of what the decoder is given, ``[rows, columns, D]``."""
+    rows, columns = given.shape[:2]
+    given = given.flatten(0, 1)
+    if shows_means(model, mean):
+        images = mean_images(model, given, generator=generator)
+    else:
+        shape = (model.likelihood.channels, *model.decoder.image_size)
+        noise = make_noise(model.likelihood.emit, 1, shape, given, generator)
+        images = model.likelihood.clip(model.sampler().sample(given, noise=noise.expand(len(given), -1, -1, -1)))
     return images.unflatten(0, (rows, columns))

@@ -12,6 +12,7 @@ from ..plan import Emit
 from ..reference import pixelcnn_draw
 from ..sampling.program import Program
 from .likelihood_base import Likelihood
+from .precision import wide
 
 _CENTRE = ((0, 0),)
 
@@ -87,8 +88,15 @@ class Gaussian(Likelihood):
     def mean(self, params: Tensor) -> Tensor:
         return params[:, : self.channels]
 
+    def log_weight(self, params: Tensor, x: Tensor, known: Tensor) -> Tensor:
+        return self._log_normal(wide(params), wide(x)).where(known, 0).sum(1)  # a sampler gives them behind the head
+
     def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        mean, log_sigma = self.head(params).chunk(2, 1)
+        return self._log_normal(self.head(params), x)
+
+    @staticmethod
+    def _log_normal(drawn_from: Tensor, x: Tensor) -> Tensor:
+        mean, log_sigma = drawn_from.chunk(2, 1)
         return -0.5 * ((x - mean) * torch.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
 
 

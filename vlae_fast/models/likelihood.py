@@ -10,6 +10,7 @@ from ..plan import Emit
 from ..reference import pixelcnn_draw
 from .densities import ContinuousBernoulli, Gaussian
 from .likelihood_base import Likelihood
+from .precision import wide
 
 __all__ = [
     "LIKELIHOODS",
@@ -75,11 +76,20 @@ class LogisticMixture(Likelihood):
         return pixelcnn_draw.LogisticMixture(params.unflatten(1, (-1, self.emit.components)), self.channels)
 
     def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        return self._log_prob_of(params, x, None)
+
+    def log_weight(self, params: Tensor, x: Tensor, known: Tensor) -> Tensor:
+        params, x = wide(params), wide(x)
+        return self._log_prob(params, x) - self._log_prob_of(params, x, ~known)
+
+    def _log_prob_of(self, params: Tensor, x: Tensor, of: Tensor | None) -> Tensor:
+        """Of the channels where `of` ``[B, C, H, W]`` is set, None for all, given the channels before each."""
         mixture = self._mixture(params)
         log_prob = mixture.logits.log_softmax(1)
         for c in range(self.channels):
             mean, log_scale = mixture.channel(c, [x[:, other] for other in range(c)])
-            log_prob = log_prob + self._log_mass(2 * x[:, c, None] - 1 - mean, log_scale, self.index(x[:, c, None]))
+            mass = self._log_mass(2 * x[:, c, None] - 1 - mean, log_scale, self.index(x[:, c, None]))
+            log_prob = log_prob + (mass if of is None else mass.where(of[:, c, None], 0))
         return log_prob.logsumexp(1)
 
     def _log_mass(self, centred: Tensor, log_scale: Tensor, k: Tensor) -> Tensor:

@@ -44,6 +44,15 @@ class Likelihood:
             raise ValueError(f"log_prob: x must be {expected} like the logits, got {tuple(x.shape)}")
         return self._log_prob(wide(params), wide(x)).flatten(1).sum(1)
 
+    def log_weight(self, params: Tensor, x: Tensor, known: Tensor) -> Tensor:
+        """``log p(x | params) - log q(x | params, known)`` in nats of each pixel, ``[B, H, W]``: an importance weight.
+
+        q is what a sampler draws from that clamps the channels where `known` ``[B, C, H, W]`` is set: of channels that
+        are independent given the parameters, the weight is the probability of the known ones. params: as a sampler
+        gives them, ``[B, P, H, W]`` of the emit.
+        """
+        return self._log_prob(wide(params), wide(x)).where(known, 0).sum(1)
+
     def mean(self, params: Tensor) -> Tensor:
         """The expected pixel, ``[B, C, H, W]``, of params ``[B, P, H, W]``; with a mixture of logistics, of the nearest
         level in the middle.
