@@ -27,7 +27,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         help=f"One of {', '.join(data.NAMES)}; fetched once where --data-dir is not given. Default: the IDX files of "
-        "--data-dir, else digits",
+        "--data-dir; else what a checkpoint was trained on, if it is in the folder VLAE_FAST_DATA or was fetched "
+        "before; else digits",
     ),
 ]
 DataDir = Annotated[

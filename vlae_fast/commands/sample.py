@@ -9,17 +9,24 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import Tensor
 
 from .. import checkpoint
-from ..visualization import save_grid
+from ..generation.decompression import MEAN_OF, mean_images, shows_means
+from ..visualization import plot_table, save_figure, save_grid
 from .app import Device, Folder, Seed, app, device_of, user_errors
+from .inputs import Show, mean_of
+
+_COLUMNS = 60  # names of more classes than that do not fit above their columns
 
 
 @app.command()
 @user_errors
 def sample(
     folder: Folder = checkpoint.MNIST,
-    n: Annotated[int, typer.Option("-n", min=1, help="Number of images")] = 100,
+    n: Annotated[
+        int, typer.Option("-n", min=1, help="Number of images; a class-conditional model fills the last row")
+    ] = 100,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits, > 0; 1 is the model's own distribution")
     ] = 1.0,
@@ -27,8 +34,9 @@ def sample(
         str, typer.Option(help="auto or a name in the table of `info`; a named backend runs or raises")
     ] = "auto",
     label: Annotated[
-        int | None, typer.Option(min=0, help="Class to draw, of a class-conditional model; default: all in turn")
+        int | None, typer.Option(min=0, help="Class to draw, of a class-conditional model; default: a column of each")
     ] = None,
+    show: Show = None,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="PNG file to write")] = Path("out/samples.png"),
@@ -36,24 +44,43 @@ def sample(
     """Draw images into a PNG grid; shows images/s."""
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature: must be finite and > 0, got {temperature}")
-    where = device_of(device)
+    if show == "mean" and temperature != 1:
+        raise ValueError(f"temperature: must be 1 with --show mean, got {temperature}")
+    mean, where = mean_of(show), device_of(device)
     model = checkpoint.load(folder, where).model
     generator = torch.Generator(where).manual_seed(seed)
     sampler = model.sampler(backend)
+    columns = model.n_classes if label is None else 0
+    n = n if not columns else math.ceil(n / columns) * columns
     labels = _labels(n, label, model.n_classes, where)
     start = time.perf_counter()
     z = model.sample_prior(n, generator=generator)
     between = time.perf_counter()
-    images = sampler.sample(model.condition(z, labels), generator=generator, temperature=temperature).cpu()
+    given, means = model.condition(z, labels), shows_means(model, mean) and temperature == 1
+    if means:
+        images = mean_images(model, given, sampler=sampler, generator=generator).cpu()
+    else:
+        images = sampler.sample(given, generator=generator, temperature=temperature).cpu()
     seconds = time.perf_counter() - between
-    save_grid(model.likelihood.clip(images), out, columns=math.ceil(math.sqrt(n)))
+    _save(model.likelihood.clip(images), out, columns)
+    of_means = f" (means of {MEAN_OF} draws)" if model.decoder.autoregressive else " (means)"
+    backend = getattr(sampler, "backend", "none (one pass)")
     typer.echo(
-        f"{n} images: prior {between - start:.3f} s, pixels {seconds:.3f} s ({n / seconds:,.1f} images/s), "
-        f"backend {getattr(sampler, 'backend', 'none (one pass)')}, {sampler.steps} steps; {out}"
+        f"{n} images{of_means if means else ''}: prior {between - start:.3f} s, pixels {seconds:.3f} s "
+        f"({n / seconds:,.1f} images/s), backend {backend}, {sampler.steps} steps; {out}"
     )
 
 
-def _labels(n: int, label: int | None, n_classes: int, where: torch.device) -> torch.Tensor | None:
+def _save(images: Tensor, out: Path, columns: int) -> None:
+    """A column of each class with its name, or a square grid."""
+    if 0 < columns <= _COLUMNS:
+        rows = images.unflatten(0, (-1, columns))
+        save_figure(plot_table(rows, "a column of each class", columns=list(map(str, range(columns)))), out)
+    else:
+        save_grid(images, out, columns=columns or math.ceil(math.sqrt(len(images))))
+
+
+def _labels(n: int, label: int | None, n_classes: int, where: torch.device) -> Tensor | None:
     if label is not None:
         return torch.full((n,), label, device=where)
     return torch.arange(n, device=where) % n_classes if n_classes else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from . import layouts
 from .embedded import digits
-from .fetch import Download, fetch
+from .fetch import Download, cached, fetch
 from .idx import TRAIN_IMAGES, idx_folder, spellings
 from .images import Images
 
@@ -157,6 +159,35 @@ def load(name: str | None = None, data_dir: str | Path | None = None, binarizati
     return _read(name, folder, how)
 
 
+def find(name: str, binarization: str | None = None) -> Images | None:
+    """The data set `name` where its files lie already; None where they do not. Nothing is downloaded.
+
+    Looks into the folder that the environment variable VLAE_FAST_DATA names, then into the cache of earlier downloads.
+    "digits" is always there. A name that is not in ``NAMES`` is nowhere.
+
+    Raises:
+        ValueError: a bad file, or a binarization that is not of this data set.
+        FileNotFoundError: VLAE_FAST_DATA is no folder.
+    """
+    if name == "digits":
+        return load(name, None, binarization)
+    if name not in DATASETS:
+        return None
+    if shared := os.environ.get("VLAE_FAST_DATA"):
+        if not Path(shared).is_dir():
+            raise FileNotFoundError(f"VLAE_FAST_DATA: must be an existing folder, got {shared!r}")
+        with suppress(FileNotFoundError):
+            return load(name, shared, binarization)
+    folder = cached(name, DATASETS[name].downloads)
+    return None if folder is None else load(name, folder, binarization)
+
+
+def name_of(images: Images) -> str:
+    """The name of a data set, by its first training image where that is known: a folder may be called anything."""
+    first = _first_image(images)
+    return next((name for name, digest in _FIRST_IMAGES.items() if digest == first), images.name)
+
+
 def _existing(data_dir: str | Path) -> Path:
     folder = Path(data_dir)
     if not folder.is_dir():
@@ -179,7 +210,11 @@ def _read(name: str, data_dir: Path, binarization: str) -> Images:
 
 def _check_origin(name: str, folder: Path, images: Images) -> None:
     """Raises ValueError where the files are known to be another data set's."""
-    first = hashlib.sha256(images.train[0].contiguous().numpy().tobytes()).hexdigest()
+    first = _first_image(images)
     for other, digest in _FIRST_IMAGES.items():
         if first == digest and other != name:
             raise ValueError(f"data_dir: {folder} must hold {name}, got the files of {other}")
+
+
+def _first_image(images: Images) -> str:
+    return hashlib.sha256(images.train[0].contiguous().numpy().tobytes()).hexdigest()

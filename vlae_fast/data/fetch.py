@@ -44,9 +44,33 @@ def fetch(name: str, downloads: tuple[Download, ...]) -> Path:
     return folder
 
 
+def cached(name: str, downloads: tuple[Download, ...]) -> Path | None:
+    """The folder in the user's cache that `fetch` filled before; nothing is downloaded.
+
+    None where a file is missing or is not the published one.
+    """
+    try:
+        pooch = require("pooch")
+    except ImportError:  # then nothing was fetched either
+        return None
+    folder = Path(pooch.os_cache("vlae_fast")) / name
+    return folder if all(_is_published(folder / download.file, download.checksum) for download in downloads) else None
+
+
+def _is_published(path: Path, checksum: str) -> bool:
+    kind, _, digest = checksum.partition(":")
+    if not path.is_file():
+        return False
+    return _git_name(path) == digest if kind == "git" else require("pooch").file_hash(str(path), kind) == digest
+
+
 def _check_git_name(path: Path, expected: str) -> None:
-    body = read_bytes(path)
-    found = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+    found = _git_name(path)
     if found != expected:
         path.unlink()
         raise ValueError(f"git's name for {path.name} must be {expected}, got {found}")
+
+
+def _git_name(path: Path) -> str:
+    body = read_bytes(path)
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()

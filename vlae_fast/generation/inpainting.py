@@ -18,7 +18,7 @@ from .particles import Completions, check_particles
 from .proposals import particles_of
 
 METHODS = ("gibbs", "importance")
-_ROUNDS = {"gibbs": 8, "importance": 2}
+_ROUNDS = {"gibbs": 8, "importance": 4}
 
 
 @overload
@@ -70,7 +70,7 @@ def complete(
         method: ``gibbs`` or ``importance``.
         draws: of gibbs, completions of an image. candidates: of gibbs.
         rounds: of gibbs, turns of z and image after the first, 8 where None. Of importance, times that guesses are made
-            anew, 2 where None; 0: z from the prior alone.
+            anew, 4 where None; 0: z from the prior alone.
         particles, threshold: of importance, as in `weighted_samples`. An image costs rounds + 1 passes over so many
             images, and up to H more.
 

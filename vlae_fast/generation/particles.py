@@ -28,20 +28,26 @@ class Completions(NamedTuple):
     """Weighted images that fit what is known of B images, K particles for each.
 
     images: ``[B, K, C, H, W]``. log_weights: ``[B, K]``, nats, float64; their exponentials add up to 1. log_known:
-    ``[B]``, nats, float64: the estimate of ``log p(known pixels)``, whose exponential is unbiased.
+    ``[B]``, nats, float64: the estimate of ``log p(known pixels)``, whose exponential is unbiased. origins: ``[B, K]``,
+    the number of the particle that each descends from, of the K that were drawn first.
     """
 
     images: Tensor
     log_weights: Tensor
     log_known: Tensor
+    origins: Tensor
 
     def mean(self) -> Tensor:
         """The expected image given the known pixels, ``[B, C, H, W]``: the mean of the particles by their weights."""
         return torch.einsum("bk,bkchw->bchw", self.log_weights.exp().to(self.images), self.images)
 
     def effective(self) -> Tensor:
-        """The effective number of particles, ``1 / sum_k w_k^2``, ``[B]`` from 1 to K: near 1, add particles."""
-        return torch.exp(-(2 * self.log_weights).logsumexp(1))
+        """The effective number of independent particles, ``[B]`` from 1 to K: near 1, more particles are needed.
+
+        It is ``1 / sum_o W_o^2``, W_o the weight of all particles of one origin: they have z and upper rows in common.
+        """
+        weights = self.log_weights.exp()
+        return 1 / torch.zeros_like(weights).scatter_add(1, self.origins, weights).square().sum(1)
 
     def draw(self, draws: int, generator: torch.Generator | None = None) -> Tensor:
         """Images ``[B, draws, C, H, W]``: particles chosen by their weights, with replacement."""
@@ -93,6 +99,7 @@ def weighted_samples(
     log_w = torch.zeros(particles, device=images.device) if log_weights is None else log_weights
     log_w, log_known, start = log_w.double(), torch.zeros((), dtype=torch.float64, device=images.device), 0
     row = torch.arange(height, device=images.device)
+    origins = torch.arange(particles, device=images.device)
     useful = _rows_between(mask) & bool(sampler.offsets_seen())
     while True:
         noise = None if z is not None else make_noise(likelihood.emit, particles, shape, images, generator)
@@ -107,9 +114,10 @@ def weighted_samples(
         stop = int(uneven.nonzero()[0])
         log_known, log_w = log_known + _log_mean(log_sums[:, stop]), torch.zeros_like(log_w)
         index = _by_weight(log_sums[:, stop], particles, generator)
-        images, z, start = images[index], None if z is None else z[index], stop + 1
+        images, z, origins, start = images[index], None if z is None else z[index], origins[index], stop + 1
     log_w = log_sums[:, -1]
-    return Completions(images[None], log_w.log_softmax(0)[None], (log_known + _log_mean(log_w))[None])
+    log_known = log_known + _log_mean(log_w)
+    return Completions(images[None], log_w.log_softmax(0)[None], log_known[None], origins[None])
 
 
 def check_particles(who: str, particles: int, threshold: float) -> None:
