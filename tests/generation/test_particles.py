@@ -176,9 +176,11 @@ def test_what_is_known_of_each_image() -> None:
 def test_draws_come_by_weight() -> None:
     images = torch.arange(4.0).view(1, 4, 1, 1, 1)
     weights = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).double()
-    found = Completions(images, weights.log(), torch.zeros(1))
+    found = Completions(images, weights.log(), torch.zeros(1), torch.arange(4)[None])
     assert found.draw(8, seeded()).flatten().tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
     assert found.mean().item() == 0.75 and found.effective().item() == pytest.approx(1 / 0.375)
+    of_two = found._replace(origins=torch.tensor([[0, 1, 0, 1]]))
+    assert of_two.effective().item() == pytest.approx(1 / (0.75**2 + 0.25**2))
 
 
 def test_class_conditional() -> None:
@@ -214,7 +216,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"complete: x must be \[B, 1, 3, 3\], got \(1, 1, 3, 4\)"):
         complete(model, torch.zeros(1, 1, 3, 4), 1)
     with pytest.raises(ValueError, match="draw: draws must be at least 1, got 0"):
-        Completions(VALUES[None], torch.zeros(1, 1), torch.zeros(1)).draw(0)
+        Completions(VALUES[None], torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1).long()).draw(0)
     sampler, nothing = vf.PixelCNNSampler(decoder_with_strong_dependencies()), torch.full((3,), -math.inf)
     with pytest.raises(ValueError, match="known pixels must have a probability above 0"):
         weighted_samples(sampler, (mask_of("centre"), VALUES), 3, log_weights=nothing)

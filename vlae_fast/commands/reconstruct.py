@@ -73,13 +73,11 @@ def complete(
             "particles, any part. Default: gibbs where it can"
         ),
     ] = None,
-    particles: Annotated[
-        int, typer.Option(min=1, help="Of importance: weighted images that draws are taken from")
-    ] = 64,
+    particles: Annotated[int, typer.Option(min=1, help="Of importance: weighted images to draw from")] = 128,
     draws: Draws = 5,
     rounds: Annotated[
         int | None,
-        typer.Option(min=0, help="Times that z is drawn anew to fit the image; default: gibbs 8, importance 2"),
+        typer.Option(min=0, help="Times that z is drawn anew to fit the image; default: gibbs 8, importance 4"),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -98,10 +96,10 @@ def complete(
     )  # fmt: skip
     drawn, weights = result if isinstance(result, Tensor) else result.draw(draws, generator), ""
     if not isinstance(result, Tensor):
-        worth = f"{result.effective().mean():.1f} of {particles} particles effective"
+        worth = f"{result.effective().mean():.1f} of {particles} particles effective (more: --particles)"
         weights = f"; log p(given) {result.log_known.mean():.2f} nats/image, {worth}"
     given = torch.where(mask, x, 0.5)
-    title = f"{images.name} {split}: x, {said}, draws of the rest ({method})"
+    title = f"{images.name} {split}: x, {said.removeprefix('their ')} given, draws of the rest ({method})"
     columns = ["x", "given", *["drawn"] * draws]
     save_figure(plot_table(torch.cat([x[:, None], given[:, None], drawn], 1), title, columns=columns), out)
     typer.echo(f"{len(x)} images completed from {said}, {draws} draws each{weights}: {out}")

@@ -27,6 +27,7 @@ def particles_of(
     generator: torch.Generator | None,
 ) -> Completions:
     """The particles of one image; labels: its own, once for each."""
+    # Guesses come of runs without resampling: one with it often ends in one origin, and so in one code.
     guesses, rounds = None, rounds if model.latent_dim else 0
     for left in reversed(range(rounds + 1)):
         z, log_weights = _codes(model, guesses, particles, labels, generator)
