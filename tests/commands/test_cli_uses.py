@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,124 @@ def test_curves_without_epochs(tmp_path: Path) -> None:
 def test_help(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0 and "Usage: " in result.output
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a plain VAE of three classes."""
+    torch.manual_seed(0)
+    model = VLAE(1, 2, 8, 1, image_size=SIZE, use_flow=False, decoder="mlp", encoder="mlp", n_classes=3)
+    folder = tmp_path_factory.mktemp("plain") / "c"
+    checkpoint.save(folder, model, torch.optim.Adam(model.parameters()), epoch=0, training={}, history=[])
+    return folder
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Any]:
+    """(images, names) of every table that a command draws."""
+    tables: list[Any] = []
+    draw = module.plot_table
+
+    def kept(images: torch.Tensor, title: str, **names: Any) -> Any:
+        tables.append((images, {"title": title, **names}))
+        return draw(images, title, **names)
+
+    monkeypatch.setattr(module, "plot_table", kept)
+    return tables
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "sample", "interpolate", "traverse"])
+def test_plain_vaes_show_means(command: str, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(
+        f"vlae_fast.commands.{command if command in ('reconstruct', 'sample') else 'latent'}"
+    )
+    tables, out = shown(monkeypatch, module), ["--out", tmp_path / "x.png"]
+    for options in ([], ["--show", "mean"], ["--show", "draws"]):
+        result = call(command, plain, *options, *out)
+        assert result.exit_code == 0, result.output
+    default, means, draws = (images for images, _ in tables)
+    of_model = slice(None) if command in ("sample", "traverse") else slice(1, -1)
+    assert default.equal(means)
+    assert ((means[:, of_model] > 0) & (means[:, of_model] < 1)).all() and set(draws.unique().tolist()) == {0.0, 1.0}
+    result = call(command, plain, "--show", "speckle", *out)
+    assert result.exit_code == 2 and "--show: must be mean or draws, got 'speckle'" in result.stderr
+
+
+def test_a_labelled_column_of_each_class(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("vlae_fast.commands.sample")
+    tables = shown(monkeypatch, module)
+    result = call("sample", plain, "-n", 7, "--out", tmp_path / "x.png")
+    assert result.exit_code == 0 and result.output.startswith("9 images (means): ")
+    ((images, names),) = tables
+    assert images.shape[:2] == (3, 3) and names["columns"] == ["0", "1", "2"]
+    model, generator = checkpoint.load(plain).model, torch.Generator().manual_seed(0)
+    expected = model.decode(model.sample_prior(9, generator), torch.arange(9) % 3)
+    torch.testing.assert_close(images.flatten(0, 1), expected.detach())
+    assert call("sample", plain, "-n", 7, "--label", 1, "--out", tmp_path / "x.png").output.startswith("7 images")
+    assert len(tables) == 1  # of one class: a plain grid
+
+
+def test_interpolate_between_classes(
+    plain: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("vlae_fast.commands.latent")
+    tables, out = shown(monkeypatch, module), ["--out", tmp_path / "x.png"]
+    for options, names in (([], ["0", "1", "2"]), (["--label", 1], ["1", "1"]), (["--label", "2,0"], ["2 ... 0"] * 3)):
+        result = call("interpolate", plain, "-n", 3, *options, *out)
+        assert result.exit_code == 0, result.output
+        assert tables[-1][1]["rows"] == names
+    model, (rows, _) = checkpoint.load(plain).model, tables[-1]
+    ends = model.encode(rows[:, -1], torch.zeros(3, dtype=torch.long))[0]
+    expected = model.decode(ends, torch.zeros(3, dtype=torch.long)).detach()
+    torch.testing.assert_close(rows[:, -2], expected)  # 100 % is x' as its own class draws it
+    for options in ([], ["--label", "1,2"]):
+        assert call("interpolate", folder, "-n", 3, *options, *out).exit_code == 0
+    assert tables[-1][1]["rows"] == ["1 ... 2"] * 3
+
+
+def test_traverse_by_number(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("vlae_fast.commands.latent")
+    tables, out = shown(monkeypatch, module), ["--out", tmp_path / "x.png"]
+    starts: list[Any] = []
+    code = module.latent_space.code
+    monkeypatch.setattr(module.latent_space, "code", lambda model, x, labels: (starts.append(x), code(model, x))[1])
+    result = call("traverse", folder, "--dim", "3,1", "--image", 5, *out)
+    assert result.exit_code == 0, result.output
+    assert [name.split(":")[0] for name in tables[0][1]["rows"]] == ["z3", "z1"]
+    assert starts[0].equal(small_images().fixed("test", 0)[5:6]) and "digits test 5" in tables[0][1]["title"]
+
+
+def test_complete_every_part(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("vlae_fast.commands.reconstruct")
+    tables, out = shown(monkeypatch, module), ["--out", tmp_path / "x.png"]
+    for part, said in (
+        ("lower", "last 4 rows"), ("left", "first 4 columns"), ("right", "last 4 columns"),
+        ("centre", "middle 4 x 4 pixels"),
+    ):  # fmt: skip
+        few = ["-n", 2, "--particles", 6, "--draws", 2]
+        result = call("complete", folder, *few, "--known", part, "--rounds", 1, *out)
+        assert result.exit_code == 0, result.output
+        assert f"2 images completed from their {said}, 2 draws each; log p(given) -" in result.output
+        assert re.search(r"\d\.\d of 6 particles effective", result.output)
+        images, known = tables[-1][0], module.known_part(SIZE, part, None)[0]
+        assert known.sum() == (16 if part == "centre" else 32)
+        assert (images[:, 2:] == images[:, :1])[..., known].all()
+        assert (images[:, 1] == images[:, 0])[..., known].all() and (images[:, 1] == 0.5)[..., ~known].all()
+
+
+ERRORS_OF_OPTIONS: dict[str, tuple[list[object], str]] = {
+    "dim": (["traverse", "--dim", "3,4"], "--dim: must be numbers of latent dimensions with commas, 0 to 3, got '3,4'"),
+    "dim text": (["traverse", "--dim", "z3"], "--dim: must be numbers of latent dimensions with commas"),
+    "image": (["traverse", "--image", 12], "--image: must be below 12, the images of digits test, got 12"),
+    "label": (["interpolate", "--label", "1,2,0"], "--label: must be a class, or two with a comma between them"),
+    "class": (["interpolate", "--label", 9], "--label: digits test must have images of those classes, got '9'"),
+    "known": (["complete", "--known", "north"], "--known: must be one of upper, lower, left, right, centre, got"),
+    "gibbs": (["complete", "--known", "lower", "--method", "gibbs"], "take method='importance'"),
+    "method": (["complete", "--method", "magic"], "method must be one of gibbs, importance, got 'magic'"),
+    "temperature": (["sample", "--show", "mean", "--temperature", 2], "temperature: must be 1 with --show mean"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS_OF_OPTIONS.values(), ids=ERRORS_OF_OPTIONS.keys())
+def test_errors_of_options(arguments: list[object], message: str, folder: Path, tmp_path: Path) -> None:
+    result = call(arguments[0], folder, *arguments[1:], "--out", tmp_path / "x.png")
+    assert result.exit_code == 2 and message in result.stderr and not (tmp_path / "x.png").exists()

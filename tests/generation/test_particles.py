@@ -220,3 +220,35 @@ def test_errors() -> None:
     sampler, nothing = vf.PixelCNNSampler(decoder_with_strong_dependencies()), torch.full((3,), -math.inf)
     with pytest.raises(ValueError, match="known pixels must have a probability above 0"):
         weighted_samples(sampler, (mask_of("centre"), VALUES), 3, log_weights=nothing)
+
+
+def test_a_model_without_z_needs_one_pass() -> None:
+    """gibbs: the clamped draw itself; importance: what `weighted_samples` gives, with the model's noise."""
+    model = vf.VLAE(1, 0, 8, 1, image_size=(3, 3), initial_kernel=3)
+    drawn = complete(model, VALUES, 1, draws=5, rounds=7, generator=seeded())
+    mask = mask_of("upper")
+    none = torch.zeros(5, 0)
+    assert drawn[0].equal(model.sampler().sample(none, generator=seeded(), known=(mask, VALUES)))
+    found = complete(model, VALUES, mask_of("bottom"), method="importance", particles=300, generator=seeded())
+    with torch.no_grad():
+        log_p = model.likelihood.log_prob(model.decoder(IMAGES, torch.zeros(512, 0)), IMAGES).double()
+    exact = conditional(log_p, IMAGES, mask_of("bottom"), VALUES)[0]
+    assert found.log_known.item() == pytest.approx(exact, abs=0.1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sigma", [0.3, None])
+def test_a_density(sigma: float | None) -> None:
+    """Two gaussian pixels, the second known: log p(known) by integration over the first; means in [0, 1]."""
+    torch.manual_seed(0)
+    likelihood = make_likelihood("gaussian", 1, sigma=sigma)
+    decoder = vf.PixelCNNDecoder(1, 0, 8, 1, image_size=(1, 2), initial_kernel=3, likelihood=likelihood)
+    for parameter in decoder.parameters():
+        parameter.mul_(3)
+    first = torch.linspace(-8, 8, 20001)
+    images = torch.stack([first, torch.full_like(first, 0.7)], 1).view(-1, 1, 1, 2)
+    log_p = likelihood.log_prob(decoder(images), images).double()
+    exact = log_p.logsumexp(0).item() + math.log(16 / 20000)
+    known = torch.tensor([False, True]), torch.tensor([0.0, 0.7]).view(1, 1, 1, 2)
+    found = weighted_samples(vf.PixelCNNSampler(decoder), known, 20000, generator=seeded())
+    assert found.log_known.item() == pytest.approx(exact, abs=0.05)

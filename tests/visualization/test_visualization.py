@@ -226,3 +226,17 @@ def test_a_file_is_kept_when_its_replacement_fails(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["kept.png"]
     with pytest.raises(ValueError, match=r"path: must end in one of .*png.*, got '.*x\.never'"):
         vis.save_figure(vis.plot_evaluation(torch.ones(2)), tmp_path / "x.never")
+
+
+@pytest.mark.parametrize(("decoder", "word"), [("gated", "draws"), ("mlp", "means")])
+def test_plain_vaes_are_shown_by_their_means(decoder: str, word: str) -> None:
+    torch.manual_seed(0)
+    model = VLAE(1, 3, 4, 1, image_size=(6, 6), use_flow=False, decoder=decoder)
+    pictures = (
+        vis.plot_reconstructions(model, torch.zeros(2, 1, 6, 6), "cpu"),
+        vis.plot_latent_sampling(model, "cpu", 3, 4),
+    )
+    for figure in pictures:
+        assert word in figure.get_suptitle()
+        grey = set(torch.as_tensor(figure.axes[0].images[0].get_array().data).unique().tolist()) - {0.0, 0.5, 1.0}
+        assert bool(grey) == (word == "means")

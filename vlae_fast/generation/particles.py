@@ -92,7 +92,8 @@ def weighted_samples(
     """
     check_particles("weighted_samples", particles, threshold)
     decoder = sampler.decoder
-    shape = channels, height, _ = (decoder.input_dim, *decoder.image_size)
+    channels, (height, width) = decoder.input_dim, decoder.image_size
+    shape = (channels, height, width)
     likelihood = getattr(decoder, "likelihood", None) or Bernoulli(channels)
     mask, images = known[0].expand(1, *shape), known[1]
     images = images if images.is_floating_point() else images.to(torch.get_default_dtype())

@@ -32,8 +32,8 @@ def particles_of(
     for left in reversed(range(rounds + 1)):
         z, log_weights = _codes(model, guesses, particles, labels, generator)
         found = weighted_samples(
-            sampler, known, particles, z=model.condition(z, labels), log_weights=log_weights, threshold=0 if left else threshold,
-            generator=generator,
+            sampler, known, particles, z=model.condition(z, labels), log_weights=log_weights,
+            threshold=0 if left else threshold, generator=generator,
         )  # fmt: skip
         guesses = found.draw(min(particles, GUESSES), generator)[0] if left else None
     return found

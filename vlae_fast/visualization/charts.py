@@ -90,7 +90,7 @@ def plot_embedding(
     )  # fmt: skip
     for one in axes:
         one.set(xlabel="$z_1$", ylabel="$z_2$")
-    axes[1].set_title("images drawn with the same noise over the plane", fontsize="small")
+    axes[1].set_title("images over the plane", fontsize="small")
     return figure
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..generation import DECOMPRESSIONS, decompress
+from ..generation.decompression import shows_means
+from ..generation.latent_space import draw
 from ..models.vlae import VLAE
 from .grids import grid, new_figure, show, unit
 
@@ -24,16 +26,18 @@ def beside(x: Tensor, drawn: Tensor) -> Tensor:
 def plot_reconstructions(
     model: VLAE, images: Tensor, device: str | torch.device, *, labels: Tensor | None = None
 ) -> Figure:
-    """Each row: an original and three images drawn given its code z. images: [B, C, H, W], B <= 16 is readable.
+    """Each row: an original and three images given its code z. images: [B, C, H, W], B <= 16 is readable.
 
-    The model is moved to `device`. Local texture differs from draw to draw: z keeps what the decoder cannot see.
+    The images are draws from p(x | z), of plain VAEs (decoders ``mlp`` and ``deconv``) means E[x | z]. The model is
+    moved to `device`. Local texture differs from draw to draw: z keeps what the decoder cannot see.
     """
     if images.dim() != 4 or len(images) == 0:
         raise ValueError(f"images: must be [B, C, H, W] with B > 0, got {tuple(images.shape)}")
     x = images.to(device).float()
     drawn = decompress(model.to(device), x, labels=labels)
     figure = _plain(beside(x, drawn), DECOMPRESSIONS + 1)
-    figure.suptitle(f"original, then {DECOMPRESSIONS} draws from p(x | z), z ~ q(z | x)", fontsize="small")
+    what = "means E[x | z]" if shows_means(model) else "draws from p(x | z)"
+    figure.suptitle(f"original, then {DECOMPRESSIONS} {what}, z ~ q(z | x)", fontsize="small")
     return figure
 
 
@@ -43,17 +47,17 @@ def plot_latent_sampling(
 ) -> Figure:
     """n_samples images: z from the model's prior (the inverted flow where there is one), pixels given z.
 
-    latent_dim: must be the model's.
+    Pixels are drawn, of plain VAEs (decoders ``mlp`` and ``deconv``) means. latent_dim: must be the model's.
     """
     if latent_dim != model.config["latent_dim"]:
         raise ValueError(f"latent_dim: must be the model's, {model.config['latent_dim']}, got {latent_dim}")
     if n_samples < 1:
         raise ValueError(f"n_samples: must be at least 1, got {n_samples}")
     z = model.to(device).sample_prior(n_samples)
-    drawn = model.sampler().sample(model.condition(z, labels))
-    figure = _plain(model.likelihood.clip(drawn), math.ceil(math.sqrt(n_samples)))
+    figure = _plain(draw(model, z, labels), math.ceil(math.sqrt(n_samples)))
     prior = "flow prior" if model.config.get("use_flow", True) else "N(0, I)"
-    figure.suptitle(f"{n_samples} samples, z ~ {prior} ({latent_dim} dimensions)", fontsize="small")
+    what = "means of" if shows_means(model) else "draws of"
+    figure.suptitle(f"{n_samples} samples, {what} p(x | z), z ~ {prior} ({latent_dim} dimensions)", fontsize="small")
     return figure
 
 
