@@ -1,6 +1,6 @@
 """Walks through the latent space: what each dimension draws, what lies between two images, and a map of the codes.
 
-All images of a walk are drawn with the same noise, so that they differ by z alone. With `mean` True they are means
+All images of a walk are drawn with the same noise, so that they differ by z alone. With ``mean`` True they are means
 E[x | z], with False draws from p(x | z); with None, means where the decoder has no pixel loop (``mlp``, ``deconv``).
 """
 

@@ -86,7 +86,10 @@ class FactorizedSampler:
         known: Known | None = None,
         temperature: float = 1.0,
     ) -> Samples:
-        """As `sample_with_logits`, without its warning: for known pixels that enter weights, as in `complete`."""
+        """As `sample_with_logits`, without its warning: for known pixels that enter weights, as in `complete`.
+
+        Arguments as in `PixelCNNSampler.sample`.
+        """
         self.decoder.check_z(z)
         if z.dtype != self._like.dtype:
             raise TypeError(f"FactorizedSampler: z must have the weights' dtype, {self._like.dtype}, got {z.dtype}")

@@ -137,7 +137,10 @@ class PixelCNNSampler:
         known: Known | None = None,
         temperature: float = 1.0,
     ) -> Samples:
-        """As `sample_with_logits`, without its warning: for known pixels that enter weights, as in `complete`."""
+        """As `sample_with_logits`, without its warning: for known pixels that enter weights, as in `complete`.
+
+        Arguments as in `PixelCNNSampler.sample`.
+        """
         self._check_z(z)
         emit, channels, batch = self.plan.emit, self.plan.image_channels, 1 if z is None else z.shape[0]
         shape = (batch, emit.noises(channels), *self._size)
