@@ -13,7 +13,7 @@ KERNEL_TESTS := $(addprefix ops/test_,gradients made_inverse masked_conv masked_
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize tsan fuzz kernels docs lint bench bench-gpu wheel wheel-test clean
+.PHONY: help demo test sanitize tsan fuzz kernels notebooks docs lint bench bench-gpu wheel wheel-test clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
@@ -22,6 +22,7 @@ help:
 	@echo "make tsan     every op of the CPU library under ThreadSanitizer, on four threads (GCC): a race fails"
 	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
+	@echo "make notebooks  the notebooks of examples/, executed and written with their outputs"
 	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
 	@echo "make lint    ruff, mypy, and clang-format and clang-tidy for C++"
 	@echo "make bench   the benchmarks, quick settings"
@@ -69,6 +70,9 @@ fuzz: $(STAMP)
 
 kernels: $(STAMP)
 	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels
+
+notebooks: $(STAMP)
+	$(BIN)/python examples/notebooks/execute.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/build.py out/docs

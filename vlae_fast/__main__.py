@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ._extras import MissingExtraError, require
@@ -14,6 +15,7 @@ def main() -> None:
     except MissingExtraError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    os.environ["MPLBACKEND"] = "agg"  # commands write pictures: no window is made for them
     from .commands import app
 
     app(prog_name="vlae-fast")

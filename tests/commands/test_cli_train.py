@@ -92,6 +92,25 @@ def test_train_on_grey_levels(likelihood: str | None, tmp_path: Path) -> None:
     assert config["components"] == (3 if likelihood else 10)
 
 
+def test_train_on_some_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[data.Images] = []
+    train = training.train
+
+    def spy(model: object, images: data.Images, **how: object) -> object:
+        seen.append(images)
+        return train(model, images, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "train", spy)
+    labels = data.load("digits", None, None).labels
+    assert labels
+    classes = sorted(set(labels["valid"].tolist()) & set(labels["test"].tolist()))[:2]
+    result = call("train", *RUN, "--classes", ",".join(map(str, classes)), "--out", tmp_path)
+    assert result.exit_code == 0 and f"of these classes {classes} only" in result.output, result.output
+    assert seen[0].labels and {int(label) for label in seen[0].labels["train"]} == set(classes)
+    result = call("train", *RUN, "--classes", "12", "--out", tmp_path)
+    assert result.exit_code == 2 and "--classes: must be some of 0, 1, 2" in result.stderr
+
+
 def test_labels_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     images = dataclasses.replace(data.load(None), labels=None)
     monkeypatch.setattr(data, "load", lambda *_: images)

@@ -16,6 +16,7 @@ from cases.commands import PICTURES, SIZE, call, small_images, trained
 from matplotlib import image
 
 from vlae_fast import VLAE, checkpoint, data, training
+from vlae_fast.evaluation import anomaly_scores
 from vlae_fast.experiments import collapse
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -108,6 +109,41 @@ def test_detect_against_another_data_set(folder: Path, tmp_path: Path, monkeypat
     assert found and float(found[1]) > 0.5
 
 
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [("--normal=0", "digits class 0 against other classes"), ("--anomalous=1,2", "digits against classes 1,2")],
+)
+def test_detect_by_class_lists_and_draws_the_most_anomalous(
+    option: str, names: str, small_data: None, folder: Path, tmp_path: Path
+) -> None:
+    """Both options say the same of three classes: same scores, same table, of all test images."""
+    result = call("detect", folder, option, "--top", 12, "--out", tmp_path / "d.png")
+    assert result.exit_code == 0 and f"{names}: AUC" in result.output, result.output
+    images = small_images()
+    threshold = float(re.search(r"threshold (\d+\.\d+) nats", result.output)[1])  # type: ignore[index]
+    head, *rows = [line.split(",") for line in (tmp_path / "d_top.csv").read_text().splitlines()]
+    assert head == ["class", "index", "score", "flagged"] and len(rows) == 12
+    model = checkpoint.load(folder).model
+    one, others = (anomaly_scores(model, part, "test") for part in (images.only([0]), images.without([0])))
+    scores = [float(row[2]) for row in rows]
+    assert scores == pytest.approx(torch.cat([one, others]).sort(descending=True).values.tolist(), abs=1e-3)
+    assert sorted(int(row[1]) for row in rows) == list(range(12))
+    for name, index, score, flagged in rows:
+        assert name == f"class {images.labels['test'][int(index)]}"  # type: ignore[index]
+        assert flagged == ("yes" if float(score) > threshold else "no") or abs(float(score) - threshold) < 0.01
+    assert image.imread(tmp_path / "d_top.png").std() > 0.01
+    call("detect", folder, option, "--top", 0, "--out", tmp_path / "without" / "d.png")
+    assert [path.name for path in (tmp_path / "without").iterdir()] == ["d.png"]
+
+
+def test_the_index_is_that_of_the_split_where_only_some_images_are_scored(
+    small_data: None, folder: Path, tmp_path: Path
+) -> None:
+    call("detect", folder, "--normal", 0, "--limit", 3, "--out", tmp_path / "d.png")
+    rows = [line.split(",") for line in (tmp_path / "d_top.csv").read_text().splitlines()[1:]]
+    assert len(rows) == 6 and all(name == f"class {int(index) % 3}" for name, index, *_ in rows)
+
+
 TINY = {"hidden_dim": 4, "n_layers": 1, "latent_dim": 2}
 
 
@@ -183,9 +219,12 @@ def test_a_kl_that_rises_beyond_the_spread_is_named() -> None:
 
 ERRORS: dict[str, tuple[list[object], str]] = {
     "rows": (["complete", "--rows", 8], "complete: rows must be from 1 to 7, got 8"),
-    "both": (["detect", "--held-out", 1, "--against", "x"], "must be given either --against"),
-    "neither": (["detect"], "must be given either --against"),
-    "class": (["detect", "--held-out", 7], "--held-out: must be a class of digits, got 7"),
+    "both": (["detect", "--held-out", 1, "--against", "x"], "must be given one of --against"),
+    "normal too": (["detect", "--anomalous", 1, "--normal", 0], "must be given one of --against"),
+    "neither": (["detect"], "must be given one of --against"),
+    "class": (["detect", "--held-out", 7], "--anomalous: must be some of 0, 1, 2, got [7]"),
+    "classes": (["detect", "--normal", "0;1"], "--normal: must be classes with commas between them, got '0;1'"),
+    "all classes": (["detect", "--normal", "0,1,2"], "--normal: must be some of 0, 1, 2, got []"),
     "quantile": (["detect", "--held-out", 1, "--quantile", 1], "quantile: must be between 0 and 1, got 1.0"),
     "perplexity": (["embed", "--perplexity", 0], "embed: perplexity must be > 0, got 0.0"),
     "split": (["reconstruct", "--split", "tset"], "split: must be one of"),

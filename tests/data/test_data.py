@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -99,6 +101,33 @@ def test_labelled_batches_are_the_batches_with_their_labels(folder: Path) -> Non
     grey = data.Images(**{**vars(images), "binarization": "none"})
     for x, labels in grey.labelled_batches("train", 4, generator=torch.Generator().manual_seed(1), shuffle=True):
         assert (x[:, 0, 0, 0] * 255 / 20).round().long().equal(labels)
+
+
+def test_only_and_without_divide_the_images_by_class() -> None:
+    pixels = {
+        split: torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1)
+        for split, n in zip(data.SPLITS, (8, 5, 6), strict=True)
+    }
+    labels = {split: torch.arange(len(part)) % 4 for split, part in pixels.items()}
+    images = data.Images("few", **pixels, split="8/5/6", binarization="none", labels=labels)
+    some, rest = images.only([3, 1]), images.without([3, 1])
+    for split in data.SPLITS:
+        assert some.labels and rest.labels
+        keep = labels[split] % 2 == 1
+        assert some.pixels(split).equal(pixels[split][keep]) and some.labels[split].equal(labels[split][keep])
+        assert rest.pixels(split).equal(pixels[split][~keep]) and rest.labels[split].equal(labels[split][~keep])
+    assert (some.name, some.binarization, some.split) == ("few", "none", "8/5/6; of these classes [1, 3] only")
+    assert some.n_classes == 4  # a class keeps its number
+    for wrong in ([4], [], [0, 4]):
+        with pytest.raises(ValueError, match=rf"classes: must be some of 0, 1, 2, 3, got {re.escape(str(wrong))}"):
+            images.only(wrong)
+    with pytest.raises(ValueError, match=r"classes: must be some of 0, 1, 2, 3, got \[\]"):
+        images.without([0, 1, 2, 3])
+    rare = dataclasses.replace(images, labels=labels | {"valid": torch.tensor([0, 1, 2, 2, 2])})
+    with pytest.raises(ValueError, match=r"classes: valid must have images of them, got \[3\]"):
+        rare.only([3])
+    with pytest.raises(ValueError, match="labels: few has none"):
+        dataclasses.replace(images, labels=None).only([0])
 
 
 def test_dynamic_binarization_is_redrawn_and_unbiased() -> None:

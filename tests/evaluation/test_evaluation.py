@@ -243,6 +243,19 @@ def test_scores_are_bounds(off: VLAE, images: data.Images) -> None:
     assert evaluation.anomaly_scores(off, images, samples=50, seed=2).mean() < elbo.mean()
 
 
+def test_most_anomalous_are_the_highest_scores() -> None:
+    scores, labels = torch.tensor([3.0, 9.0, 1.0, 5.0]), torch.tensor([7, 8, 7, 2])
+    found = evaluation.most_anomalous(scores, 4.0, labels=labels, n=3)
+    assert found == [(1, 8, 9.0, True), (3, 2, 5.0, True), (0, 7, 3.0, False)]
+    assert [row.label for row in evaluation.most_anomalous(scores, 4.0)] == [None] * 4
+    with pytest.raises(ValueError, match=r"scores: must be \[N\] with N > 0, got \(0,\)"):
+        evaluation.most_anomalous(scores[:0], 1.0)
+    with pytest.raises(ValueError, match=r"labels: must be one per score, \[4\], got \(3,\)"):
+        evaluation.most_anomalous(scores, 1.0, labels=labels[:3])
+    with pytest.raises(ValueError, match="n: must be at least 1, got 0"):
+        evaluation.most_anomalous(scores, 1.0, n=0)
+
+
 def test_detection_errors() -> None:
     scores = torch.arange(3.0)
     with pytest.raises(ValueError, match=r"anomalous: must be finite scores \[N\] with N > 0, got \(0,\)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,13 @@ from vlae_fast import visualization as vis
 from vlae_fast.evaluation import ClassRow, detect
 from vlae_fast.visualization.grids import replace_file
 
-pytest.importorskip("matplotlib")
+plt = pytest.importorskip("matplotlib.pyplot")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +104,80 @@ def test_heatmap_is_labelled_in_bits_and_sorted() -> None:
     assert "bits" in colorbar.get_ylabel() and "bits per image" in axes.get_title()
     shown = axes.images[0].get_array()
     assert shown[0, 0] > shown[0, 1] > 0
+
+
+@pytest.mark.parametrize("order", ["use", "index"])
+def test_columns_and_bars_have_the_dimensions_number(order: str) -> None:
+    """Dimension d of 40 carries more than d - 1 but for the last, which is unused."""
+    spread = torch.arange(40.0) + 1
+    spread[-1] = 0
+    mu, kl = torch.tensor([[1.0], [-1.0]]) * spread, spread
+    figure = vis.plot_bits_heatmap(mu, torch.zeros(2, 40), order=order)
+    shown, names = figure.axes[0].images[0].get_array(), [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    expected = [*range(38, -1, -1), 39] if order == "use" else list(range(40))
+    assert names == [str(d) for d in expected]
+    assert torch.as_tensor(shown[0].data).equal(vis.code_bits(mu, torch.zeros(2, 40))[0, expected])
+    bars = vis.plot_evaluation(kl).axes[0]
+    assert [t.get_text() for t in bars.get_xticklabels()] == [str(d) for d in (*range(38, -1, -1), 39)]
+    assert bars.get_xticks().tolist() == list(range(40))
+    with pytest.raises(ValueError, match="order: must be one of use, index, got 'size'"):
+        vis.plot_bits_heatmap(mu, torch.zeros(2, 40), order="size")
+
+
+def test_the_most_used_of_very_many_dimensions_are_numbered() -> None:
+    kl = torch.arange(600.0)
+    axes = vis.plot_evaluation(kl).axes[0]
+    at, names = axes.get_xticks().tolist(), [int(t.get_text()) for t in axes.get_xticklabels()]
+    assert 50 < len(at) < 300 and at[0] == 0 and names == [599 - place for place in at]
+
+
+def test_anomalies_are_the_highest_scores_with_class_and_score() -> None:
+    images, scores, labels = torch.rand(5, 1, 4, 4), torch.tensor([3.0, 9.25, 1.0, 5.0, 2.0]), torch.arange(5)
+    figure = vis.plot_anomalies(images, scores, labels, n=3)
+    assert [axes.get_title() for axes in figure.axes] == ["class 1\n9.2 nats", "class 3\n5.0 nats", "class 0\n3.0 nats"]
+    for axes, row in zip(figure.axes, (1, 3, 0), strict=True):
+        assert torch.as_tensor(axes.images[0].get_array().data).equal(images[row, 0])
+    assert "3 highest scores of 5 images" in figure.get_suptitle()
+    named = vis.plot_anomalies(images, scores, list("abcde"), title="mine")
+    assert len(named.axes) == 5 and named.axes[0].get_title() == "b\n9.2 nats" and named.get_suptitle() == "mine"
+    assert vis.plot_anomalies(images, scores).axes[0].get_title() == "9.2 nats"
+    with pytest.raises(ValueError, match=r"scores: must be one per image, \[5\], got \(3,\)"):
+        vis.plot_anomalies(images, scores[:3])
+    with pytest.raises(ValueError, match="labels: must be one per image, 5, got 2"):
+        vis.plot_anomalies(images, scores, ["a", "b"])
+    with pytest.raises(ValueError, match="n: must be at least 1, got 0"):
+        vis.plot_anomalies(images, scores, n=0)
+    with pytest.raises(ValueError, match=r"images: must be \[N, C, H, W\] with N > 0, got \(0, 1, 4, 4\)"):
+        vis.plot_anomalies(images[:0], scores[:0])
+
+
+def test_nothing_is_cut_or_overlaps() -> None:
+    """Titles, names and ticks lie in the figure; neighbours on an axis do not touch."""
+    for figure in (
+        vis.plot_images(torch.rand(4, 1, 8, 8), "64 samples, z ~ flow prior (32 dimensions)"),
+        vis.plot_table(
+            torch.rand(2, 3, 1, 8, 8), "digits test: x, draws of the rest of it", rows=["z127: 1.23 nats"] * 2
+        ),
+        vis.plot_table(torch.rand(1, 4, 1, 28, 28), "t", columns=["a name too long to stand"] * 4, sideways=True),
+        *(vis.plot_evaluation(torch.rand(d)) for d in (3, 32, 128, 400)),
+        *(vis.plot_bits_heatmap(torch.randn(9, d), torch.zeros(9, d)) for d in (2, 32, 128)),
+        vis.plot_anomalies(torch.rand(12, 1, 8, 8), 1000 + torch.rand(12), torch.arange(12), n=12),
+    ):
+        figure.canvas.draw()
+        whole = figure.bbox
+        for axes in figure.axes:
+            texts = [axes.title]
+            if axes.axison:
+                ticks = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+                assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(ticks)), axes.get_title()
+                low, high = sorted(axes.get_ylim())  # a tick outside of the limits is not drawn
+                heights = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+                texts += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
+                texts += [label for at, label in heights if low <= at <= high]
+            for text in texts:
+                box = text.get_window_extent()
+                inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
+                assert inside or not text.get_text(), text
 
 
 def test_heatmap_needs_a_batch() -> None:

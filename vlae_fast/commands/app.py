@@ -42,6 +42,9 @@ Binarization = Annotated[
         "(images that are binary), none (256 levels; default of RGB)"
     ),
 ]
+Classes = Annotated[
+    str | None, typer.Option("--classes", help="Only the images of these classes, e.g. 0 or 0,1; default: of all")
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random number")]
 Folder = Annotated[
@@ -73,6 +76,25 @@ def user_errors(command: Command) -> Command:
             raise typer.Exit(2) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def classes_of(option: str, text: str) -> list[int]:
+    """Classes with commas between them, as an option has them."""
+    try:
+        return [int(label) for label in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option}: must be classes with commas between them, got {text!r}") from None
+
+
+def only_classes(images: data.Images, text: str | None) -> data.Images:
+    """The images that --classes leaves."""
+    if text is None:
+        return images
+    classes = classes_of("--classes", text)
+    try:
+        return images.only(classes)
+    except ValueError as error:
+        raise ValueError(f"--classes: {str(error).removeprefix('classes: ')}") from None
 
 
 def device_of(name: str) -> torch.device:

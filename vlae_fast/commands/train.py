@@ -13,7 +13,7 @@ from ..models import options
 from ..models.presets import PRESETS
 from ..models.vlae import VLAE
 from ..sampling import receptive_field as receptive_field_of
-from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user_errors
+from .app import Binarization, Classes, Data, DataDir, Device, Seed, app, device_of, only_classes, user_errors
 from .declared import Fields, with_fields
 
 ModelOptions = Annotated[
@@ -58,6 +58,7 @@ def train(
     data_name: Data = None,
     data_dir: DataDir = None,
     binarization: Binarization = None,
+    classes: Classes = None,
     epochs: Annotated[int, typer.Option(min=1, help="Train up to this epoch")] = 20,
     settings: Settings,
     model_options: ModelOptions,
@@ -71,7 +72,7 @@ def train(
     """Train a model; nats per image, bits per dimension. Data are in memory: no loader workers are needed."""
     if preset is not None:
         typer.echo(f"preset {preset}: {PRESETS[preset].about}")
-    images = data.load(data_name, data_dir, binarization)
+    images = only_classes(data.load(data_name, data_dir, binarization), classes)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     if labels and not images.n_classes:
         raise ValueError(f"--labels: {images.name} has no labels")

@@ -6,10 +6,11 @@ binarization costs no second copy of the data.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -94,6 +95,35 @@ class Images:
         if split not in SPLITS:
             raise ValueError(f"split: must be one of {', '.join(SPLITS)}, got {split!r}")
         return cast(Tensor, getattr(self, split))
+
+    def only(self, classes: Collection[int]) -> Images:
+        """The images of these classes, in every split; their labels stay as they are.
+
+        Raises:
+            ValueError: no labels; a class that no image has; a split that would be empty.
+        """
+        if self.labels is None:
+            raise ValueError(f"labels: {self.name} has none")
+        known = self._classes()
+        wanted = sorted(set(classes))
+        if not wanted or not set(wanted) <= set(known):
+            raise ValueError(f"classes: must be some of {', '.join(map(str, known))}, got {wanted}")
+        changed: dict[str, Any] = {"labels": {}}
+        for split in SPLITS:
+            rows = torch.isin(self.labels[split], torch.tensor(wanted, device="cpu"))
+            if not rows.any():
+                raise ValueError(f"classes: {split} must have images of them, got {wanted}")
+            changed[split], changed["labels"][split] = self.pixels(split)[rows], self.labels[split][rows]
+        return dataclasses.replace(self, **changed, split=f"{self.split}; of these classes {wanted} only")
+
+    def without(self, classes: Collection[int]) -> Images:
+        """The images of all other classes, in every split. Raises ValueError as `only` does."""
+        self.only(classes)
+        return self.only(set(self._classes()) - set(classes))
+
+    def _classes(self) -> list[int]:
+        """The classes that an image has, in order."""
+        return [] if self.labels is None else torch.cat(list(self.labels.values())).unique().tolist()
 
     def batches(
         self, split: Split, batch_size: int, *, generator: torch.Generator, shuffle: bool = False

@@ -1,12 +1,24 @@
 """How good a model is, what its code is used for, what it finds unusual; in nats per image unless named otherwise."""
 
-from .detection import Detection, anomaly_scores, detect
-from .elbo import ClassRow, Evaluation, batches, bits_per_dim, by_class, evaluate, per_image, subset, summary
+from .detection import Anomaly, Detection, anomaly_scores, detect, most_anomalous
+from .elbo import (
+    ClassRow,
+    Evaluation,
+    batches,
+    bits_per_dim,
+    by_class,
+    drawn_rows,
+    evaluate,
+    per_image,
+    subset,
+    summary,
+)
 from .importance import ImportanceBound, importance_bound, importance_nll, log_mean_exp
 from .latents import ACTIVE, Codes, active_units, encode
 
 __all__ = [
     "ACTIVE",
+    "Anomaly",
     "ClassRow",
     "Codes",
     "Detection",
@@ -18,11 +30,13 @@ __all__ = [
     "bits_per_dim",
     "by_class",
     "detect",
+    "drawn_rows",
     "encode",
     "evaluate",
     "importance_bound",
     "importance_nll",
     "log_mean_exp",
+    "most_anomalous",
     "per_image",
     "subset",
     "summary",

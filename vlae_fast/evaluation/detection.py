@@ -41,6 +41,36 @@ class Detection(NamedTuple):
         )
 
 
+class Anomaly(NamedTuple):
+    """An image of `most_anomalous`: its place in the scores, its class where known, its score in nats.
+
+    flagged: whether the score is above the threshold.
+    """
+
+    image: int
+    label: int | None
+    score: float
+    flagged: bool
+
+
+def most_anomalous(scores: Tensor, threshold: float, *, labels: Tensor | None = None, n: int = 20) -> list[Anomaly]:
+    """The n highest of the scores [N] in nats, the highest first; all where there are fewer.
+
+    labels: [N], the images' classes. threshold: in nats, as `detect` sets it.
+    """
+    if scores.dim() != 1 or len(scores) == 0:
+        raise ValueError(f"scores: must be [N] with N > 0, got {tuple(scores.shape)}")
+    if labels is not None and labels.shape != scores.shape:
+        raise ValueError(f"labels: must be one per score, [{len(scores)}], got {tuple(labels.shape)}")
+    if n < 1:
+        raise ValueError(f"n: must be at least 1, got {n}")
+    highest = scores.sort(descending=True, stable=True)
+    return [
+        Anomaly(index, None if labels is None else int(labels[index]), score, score > threshold)
+        for score, index in zip(highest.values[:n].tolist(), highest.indices[:n].tolist(), strict=True)
+    ]
+
+
 def anomaly_scores(
     model: VLAE,
     images: Images,

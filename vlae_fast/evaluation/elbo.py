@@ -98,15 +98,21 @@ def by_class(terms: LossTerms, labels: Tensor) -> list[ClassRow]:
     return found
 
 
+def drawn_rows(n: int, limit: int | None, seed: int = 0) -> Tensor:
+    """The rows of n images that `subset` keeps, in order."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: must be at least 1, got {limit}")
+    if limit is None or limit >= n:
+        return torch.arange(n, device="cpu")
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")[:limit].sort().values
+
+
 def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Images:
     """`images` with at most `limit` images in `split`, drawn at random: a file may be sorted by class."""
     pixels = images.pixels(split)
-    if limit is None or limit >= len(pixels):
+    rows = drawn_rows(len(pixels), limit, seed)
+    if len(rows) == len(pixels):
         return images
-    if limit < 1:
-        raise ValueError(f"limit: must be at least 1, got {limit}")
-    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed), device="cpu")
-    rows = rows[:limit].sort().values
     labels = None if images.labels is None else images.labels | {split: images.labels[split][rows]}
     changed: dict[str, Any] = {split: pixels[rows], "labels": labels}
     return dataclasses.replace(images, **changed)

@@ -11,29 +11,40 @@ import torch
 from torch import Tensor
 
 from ..evaluation import ClassRow, Detection
-from .grids import grid, new_figure, show, unit
+from .figures import axes_in
+from .grids import grid, show, unit
+from .ticks import number_dimensions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 _MANY_CLASSES = 12  # more than that and a legend says nothing
 
 
-def plot_evaluation(kl_per_dim: Tensor, classes: Sequence[ClassRow] = (), *, active: int | None = None) -> Figure:
+def plot_evaluation(
+    kl_per_dim: Tensor,
+    classes: Sequence[ClassRow] = (),
+    *,
+    active: int | None = None,
+    fig: Figure | SubFigure | None = None,
+) -> Figure:
     """The mean KL of each latent dimension, kl_per_dim [D] in nats, most used first; reconstruction and KL per class.
 
-    classes: from `evaluation.by_class`. active: the number of active units, from `evaluation.active_units`.
+    A bar has its dimension's number below it. classes: from `evaluation.by_class`. active: the number of active units,
+    from `evaluation.active_units`. fig: a figure or sub-figure to draw in, a new one where not given.
     """
     if kl_per_dim.dim() != 1 or len(kl_per_dim) == 0:
         raise ValueError(f"kl_per_dim: must be [D] with D > 0, got {tuple(kl_per_dim.shape)}")
-    figure = new_figure(10 if classes else 6, 3.5)
-    axes = figure.subplots(1, 2 if classes else 1, squeeze=False)[0]
-    kl = kl_per_dim.double().sort(descending=True).values
+    bars = min(max(0.135 * len(kl_per_dim), 5.0), 18.0)  # inches
+    figure, _, axes = axes_in(
+        fig, bars + (6 if classes else 1), 3.5, 1, 2 if classes else 1, width_ratios=[bars, 5] if classes else [1]
+    )  # fmt: skip
+    kl, order = kl_per_dim.detach().double().cpu().sort(descending=True)
     axes[0].bar(range(len(kl)), kl.numpy(), width=1.0, edgecolor="white", linewidth=0.3)
-    axes[0].set(xlabel="latent dimension, most used first", ylabel="KL  [nats per image]")
+    axes[0].set(xlabel="latent dimension, most used first", ylabel="KL  [nats per image]", xlim=(-0.6, len(kl) - 0.4))
+    number_dimensions(axes[0], order)
     units = "" if active is None else f", {active} of {len(kl)} units active"
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_title(f"KL {kl.sum():.2f} nats per image{units}", fontsize="small")
     if classes:
         at, bottoms = range(len(classes)), [row.reconstruction for row in classes]
@@ -46,10 +57,14 @@ def plot_evaluation(kl_per_dim: Tensor, classes: Sequence[ClassRow] = (), *, act
     return figure
 
 
-def plot_detection(found: Detection, normal: str = "normal", anomalous: str = "anomalous") -> Figure:
-    """The scores found of both kinds of images, under the names normal and anomalous; the threshold; the ROC curve."""
-    figure = new_figure(10, 4)
-    scores, roc = figure.subplots(1, 2, width_ratios=[1.6, 1])
+def plot_detection(
+    found: Detection, normal: str = "normal", anomalous: str = "anomalous", *, fig: Figure | SubFigure | None = None
+) -> Figure:
+    """The scores found of both kinds of images, under the names normal and anomalous; the threshold; the ROC curve.
+
+    fig: a figure or sub-figure to draw in, a new one where not given.
+    """
+    figure, _, (scores, roc) = axes_in(fig, 10, 4, 1, 2, width_ratios=[1.6, 1])
     both = torch.cat([found.normal, found.anomalous]).double()
     count = min(60, max(10, 2 * math.isqrt(len(both))))
     bins = torch.linspace(both.min().item() - 1e-6, both.max().item() + 1e-6, count).tolist()
@@ -68,15 +83,22 @@ def plot_detection(found: Detection, normal: str = "normal", anomalous: str = "a
 
 
 def plot_embedding(
-    points: Tensor, labels: Tensor | None = None, *, title: str, plane: tuple[Tensor, Tensor] | None = None
+    points: Tensor,
+    labels: Tensor | None = None,
+    *,
+    title: str,
+    plane: tuple[Tensor, Tensor] | None = None,
+    fig: Figure | SubFigure | None = None,
 ) -> Figure:
-    """points [N, 2] coloured by label; beside them the `plane` of `latent_space.plane`, where given."""
+    """points [N, 2] coloured by label; beside them the `plane` of `latent_space.plane`, where given.
+
+    fig: a figure or sub-figure to draw in, a new one where not given.
+    """
     if points.dim() != 2 or points.shape[1] != 2 or len(points) == 0:
         raise ValueError(f"points: must be [N, 2] with N > 0, got {tuple(points.shape)}")
     if labels is not None and labels.shape != points.shape[:1]:
         raise ValueError(f"labels: must be one per point, [{len(points)}], got {tuple(labels.shape)}")
-    figure = new_figure(12 if plane else 6.5, 6)
-    axes = figure.subplots(1, 2 if plane else 1, squeeze=False)[0]
+    figure, _, axes = axes_in(fig, 12 if plane else 6.5, 6, 1, 2 if plane else 1)
     _scatter(axes[0], points, labels)
     axes[0].set_title(title, fontsize="small")
     if plane is None:
@@ -94,40 +116,44 @@ def plot_embedding(
     return figure
 
 
-def plot_curves(history: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
+def plot_curves(
+    history: Sequence[Mapping[str, float]], *, title: str = "", fig: Figure | SubFigure | None = None
+) -> Figure:
     """The negative ELBO and its terms over the epochs, of training and of validation images, in nats per image.
 
-    history: of a checkpoint, one dict per epoch.
+    history: of a checkpoint, one dict per epoch. fig: a figure or sub-figure to draw in, a new one where not given.
     """
     if not history:
         raise ValueError("history: must have at least one epoch, got none")
-    figure = new_figure(11, 3.6)
+    figure, part, all_axes = axes_in(fig, 11, 3.6, 1, 3)
     epochs = [row["epoch"] for row in history]
     marker = "." if len(history) < 30 else ""
-    for axes, part in zip(figure.subplots(1, 3), ("loss", "reconstruction", "kl"), strict=True):
+    for axes, term in zip(all_axes, ("loss", "reconstruction", "kl"), strict=True):
         for prefix, name in (("", "training"), ("valid_", "validation")):
-            if all(prefix + part in row for row in history):
-                axes.plot(epochs, [row[prefix + part] for row in history], marker=marker, label=name)
-        shown = {"loss": "negative ELBO", "kl": "KL"}.get(part, part)
+            if all(prefix + term in row for row in history):
+                axes.plot(epochs, [row[prefix + term] for row in history], marker=marker, label=name)
+        shown = {"loss": "negative ELBO", "kl": "KL"}.get(term, term)
         axes.set(xlabel="epoch", ylabel=f"{shown}  [nats per image]")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(fontsize="small")
-    figure.suptitle(title, fontsize="small")
+    part.suptitle(title, fontsize="small")
     return figure
 
 
-def plot_collapse(points: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
+def plot_collapse(
+    points: Sequence[Mapping[str, Any]], *, title: str = "", fig: Figure | SubFigure | None = None
+) -> Figure:
     """KL and reconstruction against the size of the decoder's receptive field, nats per image.
 
     Where several models have one receptive field, as of several seeds, the lines go through their means, bars show
     their standard deviation, and a dot each model.
 
-    points: dicts with pixels, kl, reconstruction, as `collapse.run` gives.
+    points: dicts with pixels, kl, reconstruction, as `collapse.run` gives. fig: a figure or sub-figure to draw in, a
+    new one where not given.
     """
     if not points:
         raise ValueError("points: must have at least one model, got none")
-    figure = new_figure(9, 3.8)
-    kls, losses = figure.subplots(1, 2)
+    figure, part, (kls, losses) = axes_in(fig, 9, 3.8, 1, 2)
     _line_of_means(kls, points, lambda p: p["kl"], "o-")
     kls.set(ylabel="KL: what z tells  [nats per image]", ylim=(0, None))
     _line_of_means(losses, points, lambda p: p["kl"] + p["reconstruction"], "o-", label="negative ELBO")
@@ -140,7 +166,7 @@ def plot_collapse(points: Sequence[Mapping[str, Any]], *, title: str = "") -> Fi
         axes.set_xlabel("receptive field  [pixels before the one that is drawn]")
         axes.set_xticks(pixels, [str(count) for count in pixels], fontsize="small")
         axes.minorticks_off()
-    figure.suptitle(title, fontsize="small")
+    part.suptitle(title, fontsize="small")
     return figure
 
 

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .grids import new_figure
+from .figures import one_axes
+from .ticks import number_dimensions
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_ORDERS = {"use": "most used first", "index": "by number"}  # of the columns of a heatmap, and in words
 
 
 def code_bits(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -31,23 +35,36 @@ def code_bits(mu: Tensor, logvar: Tensor) -> Tensor:
     return nats / math.log(2)
 
 
-def plot_bits_heatmap(mu: Tensor, logvar: Tensor, *, labels: Tensor | None = None) -> Figure:
-    """`code_bits` of a batch: a row per image, a column per latent dimension (most used first), bits as colour.
+def plot_bits_heatmap(
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    labels: Tensor | None = None,
+    order: str = "use",
+    ax: Axes | None = None,
+) -> Figure:
+    """`code_bits` of a batch: a row per image, a column per latent dimension, bits as colour.
 
-    labels: [B], of classes: rows are sorted by them.
+    labels: [B], of classes: rows are sorted by them. order: of the columns, "use" (most bits first) or "index"; each
+    column has its dimension's number below it. ax: axes to draw on, those of a new figure where not given.
     This is not the KL to the prior, which `evaluation.encode` estimates for any prior. A column that is dark for every
     image is a dimension that the model does not use.
     """
+    if order not in _ORDERS:
+        raise ValueError(f"order: must be one of {', '.join(_ORDERS)}, got {order!r}")
     bits = code_bits(mu, logvar)
-    order = bits.mean(0).argsort(descending=True)
-    figure = new_figure(0.18 * bits.shape[1] + 2, 0.08 * len(bits) + 1.6)
-    axes = figure.add_subplot()
-    rows = torch.arange(len(bits), device=bits.device) if labels is None else labels.argsort(stable=True)
-    picture = axes.imshow(bits[rows][:, order].numpy(), aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
-    figure.colorbar(picture, label="KL(q(z_d | x) || batch's Gaussian)  [bits]")
-    axes.set(xlabel="latent dimension, most used first", ylabel="image")
+    columns = bits.mean(0).argsort(descending=True) if order == "use" else torch.arange(bits.shape[1], device="cpu")
+    figure, axes = one_axes(ax, 0.18 * bits.shape[1] + 2, min(max(0.08 * len(bits) + 1.6, 3.8), 8.0))
+    rows = torch.arange(len(bits), device="cpu") if labels is None else labels.cpu().argsort(stable=True)
+    picture = axes.imshow(
+        bits[rows][:, columns].numpy(), aspect="auto", interpolation="nearest", cmap="viridis", vmin=0
+    )  # fmt: skip
+    axes.grid(False)  # which a style may draw
+    figure.colorbar(picture, ax=axes, label="KL(q(z_d | x) || batch's Gaussian)  [bits]")
+    axes.set(xlabel=f"latent dimension, {_ORDERS[order]}", ylabel="image")
+    number_dimensions(axes, columns)
     if labels is not None:
-        classes, counts = labels[rows].unique_consecutive(return_counts=True)
+        classes, counts = labels.cpu()[rows].unique_consecutive(return_counts=True)
         axes.set_yticks((counts.cumsum(0) - counts / 2 - 0.5).tolist(), [str(label) for label in classes.tolist()])
         axes.set_ylabel("image, by class")
     axes.set_title(f"{bits.sum(1).mean():.1f} bits per image in all dimensions", fontsize="small")

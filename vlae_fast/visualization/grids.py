@@ -1,11 +1,9 @@
-"""Images in rows and columns, and how a picture gets to disk."""
+"""Images in rows and columns."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._extras import require
+from .figures import one_axes, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
 BORDER = 2  # pixels between the tiles of a grid
 _SCALE = 2  # screen pixels per image pixel: 28 pixels alone are a stamp
-_DPI = 150
+_PIXELS = 50  # of an image, to an inch of a figure
+_CHARACTER = 0.06  # inches that a character of a small label takes
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
@@ -67,78 +67,68 @@ def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
     replace_file(path, lambda fresh: imsave(fresh, pixels.mul(255).round().byte().numpy(), format="png"))
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure; the ending of the name says in which format (png, pdf, svg, ...)."""
-    path = Path(path)
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise ValueError(f"path: must end in one of {', '.join(sorted(known))}, got {str(path)!r}")
-    replace_file(path, lambda fresh: figure.savefig(fresh, format=path.suffix[1:].lower(), dpi=_DPI))
+def plot_images(images: Tensor, title: str, *, columns: int | None = None, ax: Axes | None = None) -> Figure:
+    """Images [N, C, H, W] row by row under a title, as nearly square as can be where `columns` is not given.
 
-
-def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a file beside `path` and renames it: an error leaves what was there.
-
-    Raises:
-        ValueError: for a path that is no file's, such as a folder.
-        OSError: where nothing can be written.
+    ax: axes to draw on, those of a new figure where not given.
     """
-    path = Path(path).resolve()  # keeps symbolic links working
-    if path.exists() and not path.is_file():
-        raise ValueError(f"path: must be a file or not be there, for it is replaced, got {str(path)!r}")
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(fresh)
-        os.replace(fresh, path)
-    except OSError as error:
-        raise OSError(f"path: {path} was not written: {error}") from error
-    finally:
-        with suppress(OSError):  # the error that says why comes first
-            fresh.unlink(missing_ok=True)
+    return _titled(images, columns or math.ceil(math.sqrt(len(images))), title, ax)[0]
 
 
 def plot_table(
-    images: Tensor, title: str, *, rows: Sequence[str] = (), columns: Sequence[str] = (), sideways: bool = False
+    images: Tensor,
+    title: str,
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    sideways: bool = False,
+    ax: Axes | None = None,
 ) -> Figure:
     """Images [rows, columns, C, H, W] as a table with a name before each row and above each column, where given.
 
-    sideways: turns the columns' names, for long ones.
+    sideways: turns the columns' names, for long ones. ax: axes to draw on, those of a new figure where not given.
     """
     if images.dim() != 5 or 0 in images.shape[:2]:
         raise ValueError(f"images: must be [rows, columns, C, H, W], not empty, got {tuple(images.shape)}")
     for name, names, count in (("rows", rows, len(images)), ("columns", columns, images.shape[1])):
         if names and len(names) != count:
             raise ValueError(f"{name}: must be {count} names, got {len(names)}")
+    beside = 0.2 + _CHARACTER * max(map(len, rows)) if rows else 0.0
+    above = (0.2 + _CHARACTER * max(map(len, columns)) if sideways else 0.3) if columns else 0.0
+    figure, axes = _titled(images.flatten(0, 1), images.shape[1], title, ax, beside, above)
     height, width = (side + BORDER for side in images.shape[3:])
-    figure = new_figure(
-        max(images.shape[1] * width / 50 + (1.2 if rows else 0), 0.075 * len(title)),  # a title is not cut
-        len(images) * height / 50 + 0.4 + (0.3 if columns else 0),
-    )
-    axes = figure.add_subplot()
-    show(axes, grid(unit(images.flatten(0, 1)), images.shape[1]))
-    axes.tick_params(length=0, labelsize="x-small", top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.set_yticks([(i + 0.5) * height + BORDER / 2 - 0.5 for i in range(len(rows))], rows)
     axes.set_xticks(
         [(i + 0.5) * width + BORDER / 2 - 0.5 for i in range(len(columns))], columns, rotation=90 if sideways else 0
     )
+    if sideways and ax is None:
+        figure.draw_without_rendering()  # the first layout does not know how high the title stands above long names
+    return figure
+
+
+def _titled(
+    images: Tensor, columns: int, title: str, ax: Axes | None, beside: float = 0.0, above: float = 0.0
+) -> tuple[Figure, Axes]:
+    """A grid of images without ticks, with so many inches left for names beside and above it."""
+    picture = grid(unit(images), columns)
+    height, width = (side / _PIXELS for side in picture.shape[1:])
+    figure, axes = one_axes(
+        ax, max(width, 1.25 * _CHARACTER * len(title)) + beside, height + above + 0.4  # a title is not cut
+    )  # fmt: skip
+    show(axes, picture)
+    axes.tick_params(length=0, labelsize="x-small", top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    figure.suptitle(title, fontsize="small")
-    return figure
+    axes.set_title(title, fontsize="small")
+    return figure, axes
 
 
 def show(axes: Axes, picture: Tensor, **options: Any) -> None:
     """A picture [1 or 3, H, W] in 0..1 on the axes, every pixel sharp."""
     pixels = picture[0] if len(picture) == 1 else _pixels(picture)
     axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", **options)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """At least 4 inches wide, so that titles fit; at most 20 either way."""
-    size = (min(max(width, 4.0), 20.0), min(max(height, 2.0), 20.0))
-    figure: Figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
-    return figure
+    axes.grid(False)  # which a style may draw
 
 
 def _pixels(picture: Tensor) -> Tensor:
