@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 from .. import backends
-from .candidates import candidate_of, candidates_around, candidates_masking
+from .candidates import candidate_of, candidates_around, candidates_masking, candidates_of, with_call
 from .compare import Candidate, compare
+from .example import run_on
 from .fast_forward import FastForward, fast_forward_of
 from .flows.accelerate import fast_inverse, fast_inverse_of
 from .flows.inverses import FastInverse
+from .measured import Measured
 from .probe import ProbeError, like_of, random_state_kept, trying
 from .report import Report, Row
+from .walk import named_parts, parameters_of, part_at, parts_of
 
-Found = tuple[nn.Module, FastForward | FastInverse]
+Fast = tuple[nn.Module, FastForward]
+Found = tuple[str, nn.Module, FastForward | FastInverse]
 
 
 @torch.inference_mode(False)
-def accelerate(model: nn.Module, backend: str = "auto", *, verify_every: int = 0) -> Report:
+def accelerate(
+    model: nn.Module, backend: str = "auto", *, example: Any = None, measure: bool = True, verify_every: int = 0
+) -> Report:
     """Gives the masked layers and the autoregressive flows of any model fast forwards and inverses, in place.
 
     Layers are recognised by what they do, not by class: subclasses of `nn.Conv2d` and `nn.Linear`, weight-normalised
@@ -62,28 +70,35 @@ def accelerate(model: nn.Module, backend: str = "auto", *, verify_every: int = 0
     backends.check_name("accelerate", backend)
     if verify_every < 0:
         raise ValueError(f"accelerate: verify_every must be 0 or more, got {verify_every}")
-    with random_state_kept(*{p.device for p in model.parameters()}):
+    with random_state_kept(*{p.device for p in parameters_of(model)}):
         rows, found = _search(model, backend)
-    before = [(m, swap) for m in model.modules() if (swap := fast_forward_of(m) or fast_inverse_of(m)) is not None]
-    for module, swap in found:
-        swap.verify_every = verify_every
+    before = [(m, swap) for m in parts_of(model) if (swap := fast_forward_of(m) or fast_inverse_of(m)) is not None]
+    for _, module, swap in found:
+        swap.verify_every, swap.measured = verify_every, Measured(off=not measure)
         swap.install(module)
-    return Report(rows, [*before, *found])
+    report = Report(rows, [*before, *((module, swap) for _, module, swap in found)], {at: s for at, _, s in found})
+    if example is not None:
+        run_on(model, example, report)
+    return report
 
 
 def _search(model: nn.Module, backend: str) -> tuple[list[Row], list[Found]]:
     rows: list[Row] = []
     found: list[Found] = []
-    for path, module in model.named_modules():
+    for path, module in named_parts(model):
         try:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 for row, forward in _faster(model, path, module, backend):
                     rows.append(row)
-                    found.append(forward)
+                    found.append((row.path, *forward))
             elif (inverse := _inverse(module, backend)) is not None:
-                chosen = backends.pick("made_inverse", next(module.parameters()), backend).name
+                chosen = backends.pick("made_inverse", next(parameters_of(module)), backend).name
                 rows.append(Row(path, type(module).__name__, f"made_inverse, {chosen}", "its inverse"))
-                found.append((module, inverse))
+                found.append((path, module, inverse))
+            else:
+                for row, forward in _own_layer(model, path, module, backend):
+                    rows.append(row)
+                    found.append((row.path, *forward))
         except ProbeError as reason:
             rows.append(Row(path, _describe(module), None, str(reason)))
     return rows, found
@@ -108,41 +123,68 @@ def _inverse(module: nn.Module, backend: str) -> FastInverse | None:
     return found
 
 
-def _faster(model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: str) -> Iterator[tuple[Row, Found]]:
+def _faster(model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: str) -> Iterator[tuple[Row, Fast]]:
     """The fast forwards of a layer, and of the modules that mask it or are an activation of it; raises ProbeError."""
     try:
         candidate, at = candidate_of(layer), path
-        chosen = backends.pick(candidate.spec.op, like_of(layer), backend).name
-        with trying("a fast forward"):
-            fast, remark = compare(candidate, backend)
+        candidate, fast, remark = _compared([candidate], backend)
     except ProbeError as reason:
         at, candidate, fast, remark = _masked_around(model, path, backend, str(reason))
-        chosen = backends.pick(candidate.spec.op, like_of(layer), backend).name
-    what = f"{candidate.spec}, {chosen}"
-    if candidate.activation != "none":
-        what = f"{candidate.spec} and {candidate.activation} in one pass, {chosen}"
-    yield Row(at, _describe(model.get_submodule(at)), what, remark), (candidate.module, fast)
-    if candidate.activation != "none":
+    yield from _with_activation(model, path, at, candidate, fast, remark)
+
+
+def _own_layer(model: nn.Module, path: str, module: nn.Module, backend: str) -> Iterator[tuple[Row, Fast]]:
+    """The fast forward of a module that is a layer of its own, if it is one; raises ProbeError."""
+    if candidates := list(candidates_of(module)):
+        candidate, fast, remark = _compared(candidates, backend)
+        yield from _with_activation(model, path, path, candidate, fast, remark)
+
+
+def _compared(candidates: list[Candidate], backend: str) -> tuple[Candidate, FastForward, str]:
+    """The first candidate that computes what its module does; raises ProbeError with the reason against the first."""
+    reason = None
+    for candidate in itertools.chain(*map(with_call, candidates)):
+        backends.pick(candidate.spec.op, like_of(candidate.layer().module), backend)
+        try:
+            with trying("a fast forward"):
+                return (candidate, *compare(candidate, backend))
+        except ProbeError as error:
+            reason = reason or error
+    assert reason is not None
+    raise reason
+
+
+def _with_activation(
+    model: nn.Module, path: str, at: str, candidate: Candidate, fast: FastForward, remark: str
+) -> Iterator[tuple[Row, Fast]]:
+    """The row of a layer, and that of a module around it which is an activation of it."""
+    chosen = backends.pick(candidate.spec.op, like_of(candidate.module), fast.backend).name
+    yield Row(at, _describe(part_at(model, at)), _what(candidate, chosen), remark), (candidate.module, fast)
+    if candidate.form.activation != "none":
         return
     for around, outer in candidates_around(model, path, at, candidate):
         try:
             with trying("it"):
-                fast, _ = compare(outer, backend)
+                found, _ = compare(outer, fast.backend)
         except ProbeError:
             continue
-        what = f"{outer.spec} and {outer.activation} in one pass, {chosen}"
-        yield Row(around, _describe(outer.module), what), (outer.module, fast)
+        yield Row(around, _describe(outer.module), _what(outer, chosen)), (outer.module, found)
         return
+
+
+def _what(candidate: Candidate, chosen: str) -> str:
+    form = candidate.form
+    activation = "" if form.activation == "none" else f" and {form.activation} in one pass"
+    crops = "" if form.crops is None else f", {len(form.crops.shifts)} crops of it"
+    return f"{candidate.spec}{activation}{crops}, {chosen}"
 
 
 def _masked_around(model: nn.Module, path: str, backend: str, reason: str) -> tuple[str, Candidate, FastForward, str]:
     """A module around a layer that is the layer masked; raises ProbeError with the reason against the layer itself."""
-    if type(model.get_submodule(path)) in (nn.Conv2d, nn.Linear):
+    if type(part_at(model, path)) in (nn.Conv2d, nn.Linear):
         for around, candidate in candidates_masking(model, path):
-            backends.pick(candidate.spec.op, like_of(candidate.module), backend)
             try:
-                with trying("it"):
-                    return (around, candidate, *compare(candidate, backend))
+                return (around, *_compared([candidate], backend))
             except ProbeError:
                 continue
     raise ProbeError(reason)

@@ -10,32 +10,43 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .fast_forward import FORMATS, FastForward, Traits
-from .probe import TOLERANCE, ProbeError, call, like_of, random, stand_in
+from .fast_forward import FORMATS, FastCall, FastForward, Form, Traits
+from .layer import Layer
+from .probe import TOLERANCE, ProbeError, call, like_of, outputs, random, stand_in
 from .spec import LinearSpec, Spec
+from .walk import named_parameters_of, parameters_of, part_at, parts_of
 
 
 class Candidate(NamedTuple):
-    """A candidate for the forward of a module: ``activation(layer(x))`` by an op.
+    """A candidate for the forward of a module by an op: what it computes, and with which layer.
 
-    inner: path of the layer within the module, empty where it is the module. live: the layer's weights that count.
+    live: the layer's weights that count, as `Names.weight_of`. record: whether forward or ``__call__`` is replaced.
     """
 
     module: nn.Module
-    inner: str
+    form: Form
     spec: Spec
     live: Tensor
-    activation: str = "none"
+    record: type[FastForward] = FastForward
 
     @property
     def weight(self) -> str:
-        return f"{self.inner}.weight".removeprefix(".")
+        return f"{self.form.inner}.{self.form.names.weight}".removeprefix(".")
+
+    @property
+    def stored_live(self) -> Tensor:
+        """The weights that count, as the module keeps its weight."""
+        return self.form.names.stored(self.live)
+
+    def layer(self, module: nn.Module | None = None) -> Layer:
+        """The layer in the module, or in a copy of that."""
+        return Layer(part_at(module or self.module, self.form.inner), self.form.names)
 
     def forward(self, backend: str, traits: Traits | None = None, writes_zeros: bool = False) -> FastForward:
         """The fast forward, to be installed."""
-        fast = FastForward(self.spec, backend, self.inner, self.activation)
+        fast = self.record(self.spec, backend, self.form)
         fast.traits = traits or fast.traits
-        fast.live = self.live if writes_zeros else None
+        fast.live = self.stored_live if writes_zeros else None
         return fast
 
 
@@ -44,8 +55,9 @@ def compare(candidate: Candidate, backend: str) -> tuple[FastForward, str]:
 
     The op is compared by the reference, to the last digits, and by the backend in the layer's own dtype.
     """
-    layer: Any = candidate.module.get_submodule(candidate.inner)
-    dtype = like_of(layer).dtype
+    dtype = like_of(candidate.layer().module).dtype
+    if candidate.record is FastCall:
+        _check_no_hooks(candidate)
     remark, writes_zeros = _compare_numbers(candidate, "reference", torch.float64)
     if dtype != torch.float64:
         _compare_numbers(candidate, backend, dtype)
@@ -69,22 +81,23 @@ def _twins(candidate: Candidate, fast: FastForward, dtype: torch.dtype) -> tuple
 def _compare_numbers(candidate: Candidate, backend: str, dtype: torch.dtype) -> tuple[str, bool]:
     """A remark on the gradients, and whether a forward leaves zeros in the dead weights."""
     theirs, ours = _twins(candidate, candidate.forward(backend), dtype)
-    live, weight = candidate.live, candidate.weight
+    live, weight = candidate.stored_live, candidate.weight
     remark, writes_zeros = "", False
-    _results(theirs, _shapes(theirs.get_submodule(candidate.inner))[0], 1.0)  # the first forward may fill caches
+    shapes = _shapes(candidate)
+    _results(candidate, theirs, shapes[0], 1.0)  # the first forward may fill caches
     attributes = _attributes_of(theirs)
     # what is cut off somewhere, to the numbers of half precision or as an activation, differs only there
     reaches = (1.0, 1e6) if dtype == torch.float64 else (1.0,)
-    for training, shape, reach in product((False, True), _shapes(theirs.get_submodule(candidate.inner)), reaches):
+    for training, shape, reach in product((False, True), shapes, reaches):
         theirs.train(training)
         ours.train(training)
         before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
-        expected = _results(theirs, shape, reach)
+        expected = _results(candidate, theirs, shape, reach)
         _check_state(theirs, before, weight, live)
         _check_attributes(theirs, attributes)
         written = theirs.state_dict().get(weight)
         writes_zeros = written is not None and bool(torch.where(live, 0, written).eq(0).all())
-        got = _results(ours, shape, reach)
+        got = _results(candidate, ours, shape, reach)
         for name, want in expected.items():
             have = got[name]
             if name == f"the gradient of {weight}":
@@ -96,24 +109,55 @@ def _compare_numbers(candidate: Candidate, backend: str, dtype: torch.dtype) -> 
     return remark, writes_zeros
 
 
-def _shapes(layer: Any) -> list[tuple[int, ...]]:
+def _check_no_hooks(candidate: Candidate) -> None:
+    """Raises ProbeError where the ``__call__`` of the module's class runs the hooks that a fast one would not."""
+    theirs = stand_in(candidate.module, torch.float64).eval()
+    ran: list[int] = []
+    theirs.register_forward_hook(lambda *_: ran.append(1))
+    outputs(theirs, *_inputs(candidate, theirs, _shapes(candidate)[0], torch.Generator().manual_seed(2)))
+    if ran:
+        raise ProbeError("its __call__ runs hooks and computes with what its forward returns")
+
+
+def _shapes(candidate: Candidate) -> list[tuple[int, ...]]:
     """Shapes of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
-    if isinstance(layer, nn.Linear):
-        return [(3, layer.in_features)]
+    layer = candidate.layer()
+    if not layer.is_conv:
+        return [(3, layer.inputs)]
     side = 1 + max(step * (k - 1) for step, k in zip(layer.dilation, layer.kernel_size, strict=True))
-    return [(2, layer.in_channels, side + 2, side + 3), (1, layer.in_channels, 3, 2)]
+    return [(2, layer.inputs, side + 2, side + 3), (1, layer.inputs, 3, 2)]
 
 
-def _results(layer: nn.Module, shape: tuple[int, ...], reach: float) -> dict[str, Tensor]:
-    generator, like = torch.Generator().manual_seed(2), like_of(layer)
-    x = (reach * random(shape, generator)).to(like).requires_grad_()
+def _inputs(
+    candidate: Candidate, module: nn.Module, shape: tuple[int, ...], generator: torch.Generator, reach: float = 1.0
+) -> list[Tensor]:
+    """Random x, and the condition where the candidate has one."""
+    like = like_of(candidate.layer(module).module)
+    x = (reach * random(shape, generator)).to(like)
+    if candidate.form.cond is None:
+        return [x]
+    z = candidate.form.cond.example
+    size = z if len(z) == 1 else (*z[:1], *(side if side > 1 else 1 for side in shape[2:]))
+    return [x, random((shape[0], *size), generator).to(like)]
+
+
+def _results(candidate: Candidate, module: nn.Module, shape: tuple[int, ...], reach: float) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    given = [t.requires_grad_() for t in _inputs(candidate, module, shape, generator, reach)]
     with torch.enable_grad():
-        out = call(layer, x)
-        wanted = {"x": x, **{name: p for name, p in layer.named_parameters() if p.requires_grad}}
+        outs = outputs(module, *given)
+        wanted = dict(zip(("x", "the condition"), given, strict=False))
+        wanted |= {name: p for name, p in named_parameters_of(module) if p.requires_grad}
         grads = torch.autograd.grad(
-            out, list(wanted.values()), random(out.shape, generator).to(out), allow_unused=True, materialize_grads=True
+            outs,
+            list(wanted.values()),
+            [random(out.shape, generator).to(out) for out in outs],
+            allow_unused=True,
+            materialize_grads=True,
         )
-    return {"the output": out.detach(), **{f"the gradient of {n}": g for n, g in zip(wanted, grads, strict=True)}}
+    names = ["the output"] if len(outs) == 1 else [f"output {i}" for i in range(len(outs))]
+    made = {name: out.detach() for name, out in zip(names, outs, strict=True)}
+    return made | {f"the gradient of {n}": g for n, g in zip(wanted, grads, strict=True)}
 
 
 def _check_state(module: nn.Module, before: dict[str, Tensor], weight: str, live: Tensor) -> None:
@@ -128,7 +172,7 @@ def _check_state(module: nn.Module, before: dict[str, Tensor], weight: str, live
 
 def _attributes_of(module: nn.Module) -> dict[tuple[nn.Module, str], Any]:
     computed = ("training", "weight", "bias")  # by train() and by hooks
-    return {(p, name): v for p in module.modules() for name, v in vars(p).items() if name not in computed}
+    return {(p, name): v for p in parts_of(module) for name, v in vars(p).items() if name not in computed}
 
 
 def _check_attributes(module: nn.Module, before: dict[tuple[nn.Module, str], Any]) -> None:
@@ -139,25 +183,24 @@ def _check_attributes(module: nn.Module, before: dict[tuple[nn.Module, str], Any
 
 
 def _traits_of(candidate: Candidate, dtype: torch.dtype) -> Traits:
-    if isinstance(candidate.spec, LinearSpec):
+    if isinstance(candidate.spec, LinearSpec) or candidate.form.crops is not None:
         return Traits()
     theirs = stand_in(candidate.module, dtype).eval()
-    writable = candidate.activation != "none" and _is_writable(candidate, theirs)
+    writable = candidate.form.activation != "none" and _is_writable(candidate, theirs)
     return Traits(tuple(map(_format_of, _outputs(candidate, theirs))), writable)
 
 
 def _outputs(candidate: Candidate, module: Any) -> Iterator[Tensor]:
     """For an image that is contiguous, one that is channels_last, and a contiguous one when the module is not."""
     for memory_format in FORMATS.values():
-        yield call(module, _image(candidate, module, memory_format))
+        yield call(module, *_image(candidate, module, memory_format))
     module.to(memory_format=torch.channels_last)
-    yield call(module, _image(candidate, module, torch.contiguous_format))
+    yield call(module, *_image(candidate, module, torch.contiguous_format))
 
 
-def _image(candidate: Candidate, module: nn.Module, memory_format: torch.memory_format) -> Tensor:
-    shape = _shapes(module.get_submodule(candidate.inner))[0]
-    x = random(shape, torch.Generator().manual_seed(3)).to(like_of(module))
-    return torch.empty_like(x, memory_format=memory_format).copy_(x)
+def _image(candidate: Candidate, module: nn.Module, memory_format: torch.memory_format) -> list[Tensor]:
+    x, *cond = _inputs(candidate, module, _shapes(candidate)[0], torch.Generator().manual_seed(3))
+    return [torch.empty_like(x, memory_format=memory_format).copy_(x), *cond]
 
 
 def _format_of(y: Tensor) -> str | None:
@@ -169,7 +212,8 @@ def _format_of(y: Tensor) -> str | None:
 def _is_writable(candidate: Candidate, module: nn.Module) -> bool:
     """True where the output of a forward may be written to before the backward."""
     with torch.enable_grad():
-        y = call(module, _image(candidate, module, torch.channels_last).requires_grad_())
+        x, *cond = _image(candidate, module, torch.channels_last)
+        y = call(module, x.requires_grad_(), *cond)
         y += 1
         try:
             y.sum().backward()
@@ -179,7 +223,7 @@ def _is_writable(candidate: Candidate, module: nn.Module) -> bool:
 
 
 def _compare_traits(candidate: Candidate, backend: str, traits: Traits, dtype: torch.dtype) -> None:
-    if isinstance(candidate.spec, LinearSpec):
+    if isinstance(candidate.spec, LinearSpec) or candidate.form.crops is not None:
         return
     _, ours = _twins(candidate, candidate.forward(backend, traits), dtype)
     for y, wanted in zip(_outputs(candidate, ours), traits.formats, strict=True):
@@ -198,33 +242,35 @@ def _compare_autocast(candidate: Candidate, traits: Traits, dtype: torch.dtype) 
     for reach, small in ((1.0, 1.0), (1e5, 1e-5)):
         fast = candidate.forward("auto", traits)  # one that is named need not have half precision
         twins = _twins(candidate, fast, dtype)
-        for p in itertools.chain(*(twin.parameters() for twin in twins)):
+        for p in itertools.chain(*map(parameters_of, twins)):
             if p.requires_grad:
                 p.mul_(small)
-        shape = _shapes(twins[0].get_submodule(candidate.inner))[0]
-        x = (reach * random(shape, torch.Generator().manual_seed(4))).to(like_of(twins[0]).device)
-        for half, given in product((torch.bfloat16, torch.float16), (dtype, None)):
-            _compare_under_autocast(*twins, x.to(given or half), half, str(candidate.spec))
+        given = _inputs(candidate, twins[0], _shapes(candidate)[0], torch.Generator().manual_seed(4), reach)
+        for half, kind in product((torch.bfloat16, torch.float16), (dtype, None)):
+            _compare_under_autocast(*twins, [t.to(kind or half) for t in given], half, str(candidate.spec))
     mentioned = fast.watch is not None and fast.watch.names & {"autocast", "custom_fwd", "is_autocast_enabled"}
-    return frozenset([x.device.type]) if mentioned else None
+    return frozenset([given[0].device.type]) if mentioned else None
 
 
-def _compare_under_autocast(theirs: nn.Module, ours: nn.Module, x: Tensor, half: torch.dtype, spec: str) -> None:
-    with torch.autocast(x.device.type, half):
+def _compare_under_autocast(
+    theirs: nn.Module, ours: nn.Module, given: list[Tensor], half: torch.dtype, spec: str
+) -> None:
+    with torch.autocast(given[0].device.type, half):
         try:
-            want = theirs(x)
-        except Exception:  # it does not run so: nobody calls it so
+            wanted = outputs(theirs, *given)
+        except ProbeError:  # it does not run so: nobody calls it so
             return
-        have = call(ours, x)
+        got = outputs(ours, *given)
     what = f"its output under autocast to {_short(half)}"
-    if have.dtype != want.dtype:
-        raise ProbeError(f"{what} is {_short(want.dtype)}, that of {spec} {_short(have.dtype)}")
-    if want.isfinite().all() and not have.isfinite().all():
-        raise ProbeError(f"{what} is finite where that of {spec} is not")
-    finite = want.isfinite() & have.isfinite()
-    have, want = have.double()[finite], want.double()[finite]
-    if finite.any() and not (have - want).abs().max() <= TOLERANCE[half] * (1e-3 + want.abs().max()):
-        raise ProbeError(f"{what} differs from that of {spec}")
+    for have, want in zip(got, wanted, strict=True):
+        if have.dtype != want.dtype:
+            raise ProbeError(f"{what} is {_short(want.dtype)}, that of {spec} {_short(have.dtype)}")
+        if want.isfinite().all() and not have.isfinite().all():
+            raise ProbeError(f"{what} is finite where that of {spec} is not")
+        finite = want.isfinite() & have.isfinite()
+        have, want = have.double()[finite], want.double()[finite]
+        if finite.any() and not (have - want).abs().max() <= TOLERANCE[half] * (1e-3 + want.abs().max()):
+            raise ProbeError(f"{what} differs from that of {spec}")
 
 
 def _short(dtype: torch.dtype) -> str:

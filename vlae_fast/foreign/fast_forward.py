@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..ops import masked_conv, masked_linear
+from .by_op import FORMATS, Cond, Crops, conv_by_op, is_channels_last, linear_by_op
+from .layer import Names
+from .measured import PATIENCE, Measured, ratio_of, step_of
 from .probe import TOLERANCE, difference, like_of, random_state_kept
 from .spec import LinearSpec, Spec
 from .swap import method_of_class, own_method, stands_in, swap_of
+from .walk import children_of, parameters_of, parts_of
 from .watched import Watched, is_transformed
 
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+__all__ = ["FORMATS", "FastCall", "FastForward", "Form", "Traits", "fast_forward_of", "has_hooks_inside"]
 
 
 class Traits(NamedTuple):
@@ -34,25 +38,41 @@ class Traits(NamedTuple):
     amp: frozenset[str] | None = None
 
 
-class FastForward(Watched):
-    """Stands in for a module's forward where it is ``activation(layer(x))``; the layer is the module or within it.
+class Form(NamedTuple):
+    """What a module computes with one layer: ``activation(layer(x) + cond)``, or crops of it.
 
-    The module takes its own forward while something within it has a hook, under `torch.func`, in forward mode, and for
-    an x of another dtype than the weight's; it has that back for good when something that it reads has changed.
+    inner: path of the module that has the layer's weight, within the module. names: of its weight and bias.
+    """
+
+    inner: str = ""
+    names: Names = Names()
+    activation: str = "none"
+    crops: Crops | None = None
+    cond: Cond | None = None
+
+
+class FastForward(Watched):
+    """Stands in for a module's forward where it is one layer, in the module or within it, in a `Form`.
+
+    The module takes its own forward while something within it has a hook, under `torch.func`, in forward mode, for an x
+    of another dtype than the weight's, and with further arguments; it has that back for good when something that it
+    reads has changed.
     """
 
     method = "forward"
 
-    def __init__(self, spec: Spec, backend: str, inner: str = "", activation: str = "none") -> None:
+    def __init__(self, spec: Spec, backend: str, form: Form) -> None:
         super().__init__()
-        self.spec, self.backend, self.activation = spec, backend, activation
-        self.inner = tuple(filter(None, inner.split(".")))  # the path of the layer
-        self.traits = Traits()
+        self.spec, self.backend, self.form = spec, backend, form
+        self.inner = tuple(filter(None, form.inner.split(".")))  # the path of the layer
+        self.traits, self.measured = Traits(), Measured(off=True)
         self.verify_every, self.calls = 0, 0
         self.live: Tensor | None = None  # boolean, like the weight, where the dead ones are to be zero
+        self.further: dict[str, Any] = {}  # arguments behind x, and what they are where nobody gives them
         self._specs: dict[torch.device, Any] = {}
 
     def install(self, module: nn.Module) -> None:
+        self.further = _defaults(own_method(module, self.method))
         super().install(module)
         # before it is compiled: a dict that grows is another graph
         self._specs.setdefault(like_of(self.layer_of(module)).device, self.spec)
@@ -90,29 +110,86 @@ class FastForward(Watched):
                 self.remove(one)
         warnings.warn(f"accelerate: {why}, and the module has its own forward back: accelerate again", stacklevel=2)
 
-    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+    def arguments_of(self, args: tuple[Any, ...], by_name: dict[str, Any]) -> tuple[Tensor, ...] | None:
+        """x, and the condition where the form has one; None where the call says something else."""
+        names = list(self.further)
+        count = 1 if self.form.cond is None else 2
+        if len(args) > len(names) + 1 or not args:
+            if args or len(by_name) != count:
+                return None
+            args, by_name = tuple(by_name.values())[:1], dict(list(by_name.items())[1:])
+        given = dict(zip(names, args[1:], strict=False)) | by_name
+        if self.form.cond is not None:
+            cond = given.pop(names[0], None)
+            args = (args[0], cond)
+        if any(name not in self.further or value is not self.further[name] for name, value in given.items()):
+            return None
+        args = args[:count]
+        return args if all(isinstance(arg, Tensor) for arg in args) else None
+
+    def run(self, module: nn.Module, x: Tensor, *cond: Tensor) -> Any:
         """The module's output by the op, or by its own forward."""
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             if is_transformed():
                 if not self._maps(module):
-                    return cast(Tensor, self.own(module)(x))
+                    return self.own(module)(x, *cond)
+            elif not self.measured.off and self.measured.prefers_own(x, partial(self._ratio, module, cond)):
+                if self.measured.own_calls >= PATIENCE and self._leave_if_hopeless(module, x, cond):
+                    return own_method(module, self.method)(x, *cond)
+                return self.own(module)(x, *cond)
             elif self.give_back_if_changed(module):
-                return cast(Tensor, own_method(module, "forward")(x))
+                return own_method(module, self.method)(x, *cond)
         if self.inner and has_hooks_inside(module):
-            return cast(Tensor, self.own(module)(x))
-        layer = self.layer_of(module)
-        weight = layer.weight
+            return self.own(module)(x, *cond)
+        weight = self.form.names.weight_of(self.layer_of(module))
         if (x.dtype != weight.dtype or self.traits.amp is not None) and not self._takes(x, weight):
-            return cast(Tensor, self.own(module)(x))
-        run = self._linear if isinstance(self.spec, LinearSpec) else self._conv
-        y = run(x, weight, layer.bias, self._spec_on(x.device))
-        if self.verify_every and not torch.compiler.is_compiling():
-            return self._verified(module, x, y)
+            return self.own(module)(x, *cond)
+        y = self.compute(module, x, *cond)
+        if self.verify_every and not compiling:
+            return self._verified(module, x, cond, y)
         return y
+
+    def compute(self, module: nn.Module, x: Tensor, *cond: Tensor) -> Any:
+        """The module's output by the op."""
+        layer, names = self.layer_of(module), self.form.names
+        weight, bias, spec = names.weight_of(layer), names.bias_of(layer), self._spec_on(x.device)
+        if isinstance(self.spec, LinearSpec):
+            return linear_by_op(x, weight, bias, spec, self.backend)
+        images = x if x.dim() == 4 else x[None]
+        added = None if self.form.cond is None else self.form.cond.of(module, images, *cond)
+        wanted = self.traits.formats[1 if is_channels_last(images) else 2 * is_channels_last(weight)]
+        out = conv_by_op(images, weight, bias, added, spec, self.form.activation, self.form.crops, self.backend)
+        if self.form.crops is not None:
+            return self.form.crops.kind(y if x.dim() == 4 else y[0] for y in self.form.crops.of(out, x))
+        y = out if wanted is None else out.contiguous(memory_format=FORMATS[wanted])
+        if self.traits.writable and y is out and torch.is_grad_enabled():
+            y = out.clone()  # the op keeps its output for the backward
+        return y if x.dim() == 4 else y[0]
+
+    def _leave_if_hopeless(self, module: nn.Module, x: Tensor, cond: tuple[Tensor, ...]) -> bool:
+        """Takes the fast forward away where it has never been the faster one: what is small is not to wait for it."""
+        hopeless = self.owner is module and not cond
+        if hopeless := hopeless and self.measured.is_hopeless(x, partial(self._ratio, module, cond)):
+            self.remove(module)
+        return hopeless
+
+    def _ratio(self, module: nn.Module, cond: tuple[Tensor, ...], x: Tensor) -> float:
+        """The time of the module's own forward by that of the op, and of their backwards where there will be one."""
+        weight = self.form.names.weight_of(self.layer_of(module))
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            return 0.0  # for its own forward to deal with
+        own, weights = self.own(module), list(parameters_of(module))
+        with random_state_kept(x.device):
+            return ratio_of(
+                step_of(lambda leaf: own(leaf, *cond), x, weights),
+                step_of(lambda leaf: self.compute(module, leaf, *cond), x, weights),
+                x.device,
+            )
 
     def _maps(self, module: nn.Module) -> bool:
         """True where the op runs under `torch.func`: code that writes to ``weight.data`` cannot run there."""
-        masks = (part._buffers.values() for part in module.modules())
+        masks = (part._buffers.values() for part in parts_of(module))
         batched = any(torch._C._functorch.is_batchedtensor(t) for t in itertools.chain(*masks) if t is not None)
         return self.live is not None and not batched
 
@@ -131,63 +208,23 @@ class FastForward(Watched):
             self._specs[device] = self.spec._replace(**moved)
         return self._specs[device]
 
-    def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, spec: Any) -> Tensor:
-        images = x if x.dim() == 4 else x[None]
-        wanted = self.traits.formats[1 if _is_channels_last(images) else 2 * _is_channels_last(weight)]
-        if spec.live is not None:
-            weight = torch.where(spec.live, weight, 0)
-        if any(spec.pad):
-            weight = F.pad(weight, spec.pad)
-        out = masked_conv(
-            images,
-            weight,
-            bias,
-            mask_type=spec.mask_type,
-            image_channels=spec.image_channels,
-            activation=self.activation,
-            dilation=spec.dilation,
-            backend=self.backend,
-        )
-        y = out if wanted is None else out.contiguous(memory_format=FORMATS[wanted])
-        if self.traits.writable and y is out and torch.is_grad_enabled():
-            y = out.clone()  # the op keeps its output for the backward
-        return y if x.dim() == 4 else y[0]
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, spec: Any) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if spec.in_order is not None:
-            rows, weight = rows.index_select(1, spec.in_order), weight.index_select(1, spec.in_order)
-        if spec.out_order is not None:
-            weight = weight.index_select(0, spec.out_order)
-            bias = None if bias is None else bias.index_select(0, spec.out_order)
-        y = masked_linear(
-            rows,
-            weight,
-            bias,
-            in_degrees=spec.in_degrees,
-            out_degrees=spec.out_degrees,
-            adjacency=spec.adjacency,
-            backend=self.backend,
-        )
-        if spec.out_order is not None:
-            y = y.index_select(1, spec.out_back)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
-
-    def _verified(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def _verified(self, module: nn.Module, x: Tensor, cond: tuple[Tensor, ...], y: Any) -> Any:
         """y, in one of ``verify_every`` calls only where the module's own forward gives the same."""
         self.calls += 1
         if self.calls % self.verify_every:
             return y
         with torch.no_grad(), random_state_kept(x.device):
-            error = difference(y, self.own(module)(x))
-        if error <= TOLERANCE[y.dtype]:
+            own = self.own(module)(x, *cond)
+        pairs = [(y, own)] if isinstance(y, Tensor) else list(zip(y, own, strict=True))
+        error = max(difference(have, want) for have, want in pairs)
+        if error <= TOLERANCE[pairs[0][0].dtype]:
             return y
         self.give_back(module, f"the output of a {type(module).__name__} is off by {error:.1g} of its largest number")
-        return cast(Tensor, own_method(module, "forward")(x))
+        return own_method(module, self.method)(x, *cond)
 
     def _write_zeros(self, layer: Any) -> None:
         """Writes zeros to the dead weights, as the layer's own forward does whenever it runs."""
-        weight = layer.weight
+        weight = getattr(layer, self.form.names.weight)
         if weight.is_meta or type(weight) not in (Tensor, nn.Parameter):
             return
         if self.live is not None and self.watch is not None and self.watch.what_changed() is None:
@@ -197,17 +234,47 @@ class FastForward(Watched):
         self._write_zeros(layer)
 
 
+def _defaults(method: Any) -> dict[str, Any]:
+    """The arguments of a method behind its first, with their defaults; `inspect.Parameter.empty` where there is none."""
+    _, *further = inspect.signature(method).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: p.default for p in further if p.kind not in kinds}
+
+
 @stands_in
-def _forward(module: Any, x: Tensor | None = None, **by_name: Tensor) -> Any:
-    if x is None:
-        (x,) = by_name.values()  # by whatever name the module calls it
+def _forward(module: Any, *args: Any, **by_name: Any) -> Any:
     record = getattr(module, "_vlae_fast", None)
     if record is None:  # given back, or bound to another module
-        return method_of_class(module, "forward")(x)
-    return record.run(module, x) if isinstance(x, Tensor) else record.own(module)(x)  # `torch.fx` traces
+        return method_of_class(module, "forward")(*args, **by_name)
+    return _run(record, module, args, by_name)
+
+
+@stands_in
+def _call(module: Any, *args: Any, **by_name: Any) -> Any:
+    record = getattr(module, "_vlae_fast", None)
+    if record is None:
+        return method_of_class(module, "__call__")(*args, **by_name)
+    return _run(record, module, args, by_name)
+
+
+def _run(record: Any, module: Any, args: tuple[Any, ...], by_name: dict[str, Any]) -> Any:
+    simple = len(args) == 1 and not by_name and record.form.cond is None and isinstance(args[0], Tensor)
+    taken = args if simple else record.arguments_of(args, by_name)
+    if taken is None:  # `torch.fx` traces, or a condition is given
+        return record.own(module)(*args, **by_name)
+    return record.run(module, *taken)
 
 
 FastForward.function = _forward
+
+
+class FastCall(FastForward):
+    """Stands in for a ``__call__`` of the module's own class, which goes around `nn.Module.__call__` and its hooks."""
+
+    method = "__call__"
+
+
+FastCall.function = _call
 
 
 def _after_load(module: nn.Module, *_: Any) -> None:
@@ -222,17 +289,10 @@ def fast_forward_of(module: nn.Module) -> FastForward | None:
     return swap_of(module, FastForward)
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    """True where torch takes x for channels last, also with one channel, where the strides tell."""
-    if x.stride(1) != 1 or x.stride(3) != x.shape[1] or torch._C._functorch.is_batchedtensor(x):
-        return False
-    return x.is_contiguous(memory_format=torch.channels_last)
-
-
 def has_hooks_inside(module: nn.Module) -> bool:
     """True where a part of a module, other than the module itself, has a hook that calling the part would fire."""
     return _has_any_global_hook() or any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-        for part in module.modules()
-        if part is not module
+        for _, child in children_of(module)
+        for part in parts_of(child)
     )

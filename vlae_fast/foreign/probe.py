@@ -11,13 +11,17 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..layers.hooked_weight import WEIGHT_HOOKS
 from ..masks import Pair, same_padding
+from .walk import named_parameters_of, parameters_of, parts_of
+
+if TYPE_CHECKING:
+    from .layer import Layer
 
 # Relative to the largest number: kernels may round to 10 bits on a GPU, and sum in another order.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
@@ -32,7 +36,7 @@ class ProbeError(ValueError):
 def without_hooks(module: M) -> M:
     """A copy to try things on, without hooks but those that compute a weight: these are part of it."""
     memo: dict[int, Any] = {}
-    for part in module.modules():
+    for part in parts_of(module):
         for name, value in vars(part).items():
             if isinstance(value, Tensor) and not value.is_leaf:  # torch copies no other; weight_norm leaves one
                 memo[id(value)] = value.detach().clone()
@@ -45,7 +49,7 @@ def without_hooks(module: M) -> M:
 
 def like_of(module: nn.Module) -> Tensor:
     """A parameter that has the dtype and the device of what a module computes with; raises ProbeError."""
-    for parameter in module.parameters():
+    for parameter in parameters_of(module):
         if parameter.is_floating_point():
             return parameter
     raise ProbeError("it has no parameters to train")
@@ -89,9 +93,11 @@ def difference(have: Tensor, want: Tensor) -> float:
 
 def stand_in(module: M, dtype: torch.dtype) -> M:
     """`without_hooks`, in another dtype, its parameters random and never small; those that are masks stay."""
-    twin, generator = without_hooks(module).to(dtype), torch.Generator().manual_seed(0)
+    twin, generator = without_hooks(module), torch.Generator().manual_seed(0)
+    with trying("a copy of it"):
+        twin = twin.to(dtype)
     with torch.no_grad():
-        for name, parameter in twin.named_parameters():
+        for name, parameter in named_parameters_of(twin):
             if not is_mask(name, parameter):
                 parameter.requires_grad_(parameter.is_floating_point())
                 parameter.copy_(random(parameter.shape, generator))
@@ -112,13 +118,19 @@ def random(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return values * (torch.randint(2, shape, generator=generator, device=cpu) * 2 - 1)
 
 
-def call(module: nn.Module, x: Tensor) -> Tensor:
-    """``module(x)``; raises ProbeError unless that is a tensor."""
+def outputs(module: nn.Module, *args: Tensor) -> tuple[Tensor, ...]:
+    """``module(*args)``, several tensors or one; raises ProbeError where that is something else."""
     with trying("its forward"):
-        out = module(x)
-    if not isinstance(out, Tensor):
+        out = module(*args)
+    several = tuple(out) if type(out) in (tuple, list) else (out,)
+    if not several or not all(isinstance(y, Tensor) for y in several):
         raise ProbeError(f"its forward returns {type(out).__name__}, not a tensor")
-    return out
+    return several
+
+
+def call(module: nn.Module, *args: Tensor, at: int = 0) -> Tensor:
+    """Output ``at`` of ``module(*args)``; raises ProbeError unless that is a tensor, or several."""
+    return outputs(module, *args)[at]
 
 
 class ConvTaps(NamedTuple):
@@ -134,8 +146,10 @@ class ConvTaps(NamedTuple):
 
 
 @torch.no_grad()
-def conv_taps(module: nn.Module, layer: nn.Conv2d) -> ConvTaps:
+def conv_taps(module: nn.Module, layer: Layer, at: int = 0) -> ConvTaps:
     """The taps of a `stand_in` of a convolution, or of a module around it, by its response to one pixel.
+
+    at: which of its outputs is looked at, where it has several.
 
     A tap is dead where nothing comes through. Within a tap, single weights are dead where a tensor that is kept (or the
     weight itself, after a call) is zero: which of these says so is a guess, and the response confirms it.
@@ -144,12 +158,12 @@ def conv_taps(module: nn.Module, layer: nn.Conv2d) -> ConvTaps:
     (kh, kw), (step_y, step_x) = layer.kernel_size, layer.dilation
     height, width = step_y * (kh - 1) + 1, step_x * (kw - 1) + 1
     side = 4 * max(height, width) + 1
-    pixel = random((layer.in_channels,), torch.Generator().manual_seed(1))
-    x = like_of(layer).new_zeros(1, layer.in_channels, side, side)
-    bias = call(module, x)
+    pixel = random((layer.inputs,), torch.Generator().manual_seed(1))
+    x = like_of(layer.module).new_zeros(1, layer.inputs, side, side)
+    bias = call(module, x, at=at)
     x[0, :, side // 2, side // 2] = pixel.to(x)
-    out = call(module, x)
-    if out.shape != (1, layer.out_channels, side, side):
+    out = call(module, x, at=at)
+    if out.shape != (1, layer.outputs, side, side):
         raise ProbeError(f"it makes {tuple(out.shape[1:])} of an image of {tuple(x.shape[1:])}: not one of its size")
     response = (out - bias)[0].flip(1, 2)  # of p, to the pixel at p + tap: so tap is seen at side // 2 + tap
     for mask in _masks(module, layer):
@@ -167,7 +181,7 @@ def conv_taps(module: nn.Module, layer: nn.Conv2d) -> ConvTaps:
     raise ProbeError("it is no convolution by its weight, masked by one of its buffers or by whole taps")
 
 
-def _placements(layer: nn.Conv2d, side: int) -> list[tuple[int, int]]:
+def _placements(layer: Layer, side: int) -> list[tuple[int, int]]:
     """Where a kernel may lie in the response, the usual place first; a tap may read the pixel itself."""
     (kh, kw), (step_y, step_x) = layer.kernel_size, layer.dilation
     above, before = same_padding((kh, kw), (step_y, step_x))
@@ -176,16 +190,17 @@ def _placements(layer: nn.Conv2d, side: int) -> list[tuple[int, int]]:
     return [(side // 2 - above, side // 2 - before), *((top, left) for top in tops for left in lefts)]
 
 
-def _masks(module: nn.Module, layer: nn.Conv2d | nn.Linear) -> list[Tensor]:
+def _masks(module: nn.Module, layer: Layer) -> list[Tensor]:
     """Guesses at the weights that are alive: where the weight is not zero, or a kept tensor that broadcasts to it."""
-    weight = layer.weight
-    masks = (mask for mask in _kept_tensors(module) if _broadcasts(mask.shape, weight.shape))
-    return [weight != 0, *((mask != 0).to(weight.device).expand(weight.shape) for mask in masks)]
+    stored = layer.names.stored(layer.weight)
+    masks = (mask for mask in _kept_tensors(module) if _broadcasts(mask.shape, stored.shape))
+    guesses = [stored != 0, *((mask != 0).to(stored.device).expand(stored.shape) for mask in masks)]
+    return [layer.names.stored(guess) for guess in guesses]  # a second transposition undoes the first
 
 
 def _kept_tensors(module: nn.Module) -> Iterator[Tensor]:
     """Tensors that a module may compute with beside trained ones: buffers, attributes, parameters that are masks."""
-    for part in module.modules():
+    for part in parts_of(module):
         yield from (tensor for tensor in part._buffers.values() if tensor is not None)
         yield from (p for name, p in part.named_parameters(recurse=False) if is_mask(name, p))
         # `weight` is made anew in every call where a hook computes it
@@ -200,19 +215,19 @@ _BLOCK = 1 << 21  # numbers of the inputs that are tried at once: 16 MiB of them
 
 
 @torch.no_grad()
-def linear_adjacency(module: nn.Module, layer: nn.Linear) -> Tensor:
+def linear_adjacency(module: nn.Module, layer: Layer) -> Tensor:
     """Boolean ``[O, I]``: which weights of a `stand_in` of a layer, or of a module around it, count.
 
     The response to random inputs tells where all weights count, or a tensor that is kept says which; else the response
     to each input alone. Raises ProbeError.
     """
-    inputs = layer.in_features
+    inputs = layer.inputs
     generator = torch.Generator().manual_seed(1)
-    x = random((3, inputs), generator).to(like_of(layer))
+    x = random((3, inputs), generator).to(like_of(layer.module))
     bias = call(module, torch.zeros_like(x[:1]))
     response = call(module, x) - bias
-    if response.shape != (3, layer.out_features):
-        raise ProbeError(f"it makes {tuple(response.shape[1:])} of {inputs} inputs, not {layer.out_features} outputs")
+    if response.shape != (3, layer.outputs):
+        raise ProbeError(f"it makes {tuple(response.shape[1:])} of {inputs} inputs, not {layer.outputs} outputs")
     for mask in _masks(module, layer):
         expected = x @ torch.where(mask, layer.weight, 0).T
         if (response - expected).abs().max() <= 1e-10 * inputs * layer.weight.abs().max():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -20,10 +20,15 @@ class Row(NamedTuple):
 
 
 class Report:
-    """The report of `accelerate`: rows ``(path, was, now, why)``, a table when printed; `undo` takes all swaps back."""
+    """The report of `accelerate`: rows ``(path, was, now, why)``, a table when printed; `undo` takes all swaps back.
 
-    def __init__(self, rows: Sequence[Row], swaps: Sequence[tuple[nn.Module, Swap]]) -> None:
-        self.rows, self._swaps = list(rows), list(swaps)
+    A row says also how much faster it was measured to be, once it was called: the time of its own code by that of ours.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], swaps: Sequence[tuple[nn.Module, Swap]], by_path: Mapping[str, Any] | None = None
+    ) -> None:
+        self.rows, self._swaps, self._by_path = list(rows), list(swaps), dict(by_path or {})
 
     @property
     def replaced(self) -> list[str]:
@@ -35,6 +40,23 @@ class Report:
         """Path -> why, of the others."""
         return {row.path: row.why for row in self.rows if row.now is None}
 
+    @property
+    def measured(self) -> dict[str, str]:
+        """Path -> how much faster it was measured to be, of the modules that have been called."""
+        return {path: said for path, swap in self._by_path.items() if (said := str(swap.measured))}
+
+    def leave_slower_alone(self) -> None:
+        """Gives what was measured, and was nowhere faster, its own back."""
+        for i, row in enumerate(self.rows):
+            swap = self._by_path.get(row.path)
+            if row.now is None or swap is None or not swap.measured.always_slower:
+                continue
+            for module, found in self._swaps:
+                if found is swap:
+                    found.remove(module)
+            said = str(swap.measured).partition(";")[0]
+            self.rows[i] = Row(row.path, row.was, None, f"its own is as fast: {said}")
+
     def undo(self) -> None:
         """Gives every module of the model its own forward and inverse back, also what was there before; once."""
         for module, swap in self._swaps:
@@ -42,9 +64,11 @@ class Report:
         self._swaps = []
 
     def __str__(self) -> str:
-        cells = [("module", "what it was", "what it is now")]
+        cells, measured = [("module", "what it was", "what it is now")], self.measured
         for row in self.rows:
-            now = f"left alone: {row.why}" if row.now is None else "; ".join(filter(None, (row.now, row.why)))
+            now = f"left alone: {row.why}"
+            if row.now is not None:
+                now = "; ".join(filter(None, (row.now, row.why, measured.get(row.path))))
             cells.append((row.path or "(the model)", row.was, now))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]

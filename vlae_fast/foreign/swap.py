@@ -130,8 +130,14 @@ def _class_of(base: type, record: type[Swap]) -> type:
 def _add_methods(kind: Any, record: type[Swap]) -> Any:
     method = record.method
 
-    def own(self: Any, *args: Any, **by_name: Any) -> Any:
-        return getattr(super(kind, self), method)(*args, **by_name)
+    if method == "forward":  # in every call of a layer: without `getattr`
+
+        def own(self: Any, *args: Any, **by_name: Any) -> Any:
+            return super(kind, self).forward(*args, **by_name)
+    else:
+
+        def own(self: Any, *args: Any, **by_name: Any) -> Any:
+            return getattr(super(kind, self), method)(*args, **by_name)
 
     if vars(kind).get(_KIND) is not record:
         setattr(kind, method, vars(record)["function"] if "function" in vars(record) else record.function)

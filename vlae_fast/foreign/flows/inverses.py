@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...ops import made_inverse
+from ..measured import Measured
 from ..probe import ProbeError, without_hooks
 from ..swap import own_method, stands_in, swap_of
 from ..watched import Watched, is_transformed
@@ -31,6 +32,7 @@ class FastInverse(Watched):
         """Raises NotCoveredError."""
         super().__init__()
         self.backend, self.verify_every, self.calls = backend, 0, 0
+        self.measured = Measured(off=True)
         self.read(flow)
 
     def read(self, flow: Any) -> None:

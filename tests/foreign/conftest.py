@@ -1,0 +1,12 @@
+"""Shared by the tests of other people's code: what is timed elsewhere is decided here without a clock."""
+
+import pytest
+
+from vlae_fast.foreign import fast_forward
+
+
+@pytest.fixture(autouse=True)
+def _fast_is_faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever version a busy machine would find the faster one, tests run the fast one; those of the clock do not."""
+    if "clock" not in request.keywords:
+        monkeypatch.setattr(fast_forward, "ratio_of", lambda own, fast, device: float("inf"))
