@@ -8,8 +8,10 @@ from .activate import activate
 
 @triton.jit
 def log_slope(b_raw, SCALE: tl.constexpr):
-    """``log(d eps / d x)`` of the transforms other than "exp"; their slope is at least 0.001."""
-    if SCALE == "clipped_exp":
+    """``log(d eps / d x)`` of the transforms other than "exp"; but for "exp_slope" their slope is at least 0.001."""
+    if SCALE == "exp_slope":
+        b_log = b_raw
+    elif SCALE == "clipped_exp":
         b_log = b_raw / (1 + tl.abs(b_raw) / 6.907755278982137)  # log(1000)
     else:
         if SCALE == "softplus":
@@ -18,7 +20,7 @@ def log_slope(b_raw, SCALE: tl.constexpr):
             b_slope = tl.maximum(b_raw, 0.0)
             b_slope += tl.where(b_one > 1, tl.log(b_one) * b_tail / tl.maximum(b_one - 1, 1e-10), b_tail)
         else:
-            tl.static_assert(SCALE == "sigmoid", "made_inverse: SCALE must be exp, clipped_exp, softplus or sigmoid")
+            tl.static_assert(SCALE == "sigmoid", "made_inverse: SCALE must be one of the contract's")
             b_slope = tl.sigmoid(b_raw + 2)
         b_log = tl.log(b_slope + 0.001)
     return b_log

@@ -11,7 +11,8 @@ MadeScale scale_by_name(const char* op, const std::string& name) {
   if (name == "exp") return MadeScale::exp;
   if (name == "clipped_exp") return MadeScale::clipped_exp;
   if (name == "softplus") return MadeScale::softplus;
-  VLAE_CHECK(name == "sigmoid", op, "scale", "be one of exp, clipped_exp, softplus, sigmoid", name);
+  if (name == "exp_slope") return MadeScale::exp_slope;
+  VLAE_CHECK(name == "sigmoid", op, "scale", "be one of exp, clipped_exp, softplus, sigmoid, exp_slope", name);
   return MadeScale::sigmoid;
 }
 

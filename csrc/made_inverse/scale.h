@@ -5,8 +5,9 @@
 
 namespace vlae {
 
-// x = shift + e^s eps (exp), or eps = shift + slope(s) x with a slope of kLeastSlope at least.
-enum class MadeScale : int32_t { exp, clipped_exp, softplus, sigmoid };
+// x = shift + e^s eps (exp), or eps = shift + slope(s) x with a slope of kLeastSlope at least, but for
+// exp_slope, whose slope is e^s.
+enum class MadeScale : int32_t { exp, clipped_exp, softplus, sigmoid, exp_slope };
 
 constexpr float kLeastSlope = 1e-3f, kLogOfLeast = 6.907755278982137f;  // without its sign
 

@@ -63,7 +63,7 @@ def test_dtypes(backend: str, dtype: torch.dtype) -> None:
     hidden=st.lists(st.integers(1, 40), max_size=3),
     affine=st.booleans(),
     activation=st.sampled_from(["relu", "elu", "tanh"]),
-    scale=st.sampled_from(["exp", "clipped_exp", "softplus", "sigmoid"]),
+    scale=st.sampled_from(["exp", "clipped_exp", "softplus", "sigmoid", "exp_slope"]),
     cond=st.booleans(),
     steps=st.integers(1, 3),
     seed=st.none() | st.integers(0, 99),
@@ -94,7 +94,7 @@ def test_inverts_the_transform(case: Case) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("affine", "mean only", "condition", "reversed", "clipped_exp", "softplus", "sigmoid"),
+        *("affine", "mean only", "condition", "reversed", "clipped_exp", "softplus", "sigmoid", "exp_slope"),
         *("three steps", "any degrees, two steps", "steps without a hidden layer"),
     ],
 )
@@ -115,7 +115,7 @@ def test_opcheck(name: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"affine": False}, {"steps": 2}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}],
+    [{}, {"affine": False}, {"steps": 2}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}, {"scale": "exp_slope"}],
     ids=str,
 )
 def test_gradcheck(options: dict[str, Any]) -> None:
@@ -200,7 +200,7 @@ T = made_case(2, 3, (6,)).tensors
         ),
         ({"degrees": [*T["degrees"][:2], T["degrees"][2].sort().values]}, r"degrees\[-1\] must be degrees\[0\] - 1"),
         ({"cond": torch.zeros(2, 5)}, r"cond must be \[2, 6\], got \(2, 5\)"),
-        ({"scale": "square"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, got 'square'"),
+        ({"scale": "square"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, exp_slope, got 'square'"),
         (
             {
                 "scale": "sigmoid",

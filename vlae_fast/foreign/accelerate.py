@@ -14,7 +14,7 @@ from .candidates import candidate_of, candidates_around, candidates_masking, can
 from .compare import Candidate, compare
 from .example import run_on
 from .fast_forward import FastForward, fast_forward_of
-from .flows.accelerate import fast_inverse, fast_inverse_of
+from .flows.accelerate import fast_inverse_of, inverses_in
 from .flows.inverses import FastInverse
 from .measured import Measured
 from .probe import ProbeError, like_of, random_state_kept, trying
@@ -85,13 +85,14 @@ def accelerate(
 def _search(model: nn.Module, backend: str) -> tuple[list[Row], list[Found]]:
     rows: list[Row] = []
     found: list[Found] = []
+    flows = {path: fast for path, _, fast in inverses_in(model, backend)}
     for path, module in named_parts(model):
         try:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 for row, forward in _faster(model, path, module, backend):
                     rows.append(row)
                     found.append((row.path, *forward))
-            elif (inverse := _inverse(module, backend)) is not None:
+            elif (inverse := _inverse(module, flows.get(path))) is not None:
                 chosen = backends.pick("made_inverse", next(parameters_of(module)), backend).name
                 rows.append(Row(path, type(module).__name__, f"made_inverse, {chosen}", "its inverse"))
                 found.append((path, module, inverse))
@@ -113,9 +114,8 @@ def _describe(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _inverse(module: nn.Module, backend: str) -> FastInverse | None:
+def _inverse(module: nn.Module, found: FastInverse | str | None) -> FastInverse | None:
     """A fast inverse for a flow, None where the module is none; raises ProbeError."""
-    found = fast_inverse(module, backend)
     if isinstance(found, str):
         raise ProbeError(found)
     if found is not None and fast_inverse_of(module) is found:

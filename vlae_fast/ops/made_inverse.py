@@ -15,7 +15,7 @@ from ..reference.arguments import Layers, Transform
 from . import registry
 
 ACTIVATIONS = activations.names("made_inverse")
-SCALES = ("exp", "clipped_exp", "softplus", "sigmoid")
+SCALES = ("exp", "clipped_exp", "softplus", "sigmoid", "exp_slope")
 
 
 def made_inverse(
@@ -32,7 +32,7 @@ def made_inverse(
     """The x with ``eps = (x - shift(x)) * exp(-log_scale(x))``, where MADE(x) gives shift and log_scale.
 
     Several steps in one call: the x of a step, its dimensions reversed, is the eps of the next; x is that of the last.
-    Other libraries write ``eps = shift(x) + slope(s(x)) * x``; the slope is at least 0.001, and ``scale`` names it.
+    Other code writes ``eps = shift(x) + slope(s(x)) * x``; ``scale`` names the slope.
 
     Args:
         eps: ``[B, D]``, floating point.
@@ -45,7 +45,7 @@ def made_inverse(
         activation: of the hidden layers: ``relu``, ``elu`` (alpha 1), ``tanh``.
         scale: ``exp``, the transform above; or a slope of the other one, s in log_scale's place (never mean-only):
             ``clipped_exp`` (``exp(s / (1 + |s| / log(1000)))``, as zuko's), ``softplus`` (``softplus(s) + 0.001``, as
-            nflows'), ``sigmoid`` (``sigmoid(s + 2) + 0.001``, as normflows').
+            nflows'), ``sigmoid`` (``sigmoid(s + 2) + 0.001``, as normflows'), ``exp_slope`` (``exp(s)``, as pyro's).
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
 
     Returns:

@@ -32,6 +32,8 @@ def log_slope(raw: Tensor, scale: str) -> tuple[Tensor, Tensor]:
     """``log(d eps / d x)`` of a dimension with the scale's parameter ``raw``, and its derivative by raw."""
     if scale == "exp":
         return -raw, torch.full_like(raw, -1)
+    if scale == "exp_slope":
+        return raw, torch.ones_like(raw)
     if scale == "clipped_exp":
         divisor = 1 + raw.abs() / -math.log(LEAST_SLOPE)
         return raw / divisor, divisor**-2

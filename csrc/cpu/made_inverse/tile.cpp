@@ -81,7 +81,9 @@ struct Products {
   Vec out;
   for (int lane = 0; lane < kLanes; ++lane) {
     const float s = raw[lane], size = __builtin_fabsf(s);
-    if (scale == MadeScale::clipped_exp)
+    if (scale == MadeScale::exp_slope)
+      out[lane] = s;
+    else if (scale == MadeScale::clipped_exp)
       out[lane] = s / (1.0f + size / kLogOfLeast);
     else if (scale == MadeScale::softplus)
       out[lane] = __builtin_logf((s > 0 ? s : 0.0f) + __builtin_log1pf(__builtin_expf(-size)) + kLeastSlope);

@@ -16,6 +16,7 @@ namespace vlae::cuda::made_inverse {
 __device__ inline float log_slope(MadeScale scale, float raw) {
   switch (scale) {
     case MadeScale::exp: break;
+    case MadeScale::exp_slope: return raw;
     case MadeScale::clipped_exp: return raw / (1 + fabsf(raw) / kLogOfLeast);
     case MadeScale::softplus: return logf(fmaxf(raw, 0.0f) + log1pf(expf(-fabsf(raw))) + kLeastSlope);
     case MadeScale::sigmoid: return logf(1 / (1 + expf(-raw - 2)) + kLeastSlope);

@@ -10,7 +10,9 @@ from torch import nn
 from ... import backends
 from ..probe import random_state_kept
 from ..swap import swap_of
-from .inverses import FastInverse, NflowsInverse, NormflowsInverse, ZukoInverse
+from ..walk import named_parts, parameters_of, parts_of
+from .inverses import FastInverse, NflowsInverse, NormflowsInverse, ProbedInverse, ZukoInverse
+from .probed import may_be_flow
 from .structure import NotCoveredError
 
 # Where a library's flows are and what stands in. A library that nobody has imported has made no part of the model.
@@ -58,9 +60,8 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
         ValueError: no such backend. RuntimeError: the named backend cannot run a flow: says why, and changes nothing.
     """
     backends.check_name("accelerate_flows", backend)
-    found = [(path, flow, fast_inverse(flow, backend)) for path, flow in model.named_modules()]
     rows = []
-    for path, flow, fast in found:
+    for path, flow, fast in inverses_in(model, backend):
         if isinstance(fast, str):
             rows.append(FlowRow(path, type(flow).__name__, False, fast))
         elif fast is not None and fast_inverse_of(flow) is fast:
@@ -73,45 +74,66 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
 
 def restore_flows(model: nn.Module) -> int:
     """Takes back what `accelerate_flows` did to a model; returns the number of flows."""
-    found = [(flow, fast) for flow in model.modules() if (fast := fast_inverse_of(flow))]
+    found = [(flow, fast) for flow in parts_of(model) if (fast := fast_inverse_of(flow))]
     for flow, fast in found:
         fast.remove(flow)
     return len(found)
 
 
-def fast_inverse(flow: nn.Module, backend: str) -> FastInverse | str | None:
+def inverses_in(model: nn.Module, backend: str) -> list[tuple[str, nn.Module, FastInverse | str]]:
+    """Path, flow and the stand-in for its inverse, or the reason against one, in the order of the model's modules.
+
+    A module around flows that have been found is no flow itself, and has no reason.
+    """
+    parts, found = list(named_parts(model)), {}
+    for path, flow in reversed(parts):  # from the inside
+        inside = f"{path}." if path else ""
+        around = any(not isinstance(fast, str) and other.startswith(inside) for other, fast in found.items())
+        fast = fast_inverse(flow, backend, probe=not around)
+        if fast is not None:
+            found[path] = fast
+    return [(path, flow, found[path]) for path, flow in parts if path in found]
+
+
+def fast_inverse(flow: nn.Module, backend: str, *, probe: bool = True) -> FastInverse | str | None:
     """The stand-in for a flow's inverse, to be installed if it is not yet; a reason where there can be none.
 
-    None where the module is no flow of a library that somebody has imported.
+    None where the module is no flow that is known. probe: whether to try what is of no library that somebody imported.
 
     Raises:
         RuntimeError: the named backend cannot run it; says why.
     """
-    kind = _kind(flow)
-    if kind is None:
-        return None
     if (installed := fast_inverse_of(flow)) is not None:
         return installed
-    if any(p.is_meta for p in flow.parameters()):
-        return "its parameters are on meta: nothing can be compared"
-    backends.pick("made_inverse", next(flow.parameters()), backend)
-    try:
-        with random_state_kept(next(flow.parameters()).device):
-            fast = kind(flow, backend)
-    except NotCoveredError as reason:
-        return str(reason)
-    except Exception as error:  # another release's, or a subclass's: it is read, copied and run
-        first, *_ = f"{type(error).__name__}: {error}".splitlines()
-        return f"to look at it raises {first}"
-    return fast
+    known = _kinds(flow)
+    kinds = [*known, ProbedInverse] if probe and may_be_flow(flow) else known
+    if not kinds:
+        return None
+    if any(p.is_meta for p in parameters_of(flow)):
+        return "its parameters are on meta: nothing can be compared" if known else None
+    like = next(parameters_of(flow))
+    backends.pick("made_inverse", like, backend)
+    reason = None
+    for kind in kinds:
+        try:
+            with random_state_kept(like.device):
+                return kind(flow, backend)
+        except NotCoveredError as error:
+            reason = reason or str(error)
+        except Exception as error:  # another release's, or a subclass's: it is read, copied and run
+            first, *_ = f"{type(error).__name__}: {error}".splitlines()
+            reason = reason or f"to look at it raises {first}"
+    return reason
 
 
-def _kind(flow: nn.Module) -> type[FastInverse] | None:
+def _kinds(flow: nn.Module) -> list[type[FastInverse]]:
+    """What to try for a flow: that of its library, also where the library's code was copied to somewhere else."""
     for module, name, kind in LIBRARIES:
         base = getattr(sys.modules.get(module), name, None)
         if base is not None and isinstance(flow, base):
-            return kind
-    return None
+            return [kind]
+    copied = {"AutoregressiveTransform", "Autoregressive"} & {kind.__name__ for kind in type(flow).__mro__}
+    return [NflowsInverse, NormflowsInverse] if copied and hasattr(flow, "autoregressive_net") else []
 
 
 def fast_inverse_of(flow: nn.Module) -> FastInverse | None:

@@ -15,6 +15,7 @@ from ..probe import ProbeError, without_hooks
 from ..swap import own_method, stands_in, swap_of
 from ..watched import Watched, is_transformed
 from .networks import Network, NflowsNetwork, NormflowsNetwork, ZukoNetwork
+from .probed import DIRECTIONS, ProbedNetwork, first_of, names_in_use
 from .structure import NotCoveredError
 
 TOLERANCE = 30  # times what the flow's own forward direction loses to rounding: an inverse rounds in another order
@@ -184,3 +185,92 @@ NflowsInverse.function = _nflows_inverse
 
 class NormflowsInverse(NflowsInverse):
     reads = NormflowsNetwork
+
+
+class ProbedInverse(FastInverse):
+    """The slow direction of a flow of nobody's library, by whatever name, checked in every call by the fast one.
+
+    What was learnt of the flow holds where it was tried; a pass of its own fast direction says whether it holds for
+    these numbers. Where it does not, the flow's own slow direction runs.
+    """
+
+    reads = ProbedNetwork  # type: ignore[assignment]
+    method = "inverse"
+
+    def read(self, flow: Any) -> None:
+        network = ProbedNetwork(flow)
+        kind = _BY_METHOD[network.slow]
+        if type(self) not in (ProbedInverse, kind):
+            raise NotCoveredError(f"its slow direction is {network.slow} now")
+        self.__class__ = kind
+        self.network = network  # type: ignore[assignment]
+        self.methods = (network.slow, network.fast, "__call__")
+        self.failed = 0
+        self._degrees = {}
+        self.check(flow)
+        try:
+            self.watch_anew(flow)
+        except ProbeError as reason:
+            raise NotCoveredError(str(reason)) from reason
+
+    def run(self, flow: Any, u: Tensor) -> Any:
+        """What the slow direction returns for u ``[B, D]``; None where it is to run itself."""
+        network: Any = self.network
+        like = next(flow.parameters())
+        if u.dim() != 2 or u.shape[1] != network.dim or u.dtype != like.dtype or u.device != like.device:
+            return None
+        eps = u[:, network.tail.places.to(u.device)]
+        x, log_det = self.inverse(flow, eps, None)
+        if not self._undone(flow, u, x):
+            self.failed += 1
+            return None
+        self.failed = 0
+        return network.outputs.of(x, log_det)
+
+    @torch.no_grad()
+    def _undone(self, flow: Any, u: Tensor, x: Tensor) -> bool:
+        """True where the fast direction gives u back, up to what is lost to rounding."""
+        network: Any = self.network
+        again = first_of(own_method(flow, network.fast)(x.detach().clone()))
+        return bool((again - u).abs().max() <= _EXACT[u.dtype] * (1 + u.abs().max())) if len(u) else True
+
+    @torch.no_grad()
+    def check(self, flow: Any) -> None:
+        network: Any = self.network
+        like = next(flow.parameters())
+        u = torch.randn(3, network.dim, generator=torch.Generator().manual_seed(0), device="cpu").to(like)
+        with torch.autocast(like.device.type, enabled=False):
+            x, _ = self._inverse(flow, u[:, network.tail.places.to(like.device)], None)
+            if not x.isfinite().all():
+                raise NotCoveredError("its inverse is not finite at random input")
+            if not self._undone(flow, u, x):
+                raise NotCoveredError(f"its {network.fast} does not undo the inverse")
+
+
+# Relative to the largest number. An inverse loses more digits than a pass; more than this is another function.
+_EXACT = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+def _stand_in_for(method: str) -> Any:
+    @stands_in
+    def slow(flow: Any, *args: Any, **by_name: Any) -> Any:
+        record = ProbedInverse.of(flow)
+        if record is not None and len(args) + len(by_name) == 1:
+            (u,) = args or by_name.values()
+            if isinstance(u, Tensor) and (out := record.run(flow, u)) is not None:
+                return out
+        return own_method(flow, method)(*args, **by_name)
+
+    return slow
+
+
+# A class for each name that the method may have: a module's class is made for what stands in, and a record is pickled by it.
+_BY_METHOD = {
+    name: type(
+        f"ProbedInverse_{name}",
+        (ProbedInverse,),
+        {"method": name, "function": _stand_in_for(name), "__module__": __name__},
+    )
+    for name in DIRECTIONS
+}
+globals().update({kind.__name__: kind for kind in _BY_METHOD.values()})
