@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from .. import backends
-from .candidates import candidate_of, candidates_around, candidates_masking, candidates_of, with_call
+from .candidates import (
+    candidate_of,
+    candidates_around,
+    candidates_conditioned,
+    candidates_masking,
+    candidates_of,
+    conditioned_around,
+    with_call,
+)
+from .code import names_in
 from .compare import Candidate, compare
 from .example import run_on
 from .fast_forward import FastForward, fast_forward_of
@@ -19,6 +28,7 @@ from .flows.inverses import FastInverse
 from .measured import Measured
 from .probe import ProbeError, like_of, random_state_kept, trying
 from .report import Report, Row
+from .swap import own_method
 from .walk import named_parts, parameters_of, part_at, parts_of
 
 Fast = tuple[nn.Module, FastForward]
@@ -91,7 +101,7 @@ def _search(model: nn.Module, backend: str) -> tuple[list[Row], list[Found]]:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 for row, forward in _faster(model, path, module, backend):
                     rows.append(row)
-                    found.append((row.path, *forward))
+                    found += [] if forward is None else [(row.path, *forward)]
             elif (inverse := _inverse(module, flows.get(path))) is not None:
                 chosen = backends.pick("made_inverse", next(parameters_of(module)), backend).name
                 rows.append(Row(path, type(module).__name__, f"made_inverse, {chosen}", "its inverse"))
@@ -99,7 +109,7 @@ def _search(model: nn.Module, backend: str) -> tuple[list[Row], list[Found]]:
             else:
                 for row, forward in _own_layer(model, path, module, backend):
                     rows.append(row)
-                    found.append((row.path, *forward))
+                    found += [] if forward is None else [(row.path, *forward)]
         except ProbeError as reason:
             rows.append(Row(path, _describe(module), None, str(reason)))
     return rows, found
@@ -123,7 +133,7 @@ def _inverse(module: nn.Module, found: FastInverse | str | None) -> FastInverse 
     return found
 
 
-def _faster(model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: str) -> Iterator[tuple[Row, Fast]]:
+def _faster(model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: str) -> Iterator[tuple[Row, Fast | None]]:
     """The fast forwards of a layer, and of the modules that mask it or are an activation of it; raises ProbeError."""
     try:
         candidate, at = candidate_of(layer), path
@@ -133,7 +143,7 @@ def _faster(model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: 
     yield from _with_activation(model, path, at, candidate, fast, remark)
 
 
-def _own_layer(model: nn.Module, path: str, module: nn.Module, backend: str) -> Iterator[tuple[Row, Fast]]:
+def _own_layer(model: nn.Module, path: str, module: nn.Module, backend: str) -> Iterator[tuple[Row, Fast | None]]:
     """The fast forward of a module that is a layer of its own, if it is one; raises ProbeError."""
     if candidates := list(candidates_of(module)):
         candidate, fast, remark = _compared(candidates, backend)
@@ -156,7 +166,7 @@ def _compared(candidates: list[Candidate], backend: str) -> tuple[Candidate, Fas
 
 def _with_activation(
     model: nn.Module, path: str, at: str, candidate: Candidate, fast: FastForward, remark: str
-) -> Iterator[tuple[Row, Fast]]:
+) -> Iterator[tuple[Row, Fast | None]]:
     """The row of a layer, and that of a module around it which is an activation of it."""
     chosen = backends.pick(candidate.spec.op, like_of(candidate.module), fast.backend).name
     yield Row(at, _describe(part_at(model, at)), _what(candidate, chosen), remark), (candidate.module, fast)
@@ -170,11 +180,33 @@ def _with_activation(
             continue
         yield Row(around, _describe(outer.module), _what(outer, chosen)), (outer.module, found)
         return
+    if candidate.layer().is_conv and candidate.form.crops is None:
+        yield from _conditioned(model, at, candidate, fast.backend, chosen)
+
+
+def _conditioned(
+    model: nn.Module, at: str, candidate: Candidate, backend: str, chosen: str
+) -> Iterator[tuple[Row, Fast | None]]:
+    """The row of a module around a layer that is its gate, or another activation, under a condition."""
+    for around, outer in candidates_conditioned(model, at, candidate):
+        try:
+            with trying("it"):
+                found, _ = compare(outer, backend)
+        except ProbeError:
+            continue
+        yield Row(around, _describe(outer.module), _what(outer, chosen)), (outer.module, found)
+        return
+    for around, module in conditioned_around(model, at):
+        if fast_forward_of(module) is None and {"tanh", "sigmoid"} <= names_in([own_method(module, "forward")]):
+            why = "its gate is not fused: it must be tanh(a) * sigmoid(b) of the masked convolution plus a part of z alone"
+            yield Row(around, _describe(module), None, why), None
+        return
 
 
 def _what(candidate: Candidate, chosen: str) -> str:
     form = candidate.form
-    activation = "" if form.activation == "none" else f" and {form.activation} in one pass"
+    cond = "" if form.cond is None else ", its condition"
+    activation = "" if form.activation == "none" else f"{cond} and {form.activation} in one pass"
     crops = "" if form.crops is None else f", {len(form.crops.shifts)} crops of it"
     return f"{candidate.spec}{activation}{crops}, {chosen}"
 

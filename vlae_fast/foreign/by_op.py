@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,14 +43,18 @@ class Cond(NamedTuple):
     """A condition z that a part of the module maps to what is added to the pre-activation.
 
     inner: the path of the part. given: how it is given z: ``as it is``, ``as an image`` of one pixel, or ``expanded``
-    to all pixels. example: the shape of z without the batch, ``[D]`` or ``[D, H, W]`` with any H and W, or one pixel.
+    to all pixels. shape: of z without the batch, ``[D]`` or ``[D, H, W]``, 0 for the sides of the image.
     """
 
     inner: str
     given: str
-    example: tuple[int, ...]
+    shape: tuple[int, ...]
 
-    def of(self, module: nn.Module, images: Tensor, z: Tensor) -> Tensor:
+    def shape_for(self, images: Sequence[int]) -> tuple[int, ...]:
+        """The shape of z for images of a shape ``[B, C, H, W]``."""
+        return images[0], *self.shape[:1], *(s or side for s, side in zip(self.shape[1:], images[2:], strict=False))
+
+    def of(self, module: nn.Module, z: Tensor, images: Tensor) -> Tensor:
         """``[B, P]`` or ``[B, P, H, W]``."""
         if self.given != "as it is":
             z = z[:, :, None, None]

@@ -13,7 +13,7 @@ from .. import activations
 from ..layers.conv import MaskedConv2d
 from ..layers.linear import MaskedLinear
 from ..layers.weight_norm import WeightNormConv2d
-from .by_op import Crops
+from .by_op import Cond, Crops
 from .code import is_library
 from .compare import Candidate
 from .fast_forward import FastCall, FastForward, Form, fast_forward_of, has_hooks_inside
@@ -21,7 +21,7 @@ from .layer import Layer, has_mask, names_of
 from .probe import TOLERANCE, ConvTaps, ProbeError, conv_taps, like_of, linear_adjacency, stand_in, trying
 from .spec import ConvSpec, conv_spec, linear_spec
 from .swap import method_of_class, own_method
-from .walk import parameters_of, part_at
+from .walk import named_parts, parameters_of, part_at
 
 # The gate first: what halves the channels is told apart at once.
 _ACTIVATIONS = sorted(
@@ -91,6 +91,42 @@ def candidates_around(model: nn.Module, path: str, start: str, candidate: Candid
             for activation in _ACTIVATIONS:
                 form = candidate.form._replace(inner=inner, activation=activation)
                 yield around, candidate._replace(module=module, form=form, record=FastForward)
+
+
+def candidates_conditioned(model: nn.Module, at: str, candidate: Candidate) -> Iterator[tuple[str, Candidate]]:
+    """Modules around the layer at a path whose forward takes (x, z): an activation of the layer and a part that maps z.
+
+    The part is an `nn.Linear`, or an `nn.Conv2d` of one pixel, with as many outputs as the layer.
+    """
+    for around, module in conditioned_around(model, at):
+        inner = at[len(around) + bool(around) :]
+        for path, part in named_parts(module):
+            own = [p for p in parameters_of(module) if all(p is not q for q in parameters_of(part))]
+            if len(own) != len(list(parameters_of(part_at(module, inner)))):
+                continue
+            for cond in _conds_of(path, part, candidate.layer().outputs):
+                for activation in _ACTIVATIONS:
+                    form = candidate.form._replace(inner=inner, activation=activation, cond=cond)
+                    yield around, candidate._replace(module=module, form=form, record=FastForward)
+
+
+def conditioned_around(model: nn.Module, at: str) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of somebody's own class around a path, the innermost first, whose forward takes x and one thing more."""
+    while at:
+        at = at.rpartition(".")[0]
+        module = part_at(model, at)
+        if not is_library(type(module)) and len(inspect.signature(own_method(module, "forward")).parameters) == 2:
+            yield at, module
+
+
+def _conds_of(path: str, part: nn.Module, outputs: int) -> list[Cond]:
+    if type(part) is nn.Linear and part.out_features == outputs:
+        return [Cond(path, "as it is", (part.in_features,))]
+    if type(part) is nn.Conv2d and part.out_channels == outputs and part.kernel_size == (1, 1) and part.groups == 1:
+        size = part.in_channels
+        forms = (("as it is", (size, 0, 0)), ("as it is", (size, 1, 1)), ("as an image", (size,)), ("expanded", (size,)))
+        return [Cond(path, *form) for form in forms]
+    return []
 
 
 def with_call(candidate: Candidate) -> Iterator[Candidate]:

@@ -136,9 +136,7 @@ def _inputs(
     x = (reach * random(shape, generator)).to(like)
     if candidate.form.cond is None:
         return [x]
-    z = candidate.form.cond.example
-    size = z if len(z) == 1 else (*z[:1], *(side if side > 1 else 1 for side in shape[2:]))
-    return [x, random((shape[0], *size), generator).to(like)]
+    return [x, random(candidate.form.cond.shape_for(shape), generator).to(like)]
 
 
 def _results(candidate: Candidate, module: nn.Module, shape: tuple[int, ...], reach: float) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
 
 from .by_op import FORMATS, Cond, Crops, conv_by_op, is_channels_last, linear_by_op
@@ -125,7 +126,11 @@ class FastForward(Watched):
         if any(name not in self.further or value is not self.further[name] for name, value in given.items()):
             return None
         args = args[:count]
-        return args if all(isinstance(arg, Tensor) for arg in args) else None
+        if not all(isinstance(arg, Tensor) for arg in args):
+            return None
+        if self.form.cond is not None and (args[0].dim() != 4 or args[1].shape != self.form.cond.shape_for(args[0].shape)):
+            return None
+        return args
 
     def run(self, module: nn.Module, x: Tensor, *cond: Tensor) -> Any:
         """The module's output by the op, or by its own forward."""
@@ -145,19 +150,18 @@ class FastForward(Watched):
         weight = self.form.names.weight_of(self.layer_of(module))
         if (x.dtype != weight.dtype or self.traits.amp is not None) and not self._takes(x, weight):
             return self.own(module)(x, *cond)
-        y = self.compute(module, x, *cond)
+        y = self._compute(module, weight, x, *cond)
         if self.verify_every and not compiling:
             return self._verified(module, x, cond, y)
         return y
 
-    def compute(self, module: nn.Module, x: Tensor, *cond: Tensor) -> Any:
-        """The module's output by the op."""
-        layer, names = self.layer_of(module), self.form.names
-        weight, bias, spec = names.weight_of(layer), names.bias_of(layer), self._spec_on(x.device)
+    def _compute(self, module: nn.Module, weight: Tensor, x: Tensor, *cond: Tensor) -> Any:
+        """The module's output by the op. The weight is read once in a call: to read it may be to compute it."""
+        bias, spec = self.form.names.bias_of(self.layer_of(module)), self._spec_on(x.device)
         if isinstance(self.spec, LinearSpec):
             return linear_by_op(x, weight, bias, spec, self.backend)
         images = x if x.dim() == 4 else x[None]
-        added = None if self.form.cond is None else self.form.cond.of(module, images, *cond)
+        added = None if self.form.cond is None else self.form.cond.of(module, *cond, images)
         wanted = self.traits.formats[1 if is_channels_last(images) else 2 * is_channels_last(weight)]
         out = conv_by_op(images, weight, bias, added, spec, self.form.activation, self.form.crops, self.backend)
         if self.form.crops is not None:
@@ -179,11 +183,15 @@ class FastForward(Watched):
         weight = self.form.names.weight_of(self.layer_of(module))
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return 0.0  # for its own forward to deal with
-        own, weights = self.own(module), list(parameters_of(module))
+        weights, names = list(parameters_of(module)), self.form.names
+
+        def fast(leaf: Tensor) -> Any:
+            return self._compute(module, names.weight_of(self.layer_of(module)), leaf, *cond)
+
         with random_state_kept(x.device):
             return ratio_of(
-                step_of(lambda leaf: own(leaf, *cond), x, weights),
-                step_of(lambda leaf: self.compute(module, leaf, *cond), x, weights),
+                step_of(lambda leaf: self.own(module)(leaf, *cond), x, weights),
+                step_of(fast, x, weights),
                 x.device,
             )
 
@@ -242,27 +250,35 @@ def _defaults(method: Any) -> dict[str, Any]:
 
 
 @stands_in
-def _forward(module: Any, *args: Any, **by_name: Any) -> Any:
+def _forward(module: Any, x: Any = None, *further: Any, **by_name: Any) -> Any:
     record = getattr(module, "_vlae_fast", None)
     if record is None:  # given back, or bound to another module
-        return method_of_class(module, "forward")(*args, **by_name)
-    return _run(record, module, args, by_name)
+        return method_of_class(module, "forward")(*_given(x, further), **by_name)
+    return _run(record, module, x, further, by_name)
 
 
 @stands_in
-def _call(module: Any, *args: Any, **by_name: Any) -> Any:
+def _call(module: Any, x: Any = None, *further: Any, **by_name: Any) -> Any:
     record = getattr(module, "_vlae_fast", None)
     if record is None:
-        return method_of_class(module, "__call__")(*args, **by_name)
-    return _run(record, module, args, by_name)
+        return method_of_class(module, "__call__")(*_given(x, further), **by_name)
+    return _run(record, module, x, further, by_name)
 
 
-def _run(record: Any, module: Any, args: tuple[Any, ...], by_name: dict[str, Any]) -> Any:
-    simple = len(args) == 1 and not by_name and record.form.cond is None and isinstance(args[0], Tensor)
-    taken = args if simple else record.arguments_of(args, by_name)
-    if taken is None:  # `torch.fx` traces, or a condition is given
+def _run(record: Any, module: Any, x: Any, further: tuple[Any, ...], by_name: dict[str, Any]) -> Any:
+    if isinstance(x, Proxy):  # `torch.fx` traces
+        return record.own(module)(x)
+    if isinstance(x, Tensor) and not further and not by_name and record.form.cond is None:
+        return record.run(module, x)
+    args = _given(x, further)
+    taken = record.arguments_of(args, by_name)
+    if taken is None:  # it is given something that the fast forward does not take
         return record.own(module)(*args, **by_name)
     return record.run(module, *taken)
+
+
+def _given(x: Any, further: tuple[Any, ...]) -> tuple[Any, ...]:
+    return () if x is None and not further else (x, *further)
 
 
 FastForward.function = _forward

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ... import backends
+from ..measured import Measured
 from ..probe import random_state_kept
 from ..swap import swap_of
 from ..walk import named_parts, parameters_of, parts_of
@@ -35,7 +36,7 @@ class FlowRow(NamedTuple):
         return f"{self.path or '(model)':<40} {self.kind:<40} {'fast' if self.replaced else 'as it was'}: {self.reason}"
 
 
-def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow]:
+def accelerate_flows(model: nn.Module, *, backend: str = "auto", measure: bool = True) -> list[FlowRow]:
     """Gives the affine masked autoregressive flows of zuko, nflows and normflows in a model the incremental inverse.
 
     The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
@@ -67,6 +68,7 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto") -> list[FlowRow
         elif fast is not None and fast_inverse_of(flow) is fast:
             rows.append(FlowRow(path, type(flow).__name__, True, "was so before"))
         elif fast is not None:
+            fast.measured = Measured(off=not measure)
             fast.install(flow)
             rows.append(FlowRow(path, type(flow).__name__, True, "the inverse is that of made_inverse"))
     return rows

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...ops import made_inverse
-from ..measured import Measured
-from ..probe import ProbeError, without_hooks
+from ..measured import Measured, ratio_of
+from ..probe import ProbeError, random_state_kept, without_hooks
 from ..swap import own_method, stands_in, swap_of
 from ..watched import Watched, is_transformed
 from .networks import Network, NflowsNetwork, NormflowsNetwork, ZukoNetwork
 from .probed import DIRECTIONS, ProbedNetwork, first_of, names_in_use
 from .structure import NotCoveredError
 
+I = TypeVar("I", bound="FastInverse")  # noqa: E741
+_CLEAR = 3  # times as fast as all passes of the flow together: nothing more need be timed
 TOLERANCE = 30  # times what the flow's own forward direction loses to rounding: an inverse rounds in another order
 
 
@@ -46,11 +48,28 @@ class FastInverse(Watched):
             raise NotCoveredError(str(reason)) from reason
 
     @classmethod
-    def of(cls, flow: Any) -> FastInverse | None:
-        """The flow's record, up to date; None where its own inverse is to be taken.
+    def of(cls: type[I], flow: Any, eps: Tensor, context: Tensor | None) -> I | None:
+        """The flow's record, up to date; None where its own inverse is to be taken, as it is the faster one.
 
         Once the flow is compiled, changes are not seen.
         """
+        record = cls._up_to_date(flow)
+        if record is None or record.measured.off or torch.compiler.is_compiling():
+            return record
+        return None if record.measured.prefers_own(eps, partial(record._ratio, flow, context)) else record
+
+    def _ratio(self, flow: Any, context: Tensor | None, eps: Tensor) -> float:
+        """The time of the flow's own inverse by that of the fast one; of many passes one is timed."""
+        with torch.no_grad(), random_state_kept(eps.device):
+            passes = getattr(flow, "passes", None) or self.network.dim
+            fast = partial(self.inverse, flow, eps, context)
+            ratio = passes * ratio_of(partial(self.transform, flow, eps, context), fast, eps.device)
+            if ratio > _CLEAR:
+                return ratio
+            return ratio_of(partial(self.own_inverse, flow, eps, context), fast, eps.device)
+
+    @classmethod
+    def _up_to_date(cls: type[I], flow: Any) -> I | None:
         record = swap_of(flow, cls)
         if record is None or torch.compiler.is_compiling():
             return record
@@ -102,6 +121,10 @@ class FastInverse(Watched):
         """eps and ``log|det d eps/d x|``, by the flow's own code."""
         raise NotImplementedError
 
+    def own_inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> Any:
+        """The inverse by the flow's own code, whatever it returns."""
+        raise NotImplementedError
+
     def _degrees_on(self, device: torch.device) -> list[Tensor]:
         # the same tensors in every call: what a GPU's kernels have planned for them is found by them
         if device not in self._degrees:
@@ -141,6 +164,9 @@ class ZukoInverse(FastInverse):
     def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return own_method(flow, "forward")(context).call_and_ladj(x)
 
+    def own_inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> Any:
+        return own_method(flow, "forward")(context)._inverse(eps)
+
 
 @stands_in
 def _zuko_forward(flow: Any, c: Tensor | None = None) -> Any:
@@ -151,7 +177,7 @@ def _zuko_forward(flow: Any, c: Tensor | None = None) -> Any:
 
 
 def _zuko_inverse(flow: Any, c: Tensor | None, y: Tensor) -> Tensor:
-    record = ZukoInverse.of(flow)
+    record = ZukoInverse.of(flow, y, c)
     if record is not None:
         return record.inverse(flow, y, c)[0]
     own = own_method(flow, "forward")(c)
@@ -170,10 +196,13 @@ class NflowsInverse(FastInverse):
     def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return flow.forward(x, context)
 
+    def own_inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> Any:
+        return own_method(flow, "inverse")(eps, context)
+
 
 @stands_in
 def _nflows_inverse(flow: Any, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    record = NflowsInverse.of(flow)
+    record = NflowsInverse.of(flow, inputs, context)
     if record is None:
         return own_method(flow, "inverse")(inputs, context)
     x, log_det = record.inverse(flow, inputs, context)
@@ -212,6 +241,12 @@ class ProbedInverse(FastInverse):
             self.watch_anew(flow)
         except ProbeError as reason:
             raise NotCoveredError(str(reason)) from reason
+
+    def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> Any:
+        return own_method(flow, self.network.fast)(x.clone())  # type: ignore[attr-defined]
+
+    def own_inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> Any:
+        return own_method(flow, self.method)(eps.clone())
 
     def run(self, flow: Any, u: Tensor) -> Any:
         """What the slow direction returns for u ``[B, D]``; None where it is to run itself."""
@@ -254,10 +289,10 @@ _EXACT = {torch.float64: 1e-8, torch.float32: 1e-4}
 def _stand_in_for(method: str) -> Any:
     @stands_in
     def slow(flow: Any, *args: Any, **by_name: Any) -> Any:
-        record = ProbedInverse.of(flow)
-        if record is not None and len(args) + len(by_name) == 1:
+        if len(args) + len(by_name) == 1:
             (u,) = args or by_name.values()
-            if isinstance(u, Tensor) and (out := record.run(flow, u)) is not None:
+            record = ProbedInverse.of(flow, u, None) if isinstance(u, Tensor) else None
+            if record is not None and (out := record.run(flow, u)) is not None:
                 return out
         return own_method(flow, method)(*args, **by_name)
 
