@@ -115,7 +115,15 @@ def test_opcheck(name: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"affine": False}, {"steps": 2}, {"scale": "clipped_exp"}, {"scale": "softplus"}, {"scale": "sigmoid"}, {"scale": "exp_slope"}],
+    [
+        {},
+        {"affine": False},
+        {"steps": 2},
+        {"scale": "clipped_exp"},
+        {"scale": "softplus"},
+        {"scale": "sigmoid"},
+        {"scale": "exp_slope"},
+    ],
     ids=str,
 )
 def test_gradcheck(options: dict[str, Any]) -> None:

@@ -133,7 +133,9 @@ def _inverse(module: nn.Module, found: FastInverse | str | None) -> FastInverse 
     return found
 
 
-def _faster(model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: str) -> Iterator[tuple[Row, Fast | None]]:
+def _faster(
+    model: nn.Module, path: str, layer: nn.Conv2d | nn.Linear, backend: str
+) -> Iterator[tuple[Row, Fast | None]]:
     """The fast forwards of a layer, and of the modules that mask it or are an activation of it; raises ProbeError."""
     try:
         candidate, at = candidate_of(layer), path

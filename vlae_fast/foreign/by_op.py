@@ -99,6 +99,17 @@ def conv_by_op(
 def linear_by_op(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LinearSpec, backend: str) -> Tensor:
     """``[..., O]`` of ``[..., I]``."""
     rows = x.reshape(-1, x.shape[-1])
+    if x.device.type == "cpu":  # whose kernels number the units themselves, without a copy of the weight
+        y = masked_linear(
+            rows,
+            weight,
+            bias,
+            in_degrees=spec.in_degrees,
+            out_degrees=spec.out_degrees,
+            adjacency=spec.adjacency,
+            backend=backend,
+        )
+        return y.reshape(*x.shape[:-1], y.shape[-1])
     if spec.in_order is not None:
         rows, weight = rows.index_select(1, spec.in_order), weight.index_select(1, spec.in_order)
     if spec.out_order is not None:
@@ -108,8 +119,8 @@ def linear_by_op(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LinearSpe
         rows,
         weight,
         bias,
-        in_degrees=spec.in_degrees,
-        out_degrees=spec.out_degrees,
+        in_degrees=spec.in_sorted,
+        out_degrees=spec.out_sorted,
         adjacency=spec.adjacency,
         backend=backend,
     )

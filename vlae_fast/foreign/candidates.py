@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,12 @@ def _conds_of(path: str, part: nn.Module, outputs: int) -> list[Cond]:
         return [Cond(path, "as it is", (part.in_features,))]
     if type(part) is nn.Conv2d and part.out_channels == outputs and part.kernel_size == (1, 1) and part.groups == 1:
         size = part.in_channels
-        forms = (("as it is", (size, 0, 0)), ("as it is", (size, 1, 1)), ("as an image", (size,)), ("expanded", (size,)))
+        forms = (
+            ("as it is", (size, 0, 0)),
+            ("as it is", (size, 1, 1)),
+            ("as an image", (size,)),
+            ("expanded", (size,)),
+        )
         return [Cond(path, *form) for form in forms]
     return []
 
@@ -132,7 +138,7 @@ def _conds_of(path: str, part: nn.Module, outputs: int) -> list[Cond]:
 def with_call(candidate: Candidate) -> Iterator[Candidate]:
     """The candidate, and that for a ``__call__`` of the module's own class."""
     yield candidate
-    own = method_of_class(candidate.module, "__call__")
+    own: Any = method_of_class(candidate.module, "__call__")
     if own.__func__ is not nn.Module.__call__:
         yield candidate._replace(record=FastCall)
 
@@ -219,10 +225,10 @@ def _look_at_call(module: nn.Module) -> None:
 
 def takes_one(module: nn.Module) -> bool:
     """True where a module's forward can be called with one argument."""
-    first, *further = inspect.signature(own_method(module, "forward")).parameters.values() or [None]
+    parameters = list(inspect.signature(own_method(module, "forward")).parameters.values())
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    optional = all(p.default is not inspect.Parameter.empty or p.kind in variable for p in further)
-    return first is not None and first.kind is not inspect.Parameter.KEYWORD_ONLY and optional
+    optional = all(p.default is not inspect.Parameter.empty or p.kind in variable for p in parameters[1:])
+    return bool(parameters) and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY and optional
 
 
 def _look_at_weight(layer: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import warnings
 from functools import partial
@@ -18,7 +17,7 @@ from .layer import Names
 from .measured import PATIENCE, Measured, ratio_of, step_of
 from .probe import TOLERANCE, difference, like_of, random_state_kept
 from .spec import LinearSpec, Spec
-from .swap import method_of_class, own_method, stands_in, swap_of
+from .swap import defaults_of, method_of_class, own_method, stands_in, swap_of
 from .walk import children_of, parameters_of, parts_of
 from .watched import Watched, is_transformed
 
@@ -73,7 +72,7 @@ class FastForward(Watched):
         self._specs: dict[torch.device, Any] = {}
 
     def install(self, module: nn.Module) -> None:
-        self.further = _defaults(own_method(module, self.method))
+        self.further = defaults_of(own_method(module, self.method))
         super().install(module)
         # before it is compiled: a dict that grows is another graph
         self._specs.setdefault(like_of(self.layer_of(module)).device, self.spec)
@@ -128,7 +127,9 @@ class FastForward(Watched):
         args = args[:count]
         if not all(isinstance(arg, Tensor) for arg in args):
             return None
-        if self.form.cond is not None and (args[0].dim() != 4 or args[1].shape != self.form.cond.shape_for(args[0].shape)):
+        if self.form.cond is not None and (
+            args[0].dim() != 4 or args[1].shape != self.form.cond.shape_for(args[0].shape)
+        ):
             return None
         return args
 
@@ -161,7 +162,7 @@ class FastForward(Watched):
         if isinstance(self.spec, LinearSpec):
             return linear_by_op(x, weight, bias, spec, self.backend)
         images = x if x.dim() == 4 else x[None]
-        added = None if self.form.cond is None else self.form.cond.of(module, *cond, images)
+        added = None if self.form.cond is None else self.form.cond.of(module, cond[0], images)
         wanted = self.traits.formats[1 if is_channels_last(images) else 2 * is_channels_last(weight)]
         out = conv_by_op(images, weight, bias, added, spec, self.form.activation, self.form.crops, self.backend)
         if self.form.crops is not None:
@@ -240,13 +241,6 @@ class FastForward(Watched):
 
     def _before_save(self, layer: nn.Module, *_: Any) -> None:
         self._write_zeros(layer)
-
-
-def _defaults(method: Any) -> dict[str, Any]:
-    """The arguments of a method behind its first, with their defaults; `inspect.Parameter.empty` where there is none."""
-    _, *further = inspect.signature(method).parameters.values()
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name: p.default for p in further if p.kind not in kinds}
 
 
 @stands_in

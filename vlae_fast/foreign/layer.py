@@ -63,7 +63,8 @@ class Layer:
 
     @property
     def dilation(self) -> Pair:
-        return self.names.dilation or getattr(self.module, "dilation", (1, 1))
+        given: Pair = self.names.dilation or getattr(self.module, "dilation", (1, 1))
+        return given
 
 
 def names_of(module: nn.Module) -> Iterator[Names]:

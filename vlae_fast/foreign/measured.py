@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 MARGIN = 1.05  # what the fast version must gain: less than that may be noise
 _ROUNDS = 5  # both versions take turns, so that a busy machine delays both; the least time of each counts
 _SECONDS = 0.25  # after so many no further round begins
-PATIENCE = 32  # calls in a row that took the own version, before it is asked whether the fast one is ever needed
+PATIENCE = 8  # calls in a row that took the own version, before it is asked whether the fast one is ever needed
 _ROWS = 128  # the batch for which it is asked
 
 Run = Callable[[], Any]
@@ -70,7 +70,7 @@ class Measured:
         return False
 
     def is_hopeless(self, x: Tensor, time_both: Callable[[Tensor], float]) -> bool:
-        """True where many calls have taken the own version, and the fast one wins for no batch that is larger either."""
+        """True where many calls have taken the own version, and the fast one wins for no larger batch either."""
         if self.own_calls < PATIENCE or not self.always_slower or not can_be_timed(x):
             return False
         self.own_calls = 0
@@ -89,9 +89,7 @@ class Measured:
             return ""
         largest = max(key[1] for key in self.ratios)
         found = {"forward": None, "with gradients": None} | {
-            "with gradients" if key[0] else "forward": ratio
-            for key, ratio in self.ratios.items()
-            if key[1] == largest
+            "with gradients" if key[0] else "forward": ratio for key, ratio in self.ratios.items() if key[1] == largest
         }
         size = next(self.sizes[key] for key in self.ratios if key[1] == largest)
         said = ", ".join(f"{what} x{ratio:.2f}" for what, ratio in found.items() if ratio is not None)
@@ -109,7 +107,7 @@ def can_be_timed(x: Tensor) -> bool:
     return x.device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
 
 
-def step_of(forward: Callable[..., Any], x: Tensor, weights: list[Tensor]) -> Run:
+def step_of(forward: Callable[..., Any], x: Tensor, weights: Sequence[Tensor]) -> Run:
     """One run of ``forward(x)`` for the clock: with the gradients that a training step would take, if any.
 
     Nothing is left behind: x is taken as a leaf, and no ``.grad`` is written.

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .swap import Swap
-
 
 class Row(NamedTuple):
     """A module, what it is, and what it runs on now (None: its own forward, and ``why``)."""
@@ -26,7 +24,7 @@ class Report:
     """
 
     def __init__(
-        self, rows: Sequence[Row], swaps: Sequence[tuple[nn.Module, Swap]], by_path: Mapping[str, Any] | None = None
+        self, rows: Sequence[Row], swaps: Sequence[tuple[nn.Module, Any]], by_path: Mapping[str, Any] | None = None
     ) -> None:
         self.rows, self._swaps, self._by_path = list(rows), list(swaps), dict(by_path or {})
 

@@ -34,11 +34,13 @@ class ConvSpec(NamedTuple):
 
 
 class LinearSpec(NamedTuple):
-    """The mask of a linear layer as degrees, where there are such, with the units in the order of their degrees."""
+    """The mask of a linear layer as degrees, where there are such; and these sorted, for devices that want them so."""
 
     adjacency: Tensor | None
     in_degrees: Tensor | None = None
     out_degrees: Tensor | None = None
+    in_sorted: Tensor | None = None
+    out_sorted: Tensor | None = None
     in_order: Tensor | None = None  # None: the order that they have
     out_order: Tensor | None = None
     out_back: Tensor | None = None  # from that order to the layer's own
@@ -91,7 +93,7 @@ def linear_spec(live: Tensor) -> LinearSpec:
     (in_sorted, in_order), (out_sorted, out_order) = (d.sort(stable=True) for d in (in_degrees, out_degrees))
     in_place, out_place = in_sorted.equal(in_degrees), out_sorted.equal(out_degrees)
     orders = None if in_place else in_order, *((None, None) if out_place else (out_order, out_order.argsort()))
-    return LinearSpec(None, in_sorted, out_sorted, *orders)
+    return LinearSpec(None, in_degrees, out_degrees, in_sorted, out_sorted, *orders)
 
 
 Spec = ConvSpec | LinearSpec

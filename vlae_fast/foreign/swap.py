@@ -6,6 +6,7 @@ An attribute of the module would be shared, with the module that it is bound to,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -76,6 +77,13 @@ def method_of_class(module: nn.Module, name: str) -> Callable[..., Any]:
         if function is not None and not _is_ours(function):
             return function.__get__(module, type(module))
     raise AttributeError(f"{type(module).__name__} has no {name}")
+
+
+def defaults_of(method: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a method behind its first, with their defaults, `inspect.Parameter.empty` for those without."""
+    _, *further = inspect.signature(method).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: p.default for p in further if p.kind not in kinds}
 
 
 def _is_ours(function: Any) -> bool:

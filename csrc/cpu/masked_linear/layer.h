@@ -19,6 +19,9 @@ constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead f
 struct LinearLayer {
   int64_t inputs, outputs;
   const float* weight;
+  // Where the units are that are numbered by their degrees: input i is column in_order[i] of W, output o is row out_order[o]
+  // and column out_order[o] of y. nullptr: the numbers are the places. Gradients are computed where there are none.
+  const int32_t *in_order, *out_order;
   const int32_t *in_degrees, *out_degrees;
   const bool* adjacency;  // nullptr: the degrees say it
 };
@@ -42,6 +45,7 @@ struct PanelProduct {
   Columns columns;
   float* out;  // of row 0 and column 0
   int64_t out_stride;
+  const int32_t* to_columns;  // where the columns go in out; nullptr: to their own numbers
   const float* bias;  // [all columns] or nullptr
   Activation activation;
   const LinearLayer* layer;  // given: out is a gradient of W, and 0 where its entry is dead
@@ -52,6 +56,7 @@ struct PanelProduct {
 struct Slopes {
   const float *grad, *y;  // [batch, outputs]
   int64_t batch, outputs;
+  const int32_t* order;  // the places of the outputs in grad, y and sums; nullptr: their numbers
   Activation activation;
   float* g;           // nullptr: not wanted
   float* transposed;  // nullptr: not wanted

@@ -36,7 +36,7 @@ std::vector<int32_t> check_degrees(const char* op, const char* name, const Tenso
 // The layer and the memory behind it.
 struct CheckedLayer {
   LinearLayer layer = {};
-  std::vector<int32_t> in_degrees, out_degrees;
+  std::vector<int32_t> in_degrees, out_degrees, in_places, out_places;
 
   CheckedLayer(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& in,
                const std::optional<Tensor>& out, const std::optional<Tensor>& adjacency) {
@@ -58,10 +58,14 @@ struct CheckedLayer {
       return;
     }
     in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
+    if (in_places = order_of(in_degrees); !in_places.empty()) in_degrees = in_order(in_degrees, in_places);
     in_degrees.resize(usize(layer.inputs + kDegreePadding), std::numeric_limits<int32_t>::max());
     out_degrees = check_degrees(op, "out_degrees", *out, layer.outputs);
+    if (out_places = order_of(out_degrees); !out_places.empty()) out_degrees = in_order(out_degrees, out_places);
     layer.in_degrees = in_degrees.data();
     layer.out_degrees = out_degrees.data();
+    layer.in_order = in_places.empty() ? nullptr : in_places.data();
+    layer.out_order = out_places.empty() ? nullptr : out_places.data();
   }
   CheckedLayer(const CheckedLayer&) = delete;
   CheckedLayer& operator=(const CheckedLayer&) = delete;
@@ -75,27 +79,6 @@ int64_t padded_stride(int64_t batch) {
   return ((batch + kLine - 1) / kLine | 1) * kLine;
 }
 
-// Sorts the layer's units by degree, and its results back.
-struct SortedDegrees {
-  std::optional<Order> in, out;
-
-  SortedDegrees(const std::optional<Tensor>& in_degrees, const std::optional<Tensor>& out_degrees) {
-    if (in_degrees) in = order_of(*in_degrees);
-    if (out_degrees) out = order_of(*out_degrees);
-  }
-  bool needed() const { return in || out; }
-  const std::vector<int64_t>* to_in() const { return in ? &in->index : nullptr; }
-  const std::vector<int64_t>* to_out() const { return out ? &out->index : nullptr; }
-  const std::vector<int64_t>* from_in() const { return in ? &in->inverse : nullptr; }
-  const std::vector<int64_t>* from_out() const { return out ? &out->inverse : nullptr; }
-};
-
-std::optional<Tensor> gathered_if(const std::optional<Tensor>& tensor, const std::vector<int64_t>* rows,
-                                  const std::vector<int64_t>* columns = nullptr) {
-  if (!tensor) return std::nullopt;
-  return gathered(*tensor, rows, columns);
-}
-
 Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
                std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
                std::string isa_name) {
@@ -106,12 +89,8 @@ Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
     check_float(kForward, "bias", *bias);
     check_shape(kForward, "bias", *bias, {checked.layer.outputs});
   }
-  if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
-    const Tensor y = forward(gathered(x, nullptr, order.to_in()), gathered(weight, order.to_out(), order.to_in()),
-                             gathered_if(bias, order.to_out()), gathered_if(in_degrees, order.to_in()),
-                             gathered_if(out_degrees, order.to_out()), std::nullopt, activation, isa_name);
-    return gathered(y, nullptr, order.from_out());
-  }
+  x = gathered(x, {}, checked.in_places);
+  if (bias) bias = gathered(*bias, {}, checked.out_places);
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
   if (y.numel() > 0)
     run_forward(kForward, kernels_of(isa), checked.layer,
@@ -134,17 +113,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
     check_float(kBackward, "y", *y);
     check_shape(kBackward, "y", *y, {batch, outputs});
   }
-  if (const SortedDegrees order(in_degrees, out_degrees); order.needed()) {
-    const auto [grad_x, grad_weight, grad_bias] = backward(
-        gathered(grad, nullptr, order.to_out()), gathered_if(y, nullptr, order.to_out()), gathered(x, nullptr, order.to_in()),
-        gathered(weight, order.to_out(), order.to_in()), gathered_if(in_degrees, order.to_in()),
-        gathered_if(out_degrees, order.to_out()), std::nullopt, activation, needs_x, needs_weight, needs_bias, isa_name);
-    return {needs_x ? gathered(grad_x, nullptr, order.from_in()) : grad_x,
-            needs_weight ? gathered(grad_weight, order.from_out(), order.from_in()) : grad_weight,
-            needs_bias ? gathered(grad_bias, order.from_out()) : grad_bias};
-  }
   const int64_t stride = padded_stride(batch);
-  const bool copies = needs_x && function != Activation::none;
+  const bool copies = needs_x && (function != Activation::none || checked.layer.out_order);
   Tensor grad_x = empty_like_sizes(x, {needs_x ? batch : 0, inputs});
   Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
   Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});
@@ -152,15 +122,22 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
 
   run_slopes(kernels_of(isa),
-             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, function, copies ? g.mutable_data_ptr<float>() : nullptr,
+             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function, copies ? g.mutable_data_ptr<float>() : nullptr,
               needs_weight ? transposed.mutable_data_ptr<float>() : nullptr, stride,
               needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
+  x = gathered(x, {}, checked.in_places);
+  LinearLayer sorted = checked.layer;
+  const Tensor sorted_weight = needs_x ? gathered(weight, checked.out_places, checked.in_places) : weight;
+  sorted.weight = floats(sorted_weight);
+  sorted.in_order = sorted.out_order = nullptr;
   if (inputs > 0)
     run_backward(
-        kBackward, kernels_of(isa), checked.layer,
+        kBackward, kernels_of(isa), sorted,
         {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
          needs_x ? grad_x.mutable_data_ptr<float>() : nullptr, needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
-  return {grad_x, grad_weight, grad_bias};
+  const std::vector<int32_t> in_back = inverse_of(checked.in_places), out_back = inverse_of(checked.out_places);
+  return {needs_x ? gathered(grad_x, {}, in_back) : grad_x, needs_weight ? gathered(grad_weight, out_back, in_back) : grad_weight,
+          grad_bias};
 }
 
 }  // namespace

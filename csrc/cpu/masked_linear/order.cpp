@@ -1,7 +1,6 @@
 #include "order.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include <torch/csrc/stable/ops.h>
 
@@ -15,43 +14,48 @@ namespace {
 constexpr int64_t kPieces = 8;
 constexpr int64_t kGrain = 1 << 14;  // elements
 
-template <typename T>
-void gather(const T* from, int64_t stride, const std::vector<int64_t>* rows, const std::vector<int64_t>* columns,
-            const Tensor& to) {
-  const int64_t width = to.dim() == 2 ? to.size(1) : 1;
-  T* out = to.mutable_data_ptr<T>();
-  torch::stable::parallel_for(0, to.size(0), kGrain / std::max<int64_t>(width, 1) + 1, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) {
-      const T* row = from + (rows ? (*rows)[usize(r)] : r) * stride;
-      for (int64_t c = 0; c < width; ++c) out[r * width + c] = row[columns ? (*columns)[usize(c)] : c];
-    }
-  });
-}
-
 }  // namespace
 
-std::optional<Order> order_of(const Tensor& degrees) {
-  const int64_t* d = degrees.const_data_ptr<int64_t>();
-  const int64_t size = degrees.size(0);
+std::vector<int32_t> order_of(const std::vector<int32_t>& degrees) {
   int64_t pieces = 1;
-  for (int64_t i = 1; i < size; ++i) pieces += d[i] < d[i - 1];
-  if (pieces <= kPieces) return std::nullopt;
-  Order order;
-  order.index.resize(usize(size));
-  order.inverse.resize(usize(size));
-  std::iota(order.index.begin(), order.index.end(), int64_t{0});
-  std::stable_sort(order.index.begin(), order.index.end(), [&](int64_t a, int64_t b) { return d[a] < d[b]; });
-  for (int64_t i = 0; i < size; ++i) order.inverse[usize(order.index[usize(i)])] = i;
+  for (size_t i = 1; i < degrees.size(); ++i) pieces += degrees[i] < degrees[i - 1];
+  if (pieces <= kPieces) return {};
+  std::vector<int64_t> keys(degrees.size());  // the degree, then the place: one integer to compare
+  for (size_t i = 0; i < degrees.size(); ++i) keys[i] = int64_t{degrees[i]} * (int64_t{1} << 31) + static_cast<int64_t>(i);
+  std::sort(keys.begin(), keys.end());
+  std::vector<int32_t> order(degrees.size());
+  for (size_t i = 0; i < keys.size(); ++i) order[i] = static_cast<int32_t>(keys[i] & ((int64_t{1} << 31) - 1));
   return order;
 }
 
-Tensor gathered(const Tensor& tensor, const std::vector<int64_t>* rows, const std::vector<int64_t>* columns) {
+std::vector<int32_t> in_order(const std::vector<int32_t>& degrees, const std::vector<int32_t>& order) {
+  std::vector<int32_t> sorted(order.size());
+  for (size_t i = 0; i < order.size(); ++i) sorted[i] = degrees[usize(order[i])];
+  return sorted;
+}
+
+std::vector<int32_t> inverse_of(const std::vector<int32_t>& order) {
+  std::vector<int32_t> inverse(order.size());
+  for (size_t i = 0; i < order.size(); ++i) inverse[usize(order[i])] = static_cast<int32_t>(i);
+  return inverse;
+}
+
+// A row is gathered while it is in the nearest cache; columns of panels, one panel after the other, would fetch it each time.
+Tensor gathered(const Tensor& tensor, const std::vector<int32_t>& rows, const std::vector<int32_t>& columns) {
+  if (rows.empty() && columns.empty()) return tensor;
   Tensor to = new_like("masked_linear", tensor, {tensor.sizes().begin(), tensor.sizes().end()});
-  const int64_t stride = tensor.dim() == 2 ? tensor.size(1) : 1;
-  if (tensor.scalar_type() == torch::headeronly::ScalarType::Float)
-    gather(tensor.const_data_ptr<float>(), stride, rows, columns, to);
-  else
-    gather(tensor.const_data_ptr<int64_t>(), stride, rows, columns, to);
+  const int64_t width = tensor.size(tensor.dim() - 1), count = tensor.dim() == 2 ? tensor.size(0) : 1;
+  const float* from = tensor.const_data_ptr<float>();
+  float* out = to.mutable_data_ptr<float>();
+  torch::stable::parallel_for(0, count, kGrain / std::max<int64_t>(width, 1) + 1, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      const float* row = from + (rows.empty() ? r : rows[usize(r)]) * width;
+      if (columns.empty())
+        std::copy_n(row, width, out + r * width);
+      else
+        for (int64_t c = 0; c < width; ++c) out[r * width + c] = row[columns[usize(c)]];
+    }
+  });
   return to;
 }
 

@@ -1,7 +1,6 @@
-// Units in no order hide the triangle: the layer is computed on copies whose units are sorted by degree.
+// Units in no order hide the triangle: they are numbered by degree, and the kernels are told where in memory each is.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include <torch/csrc/stable/tensor.h>
@@ -10,13 +9,13 @@ namespace vlae::masked_linear {
 
 using torch::stable::Tensor;
 
-struct Order {
-  std::vector<int64_t> index, inverse;  // of the sorted units; where each unit went
-};
-
-// None where the degrees are sorted, or in a few sorted pieces (the parameters of a MADE): nothing is gained there.
-std::optional<Order> order_of(const Tensor& degrees);
-// tensor[rows][:, columns], of int64 or float32 and of one (rows alone) or two dimensions; nullptr: all.
-Tensor gathered(const Tensor& tensor, const std::vector<int64_t>* rows, const std::vector<int64_t>* columns = nullptr);
+// The places of the units by degree. Empty where the degrees are sorted, or in a few sorted pieces (the parameters of a
+// MADE): nothing is gained there.
+std::vector<int32_t> order_of(const std::vector<int32_t>& degrees);
+std::vector<int32_t> in_order(const std::vector<int32_t>& degrees, const std::vector<int32_t>& order);
+// Of each place the number of the unit there.
+std::vector<int32_t> inverse_of(const std::vector<int32_t>& order);
+// tensor[rows][:, columns], of float32 and of one (columns alone) or two dimensions; an empty order: all as they are.
+Tensor gathered(const Tensor& tensor, const std::vector<int32_t>& rows, const std::vector<int32_t>& columns);
 
 }  // namespace vlae::masked_linear

@@ -35,7 +35,8 @@ IntVec live(const LinearLayer& layer, int64_t o, int64_t i, int64_t count) {
 }
 
 Vec live_weights(const LinearLayer& layer, int64_t o, int64_t i, int64_t count) {
-  const Vec weights = load_some(layer.weight + o * layer.inputs + i, count);
+  const int64_t row = layer.out_order ? layer.out_order[o] : o;
+  const Vec weights = load_at(layer.weight + row * layer.inputs, layer.in_order, i, count);
   return live(layer, o, i, count) ? weights : Vec{};
 }
 
@@ -77,7 +78,7 @@ void finish(const PanelProduct& p, int64_t first, int64_t count, const float* bl
       const int64_t lanes = least(kLanes, p.columns.count - c);
       Vec value = apply(p.activation, load(block + c));
       if (p.layer) value = live(*p.layer, p.first_row + r, p.columns.first + c, lanes) ? value : Vec{};
-      store_some(p.out + r * p.out_stride + p.columns.first + c, value, lanes);
+      store_at(p.out + r * p.out_stride, p.to_columns, p.columns.first + c, value, lanes);
     }
 }
 

@@ -124,6 +124,7 @@ void run_forward(const char* op, const Kernels& kernels, const LinearLayer& laye
   units.deal(op, static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
     kernels.pack_outputs(layer, unit.columns, runs_of(*unit.runs), panel);
     PanelProduct product = product_of(unit, f.x, layer.inputs, panel, f.y, layer.outputs);
+    product.to_columns = layer.out_order;
     product.bias = f.bias;
     product.activation = f.activation;
     kernels.multiply(product);

@@ -6,13 +6,13 @@
 namespace vlae::masked_linear {
 
 struct LinearForward {
-  const float *x, *bias;  // bias: nullptr if none
+  const float *x, *bias;  // units by their numbers, see LinearLayer; bias: nullptr if none
   int64_t batch;
   Activation activation;
   float* y;
 };
 
-// g and its transpose belong to the gradient that needs them; nullptr: not wanted.
+// g and its transpose, units by their numbers, belong to the gradient that needs them; nullptr: not wanted.
 struct LinearBackward {
   const float *x, *g, *g_transposed;
   int64_t batch, transposed_stride;

@@ -14,10 +14,11 @@ void slopes(const Slopes& s, const Columns& columns) noexcept {
     const int64_t rows = least(kLanes, s.batch - first);
     Vec square[kLanes] = {}, total = {};
     for (int64_t r = 0; r < rows; ++r) {
-      const int64_t at = (first + r) * s.outputs + columns.first;
-      Vec g = load_some(s.grad + at, columns.count);
-      if (s.activation != Activation::none) g = times_slope(s.activation, g, load_some(s.y + at, columns.count));
-      if (s.g) store_some(s.g + at, g, columns.count);
+      const int64_t row = (first + r) * s.outputs;
+      Vec g = load_at(s.grad + row, s.order, columns.first, columns.count);
+      if (s.activation != Activation::none)
+        g = times_slope(s.activation, g, load_at(s.y + row, s.order, columns.first, columns.count));
+      if (s.g) store_some(s.g + row + columns.first, g, columns.count);
       square[r] = g;
       total += g;
     }
@@ -29,7 +30,7 @@ void slopes(const Slopes& s, const Columns& columns) noexcept {
     for (int64_t c = 0; c < columns.count; ++c)  // rows are padded to whole vectors
       store(s.transposed + (columns.first + c) * s.transposed_stride + first, square[c]);
   }
-  if (s.sums) store_some(s.sums + columns.first, sum, columns.count);
+  if (s.sums) store_at(s.sums, s.order, columns.first, sum, columns.count);
 }
 
 }  // namespace vlae::masked_linear::VLAE_ISA

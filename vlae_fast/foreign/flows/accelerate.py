@@ -11,9 +11,9 @@ from ... import backends
 from ..measured import Measured
 from ..probe import random_state_kept
 from ..swap import swap_of
-from ..walk import named_parts, parameters_of, parts_of
+from ..walk import named_parts, parameters_of, part_at, parts_of
+from .directions import NoFlowError, may_be_flow
 from .inverses import FastInverse, NflowsInverse, NormflowsInverse, ProbedInverse, ZukoInverse
-from .probed import may_be_flow
 from .structure import NotCoveredError
 
 # Where a library's flows are and what stands in. A library that nobody has imported has made no part of the model.
@@ -87,11 +87,14 @@ def inverses_in(model: nn.Module, backend: str) -> list[tuple[str, nn.Module, Fa
 
     A module around flows that have been found is no flow itself, and has no reason.
     """
-    parts, found = list(named_parts(model)), {}
+    parts = list(named_parts(model))
+    found: dict[str, FastInverse | str] = {}
     for path, flow in reversed(parts):  # from the inside
         inside = f"{path}." if path else ""
-        around = any(not isinstance(fast, str) and other.startswith(inside) for other, fast in found.items())
-        fast = fast_inverse(flow, backend, probe=not around)
+        # of a library: whatever became of it, a chain of such is nothing new
+        of_library = {other for other in found if _kinds(part_at(model, other))}
+        taken = {other for other, fast in found.items() if not isinstance(fast, str)} | of_library
+        fast = fast_inverse(flow, backend, probe=not any(other.startswith(inside) for other in taken))
         if fast is not None:
             found[path] = fast
     return [(path, flow, found[path]) for path, flow in parts if path in found]
@@ -120,6 +123,8 @@ def fast_inverse(flow: nn.Module, backend: str, *, probe: bool = True) -> FastIn
         try:
             with random_state_kept(like.device):
                 return kind(flow, backend)
+        except NoFlowError:
+            continue
         except NotCoveredError as error:
             reason = reason or str(error)
         except Exception as error:  # another release's, or a subclass's: it is read, copied and run

@@ -12,10 +12,12 @@ from torch import Tensor
 from ...ops import made_inverse
 from ..measured import Measured, ratio_of
 from ..probe import ProbeError, random_state_kept, without_hooks
-from ..swap import own_method, stands_in, swap_of
+from ..swap import defaults_of, own_method, stands_in, swap_of
+from ..walk import parameters_of
 from ..watched import Watched, is_transformed
+from .directions import DIRECTIONS, first_of, second_of
 from .networks import Network, NflowsNetwork, NormflowsNetwork, ZukoNetwork
-from .probed import DIRECTIONS, ProbedNetwork, first_of, names_in_use
+from .probed import ProbedNetwork
 from .structure import NotCoveredError
 
 I = TypeVar("I", bound="FastInverse")  # noqa: E741
@@ -228,13 +230,13 @@ class ProbedInverse(FastInverse):
 
     def read(self, flow: Any) -> None:
         network = ProbedNetwork(flow)
-        kind = _BY_METHOD[network.slow]
+        kind = _BY_METHOD[network.slow.method]
         if type(self) not in (ProbedInverse, kind):
             raise NotCoveredError(f"its slow direction is {network.slow} now")
         self.__class__ = kind
         self.network = network  # type: ignore[assignment]
-        self.methods = (network.slow, network.fast, "__call__")
-        self.failed = 0
+        self.methods = (network.slow.method, network.fast.method, "__call__")
+        self.further = defaults_of(own_method(flow, network.slow.method))
         self._degrees = {}
         self.check(flow)
         try:
@@ -243,31 +245,35 @@ class ProbedInverse(FastInverse):
             raise NotCoveredError(str(reason)) from reason
 
     def transform(self, flow: Any, x: Tensor, context: Tensor | None) -> Any:
-        return own_method(flow, self.network.fast)(x.clone())  # type: ignore[attr-defined]
+        return self.network.fast.of(flow, x.clone())  # type: ignore[attr-defined]
 
     def own_inverse(self, flow: Any, eps: Tensor, context: Tensor | None) -> Any:
-        return own_method(flow, self.method)(eps.clone())
+        return self.network.slow.of(flow, eps.clone())  # type: ignore[attr-defined]
+
+    def asked(self, args: tuple[Any, ...], by_name: dict[str, Any]) -> Tensor | None:
+        """The u of a call of the slow direction; None where it is a call of something else."""
+        given: Any = dict(self.network.slow.given)  # type: ignore[attr-defined]
+        rest = dict(zip(self.further, args[1:], strict=False)) | (by_name if args else dict([*by_name.items()][1:]))
+        u = args[0] if args else next(iter(by_name.values()), None)
+        if not isinstance(u, Tensor) or len(args) > len(self.further) + 1:
+            return None
+        wanted = self.further | given
+        if any(name not in wanted for name in rest) or any(name not in rest for name in given):
+            return None
+        return u if all(value is wanted[name] or _same(value, wanted[name]) for name, value in rest.items()) else None
 
     def run(self, flow: Any, u: Tensor) -> Any:
         """What the slow direction returns for u ``[B, D]``; None where it is to run itself."""
         network: Any = self.network
-        like = next(flow.parameters())
+        like = next(parameters_of(flow))
         if u.dim() != 2 or u.shape[1] != network.dim or u.dtype != like.dtype or u.device != like.device:
             return None
-        eps = u[:, network.tail.places.to(u.device)]
-        x, log_det = self.inverse(flow, eps, None)
-        if not self._undone(flow, u, x):
-            self.failed += 1
+        x, log_det = self.inverse(flow, u[:, network.tail.places.to(u.device)], None)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and network.outputs.sign is not None):
+            there = network.fast.of(flow, x.clone())
+        if not _is_near(first_of(there), u):
             return None
-        self.failed = 0
-        return network.outputs.of(x, log_det)
-
-    @torch.no_grad()
-    def _undone(self, flow: Any, u: Tensor, x: Tensor) -> bool:
-        """True where the fast direction gives u back, up to what is lost to rounding."""
-        network: Any = self.network
-        again = first_of(own_method(flow, network.fast)(x.detach().clone()))
-        return bool((again - u).abs().max() <= _EXACT[u.dtype] * (1 + u.abs().max())) if len(u) else True
+        return network.outputs.of(x, log_det, second_of(there))
 
     @torch.no_grad()
     def check(self, flow: Any) -> None:
@@ -278,7 +284,7 @@ class ProbedInverse(FastInverse):
             x, _ = self._inverse(flow, u[:, network.tail.places.to(like.device)], None)
             if not x.isfinite().all():
                 raise NotCoveredError("its inverse is not finite at random input")
-            if not self._undone(flow, u, x):
+            if not _is_near(first_of(network.fast.of(flow, x.clone())), u):
                 raise NotCoveredError(f"its {network.fast} does not undo the inverse")
 
 
@@ -286,13 +292,23 @@ class ProbedInverse(FastInverse):
 _EXACT = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
+@torch.no_grad()
+def _is_near(again: Tensor, u: Tensor) -> bool:
+    """True where a pass gives u back, up to what is lost to rounding."""
+    return len(u) == 0 or bool((again - u).abs().max() <= _EXACT[u.dtype] * (1 + u.abs().max()))
+
+
+def _same(a: Any, b: Any) -> bool:
+    return type(a) in (str, bool, int) and type(a) is type(b) and bool(a == b)
+
+
 def _stand_in_for(method: str) -> Any:
     @stands_in
     def slow(flow: Any, *args: Any, **by_name: Any) -> Any:
-        if len(args) + len(by_name) == 1:
-            (u,) = args or by_name.values()
-            record = ProbedInverse.of(flow, u, None) if isinstance(u, Tensor) else None
-            if record is not None and (out := record.run(flow, u)) is not None:
+        record = swap_of(flow, ProbedInverse)
+        u = None if record is None else record.asked(args, by_name)
+        if u is not None and (record := ProbedInverse.of(flow, u, None)) is not None:
+            if (out := record.run(flow, u)) is not None:
                 return out
         return own_method(flow, method)(*args, **by_name)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,20 +10,13 @@ from torch import Tensor, nn
 
 from ... import reference
 from ...ops.made_inverse import ACTIVATIONS
-from ..code import is_library
 from ..probe import is_mask, without_hooks
-from ..swap import Swap, own_method
+from ..swap import Swap
 from ..walk import named_parameters_of, part_at, parts_of
+from .directions import directions_of, first_of, second_of
 from .structure import NotCoveredError, structure_of
-from .tail import Tail, tail_of
-from .tape import Product, Tape, TooManyError
-
-# Directions by the names that people give them: one is a pass of the network, the other D of them.
-DIRECTIONS = (
-    *("forward", "inverse", "backward", "encode", "decode", "f", "g", "transform", "reverse", "invert", "inv"),
-    *("_call", "_inverse", "_forward", "forward_p", "inverse_transform", "normalize", "generate", "sample"),
-    *("flow", "to_noise", "to_data", "x_to_z", "z_to_x", "x_to_u", "u_to_x", "forward_pass", "inverse_pass"),
-)
+from .tail import tail_of
+from .tape import Product, Tape
 
 
 class Node(NamedTuple):
@@ -43,25 +35,26 @@ class Node(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What the inverse of a flow returns: x alone (log_det None), or x and a log-determinant.
+    """What the inverse of a flow returns: x alone, or x and a log-determinant.
 
-    kind: of the container. names: its keys, where it has them. log_det: 1 for that of x to u, -1 for that of u to x.
+    kind: of the container, None for x alone. keys: of x and of the log-determinant in it. sign: by which the second
+    value of the fast direction at x is multiplied; None: the log-determinant ``[B]`` is that of the op, times ``own``.
     """
 
     kind: type | None = None
-    names: tuple[Any, Any] = (0, 1)
-    log_det: int | None = None
-    column: bool = False  # log_det is [B, 1]
+    keys: tuple[Any, Any] = (0, 1)
+    sign: int | None = None
+    own: int = 1
 
-    def of(self, x: Tensor, log_det: Tensor) -> Any:
-        """As the flow returns it; ``log_det``: that of x to u."""
+    def of(self, x: Tensor, log_det: Tensor, second: Tensor | None) -> Any:
+        """As the flow returns it. log_det: that of x to u. second: the second value of the fast direction at x."""
         if self.kind is None:
             return x
-        signed = log_det * (self.log_det or 1)
-        pair = (x, signed[:, None] if self.column else signed)
-        if issubclass(self.kind, dict):
-            return self.kind(**dict(zip(self.names, pair, strict=True)))
-        return self.kind(*pair) if hasattr(self.kind, "_fields") else self.kind(pair)
+        pair = (x, self.own * log_det if self.sign is None or second is None else self.sign * second)
+        kind: Any = self.kind
+        if issubclass(kind, dict):
+            return kind(**dict(zip(self.keys, pair, strict=True)))
+        return kind(*pair) if hasattr(kind, "_fields") else kind(pair)
 
 
 class ProbedNetwork:
@@ -76,7 +69,7 @@ class ProbedNetwork:
         self.dim, self.fast, self.slow = directions_of(flow, twin)
         x = torch.randn(4, self.dim, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
         with Tape() as tape:
-            first_of(own_method(twin, self.fast)(x.clone()))
+            first_of(self.fast.of(twin, x.clone()))
         self.nodes, self.activation = _nodes(tape.products, twin, x)
         self.heads = [i for i in range(len(self.nodes)) if all(node.parent != i for node in self.nodes)]
         deepest = max(node.depth for node in self.nodes)
@@ -93,7 +86,7 @@ class ProbedNetwork:
 
         def u_of(x: Tensor, p: Tensor) -> Tensor:
             with self._given(p):
-                return first_of(own_method(twin, self.fast)(x))
+                return first_of(self.fast.of(twin, x))
 
         return u_of
 
@@ -114,12 +107,13 @@ class ProbedNetwork:
         count = sum(len(self.nodes[i].live) for i in self.heads)
         x = torch.randn(3, self.dim, generator=generator, dtype=torch.float64)
         p = 0.5 * torch.randn(3, count, generator=generator, dtype=torch.float64)
-        u = self._u_of(twin)(x.clone(), p)
         with self._given(p):
-            out = own_method(twin, self.slow)(u)
+            there = self.fast.of(twin, x.clone())
+        with self._given(p):
+            out = self.slow.of(twin, first_of(there).clone())
         if not torch.allclose(first_of(out), x, rtol=1e-6, atol=1e-8):
             raise NotCoveredError(f"{self.slow} does not undo {self.fast}, the network's outputs given")
-        return _kind_of(out, self.tail.log_slope(p).sum(1))
+        return _kind_of(out, second_of(there), self.tail.log_slope(p).sum(1))
 
     def _masks(self) -> list[Tensor]:
         masks = [self._assembled(level, [self.nodes[i].live.double() for i in level]) for level in self.levels]
@@ -135,8 +129,11 @@ class ProbedNetwork:
         rows = []
         for i, block in zip(level, blocks, strict=True):
             zeros = (block.new_zeros(len(block), len(self.nodes[j].live)) for j in before)
-            rows.append(torch.cat([block if j == self.nodes[i].parent else zero
-                                   for j, zero in zip(before, zeros, strict=True)], 1))
+            rows.append(
+                torch.cat(
+                    [block if j == self.nodes[i].parent else zero for j, zero in zip(before, zeros, strict=True)], 1
+                )
+            )
         return torch.cat(rows)
 
     def arguments(self, flow: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -229,19 +226,22 @@ def _in_order(weight: Tensor, inputs: Tensor | None) -> Tensor:
     return weight if inputs.equal(order) else weight[:, inputs.argsort().to(weight.device)]
 
 
-def _kind_of(out: Any, log_det: Tensor) -> Outputs:
-    """What the inverse returns beside x, given the log-determinant ``[B]`` of x to u that it should be."""
+def _kind_of(out: Any, second: Tensor | None, log_det: Tensor) -> Outputs:
+    """What the inverse returns beside x: the second value of the fast direction, or the log-determinant ``[B]``."""
     if isinstance(out, Tensor):
         return Outputs()
-    names = tuple(out) if isinstance(out, dict) else tuple(range(len(out)))
-    if len(names) != 2:
-        raise NotCoveredError(f"its inverse returns {len(names)} values, not x or x and a log-determinant")
-    second = out[names[1]]
-    if isinstance(second, Tensor) and second.shape in ((len(log_det),), (len(log_det), 1)):
+    keys = tuple(out) if isinstance(out, dict) else tuple(range(len(out)))
+    if len(keys) != 2:
+        raise NotCoveredError(f"its inverse returns {len(keys)} values, not x or x and a log-determinant")
+    found = out[keys[1]]
+    for known, by_fast in ((second, True), (log_det, False)):
         for sign in (1, -1):
-            if torch.allclose(second.reshape(-1), sign * log_det, rtol=1e-6, atol=1e-8):
-                return Outputs(type(out), (names[0], names[1]), sign, second.dim() == 2)
-    raise NotCoveredError("the second value that its inverse returns is no log-determinant [B] or [B, 1]")
+            if not isinstance(found, Tensor) or known is None or known.shape != found.shape:
+                continue
+            # a sum that somebody begins with torch.zeros(B) is of the default dtype
+            if torch.allclose(found.double(), sign * known.double(), rtol=1e-5, atol=1e-6):
+                return Outputs(type(out), (keys[0], keys[1]), sign if by_fast else None, sign)
+    raise NotCoveredError("the second value that its inverse returns is no log-determinant of its forward direction")
 
 
 def parameter_at(flow: nn.Module, path: str) -> Tensor:
@@ -267,70 +267,6 @@ def _shrink(twin: nn.Module) -> None:
         if parameter.is_floating_point() and not is_mask(name, parameter):
             size = 0.6 / max(1, parameter.shape[-1]) ** 0.5 if parameter.dim() > 1 else 0.1
             signs = torch.randint(2, parameter.shape, generator=generator) * 2 - 1
-            parameter.copy_(size * signs * (0.5 + torch.rand(parameter.shape, generator=generator, dtype=torch.float64)))
-
-
-def first_of(out: Any) -> Tensor:
-    """The transformed tensor of what a direction returns: that, or the first of a tuple, a list or a dict."""
-    if isinstance(out, dict) and out:
-        out = next(iter(out.values()))
-    elif isinstance(out, tuple | list) and out:
-        out = out[0]
-    if not isinstance(out, Tensor):
-        raise NotCoveredError(f"a direction of it returns {type(out).__name__}, not a tensor")
-    return out
-
-
-def directions_of(flow: nn.Module, twin: nn.Module) -> tuple[int, str, str]:
-    """D, and the names of the methods that map x to u in one pass, and u to x in D. Raises NotCoveredError."""
-    sizes = {n for _, p in named_parameters_of(twin) if p.dim() == 2 for n in (p.shape[1], p.shape[0])}
-    for dim in sorted(sizes)[:8]:
-        counts = dict(_passes(twin, dim))
-        once = [name for name, count in counts.items() if count == 1]
-        often = [name for name, count in counts.items() if count > 1]
-        if dim > 1 and once and often:
-            return dim, once[0], often[0]
-    raise NotCoveredError("none of its methods is a pass of a network of which another takes several")
-
-
-def _passes(twin: nn.Module, dim: int) -> Iterator[tuple[str, int]]:
-    """Names of the methods that map ``[B, D]`` to such, and how often they pass through the network, up to 2."""
-    x = torch.randn(3, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for name in names_in_use(twin):
-        tape = Tape(most=64)
-        try:
-            with tape, torch.no_grad():
-                out = first_of(own_method(twin, name)(x.clone()))
-            if out.shape != x.shape:
-                continue
-        except TooManyError:
-            yield name, 2
-            continue
-        except Exception:  # other people's code, and no direction of such a flow
-            continue
-        firsts = [product.weight for product in tape.products[:1]]
-        yield name, sum(p.weight.shape == f.shape and p.weight.equal(f) for f in firsts for p in tape.products)
-
-
-def may_be_flow(flow: nn.Module) -> bool:
-    """True where a module's own class has two methods that may be a flow's directions, and weights to compute with."""
-    if is_library(type(flow)) or not any(p.dim() == 2 and not p.is_meta for _, p in named_parameters_of(flow)):
-        return False
-    return len(names_in_use(flow)) > 1
-
-
-def names_in_use(flow: nn.Module) -> list[str]:
-    """The names of `DIRECTIONS` that the flow's own class defines, for methods that can be called with x alone."""
-    found = []
-    for name in DIRECTIONS:
-        owner = next((k for k in type(flow).__mro__ if name in vars(k) and "_vlae_fast_kind" not in vars(k)), None)
-        if owner is None or is_library(owner):
-            continue
-        try:
-            first, *further = inspect.signature(own_method(flow, name)).parameters.values()
-        except (TypeError, ValueError):
-            continue
-        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        if all(p.default is not inspect.Parameter.empty or p.kind in variable for p in further):
-            found.append(name)
-    return found
+            parameter.copy_(
+                size * signs * (0.5 + torch.rand(parameter.shape, generator=generator, dtype=torch.float64))
+            )

@@ -66,8 +66,10 @@ class Tape(TorchFunctionMode):
     def _sum(self, func: Any, a: Any, b: Any) -> Any:
         """A sum, which may be of a product and its bias: then it is taken for the product."""
         for product, other in ((a, b), (b, a)):
-            place, tensor = self._bare.get(id(product), (0, None))
-            if tensor is product and isinstance(other, nn.Parameter) and other.numel() == product.shape[1]:
+            if id(product) not in self._bare or not isinstance(other, nn.Parameter):
+                continue
+            place, tensor = self._bare[id(product)]
+            if tensor is product and other.numel() == tensor.shape[1]:
                 if self._instead is not None:
                     return product
                 out = func(a, b)
