@@ -46,6 +46,7 @@ CASES = {
     "clipped_exp": made_case(5, 6, (16, 16), scale="clipped_exp"),
     "softplus": made_case(3, 4, (8,), scale="softplus", activation="elu"),
     "sigmoid": made_case(4, 5, (12, 12), scale="sigmoid", cond=True),
+    "exp_slope": made_case(5, 6, (16, 11), scale="exp_slope", cond=True),
     "any degrees": any_degrees(made_case(7, 9, (30, 41), cond=True)),
     "any degrees, mean only": any_degrees(made_case(2, 3, (6,), affine=False, activation="tanh")),
     "any degrees, one dimension": any_degrees(made_case(5, 1, (6, 4))),
@@ -92,6 +93,7 @@ def forward_of_step(case: Case, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     shift, raw = h.chunk(2, 1) if h.shape[1] > x.shape[1] else (h, torch.zeros_like(h))
     if case.options["scale"] != "exp":
         slope = {
+            "exp_slope": torch.exp,
             "clipped_exp": lambda s: torch.exp(s / (1 + s.abs() / math.log(1000))),
             "softplus": lambda s: torch.log1p(torch.exp(s)) + 1e-3,
             "sigmoid": lambda s: 1 / (1 + torch.exp(-s - 2)) + 1e-3,

@@ -200,7 +200,7 @@ def _conditioned(
         return
     for around, module in conditioned_around(model, at):
         if fast_forward_of(module) is None and {"tanh", "sigmoid"} <= names_in([own_method(module, "forward")]):
-            why = "its gate is not fused: it must be tanh(a) * sigmoid(b) of the masked convolution plus a part of z alone"
+            why = "its gate is not fused: it must be tanh(a) * sigmoid(b) of the masked convolution plus a part of z"
             yield Row(around, _describe(module), None, why), None
         return
 

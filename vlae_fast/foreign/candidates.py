@@ -112,7 +112,7 @@ def candidates_conditioned(model: nn.Module, at: str, candidate: Candidate) -> I
 
 
 def conditioned_around(model: nn.Module, at: str) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of somebody's own class around a path, the innermost first, whose forward takes x and one thing more."""
+    """The modules of somebody's own class around a path whose forward takes x and one thing more, from the inside."""
     while at:
         at = at.rpartition(".")[0]
         module = part_at(model, at)

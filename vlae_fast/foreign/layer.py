@@ -63,8 +63,10 @@ class Layer:
 
     @property
     def dilation(self) -> Pair:
-        given: Pair = self.names.dilation or getattr(self.module, "dilation", (1, 1))
-        return given
+        if self.names.dilation is not None:
+            return self.names.dilation
+        of_module: Pair = getattr(self.module, "dilation", (1, 1))
+        return of_module
 
 
 def names_of(module: nn.Module) -> Iterator[Names]:

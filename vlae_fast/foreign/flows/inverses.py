@@ -236,7 +236,7 @@ class ProbedInverse(FastInverse):
         self.__class__ = kind
         self.network = network  # type: ignore[assignment]
         self.methods = (network.slow.method, network.fast.method, "__call__")
-        self.further = defaults_of(own_method(flow, network.slow.method))
+        self.further, self.given = defaults_of(own_method(flow, network.slow.method)), dict(network.slow.given)
         self._degrees = {}
         self.check(flow)
         try:
@@ -252,7 +252,9 @@ class ProbedInverse(FastInverse):
 
     def asked(self, args: tuple[Any, ...], by_name: dict[str, Any]) -> Tensor | None:
         """The u of a call of the slow direction; None where it is a call of something else."""
-        given: Any = dict(self.network.slow.given)  # type: ignore[attr-defined]
+        given: Any = self.given
+        if given and len(args) + len(by_name) == 1:
+            return None
         rest = dict(zip(self.further, args[1:], strict=False)) | (by_name if args else dict([*by_name.items()][1:]))
         u = args[0] if args else next(iter(by_name.values()), None)
         if not isinstance(u, Tensor) or len(args) > len(self.further) + 1:
@@ -306,8 +308,12 @@ def _stand_in_for(method: str) -> Any:
     @stands_in
     def slow(flow: Any, *args: Any, **by_name: Any) -> Any:
         record = swap_of(flow, ProbedInverse)
-        u = None if record is None else record.asked(args, by_name)
-        if u is not None and (record := ProbedInverse.of(flow, u, None)) is not None:
+        if record is None:
+            return own_method(flow, method)(*args, **by_name)
+        u = record.asked(args, by_name)
+        if u is None:  # where one method has both directions, this is each call of the other
+            return record.own(flow)(*args, **by_name)
+        if (record := ProbedInverse.of(flow, u, None)) is not None:
             if (out := record.run(flow, u)) is not None:
                 return out
         return own_method(flow, method)(*args, **by_name)
@@ -315,7 +321,7 @@ def _stand_in_for(method: str) -> Any:
     return slow
 
 
-# A class for each name that the method may have: a module's class is made for what stands in, and a record is pickled by it.
+# A class for each name that the method may have: a module's class is made for it, and a record is pickled by it.
 _BY_METHOD = {
     name: type(
         f"ProbedInverse_{name}",
