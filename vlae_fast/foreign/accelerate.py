@@ -42,10 +42,13 @@ def accelerate(
     """Gives the masked layers and the autoregressive flows of any model fast forwards and inverses, in place.
 
     Layers are recognised by what they do, not by class: subclasses of `nn.Conv2d` and `nn.Linear`, weight-normalised
-    and pruned ones too, are probed as copies with random weights. A fast forward is taken only if its outputs and
-    gradients are those of the layer's own, under autocast too. A module that masks a plain layer within it counts as
-    one. Parameters stay the same objects; hooks fire. Flows of zuko, nflows and normflows get the inverse of
+    and pruned ones too, and modules with a weight of their own are probed as copies with random weights. A fast forward
+    is taken only if its outputs and gradients are those of the layer's own, under autocast too. A module that masks a
+    plain layer within it counts as one. Parameters stay the same objects; hooks fire. Flows get the inverse of
     `vlae_fast.accelerate_flows`.
+
+    What is not faster does not run: the first call of a layer with an input of its size, to a power of two, times both
+    forwards, and their backward where there is one to come.
 
     Masks are taken as they are now. A layer has its own forward back, with a warning, once something that its code
     reads is seen to have changed: a tensor, also by writes to ``mask.data`` on the CPU; an attribute of it, of its
@@ -56,10 +59,14 @@ def accelerate(
     Args:
         model: any module.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        example: the model's input, a tuple of several or a dict by name: it is called with that at once, under the
+            modes that it is in, and the slower layers are left alone.
+        measure: False: nothing is timed, and fast forwards and inverses run.
         verify_every: n > 0: in every n-th call of a layer its own forward runs too, and must give the same.
 
     Returns:
         a report, which prints as a table and has ``undo()``; that of a copy of an accelerated model undoes the copy.
+        Of layers that have been called it has the time of their own code by that of ours, in ``measured``.
 
     What changes: second derivatives are computed by the reference; weights that a mask kills have gradient 0, where
     code that multiplies ``weight.data`` by the mask gives them one that has no effect. As that code does, zeros are

@@ -37,7 +37,10 @@ class FlowRow(NamedTuple):
 
 
 def accelerate_flows(model: nn.Module, *, backend: str = "auto", measure: bool = True) -> list[FlowRow]:
-    """Gives the affine masked autoregressive flows of zuko, nflows and normflows in a model the incremental inverse.
+    """Gives the affine masked autoregressive flows in a model the incremental inverse.
+
+    They are those of zuko, nflows (also copies of its code) and normflows, and modules of anybody's with two methods of
+    which one is a pass of a masked network and the other the passes back: these are found by what the methods compute.
 
     The calls stay: ``flow(c).inv(y)`` of zuko, ``flow.inverse(y, context)`` of the others; so do parameters, buffers,
     state_dict and the forward direction. Their D passes of the network become the work of about one, in `made_inverse`,
@@ -48,11 +51,14 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto", measure: bool =
     Each flow is inverted once and the result is put through its own forward direction: it is left alone where that does
     not give back what was inverted, with its log-determinant. Left alone too, each with the reason in its row: splines
     and other transforms; batch normalisation and dropout; activations other than relu, elu and tanh; residual blocks
-    of zuko, and those of the others with a context or of another activation than relu; a context in normflows.
+    of zuko, and those of the others with a context or of another activation than relu; a context in normflows. The
+    inverse of a flow of no library is also checked in every call, by one pass; its own runs where the check fails.
 
     Args:
         model: any module; nothing else in it is touched.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        measure: times an inverse and its passes in the first call of a size, and takes the faster; False: takes the
+            inverse.
 
     Returns:
         A row for each flow found, in the order of ``model.named_modules()``. `restore_flows` takes it all back.
