@@ -52,6 +52,11 @@ PROMISES = [
     ),
     (
         "docs/accelerate.md",
+        "A layer that never wins gets its own class back",
+        "foreign/test_accelerate_measured.py::test_what_never_wins_has_its_own_class_back",
+    ),
+    (
+        "docs/accelerate.md",
         "a subclass of the same name",
         "foreign/test_accelerate_copies.py::test_the_class_keeps_its_name_and_comes_back",
     ),
