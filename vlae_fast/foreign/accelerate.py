@@ -189,7 +189,7 @@ def _with_activation(
             continue
         yield Row(around, _describe(outer.module), _what(outer, chosen)), (outer.module, found)
         return
-    if candidate.layer().is_conv and candidate.form.crops is None:
+    if candidate.is_conv and candidate.form.crops is None:
         yield from _conditioned(model, at, candidate, fast.backend, chosen)
 
 

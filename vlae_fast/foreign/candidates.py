@@ -86,7 +86,7 @@ def candidates_masking(model: nn.Module, path: str) -> Iterator[tuple[str, Candi
 
 def candidates_around(model: nn.Module, path: str, start: str, candidate: Candidate) -> Iterator[tuple[str, Candidate]]:
     """Modules around ``start``, which has a fast forward, that may be an activation of the layer at ``path``."""
-    if candidate.layer().is_conv and candidate.form.crops is None:
+    if candidate.is_conv and candidate.form.crops is None:
         for around, module in _around(model, path, start):
             inner = path[len(around) + bool(around) :]
             for activation in _ACTIVATIONS:
@@ -105,7 +105,7 @@ def candidates_conditioned(model: nn.Module, at: str, candidate: Candidate) -> I
             own = [p for p in parameters_of(module) if all(p is not q for q in parameters_of(part))]
             if len(own) != len(list(parameters_of(part_at(module, inner)))):
                 continue
-            for cond in _conds_of(path, part, candidate.layer().outputs):
+            for cond in _conds_of(path, part, len(candidate.live)):
                 for activation in _ACTIVATIONS:
                     form = candidate.form._replace(inner=inner, activation=activation, cond=cond)
                     yield around, candidate._replace(module=module, form=form, record=FastForward)

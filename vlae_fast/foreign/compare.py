@@ -38,6 +38,11 @@ class Candidate(NamedTuple):
         """The weights that count, as the module keeps its weight."""
         return self.form.names.stored(self.live)
 
+    @property
+    def is_conv(self) -> bool:
+        """By what was seen of a copy: to read the weight of the module itself may be to change something."""
+        return self.live.dim() == 4
+
     def layer(self, module: nn.Module | None = None) -> Layer:
         """The layer in the module, or in a copy of that."""
         return Layer(part_at(module or self.module, self.form.inner), self.form.names)
@@ -127,11 +132,12 @@ def _check_no_hooks(candidate: Candidate) -> None:
 
 def _shapes(candidate: Candidate) -> list[tuple[int, ...]]:
     """Shapes of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
-    layer = candidate.layer()
-    if not layer.is_conv:
-        return [(3, layer.inputs)]
-    side = 1 + max(step * (k - 1) for step, k in zip(layer.dilation, layer.kernel_size, strict=True))
-    return [(2, layer.inputs, side + 2, side + 3), (1, layer.inputs, 3, 2)]
+    inputs = candidate.live.shape[1]
+    if not candidate.is_conv:
+        return [(3, inputs)]
+    steps = candidate.layer().dilation
+    side = 1 + max(step * (k - 1) for step, k in zip(steps, candidate.live.shape[2:], strict=True))
+    return [(2, inputs, side + 2, side + 3), (1, inputs, 3, 2)]
 
 
 def _inputs(

@@ -181,6 +181,8 @@ class FastForward(Watched):
 
     def _ratio(self, module: nn.Module, cond: tuple[Tensor, ...], x: Tensor) -> float:
         """The time of the module's own forward by that of the op, and of their backwards where there will be one."""
+        if has_hooks_inside(module):  # those of a parametrization would be called
+            return float("inf")
         weight = self.form.names.weight_of(self.layer_of(module))
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return 0.0  # for its own forward to deal with

@@ -20,9 +20,8 @@ class Row(NamedTuple):
 class Report:
     """The report of `accelerate`: rows ``(path, was, now, why)``, a table when printed; `undo` takes all swaps back.
 
-    rows: of the modules in turn. swaps: what `undo` takes back, by module. by_path: of what was replaced, what knows its
-    times. A row says also how much faster it was measured to be, once it was called: the time of its own code by that
-    of ours.
+    rows: of the modules in turn. swaps: what `undo` takes back, by module. by_path: what of that knows its times. A row
+    says also how much faster it was measured to be, once it was called: the time of its own code by that of ours.
     """
 
     def __init__(
