@@ -7,6 +7,14 @@ from .activate import activate
 
 
 @triton.jit
+def log1p_of_exp(b_x):
+    """``log(1 + exp(x))`` of x <= 0, also where 1 + exp(x) rounds to 1."""
+    b_tail = tl.exp(b_x)
+    b_one = 1 + b_tail
+    return tl.where(b_one > 1, tl.log(b_one) * b_tail / tl.maximum(b_one - 1, 1e-10), b_tail)
+
+
+@triton.jit
 def log_slope(b_raw, SCALE: tl.constexpr):
     """``log(d eps / d x)`` of the transforms other than "exp"; but for "exp_slope" their slope is at least 0.001."""
     if SCALE == "exp_slope":
@@ -15,10 +23,7 @@ def log_slope(b_raw, SCALE: tl.constexpr):
         b_log = b_raw / (1 + tl.abs(b_raw) / 6.907755278982137)  # log(1000)
     else:
         if SCALE == "softplus":
-            b_tail = tl.exp(-tl.abs(b_raw))
-            b_one = 1 + b_tail  # log1p(tail), also where 1 + tail rounds
-            b_slope = tl.maximum(b_raw, 0.0)
-            b_slope += tl.where(b_one > 1, tl.log(b_one) * b_tail / tl.maximum(b_one - 1, 1e-10), b_tail)
+            b_slope = tl.maximum(b_raw, 0.0) + log1p_of_exp(-tl.abs(b_raw))
         else:
             tl.static_assert(SCALE == "sigmoid", "made_inverse: SCALE must be one of the contract's")
             b_slope = tl.sigmoid(b_raw + 2)
@@ -30,11 +35,18 @@ def log_slope(b_raw, SCALE: tl.constexpr):
 def solve(b_shift, b_raw, b_eps, b_log_det, b_lost, AFFINE: tl.constexpr, SCALE: tl.constexpr):
     """A dimension of x, [BM], from its parameters and eps; and log_det with its own term.
 
+    SCALE "bernoulli": a draw, 1 where eps < sigmoid(shift), decided in float64; its log-probability is the term.
+
     log_det is summed with the rounding error carried along in b_lost (Kahan).
     """
     b_x = b_shift + b_eps
-    if AFFINE:
-        if SCALE == "exp":
+    if AFFINE or SCALE == "bernoulli":
+        if SCALE == "bernoulli":
+            b_logit = b_shift.to(tl.float64)
+            b_x = tl.where(b_eps.to(tl.float64) * (1 + tl.exp(-b_logit)) < 1, 1.0, 0.0)
+            b_log = tl.where(b_x > 0, b_shift, -b_shift)
+            b_log = tl.minimum(b_log, 0.0) - log1p_of_exp(-tl.abs(b_log))
+        elif SCALE == "exp":
             b_x = b_shift + tl.exp(b_raw) * b_eps
             b_log = -b_raw
         else:

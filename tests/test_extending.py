@@ -39,7 +39,6 @@ LISTS = {
             "vlae_fast/reference/__init__.py",
             "vlae_fast/ops/__init__.py",
             "vlae_fast/activations.py",
-            "vlae_fast/backends/cpu.py",  # a function of each op, which calls the native one by its name
         },
     ),
     "backend": ([row.name for row in backends.TABLE], {"vlae_fast/backends/table.py"}),

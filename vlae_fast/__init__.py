@@ -12,7 +12,7 @@ from .models import (
     PixelCNNDecoder,
     loss_function,
 )
-from .sampling import PixelCNNSampler, naive_sample
+from .sampling import MADESampler, PixelCNNSampler, naive_sample
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ __all__ = [
     "ConvFlow",
     "GatedMaskedConv2d",
     "InverseAutoregressivePosterior",
+    "MADESampler",
     "MaskedConv2d",
     "MaskedLinear",
     "PixelCNN",

@@ -21,12 +21,13 @@ class Activation(NamedTuple):
     module: type[nn.Module] | None = None  # PyTorch's, with its default arguments
 
 
+_MADE = ("made_inverse", "made_sample")  # one network, inverted or sampled
 TABLE = (
     Activation("none", ("masked_conv", "masked_linear"), 0),
-    Activation("relu", ("masked_conv", "masked_linear", "made_inverse"), 1, module=nn.ReLU),
-    Activation("elu", ("masked_conv", "masked_linear", "made_inverse"), 2, module=nn.ELU),
+    Activation("relu", ("masked_conv", "masked_linear", *_MADE), 1, module=nn.ReLU),
+    Activation("elu", ("masked_conv", "masked_linear", *_MADE), 2, module=nn.ELU),
     Activation("gate", ("masked_conv",), 3, columns=2, slope_of_output=False),
-    Activation("tanh", ("masked_linear", "made_inverse"), module=nn.Tanh),
+    Activation("tanh", ("masked_linear", *_MADE), module=nn.Tanh),
 )
 BY_NAME = {row.name: row for row in TABLE}
 

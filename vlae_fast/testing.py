@@ -170,7 +170,7 @@ def opcheck(case: Case, backend: str) -> None:
         "dilation": (1, 1),
         "scale": "exp",
     }
-    given = {**defaults, "activation": activations.names(case.op)[0], **tensors, **case.options}
+    given = {**defaults, "activation": next(iter(activations.names(case.op)), None), **tensors, **case.options}
     overload = getattr(torch.ops.vlae_fast, case.op).default
     args = [given[a.name] if a.name != "backend" else backend for a in overload._schema.arguments]
     torch.library.opcheck(overload, tuple(args), test_utils=OPCHECKS)
@@ -281,3 +281,15 @@ def made_case(
     extras = [word for word, on in words.items() if on]
     name = "-".join([f"{batch}x{dim}", *map(str, hidden), kind, activation, *extras])
     return Case(name, "made_inverse", tensors, {"activation": activation, "scale": scale})
+
+
+def made_sample_case(
+    batch: int, dim: int, hidden: tuple[int, ...], *, dtype: torch.dtype = torch.float32, **options: Any
+) -> Case:
+    """A `made_sample` call: that of `made_case`, of one parameter a dimension, with uniform noise and larger logits."""
+    case = made_case(batch, dim, hidden, affine=False, dtype=dtype, **options)
+    uniform = torch.rand((batch, dim), generator=torch.Generator().manual_seed(4), dtype=torch.float64, device="cpu")
+    tensors = {**case.tensors, "noise": uniform.to(dtype).clamp(max=1 - torch.finfo(dtype).eps)}
+    tensors["weights"] = [3 * w for w in tensors["weights"]]
+    del tensors["eps"]
+    return Case(case.name, "made_sample", tensors, {"activation": case.options["activation"]})

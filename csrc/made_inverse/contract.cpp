@@ -12,8 +12,9 @@ MadeScale scale_by_name(const char* op, const std::string& name) {
   if (name == "clipped_exp") return MadeScale::clipped_exp;
   if (name == "softplus") return MadeScale::softplus;
   if (name == "exp_slope") return MadeScale::exp_slope;
-  VLAE_CHECK(name == "sigmoid", op, "scale", "be one of exp, clipped_exp, softplus, sigmoid, exp_slope", name);
-  return MadeScale::sigmoid;
+  if (name == "sigmoid") return MadeScale::sigmoid;
+  VLAE_CHECK(name == "bernoulli", op, "scale", "be one of exp, clipped_exp, softplus, sigmoid, exp_slope, bernoulli", name);
+  return MadeScale::bernoulli;
 }
 
 void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs) {
@@ -31,7 +32,9 @@ void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* o
 }
 
 void check_scale(const char* op, MadeScale scale, int64_t dim, int64_t outputs) {
-  VLAE_CHECK(outputs > dim || scale == MadeScale::exp, op, "scale", "be exp where the outputs are mean-only", "another");
+  const bool draws = scale == MadeScale::bernoulli, plain = draws || scale == MadeScale::exp;
+  VLAE_CHECK(outputs > dim || plain, op, "scale", "be exp or bernoulli where there is one output a dimension", "another");
+  VLAE_CHECK(outputs == dim || !draws, op, "scale", "not be bernoulli where there are two outputs a dimension", "bernoulli");
 }
 
 }  // namespace vlae

@@ -13,7 +13,7 @@ MadeScale scale_by_name(const char* op, const std::string& name);
 // Throws unless inputs and outputs are numbered by their degrees, as a plan takes them to be.
 void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* out, int64_t outputs);
 
-// A transform without scales has no other slope.
+// A transform without scales has no other slope, and a draw has no scale.
 void check_scale(const char* op, MadeScale scale, int64_t dim, int64_t outputs);
 
 }  // namespace vlae

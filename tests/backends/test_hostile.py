@@ -232,13 +232,16 @@ def test_made_inverse(data: st.DataObject, dim: int, hidden: list[list[int]], is
         tensors = data.draw(st.sampled_from([weights, biases, degrees]))
         del tensors[data.draw(st.integers(0, len(tensors) - 1)) :]
     eps, cond = randn(rng, batch, dim), randn(rng, batch, len(layers[1]))
-    scale = data.draw(st.sampled_from(["exp", "softplus"]))
+    scale = data.draw(st.sampled_from(["exp", "softplus", "bernoulli"]))
     got = unless_refused(lambda: OPS.made_inverse(eps, weights, biases, degrees, cond, "tanh", scale, isa))
     if got is None:
         return False
     wide = [w.double() for w in weights], [b.double() for b in biases]
     layers = Layers(*wide, degrees, cond.double())
-    (x,), log_det = reference.made_inverse(eps.double(), layers, Transform("tanh", scale))
+    if scale == "bernoulli":
+        x, log_det = reference.made_sample(eps.double(), layers, "tanh")
+    else:
+        (x,), log_det = reference.made_inverse(eps.double(), layers, Transform("tanh", scale))
     small = (x.abs() < 1e4).all(1)  # beyond any number is infinity, or NaN where the reference had it before
     assert_close(got[0][small], x[small])
     assert_close(got[1][small], log_det[small])

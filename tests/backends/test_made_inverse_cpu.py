@@ -89,7 +89,7 @@ def test_native_checks_what_it_is_given() -> None:
         ({"degrees": [*degrees[:2], degrees[2].sort().values]}, r"degrees\[-1\] must be degrees\[0\] - 1"),
         ({"cond": torch.zeros(2, 5)}, r"cond must be \(2, 6\), got \(2, 5\)"),
         ({"activation": "none"}, "activation must be one of relu, .*, got none"),
-        ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, exp_slope, got none"),
+        ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, exp_slope, bernoulli, got none"),
         ({"isa": "mmx"}, "isa must be empty or one of .*, got mmx"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=f"made_inverse: {match}"):

@@ -188,6 +188,11 @@ def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "
     return x[None], log_det
 
 
+def made_sample(noise: Tensor, layers: Layers, activation: str, isa: str = "") -> tuple[Tensor, Tensor]:
+    (x,), log_prob = made_inverse(noise, layers, Transform(activation, "bernoulli"), isa)
+    return x, log_prob
+
+
 def _as_read(mask: Mask) -> tuple[Tensor | None, ...]:
     """The mask in the dtypes and the memory format that the library reads."""
     into, out, adjacency = mask

@@ -79,3 +79,8 @@ def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Ten
     tables, header = once(layers.degrees, eps.device, ("cuda",), plan)
     flat = [[t.contiguous() for t in tensors] for tensors in (layers.weights, layers.biases)]
     return _OPS.made_inverse(eps.contiguous(), *flat, tables, header, contiguous(layers.cond), *transform)
+
+
+def made_sample(noise: Tensor, layers: Layers, activation: str) -> tuple[Tensor, Tensor]:
+    (x,), log_prob = made_inverse(noise, layers, Transform(activation, "bernoulli"))
+    return x, log_prob

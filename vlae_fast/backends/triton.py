@@ -164,6 +164,11 @@ def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Ten
     return x[None], log_det
 
 
+def made_sample(noise: Tensor, layers: Layers, activation: str) -> tuple[Tensor, Tensor]:
+    (x,), log_prob = made_inverse(noise, layers, Transform(activation, "bernoulli"))
+    return x, log_prob
+
+
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
     """The program's weights as the tiles that the kernel reads, in its order."""
     from ..kernels import pixelcnn_sample as kernels

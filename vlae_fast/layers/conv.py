@@ -21,7 +21,7 @@ from ..masks import (
     same_mask,
     same_padding,
 )
-from ..ops import masked_conv
+from ..ops.masked_conv import masked_conv
 from .weight_norm import WeightNormConv2d
 
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
 from ..masks import linear_mask, made_degrees, same_mask
-from ..ops import masked_linear
+from ..ops.masked_linear import masked_linear
 
 
 class MaskedLinear(nn.Linear):

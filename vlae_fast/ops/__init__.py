@@ -4,8 +4,9 @@ These modules hold contracts alone: docstring, checks, schema, fake, autograd; `
 """
 
 from .made_inverse import made_inverse
+from .made_sample import made_sample
 from .masked_conv import masked_conv
 from .masked_linear import masked_linear
 from .pixelcnn_sample import pixelcnn_pack, pixelcnn_sample
 
-__all__ = ["made_inverse", "masked_conv", "masked_linear", "pixelcnn_pack", "pixelcnn_sample"]
+__all__ = ["made_inverse", "made_sample", "masked_conv", "masked_linear", "pixelcnn_pack", "pixelcnn_sample"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -80,50 +80,59 @@ def made_inverse(
 
 
 def _check(eps: Tensor, layers: Layers, transform: Transform) -> None:
-    (weights, biases, degrees, cond), (activation, scale) = layers, transform
-    if activation not in ACTIVATIONS:
-        _fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
-    if scale not in SCALES:
-        _fail(f"scale must be one of {', '.join(SCALES)}", repr(scale))
-    if eps.dim() != 2 or eps.shape[1] < 1 or not eps.is_floating_point():
-        _fail("eps must be a floating-point tensor [B, D] with D >= 1", f"{eps.dtype} {tuple(eps.shape)}")
-    n_layers, dim = len(degrees) - 1, eps.shape[1]
+    if transform.scale not in SCALES:
+        fail("made_inverse", f"scale must be one of {', '.join(SCALES)}", repr(transform.scale))
+    check_layers("made_inverse", "eps", eps, layers, transform.activation, {1: "mean-only", 2: "affine"})
+    dim, outputs = eps.shape[1], layers.degrees[-1].shape[0]
+    if transform.scale != "exp" and outputs == dim:
+        fail("made_inverse", f"scale must be exp where there are D = {dim} (mean-only) outputs", repr(transform.scale))
+
+
+def check_layers(
+    op: str, name: str, x: Tensor, layers: Layers, activation: str, outputs_per_dim: Mapping[int, str]
+) -> None:
+    """Raises ValueError or TypeError in the name of `op` unless the layers fit x ``[B, D]``, which it calls `name`.
+
+    outputs_per_dim: how many outputs a dimension may have, and what that is called.
+    """
+    weights, biases, degrees, cond = layers
+    if activation not in (names := activations.names(op)):
+        fail(op, f"activation must be one of {', '.join(names)}", repr(activation))
+    if x.dim() != 2 or x.shape[1] < 1 or not x.is_floating_point():
+        fail(op, f"{name} must be a floating-point tensor [B, D] with D >= 1", f"{x.dtype} {tuple(x.shape)}")
+    n_layers, dim = len(degrees) - 1, x.shape[1]
     if n_layers < 1 or not weights or len(weights) % n_layers or len(biases) != len(weights):
         counts = (len(weights), len(biases), len(degrees))
-        _fail("weights, biases, degrees must have S L, S L and L + 1 entries with S >= 1, L >= 1", counts)
-    _check_degrees(degrees, dim)
+        fail(op, "weights, biases, degrees must have S L, S L and L + 1 entries with S >= 1, L >= 1", counts)
+    for i, degree in enumerate(degrees):
+        if degree.dim() != 1:
+            fail(op, f"degrees[{i}] must be [units of layer {i}]", tuple(degree.shape))
+    if degrees[0].shape[0] != dim:
+        fail(op, f"degrees[0] must be [D] = [{dim}]", tuple(degrees[0].shape))
+    size = degrees[-1].shape[0]
+    if all(
+        size != n * dim for n in outputs_per_dim
+    ):  # `in` would compare sizes that torch.compile leaves open as objects
+        words = (f"{'' if n == 1 else f'{n} '}D = {n * dim} ({what})" for n, what in outputs_per_dim.items())
+        fail(op, f"degrees[-1] must have {' or '.join(words)} entries", size)
+    if not torch.compiler.is_compiling() and degrees[0].device.type == "cpu":  # elsewhere the look would synchronise
+        check_made_degrees(degrees[0], degrees[-1])
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         inputs, outputs = (degrees[i % n_layers + k].shape[0] for k in (0, 1))
         if weight.shape != (outputs, inputs) or bias.shape != (outputs,):
             rule = f"weights[{i}], biases[{i}] must be [{outputs}, {inputs}], [{outputs}], as degrees has it"
-            _fail(rule, (tuple(weight.shape), tuple(bias.shape)))
-    if scale != "exp" and degrees[-1].shape[0] == dim:
-        _fail(f"scale must be exp where there are D = {dim} (mean-only) outputs", repr(scale))
+            fail(op, rule, (tuple(weight.shape), tuple(bias.shape)))
     columns = len(weights) // n_layers * degrees[1].shape[0]
-    if cond is not None and cond.shape != (eps.shape[0], columns):
-        _fail(f"cond must be {[eps.shape[0], columns]}", tuple(cond.shape))
-    for name, tensors in (("weights", weights), ("biases", biases), ("cond", [] if cond is None else [cond])):
+    if cond is not None and cond.shape != (x.shape[0], columns):
+        fail(op, f"cond must be {[x.shape[0], columns]}", tuple(cond.shape))
+    for argument, tensors in (("weights", weights), ("biases", biases), ("cond", [] if cond is None else [cond])):
         for tensor in tensors:
-            if tensor.dtype != eps.dtype:
-                raise TypeError(f"made_inverse: {name} must have the dtype of eps, {eps.dtype}, got {tensor.dtype}")
+            if tensor.dtype != x.dtype:
+                raise TypeError(f"{op}: {argument} must have the dtype of {name}, {x.dtype}, got {tensor.dtype}")
 
 
-def _check_degrees(degrees: Sequence[Tensor], dim: int) -> None:
-    for i, degree in enumerate(degrees):
-        if degree.dim() != 1:
-            _fail(f"degrees[{i}] must be [units of layer {i}]", tuple(degree.shape))
-    inputs, outputs = degrees[0], degrees[-1]
-    if inputs.shape[0] != dim:
-        _fail(f"degrees[0] must be [D] = [{dim}]", tuple(inputs.shape))
-    size = outputs.shape[0]
-    if size != dim and size != 2 * dim:  # `in` would compare sizes that torch.compile leaves open as objects
-        _fail(f"degrees[-1] must have D = {dim} (mean-only) or 2 D = {2 * dim} (affine) entries", size)
-    if not torch.compiler.is_compiling() and inputs.device.type == "cpu":  # elsewhere the look would synchronise
-        check_made_degrees(inputs, outputs)
-
-
-def _fail(rule: str, got: object) -> NoReturn:
-    raise ValueError(f"made_inverse: {rule}, got {got}")
+def fail(op: str, rule: str, got: object) -> NoReturn:
+    raise ValueError(f"{op}: {rule}, got {got}")
 
 
 def _split(args: Sequence[Any]) -> tuple[Layers, Transform]:

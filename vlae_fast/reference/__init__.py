@@ -15,11 +15,18 @@ from .made_inverse import (
     made_inverse_backward,
     shift_and_log_scale,
 )
+from .made_sample import made_sample
 from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
 from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
 
-OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")  # that every table, report and test goes over
+OPS = (
+    "masked_conv",
+    "masked_linear",
+    "made_inverse",
+    "made_sample",
+    "pixelcnn_sample",
+)  # that every table, report and test goes over
 
 __all__ = [
     "LEAST_SLOPE",
@@ -34,6 +41,7 @@ __all__ = [
     "made_backward",
     "made_inverse",
     "made_inverse_backward",
+    "made_sample",
     "masked_conv",
     "masked_conv_backward",
     "masked_conv_with_sigmoid",

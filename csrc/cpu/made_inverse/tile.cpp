@@ -99,6 +99,24 @@ Vec exp_to_the_ends(Vec x) {
   return ((x > splat(-87.0f)) & (x < splat(88.0f))) ? exp(x) : root * root;
 }
 
+// 1 where u < sigmoid(logit), else 0. Exact: lanes where single precision cannot tell are decided in double precision.
+Vec draw_bernoulli(Vec u, Vec logit) {
+  const Vec share = u * one_and_exp(logit), one = splat(1.0f), near = splat(1e-5f);  // 20 times the error of share at 1
+  Vec out = share < one ? one : Vec{};
+  const IntVec unsure = ((share > one - near) & (share < one + near)) | (logit < splat(-80.0f));
+  for (int lane = 0; lane < kLanes; ++lane)
+    if (unsure[lane]) out[lane] = u[lane] * (1.0 + __builtin_exp(-static_cast<double>(logit[lane]))) < 1.0 ? 1.0f : 0.0f;
+  return out;
+}
+
+// Lane by lane, as the slopes.
+Vec log_sigmoid(Vec x) {
+  const Vec size = with_sign(x, splat(1.0f)), tail = exp(-size);
+  Vec out = x < Vec{} ? x : Vec{};
+  for (int lane = 0; lane < kLanes; ++lane) out[lane] -= __builtin_log1pf(tail[lane]);
+  return x == x ? out : x;
+}
+
 template <int Vecs>
 class Inverse {
  public:
@@ -174,6 +192,12 @@ class Inverse {
   void transform(float* x, const float* params) {
     for (int v = 0; v < Vecs; ++v, x += kLanes, params += kLanes) {
       const Vec shift = load(params);
+      if (plan_.scale == MadeScale::bernoulli) {
+        const Vec drawn = draw_bernoulli(load(x), shift);
+        store(x, drawn);
+        add(v, log_sigmoid(drawn > splat(0.5f) ? shift : -shift));
+        continue;
+      }
       if (plan_.params == 1) {
         store(x, shift + load(x));
         continue;
@@ -183,10 +207,14 @@ class Inverse {
       const Vec log = plain ? -raw : log_slopes(plan_.scale, raw);
       const Vec scale = exp_to_the_ends(-log);
       store(x, plain ? scale * load(x) + shift : scale * (load(x) - shift));
-      const Vec term = log - lost_[v], sum = log_det_[v] + term;
-      lost_[v] = (sum - log_det_[v]) - term;
-      log_det_[v] = sum;
+      add(v, log);
     }
+  }
+
+  void add(int v, Vec log) {
+    const Vec term = log - lost_[v], sum = log_det_[v] + term;
+    lost_[v] = (sum - log_det_[v]) - term;
+    log_det_[v] = sum;
   }
 
   const MadePlan& plan_;

@@ -6,16 +6,18 @@
 // memory.
 #pragma once
 
+#include "../../pixelcnn_sample/draw.h"
 #include "../activate.h"
 #include "four.h"
 #include "tile.h"
 
 namespace vlae::cuda::made_inverse {
 
-// log(d eps / d x) of the transforms other than exp, whose caller does without; NaN for exp.
+// log(d eps / d x) of the transforms other than exp, whose caller does without; NaN for exp and for draws.
 __device__ inline float log_slope(MadeScale scale, float raw) {
   switch (scale) {
-    case MadeScale::exp: break;
+    case MadeScale::exp:
+    case MadeScale::bernoulli: break;
     case MadeScale::exp_slope: return raw;
     case MadeScale::clipped_exp: return raw / (1 + fabsf(raw) / kLogOfLeast);
     case MadeScale::softplus: return logf(fmaxf(raw, 0.0f) + log1pf(expf(-fabsf(raw))) + kLeastSlope);
@@ -83,7 +85,11 @@ class Push {
   __device__ float dimension(int row, int owner, int index, LogDet& log_det) const {
     const float shift = __shfl_sync(~0u, sums_[row], owner), eps = __shfl_sync(~0u, eps_[row], owner);
     float x = shift + eps;
-    if (batch_.affine) {
+    if (batch_.scale == MadeScale::bernoulli) {
+      x = draw_bernoulli(eps, shift, 1.0) ? 1.0f : 0.0f;
+      const float logit = x > 0 ? shift : -shift;
+      log_det.add(fminf(logit, 0.0f) - log1pf(expf(-fabsf(logit))));
+    } else if (batch_.affine) {
       const float raw = __shfl_sync(~0u, sums_[(row + 1) % kLaneRows], owner);
       const bool plain = batch_.scale == MadeScale::exp;
       const float log = plain ? -raw : log_slope(batch_.scale, raw);

@@ -1,0 +1,238 @@
+"""Other people's MADEs of binary data: a module ``x [B, D] -> logits [B, D]``, traced into layers and sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .. import reference
+from ..ops.made_inverse import ACTIVATIONS
+from ..sampling.made import MADESampler, MaskedNetwork, check_values
+from .decoders.writer import name_of, refuse
+from .flows.structure import NotCoveredError, structure_of
+
+_BATCH = 3
+_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
+_CHECKED = 16  # vectors on which the layers are compared with the module
+_NEAR = 1e-4  # of the largest logit: two orders of the same sums
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``weight h + bias`` of the units h of layer ``of`` (0: the inputs)."""
+
+    weight: Tensor  # [P, I]
+    bias: Tensor  # [P]
+    of: int
+
+
+class _Root(nn.Module):
+    """torch.fx records the paths of modules below the one that it traces."""
+
+    def __init__(self, made: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = made
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._orig_mod(x)
+
+
+class _Tracer(fx.Interpreter):
+    """Runs a graph of ATen operations with `Linear` values in place of x; each activation ends a layer."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False
+        self.layers: list[Linear] = []
+        self.activations: set[str] = set()
+        self.ends_in_sigmoid = False
+        self.node: fx.Node = next(iter(graph.graph.nodes))
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.node = n
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        name = name_of(n)
+        if n.op == "output":
+            return args[0]
+        if n.op == "placeholder" or not any(isinstance(a, Linear) for a in (*args, *kwargs.values())):
+            return super().run_node(n)
+        if name in _SAME:
+            return args[0]
+        if (name := name.removesuffix("_")) in ACTIVATIONS:
+            if any(option != 1 for option in args[1:]):  # alpha and scales of an ELU
+                self.refuse(f"{name} of {args[1:]}")
+            return self._activate(args[0], name)
+        handler: Callable | None = getattr(self, f"_op_{name}", None)
+        if handler is None:
+            self.refuse(name)
+        try:
+            return handler(*args, **kwargs)
+        except (TypeError, AttributeError, RuntimeError) as error:
+            self.refuse(f"{name} ({str(error).splitlines()[0]})")
+
+    def refuse(self, got: str) -> NoReturn:
+        names = ", ".join((*ACTIVATIONS, "leaky_relu", "prelu"))
+        refuse(self.node, f"linear layers and activations ({names}) in turn, where x is a vector", got)
+
+    def _activate(self, value: Linear, name: str) -> Linear:
+        if value.of != len(self.layers):
+            self.refuse(f"{name} of a layer that is not the last")
+        self.layers.append(value)
+        self.activations.add(name)
+        eye = torch.eye(len(value.bias), dtype=value.bias.dtype, device=value.bias.device)
+        return Linear(eye, torch.zeros_like(value.bias), len(self.layers))
+
+    def _op_leaky_relu(self, value: Linear, slope: float = 0.01) -> Linear:
+        return self._signed(value, torch.full_like(value.bias, slope))
+
+    def _op_prelu(self, value: Linear, slope: Tensor) -> Linear:
+        return self._signed(value, slope.flatten().expand_as(value.bias))
+
+    _op__prelu_kernel = _op_prelu
+
+    def _signed(self, value: Linear, slope: Tensor) -> Linear:
+        """relu(v) - slope relu(-v)."""
+        both = self._activate(
+            Linear(torch.cat([value.weight, -value.weight]), torch.cat([value.bias, -value.bias]), value.of), "relu"
+        )
+        weight = torch.cat([torch.eye(len(slope)).to(slope), torch.diag(-slope)], 1)
+        return Linear(weight, torch.zeros_like(slope), both.of)
+
+    def _op_t(self, value: Linear) -> NoReturn:
+        self.refuse("a transposed layer")
+
+    def _op_mm(self, value: Linear, matrix: Tensor) -> Linear:
+        return Linear(matrix.T @ value.weight, matrix.T @ value.bias, value.of)
+
+    def _op_addmm(self, bias: Tensor, value: Linear, matrix: Tensor) -> Linear:
+        out = self._op_mm(value, matrix)
+        return Linear(out.weight, out.bias + bias, out.of)
+
+    def _op_linear(self, value: Linear, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        return self._op_addmm(torch.zeros(()).to(weight) if bias is None else bias, value, weight.T)
+
+    def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Linear:
+        if isinstance(a, Linear) and isinstance(b, Linear):
+            if a.of != b.of:
+                self.refuse("a sum over layers (a skip connection)")
+            return Linear(a.weight + alpha * b.weight, a.bias + alpha * b.bias, a.of)
+        value, constant, sign = (a, alpha * b, 1) if isinstance(a, Linear) else (b, a, alpha)
+        return Linear(sign * value.weight, sign * value.bias + constant, value.of)
+
+    def _op_sub(self, a: Any, b: Any, alpha: float = 1) -> Linear:
+        return self._op_add(a, b, -alpha) if isinstance(b, Linear) else self._op_add(a, -1 * b, alpha)
+
+    def _op_rsub(self, a: Any, b: Any, alpha: float = 1) -> Linear:
+        return self._op_sub(b, a, alpha)
+
+    def _op_mul(self, a: Any, b: Any) -> Linear:
+        value, by = (a, b) if isinstance(a, Linear) else (b, a)
+        by = torch.as_tensor(by).to(value.bias).expand_as(value.bias)
+        return Linear(by[:, None] * value.weight, by * value.bias, value.of)
+
+    def _op_div(self, value: Linear, by: Any) -> Linear:
+        return self._op_mul(value, 1 / by)
+
+    def _op_neg(self, value: Linear) -> Linear:
+        return self._op_mul(value, -1.0)
+
+    def _op_view(self, value: Linear, shape: Any) -> Linear:
+        if tuple(shape) not in ((_BATCH, len(value.bias)), (-1, len(value.bias)), (_BATCH, -1)):
+            self.refuse(f"a view to {list(shape)}")
+        return value
+
+    _op_reshape = _op__unsafe_view = _op_view
+
+    def _op_sigmoid(self, value: Linear) -> Linear:
+        """The probabilities of a network's end, whose logits are drawn from."""
+        if any(user.op != "output" for user in self.node.users):
+            self.refuse("sigmoid before the end")
+        self.ends_in_sigmoid = True
+        return value
+
+
+class ForeignMADESampler(MADESampler):
+    """`MADESampler` of a module ``x [B, D] -> logits [B, D]`` that somebody else wrote, by a trace of its forward.
+
+    Args:
+        made: the module, in evaluation mode while it is traced. dim: D. backend, values: as in `MADESampler`; the
+            module is given the two values.
+
+    Raises:
+        ValueError: it is no chain of masked linear layers, or an output sees its own input or a later one.
+    """
+
+    def __init__(
+        self, made: nn.Module, dim: int, backend: str = "auto", *, values: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
+        values = check_values("fast_sampler", values)
+        self._set_up(lambda: trace_made(made, dim, values), backend, values)
+
+
+@torch.no_grad()
+def trace_made(made: nn.Module, dim: int, values: tuple[float, float] = (0.0, 1.0)) -> MaskedNetwork:
+    """The layers of ``made(x [B, D]) -> [B, D]``: logits, or probabilities where it ends in a sigmoid.
+
+    They are compared with the module on x of the two `values`.
+
+    Raises:
+        ValueError: it is no chain of masked linear layers, or not autoregressive.
+    """
+    training = {module: module.training for module in made.modules()}
+    try:
+        return _traced(made.eval(), dim, values)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _traced(made: nn.Module, dim: int, values: tuple[float, float]) -> MaskedNetwork:
+    like = next((p for p in made.parameters() if p.is_floating_point()), torch.zeros(()))
+    try:
+        graph = make_fx(_Root(made), record_module_stack=True)(like.new_zeros(_BATCH, dim))
+    except Exception as error:
+        first, *_ = f"{type(error).__name__}: {error}".splitlines()
+        rule = f"decoder must take x [B, {dim}] and be traceable by torch.fx"
+        raise ValueError(f"fast_sampler: {rule}, got {first}") from error
+    tracer = _Tracer(graph)
+    out = tracer.run(Linear(torch.eye(dim).to(like), like.new_zeros(dim), 0))
+    if not isinstance(out, Linear) or out.of != len(tracer.layers) or len(out.bias) != dim:
+        got = f"{len(out.bias)} numbers" if isinstance(out, Linear) else type(out).__name__
+        raise ValueError(f"fast_sampler: a decoder of vectors must give [B, {dim}], a logit a dimension, got {got}")
+    layers = [*tracer.layers, out]
+    if len(tracer.activations) > 1:
+        names = ", ".join(sorted(tracer.activations))
+        raise ValueError(f"fast_sampler: a decoder of vectors must have one kind of activation, got {names}")
+    try:
+        degrees = structure_of([layer.weight for layer in layers]).degrees
+    except NotCoveredError as error:
+        raise ValueError(
+            f"fast_sampler: decoder must give each dimension a logit by those before it, got: {error}"
+        ) from None
+    activation = next(iter(tracer.activations), "relu")
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    network = MaskedNetwork(weights, biases, [d.to(like.device) for d in degrees], activation)
+    _compare(made, network, dim, values, tracer.ends_in_sigmoid)
+    return network
+
+
+def _compare(made: nn.Module, network: MaskedNetwork, dim: int, values: tuple[float, float], sigmoid: bool) -> None:
+    """Raises ValueError where the layers give other logits than the module."""
+    like, generator = network.weights[0], torch.Generator().manual_seed(0)
+    low, high = values
+    x = low + (high - low) * torch.randint(2, (_CHECKED, dim), generator=generator, device="cpu").to(like)
+    h = x
+    for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        h = F.linear(reference.activate(h, network.activation) if i else h, weight, bias)
+    expected = made(x)
+    got = torch.sigmoid(h) if sigmoid else h
+    error = (got - expected).abs().max().item()
+    if not error <= _NEAR * max(1.0, expected.abs().max().item()):
+        rule = "a function of x alone, the same in every call"
+        raise ValueError(f"fast_sampler: decoder must be {rule}, got outputs that differ from its trace by {error:.3g}")
