@@ -11,7 +11,6 @@ from cases.rows import backends_of, require
 from torch import nn
 
 import vlae_fast as vf
-from vlae_fast.foreign.mades import ForeignMADESampler
 
 DIM = 9
 
@@ -19,14 +18,15 @@ DIM = 9
 def by_passes(
     made: Callable[[torch.Tensor], torch.Tensor], noise: torch.Tensor, values: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """made gives logits. x after D passes, and log p(x) in nats."""
+    """made gives logits. The bits of x after D passes, and log p(x) in nats; values: what made is given for them."""
     low, high = values
     x = torch.full_like(noise, low)
     with torch.no_grad():
         for _ in range(noise.shape[1]):
             x = torch.where(noise < torch.sigmoid(made(x)), high, low)
         p = torch.sigmoid(made(x).double())
-    return x, torch.where(x == high, p, 1 - p).log().sum(1).float()
+    bits = (x == high).float()
+    return bits, torch.where(x == high, p, 1 - p).log().sum(1).float()
 
 
 def uniform(n: int, dim: int = DIM, seed: int = 0) -> torch.Tensor:
@@ -45,7 +45,7 @@ def our_made(**options: object) -> vf.MADE:
 @pytest.mark.parametrize("values", [(0.0, 1.0), (-1.0, 1.0), (0.5, -2.0)], ids=str)
 def test_is_d_passes(values: tuple[float, float], backend: str) -> None:
     made, noise = our_made(activation="tanh"), uniform(20)
-    sampler = vf.MADESampler(made, require(backend), values=values)
+    sampler = vf.MADESampler(made, require(backend), pixels=values)
     x, log_prob = sampler.sample_with_log_prob(noise=noise)
     want, of_want = by_passes(made, noise, values)
     assert x.equal(want) and sampler.backend == backend
@@ -107,7 +107,7 @@ def their_made(activation: Callable[[], nn.Module], *end: nn.Module) -> nn.Seque
 def test_other_peoples(activation: Callable[[], nn.Module], probabilities: bool, values: tuple[float, float]) -> None:
     made = their_made(activation, *([nn.Sigmoid()] if probabilities else []))
     noise = uniform(60)
-    x, log_prob = ForeignMADESampler(made, DIM, values=values).sample_with_log_prob(noise=noise)
+    x, log_prob = vf.fast_sampler(made, (DIM,), pixels=values).sample_with_log_prob(noise=noise)
     assert made.training  # as it was
     logits = copy.deepcopy(made).eval()
     want, of_want = by_passes((lambda x: torch.logit(logits(x))) if probabilities else logits, noise, values)
@@ -151,7 +151,7 @@ class Skip(nn.Module):
 )
 def test_refusals(made: nn.Module, rule: str) -> None:
     with pytest.raises(ValueError, match=re.escape(rule)):
-        ForeignMADESampler(made, DIM)
+        vf.fast_sampler(made, (DIM,))
 
 
 def test_errors() -> None:
@@ -161,8 +161,8 @@ def test_errors() -> None:
         vf.MADESampler(vf.MADE(DIM, 8, 2 * DIM))
     with pytest.raises(TypeError, match="made must be a MADE, got Linear: see vlae_fast"):
         vf.MADESampler(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="values must be two finite numbers that differ"):
-        vf.MADESampler(our_made(), values=(1, 1))
+    with pytest.raises(ValueError, match="pixels must be two finite numbers that differ"):
+        vf.MADESampler(our_made(), pixels=(1, 1))
     sampler = vf.MADESampler(our_made())
     with pytest.raises(ValueError, match="context must be None for a MADE without one"):
         sampler.sample(context=torch.zeros(1, 3))
@@ -170,3 +170,16 @@ def test_errors() -> None:
         sampler.sample(3, uniform(5))
     with pytest.raises(ValueError, match="temperature must be in"):
         sampler.sample(temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"latent_dim": 3}, "latent_dim must not be given for vectors (9,), got 3"),
+        ({"layout": "BCKHW"}, "layout must not be given for vectors (9,), got 'BCKHW'"),
+        ({"pixels": "index"}, "pixels must be (low, high) for vectors (9,), got 'index'"),
+    ],
+)
+def test_options_of_images_are_refused(options: dict, rule: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        vf.fast_sampler(their_made(nn.ReLU), (DIM,), **options)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..masks import Pair
-from ..ops import masked_conv, masked_linear
+from ..ops.masked_conv import masked_conv
+from ..ops.masked_linear import masked_linear
 from .spec import ConvSpec, LinearSpec
 from .walk import part_at
 

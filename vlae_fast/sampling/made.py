@@ -26,15 +26,15 @@ class MaskedNetwork(NamedTuple):
 
 
 class MADESampler:
-    """Draws x in {low, high}^D from the Bernoulli distribution that a MADE gives each dimension, given those before it.
+    """Draws x in {0, 1}^D from the Bernoulli distribution that a MADE gives each dimension, given those before it.
 
-    ``x_d = high`` where ``noise_d < sigmoid(logit_d / temperature)``. D passes of the network give the same x; here
+    ``x_d = 1`` where ``noise_d < sigmoid(logit_d / temperature)``. D passes of the network give the same x; here
     each unit is computed once, when the dimensions that it sees are known.
 
     Args:
         made: a `MADE` whose output_dim is its input_dim: a logit a dimension. Other people's: `fast_sampler`.
         backend: ``auto`` or a name of `vlae_fast.backends.report`; chosen once, see ``.backend``.
-        values: what the network is given for a 0 and for a 1, as (-1, 1) of spins.
+        pixels: what the network is given for a 0 and for a 1, as (-1, 1) of spins.
 
     The weights are those of the moment: `refresh` takes them as they are now. ``.dim`` is D.
 
@@ -43,28 +43,28 @@ class MADESampler:
     torch.Size([3, 6])
 
     Raises:
-        ValueError: the MADE has another number of outputs; values are not finite, or equal.
+        ValueError: the MADE has another number of outputs; pixels are not finite, or equal.
         RuntimeError: the named backend cannot run this.
 
     Source: Germain et al. 2015, arXiv 1502.03509.
     """
 
-    def __init__(self, made: MADE, backend: str = "auto", *, values: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(self, made: MADE, backend: str = "auto", *, pixels: tuple[float, float] = (0.0, 1.0)) -> None:
         if not isinstance(made, MADE):
             raise TypeError(f"MADESampler: made must be a MADE, got {type(made).__name__}: see vlae_fast.fast_sampler")
         if (outputs := len(made.degrees[-1])) != made.input_dim:
             fail("MADESampler", f"made must have output_dim = input_dim = {made.input_dim}, a logit each", outputs)
-        self._set_up(lambda: _layers_of(made), backend, values, made.project if made.context_dim else None)
+        self._set_up(lambda: _layers_of(made), backend, pixels, made.project if made.context_dim else None)
 
     def _set_up(
         self,
         read: Callable[[], MaskedNetwork],
         backend: str,
-        values: tuple[float, float],
+        pixels: tuple[float, float],
         project: Callable[[Tensor | None], Tensor] | None = None,
     ) -> None:
         """read: gives the network as it is now. project: of a context, to the first pre-activation."""
-        self.values = check_values("MADESampler", values)
+        self.pixels = check_pixels("MADESampler", pixels)
         self._read, self._project = read, project
         self.refresh()
         self.backend = backends.pick("made_sample", self.network.weights[0], backend).name
@@ -77,8 +77,8 @@ class MADESampler:
         """Takes the weights as they are now."""
         weights, biases, degrees, activation = self._read()
         first, own = weights[0].detach(), biases[0].detach()
-        low, high = self.values
-        if self.values != (0.0, 1.0):  # W (low + (high - low) x) + b
+        low, high = self.pixels
+        if self.pixels != (0.0, 1.0):  # W (low + (high - low) x) + b
             own = own + low * self._seen(first, degrees).sum(1)
             first = (high - low) * first
         weights, biases = [first, *weights[1:]], [own, *biases[1:]]
@@ -100,7 +100,7 @@ class MADESampler:
         context: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """x ``[B, D]`` of the two values. Arguments as in `sample_with_log_prob`."""
+        """x ``[B, D]`` of 0 and 1. Arguments as in `sample_with_log_prob`."""
         return self.sample_with_log_prob(n, noise, generator, context, temperature)[0]
 
     @torch.no_grad()
@@ -134,11 +134,8 @@ class MADESampler:
             noise = torch.rand(batch, self.dim, dtype=weight.dtype, device=weight.device, generator=generator)
         elif n is not None and n != len(noise):
             fail("MADESampler", f"n must be None or the rows of noise, {len(noise)}", n)
-        x, log_prob = made_sample(
-            noise, [*weights, weight], [*biases, bias], degrees, cond, activation=activation, backend=self.backend
-        )
-        low, high = self.values
-        return x if self.values == (0.0, 1.0) else low + (high - low) * x, log_prob
+        weights, biases = [*weights, weight], [*biases, bias]
+        return made_sample(noise, weights, biases, degrees, cond, activation=activation, backend=self.backend)
 
     def _condition(self, context: Tensor | None) -> Tensor | None:
         if self._project is not None:
@@ -153,8 +150,8 @@ def _layers_of(made: Any) -> MaskedNetwork:
     return MaskedNetwork([w for w, _ in layers], [b for _, b in layers], made.degrees, made.activation)
 
 
-def check_values(op: str, values: tuple[float, float]) -> tuple[float, float]:
-    """The two values of a binary variable as floats, or ValueError in the name of `op`."""
-    if len(values) != 2 or values[0] == values[1] or not all(abs(v) < float("inf") for v in values):
-        fail(op, "values must be two finite numbers that differ, for 0 and for 1", values)
-    return float(values[0]), float(values[1])
+def check_pixels(op: str, pixels: tuple[float, float]) -> tuple[float, float]:
+    """What a network is given for 0 and for 1, as floats, or ValueError in the name of `op`."""
+    if len(pixels) != 2 or pixels[0] == pixels[1] or not all(abs(v) < float("inf") for v in pixels):
+        fail(op, "pixels must be two finite numbers that differ, for 0 and for 1", pixels)
+    return float(pixels[0]), float(pixels[1])

@@ -13,10 +13,12 @@ from ... import reference
 from ...sampling.agreement import largest_excess
 from ...sampling.emit import emit_of, emit_params
 from ...sampling.fixed_order import FixedOrder
+from ...sampling.made import MADESampler
 from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
 from .condition import Call, Condition, conditions, usual_call
+from .mades import sampler_of_vectors
 from .operations import BATCH
 from .output import check_layout, pick
 from .pixels import candidates, check_pixels
@@ -32,7 +34,7 @@ class ForeignDecoder:
     def __init__(
         self,
         decoder: nn.Module,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         *,
         latent_dim: int = 0,
         condition: Any = None,
@@ -249,7 +251,7 @@ def _difference_of_ends(decoder: ForeignDecoder, output: Tensor, got: Tensor, ex
 
 def fast_sampler(
     decoder: nn.Module,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     *,
     latent_dim: int = 0,
     condition: Any = None,
@@ -260,7 +262,7 @@ def fast_sampler(
     call: Call | None = None,
     backend: str = "auto",
     isa: str | None = None,
-) -> PixelCNNSampler:
+) -> PixelCNNSampler | MADESampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and its condition becomes a program:
@@ -279,7 +281,8 @@ def fast_sampler(
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its
             likelihood. It may also take ``[B, H, W]`` or ``[B, H, W, C]``, or with H = 1 sequences ``[B, C, W]`` and
             ``[B, W]``: the first that it runs on is taken.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W); or (D,) of a MADE ``x [B, D] -> logits [B, D]`` of binary vectors, whose sampler is a
+            `MADESampler`; it takes `pixels` and `backend` alone.
         latent_dim: D of a condition z ``[B, D]`` of real numbers; 1: of labels ``[B]`` where it runs on these alone.
             0: no z.
         condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple
@@ -306,6 +309,10 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
+    if len(image_shape) == 1:
+        given = {"latent_dim": latent_dim or None, "condition": condition, "likelihood": likelihood, "layout": layout}
+        given |= {"output": output, "call": call, "isa": isa}
+        return sampler_of_vectors(decoder, image_shape[0], pixels, given, backend)
     traced = ForeignDecoder(
         decoder,
         image_shape,

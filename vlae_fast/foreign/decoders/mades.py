@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .. import reference
-from ..ops.made_inverse import ACTIVATIONS
-from ..sampling.made import MADESampler, MaskedNetwork, check_values
-from .decoders.writer import name_of, refuse
-from .flows.structure import NotCoveredError, structure_of
+from ... import reference
+from ...ops.made_inverse import ACTIVATIONS
+from ...sampling.made import MADESampler, MaskedNetwork, check_pixels
+from ..flows.structure import NotCoveredError, structure_of
+from .writer import name_of, refuse
 
 _BATCH = 3
 _SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
@@ -161,38 +161,38 @@ class ForeignMADESampler(MADESampler):
     """`MADESampler` of a module ``x [B, D] -> logits [B, D]`` that somebody else wrote, by a trace of its forward.
 
     Args:
-        made: the module, in evaluation mode while it is traced. dim: D. backend, values: as in `MADESampler`; the
-            module is given the two values.
+        made: the module, in evaluation mode while it is traced. dim: D. backend, pixels: as in `MADESampler`; the
+            module is given these for 0 and 1.
 
     Raises:
         ValueError: it is no chain of masked linear layers, or an output sees its own input or a later one.
     """
 
     def __init__(
-        self, made: nn.Module, dim: int, backend: str = "auto", *, values: tuple[float, float] = (0.0, 1.0)
+        self, made: nn.Module, dim: int, backend: str = "auto", *, pixels: tuple[float, float] = (0.0, 1.0)
     ) -> None:
-        values = check_values("fast_sampler", values)
-        self._set_up(lambda: trace_made(made, dim, values), backend, values)
+        pixels = check_pixels("fast_sampler", pixels)
+        self._set_up(lambda: trace_made(made, dim, pixels), backend, pixels)
 
 
 @torch.no_grad()
-def trace_made(made: nn.Module, dim: int, values: tuple[float, float] = (0.0, 1.0)) -> MaskedNetwork:
+def trace_made(made: nn.Module, dim: int, pixels: tuple[float, float] = (0.0, 1.0)) -> MaskedNetwork:
     """The layers of ``made(x [B, D]) -> [B, D]``: logits, or probabilities where it ends in a sigmoid.
 
-    They are compared with the module on x of the two `values`.
+    They are compared with the module on x of the two numbers `pixels`.
 
     Raises:
         ValueError: it is no chain of masked linear layers, or not autoregressive.
     """
     training = {module: module.training for module in made.modules()}
     try:
-        return _traced(made.eval(), dim, values)
+        return _traced(made.eval(), dim, pixels)
     finally:
         for module, mode in training.items():
             module.training = mode
 
 
-def _traced(made: nn.Module, dim: int, values: tuple[float, float]) -> MaskedNetwork:
+def _traced(made: nn.Module, dim: int, pixels: tuple[float, float]) -> MaskedNetwork:
     like = next((p for p in made.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         graph = make_fx(_Root(made), record_module_stack=True)(like.new_zeros(_BATCH, dim))
@@ -218,14 +218,14 @@ def _traced(made: nn.Module, dim: int, values: tuple[float, float]) -> MaskedNet
     activation = next(iter(tracer.activations), "relu")
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     network = MaskedNetwork(weights, biases, [d.to(like.device) for d in degrees], activation)
-    _compare(made, network, dim, values, tracer.ends_in_sigmoid)
+    _compare(made, network, dim, pixels, tracer.ends_in_sigmoid)
     return network
 
 
-def _compare(made: nn.Module, network: MaskedNetwork, dim: int, values: tuple[float, float], sigmoid: bool) -> None:
+def _compare(made: nn.Module, network: MaskedNetwork, dim: int, pixels: tuple[float, float], sigmoid: bool) -> None:
     """Raises ValueError where the layers give other logits than the module."""
     like, generator = network.weights[0], torch.Generator().manual_seed(0)
-    low, high = values
+    low, high = pixels
     x = low + (high - low) * torch.randint(2, (_CHECKED, dim), generator=generator, device="cpu").to(like)
     h = x
     for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
@@ -236,3 +236,15 @@ def _compare(made: nn.Module, network: MaskedNetwork, dim: int, values: tuple[fl
     if not error <= _NEAR * max(1.0, expected.abs().max().item()):
         rule = "a function of x alone, the same in every call"
         raise ValueError(f"fast_sampler: decoder must be {rule}, got outputs that differ from its trace by {error:.3g}")
+
+
+def sampler_of_vectors(
+    made: nn.Module, dim: int, pixels: Any, others: Mapping[str, Any], backend: str
+) -> ForeignMADESampler:
+    """The sampler of `fast_sampler` for vectors; others: its arguments that only images have, by name."""
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"fast_sampler: {name} must not be given for vectors ({dim},), got {value!r}")
+    if isinstance(pixels, str):
+        raise ValueError(f"fast_sampler: pixels must be (low, high) for vectors ({dim},), got {pixels!r}")
+    return ForeignMADESampler(made, dim, backend, pixels=pixels or (0.0, 1.0))
