@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlae_fast.kept import kept
 
-from .activate import ACTIVATIONS
+from .activate import ACTIVATIONS, PAIRS
 from .launch import cdiv
 
 Tap = tuple[int, int]
@@ -67,7 +67,15 @@ def channels(plan: Any) -> list[int]:
 
 
 def _halves(stage: Any) -> int:
-    return 2 if stage.activation == "gate" else 1
+    return 2 if stage.activation in PAIRS else 1
+
+
+def codes_used(plan: Any) -> int:
+    """Bit c is set where a stage has activation c."""
+    codes = 0
+    for stage in plan.stages:
+        codes |= 1 << ACTIVATIONS.index(stage.activation)
+    return codes
 
 
 def _is_narrow(plan: Any, buffer: int) -> bool:
@@ -147,7 +155,7 @@ def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], lis
 
 
 def _columns(values: Tensor, halves: int, columns: int) -> Tensor:
-    """``[..., P]`` -> ``[..., columns]``: the gate's halves interleaved, zeros after the last channel.
+    """``[..., P]`` -> ``[..., columns]``: the halves of a pair interleaved, zeros after the last channel.
 
     Once interleaved, both halves of a channel are in one thread after one product.
     """

@@ -16,9 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .activate import PAIRS
 from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_draw import draw_block
-from .pixelcnn_packing import BG, NARROW, Tables, channels, tables
+from .pixelcnn_packing import BG, NARROW, Tables, channels, codes_used, tables
 from .pixelcnn_packing import pack as pack_tiles
 from .pixelcnn_stage import FIELDS, context_block, stage_block
 
@@ -62,6 +63,7 @@ def pixelcnn_sample_forward_kernel(
     EMIT: tl.constexpr,
     LEVELS: tl.constexpr,
     COMPONENTS: tl.constexpr,
+    CODES_USED: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -102,7 +104,7 @@ def pixelcnn_sample_forward_kernel(
                     for n in tl.range(0, columns, num_stages=1):
                         stage_block(
                             p_ring, p_w + n * depth * BN, p_b + n * BN, p_reads, n_gathered, n_runs, o_m, n, u, w,
-                            activation, sample0, sample_size, shape, PRECISION, BM, BN, BK, BG,
+                            activation, sample0, sample_size, shape, CODES_USED, PRECISION, BM, BN, BK, BG,
                         )  # fmt: skip
                 tl.debug_barrier()  # the next stage loads what other threads have stored
             for o in tl.range(0, rows, BM, num_stages=1):
@@ -128,8 +130,8 @@ def _blocks(plan: Any, like: Tensor) -> Config:
     *read, params, context = channels(plan)
     widest = max(*read, context)  # without the parameters, which no stage reads: they may be hundreds a pixel
     cfg = config("pixelcnn_sample", like, widest)
-    gated = any(stage.activation == "gate" for stage in plan.stages)
-    columns = max(widest * (2 if gated else 1), params)
+    pairs = any(stage.activation in PAIRS for stage in plan.stages)
+    columns = max(widest * (2 if pairs else 1), params)
     return cfg | {"BN": shrunk(cfg["BN"], columns), "BK": shrunk(cfg["BK"], widest)}
 
 
@@ -233,6 +235,7 @@ def sample(
         EMIT=emit.kind,
         LEVELS=emit.levels,
         COMPONENTS=emit.components,
+        CODES_USED=codes_used(plan),
         PRECISION=matmul_precision(noise.dtype),
         BM=tiling.block_m,
         BG=BG,

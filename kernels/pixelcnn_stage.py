@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .activate import GATE, activate_by_code, tanh
+from .activate import GATE, GLU, GLU_BIT, activate_by_code, tanh
 from .dot import dot
 
 FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
@@ -80,6 +80,7 @@ def stage_block(
     sample0,
     sample_size,
     shape,
+    CODES_USED: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -127,9 +128,14 @@ def stage_block(
     b_out += tl.load(p_bias + o_n).to(tl.float32)
     p_own = p_reads + (n_gathered * BG + n_runs) * FIELDS
     o_place = place_of(top, o_q, H, pixels)
-    if activation == GATE:
+    if activation == GATE or activation == GLU:
         b_a, b_b = tl.split(tl.reshape(b_out, (BM, BN // 2, 2)))
         o_c = n * (BN // 2) + tl.arange(0, BN // 2)
-        _finish(tanh(b_a) * tl.sigmoid(b_b), p_row, p_own, u, o_place, m_m, o_c, pixels)
+        if CODES_USED // GLU_BIT % 2 == 0:
+            b_a = tanh(b_a)
+        else:
+            b_a = tl.where(activation == GATE, tanh(b_a), b_a)
+        _finish(b_a * tl.sigmoid(b_b), p_row, p_own, u, o_place, m_m, o_c, pixels)
     else:
-        _finish(activate_by_code(b_out, activation), p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels)
+        b_out = activate_by_code(b_out, activation, CODES_USED)
+        _finish(b_out, p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels)

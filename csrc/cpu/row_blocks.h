@@ -36,9 +36,9 @@ struct Columns {
 constexpr int64_t kLine = 16;  // floats of a cache line
 
 inline Columns columns_of(const Layer& layer, int64_t vec) {
-  const bool gate = layer.activation == Activation::gate;
-  const int64_t channel = (gate ? vec / 2 : vec) * kLanes;
-  return {gate && vec % 2 ? layer.out_channels + channel : channel, least(kLanes, layer.out_channels - channel)};
+  const bool pair = is_pair(layer.activation);
+  const int64_t channel = (pair ? vec / 2 : vec) * kLanes;
+  return {pair && vec % 2 ? layer.out_channels + channel : channel, least(kLanes, layer.out_channels - channel)};
 }
 
 // Asks for the lines that finish() will write while there is a product to wait for.
@@ -70,7 +70,11 @@ inline void start(const Layer& layer, int64_t first_vec, int vecs, const RowBloc
       if (keep_sigmoid) store(row + kLanes, sigmoid(b));
       continue;
     }
-    for (int v = 0; v < vecs; ++v, row += kLanes) store(row, apply(activation, load(row)));
+    if (activation == Activation::glu) {
+      store(row, times_sigmoid(load(row), load(row + kLanes)));
+      continue;
+    }
+    for (int v = 0; v < vecs; ++v, row += kLanes) store(row, apply_in_stage(activation, load(row)));
   }
 }
 
@@ -89,7 +93,7 @@ inline void finish(int rows, const float* const* residual, float* const* out, in
 template <int Vecs, int Panels>
 void run_panels(const Layer& layer, int64_t first, const RowBlock& rows) {
   alignas(64) float block[Panels * kBlock];
-  const int64_t width = layer.activation == Activation::gate ? kLanes : kPanel;
+  const int64_t width = is_pair(layer.activation) ? kLanes : kPanel;
   fetch_output(rows.count, rows.out, first * width, least(Panels * width, layer.out_channels - first * width));
   for (int p = 0; p < Panels; ++p) start(layer, (first + p) * kPanelVecs, Vecs, rows, block + p * kBlock);
   const int64_t stride = layer.depth * kPanel;

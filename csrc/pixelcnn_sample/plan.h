@@ -29,7 +29,7 @@ struct PlanStage {
   std::vector<PlanSource> sources;
 
   // P, channels before the gate.
-  int64_t columns() const { return activation == Activation::gate ? 2 * out_channels : out_channels; }
+  int64_t columns() const { return is_pair(activation) ? 2 * out_channels : out_channels; }
 };
 
 struct Plan {

@@ -65,7 +65,8 @@ class Program:
         Args:
             sources: (buffer, weight ``[P, C, kh, kw]``, live taps); buffer 0 is the image. A tap is the offset (dy, dx)
                 that it reads, or a `masks.Tap`, which has its place in the kernel too: a dilated kernel needs that.
-            bias: ``[P]``, None: 0. activation: ``none``, ``relu``, ``elu``, ``gate`` (halves P).
+            bias: ``[P]``, None: 0.
+            activation: one of `vlae_fast.activations.names("pixelcnn_sample")`; ``gate`` and ``glu`` halve P.
             context: V ``[P, D]`` where the stage sees z (or the map that `spread` makes of it).
             residual: a buffer that is added after the activation, -1: none.
 
@@ -172,13 +173,20 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
     if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
-        if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
+        if last.activation == "none" and last.residual < 0 and _has_default_arguments(module):
             program.stages[-1] = last._replace(activation=_MODULES[type(module)])
             return buffer
     raise ValueError(
-        "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
-        f"convolution, got {type(module).__name__} at {path!r}"
+        "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and after a convolution "
+        f"{', '.join(row.__name__ for row in _MODULES)} with default arguments, got {type(module).__name__} at {path!r}"
     )
+
+
+def _has_default_arguments(activation: nn.Module) -> bool:
+    """True where it computes what the table says of its class; ``inplace`` changes nothing in that."""
+    given, default = vars(activation), vars(type(activation)())
+    options = [name for name in default if not name.startswith("_") and name not in ("training", "inplace")]
+    return all(given.get(name) == default[name] for name in options)
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:

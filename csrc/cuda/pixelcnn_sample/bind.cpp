@@ -61,7 +61,7 @@ void cut(Stage& stage) {
   for (stage.slices = 1; 2 * stage.slices * stage.chunks <= kWarps;) stage.slices *= 2;
   stage.chunk_bits = std::countr_zero(static_cast<uint64_t>(chunk));
   const uint64_t pass = static_cast<uint64_t>(kWarps / stage.slices * chunk);
-  stage.pass_bits = std::countr_zero(pass) - (stage.activation == Activation::gate);
+  stage.pass_bits = std::countr_zero(pass) - is_pair(stage.activation);
 }
 
 void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {

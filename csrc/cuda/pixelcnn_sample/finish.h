@@ -25,9 +25,9 @@ struct Finish {
   }
 
   __device__ float output(int row, int channel, int64_t cond_row) const {
-    if (stage.activation != Activation::gate) return activate(stage.activation, pre_activation(row, channel, cond_row));
+    if (!is_pair(stage.activation)) return activate_in_stage(stage.activation, pre_activation(row, channel, cond_row));
     const float a = pre_activation(row, 2 * channel, cond_row), b = pre_activation(row, 2 * channel + 1, cond_row);
-    return tanhf(a) / (1.0f + expf(-b));
+    return times_sigmoid(stage.activation == Activation::gate ? tanhf(a) : a, b);
   }
 };
 
@@ -35,7 +35,7 @@ struct Finish {
 template <typename T>
 __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
                               const ThreadBlock<T>& block) {
-  const int first = (first_chunk << stage.chunk_bits) / (stage.activation == Activation::gate ? 2 : 1);
+  const int first = (first_chunk << stage.chunk_bits) / (is_pair(stage.activation) ? 2 : 1);
   const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
   const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
   const Finish<T> finish = {stage, block.sums, cond, bias, block.rows * kMaxColumns, first_chunk};

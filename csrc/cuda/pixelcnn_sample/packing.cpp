@@ -16,7 +16,7 @@ int64_t groups_of(const Plan& plan, const PlanStage& stage, int64_t group) {
 
 // The packed column of a column of the weights as they are given.
 int64_t packed_column(const PlanStage& stage, int64_t column) {
-  if (stage.activation != Activation::gate) return column;
+  if (!is_pair(stage.activation)) return column;
   return column < stage.out_channels ? 2 * column : 2 * (column - stage.out_channels) + 1;
 }
 
