@@ -184,8 +184,30 @@ class Inner(nn.Module):
         return self.function(x)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "open gate": lambda x: torch.cat([x[:, :2], x[:, :2]], 1) * x.sigmoid(),
+    "open gate, sigmoid first": lambda x: torch.cat([x[:, :2].sigmoid() * x[:, 2:], x[:, 2:]], 1),
+    "swish": lambda x: x * x.sigmoid(),
+    "silu": nn.functional.silu,
+    "glu": lambda x: torch.cat([nn.functional.glu(x, 1), x[:, :2]], 1),
+    "gelu": nn.functional.gelu,
+    "gelu by tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
+    "softplus": lambda x: nn.functional.softplus(x, beta=2),
+    "sigmoid and tanh": lambda x: torch.cat([x[:, :2].sigmoid(), x[:, 2:].tanh()], 1),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_between_layers(name: str) -> None:
+    decoder = randomized(Around(ACTIVATIONS[name]))
+    sampler, noise = vf.fast_sampler(decoder, (1, 4, 4)), torch.rand(3, 1, 4, 4)
+    assert sampler.sample(None, noise).equal(vf.naive_sample(sampler.decoder, None, noise))
+    assert len(sampler.program.stages) <= 6  # a product with a sigmoid is one stage
+
+
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "gelu": (nn.functional.gelu, "got gelu in Inner at 'inner'"),
+    "hardswish": (nn.functional.hardswish, "got hardswish in Inner at 'inner'"),
+    "glu of rows": (lambda x: nn.functional.glu(x, 2).repeat(1, 1, 2, 1), "GLU of the halves of the channels, got one"),
     "product": (lambda x: x * x, "got a product of two that depend on x in Inner at 'inner'"),
     "position": (lambda x: x + torch.arange(4.0), "constants that are the same all over the image"),
     "flip": (lambda x: x.flip(3), "got flip in Inner at 'inner'"),

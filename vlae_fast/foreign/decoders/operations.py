@@ -130,11 +130,14 @@ class Operations(Writer):
         if isinstance(a, Bounded) and isinstance(b, Bounded) and {a.function, b.function} == {"tanh", "sigmoid"}:
             halves = sorted((a, b), key=lambda half: half.function, reverse=True)
             return self._stage(stacked([half.value for half in halves]), "gate")
+        for value, half in ((a, b), (b, a)):
+            if isinstance(value, Affine) and value.terms and isinstance(half, Bounded) and half.function == "sigmoid":
+                return self._op_silu(value) if value is half.value else self._stage(stacked([value, half.value]), "glu")
         a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
         if isinstance(a, Affine) and isinstance(b, Affine):
             of_x = bool(a.terms) and bool(b.terms)
             got = "a product of two that depend on x" if of_x else "a product with a factor that depends on z"
-            self._fail("products of tanh and sigmoid, or with a constant", got)
+            self._fail("products of a value and a sigmoid, or with a constant", got)
         a, b = (a, b) if isinstance(a, Affine) else (b, a)
         return a.scaled(self._constant(b, a.channels, a.size).bias)
 
@@ -154,6 +157,24 @@ class Operations(Writer):
     def _op_leaky_relu(self, x: Affine, slope: float = 0.01) -> Affine:
         x = self._settle(x)
         return total(self._op_mul(self._stage(x, "relu"), 1 - slope), self._op_mul(x, slope))
+
+    def _op_glu(self, x: Affine, dim: int = -1) -> Affine:
+        if dim % 4 != 1 or x.channels % 2:
+            self._fail("GLU of the halves of the channels", f"one of dimension {dim} of {x.channels} channels")
+        return self._stage(x, "glu")
+
+    def _op_silu(self, x: Affine) -> Affine:
+        return self._stage(x, "silu")
+
+    def _op_gelu(self, x: Affine, *, approximate: str = "none") -> Affine:
+        return self._stage(x, "gelu" if approximate == "none" else "gelu_tanh")
+
+    def _op_softplus(self, x: Affine, beta: float = 1, threshold: float = 20) -> Affine:
+        """``softplus(beta x) / beta``; behind the threshold it is x up to e^-threshold."""
+        if threshold < 15:
+            self._fail("softplus with a threshold of 15 or more", f"one of {threshold}")
+        out = self._stage(x if beta == 1 else self._op_mul(x, beta), "softplus")
+        return out if beta == 1 else self._op_mul(out, 1 / beta)
 
     def _op_tanh(self, x: Affine) -> Bounded:
         return Bounded("tanh", x)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -15,10 +15,8 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...sampling.program import Program
-from .affine import Affine, is_identity, stacked
+from .affine import Affine, is_identity
 
-# the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
-_ONE = {"tanh": 20.0, "sigmoid": 40.0}
 _SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout")
 FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
 
@@ -82,7 +80,7 @@ class Writer(fx.Interpreter):
             return getattr(torch.ops.aten, name)(self.like.new_zeros(value.shape, dtype=value.dtype), *args[1:])
         handler: Callable | None = getattr(self, f"_op_{name}", None)
         if handler is None:
-            self._fail("masked convolutions, 1x1 convolutions, gates, ReLU, ELU, sums and crops of them", name)
+            self._fail("masked convolutions, 1x1 convolutions, gates, activations, sums and crops of them", name)
         if name != "mul":
             args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
         try:
@@ -164,11 +162,8 @@ class Writer(fx.Interpreter):
         return value if value.buffer >= 0 else self._stage(value)
 
     def _open(self, half: Bounded) -> Affine:
-        """tanh or sigmoid alone: a gate whose other half is 1."""
-        one = half.value.scaled(torch.zeros_like(half.value.bias))
-        one = replace(one, bias=torch.full_like(one.bias, _ONE["sigmoid" if half.function == "tanh" else "tanh"]))
-        halves = (half.value, one) if half.function == "tanh" else (one, half.value)
-        return self._stage(stacked(halves), "gate")
+        """tanh or sigmoid alone."""
+        return self._stage(half.value, half.function)
 
     def _finish(self, value: Any) -> None:
         if isinstance(value, Bounded):
