@@ -1,4 +1,4 @@
-// A layer over a block of rows: out = act( bias + cond + sum of products (+ residual, after the activation) )
+// A layer over a block of rows: out = act( bias + cond + sum of products (* factor, + residual, after the activation) )
 //
 // A block is up to kMaxRows rows by two vectors of columns. Its rows are read in place, its weights stream once per block, and
 // bias, condition, activation and residual are applied while it is in the nearest cache.
@@ -26,6 +26,7 @@ struct RowBlock {
   const float* const* residual;
   float* const* out;
   float* const* sigmoid;  // of the gate's second half, kept for its gradient
+  const float* const* factor = nullptr;
 };
 
 // A vector of columns before the activation: the first channel it holds, and how many of its lanes are no padding.
@@ -78,6 +79,15 @@ inline void start(const Layer& layer, int64_t first_vec, int vecs, const RowBloc
   }
 }
 
+// block *= factor, `count` channels from `channel` on. Never inlined: no product contracts with the sum that follows.
+[[gnu::noinline]] inline void multiply(int rows, const float* const* factor, int64_t channel, int64_t count, float* block) {
+  for (int r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < count; c += kLanes) {
+      float* at = block + r * kPanel + c;
+      store(at, load(at) * load_some(factor[r] + channel + c, least(kLanes, count - c)));
+    }
+}
+
 // out = block (+ residual), `count` channels from `channel` on.
 inline void finish(int rows, const float* const* residual, float* const* out, int64_t channel, int64_t count,
                    const float* block) {
@@ -106,6 +116,7 @@ void run_panels(const Layer& layer, int64_t first, const RowBlock& rows) {
     float* sums = block + p * kBlock;
     if (layer.activation != Activation::none) activate(layer.activation, rows.sigmoid, rows.count, Vecs, sums);
     const int64_t channel = (first + p) * width, count = least(width, layer.out_channels - channel);
+    if (rows.factor) multiply(rows.count, rows.factor, channel, count, sums);
     finish(rows.count, rows.residual, rows.out, channel, count, sums);
     if (rows.sigmoid) finish(rows.count, nullptr, rows.sigmoid, channel, count, sums + kLanes);
   }

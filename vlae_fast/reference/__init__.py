@@ -17,7 +17,7 @@ from .made_inverse import (
 )
 from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
-from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
+from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_plan, run_program, shifted
 
 OPS = ("masked_conv", "masked_linear", "made_inverse", "pixelcnn_sample")  # that every table, report and test goes over
 
@@ -42,6 +42,7 @@ __all__ = [
     "naive_sample",
     "pixelcnn_pack",
     "pixelcnn_sample",
+    "run_plan",
     "run_program",
     "shift_and_log_scale",
     "shifted",
