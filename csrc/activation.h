@@ -6,13 +6,15 @@
 
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace vlae {
 
 // gate: tanh(a) * sigmoid(b), glu: a * sigmoid(b) of the halves of the columns; the others are of one value.
 enum class Activation : int32_t { none, relu, elu, gate, tanh, sigmoid, softplus, silu, gelu, gelu_tanh, glu };
 
 // True where a channel is made of two columns. Always inlined: no copy of it is left that was compiled for an instruction set.
-[[gnu::always_inline]] constexpr bool is_pair(Activation activation) {
+[[gnu::always_inline]] VLAE_HOST_DEVICE constexpr bool is_pair(Activation activation) {
   return activation == Activation::gate || activation == Activation::glu;
 }
 

@@ -132,7 +132,7 @@ class Draw(NamedTuple):
 
 
 def computable(stages: Sequence[Stage]) -> list[int]:
-    """The stages in an order in which each comes after those that it reads; that may stand later in the list.
+    """Indices of the `stages` in an order in which each comes after those that it reads.
 
     Raises:
         ValueError: stages read each other in a circle.
@@ -150,7 +150,7 @@ def computable(stages: Sequence[Stage]) -> list[int]:
 
 
 def all_draws(n_stages: int, draws: tuple[Draw, ...]) -> tuple[Draw, ...]:
-    """`draws`, or where there is none that of all channels behind the last stage."""
+    """`draws`, or where there is none that of all channels behind the last of `n_stages`."""
     return draws or (Draw(n_stages, n_stages),)
 
 

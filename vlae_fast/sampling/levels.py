@@ -100,25 +100,26 @@ class _Writer:
         self.parts_of: list[list[Channels]] = [[]]  # of each buffer; the image is not cut
 
     def parts(self, levels: Sequence[Tensor], emit: Emit) -> Parts:
-        in_channels = max(int(level.max()) for level in levels[1:]) > NONE
+        """All parts in their order, each level behind its draw."""
         channels, last = self.program.image_channels, len(self.program.stages)
-        for buffer, level in enumerate(levels[1:], 1):
+        in_turn = any(level.max() > NONE for level in levels[1:])
+        for level in levels[1:]:
             keys = level.tolist()
-            groups = [[c for c, key in enumerate(keys) if key == group] for group in sorted(set(keys))]
-            if in_channels and buffer == last:
-                groups = [emit.params_of(c, channels) for c in range(channels)]
-            self.parts_of.append([tuple(group) for group in groups])
-        for level in range(NONE, channels if in_channels else 0):
+            self.parts_of.append([tuple(c for c, k in enumerate(keys) if k == key) for key in sorted(set(keys))])
+        if in_turn:
+            self.parts_of[last] = [tuple(emit.params_of(channel, channels)) for channel in range(channels)]
+        for key in range(NONE, channels if in_turn else 0):
             for buffer in range(1, last + 1):
                 for part in self.parts_of[buffer]:
-                    if int(levels[buffer][list(part)].max()) == level:
+                    if max(levels[buffer][c] for c in part) == key:
                         self._order(buffer, part)
-            if in_channels and level + 1 < channels:
-                drawn = self._index(last, tuple(emit.params_of(level + 1, channels)))
+            if in_turn and key + 1 < channels:
+                drawn = self._index(last, tuple(emit.params_of(key + 1, channels)))
                 self.draws.append(Draw(len(self.order), drawn))
-        stages, weights = [], []
-        for part in self.order:
-            stage, own = self._copy(part) if part.is_copy else self._stage(part)
+        stages: list[Stage] = []
+        weights: list[Tensor] = []
+        for ordered in self.order:
+            stage, own = self._copy(ordered) if ordered.is_copy else self._stage(ordered)
             stages.append(stage)
             weights += own
         return Parts(tuple(stages), weights, tuple(self.draws))
@@ -141,18 +142,17 @@ class _Writer:
 
     def _stage(self, part: _Part) -> tuple[Stage, list[Tensor]]:
         stage, own = self.program.stages[part.buffer - 1], self.own[part.buffer - 1]
-        beside = {
-            name: -1 if m < 0 else self._index(m, part.channels)
-            for name, m in (("residual", stage.residual), ("factor", stage.factor))
-        }
+        beside = (stage.residual, stage.factor)
+        residual, factor = (-1 if m < 0 else self._index(m, part.channels) for m in beside)
+        stage = stage._replace(residual=residual, factor=factor)
         if stage.kind == "norm":
             read = Source(self._index(stage.sources[0].buffer, part.channels), (HERE,))
-            return stage._replace(sources=(read,), **beside), list(own)
+            return stage._replace(sources=(read,)), list(own)
         rows = [c + half for half in range(0, own[0].shape[0], stage.out_channels) for c in part.channels]
         reads = list(zip(stage.sources, (weight[rows] for weight in own), strict=False))
         sources, weights = self._reads(reads, len(rows))
         weights += [weight[rows].contiguous() for weight in own[len(stage.sources) :]]
-        return stage._replace(out_channels=len(part.channels), sources=sources, **beside), weights
+        return stage._replace(out_channels=len(part.channels), sources=sources), weights
 
     def _copy(self, part: _Part) -> tuple[Stage, list[Tensor]]:
         eye = self.like.new_ones(self.program.channels(part.buffer)).diag()[list(part.channels)]

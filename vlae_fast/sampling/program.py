@@ -114,7 +114,14 @@ class Program:
     ) -> int:
         """Appends ``act( bias + gain (h - mean h) / sqrt(var h + eps) ) * factor + residual``, h a pixel's channels.
 
-        That is `torch.nn.LayerNorm` over the channels of each pixel. gain, bias: ``[C]``, None: 1 and 0.
+        That is `torch.nn.LayerNorm` over the channels of each pixel of a buffer.
+
+        Args:
+            buffer: h is read from it. gain, bias: ``[C]``, None: 1 and 0. eps: above 0.
+            activation: as in `add`, ``gate`` and ``glu`` excepted. residual, factor: as in `add`.
+
+        Returns:
+            the buffer it writes.
 
         Raises:
             ValueError: channels do not fit, a buffer is not written yet, eps is not above 0.
@@ -142,7 +149,7 @@ class Program:
         return len(self.stages)
 
     def product(self, a: int, b: int) -> int:
-        """Appends the product of two buffers of equal channels at every pixel."""
+        """Appends the product of two buffers a and b, of equal channels, at every pixel; returns the buffer it writes."""
         if not self.weights:  # an identity takes their dtype and device
             self._fail("a product must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(a)).diag()
