@@ -149,7 +149,7 @@ class Program:
         return len(self.stages)
 
     def product(self, a: int, b: int) -> int:
-        """Appends the product of two buffers a and b, of equal channels, at every pixel; returns the buffer it writes."""
+        """Appends the product of the buffers a and b, of equal channels, at every pixel; returns its buffer."""
         if not self.weights:  # an identity takes their dtype and device
             self._fail("a product must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(a)).diag()
