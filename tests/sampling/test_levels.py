@@ -112,6 +112,7 @@ def test_images_are_those_of_the_users_loop(row: str, levels: int, groups: str, 
     assert Plan.from_words(sampler.plan.words) == sampler.plan
 
 
+@pytest.mark.filterwarnings("ignore:.*known has pixels that depend on unknown ones:UserWarning")
 @pytest.mark.parametrize("row", backends_of("pixelcnn_sample"))
 def test_what_is_known_of_a_pixel_is_seen_by_the_channels_after_it(row: str, request: pytest.FixtureRequest) -> None:
     """Green alone is known: red does not see it, blue does, and the images are the naive ones."""
