@@ -187,14 +187,16 @@ class Inner(nn.Module):
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "gelu": (nn.functional.gelu, "got gelu in Inner at 'inner'"),
     "product": (lambda x: x * x, "got a product of two that depend on x in Inner at 'inner'"),
-    "position": (lambda x: x + torch.arange(4.0), "constants that are the same all over the image"),
-    "flip": (lambda x: x.flip(3), "got flip in Inner at 'inner'"),
-    "mean": (lambda x: x - x.mean((2, 3), keepdim=True), "got mean in Inner at 'inner'"),
-    "transposed": (lambda x: x.transpose(2, 3), "got transpose in Inner at 'inner'"),
+    "flip": (lambda x: x.flip(3), "got one of dimension 3 in Inner at 'inner'"),
+    "mean": (
+        lambda x: x - x.mean((2, 3), keepdim=True),
+        r"means over channels, got one over dimension 3 of \[B, C, H, W\] in Inner at 'inner'",
+    ),
+    "transposed": (lambda x: x.transpose(2, 3), "parameters of images of .*, got an output of .* of B W H"),
     "look at data": (lambda x: x if x.sum() > 0 else -x, "must be traceable by torch.fx"),
-    "cropped activation": (
-        lambda x: nn.functional.pad(x, (0, 1)).relu()[..., :4],
-        r"activations of images of \(4, 4\)",
+    "cropped on the other side": (
+        lambda x: nn.functional.pad(x, (0, 1)).sub(1).relu()[..., 1:].relu(),
+        r"activations of images of \(4, 4\), or cropped to it, got one of",
     ),
     "random": (lambda x: x + torch.rand(1), "must be what its program computes, the same in every call"),
     "reads itself": (lambda x: nn.functional.pad(x, (0, 1))[..., 1:], "got one that reads its own pixel"),
@@ -215,7 +217,7 @@ class Scaled(Conditional):
 
 
 def test_products_with_z_are_refused() -> None:
-    with pytest.raises(ValueError, match="got a product with a factor that depends on z"):
+    with pytest.raises(ValueError, match="got a product with a factor that depends on the condition"):
         vf.fast_sampler(Scaled(), (1, 4, 4), latent_dim=3)
 
 

@@ -88,7 +88,7 @@ class Condition:
 def conditions(example: Any, latent_dim: int, like: Tensor) -> Iterator[Condition]:
     """What a decoder may be given beside x: the example, z ``[B, latent_dim]``, for a latent_dim of 1 labels ``[B]``."""
     if example is not None or not latent_dim:
-        yield Condition(example, like)
+        yield Condition(example, like, "z" if example is None else "condition")
         return
     yield Condition(like.new_zeros(1, latent_dim), like, "z")
     if latent_dim == 1:

@@ -111,8 +111,8 @@ def read_output(writer: Writer, emit: Emit, channels: int, layout: str | None) -
     count, letters = value.affine.channels, letters_of(axes)
     if count != expected:
         _refuse(f"decoder must put out as many channels as the parameters of its likelihood, {expected}", count)
-    if value.affine.size != writer.image or any(letters.count(letter) > 1 for letter in "BHW"):
-        _refuse(f"decoder must put out parameters of images of {writer.image}", f"an output of {list(value.shape)}")
+    if value.affine.size != writer.image or "WH" in letters.replace("C", "").replace("R", "").replace("B", ""):
+        _refuse(f"decoder must put out parameters of images of {writer.image}", f"an output of {list(value.shape)} of {' '.join(letters)}")
     order = torch.arange(expected, device="cpu")
     if emit.kind == "categorical":
         order = _order(axes, channels, emit.levels, layout, writer.image)

@@ -176,7 +176,7 @@ def _write(
     """Writes twice where maps are read: their columns are known once all stages are."""
     batch, channels, *size = traced.like.shape
     image = (size[0], size[1])
-    columns: tuple[Any, ...] | None = None
+    columns: dict[Any, int] | None = None
     for _ in range(2):
         job = Job(
             image,
@@ -197,10 +197,10 @@ def _write(
         reading = read_output(writer, emit, channels, layout)
         if not writer.reads or columns is not None:
             break
-        columns = tuple(sorted(writer.reads, key=str))
+        columns = {read: maps.of(read[0]).channels for read in sorted(writer.reads, key=str)}
     network = None
-    if columns is not None and not _is_z(columns, maps, traced):
-        network = ConditionNetwork(traced.graph, maps, columns, batch)
+    if columns is not None and not _is_z(list(columns), maps, traced):
+        network = ConditionNetwork(traced.graph, maps, list(columns), batch)
     return Written(pixels, reading, network, batch)
 
 

@@ -77,7 +77,8 @@ class Job:
 
     x: the value of the first placeholder. skipped: nodes that only lead to lookups. tables: ``[K, P]`` and axes of nodes
     that are row k at the pixels of level k. of_condition: nodes that do not depend on x. split: constant channels are
-    taken out of what a convolution pads. columns: of the context, None where they are to be found.
+    taken out of what a convolution pads. columns: the reads of maps that make the context, with how many channels each has;
+    None where they are to be found.
     """
 
     image: tuple[int, int]
@@ -88,7 +89,7 @@ class Job:
     tables: Mapping[fx.Node, tuple[Tensor, Axes]]
     of_condition: set[fx.Node]
     split: bool = False
-    columns: tuple[Read, ...] | None = None
+    columns: Mapping[Read, int] | None = None
 
 
 class Writer(fx.Interpreter):
@@ -126,12 +127,28 @@ class Writer(fx.Interpreter):
         of_x = like_skipped or any(map(_depends, tree_leaves((args, kwargs))))
         if n.op == "placeholder" or n.target is operator.getitem or not of_x:
             return super().run_node(n)
-        value = self._run(name.removesuffix("_") if name not in ("_to_copy",) else name, args, kwargs)
+        value = self._with_maps(n, name.removesuffix("_"), args, kwargs)
         if isinstance(value, Value) and value.affine.buffers and self._is_costly_twice(value.affine):
             value = Value(self._settle(value.affine), value.axes)
         if name.endswith("_"):
             self._overwrite(value)
         return value
+
+    def _with_maps(self, n: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
+        """An operation on x; what a vector of the condition cannot be beside it, a map that follows from it may be."""
+        stages, weights = list(self.program.stages), list(self.program.weights)
+        try:
+            return self._run(name, args, kwargs)
+        except ValueError:
+            if self.job.of_condition.isdisjoint(n.all_input_nodes):
+                raise
+        self.program.stages[:], self.program.weights[:] = stages, weights
+        of_condition = self.job.of_condition
+
+        def later(node: fx.Node) -> Any:
+            return Later(node) if node in of_condition else self.env[node]
+
+        return self._run(name, fx.node.map_arg(n.args, later), fx.node.map_arg(n.kwargs, later))
 
     def _of_condition(self, n: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
         """A linear function of a row of the condition stays one; all else is computed before the image."""
@@ -281,8 +298,8 @@ class Writer(fx.Interpreter):
         if self.job.columns is None:
             return None, value.bias
         parts = [
-            value.terms.get(read, value.bias.new_zeros(value.channels, self.maps.of(read[0]).channels))
-            for read in self.job.columns
+            value.terms.get(read, value.bias.new_zeros(value.channels, count))
+            for read, count in self.job.columns.items()
         ]
         return torch.cat(parts, 1), value.bias
 
