@@ -8,14 +8,14 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ...masks import conv_mask, same_padding
 from .activation_stages import Activations
 from .affine import Affine, Value, aligned, convolved, stacked, total
 from .axes import axis_of, channels_of, common, grid, is_channels, length_of
 from .moves import expanded
-from .writer import Bounded, Later, reads_of
+from .writer import Bounded, Later, name_of, reads_of
 
 BATCH = 2  # of the inputs that a decoder is traced with: not 1, which broadcasts
 
@@ -111,7 +111,9 @@ class Operations(Activations):
         if index < 1 or index != len(self.program.stages) or other.buffer < 1:
             return False
         stage = self.program.stages[-1]
-        read = [v for key, v in self.env.items() if key is not node and any(index == b for b, _ in reads_of(v))]
+        now = self.at[self.node]
+        alive = (v for key, v in self.env.items() if key is not node and self.last_use[key] > now)
+        read = any(index == b for v in alive for b, _ in reads_of(v))
         if stage.residual >= 0 or read or len(node.users) > 1 or not last.size == other.size == self.image:
             return False
         self.program.stages[-1] = stage._replace(residual=other.buffer)
@@ -142,6 +144,51 @@ class Operations(Activations):
             return replace(half, offset=half.offset + self._constant(offset, half.axes))
         by = self._constant(gain, half.axes)
         return replace(half, gain=half.gain * by, offset=half.offset * by)
+
+    def _op_copy(self, target: Any, value: Any, non_blocking: bool = False) -> Value:
+        """``target.copy_(value)``, or an assignment to a part of it."""
+        like = target if isinstance(target, Value) else value
+        value = value if isinstance(value, Value) else self._lift(value, like.axes, like.affine.size)
+        return value
+
+    def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
+        """The tensor that a slice is of, once the slice has another value: what is before it, it, and what is after.
+
+        Rows and columns of what depends on x cannot be cut out of it; they are added to.
+        """
+        whole = self.env[base]
+        if name_of(target) != "slice" or not isinstance(value, Value):
+            return super()._with_part(base, target, value)
+        dim, first, last, step = (*target.args[1:], *(0, None, None, 1)[len(target.args) - 1 :])
+        shape = base.meta["val"].shape
+        dim, (first, last, _) = dim % len(shape), slice(first, last).indices(shape[dim])
+        if (first, last) == (0, shape[dim]) and step == 1:
+            return value
+        letter = (whole if isinstance(whole, Value) else value).letter(dim)
+        if letter in ("H", "W") and isinstance(whole, Value):
+            return self._added_to(whole, dim, letter, first)
+        if isinstance(whole, Value):
+            before, after = self._op_slice(whole, dim, 0, first), self._op_slice(whole, dim, last, shape[dim])
+        else:
+            before, after = (whole.narrow(dim, *at) for at in ((0, first), (last, shape[dim] - last)))
+        parts = [part for part, n in ((before, first), (value, 1), (after, shape[dim] - last)) if n]
+        return self._op_cat(parts, dim)
+
+    def _added_to(self, whole: Value, dim: int, letter: str, first: int) -> Value:
+        """A value with something added to its rows or columns from ``first`` on."""
+        name, args = name_of(self.node), self.node.args
+        if name not in ("add_", "sub_"):
+            self._fail("sums in place, where rows or columns of features are written to", name)
+        added = self.env[args[1]] if isinstance(args[1], fx.Node) else args[1]
+        sign = self.node.kwargs.get("alpha", 1) * (1 if name == "add_" else -1)
+        part = self._op_slice(whole, dim, first, first + self.node.meta["val"].shape[dim])
+        assert isinstance(part, Value)
+        own = self._both(part, added)[1]
+        own, _, axes = aligned(own, part)
+        own = own if sign == 1 else own.scaled(torch.full_like(own.bias, sign))
+        after = length_of(whole.axes[dim]) - first - length_of(part.axes[dim])
+        margins = (0, 0, first, after) if letter == "H" else (first, after, 0, 0)
+        return Value(total(whole.affine, self._bordered(own, margins)), whole.axes)
 
     # Products
 

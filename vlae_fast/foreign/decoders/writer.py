@@ -28,6 +28,7 @@ MOVES = (
     "view _unsafe_view reshape permute transpose t unsqueeze squeeze select slice split split_with_sizes unbind expand "
     "chunk movedim flatten unflatten alias detach clone contiguous"
 ).split()
+_VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", "split", "split_with_sizes", "unbind", "chunk"))
 _LINEAR = {*MOVES, "addmm", "mm", "add", "sub", "mul", "div", "neg"}  # what is folded where it does not depend on x
 _LARGE = 1e12  # above what features are
 KNOWN = "convolutions of stride 1, linear layers over channels, their sums and products with constants, activations"
@@ -101,6 +102,10 @@ class Writer(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, program: Program, maps: Maps, job: Job) -> None:
         super().__init__(graph)
         self.extra_traceback = False  # our errors name what they are about
+        self.garbage_collect_values = False  # of what has been written to, views are made again
+        nodes = list(graph.graph.nodes)
+        self.at = {node: n for n, node in enumerate(nodes)}
+        self.last_use = {node: max((self.at[user] for user in node.users), default=-1) for node in nodes}
         self.program, self.maps, self.job, self.image, self.like = program, maps, job, job.image, job.like
         self.reads: list[Read] = []
         self.result: Value | Bounded | None = None
@@ -208,13 +213,34 @@ class Writer(fx.Interpreter):
         refuse(self.node, rule, got)
 
     def _overwrite(self, value: Any) -> None:
-        """Makes the result of an operation in place the value of its target, under every name of the target."""
+        """Makes the result of an operation in place the value of its target, and of all that share its memory."""
         target = self.node.args[0]
-        while isinstance(target, fx.Node):
-            if name_of(target) in MOVES and name_of(target) not in ("alias", "detach", "clone", "contiguous"):
-                self._fail("writes to whole tensors", f"{name_of(self.node)} to a part of one")
-            self.env[target] = value
-            target = target.args[0] if name_of(target) in ("alias", "detach") else None
+        if isinstance(target, fx.Node):
+            self._write(target, value)
+
+    def _write(self, target: fx.Node, value: Any) -> None:
+        self.env[target] = value
+        if name_of(target) not in _VIEWS or not isinstance(target.args[0], fx.Node):
+            return
+        base = target.args[0]
+        self._write(base, value if name_of(target) in ("alias", "detach") else self._with_part(base, target, value))
+        for view in base.users:  # others that were made of it before
+            if view in self.env and view is not target and name_of(view) in _VIEWS:
+                self._renew(view)
+
+    def _renew(self, view: fx.Node) -> None:
+        """Computes a view again, of what has been written to since."""
+        node, self.node = self.node, view
+        args, kwargs = self.fetch_args_kwargs_from_env(view)
+        self.env[view] = self._run(name_of(view), args, kwargs)
+        self.node = node
+        for other in view.users:
+            if other in self.env and name_of(other) in _VIEWS:
+                self._renew(other)
+
+    def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
+        """The tensor that a view is a part of, once the part has another value."""
+        self._fail("writes to whole tensors, or to slices", f"one to {name_of(target)} of a tensor")
 
     def _is_costly_twice(self, value: Affine) -> bool:
         """True where a value takes more than a copy to compute and several operations read it, a split counted once."""
