@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,8 +44,13 @@ class Activations(Moves):
 
     def _op_leaky_relu(self, x: Value, slope: float = 0.01) -> Value:
         own = self._settle(x.affine)
-        return Value(total(self._stage(own, "relu").scaled(torch.full_like(own.bias, 1 - slope)),
-                           own.scaled(torch.full_like(own.bias, slope))), x.axes)
+        return Value(
+            total(
+                self._stage(own, "relu").scaled(torch.full_like(own.bias, 1 - slope)),
+                own.scaled(torch.full_like(own.bias, slope)),
+            ),
+            x.axes,
+        )
 
     def _op__prelu_kernel(self, x: Value, slope: Tensor) -> Value:
         """``relu(x) - slope relu(-x)`` with a slope per channel."""
@@ -63,10 +70,17 @@ class Activations(Moves):
     def _op_hardtanh(self, x: Value, low: float = -1.0, high: float = 1.0) -> Value:
         return self._op_clamp(x, low, high)
 
-    def _op_clamp(self, x: Value, low: Any = None, high: Any = None) -> Value:
-        """``low + relu(x - low) - relu(x - high)``, or one side of it."""
+    def _op_clamp(self, x: Any, low: Any = None, high: Any = None) -> Any:
+        """``low + relu(x - low) - relu(x - high)``, or one side of it; of a sigmoid the sigmoid of such a one."""
         if any(isinstance(bound, Tensor) for bound in (low, high)):
             self._fail("clamps between two numbers", "tensors")
+        if isinstance(x, Bounded):
+            if x.function != "sigmoid" or not x.is_plain:
+                return self._op_clamp(self._open(x), low, high)
+            bounds = [None if b is None or not 0 < b < 1 else math.log(b / (1 - b)) for b in (low, high)]
+            if (low is None or low < 1) and (high is None or high > 0):
+                return replace(x, value=self._op_clamp(x.value, *bounds))
+            self._fail("clamps that leave something of a sigmoid", f"one between {low} and {high}")
         if low is None and high is None:
             return x
         if low is None:  # min(x, high) = high - relu(high - x)
@@ -76,10 +90,10 @@ class Activations(Moves):
             start = low
         return Value(self._plus(out, torch.full((1, 1, 1), float(start)).to(self.like)), x.axes)
 
-    def _op_clamp_min(self, x: Value, low: float) -> Value:
+    def _op_clamp_min(self, x: Any, low: float) -> Any:
         return self._op_clamp(x, low)
 
-    def _op_clamp_max(self, x: Value, high: float) -> Value:
+    def _op_clamp_max(self, x: Any, high: float) -> Any:
         return self._op_clamp(x, None, high)
 
     def _op_relu6(self, x: Value) -> Value:

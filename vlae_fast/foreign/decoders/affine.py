@@ -198,6 +198,8 @@ def aligned(a: Value, b: Value) -> tuple[Affine, Affine, Axes]:
     """Both with the channels of an elementwise result, and its axes."""
     axes, rows_a, rows_b = common(a.axes, b.axes)
     for one, other in ((a.affine, b.affine), (b.affine, a.affine)):
-        if any(tap is not None for _, tap in one.terms) and any(n > m for n, m in zip(other.size, one.size, strict=True)):
+        if any(tap is not None for _, tap in one.terms) and any(
+            n > m for n, m in zip(other.size, one.size, strict=True)
+        ):
             raise AxesError(f"images of two sizes, {a.affine.size} and {b.affine.size}")
     return a.affine.rows(rows_a), b.affine.rows(rows_b), axes

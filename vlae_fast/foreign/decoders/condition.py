@@ -37,7 +37,9 @@ class Condition:
         self.examples = [t.to(like.dtype) if t.is_floating_point() else t for t in self.examples]
         sizes = {len(t) for t in self.examples}
         if len(sizes) > 1 or 0 in sizes:
-            raise ValueError(f"fast_sampler: {name} must have tensors of one batch size, 1 or more, got {sorted(sizes)}")
+            raise ValueError(
+                f"fast_sampler: {name} must have tensors of one batch size, 1 or more, got {sorted(sizes)}"
+            )
 
     def rows(self, count: int) -> list[Tensor]:
         """So many rows of each tensor; those of the example in turn."""
@@ -109,4 +111,6 @@ def _spelled(spec: TreeSpec | None) -> str:
         return "None"
     if spec.type is None:
         return "a tensor"
-    return f"a {spec.type.__name__} of {spec.num_children}" + (f": {', '.join(map(str, spec.context))}" if spec.type is dict else "")
+    return f"a {spec.type.__name__} of {spec.num_children}" + (
+        f": {', '.join(map(str, spec.context))}" if spec.type is dict else ""
+    )

@@ -183,7 +183,8 @@ def _probes(
         level = level.view(batch, height, width)
         x = (level.double() / (levels - 1))[:, None].to(like)  # as pixels are drawn
         rest = [
-            torch.randn(t.shape, generator=generator, device="cpu").to(t) if t.is_floating_point() else t for t in others
+            torch.randn(t.shape, generator=generator, device="cpu").to(t) if t.is_floating_point() else t
+            for t in others
         ]
         yield _Probe(graph, [given(x), *rest], level.to(like.device), levels)
 

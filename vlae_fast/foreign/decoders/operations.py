@@ -208,7 +208,9 @@ class Operations(Activations):
         a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
         if all(isinstance(v, Value | Later) for v in (a, b)):
             of_x = all(isinstance(v, Value) and v.affine.buffers for v in (a, b))
-            got = "a product of two that depend on x" if of_x else "a product with a factor that depends on the condition"
+            got = (
+                "a product of two that depend on x" if of_x else "a product with a factor that depends on the condition"
+            )
             self._fail("products with a constant, or of tanh and sigmoid", got)
         value, factor = (a, b) if isinstance(a, Value) else (b, a)
         value = self._wide_enough(value, factor)
@@ -310,7 +312,9 @@ class Operations(Activations):
             sum_ = self._op_add(out, cond)
             assert isinstance(sum_, Value)
             out = sum_
-        return out if activation == "none" else Value(self._stage(out.affine, activation), self._halved(out, activation))
+        return (
+            out if activation == "none" else Value(self._stage(out.affine, activation), self._halved(out, activation))
+        )
 
     @staticmethod
     def _halved(x: Value, activation: str) -> Any:

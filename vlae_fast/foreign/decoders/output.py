@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
 from ...plan import Emit
+from .affine import Affine
 from .axes import Axes, Recipe, letters_of
 from .writer import Bounded, Writer
 
 _LAYOUTS = tuple(map("".join, permutations("BCKHW")))
 _EXAMPLES = "BCKHW (the K levels of a channel side by side), BKCHW (as F.cross_entropy takes them), BCHWK or BHWCK"
+_PROBABILITIES = "decoder may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants at some pixels"
 _FARTHEST = 1e4  # of a logit whose probability is 0 or 1
 
 
@@ -36,7 +38,9 @@ def pick(result: Any, output: Any, pixels: int) -> Tensor:
             result = getattr(result, output) if isinstance(output, str) and hasattr(result, output) else result[output]
         except (LookupError, TypeError) as error:
             got = f"{output!r} of {_entries(result)}"
-            raise ValueError(f"fast_sampler: output must be an index or a name of what decoder returns, got {got}") from error
+            raise ValueError(
+                f"fast_sampler: output must be an index or a name of what decoder returns, got {got}"
+            ) from error
     if isinstance(result, Tensor):
         return result
     if output is None and hasattr(result, "logits") and isinstance(result.logits, Tensor):  # of a distribution
@@ -112,7 +116,10 @@ def read_output(writer: Writer, emit: Emit, channels: int, layout: str | None) -
     if count != expected:
         _refuse(f"decoder must put out as many channels as the parameters of its likelihood, {expected}", count)
     if value.affine.size != writer.image or "WH" in letters.replace("C", "").replace("R", "").replace("B", ""):
-        _refuse(f"decoder must put out parameters of images of {writer.image}", f"an output of {list(value.shape)} of {' '.join(letters)}")
+        _refuse(
+            f"decoder must put out parameters of images of {writer.image}",
+            f"an output of {list(value.shape)} of {' '.join(letters)}",
+        )
     order = torch.arange(expected, device="cpu")
     if emit.kind == "categorical":
         order = _order(axes, channels, emit.levels, layout, writer.image)
@@ -127,6 +134,8 @@ def read_output(writer: Writer, emit: Emit, channels: int, layout: str | None) -
 def _before_end(writer: Writer, result: Any, emit: Emit, order: Tensor) -> tuple[Any, str | None]:
     """The output without the function it ends in, where the likelihood has that itself."""
     if not isinstance(result, Bounded):
+        if emit.kind == "bernoulli" and _is_probability(writer, result.affine):
+            _refuse(_PROBABILITIES, "another function of sigmoids that is between 0 and 1")
         return result.affine, None
     if result.groups is not None:
         levels = result.groups[order].view(-1, emit.levels) if emit.kind == "categorical" else None
@@ -140,14 +149,28 @@ def _before_end(writer: Writer, result: Any, emit: Emit, order: Tensor) -> tuple
     return writer._open(result).affine, None
 
 
+def _is_probability(writer: Writer, value: Affine) -> bool:
+    """True of sums of sigmoids, channel by channel, that are between 0 and 1: no logits are."""
+    weights = [w for (b, tap), w in value.terms.items() if b in writer.probabilities and tap == (0, 0)]
+    if not weights or len(weights) < len(value.terms):
+        return False
+    if any(len(w) != w.shape[1] or not w.equal(w.diag().diag()) for w in weights):
+        return False
+    gains = torch.stack([w.diag() for w in weights])
+    least, most = value.bias + gains.clamp(max=0).sum(0), value.bias + gains.clamp(min=0).sum(0)
+    return bool((least >= 0).all() and (most <= 1).all())
+
+
 def _logit(writer: Writer, end: Bounded) -> Any:
     """Of ``p = gain sigmoid(v) + offset``: v, -v, or the logit of the offset, at pixels where p is nothing else."""
     gain, offset = torch.broadcast_tensors(end.gain, end.offset)
     kept, turned, fixed = (gain == 1) & (offset == 0), (gain == -1) & (offset == 1), gain == 0
     fixed &= (offset >= 0) & (offset <= 1)
     if not (kept | turned | fixed).all():
-        rule = "decoder may end in probabilities: sigmoid(v), 1 - sigmoid(v), or a constant at some pixels"
-        _refuse(rule, f"multiples from {gain.min():g} to {gain.max():g} and offsets from {offset.min():g} to {offset.max():g}")
+        _refuse(
+            _PROBABILITIES,
+            f"multiples from {gain.min():g} to {gain.max():g} and offsets from {offset.min():g} to {offset.max():g}",
+        )
     out = writer._times(end.value.affine, gain)
     if not fixed.any():
         return out

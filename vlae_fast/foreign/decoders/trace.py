@@ -20,7 +20,7 @@ from .maps import ConditionNetwork, Maps
 from .operations import Operations
 from .output import Reading, read_output
 from .pixels import Pixels, as_index, scale_told
-from .writer import Job
+from .writer import Job, name_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,9 @@ def trace(
     except Exception as error:
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
         raise TraceError(first) from error
+    for node in reversed(list(graph.graph.nodes)):  # what nothing depends on
+        if node.op == "call_function" and not node.users and not name_of(node).endswith("_"):
+            graph.graph.erase_node(node)
     return Trace(graph, like, pixels, condition, root.converts)
 
 

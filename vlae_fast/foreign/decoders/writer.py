@@ -30,6 +30,7 @@ MOVES = (
 ).split()
 _VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", "split", "split_with_sizes", "unbind", "chunk"))
 _LINEAR = {*MOVES, "addmm", "mm", "add", "sub", "mul", "div", "neg"}  # what is folded where it does not depend on x
+_OF_HALVES = ("mul", "add", "sub", "rsub", "div", "neg", "clamp", "clamp_min", "clamp_max")  # which take a `Bounded`
 _LARGE = 1e12  # above what features are
 KNOWN = "convolutions of stride 1, linear layers over channels, their sums and products with constants, activations"
 
@@ -109,6 +110,7 @@ class Writer(fx.Interpreter):
         self.program, self.maps, self.job, self.image, self.like = program, maps, job, job.image, job.like
         self.reads: list[Read] = []
         self.result: Value | Bounded | None = None
+        self.probabilities: set[int] = set()  # buffers of a sigmoid
         self.one_hots: dict[tuple[int, ...], Affine] = {}  # of levels, by where each run of them starts
         self.first: fx.Node = next(iter(graph.graph.nodes))
         self.node = self.first
@@ -199,7 +201,7 @@ class Writer(fx.Interpreter):
         handler: Callable | None = getattr(self, f"_op_{name}", None)
         if handler is None:
             self._fail(KNOWN, name)
-        if name not in ("mul", "add", "sub", "rsub", "div", "neg") and name not in MOVES:
+        if name not in _OF_HALVES and name not in MOVES:
             args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
         try:
             return handler(*args, **kwargs)
@@ -291,8 +293,8 @@ class Writer(fx.Interpreter):
         if not value.holds_within(within):
             self._fail(f"activations of images of {self.image}, or cropped to it", f"one of {value.size}")
         of_x, rest = value.parted()
-        terms, residual = dict(of_x.terms), -1
-        for (buffer, tap), weight in of_x.terms.items() if activation == "none" else ():
+        terms, residual = {read: w for read, w in of_x.terms.items() if w.any()}, -1
+        for (buffer, tap), weight in list(terms.items()) if activation == "none" else ():
             if buffer and tap == (0, 0) and is_identity(weight) and len(terms) > 1 and residual < 0:
                 residual = buffer
                 del terms[buffer, tap]
@@ -385,6 +387,8 @@ class Writer(fx.Interpreter):
         else:
             one = Affine({}, torch.full_like(own.bias, _ONE["sigmoid" if tanh else "tanh"]), own.size)
             out = self._stage(stacked((own, one) if tanh else (one, own)), "gate")
+        if half.function == "sigmoid":
+            self.probabilities.add(out.buffer)
         out = out if half.is_plain else self._plus(self._times(out, half.gain), half.offset)
         return Value(out, half.value.axes)
 
@@ -407,7 +411,9 @@ class Writer(fx.Interpreter):
         top = data.flatten(1).gather(1, data.flatten(1).abs().argmax(1, keepdim=True))[:, :, None]
         mask = (data != 0).to(data)
         if not (data == mask * top).all():
-            self._fail("products with a number per channel, or with a mask of pixels", "one with a map of other numbers")
+            self._fail(
+                "products with a number per channel, or with a mask of pixels", "one with a map of other numbers"
+            )
         large = min(_LARGE, torch.finfo(data.dtype).max / 16)
         wall = torch.cat([mask, mask]) - 1
         both = stacked([value.scaled(torch.ones_like(value.bias)), value.scaled(-torch.ones_like(value.bias))])
