@@ -137,6 +137,7 @@ class Activations(Moves):
 
     def _op_glu(self, x: Value, dim: int = -1) -> Value:
         a, b = self._op_chunk(x, 2, dim)
+        assert isinstance(a, Value) and isinstance(b, Value)
         return self._gated(a, Bounded("sigmoid", b, *self._one()))
 
     def _gated(self, a: Value, gate: Bounded) -> Value:

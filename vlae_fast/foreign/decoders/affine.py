@@ -176,7 +176,7 @@ class Value:
         return Value(self.affine.rows(index), axes)
 
     def letter(self, dim: int) -> str:
-        """The one letter of a dimension, found by its place where its length is 1; several letters where it has them."""
+        """The one letter of a dimension, by its place where its length is 1; several where it has several."""
         letters = "".join(sorted({letter for letter, _ in self.axes[dim]}))
         if letters or dim < 1:
             return letters or "C"

@@ -1,7 +1,7 @@
 """What the dimensions of a traced tensor are made of: factors of the batch, the channels, the rows and the columns.
 
-A dimension is a product of factors in row-major order, ``(("B", 2), ("H", 5))`` for a batch whose rows were joined to it;
-a dimension of length 1 has none. Letters: B batch, C channels, H rows, W columns, R copies of what is the same along it.
+A dimension is a product of factors in row-major order, ``(("B", 2), ("H", 5))`` for a batch whose rows were joined to
+it; a dimension of length 1 has none. Letters: B batch, C channels, H rows, W columns, R copies of what is the same.
 Views, permutations and broadcasts move factors; the channels of a value are in the order of its C factors.
 """
 
@@ -101,7 +101,7 @@ def permuted(axes: Axes, order: Sequence[int]) -> tuple[Axes, Tensor]:
 
 
 def common(a: Axes, b: Axes) -> tuple[Axes, Tensor, Tensor]:
-    """The axes of an elementwise result of two tensors, and the channel of a and of b that each of its channels reads."""
+    """The axes of an elementwise result of two tensors, and which channel of a and of b each of its channels reads."""
     rank = max(len(a), len(b))
     a, b = (((),) * (rank - len(axes)) + axes for axes in (a, b))
     axes, factors = [], list[tuple[int, bool, bool]]()  # of channels: length, whether a and b have it
@@ -180,7 +180,8 @@ class Recipe:
 def recipe(axes: Axes, shape: Sequence[int]) -> Recipe:
     """Of a tensor of this shape, broadcast beside a value of these axes."""
     shape = [1] * (len(axes) - len(shape)) + [*shape]
-    factors, has = [], []
+    factors: list[Factor] = []
+    has: list[bool] = []
     for axis, length in zip(axes, shape, strict=True):
         if length not in (1, length_of(axis)):
             raise AxesError(f"a dimension of {length} beside one of {length_of(axis)}")

@@ -30,16 +30,17 @@ class Condition:
 
     def __init__(self, example: Any, like: Tensor, name: str = "condition") -> None:
         self.name = name
-        leaves, self.spec = tree_flatten(example) if example is not None else ([], None)
+        self.spec: TreeSpec | None = None
+        leaves: list[Any] = []
+        if example is not None:
+            leaves, self.spec = tree_flatten(example)
         self.fixed = [None if _is_batched(leaf) else leaf for leaf in leaves]
         self.places = [i for i, leaf in enumerate(leaves) if _is_batched(leaf)]
         self.examples = [leaves[i].detach().to(like.device) for i in self.places]
         self.examples = [t.to(like.dtype) if t.is_floating_point() else t for t in self.examples]
         sizes = {len(t) for t in self.examples}
         if len(sizes) > 1 or 0 in sizes:
-            raise ValueError(
-                f"fast_sampler: {name} must have tensors of one batch size, 1 or more, got {sorted(sizes)}"
-            )
+            raise ValueError(f"fast_sampler: {name} must have tensors of one batch size, 1 or more, got {[*sizes]}")
 
     def rows(self, count: int) -> list[Tensor]:
         """So many rows of each tensor; those of the example in turn."""
@@ -88,7 +89,7 @@ class Condition:
 
 
 def conditions(example: Any, latent_dim: int, like: Tensor) -> Iterator[Condition]:
-    """What a decoder may be given beside x: the example, z ``[B, latent_dim]``, for a latent_dim of 1 labels ``[B]``."""
+    """What a decoder may be given beside x: the example, or z ``[B, latent_dim]``; of latent_dim 1 labels ``[B]`` too."""
     if example is not None or not latent_dim:
         yield Condition(example, like, "z" if example is None else "condition")
         return
@@ -111,6 +112,5 @@ def _spelled(spec: TreeSpec | None) -> str:
         return "None"
     if spec.type is None:
         return "a tensor"
-    return f"a {spec.type.__name__} of {spec.num_children}" + (
-        f": {', '.join(map(str, spec.context))}" if spec.type is dict else ""
-    )
+    names = f": {', '.join(map(str, spec.context))}" if spec.type is dict else ""
+    return f"a {spec.type.__name__} of {spec.num_children}{names}"

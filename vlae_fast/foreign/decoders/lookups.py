@@ -100,8 +100,8 @@ def find_lookups(
 ) -> Lookups:
     """All that the graph looks up by the level of a pixel, 0 to ``levels - 1``; levels 0: pixels are continuous.
 
-    given: the decoder's own input from pixels ``k / (levels - 1)``, of the shape and dtype of ``like``. others: its other
-    inputs.
+    given: the decoder's own input from pixels ``k / (levels - 1)`` of the shape and dtype of ``like``. others: its
+    other inputs.
 
     Raises:
         ValueError: a lookup is not a function of one pixel's level; it is named with its module's path.

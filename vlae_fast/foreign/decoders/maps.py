@@ -124,7 +124,7 @@ class ConditionNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, *leaves: Tensor) -> Tensor:
-        """``[1, D, H, W]`` of the condition's tensors, one row each; ``[1, D]`` where it is the same all over the image."""
+        """``[1, D, H, W]`` of the condition's tensors, one row each; ``[1, D]`` where all pixels are the same."""
         given = self.run(None, *(leaf.expand(self.batch, *leaf.shape[1:]) for leaf in leaves))
         maps: list[Tensor] = []
         for entry, place, recipe in zip(self.entries, self.places, self.recipes, strict=True):

@@ -1,4 +1,4 @@
-"""Operations that move the dimensions of a tensor, or take a part of it: views, permutations, slices, joins, padding."""
+"""Operations that move the dimensions of a tensor or take a part of it: views, slices, joins, padding."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Moves(Writer):
 
     def _op_roll(self, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Traced:
         for shift, dim in zip(shifts, dims, strict=True):
-            x = self._part(x, dim, lambda rows, d, shift=shift: rows.roll(shift, d))
+            x = self._part(x, dim, _rolling(shift))
         return x
 
     def _op_slice(
@@ -246,6 +246,10 @@ class Moves(Writer):
             own = self._plus(own, torch.full((1, 1, 1), float(value)).to(self.like))
         length = own.size["HW".index(letter)]
         return Value(own, (*x.axes[:dim], axis_of(letter, length), *x.axes[dim + 1 :]))
+
+
+def _rolling(shift: int) -> Callable[[Tensor, int], Tensor]:
+    return lambda rows, dim: rows.roll(shift, dim)
 
 
 def expanded(axes: Axes, shape: Sequence[int]) -> Axes:

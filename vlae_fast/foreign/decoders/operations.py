@@ -56,7 +56,10 @@ class Operations(Activations):
         letters = [x.letter(dim) for dim in dims]
         if "C" in letters:  # of length 1, where nothing tells
             rest = [letter for letter in "WH" if letter not in letters]
-            letters = [rest.pop() if letter == "C" and not x.axes[d] else letter for d, letter in zip(dims, letters)]
+            letters = [
+                rest.pop() if letter == "C" and not x.axes[d] else letter
+                for d, letter in zip(dims, letters, strict=True)
+            ]
         if sorted(letters) not in (["H", "W"], ["H"], ["W"]):
             self._fail("convolutions of [B, C, H, W] over rows and columns", f"one of {self._spelled(x)}")
         return letters
@@ -159,7 +162,8 @@ class Operations(Activations):
         whole = self.env[base]
         if name_of(target) != "slice" or not isinstance(value, Value):
             return super()._with_part(base, target, value)
-        dim, first, last, step = (*target.args[1:], *(0, None, None, 1)[len(target.args) - 1 :])
+        slicing: Any = [*target.args[1:], *(0, None, None, 1)[len(target.args) - 1 :]]
+        dim, first, last, step = slicing
         shape = base.meta["val"].shape
         dim, (first, last, _) = dim % len(shape), slice(first, last).indices(shape[dim])
         if (first, last) == (0, shape[dim]) and step == 1:
@@ -180,11 +184,11 @@ class Operations(Activations):
         if name not in ("add_", "sub_"):
             self._fail("sums in place, where rows or columns of features are written to", name)
         added = self.env[args[1]] if isinstance(args[1], fx.Node) else args[1]
-        sign = self.node.kwargs.get("alpha", 1) * (1 if name == "add_" else -1)
+        alpha: Any = self.node.kwargs.get("alpha", 1)
+        sign = alpha * (1 if name == "add_" else -1)
         part = self._op_slice(whole, dim, first, first + self.node.meta["val"].shape[dim])
         assert isinstance(part, Value)
-        own = self._both(part, added)[1]
-        own, _, axes = aligned(own, part)
+        own, _, _ = aligned(self._both(part, added)[1], part)
         own = own if sign == 1 else own.scaled(torch.full_like(own.bias, sign))
         after = length_of(whole.axes[dim]) - first - length_of(part.axes[dim])
         margins = (0, 0, first, after) if letter == "H" else (first, after, 0, 0)

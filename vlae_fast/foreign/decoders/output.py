@@ -103,13 +103,13 @@ def _refuse(rule: str, got: object) -> NoReturn:
     raise ValueError(f"fast_sampler: {rule}, got {got}")
 
 
-def read_output(writer: Writer, emit: Emit, channels: int, layout: str | None) -> Reading:
+def read_output(writer: Writer, channels: int, emit: Emit, expected: int, layout: str | None) -> Reading:
     """Writes the last stage, plain parameters of the likelihood in its order, and says how the output is read.
 
     Raises:
         ValueError: the output does not have as many channels as the parameters, or could be read in two ways.
     """
-    result, expected = writer.result, emit.params(channels)
+    result = writer.result
     assert result is not None
     axes, value = result.axes, result.value if isinstance(result, Bounded) else result
     count, letters = value.affine.channels, letters_of(axes)

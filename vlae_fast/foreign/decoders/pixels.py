@@ -75,7 +75,7 @@ def check_pixels(pixels: Any, levels: int) -> None:
 
 def candidates(pixels: Any, shape: tuple[int, int, int], levels: int) -> Iterator[Pixels]:
     """In which ways a decoder may be called, the most common first: x in [0, 1], then levels as integers."""
-    channels, height, width = shape
+    channels, height, _ = shape
     dims: list[tuple[str, ...]] = [("B", "C", "H", "W")]
     if channels == 1:
         dims.append(("B", "H", "W"))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ... import reference
-from ...sampling.emit import emit_of, emit_params
 from ...sampling.agreement import largest_excess
+from ...sampling.emit import emit_of, emit_params
 from ...sampling.fixed_order import FixedOrder
 from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
@@ -51,10 +51,11 @@ class ForeignDecoder:
         if likelihood is not None and not hasattr(likelihood, "emit"):
             rule = "likelihood must be one of vlae_fast.models.make_likelihood, or None"
             raise ValueError(f"fast_sampler: {rule}, got {likelihood!r}")
-        self.emit = BERNOULLI if likelihood is None else likelihood.emit
+        self.decoder, self.likelihood, self.latent_dim = decoder, likelihood, latent_dim
+        self.emit = emit_of(self)
+        self.params = getattr(likelihood, "params", self.emit.params(image_shape[0]))
         check_layout(layout, self.emit)
         check_pixels(pixels, self.emit.levels)
-        self.decoder, self.likelihood, self.latent_dim = decoder, likelihood, latent_dim
         self.input_dim, self.image_size = image_shape[0], (image_shape[1], image_shape[2])
         self.like = _like(decoder)
         self._layout, self._pixels, self._output, self._call = layout, pixels, output, call or usual_call
@@ -98,7 +99,7 @@ class ForeignDecoder:
         with _as_it_is(decoder), torch.no_grad():
             result = self._call(decoder, x, self.condition.rebuilt(tensors))
             height, width = self.image_size
-            return pick(result, self._output, len(x) * self.emit.params(self.input_dim) * height * width)
+            return pick(result, self._output, len(x) * self.params * height * width)
 
     def check_z(self, z: Any) -> None:
         """Raises ValueError unless z is like the example, ``[B, latent_dim]``, or None where there is neither."""
@@ -110,7 +111,7 @@ class ForeignDecoder:
     def write_program(self, program: Program) -> None:
         """Appends what a trace of the decoder finds; raises ValueError as `fast_sampler` does."""
         traced = self._trace()
-        self._written = write(traced, program, self.emit, self._pixels, self._layout)
+        self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
 
     def _trace(self) -> Trace:
         """The first trace that succeeds, of all ways in which the decoder may be called."""
@@ -151,7 +152,7 @@ def _like(decoder: nn.Module) -> Tensor:
 
 @contextmanager
 def _as_it_is(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards every part's own mode and attributes: some keep a tensor of the batch they saw."""
+    """Evaluation mode, and afterwards every part's own mode and attributes: some keep a tensor of their batch."""
     kept = [(part, part.training, dict(vars(part))) for part in module.modules()]
     module.eval()
     try:
@@ -209,7 +210,8 @@ class ForeignSampler(PixelCNNSampler):
         z = condition.rebuilt(tensors)
         with torch.autocast(self._device.type, enabled=False):
             output, context = decoder.output(x, z), self._context(z, 2)
-            expected, got = decoder.written.reading.params(output), self._logits(x, z, context)
+            expected = emit_params(decoder, decoder.written.reading.params(output))
+            got = self._logits(x, z, context)
             eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
             own = None
             if context is not None and self._spread is not None:
@@ -263,32 +265,34 @@ def fast_sampler(
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and its condition becomes a program:
     masked convolutions of any kind (padded and cropped ones too), linear layers over channels, sums, concatenations,
-    tanh * sigmoid, ReLU and its relatives, ELU, batch normalisation, whatever the dimensions that channels stand in. The
-    condition may enter through any network, constants may differ from pixel to pixel. What is looked up by a pixel's level
-    (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the likelihood, however it is
-    written, where images have one channel and at most 1,024 levels. The program is checked against that forward.
+    tanh * sigmoid, ReLU and its relatives, ELU, batch normalisation, in whatever dimensions channels stand. The
+    condition may enter through any network, and constants may differ from pixel to pixel. What is looked up by a
+    pixel's level (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the
+    likelihood, however it is written, where images have one channel and at most 1,024 levels. The program is checked
+    against that forward.
 
-    Not features scaled by the condition (FiLM: ``gamma(z) * h``), attention, strides, nor decoders whose channels of a
-    pixel see each other. Each ends in an error that says what it is, and where. `docs/decoders.md` has the table.
+    Not features scaled by the condition (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch),
+    attention, strides, nor decoders whose channels of a pixel see each other (masks that let G see R: the channels of
+    a pixel are drawn at once). Each ends in an error that says what it is, and where.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its
             likelihood. It may also take ``[B, H, W]`` or ``[B, H, W, C]``, or with H = 1 sequences ``[B, C, W]`` and
             ``[B, W]``: the first that it runs on is taken.
         image_shape: (C, H, W).
-        latent_dim: D of a condition z ``[B, D]`` of real numbers; 1: of labels ``[B]`` where it runs on these alone. 0:
-            no z.
-        condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple (by
-            place) or a dict (by name) of tensors. ``sampler.sample`` takes the same.
+        latent_dim: D of a condition z ``[B, D]`` of real numbers; 1: of labels ``[B]`` where it runs on these alone.
+            0: no z.
+        condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple
+            (by place) or a dict (by name) of tensors. ``sampler.sample`` takes the same.
         likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels. A sigmoid at the end of a decoder of
             Bernoulli pixels is theirs, as is a softmax or log_softmax over the levels at the end of a categorical one.
-        layout: the order of the letters B, C, K, H, W in the outputs of a categorical likelihood, joined or not: ``BCKHW``
-            (the K levels of a channel side by side), ``BKCHW`` (as `torch.nn.functional.cross_entropy` takes them),
-            ``BHWCK``. It must be given for more than one channel where the output's dimensions do not tell.
-        pixels: what the decoder is given for level 0 and level K - 1, ``(low, high)``; ``"index"``: the levels themselves,
-            of dtype long where it takes that. None: ``(0, 1)``, unless forward shows that it takes levels: it runs on
-            integers alone, divides by K - 1 first, or looks up what numbers in [0, 1] would not reach. Images that the
-            sampler returns are in [0, 1] in any case.
+        layout: the order of the letters B, C, K, H, W in the outputs of a categorical likelihood, joined or not:
+            ``BCKHW`` (the K levels of a channel side by side), ``BKCHW`` (as `torch.nn.functional.cross_entropy` takes
+            them), ``BHWCK``. It must be given for more than one channel where the output's dimensions do not tell.
+        pixels: what the decoder is given for level 0 and level K - 1, ``(low, high)``; ``"index"``: the levels
+            themselves, of dtype long where it takes that. None: ``(0, 1)``, unless forward shows that it takes levels:
+            it runs on integers alone, divides by K - 1 first, or looks up what numbers in [0, 1] would not reach.
+            Images that the sampler returns are in [0, 1] in any case.
         output: the index or name of the parameters in what the decoder returns; None: the one tensor that fits.
         call: ``call(decoder, x, condition)`` where the decoder is called otherwise, say ``decoder(condition, x)``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`. isa: as in `PixelCNNSampler`.

@@ -94,8 +94,8 @@ def trace(
 def find_scale(traced: Trace, emit: Emit, told: Any) -> tuple[Pixels, Lookups]:
     """Of which scale the decoder's pixels are, and its lookups; told: ``pixels`` of `fast_sampler`.
 
-    Where nothing is told they are in [0, 1], unless the forward shows that they are the levels: it divides them by a scale
-    of levels, or looks up by them what it cannot by numbers in [0, 1].
+    Where nothing is told they are in [0, 1], unless the forward shows that they are the levels: it divides them by a
+    scale of levels, or looks up by them what it cannot by numbers in [0, 1].
     """
     others, own = traced.condition.rows(len(traced.like)), traced.pixels
     levels = emit.levels
@@ -118,8 +118,8 @@ def find_scale(traced: Trace, emit: Emit, told: Any) -> tuple[Pixels, Lookups]:
             return index, other
     if traced.converts and not found.tables and levels > 2:
         rule = (
-            "pixels must be given where forward turns its input into real numbers and does not divide it by levels - 1: "
-            "(low, high), what it is given for levels 0 and levels - 1, or 'index'"
+            "pixels must be given where forward turns its input into real numbers and does not divide it by "
+            "levels - 1: (low, high), what it is given for levels 0 and levels - 1, or 'index'"
         )
         raise ValueError(f"fast_sampler: {rule}, got None")
     return own, found
@@ -136,8 +136,8 @@ class Written:
 
 
 @torch.no_grad()
-def write(traced: Trace, program: Program, emit: Emit, told: Any, layout: str | None) -> Written:
-    """Appends the stages of a traced decoder.
+def write(traced: Trace, program: Program, emit: Emit, params: int, told: Any, layout: str | None) -> Written:
+    """Appends the stages of a traced decoder, whose output are so many parameters of pixels.
 
     Returns:
         network None where the condition is one row of real numbers and enters through linear maps alone.
@@ -151,7 +151,7 @@ def write(traced: Trace, program: Program, emit: Emit, told: Any, layout: str | 
     for split in (False, True):
         draft = Program(program.image_channels)
         try:
-            written = _write(traced, draft, emit, layout, pixels, lookups, split)
+            written = _write(traced, draft, (emit, params, layout), pixels, lookups, split)
         except ValueError:
             if first is None:
                 raise
@@ -174,7 +174,12 @@ def _is_causal(program: Program, image: tuple[int, int]) -> bool:
 
 
 def _write(
-    traced: Trace, program: Program, emit: Emit, layout: str | None, pixels: Pixels, lookups: Lookups, split: bool
+    traced: Trace,
+    program: Program,
+    wanted: tuple[Emit, int, str | None],
+    pixels: Pixels,
+    lookups: Lookups,
+    split: bool,
 ) -> Written:
     """Writes twice where maps are read: their columns are known once all stages are."""
     batch, channels, *size = traced.like.shape
@@ -197,7 +202,7 @@ def _write(
         maps = Maps(image)
         writer = Operations(traced.graph, program, maps, job)
         writer.run(None, *traced.condition.rows(batch))
-        reading = read_output(writer, emit, channels, layout)
+        reading = read_output(writer, channels, *wanted)
         if not writer.reads or columns is not None:
             break
         columns = {read: maps.of(read[0]).channels for read in sorted(writer.reads, key=str)}

@@ -77,10 +77,10 @@ class Later:
 class Job:
     """What a graph is written from: its image's size, and what its nodes are known to be.
 
-    x: the value of the first placeholder. skipped: nodes that only lead to lookups. tables: ``[K, P]`` and axes of nodes
-    that are row k at the pixels of level k. of_condition: nodes that do not depend on x. split: constant channels are
-    taken out of what a convolution pads. columns: the reads of maps that make the context, with how many channels each has;
-    None where they are to be found.
+    x: the value of the first placeholder. skipped: nodes that only lead to lookups. tables: ``[K, P]`` and axes of
+    nodes that are row k at the pixels of level k. of_condition: nodes that do not depend on x. split: constant channels
+    are taken out of what a convolution pads. columns: the reads of maps that make the context, with how many channels
+    each has; None where they are to be found.
     """
 
     image: tuple[int, int]
@@ -289,7 +289,7 @@ class Writer(fx.Interpreter):
 
     def _stage(self, value: Affine, activation: str = "none") -> Affine:
         """Appends ``activation(value)`` and returns the new buffer, over the image where the value is larger."""
-        within = (0, 0, *(min(n, m) for n, m in zip(value.size, self.image, strict=True)))
+        within = (0, 0, min(value.size[0], self.image[0]), min(value.size[1], self.image[1]))
         if not value.holds_within(within):
             self._fail(f"activations of images of {self.image}, or cropped to it", f"one of {value.size}")
         of_x, rest = value.parted()
@@ -401,7 +401,7 @@ class Writer(fx.Interpreter):
         return total(value, Affine({(index, (0, 0)): matrix}, torch.zeros_like(value.bias), value.size))
 
     def _times(self, value: Affine, data: Tensor) -> Affine:
-        """A value times a constant ``[P, h, w]``; one that differs from pixel to pixel is a mask of pixels, times numbers.
+        """A value times a constant ``[P, h, w]``, which is a mask of pixels where it differs from pixel to pixel.
 
         With m of 0 and 1: ``m v = relu(v + a (m - 1)) - relu(-v + a (m - 1))`` for an a above all features.
         """
