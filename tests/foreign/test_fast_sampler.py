@@ -187,7 +187,7 @@ class Inner(nn.Module):
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "gelu": (nn.functional.gelu, "got gelu in Inner at 'inner'"),
     "product": (lambda x: x * x, "got a product of two that depend on x in Inner at 'inner'"),
-    "flip": (lambda x: x.flip(3), "got one of dimension 3 in Inner at 'inner'"),
+    "flip": (lambda x: x.flip(3), "got flip of dimension 3 in Inner at 'inner'"),
     "mean": (
         lambda x: x - x.mean((2, 3), keepdim=True),
         r"means over channels, got one over dimension 3 of \[B, C, H, W\] in Inner at 'inner'",

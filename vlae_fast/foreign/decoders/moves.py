@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .affine import Affine, Value, stacked, total
 from .axes import Axes, axis_of, channels_of, common, grid, is_channels, length_of, merged, permuted, viewed
-from .writer import Bounded, Later, Writer
+from .writer import Bounded, Later, Writer, name_of
 
 Traced = Value | Bounded
 
@@ -52,7 +52,8 @@ class Moves(Writer):
         if any(letter == "R" for letter, _ in x.axes[dim]):
             x = _filled(x)
         if not is_channels(x.axes[dim]):
-            self._fail("parts of channels, and crops of rows and columns", f"one of dimension {dim}")
+            got = f"{name_of(self.node)} of dimension {dim}"
+            self._fail("operations on channels, and crops of rows and columns", got)
         index = take(grid(x.axes), dim)
         own = axis_of("C", index.shape[dim] if keep else 1)
         axes = (*x.axes[:dim], *((own,) if keep else ()), *x.axes[dim + 1 :])
