@@ -161,6 +161,19 @@ def spins(net: Any, x: Tensor) -> Tensor:
     return torch.sigmoid(simple(net, x)) * free + 0.5 * (1 - free)
 
 
+def clipped(net: Any, x: Tensor) -> Tensor:
+    p = torch.sigmoid(simple(net, x))
+    lack = p.clamp(0.2, 0.8) - p
+    return p + lack
+
+
+def taller(net: Any, x: Tensor) -> Tensor:
+    rows = x.shape[2]
+    above = net.above(x)[:, :, : rows + 1]  # row i reads the two rows above
+    then = net.then(F.elu(above))[:, :, : rows + 1]
+    return net.last(F.elu(net.first(x) + then[:, :, :rows]))
+
+
 def causal_1d(net: Any, x: Tensor) -> Tensor:
     h = F.relu(net.start(F.pad(x, (3, -1))))
     return net.end(F.relu(h + net.middle(F.pad(h, (4, 0)))))
@@ -328,6 +341,9 @@ KINDS: dict[str, Kind] = {
     "a crop after the activation": black(
         lambda net, x: net.last(F.elu(net.mid(net.first(x)))[:, :, :5, :6]), mid=nn.Conv2d(6, 6, 2, padding=1)
     ),
+    "one row more than the image has": black(
+        taller, above=nn.Conv2d(1, 6, (2, 3), padding=(2, 1)), then=nn.Conv2d(6, 6, (2, 3), padding=(1, 1))
+    ),
     # ends
     "log_softmax": grey(lambda net, x: simple(net, x).log_softmax(1)),
     "softmax of two": Kind(
@@ -348,6 +364,7 @@ KINDS: dict[str, Kind] = {
     "a clamped sigmoid": black(
         lambda net, x: torch.sigmoid(simple(net, x)).clamp(0.3, 0.6), lambda net, x, z: logit(net(x))[:, :, None]
     ),
+    "a sigmoid that is clipped by what it lacks": black(clipped, lambda net, x, z: logit(net(x))[:, :, None]),
     "a tuple": black(lambda net, x: (simple(net, x), {}), lambda net, x, z: net(x)[0][:, :, None]),
     "a dict": black(
         lambda net, x: {"logits": simple(net, x), "loss": x.mean()}, lambda net, x, z: net(x)["logits"][:, :, None]

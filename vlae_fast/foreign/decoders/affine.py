@@ -53,21 +53,35 @@ class Affine:
             v >= r for v, r in zip(self.valid[2:], region[2:], strict=True)
         )
 
+    def open_sides(self, size_of: Callable[[int], tuple[int, int]], margins: Sequence[int]) -> list[bool]:
+        """Of the sides (left, right, top, bottom) with margins: where the formula does not give zeros there."""
+        taps = [(size_of(b), tap) for b, tap in self.terms if tap is not None]
+        constant = bool(self.bias.any()) or len(taps) < len(self.terms)
+        far = self.size[0] + self.size[1]
+        top, left, bottom, right = self.valid or (-far, -far, 2 * far, 2 * far)
+        sides = []
+        for axis, first, end in ((1, left, right), (0, top, bottom)):
+            before = any(tap[axis] > 0 for _, tap in taps) or first > 0
+            after = any(self.size[axis] + tap[axis] < size[axis] for size, tap in taps) or end < self.size[axis]
+            sides += [constant or before, constant or after]
+        return [margin > 0 and is_open for margin, is_open in zip(margins, sides, strict=True)]
+
     def zero_outside(self, size_of: Callable[[int], tuple[int, int]], margins: Sequence[int]) -> bool:
         """True where the formula gives the zeros of padding, on the sides (left, right, top, bottom) that have some."""
-        left, right, top, bottom = margins
-        if not any(n > 0 for n in margins):
-            return True
-        if self.bias.any() or any(tap is None for _, tap in self.terms):
-            return False
-        before, after = (top, left), (bottom, right)
-        return self.holds_within((0, 0, *self.size)) and all(
-            (before[axis] <= 0 or tap[axis] <= 0)
-            and (after[axis] <= 0 or self.size[axis] + tap[axis] >= size_of(b)[axis])
-            for b, tap in self.terms
-            if tap is not None
-            for axis in (0, 1)
-        )
+        return not any(self.open_sides(size_of, margins))
+
+    def bordered_by_zeros(self, margins: Sequence[int], open_sides: Sequence[bool]) -> Affine:
+        """The same with zeros on the sides (left, right, top, bottom) with margins, not known on the open ones."""
+        if self.valid is None and not any(open_sides):
+            return self
+        far = 4 * (self.size[0] + self.size[1])
+        top, left, bottom, right = self.valid or (-far, -far, far, far)
+        (on_left, on_right, on_top, on_bottom), sides = (n > 0 for n in margins), open_sides
+        left = max(left, 0) if sides[0] else -far if on_left else left
+        right = min(right, self.size[1]) if sides[1] else far if on_right else right
+        top = max(top, 0) if sides[2] else -far if on_top else top
+        bottom = min(bottom, self.size[0]) if sides[3] else far if on_bottom else bottom
+        return replace(self, valid=(top, left, bottom, right))
 
     def through(self, matrix: Tensor, bias: Tensor | None = None) -> Affine:
         """``matrix value + bias`` pixel by pixel, matrix ``[P', P]``."""
@@ -88,6 +102,10 @@ class Affine:
         terms = {(b, _moved(tap, dy, dx)): w for (b, tap), w in self.terms.items()}
         valid = None if self.valid is None else (*_less(self.valid[:2], dy, dx), *_less(self.valid[2:], dy, dx))
         return Affine(terms, self.bias, size, valid)
+
+    def without_zeros(self) -> Affine:
+        """The same without reads that count for nothing."""
+        return replace(self, terms={read: w for read, w in self.terms.items() if w.any()})
 
     def parted(self) -> tuple[Affine, Affine]:
         """What depends on x, and what does not."""
@@ -110,8 +128,10 @@ def is_identity(weight: Tensor) -> bool:
 
 def _valid(parts: Sequence[Affine]) -> Region | None:
     regions = [p.valid for p in parts if p.valid is not None]
-    if not regions:
-        return None
+    return _common(regions) if regions else None
+
+
+def _common(regions: Sequence[Region]) -> Region:
     top, left, bottom, right = zip(*regions, strict=True)
     return max(top), max(left), min(bottom), min(right)
 

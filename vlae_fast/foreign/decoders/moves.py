@@ -202,19 +202,19 @@ class Moves(Writer):
 
     def _padded(self, x: Affine, margins: Sequence[int]) -> Affine:
         """x, written to a buffer or a map where its formula would not give the zeros around it."""
-        if x.zero_outside(self.maps.size_of, margins):
-            return x
-        x = self._parted_constants(x)
-        if x.zero_outside(self.maps.size_of, margins):
-            return x
-        of_x, rest = x.parted()
-        if of_x.buffers and not rest.bias.any() and rest.zero_outside(self.maps.size_of, margins):
-            x = total(self._stage(of_x), rest)
-        else:
-            x = self._stage(x)
         if not x.zero_outside(self.maps.size_of, margins):
+            x = self._parted_constants(x)
+        within = all(n <= m for n, m in zip(x.size, self.image, strict=True))
+        if within and not x.zero_outside(self.maps.size_of, margins):
+            of_x, rest = x.parted()
+            if of_x.buffers and not rest.bias.any() and rest.zero_outside(self.maps.size_of, margins):
+                x = total(self._stage(of_x), rest)
+            else:
+                x = self._stage(x)
+        sides = x.open_sides(self.maps.size_of, margins)
+        if within and any(sides):
             self._fail("padding of whole images", f"padding of one of {x.size}")
-        return x
+        return x.bordered_by_zeros(margins, sides)  # what the image needs may be cropped out of a larger one
 
     def _parted_constants(self, x: Affine) -> Affine:
         """x with what maps give to it as one map of its own size; where the job says so, with its bias in it."""

@@ -83,7 +83,14 @@ class Operations(Activations):
         for first, (one, two) in enumerate(((other, own), (own, other))):
             if self._take_residual(one, two, self.node.args[1 - first]):
                 return Value(one, axes)
-        return Value(total(own, other), axes)
+        return self._half_again(Value(total(own, other).without_zeros(), axes))
+
+    def _half_again(self, value: Value) -> Value | Bounded:
+        """The half of a gate that is left where all else in a sum cancels, which may be the end of a decoder."""
+        for half, opened in self.opened.items() if value.affine.buffer > 0 else ():
+            if opened.affine.buffer == value.affine.buffer and opened.axes == value.axes:
+                return half
+        return value
 
     def _both(self, a: Any, b: Any) -> tuple[Value, Value]:
         """Two operands as values of one shape; a constant is read beside the other one's axes."""

@@ -206,10 +206,31 @@ def _write(
         if not writer.reads or columns is not None:
             break
         columns = {read: maps.of(read[0]).channels for read in sorted(writer.reads, key=str)}
+    _drop_unread(program)
     network = None
     if columns is not None and not _is_z(list(columns), maps, traced):
         network = ConditionNetwork(traced.graph, maps, list(columns), batch)
     return Written(pixels, reading, network, batch)
+
+
+def _drop_unread(program: Program) -> None:
+    """Leaves out the stages that nothing reads."""
+    read, last = {len(program.stages)}, len(program.stages)
+    for index in range(last, 0, -1):
+        if index in read:
+            stage = program.stages[index - 1]
+            read |= {source.buffer for source in stage.sources} | {stage.residual}
+    kept = [index for index in range(1, last + 1) if index in read]
+    place = {-1: -1, 0: 0} | {index: n + 1 for n, index in enumerate(kept)}
+    stages, weights, at = [], [], 0
+    for index, stage in enumerate(program.stages, 1):
+        count = len(stage.sources) + 1 + (stage.context_dim > 0)
+        if index in read:
+            sources = tuple(source._replace(buffer=place[source.buffer]) for source in stage.sources)
+            stages.append(stage._replace(sources=sources, residual=place[stage.residual]))
+            weights += program.weights[at : at + count]
+        at += count
+    program.stages[:], program.weights[:] = stages, weights
 
 
 def _is_z(columns: Sequence[Any], maps: Maps, traced: Trace) -> bool:

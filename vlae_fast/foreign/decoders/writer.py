@@ -110,7 +110,7 @@ class Writer(fx.Interpreter):
         self.program, self.maps, self.job, self.image, self.like = program, maps, job, job.image, job.like
         self.reads: list[Read] = []
         self.result: Value | Bounded | None = None
-        self.probabilities: set[int] = set()  # buffers of a sigmoid
+        self.opened: dict[Bounded, Value] = {}  # halves that were written to buffers
         self.one_hots: dict[tuple[int, ...], Affine] = {}  # of levels, by where each run of them starts
         self.first: fx.Node = next(iter(graph.graph.nodes))
         self.node = self.first
@@ -381,16 +381,23 @@ class Writer(fx.Interpreter):
         """tanh or sigmoid alone: a stage of its own, or a gate whose other half is 1."""
         if half.groups is not None:
             self._fail("softmax at the end alone, over the levels", half.function)
+        if half in self.opened:
+            return self.opened[half]
         own, tanh = half.value.affine, half.function == "tanh"
         if half.function in ACTIVATIONS:
             out = self._stage(own, half.function)
         else:
             one = Affine({}, torch.full_like(own.bias, _ONE["sigmoid" if tanh else "tanh"]), own.size)
             out = self._stage(stacked((own, one) if tanh else (one, own)), "gate")
-        if half.function == "sigmoid":
-            self.probabilities.add(out.buffer)
-        out = out if half.is_plain else self._plus(self._times(out, half.gain), half.offset)
-        return Value(out, half.value.axes)
+        if not half.is_plain:
+            return Value(self._plus(self._times(out, half.gain), half.offset), half.value.axes)
+        self.opened[half] = Value(out, half.value.axes)
+        return self.opened[half]
+
+    @property
+    def probabilities(self) -> set[int]:
+        """The buffers of sigmoids."""
+        return {value.affine.buffer for half, value in self.opened.items() if half.function == "sigmoid"}
 
     def _plus(self, value: Affine, data: Tensor) -> Affine:
         """A value and a constant ``[P, h, w]``."""
