@@ -30,6 +30,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "readme": ("README", "README.md"),
     "accelerate": ("Your own PixelCNN", "docs/accelerate.md"),
     "watching": ("When a layer changes", "docs/watching.md"),
+    "decoders": ("What fast_sampler understands", "docs/decoders.md"),
     "lookups": ("Codes and one-hot inputs", "docs/lookups.md"),
     "flows": ("Your own flow", "docs/flows.md"),
     "backends": ("Backends", "docs/backends.md"),

@@ -24,7 +24,7 @@ FORMULAS = {
     "kernels/activate.py",
 }
 # The names of PyTorch's operations in a program: an operation that has no activation there is written as a sum.
-TRANSLATION = {"vlae_fast/foreign/decoders/operations.py"}
+TRANSLATION = {"vlae_fast/foreign/decoders/activation_stages.py"}
 COMMANDS = [path.stem for path in (ROOT / "vlae_fast" / "commands").glob("*.py") if "@app.command" in path.read_text()]
 
 LISTS = {

@@ -83,7 +83,7 @@ def test_levels_are_read_in_the_layout_that_is_said(layout: str, view: tuple[int
             {"likelihood": THREE_OF_FOUR},
             r"layout must be given for levels of more.*got None",
         ),
-        ((3, 4, 4), {"likelihood": THREE_OF_FOUR, "layout": "KC"}, r"layout must be one of BCKHW, BKCHW.*got 'KC'"),
+        ((3, 4, 4), {"likelihood": THREE_OF_FOUR, "layout": "KC"}, r"layout must be an order of the letters.*got 'KC'"),
         ((3, 4, 4), {"layout": "BCKHW"}, r"layout is for levels of more than one channel, got 'BCKHW'"),
     ],
 )
@@ -193,6 +193,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
     "gelu by tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
     "softplus": lambda x: nn.functional.softplus(x, beta=2),
+    "square": lambda x: x * x,
+    "product": lambda x: nn.functional.elu(x) * x.tanh() + x,
+    "layer norm": lambda x: nn.functional.layer_norm(x.permute(0, 2, 3, 1), (4,), torch.ones(4) / 3).permute(
+        0, 3, 1, 2
+    ),
     "sigmoid and tanh": lambda x: torch.cat([x[:, :2].sigmoid(), x[:, 2:].tanh()], 1),
 }
 
@@ -208,15 +213,21 @@ def test_activations_between_layers(name: str) -> None:
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "hardswish": (nn.functional.hardswish, "got hardswish in Inner at 'inner'"),
     "glu of rows": (lambda x: nn.functional.glu(x, 2).repeat(1, 1, 2, 1), "GLU of the halves of the channels, got one"),
-    "product": (lambda x: x * x, "got a product of two that depend on x in Inner at 'inner'"),
-    "position": (lambda x: x + torch.arange(4.0), "constants that are the same all over the image"),
-    "flip": (lambda x: x.flip(3), "got flip in Inner at 'inner'"),
-    "mean": (lambda x: x - x.mean((2, 3), keepdim=True), "got mean in Inner at 'inner'"),
-    "transposed": (lambda x: x.transpose(2, 3), "got transpose in Inner at 'inner'"),
+    "product of crops": (
+        lambda x: (nn.functional.pad(x, (1, 0)) * nn.functional.pad(x, (1, 0)))[..., :4],
+        r"products of two images of \(4, 4\), got one of \(4, 5\)",
+    ),
+    "layer norm of rows": (lambda x: nn.functional.layer_norm(x, x.shape[2:]), "over the channels of each pixel"),
+    "flip": (lambda x: x.flip(3), "got flip of dimension 3 in Inner at 'inner'"),
+    "mean": (
+        lambda x: x - x.mean((2, 3), keepdim=True),
+        r"means over channels, got one over dimension 3 of \[B, C, H, W\] in Inner at 'inner'",
+    ),
+    "transposed": (lambda x: x.transpose(2, 3), "parameters of images of .*, got an output of .* of B W H"),
     "look at data": (lambda x: x if x.sum() > 0 else -x, "must be traceable by torch.fx"),
-    "cropped activation": (
-        lambda x: nn.functional.pad(x, (0, 1)).relu()[..., :4],
-        r"activations of images of \(4, 4\)",
+    "cropped on the other side": (
+        lambda x: nn.functional.pad(x, (0, 1)).sub(1).relu()[..., 1:].relu(),
+        r"activations of images of \(4, 4\), or cropped to it, got one of",
     ),
     "random": (lambda x: x + torch.rand(1), "must be what its program computes, the same in every call"),
     "reads itself": (lambda x: nn.functional.pad(x, (0, 1))[..., 1:], "got one that reads its own pixel"),
@@ -237,7 +248,7 @@ class Scaled(Conditional):
 
 
 def test_products_with_z_are_refused() -> None:
-    with pytest.raises(ValueError, match="got a product with a factor that depends on z"):
+    with pytest.raises(ValueError, match="got a product with a factor that depends on the condition"):
         vf.fast_sampler(Scaled(), (1, 4, 4), latent_dim=3)
 
 

@@ -164,6 +164,15 @@ def test_a_colour_image_takes_the_steps_of_a_grey_one() -> None:
         assert colours.steps == grey.steps and set(colours.plan.leads) == {0}
 
 
+@pytest.mark.parametrize("levels", [2, 4])
+def test_fast_sampler_finds_the_channels_and_the_layout(levels: int) -> None:
+    """A forward that nobody described; the order of its levels follows from which channels they depend on."""
+    decoder = ByChannel(GROUPS["uneven"], None if levels == 2 else CATEGORICAL)
+    sampler = vf.fast_sampler(decoder, (3, *SIZE), likelihood=decoder.likelihood)
+    noise = torch.rand(2, 3, *SIZE)
+    assert sampler.sample(None, noise).equal(users_loop(decoder, noise)) and len(sampler.plan.draws) == 3
+
+
 def test_our_own_layers_with_masks_of_channels() -> None:
     layers = [
         vf.MaskedConv2d("A", 3, 9, 3, image_channels=3, activation="relu"),

@@ -41,21 +41,25 @@ def in_turn(program: Program, emit: Emit, size: tuple[int, int]) -> Parts:
     """
     if not any(buffer == 0 and tap == HERE for stage in program.stages for buffer, tap in stage.reads):
         return Parts(tuple(program.stages), program.weights)
-    weights = iter(program.weights)
-    own = [[next(weights) for _ in range(stage.n_weights)] for stage in program.stages]
-    levels = levels_of(program, own)
+    levels = levels_of(program)
     _check(levels, emit, program.image_channels)
-    return _Writer(program, own, size).parts(levels, emit)
+    return _Writer(program, _weights(program), size).parts(levels, emit)
 
 
-def levels_of(program: Program, weights: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """The level of each channel of each buffer, ``[C]`` each; weights: of each stage."""
-    levels = [torch.arange(program.image_channels)]
-    for stage, own in zip(program.stages, weights, strict=True):
+def _weights(program: Program) -> list[list[Tensor]]:
+    """Those of each stage."""
+    weights = iter(program.weights)
+    return [[next(weights) for _ in range(stage.n_weights)] for stage in program.stages]
+
+
+def levels_of(program: Program) -> list[Tensor]:
+    """The level of each channel of each buffer, ``[C]`` each."""
+    levels = [torch.arange(program.image_channels, device="cpu")]
+    for stage, own in zip(program.stages, _weights(program), strict=True):
         if stage.kind == "norm":
             level = levels[stage.sources[0].buffer].amax().expand(stage.out_channels)
         else:
-            level = torch.full((own[0].shape[0],), NONE)
+            level = torch.full((own[0].shape[0],), NONE, device="cpu")
             for source, weight in zip(stage.sources, own, strict=False):
                 for tap in (t for t, offset in enumerate(source.taps) if offset == HERE):
                     read = torch.where(weight[:, :, tap].cpu() != 0, levels[source.buffer], NONE)

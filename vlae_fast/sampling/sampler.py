@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -143,11 +143,12 @@ class PixelCNNSampler:
         Arguments as in `PixelCNNSampler.sample`.
         """
         self._check_z(z)
-        emit, channels, batch = self.plan.emit, self.plan.image_channels, 1 if z is None else z.shape[0]
+        emit, channels, rows = self.plan.emit, self.plan.image_channels, self._rows(z)
+        batch = 1 if rows is None else rows
         shape = (batch, emit.noises(channels), *self._size)
         if noise is None:
             noise = make_noise(emit, batch, (channels, *self._size), self.program.weights[0], generator)
-        elif noise.shape[-3:] != shape[1:] or noise.dim() != 4 or (z is not None and noise.shape[0] != shape[0]):
+        elif noise.shape[-3:] != shape[1:] or noise.dim() != 4 or (rows is not None and noise.shape[0] != rows):
             raise ValueError(f"PixelCNNSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         elif noise.dtype != self._dtype:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")
@@ -157,7 +158,7 @@ class PixelCNNSampler:
                 noise,
                 self._packed,
                 self.plan,
-                self._context(z),
+                self._context(z, noise.shape[0]),
                 mask,
                 values,
                 temperature=temperature,
@@ -175,8 +176,15 @@ class PixelCNNSampler:
         if not torch.isfinite(z).all():
             raise ValueError("PixelCNNSampler: z must be finite, got nan or inf")
 
-    def _context(self, z: Tensor | None) -> Tensor | None:
-        """The context of the gated layers, None without such layers: z itself, or its map, the same bits always."""
+    def _rows(self, z: Any) -> int | None:
+        """The batch size that z asks for, None where it asks for none."""
+        return None if z is None else len(z)
+
+    def _context(self, z: Tensor | None, rows: int) -> Tensor | None:
+        """The context of the gated layers, None without such layers: z itself, or its map, the same bits always.
+
+        rows: of the batch.
+        """
         if z is None or not self.program.context_dim:
             return None
         code = z.dim() == 2 or (is_expanded(z) and z.shape[1] == getattr(self.decoder, "latent_dim", 0))
@@ -201,7 +209,7 @@ class PixelCNNSampler:
             z = torch.randn(1, latent_dim, generator=generator, device="cpu").to(self._device, self._dtype)
         stages, weights = self.program.stages, self.program.weights
         with torch.autocast(self._device.type, enabled=False):
-            expected, context = emit_params(decoder, decoder(x, z)), self._context(z)
+            expected, context = emit_params(decoder, decoder(x, z)), self._context(z, 1)
             if self.backend == "reference":
                 got = reference.run_plan(self.plan, self._packed, context, x)
             else:  # with every pixel given, one pass gives the logits of a whole image

@@ -6,7 +6,7 @@ on images of all levels. It is a table ``[K, P]`` where each pixel of the result
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.overrides import TorchFunctionMode
 
-from .writer import FILLED, name_of, refuse
+from .axes import Axes, AxesError, axes_of, recipe, viewed
+from .writer import FILLED, MOVES, name_of, refuse
 
 MAX_LEVELS = 1024  # a one-hot of K costs 2 K^2 products a pixel
 _REPEATS = 4  # a level's pixels on the probes: with other neighbours, at other places
@@ -41,10 +42,16 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 @dataclass
 class Lookups:
-    """tables: ``[K, P]`` by the node that is one and is read by others. skipped: the nodes that only lead there."""
+    """tables: ``[K, P]`` and the axes of the nodes that are one and are read by others. skipped: nodes that only lead
+    there."""
 
-    tables: dict[fx.Node, Tensor] = field(default_factory=dict)
+    tables: dict[fx.Node, tuple[Tensor, Axes]] = field(default_factory=dict)
     skipped: set[fx.Node] = field(default_factory=set)
+
+    @property
+    def distinct(self) -> int:
+        """The least number of rows that differ in a table."""
+        return min((len(table.unique(dim=0)) for table, _ in self.tables.values()), default=0)
 
 
 class _Probe(fx.Interpreter):
@@ -88,25 +95,33 @@ class _Probe(fx.Interpreter):
                 raise IndexError(f"row {most if most >= length else least} of {length}")
 
 
-def find_lookups(graph: fx.GraphModule, inputs: Sequence[Tensor], levels: int) -> Lookups:
+def find_lookups(
+    graph: fx.GraphModule, given: Callable[[Tensor], Tensor], like: Tensor, others: Sequence[Tensor], levels: int
+) -> Lookups:
     """All that the graph looks up by the level of a pixel, 0 to ``levels - 1``; levels 0: pixels are continuous.
+
+    given: the decoder's own input from pixels ``k / (levels - 1)`` of the shape and dtype of ``like``. others: its
+    other inputs.
 
     Raises:
         ValueError: a lookup is not a function of one pixel's level; it is named with its module's path.
     """
     nodes = list(graph.graph.nodes)
-    of_x = set(nodes[:1])
+    of_x, plain = set(nodes[:1]), {n for n in nodes[:1] if _is_integer(n)}  # plain: the levels, whatever their shape
     for node in nodes:
         if name_of(node) not in FILLED and of_x.intersection(node.all_input_nodes):
             of_x.add(node)
-    integers = [node for node in nodes if node in of_x and _is_integer(node)]
-    if not integers:
+        if _is_integer(node) and name_of(node) in (*MOVES, "_to_copy") and plain.issuperset(node.all_input_nodes):
+            plain |= {node} if node.all_input_nodes else set()
+    integers = [node for node in nodes if node in of_x - plain and _is_integer(node)]
+    first = [n for n in nodes if name_of(n) in _LOOKUPS and plain.intersection(n.all_input_nodes)]
+    if not integers and not first:
         return Lookups()
-    named = next((node for node in nodes if node in of_x and name_of(node) in _LOOKUPS), integers[0])
-    _check_levels(named, inputs[0], levels)
-    probes, tables, unfinished = list(_probes(graph, inputs, levels)), dict[fx.Node, Tensor](), set(integers)
+    named = next((node for node in nodes if node in of_x and name_of(node) in _LOOKUPS), [*integers, *first][0])
+    _check_levels(named, like, levels)
+    probes, tables, unfinished = list(_probes(graph, given, like, others, levels)), dict[fx.Node, Any](), set(integers)
     for node in nodes:
-        if node in unfinished or not unfinished.intersection(node.all_input_nodes):
+        if node in unfinished or not (node in first or unfinished.intersection(node.all_input_nodes)):
             continue
         if node.op == "output":
             rule = "lookups whose rows [B, P, H, W] follow from the level of their own pixel alone"
@@ -132,10 +147,8 @@ def _behind(nodes: Sequence[fx.Node], stop: Collection[fx.Node] = ()) -> set[fx.
 
 
 def _check_levels(node: fx.Node, like: Tensor, levels: int) -> None:
-    if like.shape[1] > 1:
-        refuse(
-            node, "lookups by the level of a pixel of one channel", f"{_spelled(node)} with {like.shape[1]} channels"
-        )
+    if (channels := like.shape[1]) > 1:
+        refuse(node, "lookups by the level of a pixel of one channel", f"{_spelled(node)} with {channels} channels")
     if not levels:
         refuse(node, "lookups by the level of a pixel", f"{_spelled(node)} with a likelihood of continuous pixels")
     # 2 (K - 1) x is within 12 (K - 1) roundings of twice its level (4 of x that is known): less than 1 / 2 is asked for
@@ -154,9 +167,11 @@ def _is_integer(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and not value.is_floating_point()
 
 
-def _probes(graph: fx.GraphModule, inputs: Sequence[Tensor], levels: int) -> Iterator[_Probe]:
+def _probes(
+    graph: fx.GraphModule, given: Callable[[Tensor], Tensor], like: Tensor, others: Sequence[Tensor], levels: int
+) -> Iterator[_Probe]:
     """Images on which every level is at several places, and some of two levels alone."""
-    like, (batch, _, height, width) = inputs[0], inputs[0].shape
+    batch, _, height, width = like.shape
     generator = torch.Generator().manual_seed(0)
     pixels = batch * height * width
     count = -(-_REPEATS * levels // pixels)
@@ -167,21 +182,32 @@ def _probes(graph: fx.GraphModule, inputs: Sequence[Tensor], levels: int) -> Ite
     for level in (*order.view(count, pixels), *pairs.gather(1, sides)):
         level = level.view(batch, height, width)
         x = (level.double() / (levels - 1))[:, None].to(like)  # as pixels are drawn
-        z = [torch.randn(t.shape, generator=generator, device="cpu").to(t) for t in inputs[1:]]
-        yield _Probe(graph, [x, *z], level.to(like.device), levels)
+        rest = [
+            torch.randn(t.shape, generator=generator, device="cpu").to(t) if t.is_floating_point() else t
+            for t in others
+        ]
+        yield _Probe(graph, [given(x), *rest], level.to(like.device), levels)
 
 
-def _table(node: fx.Node, probes: Sequence[_Probe], levels: int) -> Tensor | None:
-    """``[K, P]`` where the node is ``[B, P, H, W]`` of real numbers that follow from their pixel's level, else None."""
+def _table(node: fx.Node, probes: Sequence[_Probe], levels: int) -> tuple[Tensor, Axes] | None:
+    """``[K, P]`` where the node is real numbers that follow from their pixel's level, else None; and its axes."""
     values = [probe.value(node) for probe in probes]
     first, level = values[0], torch.cat([probe.level.flatten() for probe in probes])
     batch, height, width = probes[0].level.shape
-    if not isinstance(first, Tensor) or first.dim() != 4 or not first.is_floating_point():
+    if not isinstance(first, Tensor) or not first.is_floating_point() or first.numel() % (batch * height * width):
         return None
-    if (first.shape[0], *first.shape[2:]) != (batch, height, width):
-        return None
-    rows = torch.cat([value.movedim(1, 3).flatten(0, 2) for value in values])
-    table = rows.new_zeros(levels, rows.shape[1])
-    table[level] = rows
-    near = _NEAR * torch.finfo(rows.dtype).eps * rows.abs().amax()
-    return table if ((rows - table[level]).abs() <= near).all() else None
+    channels = first.numel() // (batch * height * width)
+    length = {"B": batch, "C": channels, "H": height, "W": width}
+    for letters in ("BCHW", "BHWC"):
+        try:
+            axes = viewed(axes_of(letters, [length[letter] for letter in letters]), first.shape)
+        except (AxesError, IndexError):
+            continue
+        read = recipe(axes, first.shape)
+        rows = torch.cat([read(value, batch).movedim(1, 3).flatten(0, 2) for value in values])
+        table = rows.new_zeros(levels, channels)
+        table[level] = rows
+        near = _NEAR * torch.finfo(rows.dtype).eps * rows.abs().amax()
+        if ((rows - table[level]).abs() <= near).all():
+            return table, axes
+    return None

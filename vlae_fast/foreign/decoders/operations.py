@@ -1,109 +1,119 @@
-"""ATen operations on values that are affine in buffers; activations become stages."""
+"""Arithmetic on values that are affine in buffers and maps: convolutions, linear layers, sums, products, norms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ...masks import conv_mask, same_padding
-from .affine import Affine, convolved, stacked, total
-from .writer import Bounded, Writer, reads_of
+from .activation_stages import Activations
+from .affine import Affine, Value, aligned, convolved, stacked, total
+from .axes import axis_of, channels_of, common, grid, is_channels, length_of
+from .moves import expanded
+from .writer import Bounded, Later, name_of, reads_of
 
 BATCH = 2  # of the inputs that a decoder is traced with: not 1, which broadcasts
 
 
-class Operations(Writer):
+class Operations(Activations):
     """A method for each operation; options that none expects end in an error that names the module."""
 
     def _op_convolution(
-        self, x: Affine, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *rest: Any
-    ) -> Affine:
+        self, x: Value, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *rest: Any
+    ) -> Value:
         transposed, _, groups = rest
-        if transposed or any(s != 1 for s in stride) or weight.dim() != 4:
-            self._fail("2-D convolutions of stride 1", f"one of stride {tuple(stride)}")
-        weight = _dense(weight, groups)
-        if weight.shape[2:] != (1, 1) or any(padding):
-            margins = (padding[1], padding[1], padding[0], padding[0])
-            if len(x.terms) > 1 and x.size == self.image:
-                x = self._settle(x)
-            x = self._padded(x, margins)
-        return convolved(x, weight, bias, padding, dilation)
+        if not isinstance(weight, Tensor) or not isinstance(x, Value):
+            self._fail("convolutions by weights", "one whose weights depend on its input")
+        if transposed or any(s != 1 for s in stride):
+            self._fail("convolutions of stride 1", f"one of stride {tuple(stride)}" + " transposed" * bool(transposed))
+        x = x.without_copies()
+        letters = self._spatial(x, weight.dim() - 2)
+        outer = channels_of(x.axes[0])
+        if outer > 1:  # a batch of channels: each is convolved by the same weight
+            weight, groups = weight.repeat(outer, *[1] * (weight.dim() - 1)), groups * outer
+            bias = None if bias is None else bias.repeat(outer)
+        weight, padding, dilation = _in_two(_dense(weight, groups), padding, dilation, letters)
+        own = x.affine
+        if any(padding):
+            if len(own.terms) > 1 and own.size == self.image and len(own.buffers) == len(own.terms):
+                own = self._settle(own)
+            own = self._padded(own, (padding[1], padding[1], padding[0], padding[0]))
+        out = convolved(own, weight, bias, padding, dilation)
+        lengths = {"H": out.size[0], "W": out.size[1]}
+        channels = axis_of("C", out.channels // outer)
+        return Value(out, (x.axes[0], channels, *(axis_of(letter, lengths[letter]) for letter in letters)))
 
-    def _padded(self, x: Affine, margins: Sequence[int]) -> Affine:
-        """x, written to a buffer where its formula would not give the zeros around it."""
-        if x.zero_outside(self.image, margins):
-            return x
-        x = self._stage(x)
-        if not x.zero_outside(self.image, margins):
-            self._fail("padding of whole images", f"padding of one of {x.size}")
-        return x
+    def _spatial(self, x: Value, count: int) -> list[str]:
+        """Which of H and W the last dimensions are; they may be turned, or one of them alone."""
+        dims = range(2, 2 + count)
+        if len(x.axes) != 2 + count or not is_channels(x.axes[1]) or count > 2:
+            self._fail("convolutions of [B, C, H, W] over rows and columns", f"one of {self._spelled(x)}")
+        letters = [x.letter(dim) for dim in dims]
+        if "C" in letters:  # of length 1, where nothing tells
+            rest = [letter for letter in "WH" if letter not in letters]
+            letters = [
+                rest.pop() if letter == "C" and not x.axes[d] else letter
+                for d, letter in zip(dims, letters, strict=True)
+            ]
+        if sorted(letters) not in (["H", "W"], ["H"], ["W"]):
+            self._fail("convolutions of [B, C, H, W] over rows and columns", f"one of {self._spelled(x)}")
+        return letters
 
-    def _op_constant_pad_nd(self, x: Affine, pad: Sequence[int], value: float = 0.0) -> Affine:
-        left, right, top, bottom = pad if len(pad) == 4 else (*pad, 0, 0)
-        if value != 0:
-            self._fail("padding by 0", f"padding by {value}")
-        x = self._padded(x, [max(0, n) for n in (left, right, top, bottom)])
-        return x.moved(-top, -left, (x.size[0] + top + bottom, x.size[1] + left + right))
+    @staticmethod
+    def _spelled(x: Value) -> str:
+        """The axes of a value as people write them: [B, H W, C]."""
+        return "[" + ", ".join(" ".join(letter for letter, _ in axis) or "1" for axis in x.axes) + "]"
 
-    def _op_slice(
-        self, x: Affine, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-    ) -> Affine:
-        length = (self.node.args[0].meta["val"].shape)[dim]  # type: ignore[union-attr]
-        first, last, _ = slice(start, end).indices(length)
-        dim %= 4 if x.size else 2
-        if step != 1 or (dim == 0 and (first, last) != (0, length)):
-            self._fail("slices of channels, rows or columns", f"one of dimension {dim}")
-        if dim < 2:
-            return x.rows(first, last) if dim else x
-        size = [*x.size]
-        size[dim - 2] = last - first
-        return x.moved(*((first, 0) if dim == 2 else (0, first)), (size[0], size[1]))
+    # Sums
 
-    def _op_split(self, x: Affine, size: int | Sequence[int], dim: int = 0) -> list[Affine]:
-        if dim % (4 if x.size else 2) != 1:
-            self._fail("splits of channels", f"one of dimension {dim}")
-        if isinstance(size, int):
-            size = [min(size, x.channels - at) for at in range(0, x.channels, size)]
-        ends = torch.tensor(size).cumsum(0).tolist()
-        return [x.rows(end - n, end) for n, end in zip(size, ends, strict=True)]
+    def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Value | Bounded:
+        if isinstance(a, Bounded) and _is_constant(b) and alpha == 1:
+            return self._after(a, None, b)
+        if isinstance(b, Bounded) and _is_constant(a) and alpha == 1:
+            return self._after(b, None, a)
+        a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
+        a, b = self._both(a, b)
+        own, other, axes = aligned(a, b)
+        other = other if alpha == 1 else other.scaled(torch.full_like(other.bias, alpha))
+        for first, (one, two) in enumerate(((other, own), (own, other))):
+            if self._take_residual(one, two, self.node.args[1 - first]):
+                return Value(one, axes)
+        return self._half_again(Value(total(own, other).without_zeros(), axes))
 
-    _op_split_with_sizes = _op_split
+    def _half_again(self, value: Value) -> Value | Bounded:
+        """The half of a gate that is left where all else in a sum cancels, which may be the end of a decoder."""
+        for half, opened in self.opened.items() if value.affine.buffer > 0 else ():
+            if opened.affine.buffer == value.affine.buffer and opened.axes == value.axes:
+                return half
+        return value
 
-    def _op_cat(self, parts: Sequence[Affine | Tensor], dim: int = 0) -> Affine:
-        if dim % 4 != 1:
-            self._fail("concatenations of channels", f"one of dimension {dim}")
-        size = next(p.size for p in parts if isinstance(p, Affine))
-        values = [p if isinstance(p, Affine) else self._constant(p, p.shape[1], size) for p in parts]
-        if len({v.size for v in values}) > 1:
-            self._fail("concatenations of images of one size", [v.size for v in values])
-        return stacked(values)
+    def _both(self, a: Any, b: Any) -> tuple[Value, Value]:
+        """Two operands as values of one shape; a constant is read beside the other one's axes."""
+        if isinstance(a, Value) and isinstance(b, Value):
+            return a, b
+        value, other = (a, b) if isinstance(a, Value) else (b, a)
+        value, other = self._beside_each_other(value, other)
+        return (value, other) if value is a or isinstance(a, Value) else (other, value)
 
-    def _constant(self, value: Any, channels: int, size: tuple[int, ...]) -> Affine:
-        """A number, or a tensor that is the same all over the image."""
-        by_channel = (
-            torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
-            .expand(BATCH, channels, *size)
-            .movedim(1, 0)
-            .flatten(1)
+    def _beside_each_other(self, value: Value, other: Any) -> tuple[Value, Value]:
+        value = self._wide_enough(value, other)
+        return value, self._lift(other, value.axes, value.affine.size)
+
+    def _wide_enough(self, value: Value, other: Any) -> Value:
+        """The value with the channels that an operand of more of them gives it."""
+        shape = other.meta.shape if isinstance(other, Later) else getattr(other, "shape", ())
+        whole = torch.broadcast_shapes(value.shape, shape)
+        padded = [1] * (len(whole) - len(shape)) + list(shape)
+        axes = tuple(
+            tuple(("C" if letter == "R" and n > 1 else letter, m) for letter, m in axis)
+            for axis, n in zip(expanded(value.axes, whole), padded, strict=True)
         )
-        if not by_channel.eq(by_channel[:, :1]).all():
-            self._fail("constants that are the same all over the image", "one that is not")
-        return Affine({}, by_channel[:, 0], None, size)
-
-    def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Affine:
-        a, b = (v if isinstance(v, Affine) else self._constant(v, w.channels, w.size) for v, w in ((a, b), (b, a)))
-        b = b if alpha == 1 else b.scaled(torch.full_like(b.bias, alpha))
-        fits = a.size == b.size or any(v.size == (1, 1) and not v.terms for v in (a, b))
-        if not fits or a.channels != b.channels:
-            self._fail("sums of equal sizes", f"{a.channels} x {a.size} and {b.channels} x {b.size}")
-        for first, (one, other) in enumerate(((b, a), (a, b))):
-            if self._take_residual(one, other, self.node.args[1 - first]):
-                return one
-        return total(a, b)
+        return value if axes == value.axes else value.rows(common(value.axes, axes)[1], axes)
 
     def _take_residual(self, last: Affine, other: Affine, node: Any) -> bool:
         """Adds a buffer within the stage that wrote ``last``, where nobody else reads that stage."""
@@ -111,112 +121,260 @@ class Operations(Writer):
         if index < 1 or index != len(self.program.stages) or other.buffer < 1:
             return False
         stage = self.program.stages[-1]
-        read = [v for key, v in self.env.items() if key is not node and any(index == b for b, _ in reads_of(v))]
+        now = self.at[self.node]
+        alive = (v for key, v in self.env.items() if key is not node and self.last_use[key] > now)
+        read = any(index == b for v in alive for b, _ in reads_of(v))
         if stage.residual >= 0 or read or len(node.users) > 1 or not last.size == other.size == self.image:
             return False
         self.program.stages[-1] = stage._replace(residual=other.buffer)
         return True
 
-    def _op_sub(self, a: Any, b: Any, alpha: float = 1) -> Affine:
+    def _op_sub(self, a: Any, b: Any, alpha: float = 1) -> Value | Bounded:
+        if isinstance(b, Bounded) and _is_constant(a) and alpha == 1:
+            return self._op_add(self._op_neg(b), a)
+        if isinstance(a, Bounded) and isinstance(b, int | float):
+            return self._op_add(a, -b * alpha)
         return self._op_add(a, b, -alpha)
 
-    def _op_rsub(self, a: Affine, b: Any, alpha: float = 1) -> Affine:
+    def _op_rsub(self, a: Any, b: Any, alpha: float = 1) -> Value | Bounded:
         return self._op_add(self._op_neg(a if alpha == 1 else self._op_mul(a, alpha)), b)
 
-    def _op_neg(self, a: Affine) -> Affine:
-        return a.scaled(-torch.ones_like(a.bias))
+    def _op_neg(self, a: Value | Bounded) -> Value | Bounded:
+        if isinstance(a, Bounded):
+            return self._after(a, -1.0, None)
+        return Value(a.affine.scaled(-torch.ones_like(a.affine.bias)), a.axes)
 
-    def _op_mul(self, a: Any, b: Any) -> Affine:
-        if isinstance(a, Bounded) and isinstance(b, Bounded) and {a.function, b.function} == {"tanh", "sigmoid"}:
-            halves = sorted((a, b), key=lambda half: half.function, reverse=True)
-            return self._stage(stacked([half.value for half in halves]), "gate")
-        for value, half in ((a, b), (b, a)):
-            if isinstance(value, Affine) and value.terms and isinstance(half, Bounded) and half.function == "sigmoid":
-                return self._op_silu(value) if value is half.value else self._stage(stacked([value, half.value]), "glu")
+    def _after(self, half: Bounded, gain: Any, offset: Any) -> Value | Bounded:
+        """What is multiplied or added after tanh, sigmoid or softmax, which the end of a decoder may take back."""
+        shape = getattr(gain if gain is not None else offset, "shape", ())
+        if torch.broadcast_shapes(half.value.shape, shape) != half.value.shape or half.groups is not None:
+            opened = self._open(half)
+            return self._op_add(opened, offset) if gain is None else self._op_mul(opened, gain)
+        if gain is None:
+            return replace(half, offset=half.offset + self._constant(offset, half.axes))
+        by = self._constant(gain, half.axes)
+        return replace(half, gain=half.gain * by, offset=half.offset * by)
+
+    def _op_copy(self, target: Any, value: Any, non_blocking: bool = False) -> Value:
+        """``target.copy_(value)``, or an assignment to a part of it."""
+        like = target if isinstance(target, Value) else value
+        value = value if isinstance(value, Value) else self._lift(value, like.axes, like.affine.size)
+        return value
+
+    def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
+        """The tensor that a slice is of, once the slice has another value: what is before it, it, and what is after.
+
+        Rows and columns of what depends on x cannot be cut out of it; they are added to.
+        """
+        whole = self.env[base]
+        if name_of(target) != "slice" or not isinstance(value, Value):
+            return super()._with_part(base, target, value)
+        slicing: Any = [*target.args[1:], *(0, None, None, 1)[len(target.args) - 1 :]]
+        dim, first, last, step = slicing
+        shape = base.meta["val"].shape
+        dim, (first, last, _) = dim % len(shape), slice(first, last).indices(shape[dim])
+        if (first, last) == (0, shape[dim]) and step == 1:
+            return value
+        letter = (whole if isinstance(whole, Value) else value).letter(dim)
+        if letter in ("H", "W") and isinstance(whole, Value):
+            return self._added_to(whole, dim, letter, first)
+        if isinstance(whole, Value):
+            before, after = self._op_slice(whole, dim, 0, first), self._op_slice(whole, dim, last, shape[dim])
+        else:
+            before, after = (whole.narrow(dim, *at) for at in ((0, first), (last, shape[dim] - last)))
+        parts = [part for part, n in ((before, first), (value, 1), (after, shape[dim] - last)) if n]
+        return self._op_cat(parts, dim)
+
+    def _added_to(self, whole: Value, dim: int, letter: str, first: int) -> Value:
+        """A value with something added to its rows or columns from ``first`` on."""
+        name, args = name_of(self.node), self.node.args
+        if name not in ("add_", "sub_"):
+            self._fail("sums in place, where rows or columns of features are written to", name)
+        added = self.env[args[1]] if isinstance(args[1], fx.Node) else args[1]
+        alpha: Any = self.node.kwargs.get("alpha", 1)
+        sign = alpha * (1 if name == "add_" else -1)
+        part = self._op_slice(whole, dim, first, first + self.node.meta["val"].shape[dim])
+        assert isinstance(part, Value)
+        own, _, _ = aligned(self._both(part, added)[1], part)
+        own = own if sign == 1 else own.scaled(torch.full_like(own.bias, sign))
+        after = length_of(whole.axes[dim]) - first - length_of(part.axes[dim])
+        margins = (0, 0, first, after) if letter == "H" else (first, after, 0, 0)
+        return Value(total(whole.affine, self._bordered(own, margins)), whole.axes)
+
+    # Products
+
+    def _op_mul(self, a: Any, b: Any) -> Value | Bounded:
+        halves = [v for v in (a, b) if isinstance(v, Bounded)]
+        if len(halves) == 2 and {a.function, b.function} == {"tanh", "sigmoid"} and a.is_plain and b.is_plain:
+            tanh, sigmoid = sorted(halves, key=lambda half: half.function, reverse=True)
+            first, second, axes = aligned(tanh.value, sigmoid.value)
+            return Value(self._stage(stacked([first, second]), "gate"), axes)
+        if len(halves) == 1 and any(map(_is_constant, (a, b))):
+            return self._after(halves[0], b if a is halves[0] else a, None)
+        for half, other in ((b, a), (a, b)):
+            plain = isinstance(half, Bounded) and half.function == "sigmoid" and half.is_plain
+            if plain and isinstance(other, Value | Bounded) and other is not half:
+                other = self._open(other) if isinstance(other, Bounded) else other
+                return self._gated(other, half)
         a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
-        if isinstance(a, Affine) and isinstance(b, Affine):
-            of_x = bool(a.terms) and bool(b.terms)
-            got = "a product of two that depend on x" if of_x else "a product with a factor that depends on z"
-            self._fail("products of a value and a sigmoid, or with a constant", got)
-        a, b = (a, b) if isinstance(a, Affine) else (b, a)
-        return a.scaled(self._constant(b, a.channels, a.size).bias)
+        if all(isinstance(v, Value | Later) for v in (a, b)):
+            if isinstance(a, Value) and isinstance(b, Value) and a.affine.buffers and b.affine.buffers:
+                return self._product(a, b)
+            rule = "products with a constant, or of two that depend on x"
+            self._fail(rule, "a product with a factor that depends on the condition")
+        value, factor = (a, b) if isinstance(a, Value) else (b, a)
+        value = self._wide_enough(value, factor)
+        return Value(self._times(value.affine, self._constant(factor, value.axes)), value.axes)
 
-    def _op_div(self, a: Any, b: Any) -> Affine:
+    def _product(self, a: Value, b: Value) -> Value:
+        """Of two values that depend on x: a stage whose activation is multiplied by a buffer."""
+        one, other, axes = aligned(a, b)
+        if not one.size == other.size == self.image:
+            self._fail(f"products of two images of {self.image}", f"one of {one.size} and {other.size}")
+        if one.buffer >= 0 > other.buffer:
+            one, other = other, one
+        return Value(self._stage(one, "none", self._settle(other).buffer), axes)
+
+    def _op_div(self, a: Any, b: Any) -> Value | Bounded:
+        if isinstance(b, Value | Bounded | Later):
+            self._fail("products with a constant, or of tanh and sigmoid", "a quotient by what depends on the input")
         return self._op_mul(a, 1 / torch.as_tensor(b, dtype=self.like.dtype))
 
-    def _op_relu(self, x: Affine) -> Affine:
-        return self._stage(x, "relu")
+    # Matrices
 
-    def _op_elu(self, x: Affine, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Affine:
-        """``elu_alpha = alpha elu + (1 - alpha) relu``."""
-        if scale != 1 or input_scale != 1:
-            self._fail("ELU of scale 1", f"scale {scale}")
-        out = self._stage(x, "elu")
-        return out if alpha == 1 else total(self._op_mul(out, alpha), self._op_mul(self._stage(x, "relu"), 1 - alpha))
+    def _contracted(self, x: Value, dim: int, weight: Tensor) -> Value:
+        """A linear map ``[P', P]`` of the channels along a dimension."""
+        x = x.without_copies()
+        dim %= len(x.axes)
+        if not is_channels(x.axes[dim]):
+            rule = "linear layers over channels"
+            self._fail(rule, f"one over {self._spelled(Value(x.affine, (x.axes[dim],)))} of {self._spelled(x)}")
+        rows = grid(x.axes).movedim(dim, -1)
+        rest, channels = rows.shape[:-1], rows.shape[-1]
+        own = x.affine.rows(rows.flatten())  # the channels of the dimension side by side
+        matrix = torch.block_diag(*[weight] * prod(rest)) if prod(rest) > 1 else weight
+        out = own.through(matrix.to(own.bias))
+        assert channels == weight.shape[1]
+        back = torch.arange(out.channels, device="cpu").view(*rest, len(weight)).movedim(-1, dim).flatten()
+        axes = (*x.axes[:dim], axis_of("C", len(weight)), *x.axes[dim + 1 :])
+        return Value(out.rows(back), axes)
 
-    def _op_leaky_relu(self, x: Affine, slope: float = 0.01) -> Affine:
-        x = self._settle(x)
-        return total(self._op_mul(self._stage(x, "relu"), 1 - slope), self._op_mul(x, slope))
+    def _op_mm(self, a: Any, b: Any) -> Value:
+        if isinstance(a, Value) and isinstance(b, Tensor):
+            return self._contracted(a, 1, b.T)
+        if isinstance(b, Value) and isinstance(a, Tensor):
+            return self._contracted(b, 0, a)
+        self._fail("products with a constant matrix", "a product of two that depend on the input")
 
-    def _op_glu(self, x: Affine, dim: int = -1) -> Affine:
-        if dim % 4 != 1 or x.channels % 2:
-            self._fail("GLU of the halves of the channels", f"one of dimension {dim} of {x.channels} channels")
-        return self._stage(x, "glu")
+    def _op_addmm(self, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Value | Bounded:
+        if beta != 1 or alpha != 1:
+            self._fail("linear layers", f"one with beta {beta} and alpha {alpha}")
+        return self._op_add(self._op_mm(a, b), bias)
 
-    def _op_silu(self, x: Affine) -> Affine:
-        return self._stage(x, "silu")
+    def _op_bmm(self, a: Any, b: Any) -> Value:
+        """Batches of matrices, all of them the same."""
+        value, weight = (a, b) if isinstance(a, Value) else (b, a)
+        if not isinstance(weight, Tensor) or not isinstance(value, Value) or not weight.eq(weight[:1]).all():
+            self._fail("products with a constant matrix", "a product of two that depend on the input")
+        return self._contracted(value, 2, weight[0].T) if value is a else self._contracted(value, 1, weight[0])
 
-    def _op_gelu(self, x: Affine, *, approximate: str = "none") -> Affine:
-        return self._stage(x, "gelu" if approximate == "none" else "gelu_tanh")
+    def _op_baddbmm(self, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Value | Bounded:
+        if beta != 1 or alpha != 1:
+            self._fail("linear layers", f"one with beta {beta} and alpha {alpha}")
+        return self._op_add(self._op_bmm(a, b), bias)
 
-    def _op_softplus(self, x: Affine, beta: float = 1, threshold: float = 20) -> Affine:
-        """``softplus(beta x) / beta``; behind the threshold it is x up to e^-threshold."""
-        if threshold < 15:
-            self._fail("softplus with a threshold of 15 or more", f"one of {threshold}")
-        out = self._stage(x if beta == 1 else self._op_mul(x, beta), "softplus")
-        return out if beta == 1 else self._op_mul(out, 1 / beta)
+    def _op_linear(self, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value | Bounded:
+        out = self._contracted(x, -1, weight)
+        return out if bias is None else self._op_add(out, bias)
 
-    def _op_tanh(self, x: Affine) -> Bounded:
-        return Bounded("tanh", x)
+    def _op_sum(self, x: Value, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: Any = None) -> Value:
+        dims = sorted((d % len(x.axes) for d in (range(len(x.axes)) if not dims else dims)), reverse=True)
+        for dim in dims:
+            if not {letter for letter, _ in x.axes[dim]} <= {"C", "R"}:
+                self._fail("sums and means over channels", f"one over dimension {dim} of {self._spelled(x)}")
+            x = self._contracted(x, dim, self.like.new_ones(1, length_of(x.axes[dim])))
+            if not keepdim:
+                x = Value(x.affine, (*x.axes[:dim], *x.axes[dim + 1 :]))
+        return x
 
-    def _op_sigmoid(self, x: Affine) -> Bounded:
-        return Bounded("sigmoid", x)
+    def _op_mean(self, x: Value, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: Any = None) -> Any:
+        over = [d % len(x.axes) for d in (range(len(x.axes)) if not dims else dims)]
+        out = self._op_sum(x, dims, keepdim)
+        return self._op_mul(out, 1 / prod(length_of(x.axes[d]) for d in over))
 
-    def _op_native_batch_norm(self, x: Affine, *args: Any) -> tuple[Affine, None, None]:
+    # Norms
+
+    def _op_native_batch_norm(self, x: Value, *args: Any) -> tuple[Any, None, None]:
         weight, bias, mean, var, *training, _, eps = args
         if any(training):
             self._fail("batch normalisation by running statistics", "one by those of the batch")
         scale = (var + eps).rsqrt() * (1 if weight is None else weight)
-        out = x.scaled(scale)
-        return (replace(out, bias=out.bias - mean * scale + (0 if bias is None else bias)), None, None)
+        shift = (0 if bias is None else bias) - mean * scale
+        shape = (-1, *[1] * (len(x.axes) - 2))
+        return (self._op_add(self._op_mul(x, scale.view(shape)), shift.view(shape)), None, None)
 
     _op__native_batch_norm_legit_no_training = _op_native_batch_norm
 
-    def _op_addmm(self, bias: Tensor, z: Affine, weight: Tensor) -> Affine:
-        return z.through(weight.T, bias)
+    def _op_native_layer_norm(
+        self, x: Value, shape: Sequence[int], weight: Any, bias: Any, eps: float
+    ) -> tuple[Value, None, None]:
+        x = x.without_copies()
+        last, rule = len(x.axes) - 1, "layer normalisation over the channels of each pixel"
+        if len(shape) != 1 or x.letter(last) != "C" or x.affine.channels != shape[0] or x.affine.size != self.image:
+            self._fail(rule, f"one over the last {len(shape)} of {self._spelled(x)}")
+        if not all(t is None or isinstance(t, Tensor) for t in (weight, bias)):
+            self._fail(f"{rule} by weights", "one whose weights depend on its input")
+        own = self._settle(x.affine.rows(grid(x.axes).flatten()))
+        if own.buffer == 0:
+            self._fail(f"{rule} of features", "one of the image itself")
+        index = self.program.norm(own.buffer, weight, bias, eps)
+        eye = own.bias.new_ones(own.channels).diag()
+        out = Affine({(index, (0, 0)): eye}, torch.zeros_like(own.bias), own.size)
+        return Value(out, (*x.axes[:last], axis_of("C", own.channels))), None, None
 
-    def _op_mm(self, z: Affine, weight: Tensor) -> Affine:
-        return z.through(weight.T)
-
-    def _reshaped(self, x: Affine, *args: Any) -> Affine:
-        """A view that only adds or repeats pixels of what is the same all over the image, or changes nothing."""
-        shape = tuple(self.node.meta["val"].shape)
-        if len(shape) in (2, 4) and shape[1] == x.channels and (not x.terms or shape[2:] == x.size):
-            return replace(x, size=shape[2:])
-        if len(shape) == 3 and shape[1:] == (x.channels, 1) and not x.terms:
-            return replace(x, size=(1, 1))
-        self._fail("views that keep the channels", f"one of shape {shape}")
-
-    _op_unsqueeze = _op_squeeze = _op_view = _op__unsafe_view = _op_reshape = _op_expand = _op_repeat = _reshaped
-
-    def _op_masked_conv(self, x: Affine, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Affine:
+    def _op_masked_conv(self, x: Value, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Value:
         kind, channels, activation, dilation, _ = options
         live = conv_mask(kind, weight.shape, image_channels=channels, device=weight.device)
         padding = same_padding((weight.shape[2], weight.shape[3]), (dilation[0], dilation[1]))
-        out = self._op_convolution(x, torch.where(live, weight, 0), bias, (1, 1), padding, dilation, False, 0, 1)
-        if isinstance(cond, Affine):
-            out = total(out, cond if cond.size else replace(cond, size=(1, 1)))
-        return out if activation == "none" else self._stage(out, activation)
+        weight = torch.where(live, weight, 0)
+        out = self._op_convolution(x, weight, bias, (1, 1), padding, dilation, False, 0, 1)
+        if cond is not None:
+            if isinstance(cond, Value) and len(cond.axes) == 2:
+                cond = Value(cond.affine, (*cond.axes, (), ()))
+            elif isinstance(cond, Later) and len(cond.meta.shape) == 2:
+                axes = (out.axes[0], out.axes[1])
+                lifted = self._lift(cond, axes, (1, 1))
+                cond = Value(lifted.affine, (*axes, (), ()))
+            sum_ = self._op_add(out, cond)
+            assert isinstance(sum_, Value)
+            out = sum_
+        return (
+            out if activation == "none" else Value(self._stage(out.affine, activation), self._halved(out, activation))
+        )
+
+    @staticmethod
+    def _halved(x: Value, activation: str) -> Any:
+        """The axes after an activation that may take two channels for one."""
+        length = length_of(x.axes[1])
+        return (x.axes[0], axis_of("C", length // 2 if activation == "gate" else length), *x.axes[2:])
+
+
+def _is_constant(value: Any) -> bool:
+    return not isinstance(value, Value | Bounded | Later)
+
+
+def _in_two(
+    weight: Tensor, padding: Sequence[int], dilation: Sequence[int], letters: Sequence[str]
+) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+    """Weight, padding and dilation of a convolution over rows and columns, whatever order or number they had."""
+    if len(letters) == 1:
+        weight = weight[:, :, :, None] if letters[0] == "H" else weight[:, :, None]
+        padding, dilation = (
+            ((n, fill) if letters[0] == "H" else (fill, n)) for (n, *_), fill in ((padding, 0), (dilation, 1))
+        )
+    elif letters[0] == "W":
+        weight, padding, dilation = weight.transpose(2, 3), padding[::-1], dilation[::-1]
+    return weight, (padding[0], padding[1]), (dilation[0], dilation[1])
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:

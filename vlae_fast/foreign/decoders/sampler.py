@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...sampling.emit import emit_of
+from ... import reference
+from ...sampling.agreement import largest_excess
+from ...sampling.emit import emit_of, emit_params
+from ...sampling.fixed_order import FixedOrder
 from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
+from .condition import Call, Condition, conditions, usual_call
 from .operations import BATCH
-from .trace import write_program
-
-LAYOUTS = ("BCKHW", "BKCHW")  # of the outputs, C channels of K levels
+from .output import check_layout, pick
+from .pixels import candidates, check_pixels
+from .trace import Trace, TraceError, Written, kept_sizes, trace, write
 
 
 class ForeignDecoder:
-    """Any module ``decoder(x)`` or ``decoder(x, z)`` as what `PixelCNNSampler` and `naive_sample` ask for.
+    """Any module ``decoder(x)`` or ``decoder(x, condition)`` as what `PixelCNNSampler` and `naive_sample` ask for.
 
     Arguments as in `fast_sampler`.
     """
@@ -29,83 +33,218 @@ class ForeignDecoder:
         self,
         decoder: nn.Module,
         image_shape: tuple[int, int, int],
-        latent_dim: int,
+        *,
+        latent_dim: int = 0,
+        condition: Any = None,
         likelihood: Any = None,
         layout: str | None = None,
+        pixels: Any = None,
+        output: Any = None,
+        call: Call | None = None,
     ) -> None:
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"fast_sampler: image_shape must be (C, H, W), all positive, got {tuple(image_shape)}")
         if latent_dim < 0:
             raise ValueError(f"fast_sampler: latent_dim must be 0 or more, got {latent_dim}")
-        if next(decoder.parameters(), None) is None:
-            raise ValueError(f"fast_sampler: decoder must have parameters, got {type(decoder).__name__} with none")
+        if latent_dim and condition is not None:
+            raise ValueError(f"fast_sampler: latent_dim must be 0 where there is a condition, got {latent_dim}")
         if likelihood is not None and not hasattr(likelihood, "emit"):
             rule = "likelihood must be one of vlae_fast.models.make_likelihood, or None"
             raise ValueError(f"fast_sampler: {rule}, got {likelihood!r}")
-        _check_layout(layout, image_shape[0], likelihood)
         self.decoder, self.likelihood, self.latent_dim = decoder, likelihood, latent_dim
-        self.order: list[int] | None = None  # of the decoder's outputs, where they are not in that of its likelihood
-        if layout == "BKCHW":
-            self.order = torch.arange(likelihood.params).view(-1, image_shape[0]).T.flatten().tolist()
-        self.code_map: nn.Module | None = None  # of z, known when it is traced
+        self.emit = emit_of(self)
+        self.params = getattr(likelihood, "params", self.emit.params(image_shape[0]))
+        check_layout(layout, self.emit)
+        check_pixels(pixels, self.emit.levels)
         self.input_dim, self.image_size = image_shape[0], (image_shape[1], image_shape[2])
+        self.like = _like(decoder)
+        self._layout, self._pixels, self._output, self._call = layout, pixels, output, call or usual_call
+        self._given = condition
+        self._written: Written | None = None  # known when it is traced, with the condition
+        self.condition: Condition | None = None
 
-    def __call__(self, x: Tensor, z: Tensor | None) -> Tensor:
-        with _evaluating(self.decoder), torch.no_grad():
-            params: Tensor = self.decoder(*(t for t in (x, z) if t is not None))
-        return params if self.order is None else params[:, self.order]
+    @property
+    def code_map(self) -> nn.Module | None:
+        """The network of what the stages see in place of the condition; None where they see it as it is."""
+        return None if self._written is None else self._written.network
 
-    def check_z(self, z: Tensor | None) -> None:
-        """Raises ValueError unless z is ``[B, latent_dim]``, or None where that is 0."""
-        if (z is not None) != bool(self.latent_dim) or (z is not None and z.shape[1:] != (self.latent_dim,)):
-            rule = f"[B, {self.latent_dim}]" if self.latent_dim else "None"
-            raise ValueError(f"fast_sampler: z must be {rule}, got {None if z is None else tuple(z.shape)}")
+    def __call__(self, x: Tensor, z: Any) -> Tensor:
+        """Parameters ``[B, P, H, W]`` of pixels in [0, 1], in the order of the likelihood."""
+        return self.written.reading.params(self.output(x, z))
+
+    @property
+    def written(self) -> Written:
+        if self._written is None:
+            self.write_program(Program(self.input_dim))
+        assert self._written is not None
+        return self._written
+
+    def output(self, x: Tensor, z: Any) -> Tensor:
+        """What the decoder puts out, in batches of the size that it is kept to."""
+        written, condition = self.written, self.condition
+        assert condition is not None
+        x, tensors = written.pixels.of(x), condition.tensors_of(z)
+        if written.batch == BATCH:
+            return self._run(self.decoder, x, tensors)
+        parts = []
+        for at in range(0, len(x), written.batch):
+            rows = [t[at : at + written.batch] for t in (x, *tensors)]
+            count = len(rows[0])
+            rows = [torch.cat([t, *[t[-1:]] * (written.batch - count)]) for t in rows]
+            parts.append(self._run(self.decoder, rows[0], rows[1:])[:count])
+        return torch.cat(parts)
+
+    def _run(self, decoder: nn.Module, x: Tensor, tensors: Any) -> Tensor:
+        assert self.condition is not None
+        with _as_it_is(decoder), torch.no_grad():
+            result = self._call(decoder, x, self.condition.rebuilt(tensors))
+            height, width = self.image_size
+            return pick(result, self._output, len(x) * self.params * height * width)
+
+    def check_z(self, z: Any) -> None:
+        """Raises ValueError unless z is like the example, ``[B, latent_dim]``, or None where there is neither."""
+        if self.condition is None:
+            self.write_program(Program(self.input_dim))
+        assert self.condition is not None
+        self.condition.tensors_of(z)
 
     def write_program(self, program: Program) -> None:
         """Appends what a trace of the decoder finds; raises ValueError as `fast_sampler` does."""
-        like = next(self.decoder.parameters())
-        inputs = [like.new_zeros(BATCH, self.input_dim, *self.image_size)]
-        if self.latent_dim:
-            inputs.append(like.new_zeros(BATCH, self.latent_dim))
+        traced = self._trace()
+        self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
+
+    def _trace(self) -> Trace:
+        """The first trace that succeeds, of all ways in which the decoder may be called."""
+        shape = (self.input_dim, *self.image_size)
+        errors: list[tuple[Any, str]] = []
+        for batch in dict.fromkeys((BATCH, *kept_sizes(self.decoder))):
+            for condition in conditions(self._given, self.latent_dim, self.like):
+                for pixels in candidates(self._pixels, (shape[0], shape[1], shape[2]), self.emit.levels):
+                    self.condition = condition
+                    try:
+                        return trace(self._copied(), self._run, pixels, condition, self.like.new_zeros(batch, *shape))
+                    except TraceError as error:
+                        errors.append((pixels, str(error)))
+        raise ValueError(f"fast_sampler: decoder must be traceable by torch.fx, got {_telling(errors)}")
+
+    def _copied(self) -> nn.Module:
         try:
-            copied = without_hooks(self.decoder)
+            return without_hooks(self.decoder).eval()
         except ProbeError as reason:
-            raise ValueError(
-                f"fast_sampler: decoder must be one that can be copied, got one where {reason}"
-            ) from reason
-        self.code_map = write_program(copied.eval(), program, inputs, emit_of(self).levels)
-        expected = getattr(self.likelihood, "params", emit_of(self).params(self.input_dim))
-        if (got := program.channels(len(program.stages))) != expected:
-            rule = f"as many channels as the parameters of its likelihood, {expected}"
-            raise ValueError(f"fast_sampler: decoder must put out {rule}, got {got}")
-        if self.order is not None or program.stages[-1].activation != "none":  # a pixel is drawn from a plain sum
-            program.reorder(self.order or range(expected))
+            rule = "decoder must be one that can be copied"
+            raise ValueError(f"fast_sampler: {rule}, got one where {reason}") from reason
 
 
-def _check_layout(layout: str | None, channels: int, likelihood: Any) -> None:
-    """Raises ValueError where the outputs could be read in two ways, and draws of one would be silently wrong."""
-    if layout not in (None, *LAYOUTS):
-        raise ValueError(f"fast_sampler: layout must be one of {', '.join(LAYOUTS)}, or None, got {layout!r}")
-    two_ways = channels > 1 and likelihood is not None and likelihood.emit.kind == "categorical"
-    if layout is None and two_ways:
-        rule = (
-            "layout must be given for levels of more than one channel: BCKHW (the K levels of a channel side by side)"
-        )
-        raise ValueError(f"fast_sampler: {rule} or BKCHW (as F.cross_entropy takes them), got None")
-    if layout is not None and not two_ways:
-        raise ValueError(f"fast_sampler: layout is for levels of more than one channel, got {layout!r}")
+def _telling(errors: list[tuple[Any, str]]) -> str:
+    """The error that says most: of integers where real numbers are no index, else of the usual call."""
+    first = errors[0][1]
+    wants_index = any(word in first for word in ("indices", "Long", "Int", "index tensor"))
+    return next((text for pixels, text in errors if wants_index and pixels.integer), first)
+
+
+def _like(decoder: nn.Module) -> Tensor:
+    """A number of the dtype and device that a decoder computes with."""
+    tensors = [t.detach() for t in (*decoder.parameters(), *decoder.buffers()) if t.is_floating_point()]
+    if next(decoder.parameters(), None) is None or not tensors:
+        raise ValueError(f"fast_sampler: decoder must have parameters, got {type(decoder).__name__} with none")
+    return tensors[0].new_zeros(())
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every part's own mode afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
+def _as_it_is(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards every part's own mode and attributes: some keep a tensor of their batch."""
+    kept = [(part, part.training, dict(vars(part))) for part in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        for part, mode in modes:
+        for part, mode, attributes in kept:
+            for name in vars(part).keys() - attributes.keys():
+                del vars(part)[name]
+            vars(part).update(attributes)
             part.training = mode
+
+
+class ForeignSampler(PixelCNNSampler):
+    """`PixelCNNSampler` of a `ForeignDecoder`: z may be a condition of any structure."""
+
+    decoder: ForeignDecoder
+
+    def _check_z(self, z: Any) -> None:
+        self.decoder.check_z(z)
+
+    def _rows(self, z: Any) -> int | None:
+        tensors = self._tensors(z)
+        return len(tensors[0]) if tensors else None
+
+    def _tensors(self, z: Any) -> list[Tensor]:
+        assert self.decoder.condition is not None
+        return self.decoder.condition.tensors_of(z)
+
+    def _context(self, z: Any, rows: int) -> Tensor | None:
+        """What the stages see of the condition and of constant maps: the same bits in any batch."""
+        if not self.program.context_dim:
+            return None
+        if self._spread is None:
+            return super()._context(z, rows)
+        tensors, network = self._tensors(z), self._spread.network
+        if not rows:
+            whole = network(*(t for t in self.decoder.condition.rows(1)))  # type: ignore[union-attr]
+            return whole[:0]
+        with FixedOrder(self._spread.products) if self._device.type == "cpu" else torch.no_grad():
+            if not tensors:  # constants alone
+                whole = network()
+                return whole.expand(rows, *whole.shape[1:]).contiguous()
+            return torch.cat([network(*(t[i : i + 1].clone() for t in tensors)) for i in range(rows)])
+
+    @torch.no_grad()
+    def _check_forward(self) -> None:
+        """Compares the program with the decoder's own output once, on images of two rows and as many conditions."""
+        decoder, generator, emit = self.decoder, torch.Generator().manual_seed(0), self.plan.emit
+        channels, condition = self.plan.image_channels, decoder.condition
+        assert condition is not None
+        x = torch.rand((2, channels, *self._size), generator=generator, device="cpu")
+        x = (x * (emit.levels - 1)).round() / (emit.levels - 1) if emit.levels else x
+        x = x.to(self._device, self._dtype)
+        tensors = condition.random_rows(2, generator)
+        z = condition.rebuilt(tensors)
+        with torch.autocast(self._device.type, enabled=False):
+            output, context = decoder.output(x, z), self._context(z, 2)
+            expected = emit_params(decoder, decoder.written.reading.params(output))
+            got = self._logits(x, z, context)
+            eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
+            own = None
+            if context is not None and self._spread is not None:
+                parts = [self._spread.network(*(t[i : i + 1] for t in tensors)) for i in range(2 if tensors else 1)]
+                own = torch.cat(parts).expand_as(context)
+            if decoder.written.reading.ends is None:
+                stages, weights = self.plan.stages, self.program.weights
+                error = largest_excess(expected, got, stages, weights, context, x, eps, own)
+            else:
+                error = _difference_of_ends(decoder, output, got, expected, eps)
+        if error:
+            rule = "decoder.forward must be what its program computes, the same in every call"
+            raise ValueError(f"fast_sampler: {rule}, got logits that differ by {error:.3g}")
+
+    def _logits(self, x: Tensor, z: Any, context: Tensor | None) -> Tensor:
+        """Of whole images: with every pixel given, one pass gives them."""
+        if self.backend == "reference":
+            return reference.run_program(self.plan.stages, self._packed, context, x)
+        noise = x.new_zeros((len(x), self.plan.emit.noises(x.shape[1]), *self._size))
+        return self.sample_with_logits(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
+
+
+_END_NEAR = 1e3  # roundings of the largest parameter that a probability may be off by: its slope is at most 1
+
+
+def _difference_of_ends(decoder: ForeignDecoder, output: Tensor, got: Tensor, expected: Tensor, eps: float) -> float:
+    """The largest difference of probabilities, or of log-probabilities relative to themselves; 0 within roundings."""
+    reading = decoder.written.reading
+    have, want = reading.finished(got).double(), reading.own(output).double()
+    size = max(1.0, float(got.double().abs().amax()))
+    off = (have - want).abs()
+    bound = _END_NEAR * eps * size
+    return float(off.max()) if not bool((off <= bound).all()) else 0.0
 
 
 def fast_sampler(
@@ -113,32 +252,49 @@ def fast_sampler(
     image_shape: tuple[int, int, int],
     *,
     latent_dim: int = 0,
+    condition: Any = None,
     likelihood: Any = None,
     layout: str | None = None,
+    pixels: tuple[float, float] | str | None = None,
+    output: Any = None,
+    call: Call | None = None,
     backend: str = "auto",
     isa: str | None = None,
 ) -> PixelCNNSampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
 
-    Its forward is traced by torch.fx in evaluation mode, and what it does to x and z becomes a program: masked
-    convolutions of any kind (padded and cropped ones too), 1x1 convolutions, sums, concatenations, tanh * sigmoid,
-    ReLU, LeakyReLU, ELU, batch normalisation; z may enter through any network. What is looked up by a pixel's level
-    (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the likelihood, however it
-    is written, where images have one channel and at most 1,024 levels. The program is checked against that forward.
+    Its forward is traced by torch.fx in evaluation mode, and what it does to x and its condition becomes a program:
+    masked convolutions of any kind (padded and cropped ones too), linear layers over channels, sums, concatenations,
+    tanh * sigmoid, ReLU and its relatives, ELU, batch normalisation, in whatever dimensions channels stand. The
+    condition may enter through any network, and constants may differ from pixel to pixel. What is looked up by a
+    pixel's level (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the
+    likelihood, however it is written, where images have one channel and at most 1,024 levels. The program is checked
+    against that forward.
 
-    Not features scaled by z (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch), other products
-    such as ``a * sigmoid(b)``, attention, nor decoders whose channels of a pixel see each other (masks that let G see
-    R: the channels of a pixel are drawn at once). Each ends in an error that says what it is, and where.
+    Not features scaled by the condition (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch),
+    attention, strides, nor decoders whose channels of a pixel see each other (masks that let G see R: the channels of
+    a pixel are drawn at once). Each ends in an error that says what it is, and where.
 
     Args:
-        decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, z [B, D])``, that returns the parameters
-            ``[B, P, H, W]`` of its likelihood in the layout of `vlae_fast.plan.Emit`.
+        decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its
+            likelihood. It may also take ``[B, H, W]`` or ``[B, H, W, C]``, or with H = 1 sequences ``[B, C, W]`` and
+            ``[B, W]``: the first that it runs on is taken.
         image_shape: (C, H, W).
-        latent_dim: D, 0: no z.
-        likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels, P = C.
-        layout: of the P = C K outputs of a categorical likelihood with more than one channel, where it must be given:
-            ``BCKHW``, the K levels of a channel side by side, or ``BKCHW``, as `torch.nn.functional.cross_entropy`
-            takes them once they are viewed so.
+        latent_dim: D of a condition z ``[B, D]`` of real numbers; 1: of labels ``[B]`` where it runs on these alone.
+            0: no z.
+        condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple
+            (by place) or a dict (by name) of tensors. ``sampler.sample`` takes the same.
+        likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels. A sigmoid at the end of a decoder of
+            Bernoulli pixels is theirs, as is a softmax or log_softmax over the levels at the end of a categorical one.
+        layout: the order of the letters B, C, K, H, W in the outputs of a categorical likelihood, joined or not:
+            ``BCKHW`` (the K levels of a channel side by side), ``BKCHW`` (as `torch.nn.functional.cross_entropy` takes
+            them), ``BHWCK``. It must be given for more than one channel where the output's dimensions do not tell.
+        pixels: what the decoder is given for level 0 and level K - 1, ``(low, high)``; ``"index"``: the levels
+            themselves, of dtype long where it takes that. None: ``(0, 1)``, unless forward shows that it takes levels:
+            it runs on integers alone, divides by K - 1 first, or looks up what numbers in [0, 1] would not reach.
+            Images that the sampler returns are in [0, 1] in any case.
+        output: the index or name of the parameters in what the decoder returns; None: the one tensor that fits.
+        call: ``call(decoder, x, condition)`` where the decoder is called otherwise, say ``decoder(condition, x)``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`. isa: as in `PixelCNNSampler`.
 
     Raises:
@@ -150,5 +306,15 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
-    traced = ForeignDecoder(decoder, image_shape, latent_dim, likelihood, layout)
-    return PixelCNNSampler(traced, backend, isa=isa)
+    traced = ForeignDecoder(
+        decoder,
+        image_shape,
+        latent_dim=latent_dim,
+        condition=condition,
+        likelihood=likelihood,
+        layout=layout,
+        pixels=pixels,
+        output=output,
+        call=call,
+    )
+    return ForeignSampler(traced, backend, isa=isa)

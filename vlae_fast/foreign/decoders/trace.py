@@ -2,120 +2,258 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
+from ...plan import Emit
 from ...sampling.program import Program
-from .affine import Affine
+from ...sampling.schedule import derive
+from .condition import Condition
 from .lookups import Lookups, TracedOneHot, find_lookups
-from .operations import BATCH, Operations
+from .maps import ConditionNetwork, Maps
+from .operations import Operations
+from .output import Reading, read_output
+from .pixels import Pixels, as_index, scale_told
+from .writer import Job, name_of
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A decoder's forward as a graph of ATen operations, and what it was given.
+
+    like: an image ``[B, C, H, W]`` of zeros. converts: it turns its own input into real numbers.
+    """
+
+    graph: fx.GraphModule
+    like: Tensor
+    pixels: Pixels
+    condition: Condition
+    converts: bool
+
+
+class TraceError(Exception):
+    """A forward that cannot be run, or not be followed, with an input: the text is that of its error."""
 
 
 class _Root:
     """A decoder as a function, by whose ``_orig_mod`` the tracer knows the module that each operation comes from."""
 
-    def __init__(self, decoder: nn.Module) -> None:
-        self._orig_mod = decoder
+    def __init__(self, decoder: nn.Module, run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Tensor]) -> None:
+        self._orig_mod, self._run, self.converts = decoder, run, False
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        with TracedOneHot():
-            return self._orig_mod(*inputs)
+    def __call__(self, x: Tensor, *others: Tensor) -> Tensor:
+        with TracedOneHot(), _Conversions(x) as conversions:
+            out = self._run(self._orig_mod, x, others)
+        self.converts = conversions.found
+        return out
 
 
-class CodeNetwork(nn.Module):
-    """The part of a traced decoder that sees z alone, as a map of all that the rest reads of it."""
+class _Conversions(TorchFunctionMode):
+    """Notes where the input itself is turned into real numbers, as integers are."""
 
-    def __init__(self, graph: fx.GraphModule, of_z: set[fx.Node], read: list[fx.Node], image: tuple[int, int]) -> None:
+    def __init__(self, x: Tensor) -> None:
         super().__init__()
-        needed, left = set(of_z), list(of_z)
-        while left:
-            new = set(left.pop().all_input_nodes) - needed
-            needed |= new
-            left += new
-        own, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-        for node in graph.graph.nodes:
-            if node in needed or node.op == "placeholder":
-                copies[node] = own.node_copy(node, copies.__getitem__)
-        own.output(tuple(copies[node] for node in read))
-        self.run, self.image = fx.GraphModule(graph, own), image
+        self.x, self.found = x, False
 
-    @torch.no_grad()
-    def forward(self, z: Tensor) -> Tensor:
-        """``[1, D', H, W]`` of z ``[1, D]``: the batch that was traced is longer, and all of it the same."""
-        maps = self.run(None, z.expand(BATCH, -1))
-        return torch.cat([m[:1].expand(-1, -1, *self.image) for m in maps], 1)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = func in (torch.Tensor.float, torch.Tensor.double)
+        typed = func in (torch.Tensor.to, torch.Tensor.type) and len(args) > 1 and isinstance(args[1], torch.dtype)
+        if (named or typed) and args[0] is self.x:
+            self.found = True
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def write_program(decoder: nn.Module, program: Program, inputs: Sequence[Tensor], levels: int) -> CodeNetwork | None:
-    """Appends the stages of ``decoder(*inputs)``, in evaluation mode; inputs: x ``[2, C, H, W]``, z ``[2, D]`` or none.
+def trace(
+    decoder: nn.Module,
+    run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Tensor],
+    pixels: Pixels,
+    condition: Condition,
+    like: Tensor,
+) -> Trace:
+    """The forward on images like ``[B, C, H, W]``; ``run(decoder, x, tensors)`` calls it. Raises TraceError."""
+    root = _Root(decoder, run)
+    try:
+        graph = make_fx(root, record_module_stack=True)(pixels.of(like), *condition.rows(len(like)))
+    except Exception as error:
+        first, *_ = f"{type(error).__name__}: {error}".splitlines()
+        raise TraceError(first) from error
+    for node in reversed(list(graph.graph.nodes)):  # what nothing depends on
+        if node.op == "call_function" and not node.users and not name_of(node).endswith("_"):
+            graph.graph.erase_node(node)
+    return Trace(graph, like, pixels, condition, root.converts)
 
-    levels: of a pixel, 0 where it is continuous.
+
+@torch.no_grad()
+def find_scale(traced: Trace, emit: Emit, told: Any) -> tuple[Pixels, Lookups]:
+    """Of which scale the decoder's pixels are, and its lookups; told: ``pixels`` of `fast_sampler`.
+
+    Where nothing is told they are in [0, 1], unless the forward shows that they are the levels: it divides them by a
+    scale of levels, or looks up by them what it cannot by numbers in [0, 1].
+    """
+    others, own = traced.condition.rows(len(traced.like)), traced.pixels
+    levels = emit.levels
+    index = as_index(own, levels)
+
+    def lookups_of(pixels: Pixels) -> Lookups:
+        return find_lookups(traced.graph, pixels.of, traced.like, others, levels)
+
+    if told is not None or own.integer or not levels:
+        return own, lookups_of(own)
+    if scale_told(traced.graph.graph, levels):
+        return index, lookups_of(index)
+    found = lookups_of(own)
+    if found.tables and found.distinct < levels:
+        try:
+            other = lookups_of(index)
+        except ValueError:
+            other = found
+        if other.distinct > found.distinct:
+            return index, other
+    if traced.converts and not found.tables and levels > 2:
+        rule = (
+            "pixels must be given where forward turns its input into real numbers and does not divide it by "
+            "levels - 1: (low, high), what it is given for levels 0 and levels - 1, or 'index'"
+        )
+        raise ValueError(f"fast_sampler: {rule}, got None")
+    return own, found
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What a trace gave beside the stages: how its input and output are read, and the network of its condition."""
+
+    pixels: Pixels
+    reading: Reading
+    network: ConditionNetwork | None
+    batch: int
+
+
+@torch.no_grad()
+def write(traced: Trace, program: Program, emit: Emit, params: int, told: Any, layout: str | None) -> Written:
+    """Appends the stages of a traced decoder, whose output are so many parameters of pixels.
 
     Returns:
-        None where z enters through linear maps alone, else the network whose output the stages see in its place.
+        network None where the condition is one row of real numbers and enters through linear maps alone.
 
     Raises:
         ValueError: an operation has no place in a program; it is named with its module's path.
     """
+    pixels, lookups = find_scale(traced, emit, told)
+    image = (traced.like.shape[2], traced.like.shape[3])
+    first: Written | None = None
+    for split in (False, True):
+        draft = Program(program.image_channels)
+        try:
+            written = _write(traced, draft, (emit, params, layout), pixels, lookups, split)
+        except ValueError:
+            if first is None:
+                raise
+            break
+        if first is None or _is_causal(draft, image):
+            first = written
+            program.stages[:], program.weights[:] = draft.stages, draft.weights
+        if _is_causal(draft, image):
+            break
+    assert first is not None
+    return first
+
+
+def _is_causal(program: Program, image: tuple[int, int]) -> bool:
     try:
-        graph = make_fx(_Root(decoder), record_module_stack=True)(*inputs)
-    except Exception as error:
-        first, *_ = f"{type(error).__name__}: {error}".splitlines()
-        raise ValueError(f"fast_sampler: decoder must be traceable by torch.fx, got {first}") from error
-    image = (inputs[0].shape[2], inputs[0].shape[3])
-    of_z, read = _parts_of_z(graph.graph)
-    lookups = find_lookups(graph, inputs, levels)
-    try:
-        _write(graph, program, inputs, image, {}, lookups)
+        derive(program.stages, image)
     except ValueError:
-        shapes = [tuple(node.meta["val"].shape) for node in read]
-        if not read or any(len(shape) != 4 or shape[2:] not in ((1, 1), image) for shape in shapes):
-            raise
-        program.stages.clear()
-        program.weights.clear()
-        _write(graph, program, inputs, image, _selected(of_z, read, inputs[0], image), lookups)
-        return CodeNetwork(graph, of_z, read, image)
-    return None
+        return False
+    return True
 
 
 def _write(
-    graph: fx.GraphModule,
+    traced: Trace,
     program: Program,
-    inputs: Sequence[Tensor],
-    image: tuple[int, int],
-    given: dict[Any, Any],
+    wanted: tuple[Emit, int, str | None],
+    pixels: Pixels,
     lookups: Lookups,
-) -> None:
-    like = inputs[0].new_zeros(())
-    eyes = [torch.eye(t.shape[1]).to(like) for t in inputs]
-    values = [Affine({(0, (0, 0)): eyes[0]}, like.new_zeros(len(eyes[0])), None, image)]
-    values += [Affine({}, like.new_zeros(len(eye)), eye, ()) for eye in eyes[1:]]
-    given = given | dict.fromkeys(lookups.skipped)
-    Operations(graph, program, image, like, given, lookups.tables).run(*values)
+    split: bool,
+) -> Written:
+    """Writes twice where maps are read: their columns are known once all stages are."""
+    batch, channels, *size = traced.like.shape
+    image = (size[0], size[1])
+    columns: dict[Any, int] | None = None
+    for _ in range(2):
+        job = Job(
+            image,
+            traced.like.new_zeros(()),
+            batch,
+            pixels.value(traced.like, batch),
+            lookups.skipped,
+            lookups.tables,
+            _of_condition(traced.graph.graph),
+            split,
+            columns,
+        )
+        program.stages.clear()
+        program.weights.clear()
+        maps = Maps(image)
+        writer = Operations(traced.graph, program, maps, job)
+        writer.run(None, *traced.condition.rows(batch))
+        reading = read_output(writer, channels, *wanted)
+        if not writer.reads or columns is not None:
+            break
+        columns = {read: maps.of(read[0]).channels for read in sorted(writer.reads, key=str)}
+    _drop_unread(program)
+    network = None
+    if columns is not None and not _is_z(list(columns), maps, traced):
+        network = ConditionNetwork(traced.graph, maps, list(columns), batch)
+    return Written(pixels, reading, network, batch)
 
 
-def _selected(of_z: set[fx.Node], read: list[fx.Node], like: Tensor, image: tuple[int, int]) -> dict[Any, Any]:
-    """The nodes of z that are read, as channels of one context; the other nodes are None."""
-    counts = [node.meta["val"].shape[1] for node in read]
-    given: dict[Any, Any] = dict.fromkeys(of_z)
-    for node, eye in zip(read, torch.eye(sum(counts)).to(like).split(counts), strict=True):
-        size = tuple(node.meta["val"].shape[2:])
-        given[node] = Affine({}, like.new_zeros(len(eye)), eye, image if size == image else (1, 1))
-    return given
+def _drop_unread(program: Program) -> None:
+    """Leaves out the stages that nothing reads."""
+    last = len(program.stages)
+    read = {last}
+    for index in range(last, 0, -1):
+        if index in read:
+            read |= {buffer for buffer, _ in program.stages[index - 1].reads}
+    place = {-1: -1, 0: 0} | {index: n + 1 for n, index in enumerate(sorted(read - {-1, 0}))}
+    stages, weights, at = [], [], 0
+    for index, stage in enumerate(program.stages, 1):
+        if index in read:
+            sources = tuple(source._replace(buffer=place[source.buffer]) for source in stage.sources)
+            residual, factor = place[stage.residual], place[stage.factor]
+            stages.append(stage._replace(sources=sources, residual=residual, factor=factor))
+            weights += program.weights[at : at + stage.n_weights]
+        at += stage.n_weights
+    if at != len(program.weights):
+        raise RuntimeError(f"fast_sampler: a program of {len(program.weights)} weights, {at} expected")
+    program.stages[:], program.weights[:] = stages, weights
 
 
-def _parts_of_z(graph: fx.Graph) -> tuple[set[fx.Node], list[fx.Node]]:
-    """The nodes that depend on z and not on x, and those of them that are read by one that does."""
+def _is_z(columns: Sequence[Any], maps: Maps, traced: Trace) -> bool:
+    """True where a program reads the condition as it is given, one row of real numbers."""
+    if len(columns) != 1 or len(traced.condition.examples) != 1:
+        return False
+    node = getattr(maps.of(columns[0][0]), "node", None)
+    return node is not None and node.op == "placeholder" and columns[0][1] is None
+
+
+def _of_condition(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that depend on the condition and not on x."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     of_x, of_z = set(placeholders[:1]), set(placeholders[1:])
     for node in graph.nodes:
         for kind in (of_x, of_z):
             if kind.intersection(node.all_input_nodes):
                 kind.add(node)
-    of_z -= of_x
-    return of_z, [node for node in graph.nodes if node in of_z and of_x.intersection(node.users)]
+    return of_z - of_x
+
+
+def kept_sizes(decoder: nn.Module) -> list[int]:
+    """Batch sizes that a decoder may be kept to, by tensors that it stores beside parameters and buffers."""
+    kept = (v for part in decoder.modules() for v in vars(part).values() if isinstance(v, Tensor) and v.dim() > 1)
+    return sorted({len(t) for t in kept if len(t)})

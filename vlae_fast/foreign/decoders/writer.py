@@ -1,76 +1,196 @@
-"""From a traced decoder to the stages of a program: between activations, values are affine in the buffers and in z.
+"""From a traced decoder to the stages of a program: between activations, values are affine in the buffers and in maps.
 
-What does not depend on x or z (masks applied, weights normalised) is computed on the way.
+What does not depend on x or the condition (masks applied, weights normalised) is computed on the way.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ...plan import ACTIVATIONS
 from ...sampling.program import Program
-from .affine import Affine, is_identity
+from .affine import Affine, Read, Value, is_identity, stacked, total
+from .axes import Axes, AxesError, Recipe, axis_of, recipe
+from .maps import Maps
 
-_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout")
+# the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
+_ONE = {"tanh": 20.0, "sigmoid": 40.0}
+_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
 FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+MOVES = (
+    "view _unsafe_view reshape permute transpose t unsqueeze squeeze select slice split split_with_sizes unbind expand "
+    "chunk movedim flatten unflatten alias detach clone contiguous"
+).split()
+_VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", "split", "split_with_sizes", "unbind", "chunk"))
+_LINEAR = {*MOVES, "addmm", "mm", "add", "sub", "mul", "div", "neg"}  # what is folded where it does not depend on x
+_OF_HALVES = ("mul", "add", "sub", "rsub", "div", "neg", "clamp", "clamp_min", "clamp_max")  # which take a `Bounded`
+_LARGE = 1e12  # above what features are
+KNOWN = "convolutions of stride 1, linear layers over channels, their sums and products with constants, activations"
 
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """tanh or sigmoid of a value: half of a gate."""
+    """``gain function(value) + offset``: half of a gate, or the end of a decoder.
 
-    function: str
-    value: Affine
+    groups: which channels a softmax sums over together. gain, offset: ``[P, h, w]``, or of 1 along each.
+    """
+
+    function: str  # tanh, sigmoid, softmax, log_softmax
+    value: Value
+    gain: Tensor
+    offset: Tensor
+    groups: Tensor | None = None
+
+    @property
+    def axes(self) -> Axes:
+        return self.value.axes
+
+    @property
+    def is_plain(self) -> bool:
+        return bool((self.gain == 1).all() and (self.offset == 0).all())
+
+    def rows(self, index: Tensor, axes: Axes) -> Bounded:
+        gain, offset = (t if len(t) == 1 else t[index.to(t.device)] for t in (self.gain, self.offset))
+        groups = None if self.groups is None else self.groups[index]
+        return Bounded(self.function, self.value.rows(index, axes), gain, offset, groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Later:
+    """A tensor that follows from the condition alone, by operations of any kind: it is computed before the image."""
+
+    node: fx.Node
+
+    @property
+    def meta(self) -> Any:
+        return self.node.meta.get("val")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a graph is written from: its image's size, and what its nodes are known to be.
+
+    x: the value of the first placeholder. skipped: nodes that only lead to lookups. tables: ``[K, P]`` and axes of
+    nodes that are row k at the pixels of level k. of_condition: nodes that do not depend on x. split: constant channels
+    are taken out of what a convolution pads. columns: the reads of maps that make the context, with how many channels
+    each has; None where they are to be found.
+    """
+
+    image: tuple[int, int]
+    like: Tensor
+    batch: int
+    x: Value
+    skipped: set[fx.Node]
+    tables: Mapping[fx.Node, tuple[Tensor, Axes]]
+    of_condition: set[fx.Node]
+    split: bool = False
+    columns: Mapping[Read, int] | None = None
 
 
 class Writer(fx.Interpreter):
-    """Runs a graph of ATen operations with `Affine` values in place of x and z; a method for each operation.
+    """Runs a graph of ATen operations with a `Value` in place of x; a method for each operation.
 
-    given: values of nodes that are not to be computed, None of those that nobody reads. tables: ``[K, P]`` of nodes
-    that are row k at the pixels of level k.
+    Afterwards ``reads`` are the reads of maps, ``result`` is the output.
     """
 
-    def __init__(
-        self,
-        graph: fx.GraphModule,
-        program: Program,
-        image: tuple[int, int],
-        like: Tensor,
-        given: Mapping[fx.Node, Affine | None],
-        tables: Mapping[fx.Node, Tensor],
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, program: Program, maps: Maps, job: Job) -> None:
         super().__init__(graph)
         self.extra_traceback = False  # our errors name what they are about
-        self.program, self.image, self.like, self.given, self.tables = program, image, like, given, tables
+        self.garbage_collect_values = False  # of what has been written to, views are made again
+        nodes = list(graph.graph.nodes)
+        self.at = {node: n for n, node in enumerate(nodes)}
+        self.last_use = {node: max((self.at[user] for user in node.users), default=-1) for node in nodes}
+        self.program, self.maps, self.job, self.image, self.like = program, maps, job, job.image, job.like
+        self.reads: list[Read] = []
+        self.result: Value | Bounded | None = None
+        self.opened: dict[Bounded, Value] = {}  # halves that were written to buffers
         self.one_hots: dict[tuple[int, ...], Affine] = {}  # of levels, by where each run of them starts
-        self.node: fx.Node = next(iter(graph.graph.nodes))
+        self.first: fx.Node = next(iter(graph.graph.nodes))
+        self.node = self.first
 
     def run_node(self, n: fx.Node) -> Any:
         self.node = n
-        if n in self.given:
-            return self.given[n]
-        if n in self.tables:
-            return self._look_up(self.tables[n])
-        name = name_of(n)
+        if n in self.job.skipped:
+            return None
+        if n is self.first:
+            return self.job.x
+        if n in self.job.tables:
+            return self._look_up(*self.job.tables[n])
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        name = name_of(n)
+        if n in self.job.of_condition:
+            return self._of_condition(n, name, args, kwargs)
         if n.op == "output":
-            return self._finish(args[0])
-        like_skipped = name in FILLED and not self.given.keys().isdisjoint(n.all_input_nodes)
+            self.result = self._finish(args[0])
+            return None
+        like_skipped = name in FILLED and not self.job.skipped.isdisjoint(n.all_input_nodes)
         of_x = like_skipped or any(map(_depends, tree_leaves((args, kwargs))))
         if n.op == "placeholder" or n.target is operator.getitem or not of_x:
             return super().run_node(n)
-        value = self._run(name.removesuffix("_"), args, kwargs)
-        if isinstance(value, Affine) and value.terms and value.size == self.image and self._is_costly_twice(value):
-            value = self._settle(value)
+        value = self._with_maps(n, name.removesuffix("_"), args, kwargs)
+        if isinstance(value, Value) and value.affine.buffers and self._is_costly_twice(value.affine):
+            value = Value(self._settle(value.affine), value.axes)
         if name.endswith("_"):
             self._overwrite(value)
         return value
+
+    def _with_maps(self, n: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
+        """An operation on x; what a vector of the condition cannot be beside it, a map that follows from it may be."""
+        stages, weights = list(self.program.stages), list(self.program.weights)
+        try:
+            return self._run(name, args, kwargs)
+        except ValueError:
+            if self.job.of_condition.isdisjoint(n.all_input_nodes):
+                raise
+        self.program.stages[:], self.program.weights[:] = stages, weights
+        of_condition = self.job.of_condition
+
+        def later(node: fx.Node) -> Any:
+            return Later(node) if node in of_condition else self.env[node]
+
+        return self._run(name, fx.node.map_arg(n.args, later), fx.node.map_arg(n.kwargs, later))
+
+    def _of_condition(self, n: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
+        """A linear function of a row of the condition stays one; all else is computed before the image."""
+        if n.op == "placeholder":
+            return self._vector(n) if _is_row(n) else Later(n)
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Value | Later)]
+        if name in ("addmm", "mm") and any(isinstance(leaf, Later) for leaf in leaves):
+            args = self._widened(n, args)
+            leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Value | Later)]
+        if all(isinstance(leaf, Value) for leaf in leaves) and leaves:
+            if n.target is operator.getitem:
+                return args[0][args[1]]
+            if name in _LINEAR:
+                try:
+                    return self._run(name, args, kwargs)
+                except ValueError:
+                    pass
+        return Later(n)
+
+    def _widened(self, n: fx.Node, args: Any) -> Any:
+        """The row of a linear layer as a vector, where the layer has not less outputs than inputs."""
+        at = 1 if name_of(n) == "addmm" else 0
+        row = n.args[at]
+        if isinstance(args[at], Later) and isinstance(row, fx.Node) and _is_row(row):
+            if n.meta["val"].shape[1] >= row.meta["val"].shape[1]:
+                return [self._vector(row) if i == at else a for i, a in enumerate(args)]
+        return args
+
+    def _vector(self, node: fx.Node) -> Value:
+        """A node ``[B, n]`` of the condition."""
+        shape = node.meta["val"].shape
+        axes = (axis_of("B", shape[0]), axis_of("C", shape[1]))
+        index = self.maps.given(node, recipe(axes, shape), shape[1], None)
+        eye = torch.eye(shape[1]).to(self.like)
+        return Value(Affine({(index, None): eye}, self.like.new_zeros(shape[1]), (1, 1)), axes)
 
     def _run(self, name: str, args: Any, kwargs: Any) -> Any:
         if name in _SAME:
@@ -80,12 +200,14 @@ class Writer(fx.Interpreter):
             return getattr(torch.ops.aten, name)(self.like.new_zeros(value.shape, dtype=value.dtype), *args[1:])
         handler: Callable | None = getattr(self, f"_op_{name}", None)
         if handler is None:
-            self._fail("masked convolutions, 1x1 convolutions, gates, activations, sums and crops of them", name)
-        if name != "mul":
+            self._fail(KNOWN, name)
+        if name not in _OF_HALVES and name not in MOVES:
             args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
         try:
             return handler(*args, **kwargs)
-        except (TypeError, AttributeError, KeyError, RuntimeError) as error:  # arguments that no handler expects
+        except AxesError as error:
+            self._fail("operations on channels, whatever their dimensions", f"{name} with {error}")
+        except (TypeError, AttributeError, KeyError, RuntimeError, IndexError) as error:  # that no handler expects
             first, *_ = f"{type(error).__name__}: {error}".splitlines()
             self._fail(f"operations that a program can express ({first})", name)
 
@@ -93,27 +215,89 @@ class Writer(fx.Interpreter):
         refuse(self.node, rule, got)
 
     def _overwrite(self, value: Any) -> None:
-        """Makes the result of an operation in place the value of its target, under every name of the target."""
+        """Makes the result of an operation in place the value of its target, and of all that share its memory."""
         target = self.node.args[0]
-        while isinstance(target, fx.Node):
-            self.env[target] = value
-            target = target.args[0] if "alias" in str(target.target) or "detach" in str(target.target) else None
+        if isinstance(target, fx.Node):
+            self._write(target, value)
+
+    def _write(self, target: fx.Node, value: Any) -> None:
+        self.env[target] = value
+        if name_of(target) not in _VIEWS or not isinstance(target.args[0], fx.Node):
+            return
+        base = target.args[0]
+        self._write(base, value if name_of(target) in ("alias", "detach") else self._with_part(base, target, value))
+        for view in base.users:  # others that were made of it before
+            if view in self.env and view is not target and name_of(view) in _VIEWS:
+                self._renew(view)
+
+    def _renew(self, view: fx.Node) -> None:
+        """Computes a view again, of what has been written to since."""
+        node, self.node = self.node, view
+        args, kwargs = self.fetch_args_kwargs_from_env(view)
+        self.env[view] = self._run(name_of(view), args, kwargs)
+        self.node = node
+        for other in view.users:
+            if other in self.env and name_of(other) in _VIEWS:
+                self._renew(other)
+
+    def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
+        """The tensor that a view is a part of, once the part has another value."""
+        self._fail("writes to whole tensors, or to slices", f"one to {name_of(target)} of a tensor")
 
     def _is_costly_twice(self, value: Affine) -> bool:
         """True where a value takes more than a copy to compute and several operations read it, a split counted once."""
-        parts = [user for user in self.node.users if str(user.target).startswith(("aten.split", "aten.slice"))]
-        return value.buffer < 0 and len(self.node.users) > max(1, len(parts))
+        if value.buffer >= 0 or value.size != self.image:
+            return False
+        users = list(self.node.users)
+        while len(users) == 1 and name_of(users[0]) in MOVES:
+            users = list(users[0].users)
+        parts = [user for user in users if name_of(user) in ("split", "split_with_sizes", "slice", "select", "unbind")]
+        return len(self.node.users) > 0 and len(users) > max(1, len(parts))
+
+    # What stands beside a value
+
+    def _lift(self, value: Any, axes: Axes, size: tuple[int, int]) -> Value:
+        """A number, a constant or a tensor of the condition, beside a value of these axes and size."""
+        if isinstance(value, Later):
+            how = recipe(axes, value.meta.shape)
+            rows, area = how.rows(), None if how.is_vector else size
+            index = self.maps.given(value.node, how, int(rows.max()) + 1, area)
+            matrix = torch.eye(int(rows.max()) + 1).to(self.like)[rows]
+            read: Read = (index, None if area is None else (0, 0))
+            return Value(Affine({read: matrix}, self.like.new_zeros(len(rows)), size), axes)
+        data = self._constant(value, axes)
+        if data.shape[1:] == (1, 1):
+            return Value(Affine({}, data[:, 0, 0], size), axes)
+        index, matrix = self.maps.fixed(data.expand(-1, *size))
+        return Value(Affine({(index, (0, 0)): matrix}, self.like.new_zeros(len(data)), size), axes)
+
+    def _constant(self, value: Any, axes: Axes) -> Tensor:
+        """``[P, h, w]`` of a constant beside a value of these axes, of 1 along what it is the same along."""
+        tensor = torch.as_tensor(value, device=self.like.device).to(self.like.dtype)
+        how: Recipe = recipe(axes, tensor.shape)
+        data = how(tensor, self.job.batch)
+        if not data.eq(data[:1]).all():
+            self._fail("constants that are the same for all images", "one that is not")
+        data = data[0][how.rows().to(data.device)]
+        for axis in (1, 2):
+            first = data.narrow(axis, 0, 1)
+            if data.eq(first).all():
+                data = first
+        return data
 
     # Stages
 
-    def _stage(self, value: Affine, activation: str = "none") -> Affine:
-        """Appends ``activation(value)`` and returns the new buffer."""
-        if any(n > m for n, m in zip(value.size or (1, 1), self.image, strict=True)):
-            self._fail(f"activations of images of {self.image}", f"one of {value.size}")
-        if not value.terms and (activation != "none" or value.size != self.image):
-            self._fail("layers that see z through linear maps alone", f"{activation} of it")
-        terms, residual = dict(value.terms), -1
-        for (buffer, tap), weight in value.terms.items() if activation == "none" else ():
+    def _stage(self, value: Affine, activation: str = "none", factor: int = -1) -> Affine:
+        """Appends ``activation(value)`` and returns the new buffer, over the image where the value is larger.
+
+        factor: a buffer that it is multiplied by, -1: none.
+        """
+        within = (0, 0, min(value.size[0], self.image[0]), min(value.size[1], self.image[1]))
+        if not value.holds_within(within):
+            self._fail(f"activations of images of {self.image}, or cropped to it", f"one of {value.size}")
+        of_x, rest = value.parted()
+        terms, residual = {read: w for read, w in of_x.terms.items() if w.any()}, -1
+        for (buffer, tap), weight in list(terms.items()) if activation == "none" and factor < 0 else ():
             if buffer and tap == (0, 0) and is_identity(weight) and len(terms) > 1 and residual < 0:
                 residual = buffer
                 del terms[buffer, tap]
@@ -122,20 +306,59 @@ class Writer(fx.Interpreter):
             height = self.image[0]
             zero = value.bias.new_zeros(value.channels, self.program.image_channels, 2 * height + 1, 1)
             sources = [(0, zero, ((-height, 0),))]
-        index = self.program.add(sources, value.bias, activation, value.context, residual)
+        context, bias = self._context(rest)
+        index = self.program.add(sources, bias, activation, context, residual, factor)
         channels = self.program.channels(index)
+        size = (value.size[0], value.size[1])
+        valid = None if all(n <= m for n, m in zip(size, self.image, strict=True)) else within
         eye = value.bias.new_ones(channels).diag()
-        return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), None, value.size)
+        return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), size, valid)
 
-    def _look_up(self, table: Tensor) -> Affine:
+    def _context(self, value: Affine) -> tuple[Tensor | None, Tensor]:
+        """The part of a stage that maps give, as a matrix over all columns, and its bias."""
+        if not value.terms:
+            return None, value.bias
+        counts = [self.maps.of(buffer).channels for buffer, _ in value.terms]
+        plain = all(_is_raw(self.maps.of(buffer)) for buffer, _ in value.terms)
+        if sum(counts) > value.channels and not plain:
+            size = None if all(tap is None for _, tap in value.terms) else self.image
+            index, matrix = self.maps.sum(value, size)
+            terms: dict[Read, Tensor] = {(index, (0, 0) if size else None): matrix}
+            value = Affine(terms, torch.zeros_like(value.bias), value.size)
+        self.reads += [read for read in value.terms if read not in self.reads]
+        if self.job.columns is None:
+            return None, value.bias
+        parts = [
+            value.terms.get(read, value.bias.new_zeros(value.channels, count))
+            for read, count in self.job.columns.items()
+        ]
+        return torch.cat(parts, 1), value.bias
+
+    def _look_up(self, table: Tensor, axes: Axes) -> Value:
         """Row k of a table ``[K, P]`` at every pixel of level k."""
+        table = table.to(self.like)
+        if (level := self._line_through(table)) is not None:
+            return Value(level, axes)
         changes = (table[1:] != table[:-1]).any(1).nonzero().flatten() + 1
         starts = (0, *changes.tolist())
         if starts not in self.one_hots:
             self.one_hots[starts] = self._one_hot(starts, len(table))
-        rows = self.one_hots[starts].through(table[[*starts]].T.to(self.like))
+        rows = self.one_hots[starts].through(table[[*starts]].T)
         # where there are less channels than rows, the next convolution reads the channels
-        return self._settle(rows) if len(self.node.users) > 1 or rows.channels < len(starts) else rows
+        settled = len(self.node.users) > 1 or rows.channels < len(starts)
+        return Value(self._settle(rows) if settled else rows, axes)
+
+    def _line_through(self, table: Tensor) -> Affine | None:
+        """The pixel itself, scaled, where the rows lie on a line."""
+        if len(table) < 3:
+            return None
+        at = torch.linspace(0, 1, len(table), dtype=torch.float64, device="cpu").to(table.device)
+        wide = table.double()
+        slope, first = wide[-1] - wide[0], wide[0]
+        off = (wide - first - at[:, None] * slope).abs().amax(0)
+        if not (off <= 4 * torch.finfo(table.dtype).eps * wide.abs().amax(0)).all():
+            return None
+        return Affine({(0, (0, 0)): slope.to(table)[:, None]}, first.to(table), self.image)
 
     def _one_hot(self, starts: tuple[int, ...], levels: int) -> Affine:
         """Which run of levels a pixel is in; run r is from ``starts[r]`` to the next start - 1.
@@ -148,12 +371,8 @@ class Writer(fx.Interpreter):
         first = self.like.new_tensor(starts)
         last = self.like.new_tensor([*starts[1:], levels]) - 1
         slope = torch.full_like(first, 2 * (levels - 1))
-        hinges = Affine(
-            {(0, (0, 0)): torch.cat([-slope, slope])[:, None]},
-            torch.cat([2 * first, -2 * last]) - 0.5,
-            None,
-            self.image,
-        )
+        terms: dict[Read, Tensor] = {(0, (0, 0)): torch.cat([-slope, slope])[:, None]}
+        hinges = Affine(terms, torch.cat([2 * first, -2 * last]) - 0.5, self.image)
         eye = torch.eye(len(starts)).to(self.like)
         inside = self._stage(hinges, "relu").through(-torch.cat([eye, eye], 1), torch.ones_like(first))
         return self._stage(inside, "relu")
@@ -161,17 +380,62 @@ class Writer(fx.Interpreter):
     def _settle(self, value: Affine) -> Affine:
         return value if value.buffer >= 0 else self._stage(value)
 
-    def _open(self, half: Bounded) -> Affine:
-        """tanh or sigmoid alone."""
-        return self._stage(half.value, half.function)
+    def _open(self, half: Bounded) -> Value:
+        """tanh or sigmoid alone: a stage of its own, or a gate whose other half is 1."""
+        if half.groups is not None:
+            self._fail("softmax at the end alone, over the levels", half.function)
+        if half in self.opened:
+            return self.opened[half]
+        own, tanh = half.value.affine, half.function == "tanh"
+        if half.function in ACTIVATIONS:
+            out = self._stage(own, half.function)
+        else:
+            one = Affine({}, torch.full_like(own.bias, _ONE["sigmoid" if tanh else "tanh"]), own.size)
+            out = self._stage(stacked((own, one) if tanh else (one, own)), "gate")
+        if not half.is_plain:
+            return Value(self._plus(self._times(out, half.gain), half.offset), half.value.axes)
+        self.opened[half] = Value(out, half.value.axes)
+        return self.opened[half]
 
-    def _finish(self, value: Any) -> None:
-        if isinstance(value, Bounded):
-            value = self._open(value)
-        if not isinstance(value, Affine) or value.size != self.image:
-            self._fail("layers that end in parameters [B, P, H, W]", f"an output of {type(value).__name__.lower()}")
-        if value.buffer != len(self.program.stages) or not self.program.stages:
-            self._stage(value)
+    @property
+    def probabilities(self) -> set[int]:
+        """The buffers of sigmoids."""
+        return {value.affine.buffer for half, value in self.opened.items() if half.function == "sigmoid"}
+
+    def _plus(self, value: Affine, data: Tensor) -> Affine:
+        """A value and a constant ``[P, h, w]``."""
+        data = data.expand(value.channels, *data.shape[1:])
+        if data.shape[1:] == (1, 1):
+            return replace(value, bias=value.bias + data[:, 0, 0])
+        index, matrix = self.maps.fixed(data.expand(-1, *value.size))
+        return total(value, Affine({(index, (0, 0)): matrix}, torch.zeros_like(value.bias), value.size))
+
+    def _times(self, value: Affine, data: Tensor) -> Affine:
+        """A value times a constant ``[P, h, w]``, which is a mask of pixels where it differs from pixel to pixel.
+
+        With m of 0 and 1: ``m v = relu(v + a (m - 1)) - relu(-v + a (m - 1))`` for an a above all features.
+        """
+        data = data.expand(value.channels, *data.shape[1:])
+        if data.shape[1:] == (1, 1):
+            return value.scaled(data[:, 0, 0])
+        top = data.flatten(1).gather(1, data.flatten(1).abs().argmax(1, keepdim=True))[:, :, None]
+        mask = (data != 0).to(data)
+        if not (data == mask * top).all():
+            self._fail(
+                "products with a number per channel, or with a mask of pixels", "one with a map of other numbers"
+            )
+        large = min(_LARGE, torch.finfo(data.dtype).max / 16)
+        wall = torch.cat([mask, mask]) - 1
+        both = stacked([value.scaled(torch.ones_like(value.bias)), value.scaled(-torch.ones_like(value.bias))])
+        index, matrix = self.maps.fixed(wall.expand(-1, *value.size))
+        own = total(both, Affine({(index, (0, 0)): large * matrix}, torch.zeros_like(both.bias), value.size))
+        eye = torch.eye(value.channels).to(self.like) * top[:, :, 0]
+        return self._stage(own, "relu").through(torch.cat([eye, -eye], 1))
+
+    def _finish(self, value: Any) -> Value | Bounded:
+        if not isinstance(value, Value | Bounded):
+            self._fail("layers that end in parameters of pixels", "an output that does not depend on x")
+        return value
 
 
 def name_of(node: fx.Node) -> str:
@@ -179,22 +443,36 @@ def name_of(node: fx.Node) -> str:
     return getattr(getattr(node.target, "overloadpacket", node.target), "__name__", str(node.target))
 
 
+def place_of(node: fx.Node) -> str:
+    """`` in Kind at 'path'`` of the module that an operation comes from; nothing in the decoder itself."""
+    path, kind = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
+    return f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
+
+
 def refuse(node: fx.Node, rule: str, got: object) -> NoReturn:
     """ValueError that names the module which the operation comes from."""
-    path, kind = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
-    where = f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
-    raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{where}")
+    raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{place_of(node)}")
 
 
 def _depends(value: Any) -> bool:
-    return isinstance(value, Affine | Bounded)
+    return isinstance(value, Value | Bounded | Later)
 
 
-def reads_of(value: Any) -> list[tuple[int, Any]]:
+def _is_row(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 2 and value.is_floating_point()
+
+
+def _is_raw(entry: Any) -> bool:
+    """True of a row of the condition as it is given."""
+    return getattr(getattr(entry, "node", None), "op", "") == "placeholder" and entry.size is None
+
+
+def reads_of(value: Any) -> list[Read]:
     if isinstance(value, Bounded):
         value = value.value
-    if isinstance(value, Affine):
-        return list(value.terms)
+    if isinstance(value, Value):
+        return list(value.affine.terms)
     return [read for part in value for read in reads_of(part)] if isinstance(value, (list, tuple)) else []
 
 

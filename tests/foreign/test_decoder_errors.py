@@ -1,0 +1,239 @@
+"""What `fast_sampler` refuses, and what it asks for: each message names the argument or the operation, and the rule."""
+
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases.foreign import randomized
+from cases.foreign_kinds import K, Net, simple
+from torch import Tensor, nn
+
+import vlae_fast as vf
+from vlae_fast.models.likelihood import make_likelihood
+from vlae_fast.plan import Emit
+
+SHAPE = (1, 5, 6)
+LEVELS, OF_TWO = (make_likelihood("categorical", channels, levels=K) for channels in (1, 2))
+TWO_OF_TWO = make_likelihood("categorical", 2, levels=2)
+Z = torch.zeros(2, 3)
+Case = tuple[Callable[..., Any], dict[str, Any], dict[str, Any], str]
+
+
+REFUSED: dict[str, Case] = {
+    # arguments
+    "layout of other dimensions": (
+        lambda net, x: simple(net, x).view(-1, 2, K, 5, 6),
+        {"channels": 2, "outputs": 2 * K},
+        {"likelihood": OF_TWO, "layout": "BHWCK"},
+        "layout must fit the order of the output's dimensions, ['C', 'H', 'W'], got 'BHWCK'",
+    ),
+    "as many channels as levels": (
+        lambda net, x: simple(net, x).view(-1, 2, 2, 5, 6),
+        {"channels": 2, "outputs": 4},
+        {"likelihood": TWO_OF_TWO},
+        "layout must be given for levels of more than one channel, of an output that can be read in two ways",
+    ),
+    "pixels that fall": (simple, {}, {"pixels": (1, 0)}, "pixels must be (low, high), what the decoder is given for"),
+    "pixels of no number": (simple, {}, {"pixels": "levels"}, "or None, got 'levels'"),
+    "an index of real numbers": (
+        simple,
+        {"outputs": 2},
+        {"pixels": "index", "likelihood": SimpleNamespace(emit=Emit("affine", 0))},
+        "pixels must be (low, high) or None for continuous pixels, got 'index'",
+    ),
+    "pixels that only forward knows": (
+        lambda net, x: simple(net, x.float() - 1),
+        {"outputs": K},
+        {"likelihood": LEVELS},
+        "pixels must be given where forward turns its input into real numbers and does not divide it by levels - 1",
+    ),
+    "two conditions": (
+        simple,
+        {},
+        {"latent_dim": 3, "condition": Z},
+        "latent_dim must be 0 where there is a condition",
+    ),
+    "batches of two sizes": (
+        simple,
+        {},
+        {"condition": (Z, torch.zeros(3, 1))},
+        "condition must have tensors of one batch size, 1 or more, got [2, 3]",
+    ),
+    "no such entry": (
+        lambda net, x: {"logits": simple(net, x)},
+        {},
+        {"output": "params"},
+        "output must be an index or a name of what decoder returns, got 'params' of dict with ['logits'] [2, 1, 5, 6]",
+    ),
+    "entries alike": (
+        lambda net, x: (simple(net, x), x),
+        {},
+        {},
+        "output must name one entry of what decoder returns, got None of tuple with [0] [2, 1, 5, 6], [1] [2, 1, 5, 6]",
+    ),
+    # ends
+    "a softmax before Bernoulli pixels": (
+        lambda net, x: simple(net, x).softmax(1),
+        {},
+        {},
+        "over the levels of a categorical likelihood alone, got softmax before a likelihood of kind 'bernoulli'",
+    ),
+    "a softmax over channels": (
+        lambda net, x: simple(net, x).view(-1, K, 2, 5, 6).softmax(2),
+        {"channels": 2, "outputs": 2 * K},
+        {"likelihood": OF_TWO},
+        "a softmax over the levels of a categorical likelihood alone",
+    ),
+    "half of a probability": (
+        lambda net, x: simple(net, x).sigmoid() / 2,
+        {},
+        {},
+        "sigmoid(v), 1 - sigmoid(v), or constants at some pixels, got multiples from 0.5 to 0.5",
+    ),
+    "a mean of probabilities": (
+        lambda net, x: (simple(net, x).sigmoid() + net.first(x)[:, :1].sigmoid()) / 2,
+        {},
+        {},
+        "may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants at some pixels, got another function",
+    ),
+    # operations
+    "a scale by the condition": (
+        lambda net, x, z: net.last(net.first(x) * net.of_z(z)[:, :, None, None]),
+        {"of_z": nn.Linear(3, 6)},
+        {"condition": Z},
+        "got a product with a factor that depends on the condition",
+    ),
+    "a stride": (
+        lambda net, x: simple(net, F.interpolate(net.down(x), size=(5, 6))),
+        {"down": nn.Conv2d(1, 1, 3, stride=2, padding=1)},
+        {},
+        "convolutions of stride 1, got one of stride (2, 2) in Conv2d at 'down'",
+    ),
+    "rows in two": (
+        lambda net, x: simple(net, x.unflatten(3, (3, 2)).sum(4, keepdim=True).expand(-1, -1, -1, -1, 2).flatten(3)),
+        {},
+        {},
+        "operations on channels, whatever their dimensions, got view with a view that cuts the columns",
+    ),
+    "every second column": (
+        lambda net, x: simple(net, x[..., ::2]),
+        {},
+        {},
+        "not every second of them, got a step of 2",
+    ),
+    "a constant of each image": (
+        lambda net, x: simple(net, x) + torch.arange(len(x)).view(-1, 1, 1, 1),
+        {},
+        {},
+        "constants that are the same for all images, got one that is not",
+    ),
+    "a map as a factor": (
+        lambda net, x: net.last(net.first(x) * torch.linspace(1, 2, 6)),
+        {},
+        {},
+        "products with a number per channel, or with a mask of pixels, got one with a map of other numbers",
+    ),
+    "rows overwritten": (
+        lambda net, x: net.last(_halved_rows(net.first(x))),
+        {},
+        {},
+        "sums in place, where rows or columns of features are written to, got mul_",
+    ),
+    "attention": (
+        lambda net, x: net.last(
+            (net.first(x).flatten(2) @ net.first(x).flatten(2).mT @ net.first(x).flatten(2)).view_as(net.first(x))
+        ),
+        {},
+        {},
+        "products with a constant matrix, got a product of two that depend on the input",
+    ),
+}
+
+
+def _halved_rows(h: Tensor) -> Tensor:
+    h[:, :, 2:] *= 0.5
+    return h
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_named(name: str) -> None:
+    forward, parts, options, message = REFUSED[name]
+    shape = (2 if options.get("likelihood") in (OF_TWO, TWO_OF_TWO) else 1, 5, 6)
+    with pytest.raises(ValueError, match=r"fast_sampler: .*" + re.escape(message)):
+        vf.fast_sampler(randomized(Net(forward, **parts)), shape, **options)
+
+
+def conditioned(net: Net, x: Tensor, y: Tensor, *, z: Tensor, scale: float = 1.0) -> Tensor:
+    return net.last(F.relu(net.first(x) + (net.of_class(y) + scale * net.of_z(z))[:, :, None, None]))
+
+
+def sampler_of(example: Any) -> vf.PixelCNNSampler:
+    net = randomized(Net(conditioned, of_class=nn.Embedding(4, 6), of_z=nn.Linear(3, 6)))
+    return vf.fast_sampler(net, SHAPE, condition=example)
+
+
+GIVEN = {"y": torch.tensor([1]), "z": torch.zeros(1, 3), "scale": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (None, ValueError, "condition must be a dict of 3: y, z, scale, got None"),
+        (torch.zeros(2, 3), ValueError, "condition must be a dict of 3: y, z, scale, got a tensor"),
+        (GIVEN | {"z": torch.zeros(2, 4)}, ValueError, "condition must be [B, 3], got (2, 4)"),
+        (GIVEN | {"z": torch.zeros(2, 3)}, ValueError, "condition must have tensors of one batch size, got [1, 2]"),
+        (GIVEN | {"y": torch.tensor([1.0])}, TypeError, "condition must have torch.int64, got torch.float32"),
+        (
+            GIVEN | {"z": torch.zeros(1, 3).double()},
+            TypeError,
+            "condition must have the weights' dtype, torch.float32, got torch.float64",
+        ),
+        (GIVEN | {"z": torch.full((1, 3), torch.nan)}, ValueError, "condition must be finite, got nan or inf"),
+        (GIVEN | {"scale": 3.0}, ValueError, "condition must have 2.0 as its example has, got 3.0"),
+    ],
+)
+def test_a_condition_unlike_its_example(given: Any, error: type[Exception], message: str) -> None:
+    sampler = sampler_of(GIVEN)
+    with pytest.raises(error, match=re.escape(f"fast_sampler: {message}")):
+        sampler.sample(given)
+
+
+def test_conditions_of_any_batch() -> None:
+    """Three conditions beside an example of one; none; and each image as it is alone, to the last bit."""
+    sampler = sampler_of(GIVEN)
+    many = {"y": torch.tensor([0, 3, 1]), "z": torch.randn(3, 3), "scale": 2.0}
+    noise = torch.rand(3, *SHAPE)
+    images, logits = sampler.sample_with_logits(many, noise)
+    assert images.equal(vf.naive_sample(sampler.decoder, many, noise))
+    for i in range(3):
+        own = {"y": many["y"][i : i + 1], "z": many["z"][i : i + 1], "scale": 2.0}
+        assert sampler.sample_with_logits(own, noise[i : i + 1]).logits.equal(logits[i : i + 1])
+    assert sampler.sample({"y": many["y"][:0], "z": many["z"][:0], "scale": 2.0}).shape == (0, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("scale", "given"),
+    [(K - 1, "levels"), ((K - 1) / 2, "levels"), (K, "levels"), (1.5, "[0, 1]"), (0.5, "[0, 1]")],
+)
+def test_a_forward_that_divides_by_the_last_level_takes_levels(scale: float, given: str) -> None:
+    net = randomized(Net(lambda net, x: simple(net, x / scale), outputs=K))
+    decoder = vf.fast_sampler(net, SHAPE, likelihood=LEVELS).decoder
+    x = torch.randint(K, (2, *SHAPE)) / (K - 1)
+    torch.testing.assert_close(decoder(x, None), net((K - 1) * x if given == "levels" else x))
+
+
+def test_what_a_decoder_keeps_stays_its_own() -> None:
+    """It is called with other batches meanwhile, in training mode, and has neither a new tensor nor another mode."""
+
+    def kept(net: Any, x: Tensor) -> Tensor:
+        net.seen = net.last(net.first(x))
+        return net.seen
+
+    net = randomized(Net(kept)).train()
+    sampler = vf.fast_sampler(net, SHAPE)
+    vf.naive_sample(sampler.decoder, None, torch.rand(2, *SHAPE))
+    assert net.training and not hasattr(net, "seen")

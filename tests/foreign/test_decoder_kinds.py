@@ -1,0 +1,54 @@
+"""Every kind of decoder that `fast_sampler` understands draws the images of its owner's loop, pixel for pixel."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases.foreign import ProductMaskedConv, randomized
+from cases.foreign_kinds import KINDS, LABELS, Net, users_images
+from torch import Tensor, nn
+
+import vlae_fast as vf
+from vlae_fast.models.likelihood import make_likelihood
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_images_are_those_of_the_owners_loop(name: str) -> None:
+    kind = KINDS[name]
+    torch.manual_seed(0)
+    decoder = kind.make().eval()
+    options = dict(kind.options)
+    if kind.levels > 2:
+        options["likelihood"] = make_likelihood("categorical", kind.shape[0], levels=kind.levels)
+    sampler = vf.fast_sampler(decoder, kind.shape, **options)
+    noise = torch.rand(3, *kind.shape)
+    images, expected = sampler.sample(kind.z, noise), users_images(kind, decoder, noise)
+    assert 0.02 < expected.mean() < 0.98
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+    assert vf.naive_sample(sampler.decoder, kind.z, noise).equal(images)
+
+
+def test_stages_that_nothing_reads_are_left_out() -> None:
+    """Of ``p + (clamp(p) - p)`` the clamped sigmoid alone: two stages of it, and the first and last convolution."""
+    kind = KINDS["a sigmoid that is clipped by what it lacks"]
+    stages = vf.fast_sampler(kind.make(), kind.shape).program.stages
+    read = {source.buffer for stage in stages for source in stage.sources} | {stage.residual for stage in stages}
+    assert read - {-1, 0} == set(range(1, len(stages)))
+    assert not any(stage.activation == "gate" for stage in stages)
+
+
+def test_a_row_of_labels_is_read_through_the_layers_that_are_linear_in_it() -> None:
+    """The context is the embedding, not a bias for each layer that is made of it."""
+
+    def forward(net: Any, x: Tensor, y: Tensor) -> Tensor:
+        h = F.relu(net.first(x) + net.of_first(net.codes(y))[..., None, None])
+        return net.last(F.relu(net.second(h) + net.of_second(net.codes(y))[..., None, None]))
+
+    parts = {"of_first": nn.Linear(2, 6), "of_second": nn.Linear(2, 6)}
+    second = ProductMaskedConv("B", 6, 6, 3, padding=1)
+    decoder = randomized(Net(forward, codes=nn.Embedding(3, 2), second=second, **parts))
+    sampler = vf.fast_sampler(decoder, (1, 5, 6), condition=LABELS)
+    assert sampler.program.context_dim == 4  # the embedding is written twice in forward
+    noise = torch.rand(3, 1, 5, 6)
+    assert sampler.sample(LABELS, noise).equal(vf.naive_sample(sampler.decoder, LABELS, noise))

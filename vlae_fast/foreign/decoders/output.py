@@ -1,0 +1,245 @@
+"""How a decoder's output is read as the parameters of its likelihood: which part of it, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten_with_path
+
+from ...plan import Emit
+from ...sampling.levels import HERE, NONE, levels_of
+from .affine import Affine
+from .axes import Axes, Recipe, letters_of
+from .writer import Bounded, Writer
+
+_LAYOUTS = tuple(map("".join, permutations("BCKHW")))
+_EXAMPLES = "BCKHW (the K levels of a channel side by side), BKCHW (as F.cross_entropy takes them), BCHWK or BHWCK"
+_PROBABILITIES = "decoder may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants at some pixels"
+_FARTHEST = 1e4  # of a logit whose probability is 0 or 1
+
+
+def check_layout(layout: Any, emit: Emit) -> None:
+    """Raises ValueError where a layout is none, or the likelihood has no levels to lay out."""
+    if layout is not None and layout not in _LAYOUTS:
+        rule = "layout must be an order of the letters B, C, K, H, W"
+        raise ValueError(f"fast_sampler: {rule}: {_EXAMPLES}, or None, got {layout!r}")
+    if layout is not None and emit.kind != "categorical":
+        raise ValueError(f"fast_sampler: layout is for levels of more than one channel, got {layout!r}")
+
+
+def pick(result: Any, output: Any, pixels: int) -> Tensor:
+    """The tensor of what a forward returned: the entry ``output``, else the only one that fits; pixels: B P H W."""
+    if output is not None:
+        try:
+            result = getattr(result, output) if isinstance(output, str) and hasattr(result, output) else result[output]
+        except (LookupError, TypeError) as error:
+            got = f"{output!r} of {_entries(result)}"
+            raise ValueError(
+                f"fast_sampler: output must be an index or a name of what decoder returns, got {got}"
+            ) from error
+    if isinstance(result, Tensor):
+        return result
+    if output is None and hasattr(result, "logits") and isinstance(result.logits, Tensor):  # of a distribution
+        return result.logits
+    entries = [(p, t) for p, t in tree_flatten_with_path(result)[0] if isinstance(t, Tensor) and t.is_floating_point()]
+    fitting = [t for _, t in entries if t.numel() == pixels] or [t for _, t in entries]
+    if len(fitting) != 1:
+        rule = "output must name one entry of what decoder returns"
+        raise ValueError(f"fast_sampler: {rule}, got {output!r} of {_entries(result)}")
+    return fitting[0]
+
+
+def _entries(result: Any) -> str:
+    """What a forward returned, as text: each entry's place and shape."""
+    entries = tree_flatten_with_path(result)[0]
+    spelled = ["".join(map(str, path)) + f" {list(t.shape)}" for path, t in entries if isinstance(t, Tensor)]
+    return f"{type(result).__name__} with {', '.join(spelled) or 'no tensor'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Parameters ``[B, P, H, W]`` from a decoder's output of some axes, and back to what it puts out.
+
+    order: which of the output's channels each parameter is. ends: the function that the output ends in, None for plain
+    parameters; levels: over so many neighbouring parameters a softmax goes.
+    """
+
+    axes: Axes
+    order: Tensor
+    ends: str | None
+    levels: int
+
+    def own(self, output: Tensor) -> Tensor:
+        """``[B, P, H, W]`` of an output, in the order of the parameters."""
+        factors = tuple(factor for axis in self.axes for factor in axis)
+        read = Recipe(factors, (True,) * len(factors))(output, len(output) if output.dim() else 1)
+        return read[:, self.order.to(read.device)]
+
+    def finished(self, params: Tensor) -> Tensor:
+        """What the decoder puts out for parameters, in their order."""
+        if self.ends is None:
+            return params
+        if self.ends == "sigmoid":
+            return params.sigmoid()
+        split = params.unflatten(1, (-1, self.levels))
+        return (split.softmax(2) if self.ends == "softmax" else split.log_softmax(2)).flatten(1, 2)
+
+    def params(self, output: Tensor) -> Tensor:
+        """Parameters that `finished` makes the output of."""
+        own = self.own(output)
+        if self.ends == "sigmoid":
+            wide = own.double()
+            return (wide.log() - torch.log1p(-wide)).clamp(-_FARTHEST, _FARTHEST).to(own.dtype)
+        if self.ends == "softmax":
+            return own.double().log().clamp(min=-_FARTHEST).to(own.dtype)
+        return own.clamp(min=-_FARTHEST) if self.ends == "log_softmax" else own
+
+
+def _refuse(rule: str, got: object) -> NoReturn:
+    raise ValueError(f"fast_sampler: {rule}, got {got}")
+
+
+def read_output(writer: Writer, channels: int, emit: Emit, expected: int, layout: str | None) -> Reading:
+    """Writes the last stage, plain parameters of the likelihood in its order, and says how the output is read.
+
+    Raises:
+        ValueError: the output does not have as many channels as the parameters, or could be read in two ways.
+    """
+    result = writer.result
+    assert result is not None
+    axes, value = result.axes, result.value if isinstance(result, Bounded) else result
+    count, letters = value.affine.channels, letters_of(axes)
+    if count != expected:
+        _refuse(f"decoder must put out as many channels as the parameters of its likelihood, {expected}", count)
+    if value.affine.size != writer.image or "WH" in letters.replace("C", "").replace("R", "").replace("B", ""):
+        _refuse(
+            f"decoder must put out parameters of images of {writer.image}",
+            f"an output of {list(value.shape)} of {' '.join(letters)}",
+        )
+    order = torch.arange(expected, device="cpu")
+    if emit.kind == "categorical":
+        order = _order(
+            axes, channels, emit.levels, layout, writer.image, lambda: _by_levels(writer, value.affine, channels)
+        )
+    affine, ends = _before_end(writer, result, emit, order)
+    affine = affine.rows(order)
+    last = len(writer.program.stages)
+    if affine.buffer != last or not last or writer.program.stages[-1].activation != "none":
+        writer._stage(affine)  # a pixel is drawn from a plain sum
+    return Reading(axes, order, ends, emit.levels)
+
+
+def _before_end(writer: Writer, result: Any, emit: Emit, order: Tensor) -> tuple[Any, str | None]:
+    """The output without the function it ends in, where the likelihood has that itself."""
+    if not isinstance(result, Bounded):
+        if emit.kind == "bernoulli" and _is_probability(writer, result.affine):
+            _refuse(_PROBABILITIES, "another function of sigmoids that is between 0 and 1")
+        return result.affine, None
+    if result.groups is not None:
+        levels = result.groups[order].view(-1, emit.levels) if emit.kind == "categorical" else None
+        own = levels is not None and bool((levels == levels[:, :1]).all()) and len(levels[:, 0].unique()) == len(levels)
+        if not own or not result.is_plain or int((result.groups == result.groups[0]).sum()) != emit.levels:
+            rule = "decoder may end in a softmax over the levels of a categorical likelihood alone"
+            _refuse(rule, f"{result.function} before a likelihood of kind {emit.kind!r}")
+        return result.value.affine, result.function
+    if result.function == "sigmoid" and emit.kind == "bernoulli":
+        return _logit(writer, result), "sigmoid"
+    return writer._open(result).affine, None
+
+
+def _is_probability(writer: Writer, value: Affine) -> bool:
+    """True of sums of sigmoids, channel by channel, that are between 0 and 1: no logits are."""
+    weights = [w for (b, tap), w in value.terms.items() if b in writer.probabilities and tap == (0, 0)]
+    if not weights or len(weights) < len(value.terms):
+        return False
+    if any(len(w) != w.shape[1] or not w.equal(w.diag().diag()) for w in weights):
+        return False
+    gains = torch.stack([w.diag() for w in weights])
+    least, most = value.bias + gains.clamp(max=0).sum(0), value.bias + gains.clamp(min=0).sum(0)
+    return bool((least >= 0).all() and (most <= 1).all())
+
+
+def _logit(writer: Writer, end: Bounded) -> Any:
+    """Of ``p = gain sigmoid(v) + offset``: v, -v, or the logit of the offset, at pixels where p is nothing else."""
+    gain, offset = torch.broadcast_tensors(end.gain, end.offset)
+    kept, turned, fixed = (gain == 1) & (offset == 0), (gain == -1) & (offset == 1), gain == 0
+    fixed &= (offset >= 0) & (offset <= 1)
+    if not (kept | turned | fixed).all():
+        _refuse(
+            _PROBABILITIES,
+            f"multiples from {gain.min():g} to {gain.max():g} and offsets from {offset.min():g} to {offset.max():g}",
+        )
+    out = writer._times(end.value.affine, gain)
+    if not fixed.any():
+        return out
+    wide = torch.where(fixed, offset, 0.5).double()
+    logit = (wide.log() - torch.log1p(-wide)).clamp(-_FARTHEST, _FARTHEST)
+    return writer._plus(out, logit.to(gain))
+
+
+def _by_levels(writer: Writer, output: Affine, channels: int) -> str | None:
+    """Which of CK and KC is an order where no channel's levels depend on what is drawn after them; None: both, neither.
+
+    It is where channels of a pixel see each other: masks for one order of the outputs are none for the other.
+    """
+    levels = levels_of(writer.program)
+    seen = torch.full((output.channels,), NONE, device="cpu")
+    for buffer, tap in output.buffers:
+        if tap == HERE:
+            live = output.terms[buffer, tap].cpu() != 0
+            seen = torch.maximum(seen, torch.where(live, levels[buffer], NONE).amax(1))
+    orders = {"CK": seen.view(channels, -1), "KC": seen.view(-1, channels).T}
+    channel = torch.arange(channels, device="cpu")[:, None]
+    fits = [order for order, level in orders.items() if (level < channel).all()]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _order(
+    axes: Axes,
+    channels: int,
+    levels: int,
+    layout: str | None,
+    image: Sequence[int],
+    by_levels: Callable[[], str | None],
+) -> Tensor:
+    """Which channel of the output is level k of channel c, for all (c, k) in turn."""
+    if layout is None and channels > 1:
+        lengths = [n for axis in axes for letter, n in axis if letter == "C"]
+        first = "CK" if lengths[:1] == [channels] else "KC"
+        if lengths not in ([channels, levels], [levels, channels]) or channels == levels:
+            first = by_levels() or ""
+        if not first:
+            rule = "layout must be given for levels of more than one channel, of an output that can be read in two ways"
+            raise ValueError(f"fast_sampler: {rule}: {_EXAMPLES}, got None")
+    elif layout is None:
+        first = "CK"
+    else:
+        _check_fit(axes, layout, {"C": channels, "K": levels, "H": image[0], "W": image[1]})
+        first = "".join(letter for letter in layout if letter in "CK")
+    index = torch.arange(channels * levels, device="cpu")
+    return index if first == "CK" else index.view(levels, channels).T.flatten()
+
+
+def _check_fit(axes: Axes, layout: str, length: dict[str, int]) -> None:
+    """ValueError unless the dimensions of the output, cut or joined, are those of the layout."""
+    own = [(letter, n) for axis in axes for letter, n in axis if letter not in "BR"]
+    said = [("C" if x == "K" else x, length[x]) for x in layout if x != "B" and length[x] > 1]
+    if _joined(own) != _joined(said):
+        got = [letter for letter, _ in _joined(own)]
+        raise ValueError(f"fast_sampler: layout must fit the order of the output's dimensions, {got}, got {layout!r}")
+
+
+def _joined(factors: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Neighbouring channels as one."""
+    out: list[tuple[str, int]] = []
+    for letter, n in factors:
+        if out and letter == "C" == out[-1][0]:
+            out[-1] = ("C", out[-1][1] * n)
+        else:
+            out.append((letter, n))
+    return out
