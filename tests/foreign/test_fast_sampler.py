@@ -212,7 +212,6 @@ def test_activations_between_layers(name: str) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "hardswish": (nn.functional.hardswish, "got hardswish in Inner at 'inner'"),
-    "glu of rows": (lambda x: nn.functional.glu(x, 2).repeat(1, 1, 2, 1), "GLU of the halves of the channels, got one"),
     "product of crops": (
         lambda x: (nn.functional.pad(x, (1, 0)) * nn.functional.pad(x, (1, 0)))[..., :4],
         r"products of two images of \(4, 4\), got one of \(4, 5\)",
