@@ -280,7 +280,7 @@ def sample(
         0 if context is None else context.shape[-1],
         len(told.reads) - len(plan.all_draws),
         *_strides(context, width, height),
-        IN_TURN=len(plan.all_draws) > 1,
+        IN_TURN=plan.all_draws[0].after < len(plan.stages),
         HAS_CONTEXT=context is not None,
         HAS_KNOWN=known is not None,
         EMIT=emit.kind,

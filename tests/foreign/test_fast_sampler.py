@@ -121,7 +121,7 @@ def test_the_program_is_the_forward(name: str) -> None:
         if z is None or sampler.decoder.code_map is None
         else torch.cat(list(map(sampler.decoder.code_map, z.split(1))))
     )
-    got = vf.reference.run_program(sampler.plan.stages, sampler.program.weights, context, x)
+    got = vf.reference.run_program(sampler.program.stages, sampler.program.weights, context, x)
     torch.testing.assert_close(got, sampler.decoder(x, z))
 
 

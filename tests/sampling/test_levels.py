@@ -194,6 +194,25 @@ def test_without_live_weights_at_the_centre_nothing_is_cut() -> None:
     assert plan.draws == () and [s.out_channels for s in plan.stages] == [12, 12, 3]
 
 
+@pytest.mark.parametrize("row", backends_of("pixelcnn_sample"))
+def test_a_stage_of_its_own_pixel_that_no_parameter_sees_is_not_cut(row: str, request: pytest.FixtureRequest) -> None:
+    """A scaled copy of the image, read at earlier pixels: all channels are drawn at once, those of a mixture too."""
+    emit = Emit("logistic_mixture", 4, 2)
+    program = Program(3)
+    scaled = program.add([(0, 2 * torch.eye(3)[:, :, None, None], HERE)], -torch.ones(3))
+    h = program.add([(scaled, torch.randn(8, 3, 3, 3) * 0.3, live_taps("A", (3, 3)))], torch.randn(8), "elu")
+    program.add([(h, torch.randn(emit.params(3), 8, 1, 1) * 0.3, HERE)])
+    parts, noise = in_turn(program, emit, SIZE), torch.rand(2, 4, *SIZE)
+    assert parts.stages == tuple(program.stages) and parts.draws == ()
+    schedule = derive(parts.stages, SIZE)
+    plan = Plan(3, schedule.slope, parts.stages, schedule.leads, emit)
+    (images, _), (naive, _) = (
+        pixelcnn_sample(noise, pixelcnn_pack(parts.weights, plan, backend=b), plan, backend=b)
+        for b in (able(row, request), "reference")
+    )
+    assert images.equal(naive)
+
+
 def mixed(program: Program, change: Callable[[Tensor], Tensor] = lambda w: w) -> None:
     """A residual, a factor and a norm whose channels are of other levels than those of what they read."""
     groups = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -42,7 +42,9 @@ def in_turn(program: Program, emit: Emit, size: tuple[int, int]) -> Parts:
     if not any(buffer == 0 and tap == HERE for stage in program.stages for buffer, tap in stage.reads):
         return Parts(tuple(program.stages), program.weights)
     levels = levels_of(program)
-    _check(levels, emit, program.image_channels)
+    _check(levels[-1], emit, program.image_channels)
+    if levels[-1].max() == NONE:  # what reads its own pixel is read at earlier ones alone: it waits for the next step
+        levels = [torch.full_like(level, NONE) for level in levels]
     return _Writer(program, _weights(program), size).parts(levels, emit)
 
 
@@ -71,14 +73,14 @@ def levels_of(program: Program) -> list[Tensor]:
     return levels
 
 
-def _check(levels: Sequence[Tensor], emit: Emit, channels: int) -> None:
+def _check(level: Tensor, emit: Emit, channels: int) -> None:
     """Raises ValueError where a parameter depends on what is not drawn before it."""
     rule = "PixelCNNSampler: decoder must"
-    if channels > 1 and not emit.by_channel and any(level.max() > NONE for level in levels[1:]):
+    if channels > 1 and not emit.by_channel and level.max() > NONE:
         why = f"read only pixels before its own where channels are drawn at once, as those of {emit.kind} are"
         raise ValueError(f"{rule} {why}, got one that reads its own pixel")
     for channel in range(channels):
-        seen = int(levels[-1][emit.params_of(channel, channels)].max()) if emit.by_channel else NONE
+        seen = int(level[emit.params_of(channel, channels)].max()) if emit.by_channel else NONE
         if seen >= channel:
             why = "read only pixels before its own in raster order, and of its own the channels before"
             got = f"one that reads its own pixel: the parameters of channel {channel} depend on channel {seen} of it"
