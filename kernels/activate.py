@@ -3,8 +3,24 @@
 import triton
 import triton.language as tl
 
-ACTIVATIONS = ("none", "relu", "elu", "gate")  # of a stage; an index is the code in the table of stages
-NAMES, CODES, GATE = map(tl.constexpr, (ACTIVATIONS, len(ACTIVATIONS), ACTIVATIONS.index("gate")))
+# Of a stage; an index is the code in the table of stages.
+ACTIVATIONS = (
+    "none",
+    "relu",
+    "elu",
+    "gate",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "glu",
+)
+PAIRS = ("gate", "glu")  # of two columns for each channel
+NAMES, CODES = tl.constexpr(ACTIVATIONS), tl.constexpr(len(ACTIVATIONS))
+GATE, GLU = (tl.constexpr(ACTIVATIONS.index(name)) for name in PAIRS)
+GLU_BIT = tl.constexpr(1 << ACTIVATIONS.index("glu"))
 
 
 @triton.jit
@@ -32,10 +48,45 @@ def expm1(b_x):
 
 
 @triton.jit
+def softplus(b_x):
+    """log(1 + e^x) = max(x, 0) + 2 artanh(e / (2 + e)) with e = e^-|x|."""
+    b_e = tl.exp(-tl.abs(b_x))
+    b_s = b_e / (2.0 + b_e)
+    b_z = b_s * b_s
+    b_p = 0.1220661169 * b_z + 0.1069660605
+    b_p = b_p * b_z + 0.143103627
+    b_p = b_p * b_z + 0.199993454
+    b_p = b_p * b_z + 0.3333333965
+    b_p = b_p * b_z + 1.0
+    return 2.0 * b_s * b_p + tl.where(b_x < 0, 0.0, b_x)
+
+
+@triton.jit
+def gelu(b_x):
+    """x Phi(x), with Phi(-a) = e^(-a^2 / 2) p(q) / (a + 4), q = (a - 4) / (a + 4), for a = abs(x): csrc/cpu/vec.h."""
+    b_a = tl.abs(b_x)
+    b_head = (b_a.to(tl.int32, bitcast=True) & ~0xFFF).to(tl.float32, bitcast=True)
+    b_square = tl.exp(b_head * b_head * -0.5) * tl.exp((b_a - b_head) * (b_a + b_head) * -0.5)
+    b_t = 1.0 / (b_a + 4.0)
+    b_q = (b_a - 4.0) * b_t
+    b_p = -1.341942504e-4 * b_q + 1.746608708e-4
+    b_p = b_p * b_q + 1.568405658e-3
+    b_p = b_p * b_q - 3.510212713e-3
+    b_p = b_p * b_q - 7.524003293e-3
+    b_p = b_p * b_q + 6.040349001e-2
+    b_p = b_p * b_q - 0.1865236565
+    b_p = b_p * b_q + 0.3871369165
+    b_p = b_p * b_q - 0.6078965799
+    b_p = b_p * b_q + 0.7552851353
+    b_tail = tl.where(b_a < 14.5, b_square * b_p * b_t * b_a, 0.0)  # behind, no normal number
+    return tl.where(b_x < 0, 0.0, b_x) - b_tail
+
+
+@triton.jit
 def activate(b_x, ACTIVATION: tl.constexpr):
     """The activation of a name, with alpha 1 for elu; another name does not compile. A NaN stays a NaN.
 
-    The gate has two blocks: a kernel that has them multiplies `tanh` of one by `tl.sigmoid` of the other.
+    Gate and glu have two blocks: a kernel that has them multiplies one, or its `tanh`, by `tl.sigmoid` of the other.
     """
     if ACTIVATION == "relu":
         b_x = tl.where(b_x < 0, 0.0, b_x)
@@ -43,16 +94,29 @@ def activate(b_x, ACTIVATION: tl.constexpr):
         b_x = tl.where(b_x > 0, b_x, expm1(tl.where(b_x > 0, 0.0, b_x)))
     elif ACTIVATION == "tanh":
         b_x = tanh(b_x)
+    elif ACTIVATION == "sigmoid":
+        b_x = tl.sigmoid(b_x)
+    elif ACTIVATION == "softplus":
+        b_x = softplus(b_x)
+    elif ACTIVATION == "silu":
+        b_x = b_x * tl.sigmoid(b_x)
+    elif ACTIVATION == "gelu":
+        b_x = gelu(b_x)
+    elif ACTIVATION == "gelu_tanh":
+        b_x = b_x * tl.sigmoid(b_x * (0.0713548163 * b_x * b_x + 1.5957691216))
     else:
         tl.static_assert(ACTIVATION == "none", "activate: ACTIVATION must be that of one block")
     return b_x
 
 
 @triton.jit
-def activate_by_code(b_x, code):
-    """`activate` where the activation is known at run time alone: an index of ACTIVATIONS, not the gate's."""
+def activate_by_code(b_x, code, CODES_USED: tl.constexpr):
+    """`activate` where the activation is known at run time alone: an index of ACTIVATIONS, none of PAIRS.
+
+    CODES_USED has bit c set where code c can occur: a kernel has no formulas that its plan does not need.
+    """
     for CODE in tl.static_range(CODES):
-        if CODE != GATE:
+        if (CODES_USED >> CODE) % 2 == 1 and CODE != GATE and CODE != GLU:
             if code == CODE:
                 b_x = activate(b_x, NAMES[CODE])
     return b_x

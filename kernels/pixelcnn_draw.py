@@ -11,7 +11,7 @@ import triton.language as tl
 
 from .pixelcnn_stage import FIELDS, own_pixels, place_of, wave_rows
 
-PARAMS, IMAGE = tl.constexpr(0), tl.constexpr(1)  # the first rows of `Tables.reads`
+IMAGE = tl.constexpr(0)  # the row of `Tables.reads`
 
 
 @triton.jit
@@ -113,13 +113,14 @@ def _draw_channels(
     m_m,
     p_temperature,
     channels,
+    all_channels,
     plane,
     given,
     HAS_KNOWN: tl.constexpr,
     EMIT: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """All channels of a block of pixels at once, from one parameter each (bernoulli) or two (affine)."""
+    """All channels of a draw of a block of pixels at once, from one parameter each (bernoulli) or two (affine)."""
     o_c = tl.arange(0, BC)[None, :]
     m_c = m_m[:, None] & (o_c < channels)
     o_plane = o_image[:, None] + o_c * plane  # [BM, BC]
@@ -129,8 +130,8 @@ def _draw_channels(
         b_odds = tl.exp(-b_param * tl.load(p_temperature + 1))  # 0 against 1; a division by 1 + odds would cost a call
         b_value = b_noise * (1.0 + b_odds) < 1.0
     else:
-        o_c += channels
-        b_scale = tl.load(p_temperature) * tl.exp(_copy(p_param[:, None] + o_c, p_params[:, None] + o_c * plane, m_c))
+        p_to = p_params[:, None] + (o_c + all_channels) * plane
+        b_scale = tl.load(p_temperature) * tl.exp(_copy(p_param[:, None] + o_c + channels, p_to, m_c))
         b_value = b_param + b_scale * b_noise
     _keep(b_value, p_pixel[:, None] + tl.arange(0, BC)[None, :], o_plane, m_c, given, HAS_KNOWN)
 
@@ -144,6 +145,8 @@ def draw_block(
     p_params,
     p_ring,
     p_table,
+    p_draw,  # the draw's row of `Tables.reads`
+    first,  # of its channels
     o_m,
     u,
     w,
@@ -153,6 +156,7 @@ def draw_block(
     channels,
     params,
     shape,
+    IN_TURN: tl.constexpr,
     HAS_KNOWN: tl.constexpr,
     EMIT: tl.constexpr,
     LEVELS: tl.constexpr,
@@ -160,29 +164,44 @@ def draw_block(
     BC: tl.constexpr,
     BP: tl.constexpr,
 ):
-    """Draws a block of pixels of wave w; copies their parameters."""
+    """Draws a block of pixels of wave w, IN_TURN one of their channels; copies their parameters.
+
+    The first of several draws clears the channels after its own, which stages read before they are drawn.
+    """
     _, H, W, _, pixels, _ = shape
     o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
     o_place = place_of(top, o_q, H, pixels)
     p_row = p_ring + o_s * sample_size
-    p_param = p_row + own_pixels(p_table + PARAMS * FIELDS, u, o_place, pixels)  # [BM]
+    p_param = p_row + own_pixels(p_draw, u, o_place, pixels)  # [BM]
     p_pixel = p_row + own_pixels(p_table + IMAGE * FIELDS, u, o_place, pixels)
     o_b, o_ij = (sample0 + o_s).to(tl.int64), o_i * W + o_j
     plane = tl.cast(H * W, tl.int64)
     o_image = o_b * channels * plane + o_ij
     p_params += o_b * params * plane + o_ij
+    drawn = channels
+    if IN_TURN:
+        o_c = tl.arange(0, BC)[None, :]
+        m_c = m_m[:, None] & (o_c < channels) & (first == 0)
+        tl.store(p_pixel[:, None] + o_c, tl.zeros((o_m.shape[0], BC), p_ring.dtype.element_ty), mask=m_c)
+        tl.debug_barrier()
+        p_pixel += first
+        o_image += first * plane
+        p_params += first * plane * (LEVELS if EMIT == "categorical" else 1)
+        drawn = 1
+        if EMIT != "affine":
+            params = params // channels
     given = (p_images, p_mask, p_known)
     if EMIT == "bernoulli" or EMIT == "affine":
         _draw_channels(
-            p_noise, p_param, p_pixel, p_params, o_image, m_m, p_temperature, channels, plane, given,
-            HAS_KNOWN, EMIT, BC,
+            p_noise, p_param, p_pixel, p_params, o_image, m_m, p_temperature, drawn, channels, plane,
+            given, HAS_KNOWN, EMIT, BC,
         )  # fmt: skip
     else:
         for k in tl.range(0, params, BP, num_stages=1):
             o_k = k + tl.arange(0, BP)[None, :]
             _copy(p_param[:, None] + o_k, p_params[:, None] + o_k * plane, m_m[:, None] & (o_k < params))
         if EMIT == "categorical":
-            for c in tl.range(0, channels, num_stages=1):
+            for c in tl.range(0, drawn, num_stages=1):
                 o_plane = o_image + c * plane
                 b_noise = tl.load(p_noise + o_plane, mask=m_m, other=0.0).to(tl.float64)
                 b_level = _draw_index(p_param + c * LEVELS, b_noise, m_m, p_temperature, LEVELS, BP)

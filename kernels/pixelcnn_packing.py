@@ -1,7 +1,7 @@
 """A plan as the sampler's kernel takes it: rings of activations, tables of reads and stages, weights in their order.
 
 Buffer 0 is the image, s + 1 the output of stage s, and the last one the context, so that a stage's condition is one
-more source. A plan is read by its attributes alone: image_channels, slope, leads, stages.
+more source. A plan is read by its attributes alone: image_channels, slope, leads, stages, all_draws.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlae_fast.kept import kept
 
-from .activate import ACTIVATIONS
+from .activate import ACTIVATIONS, PAIRS
 from .launch import cdiv
 
 Tap = tuple[int, int]
@@ -48,8 +48,8 @@ NOTHING = Read(base=-ALIGN)
 class Tables(NamedTuple):
     """Tables of a plan for an image of one size, on the device, and the numbers that a launch needs."""
 
-    reads: Tensor  # [R, 8] int32: a pixel's parameters, the pixel, its context, then the reads of every stage
-    stages: Tensor  # [S, 9] int32
+    reads: Tensor  # [R, 8] int32: the pixel, its context, the reads of every stage, then the parameters of every draw
+    stages: Tensor  # [S + 1, 11] int32, the last for the draws behind the last stage
     ahead: int  # steps before the first pixel is drawn
     context_lead: int
     pixels: int  # largest number of pixels of a wave
@@ -67,7 +67,15 @@ def channels(plan: Any) -> list[int]:
 
 
 def _halves(stage: Any) -> int:
-    return 2 if stage.activation == "gate" else 1
+    return 2 if stage.activation in PAIRS else 1
+
+
+def codes_used(plan: Any) -> int:
+    """Bit c is set where a stage has activation c."""
+    codes = 0
+    for stage in plan.stages:
+        codes |= 1 << ACTIVATIONS.index(stage.activation)
+    return codes
 
 
 def _is_narrow(plan: Any, buffer: int) -> bool:
@@ -85,29 +93,41 @@ def _sources(plan: Any, stage: Any) -> list[tuple[int, tuple[Tap, ...]]]:
 
 
 def _leads(plan: Any) -> list[int]:
-    """Leads of the buffers: wave ``t + lead`` is written in step t. The image has -1: it is written after all reads."""
+    """Leads of the buffers: wave ``t + lead`` is written in step t."""
     context = [lead for stage, lead in zip(plan.stages, plan.leads, strict=True) if stage.context_dim]
-    return [-1, *plan.leads, max(context, default=0)]
+    return [0, *plan.leads, max(context, default=0)]
+
+
+def _is_later(plan: Any, stage: int, buffer: int, tap: Tap, draw: int) -> bool:
+    """True where a stage reads what is written behind it in a step; of the image, by the draw of that index."""
+    if buffer == 0:
+        return stage < plan.all_draws[0 if tap == (0, 0) else draw].after
+    return stage < buffer <= len(plan.stages)
 
 
 def _ages(plan: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """(buffer, how many waves after its own a pixel is read) of every read that can land in an image of ``size``."""
     leads = _leads(plan)
     for s, stage in enumerate(plan.stages):
-        residual = [(stage.residual, ((0, 0),))] if stage.residual >= 0 else []
-        for buffer, taps in _sources(plan, stage) + residual:
+        beside = [(buffer, ((0, 0),)) for buffer in (stage.residual, stage.factor) if buffer >= 0]
+        for buffer, taps in _sources(plan, stage) + beside:
             for dy, dx in taps:
                 if abs(dy) < size[0] and abs(dx) < size[1]:
-                    latest = leads[buffer] - dx - plan.slope * dy
+                    newest = leads[buffer] - dx - plan.slope * dy
+                    latest = newest - _is_later(plan, s, buffer, (dy, dx), -1)
                     if plan.leads[s] > latest:
                         raise ValueError(
                             f"pixelcnn_sample: plan: lead of stage {s} must be at most {latest} to read buffer "
                             f"{buffer} at ({dy}, {dx}), got {plan.leads[s]}"
                         )
-                    yield buffer, latest - plan.leads[s]
-    if plan.leads[-1] < 0:
-        raise ValueError(f"pixelcnn_sample: plan must end with a stage of lead >= 0, got {plan.leads[-1]}")
-    yield len(plan.stages), plan.leads[-1]  # the draw
+                    # the first draw of a pixel takes its place in the ring
+                    yield buffer, newest - _is_later(plan, s, buffer, (dy, dx), 0) - plan.leads[s]
+    for draw in plan.all_draws:
+        lead, least = plan.leads[draw.buffer - 1], int(draw.buffer > draw.after)
+        if lead < least:
+            stage = f"stage {draw.buffer - 1}, which is drawn from,"
+            raise ValueError(f"pixelcnn_sample: plan: {stage} must have a lead >= {least}, got {lead}")
+        yield draw.buffer, lead - least
 
 
 def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
@@ -147,7 +167,7 @@ def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], lis
 
 
 def _columns(values: Tensor, halves: int, columns: int) -> Tensor:
-    """``[..., P]`` -> ``[..., columns]``: the gate's halves interleaved, zeros after the last channel.
+    """``[..., P]`` -> ``[..., columns]``: the halves of a pair interleaved, zeros after the last channel.
 
     Once interleaved, both halves of a channel are in one thread after one product.
     """
@@ -200,8 +220,8 @@ def tables(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         tiles = taps * strides[buffer] // bk
         return Read(bases[buffer] + channel, waves[buffer], strides[buffer], delta, dy, dx, tiles)
 
-    draw = len(plan.stages)
-    reads, stages = [read(draw, 0), read(0, 0), read(draw + 1, leads[draw + 1])], []
+    n, draws = len(plan.stages), plan.all_draws
+    reads, stages = [read(0, 0), read(n + 1, leads[n + 1])], []
     weight = bias = 0
     for s, (stage, lead) in enumerate(zip(plan.stages, plan.leads, strict=True)):
         gathered, runs = _stage_reads(plan, stage)
@@ -209,14 +229,19 @@ def tables(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         own += [Read()] * (-len(own) % BG)
         n_gathered = len(own) // BG
         own += [read(m, lead, tap, taps=n) for m, tap, n in runs]
-        reads += [*own, read(s + 1, lead), read(stage.residual, lead) if stage.residual >= 0 else NOTHING]
+        beside = (read(buffer, lead) if buffer >= 0 else NOTHING for buffer in (stage.residual, stage.factor))
+        reads += [*own, read(s + 1, lead), *beside]
         depth, columns = n_gathered * BG + sum(r.tiles for r in own) * bk, cdiv(_halves(stage) * strides[s + 1], bn)
         code = ACTIVATIONS.index(stage.activation)
-        stages.append((ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth))
+        drawn = (sum(draw.after < s for draw in draws), sum(draw.after <= s for draw in draws))
+        stages.append((ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth, *drawn))
         weight += depth * columns
         bias += columns * bn
+
+    stages.append((0,) * 9 + (sum(draw.after < n for draw in draws), len(draws)))
+    reads += [read(draw.buffer, 0) for draw in draws]
 
     def on_device(rows: Sequence[tuple[int, ...]]) -> Tensor:
         return kept(device, lambda: torch.tensor(rows, dtype=torch.int32, device=device))
 
-    return Tables(on_device(reads), on_device(stages), ahead, leads[draw + 1], pixels, bases[-1])
+    return Tables(on_device(reads), on_device(stages), ahead, leads[n + 1], pixels, bases[-1])

@@ -16,13 +16,52 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .activate import PAIRS
 from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_draw import draw_block
-from .pixelcnn_packing import BG, NARROW, Tables, channels, tables
+from .pixelcnn_packing import BG, NARROW, Tables, channels, codes_used, tables
 from .pixelcnn_packing import pack as pack_tiles
 from .pixelcnn_stage import FIELDS, context_block, stage_block
 
-STAGE_FIELDS = tl.constexpr(9)  # a row of `Tables.stages` has so many
+STAGE_FIELDS = tl.constexpr(11)  # a row of `Tables.stages` has so many
+
+
+@triton.jit
+def _stage(
+    p_ring,
+    p_weight,
+    p_bias,
+    p_table,
+    p_stage,  # its row of `Tables.stages`
+    u,
+    rows,
+    sample0,
+    sample_size,
+    shape,
+    CODES_USED: tl.constexpr,
+    HAS_FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    BG: tl.constexpr,
+):
+    """A stage at the wave that it has reached in step u, a block of rows x a tile of columns at a time."""
+    w = u - tl.load(p_stage)
+    activation = tl.load(p_stage + 1)
+    p_reads = p_table + tl.load(p_stage + 2) * FIELDS
+    n_gathered, n_runs, columns = tl.load(p_stage + 3), tl.load(p_stage + 4), tl.load(p_stage + 5)
+    p_w = p_weight + tl.load(p_stage + 6).to(tl.int64) * BN
+    p_b = p_bias + tl.load(p_stage + 7)
+    depth = tl.load(p_stage + 8)  # rows of BN weights for a tile of columns
+    for o in tl.range(0, rows, BM, num_stages=1):
+        o_m = o + tl.arange(0, BM)
+        for n in tl.range(0, columns, num_stages=1):
+            stage_block(
+                p_ring, p_w + n * depth * BN, p_b + n * BN, p_reads, n_gathered, n_runs, o_m, n, u, w,
+                activation, sample0, sample_size, shape, CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
+            )  # fmt: skip
+    tl.debug_barrier()  # the next stage loads what other threads have stored
 
 
 @triton.jit(do_not_specialize=["B", "n_tiles", "stride_b", "stride_i", "stride_j"])
@@ -54,14 +93,18 @@ def pixelcnn_sample_forward_kernel(
     channels,
     params,
     dim,
+    draw_row,
     stride_b,
     stride_i,
     stride_j,
+    IN_TURN: tl.constexpr,
     HAS_CONTEXT: tl.constexpr,
     HAS_KNOWN: tl.constexpr,
     EMIT: tl.constexpr,
     LEVELS: tl.constexpr,
     COMPONENTS: tl.constexpr,
+    CODES_USED: tl.constexpr,
+    HAS_FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -88,30 +131,36 @@ def pixelcnn_sample_forward_kernel(
                         sample0, sample_size, dim, strides, shape, BK,
                     )  # fmt: skip
                 tl.debug_barrier()
-            for s in tl.range(0, n_stages, num_stages=1):
-                p_stage = p_stages + s * STAGE_FIELDS
-                w = u - tl.load(p_stage)
-                activation = tl.load(p_stage + 1)
-                p_reads = p_table + tl.load(p_stage + 2) * FIELDS
-                n_gathered, n_runs, columns = tl.load(p_stage + 3), tl.load(p_stage + 4), tl.load(p_stage + 5)
-                p_w = p_weight + tl.load(p_stage + 6).to(tl.int64) * BN
-                p_b = p_bias + tl.load(p_stage + 7)
-                depth = tl.load(p_stage + 8)  # rows of BN weights for a tile of columns
-                for o in tl.range(0, rows, BM, num_stages=1):
-                    o_m = o + tl.arange(0, BM)
-                    for n in tl.range(0, columns, num_stages=1):
-                        stage_block(
-                            p_ring, p_w + n * depth * BN, p_b + n * BN, p_reads, n_gathered, n_runs, o_m, n, u, w,
-                            activation, sample0, sample_size, shape, PRECISION, BM, BN, BK, BG,
+            if IN_TURN:
+                for s in tl.range(0, n_stages + 1, num_stages=1):
+                    p_stage = p_stages + s * STAGE_FIELDS
+                    for d in tl.range(tl.load(p_stage + 9), tl.load(p_stage + 10), num_stages=1):
+                        for o in tl.range(0, rows, BM, num_stages=1):
+                            draw_block(
+                                p_noise, p_mask, p_known, p_images, p_params, p_ring, p_table,
+                                p_table + (draw_row + d) * FIELDS, d, o + tl.arange(0, BM), u, u - ahead,
+                                p_temperature, sample0, sample_size, channels, params, shape,
+                                IN_TURN, HAS_KNOWN, EMIT, LEVELS, COMPONENTS, BC, BP,
+                            )  # fmt: skip
+                        tl.debug_barrier()
+                    if s < n_stages:
+                        _stage(
+                            p_ring, p_weight, p_bias, p_table, p_stage, u, rows, sample0, sample_size, shape,
+                            CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
                         )  # fmt: skip
-                tl.debug_barrier()  # the next stage loads what other threads have stored
-            for o in tl.range(0, rows, BM, num_stages=1):
-                draw_block(
-                    p_noise, p_mask, p_known, p_images, p_params, p_ring, p_table, o + tl.arange(0, BM), u, u - ahead,
-                    p_temperature, sample0, sample_size, channels, params, shape,
-                    HAS_KNOWN, EMIT, LEVELS, COMPONENTS, BC, BP,
-                )  # fmt: skip
-            tl.debug_barrier()
+            else:
+                for s in tl.range(0, n_stages, num_stages=1):
+                    _stage(
+                        p_ring, p_weight, p_bias, p_table, p_stages + s * STAGE_FIELDS, u, rows, sample0, sample_size,
+                        shape, CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
+                    )  # fmt: skip
+                for o in tl.range(0, rows, BM, num_stages=1):
+                    draw_block(
+                        p_noise, p_mask, p_known, p_images, p_params, p_ring, p_table, p_table + draw_row * FIELDS, 0,
+                        o + tl.arange(0, BM), u, u - ahead, p_temperature, sample0, sample_size, channels, params,
+                        shape, IN_TURN, HAS_KNOWN, EMIT, LEVELS, COMPONENTS, BC, BP,
+                    )  # fmt: skip
+                tl.debug_barrier()
 
 
 class _Tiling(NamedTuple):
@@ -125,11 +174,13 @@ class _Tiling(NamedTuple):
 
 def _blocks(plan: Any, like: Tensor) -> Config:
     """Block sizes for a plan. They do not depend on the batch, nor do the packed weights and the order of additions."""
-    *read, params, context = channels(plan)
-    widest = max(*read, context)  # without the parameters, which no stage reads: they may be hundreds a pixel
+    drawn = {draw.buffer for draw in plan.all_draws}
+    params = max(channels(plan)[buffer] for buffer in drawn)
+    # without the parameters, which no stage reads: they may be hundreds a pixel
+    widest = max(c for buffer, c in enumerate(channels(plan)) if buffer not in drawn)
     cfg = config("pixelcnn_sample", like, widest)
-    gated = any(stage.activation == "gate" for stage in plan.stages)
-    columns = max(widest * (2 if gated else 1), params)
+    pairs = any(stage.activation in PAIRS for stage in plan.stages)
+    columns = max(widest * (2 if pairs else 1), params)
     return cfg | {"BN": shrunk(cfg["BN"], columns), "BK": shrunk(cfg["BK"], widest)}
 
 
@@ -227,12 +278,16 @@ def sample(
         image_channels,
         params.shape[1],
         0 if context is None else context.shape[-1],
+        len(told.reads) - len(plan.all_draws),
         *_strides(context, width, height),
+        IN_TURN=plan.all_draws[0].after < len(plan.stages),
         HAS_CONTEXT=context is not None,
         HAS_KNOWN=known is not None,
         EMIT=emit.kind,
         LEVELS=emit.levels,
         COMPONENTS=emit.components,
+        CODES_USED=codes_used(plan),
+        HAS_FACTOR=any(stage.factor >= 0 for stage in plan.stages),
         PRECISION=matmul_precision(noise.dtype),
         BM=tiling.block_m,
         BG=BG,

@@ -3,12 +3,12 @@
 import triton
 import triton.language as tl
 
-from .activate import GATE, activate_by_code, tanh
+from .activate import GATE, GLU, GLU_BIT, activate_by_code, tanh
 from .dot import dot
 
 FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
-OUT, RESIDUAL = tl.constexpr(0), tl.constexpr(1)  # the two rows after a stage's runs
-CONTEXT = tl.constexpr(2)  # the row of `Tables.reads`
+OUT, RESIDUAL, FACTOR = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # the rows after a stage's runs
+CONTEXT = tl.constexpr(1)  # the row of `Tables.reads`
 
 
 @triton.jit
@@ -54,9 +54,13 @@ def context_block(p_context, p_ring, p_table, o_m, u, w, sample0, sample_size, d
 
 
 @triton.jit
-def _finish(b_out, p_row, p_own, u, o_place, m_m, o_c, pixels):
-    """Adds the residual, where the stage has one, and stores channels o_c of a wave's pixels."""
+def _finish(b_out, p_row, p_own, u, o_place, m_m, o_c, pixels, HAS_FACTOR: tl.constexpr):
+    """Multiplies by the factor, adds the residual, where there are such, and stores channels o_c of a wave's pixels."""
     m_out = m_m[:, None] & (o_c[None, :] < tl.multiple_of(tl.load(p_own + OUT * FIELDS + 2), 16))
+    if HAS_FACTOR:
+        o_factor = own_pixels(p_own + FACTOR * FIELDS, u, o_place, pixels)[:, None]
+        b_factor = tl.load(p_row[:, None] + o_factor + o_c[None, :], mask=m_out & (o_factor >= 0), other=1.0)
+        b_out *= b_factor.to(tl.float32)
     o_residual = own_pixels(p_own + RESIDUAL * FIELDS, u, o_place, pixels)[:, None]
     b_residual = tl.load(p_row[:, None] + o_residual + o_c[None, :], mask=m_out & (o_residual >= 0), other=0.0)
     b_out = (b_out + b_residual.to(tl.float32)).to(p_row.dtype.element_ty)
@@ -80,6 +84,8 @@ def stage_block(
     sample0,
     sample_size,
     shape,
+    CODES_USED: tl.constexpr,
+    HAS_FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -127,9 +133,14 @@ def stage_block(
     b_out += tl.load(p_bias + o_n).to(tl.float32)
     p_own = p_reads + (n_gathered * BG + n_runs) * FIELDS
     o_place = place_of(top, o_q, H, pixels)
-    if activation == GATE:
+    if activation == GATE or activation == GLU:
         b_a, b_b = tl.split(tl.reshape(b_out, (BM, BN // 2, 2)))
         o_c = n * (BN // 2) + tl.arange(0, BN // 2)
-        _finish(tanh(b_a) * tl.sigmoid(b_b), p_row, p_own, u, o_place, m_m, o_c, pixels)
+        if CODES_USED // GLU_BIT % 2 == 0:
+            b_a = tanh(b_a)
+        else:
+            b_a = tl.where(activation == GATE, tanh(b_a), b_a)
+        _finish(b_a * tl.sigmoid(b_b), p_row, p_own, u, o_place, m_m, o_c, pixels, HAS_FACTOR)
     else:
-        _finish(activate_by_code(b_out, activation), p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels)
+        b_out = activate_by_code(b_out, activation, CODES_USED)
+        _finish(b_out, p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels, HAS_FACTOR)

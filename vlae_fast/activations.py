@@ -14,7 +14,7 @@ class Activation(NamedTuple):
     """A row of the table."""
 
     name: str  # as in ``activation=`` of the ops, in C++ and in Triton
-    ops: tuple[str, ...]  # which take it as an argument
+    ops: tuple[str, ...]  # which take it as an argument; none: it is for stages of a plan alone
     code: int | None = None  # in a plan, for `pixelcnn_sample`; None: a stage cannot have it
     columns: int = 1  # of the pre-activation for each channel of the output
     slope_of_output: bool = True  # the output alone gives the slope: nothing else is kept for the backward
@@ -27,7 +27,13 @@ TABLE = (
     Activation("relu", ("masked_conv", "masked_linear", *_MADE), 1, module=nn.ReLU),
     Activation("elu", ("masked_conv", "masked_linear", *_MADE), 2, module=nn.ELU),
     Activation("gate", ("masked_conv",), 3, columns=2, slope_of_output=False),
-    Activation("tanh", ("masked_linear", *_MADE), module=nn.Tanh),
+    Activation("tanh", ("masked_linear", *_MADE), 4, module=nn.Tanh),
+    Activation("sigmoid", (), 5, module=nn.Sigmoid),
+    Activation("softplus", (), 6, slope_of_output=False, module=nn.Softplus),
+    Activation("silu", (), 7, slope_of_output=False, module=nn.SiLU),
+    Activation("gelu", (), 8, slope_of_output=False, module=nn.GELU),
+    Activation("gelu_tanh", (), 9, slope_of_output=False),
+    Activation("glu", (), 10, columns=2, slope_of_output=False),
 )
 BY_NAME = {row.name: row for row in TABLE}
 

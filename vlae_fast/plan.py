@@ -11,12 +11,13 @@ from torch import Tensor, finfo
 from . import activations
 from .masks import Offset
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
 
 # Beyond, logits over the temperature, or scales times it, leave float64: what is drawn then depends on who draws.
 TEMPERATURES = (1e-100, 1e100)
 EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise; every backend draws them
+KINDS = ("sum", "norm")  # of a stage, likewise
 
 
 class Emit(NamedTuple):
@@ -43,6 +44,18 @@ class Emit(NamedTuple):
         mixture = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
         counts = {"categorical": channels * self.levels, "logistic_mixture": mixture, "affine": 2 * channels}
         return counts.get(self.kind, channels)
+
+    @property
+    def by_channel(self) -> bool:
+        """True where the parameters of a channel are its own, so that it can be drawn before those of the next."""
+        return self.kind != "logistic_mixture"
+
+    def params_of(self, channel: int, channels: int) -> list[int]:
+        """Which of the P parameters are those of one channel, where they are ``by_channel``."""
+        if self.kind == "affine":
+            return [channel, channels + channel]
+        each = self.params(channels) // channels
+        return list(range(channel * each, (channel + 1) * each))
 
     @property
     def rule(self) -> str:
@@ -82,31 +95,90 @@ class Source(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """``out = act( bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap] ) + buffer[residual]``."""
+    """``out = act(pre) * buffer[factor] + buffer[residual]``, both at its own pixel, by kind::
 
-    out_channels: int  # after the activation; the gate's pre-activation has twice as many
+        sum    pre = bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap]
+        norm   pre = bias + gain (h - mean h) / sqrt(var h + eps), h the channels of its one source at its own pixel
+
+    The variance is that of the channels, not an estimate. Weights in turn: of a sum one ``[P, C, taps]`` per source,
+    the bias ``[P]``, V ``[P, D]`` where it has a context; of a norm gain ``[C]``, bias ``[C]``, eps ``[1]``.
+    """
+
+    out_channels: int  # after the activation; the pre-activation of gate and glu has twice as many
     activation: str  # one of ACTIVATIONS
     residual: int  # a buffer, or -1
     context_dim: int  # D of the context that V maps to the pre-activation, 0 for none
     sources: tuple[Source, ...]  # that it reads
+    kind: str = "sum"  # one of KINDS
+    factor: int = -1  # a buffer, or -1
+
+    @property
+    def reads(self) -> list[tuple[int, Offset]]:
+        """(buffer, tap) of all that it reads."""
+        reads = [(source.buffer, tap) for source in self.sources for tap in source.taps]
+        return reads + [(buffer, (0, 0)) for buffer in (self.residual, self.factor) if buffer >= 0]
+
+    @property
+    def n_weights(self) -> int:
+        """How many tensors its weights are."""
+        return 3 if self.kind == "norm" else len(self.sources) + 1 + (self.context_dim > 0)
+
+
+class Draw(NamedTuple):
+    """Draws from the parameters in a buffer when the first `after` stages of a step have run."""
+
+    after: int
+    buffer: int
+
+
+def computable(stages: Sequence[Stage]) -> list[int]:
+    """Indices of the `stages` in an order in which each comes after those that it reads.
+
+    Raises:
+        ValueError: stages read each other in a circle.
+    """
+    order: list[int] = []
+    done, left = {0}, list(range(len(stages)))
+    while left:
+        ready = [s for s in left if all(buffer in done for buffer, _ in stages[s].reads)]
+        if not ready:
+            raise ValueError(f"pixelcnn_sample: plan must have no circle of stages, got one of {left}")
+        order += ready
+        done |= {s + 1 for s in ready}
+        left = [s for s in left if s + 1 not in done]
+    return order
+
+
+def all_draws(n_stages: int, draws: tuple[Draw, ...]) -> tuple[Draw, ...]:
+    """`draws`, or where there is none that of all channels behind the last of `n_stages`."""
+    return draws or (Draw(n_stages, n_stages),)
 
 
 class Plan(NamedTuple):
     """A program and its schedule.
 
     Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
-    ``j + slope * i``. ``words`` is the plan as integers::
+    ``j + slope * i``. In a step the stages run in turn, and draws between them: one draw of all channels, or draw c of
+    channel c. A stage behind draw c, and not behind draw c + 1, reads 0 for the channels after c of its own pixel.
+    ``words`` is the plan as integers::
 
         version, image channels, emit's kind, levels and components, slope, number of stages, then per stage:
-            out_channels, activation, residual, context_dim, lead, number of sources, then per source:
+            out_channels, activation, residual, context_dim, lead, kind, factor, number of sources, then per source:
                 buffer, number of taps, dy, dx, dy, dx, ...
+        then the number of draws, and per draw: after, buffer
     """
 
     image_channels: int  # C
     slope: int  # steps from a row to the one below
-    stages: tuple[Stage, ...]  # in turn; stage s writes buffer s + 1
+    stages: tuple[Stage, ...]  # in turn; stage s writes buffer s + 1, and reads those of this step and of steps before
     leads: tuple[int, ...]  # of each stage: how many steps it is ahead of the pixel
     emit: Emit = BERNOULLI  # how a pixel is drawn
+    draws: tuple[Draw, ...] = ()  # none: one, behind the last stage
+
+    @property
+    def all_draws(self) -> tuple[Draw, ...]:
+        """The draws, the one behind the last stage included."""
+        return all_draws(len(self.stages), self.draws)
 
     @property
     def words(self) -> list[int]:
@@ -126,9 +198,10 @@ def _words(plan: Plan) -> tuple[int, ...]:
     words = [PLAN_VERSION, plan.image_channels, *emit, plan.slope, len(plan.stages)]
     for stage, lead in zip(plan.stages, plan.leads, strict=True):
         words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
-        words.append(len(stage.sources))
+        words += [KINDS.index(stage.kind), stage.factor, len(stage.sources)]
         for source in stage.sources:
             words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
+    words += [len(plan.all_draws), *(word for draw in plan.all_draws for word in draw)]
     return tuple(words)
 
 
@@ -136,16 +209,20 @@ def _words(plan: Plan) -> tuple[int, ...]:
 def _plan(words: tuple[int, ...]) -> Plan:
     it = iter(words)
     if (version := next(it)) != PLAN_VERSION:
-        raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}")
+        raise ValueError(f"pixelcnn_sample: plan must be of version {PLAN_VERSION}, got {version}: make it anew")
     image_channels, emit = next(it), Emit(EMITS[next(it)], next(it), next(it))
     slope, n_stages = next(it), next(it)
     stages, leads = [], []
     for _ in range(n_stages):
-        out_channels, activation, residual, context_dim, lead, n_sources = (next(it) for _ in range(6))
+        out_channels, activation, residual, context_dim, lead, kind, factor, n_sources = (next(it) for _ in range(8))
         sources = []
         for _ in range(n_sources):
             buffer, n_taps = next(it), next(it)
             sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
-        stages.append(Stage(out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources)))
+        own = (out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources))
+        stages.append(Stage(*own, KINDS[kind], factor))
         leads.append(lead)
-    return Plan(image_channels, slope, tuple(stages), tuple(leads), emit)
+    draws = tuple(Draw(next(it), next(it)) for _ in range(next(it)))
+    return Plan(
+        image_channels, slope, tuple(stages), tuple(leads), emit, () if draws == all_draws(n_stages, ()) else draws
+    )

@@ -6,27 +6,58 @@
 
 namespace vlae::VLAE_ISA {
 
-// NaN for the gate, which is of two vectors: no caller comes with it.
+// Those of layers. NaN for the others: no layer comes with them, and what it does not have costs it no registers.
 inline Vec apply(Activation activation, Vec x) {
   switch (activation) {
     case Activation::none: return x;
     case Activation::relu: return relu(x);
     case Activation::elu: return elu(x);
     case Activation::tanh: return tanh(x);
-    case Activation::gate: break;
+    case Activation::gate:
+    case Activation::sigmoid:
+    case Activation::softplus:
+    case Activation::silu:
+    case Activation::gelu:
+    case Activation::gelu_tanh:
+    case Activation::glu: break;
+  }
+  return splat(__builtin_nanf(""));
+}
+
+// Those of a stage. NaN for gate and glu, which are of two vectors: no caller comes with them.
+inline Vec apply_in_stage(Activation activation, Vec x) {
+  switch (activation) {
+    case Activation::none:
+    case Activation::relu:
+    case Activation::elu:
+    case Activation::tanh: return apply(activation, x);
+    case Activation::sigmoid: return sigmoid(x);
+    case Activation::softplus: return softplus(x);
+    case Activation::silu: return times_sigmoid(x, x);
+    case Activation::gelu: return gelu(x);
+    case Activation::gelu_tanh: return gelu_tanh(x);
+    case Activation::gate:
+    case Activation::glu: break;
   }
   return splat(__builtin_nanf(""));
 }
 
 // The gradient before the activation from that of its output. The output alone gives the slope, so that nothing need be
-// computed again. NaN passes: who looks at gradients must see it. NaN for the gate, which has a slope of its own.
+// computed again. NaN passes: who looks at gradients must see it. NaN for the gate, which has a slope of its own, and for those
+// that no layer has.
 inline Vec times_slope(Activation activation, Vec grad, Vec out) {
   switch (activation) {
     case Activation::none: return grad;
     case Activation::relu: return out > Vec{} ? grad : grad * Vec{};
     case Activation::elu: return out > Vec{} ? grad : grad * (out + splat(1.0f));
     case Activation::tanh: return grad * (splat(1.0f) - out * out);
-    case Activation::gate: break;
+    case Activation::gate:
+    case Activation::sigmoid:
+    case Activation::softplus:
+    case Activation::silu:
+    case Activation::gelu:
+    case Activation::gelu_tanh:
+    case Activation::glu: break;
   }
   return splat(__builtin_nanf(""));
 }

@@ -9,11 +9,12 @@
 
 namespace vlae {
 
-// Packed weights are panels of [depth][up to 2 vectors of columns], columns padded to whole vectors. A gated layer pairs a
-// vector of its first half with the same channels of its second half: the gate is applied to a block in the nearest cache.
+// Packed weights are panels of [depth][up to 2 vectors of columns], columns padded to whole vectors. A layer of pairs (gate,
+// glu) has a vector of its first half beside the same channels of its second: the two meet while a block is in the nearest
+// cache.
 struct Layer {
   Activation activation;
-  int64_t out_channels;  // C, after the gate; before it there are P = 2 C columns
+  int64_t out_channels;  // C, after the activation; of pairs there are P = 2 C columns
   int64_t depth, vecs;   // products per output, vectors of columns
   const float *bias, *weight;
 };

@@ -1,4 +1,4 @@
-// A layer over a block of rows: out = act( bias + cond + sum of products (+ residual, after the activation) )
+// A layer over a block of rows: out = act( bias + cond + sum of products (* factor, + residual, after the activation) )
 //
 // A block is up to kMaxRows rows by two vectors of columns. Its rows are read in place, its weights stream once per block, and
 // bias, condition, activation and residual are applied while it is in the nearest cache.
@@ -26,6 +26,7 @@ struct RowBlock {
   const float* const* residual;
   float* const* out;
   float* const* sigmoid;  // of the gate's second half, kept for its gradient
+  const float* const* factor = nullptr;
 };
 
 // A vector of columns before the activation: the first channel it holds, and how many of its lanes are no padding.
@@ -36,9 +37,9 @@ struct Columns {
 constexpr int64_t kLine = 16;  // floats of a cache line
 
 inline Columns columns_of(const Layer& layer, int64_t vec) {
-  const bool gate = layer.activation == Activation::gate;
-  const int64_t channel = (gate ? vec / 2 : vec) * kLanes;
-  return {gate && vec % 2 ? layer.out_channels + channel : channel, least(kLanes, layer.out_channels - channel)};
+  const bool pair = is_pair(layer.activation);
+  const int64_t channel = (pair ? vec / 2 : vec) * kLanes;
+  return {pair && vec % 2 ? layer.out_channels + channel : channel, least(kLanes, layer.out_channels - channel)};
 }
 
 // Asks for the lines that finish() will write while there is a product to wait for.
@@ -70,8 +71,21 @@ inline void start(const Layer& layer, int64_t first_vec, int vecs, const RowBloc
       if (keep_sigmoid) store(row + kLanes, sigmoid(b));
       continue;
     }
-    for (int v = 0; v < vecs; ++v, row += kLanes) store(row, apply(activation, load(row)));
+    if (activation == Activation::glu) {
+      store(row, times_sigmoid(load(row), load(row + kLanes)));
+      continue;
+    }
+    for (int v = 0; v < vecs; ++v, row += kLanes) store(row, apply_in_stage(activation, load(row)));
   }
+}
+
+// block *= factor, `count` channels from `channel` on. Never inlined: no product contracts with the sum that follows.
+[[gnu::noinline]] inline void multiply(int rows, const float* const* factor, int64_t channel, int64_t count, float* block) {
+  for (int r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < count; c += kLanes) {
+      float* at = block + r * kPanel + c;
+      store(at, load(at) * load_some(factor[r] + channel + c, least(kLanes, count - c)));
+    }
 }
 
 // out = block (+ residual), `count` channels from `channel` on.
@@ -89,7 +103,7 @@ inline void finish(int rows, const float* const* residual, float* const* out, in
 template <int Vecs, int Panels>
 void run_panels(const Layer& layer, int64_t first, const RowBlock& rows) {
   alignas(64) float block[Panels * kBlock];
-  const int64_t width = layer.activation == Activation::gate ? kLanes : kPanel;
+  const int64_t width = is_pair(layer.activation) ? kLanes : kPanel;
   fetch_output(rows.count, rows.out, first * width, least(Panels * width, layer.out_channels - first * width));
   for (int p = 0; p < Panels; ++p) start(layer, (first + p) * kPanelVecs, Vecs, rows, block + p * kBlock);
   const int64_t stride = layer.depth * kPanel;
@@ -102,6 +116,7 @@ void run_panels(const Layer& layer, int64_t first, const RowBlock& rows) {
     float* sums = block + p * kBlock;
     if (layer.activation != Activation::none) activate(layer.activation, rows.sigmoid, rows.count, Vecs, sums);
     const int64_t channel = (first + p) * width, count = least(width, layer.out_channels - channel);
+    if (rows.factor) multiply(rows.count, rows.factor, channel, count, sums);
     finish(rows.count, rows.residual, rows.out, channel, count, sums);
     if (rows.sigmoid) finish(rows.count, nullptr, rows.sigmoid, channel, count, sums + kLanes);
   }

@@ -162,4 +162,52 @@ inline Vec gate(Vec a, Vec b) {
 // Never 0, so that the gate's value divided by it is its tanh.
 inline Vec sigmoid(Vec b) { return splat(1.0f) / one_and_exp(b); }
 
+inline Vec absolute(Vec x) { return with_sign(x, splat(1.0f)); }
+
+// e^(-|x| / 2), whose square is no normal number where it may be off.
+inline Vec root_of_exp(Vec x) { return exp(absolute(x) * splat(-0.5f)); }
+
+// a * sigmoid(b). Below 0 it is a e^b / (1 + e^b), multiplied by one root after the other: the product is a normal number where
+// the sigmoid is none and a is large.
+inline Vec times_sigmoid(Vec a, Vec b) {
+  const Vec h = root_of_exp(b), factor = b < Vec{} ? h : splat(1.0f);
+  return a * factor * factor / (h * h + splat(1.0f));
+}
+
+// log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), and log(1 + e) = 2 artanh(e / (2 + e)).
+inline Vec softplus(Vec x) {
+  const Vec h = root_of_exp(x), e = h * h, s = e / (splat(2.0f) + e), z = s * s;
+  Vec p = splat(0.1220661169f);
+  p = p * z + splat(0.1069660605f);
+  p = p * z + splat(0.143103627f);
+  p = p * z + splat(0.199993454f);
+  p = p * z + splat(0.3333333965f);
+  p = p * z + splat(1.0f);
+  return (s + s) * p + (x < Vec{} ? Vec{} : x);
+}
+
+// x Phi(x), with Phi(-a) = e^(-a^2 / 2) p(q) / (a + 4), q = (a - 4) / (a + 4), for a = |x|: p is within 1e-8 of its value. The
+// square is taken of the 12 leading bits of a, exactly, and of the rest: rounded as a whole it would be off by a^2 / 2 units in
+// the last place. From a = 14.5 on the value is no normal number.
+inline Vec gelu(Vec x) {
+  const Vec a = clamp(absolute(x), 0.0f, 14.5f);
+  const Vec head = (Vec)((IntVec)a & ~0xfff), rest = (a - head) * (a + head);
+  const Vec t = splat(1.0f) / (a + splat(4.0f)), q = (a - splat(4.0f)) * t;
+  Vec p = splat(-1.341942504e-4f);
+  p = p * q + splat(1.746608708e-4f);
+  p = p * q + splat(1.568405658e-3f);
+  p = p * q + splat(-3.510212713e-3f);
+  p = p * q + splat(-7.524003293e-3f);
+  p = p * q + splat(6.040349001e-2f);
+  p = p * q + splat(-0.1865236565f);
+  p = p * q + splat(0.3871369165f);
+  p = p * q + splat(-0.6078965799f);
+  p = p * q + splat(0.7552851353f);
+  const Vec tail = exp(head * head * splat(-0.5f)) * exp(rest * splat(-0.5f)) * (p * t) * a;
+  return x < Vec{} ? -tail : x - tail;
+}
+
+// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
+inline Vec gelu_tanh(Vec x) { return times_sigmoid(x, x * (x * x * splat(0.0713548163f) + splat(1.5957691216f))); }
+
 }  // namespace vlae::VLAE_ISA

@@ -9,14 +9,42 @@ namespace vlae::cuda {
 __device__ inline float relu(float x) { return x < 0 ? 0.0f : x; }  // NaN passes
 __device__ inline float elu(float x) { return x > 0 ? x : expm1f(x); }
 
-// NaN for the gate, which is of two numbers: no caller comes with it.
+// Those of layers. NaN for the others: no layer comes with them, and what it does not have costs it no registers.
 __device__ inline float activate(Activation activation, float x) {
   switch (activation) {
     case Activation::none: return x;
     case Activation::relu: return relu(x);
     case Activation::elu: return elu(x);
     case Activation::tanh: return tanhf(x);
-    case Activation::gate: break;
+    case Activation::gate:
+    case Activation::sigmoid:
+    case Activation::softplus:
+    case Activation::silu:
+    case Activation::gelu:
+    case Activation::gelu_tanh:
+    case Activation::glu: break;
+  }
+  return nanf("");
+}
+
+__device__ inline float times_sigmoid(float a, float b) { return a / (1.0f + expf(-b)); }
+
+__device__ inline float gelu_tanh(float x) { return times_sigmoid(x, x * (0.0713548163f * x * x + 1.5957691216f)); }
+
+// Those of a stage. NaN for gate and glu, which are of two numbers: no caller comes with them.
+__device__ inline float activate_in_stage(Activation activation, float x) {
+  switch (activation) {
+    case Activation::none:
+    case Activation::relu:
+    case Activation::elu:
+    case Activation::tanh: return activate(activation, x);
+    case Activation::sigmoid: return times_sigmoid(1.0f, x);
+    case Activation::softplus: return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
+    case Activation::silu: return times_sigmoid(x, x);
+    case Activation::gelu: return x * normcdff(x);
+    case Activation::gelu_tanh: return gelu_tanh(x);
+    case Activation::gate:
+    case Activation::glu: break;
   }
   return nanf("");
 }

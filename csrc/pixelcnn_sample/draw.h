@@ -46,6 +46,13 @@ VLAE_HOST_DEVICE double draw_logistic(const Emit& emit, int64_t channels, int64_
   return pixel_of(mean + temperature * scale * log(noise / (1 - noise)), emit.levels);
 }
 
+// Which of a pixel's parameters is number k of those of a draw of channels first .. first + count - 1 of `channels`.
+VLAE_HOST_DEVICE inline int64_t param_of_draw(const Emit& emit, int64_t channels, int64_t first, int64_t count, int64_t k) {
+  if (count == channels) return k;
+  if (emit.kind == EmitKind::affine) return k * channels + first;
+  return emit.kind == EmitKind::categorical ? first * emit.levels + k : first + k;
+}
+
 // A pixel, channel after channel. Pixel: param(i), noise(i), drawn(c) of a channel before, and draw(c, value).
 template <typename Pixel>
 VLAE_HOST_DEVICE void draw_pixel(const Emit& emit, int64_t channels, double temperature, const Pixel& pixel) {

@@ -56,9 +56,9 @@ Emit read_emit(Reader& in) {
   return emit;
 }
 
-PlanSource read_source(Reader& in, int64_t stage) {
+PlanSource read_source(Reader& in, int64_t last) {
   PlanSource source;
-  source.buffer = in.next("source buffer", 0, stage);
+  source.buffer = in.next("source buffer", 0, last);
   const int64_t taps = in.count("number of taps", INT64_MAX, 2);
   source.taps.reserve(usize(taps));
   for (int64_t i = 0; i < taps; ++i) {
@@ -68,25 +68,74 @@ PlanSource read_source(Reader& in, int64_t stage) {
   return source;
 }
 
-PlanStage read_stage(Reader& in, int64_t index) {
+// last: the last buffer, for a stage may read what is written behind it.
+PlanStage read_stage(Reader& in, int64_t last) {
   PlanStage stage;
   stage.out_channels = in.next("out_channels", 1, kMaxChannels);
   stage.activation = activation_of_code(in.next("activation", 0, last_code()));
-  stage.residual = in.next("residual", -1, index);
+  stage.residual = in.next("residual", -1, last);
   stage.context_dim = in.next("context_dim", 0, kMaxChannels);
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);
+  stage.kind = static_cast<StageKind>(in.next("kind", 0, 1));
+  stage.factor = in.next("factor", -1, last);
   const int64_t sources = in.count("number of sources", kMaxSources, 4);
-  for (int64_t i = 0; i < sources; ++i) stage.sources.push_back(read_source(in, index));
+  for (int64_t i = 0; i < sources; ++i) stage.sources.push_back(read_source(in, last));
   return stage;
 }
 
-void check_last(const char* op, const Plan& plan) {
-  const PlanStage& last = plan.stages.back();
-  VLAE_CHECK(last.activation == Activation::none, op, "plan", "end with a stage of activation 0",
-             static_cast<int>(last.activation));
-  VLAE_CHECK(last.out_channels == plan.params(), op, "plan",
-             text("end with a stage of ", plan.params(), " channels, the parameters of a pixel"), last.out_channels);
-  VLAE_CHECK(last.lead >= 0, op, "plan", "end with a stage of lead >= 0", last.lead);
+void read_draws(Reader& in, const char* op, Plan& plan) {
+  const int64_t stages = static_cast<int64_t>(plan.stages.size()), draws = in.count("number of draws", kMaxChannels, 2);
+  VLAE_CHECK(draws == 1 || (draws == plan.image_channels() && plan.emit.kind != EmitKind::logistic_mixture), op, "plan",
+             "have one draw of all channels, or one of each where they do not come from a mixture", draws);
+  const int64_t count = plan.image_channels() / draws;
+  for (int64_t d = 0, before = 0; d < draws; ++d) {
+    before = in.next("stages before a draw", before, stages);
+    plan.draws.push_back({before, in.next("buffer of a draw", 1, stages), d * count, count});
+  }
+}
+
+void check_draw(const char* op, const Plan& plan, const PlanDraw& draw) {
+  const PlanStage& stage = plan.stages[usize(draw.buffer - 1)];
+  const std::string what = text("plan: stage ", draw.buffer - 1, ", which is drawn from,");
+  const int64_t params = plan.params() / plan.image_channels() * draw.count, least = draw.buffer > draw.after;
+  VLAE_CHECK(stage.activation == Activation::none, op, what, "have activation 0", static_cast<int>(stage.activation));
+  const bool all = draw.count == plan.image_channels();
+  VLAE_CHECK(stage.out_channels == (all ? plan.params() : params), op, what,
+             text("have ", all ? plan.params() : params, " channels, the parameters"), stage.out_channels);
+  VLAE_CHECK(stage.lead >= least, op, what, text("have a lead >= ", least), stage.lead);
+}
+
+void check_norm(const char* op, const Plan& plan, size_t index) {
+  const PlanStage& stage = plan.stages[index];
+  const PlanSource& source = stage.sources[0];
+  const bool own = stage.sources.size() == 1 && source.taps.size() == 1 && source.taps[0].dy == 0 && source.taps[0].dx == 0;
+  VLAE_CHECK(own && plan.channels[usize(source.buffer)] == stage.out_channels, op, text("plan: stage ", index, " of kind 1"),
+             text("read one buffer of ", stage.out_channels, " channels at (0, 0)"), text(stage.sources.size(), " sources"));
+  VLAE_CHECK(!is_pair(stage.activation) && stage.context_dim == 0, op, text("plan: stage ", index, " of kind 1"),
+             "have an activation of one value and no context", static_cast<int>(stage.activation));
+}
+
+void check_width(const char* op, const Plan& plan, size_t stage, const char* what, int64_t buffer) {
+  const int64_t wanted = plan.stages[stage].out_channels;
+  VLAE_CHECK(buffer < 0 || plan.channels[usize(buffer)] == wanted, op, text("plan: ", what, " of stage ", stage),
+             text("have its ", wanted, " channels"), plan.channels[usize(buffer)]);
+}
+
+// Throws where stages read each other in a circle, though each may read what stands behind it.
+void check_circles(const char* op, const Plan& plan) {
+  std::vector<bool> done(plan.channels.size());
+  done[0] = true;
+  const auto ready = [&](const PlanStage& stage) {
+    for (const PlanSource& source : stage.sources)
+      if (!done[usize(source.buffer)]) return false;
+    return (stage.residual < 0 || done[usize(stage.residual)]) && (stage.factor < 0 || done[usize(stage.factor)]);
+  };
+  for (size_t left = plan.stages.size(); left > 0;) {
+    const size_t before = left;
+    for (size_t s = 0; s < plan.stages.size(); ++s)
+      if (!done[s + 1] && ready(plan.stages[s])) done[s + 1] = true, --left;
+    VLAE_CHECK(left < before, op, "plan", "have no circle of stages", "one");
+  }
 }
 
 uint64_t fnv1a(const std::vector<int64_t>& words) {
@@ -96,10 +145,14 @@ uint64_t fnv1a(const std::vector<int64_t>& words) {
   return hash;
 }
 
-// The image counts as a stage of lead -1: its pixel is drawn after every stage of the same step.
+// The image counts as a stage of lead 0. A stage that others before it read may not run ahead: at the first step they would
+// catch up with waves that it has not computed.
 void check_read(const char* op, const Plan& plan, size_t stage, int64_t buffer, const Tap& tap) {
-  const int64_t lead = buffer == 0 ? -1 : plan.stages[usize(buffer - 1)].lead;
-  const int64_t latest = lead - tap.dx - plan.slope * tap.dy;
+  const bool later = is_later(plan, static_cast<int64_t>(stage), buffer, tap);
+  const int64_t lead = buffer == 0 ? 0 : plan.stages[usize(buffer - 1)].lead;
+  VLAE_CHECK(!later || lead <= 0, op, text("plan: lead of stage ", buffer - 1),
+             text("be at most 0 where stage ", stage, " before it reads it"), lead);
+  const int64_t latest = lead - tap.dx - plan.slope * tap.dy - later;
   VLAE_CHECK(plan.stages[stage].lead <= latest, op, text("plan: lead of stage ", stage),
              text("be at most ", latest, " to read buffer ", buffer, " at (", tap.dy, ", ", tap.dx, ")"),
              plan.stages[stage].lead);
@@ -120,33 +173,43 @@ int64_t Plan::params() const {
 
 int64_t Plan::noises() const { return image_channels() + (emit.kind == EmitKind::logistic_mixture); }
 
+bool is_later(const Plan& plan, int64_t stage, int64_t buffer, const Tap& tap) {
+  if (buffer > 0) return buffer > stage;
+  const bool own = tap.dy == 0 && tap.dx == 0;
+  return stage < (own ? plan.draws.front() : plan.draws.back()).after;
+}
+
 bool lands(const Tap& tap, int64_t height, int64_t width) {
   return -height < tap.dy && tap.dy < height && -width < tap.dx && tap.dx < width;
 }
 
 Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   Reader in(op, words);
-  in.next("version", 2, 2);
+  in.next("version", 3, 3);
   Plan plan;
   plan.channels.push_back(in.next("image channels", 1, kMaxChannels));
   plan.emit = read_emit(in);
   plan.slope = in.next("slope", 0, kMaxSlope);
   plan.context_dim = 0;
-  const int64_t stages = in.count("number of stages", kMaxStages, 10);
+  const int64_t stages = in.count("number of stages", kMaxStages, 12);
   for (int64_t s = 0; s < stages; ++s) {
-    plan.stages.push_back(read_stage(in, s));
+    plan.stages.push_back(read_stage(in, stages));
     const PlanStage& stage = plan.stages.back();
-    VLAE_CHECK(stage.residual < 0 || plan.channels[usize(stage.residual)] == stage.out_channels, op,
-               text("plan: residual of stage ", s), text("have its ", stage.out_channels, " channels"),
-               plan.channels[usize(stage.residual)]);
     plan.channels.push_back(stage.out_channels);
     VLAE_CHECK(stage.context_dim == 0 || plan.context_dim == 0 || stage.context_dim == plan.context_dim, op,
                text("plan: context_dim of stage ", s), text("be ", plan.context_dim, " like the stages before"),
                stage.context_dim);
     if (stage.context_dim > 0) plan.context_dim = stage.context_dim;
   }
+  read_draws(in, op, plan);
   in.finish();
-  check_last(op, plan);
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    check_width(op, plan, s, "residual", plan.stages[s].residual);
+    check_width(op, plan, s, "factor", plan.stages[s].factor);
+    if (plan.stages[s].kind == StageKind::norm) check_norm(op, plan, s);
+  }
+  for (const PlanDraw& draw : plan.draws) check_draw(op, plan, draw);
+  check_circles(op, plan);
   plan.checksum = fnv1a(words);
   return plan;
 }
@@ -157,7 +220,8 @@ void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t wi
     for (const PlanSource& source : stage.sources)
       for (const Tap& tap : source.taps)
         if (lands(tap, height, width)) check_read(op, plan, s, source.buffer, tap);
-    if (stage.residual >= 0) check_read(op, plan, s, stage.residual, {0, 0});
+    for (const int64_t buffer : {stage.residual, stage.factor})
+      if (buffer >= 0) check_read(op, plan, s, buffer, {0, 0});
   }
 }
 

@@ -1,9 +1,10 @@
 // The sampling program as the caller writes it: a list of int64, checked before anything is computed. Shared by the
 // libraries of every device.
 //
-//   2 (version), C, emit's kind, levels and components, slope, number of stages, then per stage
-//   out_channels, activation, residual, context_dim, lead, number of sources, then per source
+//   3 (version), C, emit's kind, levels and components, slope, number of stages, then per stage
+//   out_channels, activation, residual, context_dim, lead, kind, factor, number of sources, then per source
 //   buffer, number of taps, then per tap dy, dx
+//   then the number of draws, and per draw after, buffer
 #pragma once
 
 #include <cstdint>
@@ -21,15 +22,25 @@ struct PlanSource {
   std::vector<Tap> taps;
 };
 
+// sum: of products with its sources. norm: of the channels of its one source at its own pixel, to mean 0 and variance 1.
+enum class StageKind : int32_t { sum, norm };
+
 struct PlanStage {
   int64_t out_channels;  // C, after the gate
   int64_t residual, lead;
   Activation activation;
   int64_t context_dim;  // channels of the context that the stage sees, 0 for none
   std::vector<PlanSource> sources;
+  StageKind kind = StageKind::sum;
+  int64_t factor = -1;  // buffer that the activation is multiplied by, or -1
 
   // P, channels before the gate.
-  int64_t columns() const { return activation == Activation::gate ? 2 * out_channels : out_channels; }
+  int64_t columns() const { return is_pair(activation) ? 2 * out_channels : out_channels; }
+};
+
+// Channels first .. first + count - 1 are drawn from a buffer when the first `after` stages of a step have run.
+struct PlanDraw {
+  int64_t after, buffer, first, count;
 };
 
 struct Plan {
@@ -37,16 +48,21 @@ struct Plan {
   int64_t slope;
   std::vector<int64_t> channels;  // of every buffer: the image, then each stage's output
   std::vector<PlanStage> stages;
-  int64_t context_dim;  // channels of the context, the same in every stage that sees it; 0 where none does
+  std::vector<PlanDraw> draws;  // one of all channels, or one of each in turn
+  int64_t context_dim;          // channels of the context, the same in every stage that sees it; 0 where none does
   uint64_t checksum;
 
   int64_t image_channels() const { return channels[0]; }
-  int64_t params() const;  // channels of what a pixel is drawn from, the last buffer
+  int64_t params() const;  // of a pixel
   int64_t noises() const;  // planes of noise
 };
 
 // Throws unless the plan is well formed whatever the image's size.
 Plan parse_plan(const char* op, const std::vector<int64_t>& words);
+
+// True where what a stage reads is written behind it in a step, so that it has that of the step before. A pixel is written by
+// the last draw; a stage behind the first one reads the channels of its own pixel that are drawn so far, and zeros.
+bool is_later(const Plan& plan, int64_t stage, int64_t buffer, const Tap& tap);
 
 // Throws unless every value is computed before it is read, on an image of this size.
 void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t width);

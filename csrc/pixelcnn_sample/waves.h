@@ -1,11 +1,7 @@
 // The rows of a wave, on the host and in a kernel. Not for the CPU's files of one instruction set: it has an inline function.
 #pragma once
 
-#if defined(__CUDACC__)
-#define VLAE_HOST_DEVICE __host__ __device__
-#else
-#define VLAE_HOST_DEVICE
-#endif
+#include "../host_device.h"
 
 namespace vlae {
 

@@ -27,6 +27,13 @@ std::vector<const float*> check_weights(const char* op, const std::vector<Tensor
   VLAE_CHECK(weights.size() == wanted, op, "weights", text("have ", wanted, " tensors for this plan"), weights.size());
   std::vector<const float*> data;
   for (const PlanStage& stage : plan.stages) {
+    if (stage.kind == StageKind::norm) {
+      for (const int64_t size : {stage.out_channels, stage.out_channels, int64_t{1}})
+        data.push_back(check_weight(op, data.size(), weights[data.size()], {size}));
+      VLAE_CHECK(data.back()[0] > 0, op, text("weights[", data.size() - 1, "]"), "be above 0, the eps of a norm",
+                 number_text(data.back()[0]));
+      continue;
+    }
     for (const PlanSource& source : stage.sources) {
       const int64_t taps = static_cast<int64_t>(source.taps.size());
       data.push_back(

@@ -8,8 +8,10 @@
 
 namespace vlae {
 
-// Tensors of a stage: a matrix per source, the bias, the matrix of the context.
-inline size_t count_weights(const PlanStage& stage) { return stage.sources.size() + 1 + (stage.context_dim > 0); }
+// Tensors of a stage: a matrix per source, the bias, the matrix of the context; of a norm gain, bias and eps.
+inline size_t count_weights(const PlanStage& stage) {
+  return stage.kind == StageKind::norm ? 3 : stage.sources.size() + 1 + (stage.context_dim > 0);
+}
 
 // The data of all of them; throws unless they are finite float32 tensors on the CPU, of the plan's shapes.
 std::vector<const float*> check_weights(const char* op, const std::vector<Tensor>& weights, const Plan& plan);

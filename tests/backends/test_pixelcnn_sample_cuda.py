@@ -10,7 +10,7 @@ from cases.mutated import mutated
 from cases.pixelcnn_sample import compare
 
 import vlae_fast as vf
-from vlae_fast import reference
+from vlae_fast import activations, reference
 from vlae_fast.backends import cuda
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
@@ -54,7 +54,7 @@ def program(stages: list[Stage], channels: int, size: tuple[int, int], order: st
     widths = [channels, *(s.out_channels for s in stages)]
     weights = []
     for s in stages:
-        columns = s.out_channels * (2 if s.activation == "gate" else 1)
+        columns = s.out_channels * activations.columns(s.activation)
         for x in s.sources:
             scale = (widths[x.buffer] * len(x.taps)) ** -0.5
             weights.append(torch.randn(columns, widths[x.buffer], len(x.taps)) * scale)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cases.pixelcnn_draw import EMITS
+from vlae_fast import activations
 from vlae_fast.masks import live_taps
 from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
 from vlae_fast.sampling.schedule import derive
@@ -143,7 +144,10 @@ def weights_of(words: list[int], rng: random.Random) -> tuple[Plan, list[Tensor]
         plan, shapes = Plan.from_words(words), []
         widths = [plan.image_channels, *(s.out_channels for s in plan.stages)]
         for stage in plan.stages:
-            columns = stage.out_channels * (1 + (stage.activation == "gate"))
+            if stage.kind == "norm":
+                shapes += [(stage.out_channels,), (stage.out_channels,), (1,)]
+                continue
+            columns = stage.out_channels * activations.columns(stage.activation)
             shapes += [(columns, widths[x.buffer], len(x.taps)) for x in stage.sources] + [(columns,)]
             shapes += [(columns, stage.context_dim)] if stage.context_dim else []
     except (RuntimeError, StopIteration, IndexError, ValueError):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cases.rows import require
-from vlae_fast import reference
+from vlae_fast import activations, reference
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan, Source, Stage
@@ -45,7 +45,7 @@ class Case(NamedTuple):
         g = torch.Generator().manual_seed(1)
         counts, weights = [self.image_channels, *(s.out_channels for s in self.stages)], []
         for s in self.stages:
-            p, fan_in = s.out_channels * (2 if s.activation == "gate" else 1), sum(len(x.taps) for x in s.sources)
+            p, fan_in = s.out_channels * activations.columns(s.activation), sum(len(x.taps) for x in s.sources)
             for x in s.sources:
                 scale = 1.5 * (fan_in * counts[x.buffer]) ** -0.5
                 weights.append(torch.randn(p, counts[x.buffer], len(x.taps), generator=g) * scale)

@@ -121,7 +121,7 @@ def test_the_program_is_the_forward(name: str) -> None:
         if z is None or sampler.decoder.code_map is None
         else torch.cat(list(map(sampler.decoder.code_map, z.split(1))))
     )
-    got = vf.reference.run_program(sampler.plan.stages, sampler.program.weights, context, x)
+    got = vf.reference.run_program(sampler.program.stages, sampler.program.weights, context, x)
     torch.testing.assert_close(got, sampler.decoder(x, z))
 
 
@@ -184,9 +184,39 @@ class Inner(nn.Module):
         return self.function(x)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "open gate": lambda x: torch.cat([x[:, :2], x[:, :2]], 1) * x.sigmoid(),
+    "open gate, sigmoid first": lambda x: torch.cat([x[:, :2].sigmoid() * x[:, 2:], x[:, 2:]], 1),
+    "swish": lambda x: x * x.sigmoid(),
+    "silu": nn.functional.silu,
+    "glu": lambda x: torch.cat([nn.functional.glu(x, 1), x[:, :2]], 1),
+    "gelu": nn.functional.gelu,
+    "gelu by tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
+    "softplus": lambda x: nn.functional.softplus(x, beta=2),
+    "square": lambda x: x * x,
+    "product": lambda x: nn.functional.elu(x) * x.tanh() + x,
+    "layer norm": lambda x: nn.functional.layer_norm(x.permute(0, 2, 3, 1), (4,), torch.ones(4) / 3).permute(
+        0, 3, 1, 2
+    ),
+    "sigmoid and tanh": lambda x: torch.cat([x[:, :2].sigmoid(), x[:, 2:].tanh()], 1),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_between_layers(name: str) -> None:
+    decoder = randomized(Around(ACTIVATIONS[name]))
+    sampler, noise = vf.fast_sampler(decoder, (1, 4, 4)), torch.rand(3, 1, 4, 4)
+    assert sampler.sample(None, noise).equal(vf.naive_sample(sampler.decoder, None, noise))
+    assert len(sampler.program.stages) <= 6  # a product with a sigmoid is one stage
+
+
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "gelu": (nn.functional.gelu, "got gelu in Inner at 'inner'"),
-    "product": (lambda x: x * x, "got a product of two that depend on x in Inner at 'inner'"),
+    "hardswish": (nn.functional.hardswish, "got hardswish in Inner at 'inner'"),
+    "product of crops": (
+        lambda x: (nn.functional.pad(x, (1, 0)) * nn.functional.pad(x, (1, 0)))[..., :4],
+        r"products of two images of \(4, 4\), got one of \(4, 5\)",
+    ),
+    "layer norm of rows": (lambda x: nn.functional.layer_norm(x, x.shape[2:]), "over the channels of each pixel"),
     "flip": (lambda x: x.flip(3), "got flip of dimension 3 in Inner at 'inner'"),
     "mean": (
         lambda x: x - x.mean((2, 3), keepdim=True),

@@ -50,20 +50,25 @@ def forgotten(plan: Plan, size: tuple[int, int], waves: list[int], pixels: int) 
     """Walks a schedule and counts the reads that find another pixel in the ring than the one they want."""
     slots: list[dict[tuple[int, int], tuple[int, int]]] = [{} for _ in waves]
     wrong, in_wave = 0, lambda w: ((i, w - plan.slope * i) for i in range(size[0]) if 0 <= w - plan.slope * i < size[1])
+
+    def draw(t: int, stage: int) -> None:
+        nonlocal wrong
+        for m in (draw.buffer for draw in plan.all_draws if draw.after == stage):
+            for i, j in in_wave(t):
+                wrong += slots[m].get((t % waves[m], i % pixels)) != (i, j)
+                slots[0][t % waves[0], i % pixels] = (i, j)
+
     for t in range(-max(0, *plan.leads), plan.slope * (size[0] - 1) + size[1]):
         for s, (stage, lead) in enumerate(zip(plan.stages, plan.leads, strict=True)):
-            reads = [(x.buffer, tap) for x in stage.sources for tap in x.taps]
-            reads += [(stage.residual, (0, 0))] if stage.residual >= 0 else []
+            draw(t, s)
             for i, j in in_wave(t + lead):
-                for m, (dy, dx) in reads:
+                for m, (dy, dx) in stage.reads:
                     if 0 <= i + dy < size[0] and 0 <= j + dx < size[1]:
                         w = t + lead + dx + plan.slope * dy
                         wrong += slots[m].get((w % waves[m], (i + dy) % pixels)) != (i + dy, j + dx)
             for i, j in in_wave(t + lead):
                 slots[s + 1][(t + lead) % waves[s + 1], i % pixels] = (i, j)
-        for i, j in in_wave(t):
-            wrong += slots[len(plan.stages)][t % waves[len(plan.stages)], i % pixels] != (i, j)
-            slots[0][t % waves[0], i % pixels] = (i, j)
+        draw(t, len(plan.stages))
     return wrong
 
 
@@ -97,7 +102,7 @@ def test_a_plan_that_reads_the_future_is_refused() -> None:
     late = plan._replace(leads=tuple(lead + (s == 1) for s, lead in enumerate(plan.leads)))
     with pytest.raises(ValueError, match=r"lead of stage 1 must be at most 0 to read buffer 1 at \(0, 0\), got 1"):
         sample(case, late)
-    with pytest.raises(ValueError, match="plan must end with a stage of lead >= 0, got -1"):
+    with pytest.raises(ValueError, match="plan: stage 2, which is drawn from, must have a lead >= 0, got -1"):
         sample(case, plan._replace(leads=(*plan.leads[:-1], -1)))
 
 

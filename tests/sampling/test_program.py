@@ -96,7 +96,7 @@ W = torch.zeros(4, 2, 3, 3)
     ("call", "match"),
     [
         (lambda p: p.add([]), "Program.add: sources must not be empty"),
-        (lambda p: p.add([(0, W, CENTRE)], activation="tanh"), "activation must be one of none, .*got 'tanh'"),
+        (lambda p: p.add([(0, W, CENTRE)], activation="mish"), "activation must be one of none, .*got 'mish'"),
         (lambda p: p.activate(0, "elu"), "an activation must follow a stage with weights"),
         (lambda p: p.add([(1, W, CENTRE)]), "a buffer that is read must be 0 to 0, those written so far, got 1"),
         (

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..plan import Plan
 from . import cpu, cuda, triton
 
 OPS = reference.OPS
@@ -30,9 +31,10 @@ class Backend(NamedTuple):
     detail: Callable[[], str] = lambda: ""  # text that `report` adds to a backend that is there
     only_named: Callable[[str], str | None] = lambda op: None  # why ``auto`` passes it over for an op, or None
     steps_at_once: Callable[[int], int] = lambda n_layers: 1  # steps that a call of made_inverse takes
+    lacks: Callable[[Plan], str | None] = lambda plan: None  # what of a plan it has not, or None
 
-    def why_not(self, op: str, x: Tensor | None = None) -> str | None:
-        """Reason why ``op`` cannot run here (on a tensor like ``x``), or None when it can."""
+    def why_not(self, op: str, x: Tensor | None = None, plan: Plan | None = None) -> str | None:
+        """Reason why ``op`` cannot run here (on a tensor like ``x``, for a plan), or None when it can."""
         if x is not None and self.devices and x.device.type not in self.devices:
             return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
         if (reason := self.absent()) is not None:  # after the device: to look for a GPU starts CUDA
@@ -42,7 +44,7 @@ class Backend(NamedTuple):
         dtypes = self.dtypes.get(op, ())
         if x is not None and dtypes and x.dtype not in dtypes:
             return f"computes in {', '.join(map(_short, dtypes))}, the input is {_short(x.dtype)}"
-        return None
+        return None if plan is None else self.lacks(plan)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -70,6 +72,7 @@ TABLE = (
         triton.why_not,
         triton.detail,
         triton.only_named,
+        lacks=triton.lacks,
     ),
     Backend("reference", (), {}, reference, lambda: None),
 )
@@ -82,8 +85,8 @@ def check_name(op: str, backend: str) -> None:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}, got {backend!r}")
 
 
-def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
-    """The row that runs ``op`` on a tensor like ``x``.
+def pick(op: str, x: Tensor, backend: str = "auto", plan: Plan | None = None) -> Backend:
+    """The row that runs ``op`` on a tensor like ``x``, for a plan where there is one.
 
     Raises:
         ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
@@ -92,7 +95,7 @@ def pick(op: str, x: Tensor, backend: str = "auto") -> Backend:
     reasons = []
     for row in TABLE:
         if backend in ("auto", row.name):
-            reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x)
+            reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan)
             if reason is None:
                 return row
             reasons.append(f"{row.name}: {reason}")

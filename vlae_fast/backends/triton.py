@@ -38,6 +38,11 @@ def only_named(op: str) -> str | None:
     return "runs in Triton's interpreter, which is for tests: name it" if INTERPRETED else None
 
 
+def lacks(plan: Plan) -> str | None:
+    """What of a plan the kernel has not, or None."""
+    return "has no stage of kind norm" if any(stage.kind == "norm" for stage in plan.stages) else None
+
+
 def detail() -> str:
     import triton
 

@@ -20,7 +20,7 @@ def pixelcnn_pack(
 
     Args:
         weights: per stage, one ``[P, C, taps]`` per source (P channels of the pre-activation), then the bias ``[P]``,
-            then V ``[P, D]`` where the stage has a context.
+            then V ``[P, D]`` where the stage has a context; of a norm gain ``[C]``, bias ``[C]``, eps ``[1]``.
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
         isa: instruction set of the backend ``cpu``; None: the best one of this machine.
 
@@ -33,7 +33,7 @@ def pixelcnn_pack(
             bad = int((~torch.isfinite(weight)).flatten().nonzero()[0])
             value = weight.flatten()[bad].item()
             raise ValueError(f"pixelcnn_pack: weights[{i}] must be finite, got {value} at index {bad}")
-    row = backends.pick("pixelcnn_sample", weights[0], backend)
+    row = backends.pick("pixelcnn_sample", weights[0], backend, plan)
     if isa is None:
         return row.namespace.pixelcnn_pack(list(weights), plan)
     if row.name != "cpu":
@@ -53,6 +53,8 @@ def pixelcnn_sample(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Draws images pixel by pixel, each pixel given those before it; the noise decides the result.
+
+    Where the plan has a draw for each channel, a channel is drawn given those before it of its own pixel, too.
 
     Args:
         noise: ``[B, n, H, W]``, uniform in [0, 1) (standard normal for the affine emit), float32 (the reference takes
@@ -145,8 +147,8 @@ def _forward(
     temperature: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    row = backends.pick("pixelcnn_sample", noise, backend)
     plan = Plan.from_words(words)
+    row = backends.pick("pixelcnn_sample", noise, backend, plan)
     images, params = row.namespace.pixelcnn_sample(
         noise.contiguous(), packed, plan, context, known_mask, known, temperature
     )

@@ -18,7 +18,7 @@ from .made_inverse import (
 from .made_sample import made_sample
 from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
-from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_program, shifted
+from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_plan, run_program, shifted
 
 OPS = (
     "masked_conv",
@@ -50,6 +50,7 @@ __all__ = [
     "naive_sample",
     "pixelcnn_pack",
     "pixelcnn_sample",
+    "run_plan",
     "run_program",
     "shift_and_log_scale",
     "shifted",

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    """none, relu, elu (alpha 1), tanh, or gate: ``tanh(a) * sigmoid(b)`` of the two halves of dimension 1."""
-    if activation == "gate":
+    """The activation of a name: PyTorch's of that name with its default arguments, or one of these.
+
+    gate: ``tanh(a) * sigmoid(b)``, glu: ``a * sigmoid(b)`` of the two halves of dimension 1. gelu: ``x Phi(x)``,
+    gelu_tanh: ``x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))``.
+
+    Source of the two: Hendrycks and Gimpel 2016, arXiv 1606.08415.
+    """
+    if activation in ("gate", "glu"):
         a, b = x.chunk(2, dim=1)
-        return a.tanh() * b.sigmoid()
-    return {"none": lambda v: v, "relu": F.relu, "elu": F.elu, "tanh": torch.tanh}[activation](x)
+        return (a.tanh() if activation == "gate" else a) * b.sigmoid()
+    return _OF_ONE_VALUE[activation](x)
+
+
+_OF_ONE_VALUE: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda v: v,
+    "relu": F.relu,
+    "elu": F.elu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
+}
 
 
 def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..plan import BERNOULLI, Emit, Plan, Stage
+from ..plan import BERNOULLI, Emit, Plan, Stage, computable
 from .activation import activate
 from .pixelcnn_draw import draw
 
@@ -22,20 +23,58 @@ def shifted(x: Tensor, dy: int, dx: int) -> Tensor:
 
 def run_program(stages: Sequence[Stage], weights: Sequence[Tensor], context: Tensor | None, image: Tensor) -> Tensor:
     """All stages of a sampling program on a whole image ``[B, C, H, W]``; returns the last buffer."""
-    buffers, weights_left = [image], iter(weights)
-    for stage in stages:
-        pre: Tensor | float = 0.0
-        for source in stage.sources:
-            weight = next(weights_left)  # [P, C, taps]
-            for t, (dy, dx) in enumerate(source.taps):
-                pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t], shifted(buffers[source.buffer], dy, dx))
-        pre = pre + next(weights_left)[:, None, None]
-        if stage.context_dim and context is not None:
-            at = context if context.dim() == 4 else context[:, :, None, None]
-            pre = pre + torch.einsum("pd,bdhw->bphw", next(weights_left), at)
+    return _run_stages(stages, weights, context, image)[len(stages)]
+
+
+def run_plan(plan: Plan, weights: Sequence[Tensor], context: Tensor | None, image: Tensor) -> Tensor:
+    """The parameters ``[B, P, H, W]`` that a plan draws from, given the whole image ``[B, C, H, W]``."""
+    buffers = _run_stages(plan.stages, weights, context, image)
+    if len(plan.all_draws) == 1:
+        return buffers[plan.all_draws[0].buffer]
+    channels = plan.image_channels
+    params = image.new_empty(len(image), plan.emit.params(channels), *image.shape[2:])
+    for channel, (_, buffer) in enumerate(plan.draws):
+        params[:, plan.emit.params_of(channel, channels)] = buffers[buffer]
+    return params
+
+
+def _run_stages(
+    stages: Sequence[Stage], weights: Sequence[Tensor], context: Tensor | None, image: Tensor
+) -> dict[int, Tensor]:
+    """All buffers."""
+    weights_left = iter(weights)
+    own = [[next(weights_left) for _ in range(stage.n_weights)] for stage in stages]
+    buffers = {0: image}
+    for s in computable(stages):
+        stage = stages[s]
+        if stage.kind == "norm":
+            pre = _normalised(buffers[stage.sources[0].buffer], *own[s])
+        else:
+            pre = _summed(stage, own[s], context, buffers)
         out = activate(pre, stage.activation)
-        buffers.append(out if stage.residual < 0 else out + buffers[stage.residual])
-    return buffers[-1]
+        out = out if stage.factor < 0 else out * buffers[stage.factor]
+        buffers[s + 1] = out if stage.residual < 0 else out + buffers[stage.residual]
+    return buffers
+
+
+def _summed(stage: Stage, weights: Sequence[Tensor], context: Tensor | None, buffers: Mapping[int, Tensor]) -> Tensor:
+    """The pre-activation of a stage of kind sum."""
+    pre: Tensor | float = 0.0
+    for source, weight in zip(stage.sources, weights, strict=False):  # [P, C, taps]
+        for t, (dy, dx) in enumerate(source.taps):
+            pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t], shifted(buffers[source.buffer], dy, dx))
+    out: Tensor = pre + weights[len(stage.sources)][:, None, None]
+    if stage.context_dim and context is not None:
+        at = context if context.dim() == 4 else context[:, :, None, None]
+        out = out + torch.einsum("pd,bdhw->bphw", weights[-1], at)
+    return out
+
+
+def _normalised(h: Tensor, gain: Tensor, bias: Tensor, eps: Tensor) -> Tensor:
+    """The pre-activation of a stage of kind norm."""
+    centred = h - h.mean(1, keepdim=True)
+    scale = (centred.square().mean(1, keepdim=True) + eps).rsqrt()
+    return centred * scale * gain[:, None, None] + bias[:, None, None]
 
 
 def naive_sample(
@@ -47,15 +86,24 @@ def naive_sample(
     known: Tensor | None = None,
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Image ``[B, C, H, W]`` and parameters ``[B, P, H, W]``: one whole forward pass ``params_of(image)`` per pixel."""
+    """Image ``[B, C, H, W]`` and parameters ``[B, P, H, W]``: one whole forward pass ``params_of(image)`` per draw.
+
+    A draw is a pixel's channel; of a mixture it is a pixel, whose channels come from one component.
+    """
     batch, _, height, width = noise.shape
     image = noise.new_zeros((batch, channels, height, width))
     params = noise.new_zeros((batch, emit.params(channels), height, width))
+    draws: list[tuple[slice, Any]] = [(slice(None), slice(None))]
+    if emit.by_channel:
+        draws = [(slice(c, c + 1), emit.params_of(c, channels)) for c in range(channels)]
     for i in range(height):
         for j in range(width):
-            params[:, :, i, j] = params_of(image)[:, :, i, j]
-            given = (None if t is None else t[:, :, i, j] for t in (known_mask, known))
-            image[:, :, i, j] = draw(params[:, :, i, j], noise[:, :, i, j], emit, temperature, *given)
+            for c, own in draws:
+                p = params_of(image)[:, own, i, j]
+                given = (None if t is None else t[:, c, i, j] for t in (known_mask, known))
+                noises = noise[:, c if emit.by_channel else slice(None), i, j]
+                params[:, own, i, j] = p
+                image[:, c, i, j] = draw(p, noises, emit, temperature, *given)
     return image, params
 
 
@@ -73,9 +121,9 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    """`vlae_fast.ops.pixelcnn_sample`: the whole program once per pixel."""
+    """`vlae_fast.ops.pixelcnn_sample`: the whole program once per draw."""
     return naive_sample(
-        lambda image: run_program(plan.stages, packed, context, image),
+        lambda image: run_plan(plan, packed, context, image),
         noise,
         plan.image_channels,
         plan.emit,

@@ -59,15 +59,19 @@ class Program:
         activation: str = "none",
         context: Tensor | None = None,
         residual: int = -1,
+        factor: int = -1,
     ) -> int:
         """Appends ``act( bias + context z + sum over sources, taps of weight[:, :, tap] buffer[. + tap] ) + residual``.
+
+        Where there is a factor, the activation is multiplied by it before the residual is added.
 
         Args:
             sources: (buffer, weight ``[P, C, kh, kw]``, live taps); buffer 0 is the image. A tap is the offset (dy, dx)
                 that it reads, or a `masks.Tap`, which has its place in the kernel too: a dilated kernel needs that.
-            bias: ``[P]``, None: 0. activation: ``none``, ``relu``, ``elu``, ``gate`` (halves P).
+            bias: ``[P]``, None: 0.
+            activation: one of `vlae_fast.activations.names("pixelcnn_sample")`; ``gate`` and ``glu`` halve P.
             context: V ``[P, D]`` where the stage sees z (or the map that `spread` makes of it).
-            residual: a buffer that is added after the activation, -1: none.
+            residual: a buffer that is added after the activation, -1: none. factor: one that it is multiplied by.
 
         Returns:
             the buffer it writes, for later stages to read.
@@ -89,14 +93,72 @@ class Program:
             self._fail(f"bias must be [{width}]", list(bias.shape))
         if context is not None and (context.dim() != 2 or context.shape[0] != width):
             self._fail(f"context must be [{width}, D]", list(context.shape))
-        if residual >= 0 and self.channels(residual) != channels:
-            self._fail(f"residual must be a buffer of {channels} channels", self.channels(residual))
+        self._check_width(channels, residual=residual, factor=factor)
         self.weights.append(self.weights[-1].new_zeros(width) if bias is None else bias.detach().clone())
         if context is not None:
             self.weights.append(context.detach().clone())
         context_dim = 0 if context is None else context.shape[1]
-        self.stages.append(Stage(channels, activation, residual, context_dim, tuple(reads)))
+        self.stages.append(Stage(channels, activation, residual, context_dim, tuple(reads), factor=factor))
         return len(self.stages)
+
+    def norm(
+        self,
+        buffer: int,
+        gain: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+        *,
+        activation: str = "none",
+        residual: int = -1,
+        factor: int = -1,
+    ) -> int:
+        """Appends ``act( bias + gain (h - mean h) / sqrt(var h + eps) ) * factor + residual``, h a pixel's channels.
+
+        That is `torch.nn.LayerNorm` over the channels of each pixel of a buffer.
+
+        Args:
+            buffer: h is read from it. gain, bias: ``[C]``, None: 1 and 0. eps: above 0.
+            activation: as in `add`, ``gate`` and ``glu`` excepted. residual, factor: as in `add`.
+
+        Returns:
+            the buffer it writes.
+
+        Raises:
+            ValueError: channels do not fit, a buffer is not written yet, eps is not above 0.
+        """
+        channels = self.channels(buffer)
+        if activation not in ACTIVATIONS or activations.columns(activation) != 1:
+            one = [name for name in ACTIVATIONS if activations.columns(name) == 1]
+            self._fail(f"activation of a norm must be one of {', '.join(one)}", repr(activation))
+        if not eps > 0:
+            self._fail("eps must be above 0", eps)
+        if not self.weights:  # gain and bias take their dtype and device
+            self._fail("a norm must follow a stage with weights", "none")
+        for name, value in (("gain", gain), ("bias", bias)):
+            if value is not None and value.shape != (channels,):
+                self._fail(f"{name} must be [{channels}]", list(value.shape))
+        self._check_width(channels, residual=residual, factor=factor)
+        like = self.weights[-1]
+        self.weights += [
+            like.new_ones(channels) if gain is None else gain.detach().clone(),
+            like.new_zeros(channels) if bias is None else bias.detach().clone(),
+            like.new_tensor([eps]),
+        ]
+        reads = (Source(buffer, ((0, 0),)),)
+        self.stages.append(Stage(channels, activation, residual, 0, reads, "norm", factor))
+        return len(self.stages)
+
+    def product(self, a: int, b: int) -> int:
+        """Appends the product of the buffers a and b, of equal channels, at every pixel; returns its buffer."""
+        if not self.weights:  # an identity takes their dtype and device
+            self._fail("a product must follow a stage with weights", "none")
+        eye = self.weights[-1].new_ones(self.channels(a)).diag()
+        return self.add([(a, eye[:, :, None, None], ((0, 0),))], factor=b)
+
+    def _check_width(self, channels: int, **buffers: int) -> None:
+        for name, buffer in buffers.items():
+            if buffer >= 0 and self.channels(buffer) != channels:
+                self._fail(f"{name} must be a buffer of {channels} channels", self.channels(buffer))
 
     def conv(
         self,
@@ -125,9 +187,8 @@ class Program:
     def reorder(self, order: Sequence[int]) -> None:
         """Puts the channels of the last buffer into another order: new channel i is the old ``order[i]``."""
         last, index = self.stages[-1], torch.tensor(order, device=self.weights[-1].device)
-        if last.activation == "none" and last.residual < 0:
-            count = len(last.sources) + 1 + (last.context_dim > 0)
-            self.weights[-count:] = [weight[index] for weight in self.weights[-count:]]
+        if last.activation == "none" and last.kind == "sum" and last.residual < 0 and last.factor < 0:
+            self.weights[-last.n_weights :] = [weight[index] for weight in self.weights[-last.n_weights :]]
         else:
             eye = self.weights[-1].new_ones(len(order)).diag()[index]
             self.add([(len(self.stages), eye[:, :, None, None], ((0, 0),))])
@@ -172,13 +233,20 @@ def _add(program: Program, path: str, module: nn.Module, buffer: int, keep: int 
         return program.add([(buffer, module.weight, ((0, 0),))], module.bias)
     if type(module) in _MODULES and program.stages and buffer == len(program.stages) != keep:
         last = program.stages[-1]
-        if last.activation == "none" and last.residual < 0 and getattr(module, "alpha", 1.0) == 1.0:
+        if last.activation == "none" and last.residual < 0 and last.factor < 0 and _has_default_arguments(module):
             program.stages[-1] = last._replace(activation=_MODULES[type(module)])
             return buffer
     raise ValueError(
-        "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and ReLU or ELU after a "
-        f"convolution, got {type(module).__name__} at {path!r}"
+        "PixelCNNSampler: decoder must be built of masked convolutions, 1x1 convolutions, and after a convolution "
+        f"{', '.join(row.__name__ for row in _MODULES)} with default arguments, got {type(module).__name__} at {path!r}"
     )
+
+
+def _has_default_arguments(activation: nn.Module) -> bool:
+    """True where it computes what the table says of its class; ``inplace`` changes nothing in that."""
+    given, default = vars(activation), vars(type(activation)())
+    options = [name for name in default if not name.startswith("_") and name not in ("training", "inplace")]
+    return all(given.get(name) == default[name] for name in options)
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:

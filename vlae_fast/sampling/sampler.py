@@ -19,6 +19,7 @@ from .agreement import largest_excess
 from .emit import Known, emit_of, emit_of_plan, emit_params, expand_known, likelihood_with_head, make_noise
 from .fixed_order import Spread
 from .known import warn_unless_fits
+from .levels import in_turn
 from .program import Decoder, build_program
 from .schedule import derive
 from .window import offsets_seen
@@ -61,12 +62,12 @@ class PixelCNNSampler:
         if (likelihood := likelihood_with_head(decoder)) is not None:
             likelihood.write_head(self.program)
         self._size = (int(decoder.image_size[0]), int(decoder.image_size[1]))
-        schedule = derive(self.program.stages, self._size, order=order)
-        channels, stages = self.program.image_channels, tuple(self.program.stages)
-        self.plan = Plan(channels, schedule.slope, stages, schedule.leads, emit)
+        parts = in_turn(self.program, emit, self._size)
+        schedule = derive(parts.stages, self._size, order=order, draws=parts.draws)
+        channels, weights = self.program.image_channels, parts.weights
+        self.plan = Plan(channels, schedule.slope, parts.stages, schedule.leads, emit, parts.draws)
         self.steps = schedule.steps
-        weights = self.program.weights
-        self.backend = backends.pick("pixelcnn_sample", weights[0], backend).name
+        self.backend = backends.pick("pixelcnn_sample", weights[0], backend, self.plan).name
         self._dtype, self._device = weights[0].dtype, weights[0].device
         self.isa = isa_of(self.backend, isa)
         self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend, isa=self.isa)
@@ -206,11 +207,11 @@ class PixelCNNSampler:
         z = None
         if latent_dim := getattr(decoder, "latent_dim", self.program.context_dim):
             z = torch.randn(1, latent_dim, generator=generator, device="cpu").to(self._device, self._dtype)
-        stages, weights = self.plan.stages, self.program.weights
+        stages, weights = self.program.stages, self.program.weights
         with torch.autocast(self._device.type, enabled=False):
             expected, context = emit_params(decoder, decoder(x, z)), self._context(z, 1)
             if self.backend == "reference":
-                got = reference.run_program(stages, self._packed, context, x)
+                got = reference.run_plan(self.plan, self._packed, context, x)
             else:  # with every pixel given, one pass gives the logits of a whole image
                 got = self.propose(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
             # convolutions on a GPU may round their inputs to 10 bits

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..plan import Stage
+from ..masks import Offset
+from ..plan import Draw, Stage, all_draws, computable
 
 
 class Schedule(NamedTuple):
@@ -16,24 +17,41 @@ class Schedule(NamedTuple):
     steps: int
 
 
-def leads_at(stages: Sequence[Stage], slope: int, size: tuple[int, int]) -> list[int]:
-    """The largest lead of every stage at a slope.
+def is_later(stage: int, buffer: int, tap: Offset, draws: Sequence[Draw]) -> bool:
+    """True where what a stage reads is written behind it in a step, so that it counts as written one step later.
 
-    A read of buffer m at tap (dy, dx) needs ``lead <= lead_m - dx - slope * dy``. The image is written last in a step,
-    so it counts as a stage of lead -1. Taps that never land in the image set no limit.
+    A pixel of the image is written by the last draw; a stage behind the first draw reads the channels of its own pixel
+    that are drawn so far.
     """
-    leads = [-1]
-    for stage in stages:
-        reads = [(source.buffer, dy, dx) for source in stage.sources for dy, dx in source.taps]
-        if stage.residual >= 0:
-            reads.append((stage.residual, 0, 0))
-        limits = [leads[m] - dx - slope * dy for m, dy, dx in reads if abs(dy) < size[0] and abs(dx) < size[1]]
+    return buffer > stage if buffer else stage < draws[0 if tap == (0, 0) else -1].after
+
+
+def leads_at(
+    stages: Sequence[Stage], slope: int, size: tuple[int, int], draws: tuple[Draw, ...] = ()
+) -> tuple[list[int], int]:
+    """The largest lead of every stage at a slope, and the least of what is drawn: below 0 it comes too late.
+
+    A read of buffer m at tap (dy, dx) needs ``lead <= lead_m - dx - slope * dy``, one less where m is written later in
+    a step (`is_later`); the image has lead 0. Taps that never land in the image set no limit. A stage that others
+    before it read does not run ahead.
+    """
+    draws = all_draws(len(stages), draws)
+    behind = {buffer - 1 for s, stage in enumerate(stages) for buffer, _ in stage.reads if buffer > s}
+    leads = [0] * (len(stages) + 1)
+    for s in computable(stages):
+        limits = [
+            leads[m] - dx - slope * dy - is_later(s, m, (dy, dx), draws)
+            for m, (dy, dx) in stages[s].reads
+            if abs(dy) < size[0] and abs(dx) < size[1]
+        ]
         # nothing is gained by running further ahead than the whole image
-        leads.append(min([size[1] + slope * size[0], *limits]))
-    return leads[1:]
+        leads[s + 1] = min([0 if s in behind else size[1] + slope * size[0], *limits])
+    return leads[1:], min(leads[draw.buffer] - (draw.buffer > draw.after) for draw in draws)
 
 
-def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wavefront") -> Schedule:
+def derive(
+    stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wavefront", draws: tuple[Draw, ...] = ()
+) -> Schedule:
     """The schedule of fewest steps for an image of ``size`` (H, W); ``order="raster"`` draws one pixel a step.
 
     >>> from ..plan import Source
@@ -48,16 +66,15 @@ def derive(stages: Sequence[Stage], size: tuple[int, int], *, order: str = "wave
     if order not in ("wavefront", "raster"):
         raise ValueError(f"PixelCNNSampler: order must be wavefront or raster, got {order!r}")
     height, width = size
-    reach = sum(max((abs(dx) for s in stage.sources for _, dx in s.taps), default=0) for stage in stages)
+    reach = sum(1 + max((abs(dx) for s in stage.sources for _, dx in s.taps), default=0) for stage in stages)
     most = width + reach + 1  # no tap makes up for a row here: what has leads is causal in raster order
-    slope, leads = width if order == "raster" else 0, leads_at(stages, most, size)
-    if leads[-1] < 0:
-        # a lead of -1 waits for this very pixel
-        own = "its own pixel: a pixel's channels are drawn at once, and none may see another"
+    _, drawn = leads_at(stages, most, size, draws)
+    if drawn < 0:  # a lead of -1 waits for this very pixel
         raise ValueError(
             "PixelCNNSampler: decoder must read only pixels before its own in raster order, "
-            f"got one that reads {own if leads[-1] == -1 else 'ahead'}"
+            f"got one that reads {'its own pixel' if drawn == -1 else 'ahead'}"
         )
-    while (leads := leads_at(stages, slope, size))[-1] < 0:
+    slope = width if order == "raster" else 0
+    while (found := leads_at(stages, slope, size, draws))[1] < 0:
         slope += 1
-    return Schedule(slope, tuple(leads), width + slope * (height - 1))
+    return Schedule(slope, tuple(found[0]), width + slope * (height - 1))

@@ -47,9 +47,6 @@ def offsets_seen(stages: Sequence[Stage], image_size: tuple[int, int]) -> set[Of
     height, width = image_size
     seen: list[set[Offset]] = [{(0, 0)}]
     for stage in stages:
-        reads = {(source.buffer, tap) for source in stage.sources for tap in source.taps}
-        if stage.residual >= 0:
-            reads.add((stage.residual, (0, 0)))
-        offsets = {(dy + y, dx + x) for buffer, (dy, dx) in reads for y, x in seen[buffer]}
+        offsets = {(dy + y, dx + x) for buffer, (dy, dx) in set(stage.reads) for y, x in seen[buffer]}
         seen.append({(dy, dx) for dy, dx in offsets if abs(dy) < height and abs(dx) < width})
     return seen[-1]

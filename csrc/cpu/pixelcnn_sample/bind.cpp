@@ -92,7 +92,7 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const Packing& 
     const int64_t columns = plan.stages[s].columns();
     stages_[s].cond = place_context(op, columns, context.per_pixel);
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
-                               packed + place.bias, packed + place.weight, -1});
+                               packed + place.bias, packed + place.weight, -1, -1, false});
   }
   const int64_t n_stages = static_cast<int64_t>(context_stages_.size());
   program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
@@ -113,11 +113,14 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const Packing& pack
     const std::vector<Source>& sources = sources_.back();
     stages_.push_back({stage.activation, static_cast<int>(sources.size()), sources.data(), static_cast<int64_t>(s + 1),
                        stage.residual, stage.columns(), stage.out_channels, stage.lead, place.depth, place.vecs,
-                       packed + place.bias, packed + place.weight, -1});
+                       packed + place.bias, packed + place.weight, -1, stage.factor, stage.kind == StageKind::norm});
   }
+  for (const PlanDraw& draw_of : plan.draws) draws_.push_back({draw_of.after, draw_of.buffer, draw_of.first, draw_of.count});
   if (plan.context_dim > 0) add_context(op, plan, packing, packed, context);
   program_.n_stages = static_cast<int64_t>(stages_.size());
   program_.stages = stages_.data();
+  program_.n_draws = static_cast<int64_t>(draws_.size());
+  program_.draws = draws_.data();
   program_.buffers = buffers_.data();
   program_.draw = draw;
 }

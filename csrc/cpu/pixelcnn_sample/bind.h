@@ -33,6 +33,7 @@ class BoundProgram {
 
   Program program_;
   std::vector<Stage> stages_, context_stages_;
+  std::vector<DrawAt> draws_;
   std::vector<Buffer> buffers_;
   // Deques: the program points at their elements while they grow.
   std::deque<std::vector<Run>> runs_;

@@ -76,7 +76,10 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
   auto context = packing.contexts.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
-    pack_stage(out, stage, plan.channels, packing.stages[s], next, kernels_of(isa).lanes);
+    if (stage.kind == StageKind::norm)
+      pack_norm(out, stage, packing.stages[s], next, kernels_of(isa).lanes);
+    else
+      pack_stage(out, stage, plan.channels, packing.stages[s], next, kernels_of(isa).lanes);
     next += count_weights(stage);
     if (stage.context_dim == 0) continue;
     const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
@@ -131,6 +134,7 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   if (batch == 0) return {images, params};
   const Draw draw = {plan.emit,
                      plan.noises(),
+                     plan.params(),
                      floats(noise),
                      known ? floats(*known) : nullptr,
                      known_mask ? known_mask->const_data_ptr<bool>() : nullptr,

@@ -14,6 +14,7 @@ namespace {
 constexpr float kMagic = 0x564c41;
 constexpr float kFormat = 1;
 constexpr int64_t kHeaderWords = 8;
+constexpr int64_t kEpsFloats = 16;  // as many as keep what follows aligned; the first is the eps of a norm
 
 // Puts a stage behind the first `size` floats and moves `size` behind it.
 StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
@@ -26,7 +27,7 @@ StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, 
   const bool overflow = __builtin_mul_overflow(depth, place.vecs * lanes, &floats);
   VLAE_CHECK(!overflow && floats <= kMaxFloats - place.weight, op, "plan", text("need at most ", kMaxFloats, " weights"),
              text("a stage of ", depth, " x ", stage.columns()));
-  size = place.weight + floats;
+  size = place.weight + floats + (stage.kind == StageKind::norm ? kEpsFloats : 0);
   return place;
 }
 
@@ -51,9 +52,9 @@ Packing packing_of(const char* op, const Plan& plan, int lanes) {
   Packing packing;
   packing.size = kHeaderFloats;
   for (const PlanStage& stage : plan.stages) {
-    int64_t depth = 0;
+    int64_t depth = stage.kind == StageKind::norm;  // its gain
     for (const PlanSource& source : stage.sources)
-      depth += plan.channels[usize(source.buffer)] * static_cast<int64_t>(source.taps.size());
+      if (stage.kind == StageKind::sum) depth += plan.channels[usize(source.buffer)] * static_cast<int64_t>(source.taps.size());
     packing.stages.push_back(place_stage(op, stage, depth, lanes, packing.size));
   }
   for (const PlanStage& stage : plan.stages)
@@ -77,6 +78,13 @@ int read_header(const char* op, const float* packed, int64_t size, const Plan& p
   VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed", "be packed for this plan",
              "the weights of another plan");
   return isa;
+}
+
+void pack_norm(float* packed, const PlanStage& stage, const StagePacking& packing, const float* const* weights, int lanes) {
+  const int64_t all = packing.vecs * lanes, n = stage.out_channels;
+  std::fill_n(std::copy_n(weights[1], n, packed + packing.bias), all - n, 0.0f);
+  float* eps = std::fill_n(std::copy_n(weights[0], n, packed + packing.weight), all - n, 0.0f);
+  std::fill_n(eps, kEpsFloats, weights[2][0]);
 }
 
 void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,

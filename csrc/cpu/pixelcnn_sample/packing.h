@@ -3,7 +3,8 @@
 //
 // A panel is [products][2 vectors of columns], so the inner loop of the matrix product reads it front to back. Columns are
 // padded to whole vectors. A gated stage pairs a vector of its first half with the same channels of its second half: the
-// gate is then applied to a block while it is in the nearest cache.
+// gate is then applied to a block while it is in the nearest cache. A norm has its gain in place of a panel, and its eps
+// behind.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +36,9 @@ Packing packing_of(const char* op, const Plan& plan, int lanes);
 void write_header(float* packed, const Plan& plan, int isa, int64_t size);
 // Returns the number of the instruction set; throws if this is no packed tensor of this plan.
 int read_header(const char* op, const float* packed, int64_t size, const Plan& plan);
+
+// weights: gain, bias, eps.
+void pack_norm(float* packed, const PlanStage& stage, const StagePacking& packing, const float* const* weights, int lanes);
 
 // weights: of each source [columns, channels, taps], then bias [columns].
 void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,

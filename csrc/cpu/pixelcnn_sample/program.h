@@ -33,7 +33,9 @@ struct Stage {
   int64_t columns, out_channels, lead;
   int64_t depth, vecs;  // of the packed weights: products per output, vectors of columns
   const float *bias, *weight;
-  int64_t cond;  // buffer added before the activation, or -1
+  int64_t cond;    // buffer added before the activation, or -1
+  int64_t factor;  // buffer that the activation is multiplied by, or -1
+  bool is_norm;    // of the channels of its source: bias, and in place of weights gain and then eps
 };
 
 // The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before
@@ -49,11 +51,16 @@ struct Context {
 // The tensors of a draw: images and their known pixels [B, C, H, W], noise and parameters likewise.
 struct Draw {
   Emit emit;
-  int64_t noises;  // planes of noise
+  int64_t noises, n_params;  // planes of noise and of parameters
   const float *noise, *known;
   const bool* known_mask;  // nullptr: nothing is known
   float *images, *params;
   double temperature;
+};
+
+// Channels first .. first + count - 1, from a buffer, when the first `after` stages of a step have run.
+struct DrawAt {
+  int64_t after, buffer, first, count;
 };
 
 struct Program {
@@ -61,6 +68,8 @@ struct Program {
   int64_t sample_floats;  // of one sample's caches
   int64_t n_stages;
   const Stage* stages;
+  int64_t n_draws;
+  const DrawAt* draws;
   const Buffer* buffers;
   Context context;
   Draw draw;
@@ -96,6 +105,6 @@ int64_t next_wave(const Program& program, int64_t index);
 // The first step from `step` on at which some stage or the draw has a pixel.
 int64_t next_step(const Program& program, int64_t step);
 
-void draw_wave(const Program& program, const Wave& wave, const Tile& tile) noexcept;
+void draw_wave(const Program& program, const DrawAt& at, const Wave& wave, const Tile& tile) noexcept;
 
 }  // namespace vlae::pixelcnn_sample

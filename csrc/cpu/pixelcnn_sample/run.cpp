@@ -44,13 +44,16 @@ void run_context(const Program& program, const Kernels& kernels, const Tile& til
 template <typename RunWave>
 void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave) {
   for (int64_t step = 0; step < program.steps; step = next_step(program, step + 1)) {
-    for (int64_t s = 0; s < program.n_stages; ++s) {
+    const DrawAt* draw = program.draws;
+    for (int64_t s = 0;; ++s) {
+      for (; draw != program.draws + program.n_draws && draw->after == s; ++draw)
+        draw_wave(program, *draw, wave_at(program, step), tile);
+      if (s == program.n_stages) break;
       // At the first step a stage that runs ahead catches up with all waves before its own.
       const int64_t lead = program.stages[s].lead, last = std::min(step + lead, program.steps - 1);
       int64_t index = next_wave(program, step == 0 ? 0 : step + lead);
       for (; index <= last; index = next_wave(program, index + 1)) run_wave(s, wave_at(program, index));
     }
-    draw_wave(program, wave_at(program, step), tile);
   }
 }
 

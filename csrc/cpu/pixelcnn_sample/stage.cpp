@@ -16,6 +16,7 @@ struct Rows {
   int count;
   const float* source[kMaxSources][kMaxRows];
   const float* residual[kMaxRows];
+  const float* factor[kMaxRows];
   const float* cond[kMaxRows];
   float* out[kMaxRows];
 };
@@ -33,12 +34,58 @@ void locate(const Program& p, const Stage& stage, const Wave& wave, const Tile& 
     for (int s = 0; s < stage.n_sources; ++s) rows.source[s][r] = pixel_at(p, stage.sources[s].buffer, cache, i, j);
     rows.out[r] = pixel_at(p, stage.out, cache, i, j);
     if (stage.residual >= 0) rows.residual[r] = pixel_at(p, stage.residual, cache, i, j);
+    if (stage.factor >= 0) rows.factor[r] = pixel_at(p, stage.factor, cache, i, j);
     if (stage.cond >= 0) rows.cond[r] = pixel_at(p, stage.cond, cache, i, j);
+  }
+}
+
+float sum_lanes(Vec v) {
+  float sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  return sum;
+}
+
+// out = act( (x - mean) / sqrt(var + eps) * gain + bias ) (* factor, + residual), channels added in one order in every call.
+void normalise(const Stage& stage, const float* x, const float* factor, const float* residual, float* out) {
+  const int64_t n = stage.out_channels, vecs = (n + kLanes - 1) / kLanes;
+  const float *gain = stage.weight, scale = 1.0f / static_cast<float>(n), eps = gain[stage.vecs * kLanes];
+  Vec sum = {}, squares = {};
+  for (int64_t v = 0; v < vecs; ++v) sum += load_some(x + v * kLanes, least(kLanes, n - v * kLanes));
+  const Vec mean = splat(sum_lanes(sum) * scale);
+  for (int64_t v = 0; v < vecs; ++v) {
+    alignas(64) float centred[kLanes] = {};
+    const int64_t count = least(kLanes, n - v * kLanes);
+    store_some(centred, load_some(x + v * kLanes, count) - mean, count);
+    squares = load(centred) * load(centred) + squares;
+  }
+  const Vec factors = splat(1.0f / __builtin_sqrtf(sum_lanes(squares) * scale + eps));
+  for (int64_t v = 0; v < vecs; ++v) {
+    const int64_t at = v * kLanes, count = least(kLanes, n - at);
+    const Vec pre = (load_some(x + at, count) - mean) * factors * load(gain + at) + load(stage.bias + at);
+    Vec value = apply_in_stage(stage.activation, pre);
+    if (factor) value *= load_some(factor + at, count);
+    store_some(out + at, residual ? value + load_some(residual + at, count) : value, count);
+  }
+}
+
+void run_norm(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile) {
+  const int64_t all = wave.pixels * tile.count;
+  Rows rows;
+  for (int64_t first = 0; first < all; first += kMaxRows) {
+    rows.count = static_cast<int>(least(kMaxRows, all - first));
+    locate(p, stage, wave, tile, first, rows);
+    for (int r = 0; r < rows.count; ++r)
+      normalise(stage, rows.source[0][r], stage.factor < 0 ? nullptr : rows.factor[r],
+                stage.residual < 0 ? nullptr : rows.residual[r], rows.out[r]);
   }
 }
 
 // A part is a range of panels and a range of rows.
 void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) noexcept {
+  if (stage.is_norm) {
+    if (part.index == 0) run_norm(p, stage, wave, tile);
+    return;
+  }
   const int64_t panels = (stage.vecs + kPanelVecs - 1) / kPanelVecs;
   const int64_t columns = least(part.count, panels), lines = part.count / columns;
   const int64_t column = part.index % columns, line = part.index / columns;
@@ -61,7 +108,8 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
                             stage.cond >= 0 ? rows.cond : nullptr,
                             stage.residual >= 0 ? rows.residual : nullptr,
                             rows.out,
-                            nullptr};
+                            nullptr,
+                            stage.factor >= 0 ? rows.factor : nullptr};
     run_columns(layer, panels * column / columns, panels * (column + 1) / columns, block);
   }
 }

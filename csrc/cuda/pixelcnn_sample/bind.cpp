@@ -15,8 +15,8 @@ constexpr int64_t kMaxSampleSize = int64_t{1} << 28;
 
 constexpr int64_t kLanes = 32;
 
-// Finds for each buffer how many waves ago the oldest value that is still read was written. The draw writes the image, as a
-// stage of lead 0 behind all others would, and reads the last buffer.
+// Finds for each buffer how many waves ago the oldest value that is still read was written. The draws write the image, as a
+// stage of lead 0 would, and read buffers.
 std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) {
   std::vector<int64_t> ages(plan.channels.size());
   const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[usize(buffer - 1)].lead; };
@@ -28,9 +28,10 @@ std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) 
     for (const PlanSource& source : stage.sources)
       for (const Tap& tap : source.taps)
         if (lands(tap, height, width)) read(source.buffer, stage.lead, tap);
-    if (stage.residual >= 0) read(stage.residual, stage.lead, {0, 0});
+    for (const int64_t buffer : {stage.residual, stage.factor})
+      if (buffer >= 0) read(buffer, stage.lead, {0, 0});
   }
-  read(static_cast<int64_t>(plan.stages.size()), 0, {0, 0});
+  for (const PlanDraw& draw : plan.draws) read(draw.buffer, 0, {0, 0});
   return ages;
 }
 
@@ -61,7 +62,7 @@ void cut(Stage& stage) {
   for (stage.slices = 1; 2 * stage.slices * stage.chunks <= kWarps;) stage.slices *= 2;
   stage.chunk_bits = std::countr_zero(static_cast<uint64_t>(chunk));
   const uint64_t pass = static_cast<uint64_t>(kWarps / stage.slices * chunk);
-  stage.pass_bits = std::countr_zero(pass) - (stage.activation == Activation::gate);
+  stage.pass_bits = std::countr_zero(pass) - is_pair(stage.activation);
 }
 
 void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {
@@ -89,6 +90,8 @@ Stage stage_of(const PlanStage& from, const StagePacking& place, Dtype dtype) {
   stage.columns = static_cast<int32_t>(place.columns);
   stage.lead = static_cast<int32_t>(from.lead);
   stage.residual = static_cast<int32_t>(from.residual);
+  stage.factor = static_cast<int32_t>(from.factor);
+  stage.is_norm = from.kind == StageKind::norm;
   stage.groups = static_cast<int32_t>(place.groups);
   stage.bias = static_cast<int32_t>(place.bias / format_of(dtype).aligned());
   stage.weight = static_cast<int32_t>(place.weight / format_of(dtype).aligned());
@@ -106,6 +109,7 @@ void check_limits(const char* op, const Plan& plan, int64_t height, int64_t widt
     VLAE_CHECK(std::abs(stage.lead) <= width + plan.slope * height, op, "plan",
                text("have leads of at most ", width + plan.slope * height, ", all waves of the image"), stage.lead);
   }
+  VLAE_CHECK(plan.draws.size() <= kMaxDraws, op, "plan", text("have at most ", kMaxDraws, " draws"), plan.draws.size());
   VLAE_CHECK(taps <= kMaxTaps, op, "plan", text("have at most ", kMaxTaps, " taps"), taps);
 }
 
@@ -128,6 +132,10 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
   p.n_stages = static_cast<int32_t>(plan.stages.size());
   p.cond_columns = static_cast<int32_t>(packing.context_columns);
   p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);
+  for (const PlanDraw& draw : plan.draws)
+    p.draws[p.n_draws++] = {static_cast<int32_t>(draw.after), static_cast<int32_t>(draw.buffer),
+                            static_cast<int32_t>(draw.first), static_cast<int32_t>(draw.count),
+                            static_cast<int32_t>(plan.channels[usize(draw.buffer)])};
   place_rings(op, plan, p);
   int32_t n_taps = 0, cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {

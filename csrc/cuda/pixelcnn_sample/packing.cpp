@@ -1,5 +1,7 @@
 #include "packing.h"
 
+#include <algorithm>
+
 #include "../../checks.h"
 #include "../../narrow.h"
 
@@ -9,6 +11,7 @@ namespace {
 
 int64_t groups_of(const Plan& plan, const PlanStage& stage, int64_t group) {
   int64_t groups = 0;
+  if (stage.kind == StageKind::norm) return 0;
   for (const PlanSource& source : stage.sources)
     groups += round_up(plan.channels[usize(source.buffer)], group) / group * static_cast<int64_t>(source.taps.size());
   return groups;
@@ -16,7 +19,7 @@ int64_t groups_of(const Plan& plan, const PlanStage& stage, int64_t group) {
 
 // The packed column of a column of the weights as they are given.
 int64_t packed_column(const PlanStage& stage, int64_t column) {
-  if (stage.activation != Activation::gate) return column;
+  if (!is_pair(stage.activation)) return column;
   return column < stage.out_channels ? 2 * column : 2 * (column - stage.out_channels) + 1;
 }
 
@@ -36,7 +39,7 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
     StagePacking place = {packing.size, 0, groups_of(plan, stage, format.group), round_up(stage.columns(), format.columns)};
     grow(op, packing.size, 1, place.columns);
     place.weight = packing.size;
-    grow(op, packing.size, place.groups * format.group, place.columns);
+    grow(op, packing.size, stage.kind == StageKind::norm ? 2 : place.groups * format.group, place.columns);
     packing.stages.push_back(place);
     if (stage.context_dim > 0) packing.context_columns += place.columns;
   }
@@ -52,6 +55,12 @@ void pack_weights(float* packed, const Plan& plan, const Packing& packing, const
     const PlanStage& stage = plan.stages[s];
     const StagePacking& place = packing.stages[s];
     float* out = packed + place.weight;
+    if (stage.kind == StageKind::norm) {
+      std::copy_n(*weights++, stage.out_channels, out);
+      std::copy_n(*weights++, stage.out_channels, packed + place.bias);
+      out[place.columns] = **weights++;
+      continue;
+    }
     for (const PlanSource& source : stage.sources) {
       const int64_t channels = plan.channels[usize(source.buffer)], taps = static_cast<int64_t>(source.taps.size());
       for (int64_t tap = 0; tap < taps; ++tap, out += round_up(channels, group) * place.columns)

@@ -13,6 +13,7 @@ namespace vlae::cuda::pixelcnn_sample {
 constexpr int kWarps = 8;  // in a thread block
 constexpr int kMaxStages = 96;
 constexpr int kMaxTaps = 1024;
+constexpr int kMaxDraws = 64;
 
 // The last waves of a buffer: wave w is written into the place of wave w - waves, which nobody reads any more.
 struct Ring {
@@ -36,12 +37,18 @@ struct Stage {
   int32_t columns;   // P: the channels before the gate, rounded up as in the packed weights
   int32_t lane_columns, chunks, slices;
   int32_t chunk_bits, pass_bits;  // binary logarithms: columns in a chunk; channels that the warps compute at once
-  int32_t lead, residual;
+  int32_t lead, residual, factor;
+  bool is_norm;  // of its source's channels: bias, and in place of weights gain and then eps
   int32_t taps, n_taps;
   int32_t groups;              // of products
   int32_t bias, weight;        // in units of 16 bytes
   int32_t cond;                // the first column of its condition, or -1
   int32_t slice_taps[kWarps];  // the tap in which each slice starts
+};
+
+// Channels first .. first + count - 1, from the `params` values of a buffer, when the first `after` stages of a step have run.
+struct DrawAt {
+  int32_t after, buffer, first, count, params;
 };
 
 struct Program {
@@ -52,12 +59,13 @@ struct Program {
   int32_t sample_size;                     // values in the rings of a sample
   int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
   int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
-  int32_t n_stages, most_taps;
+  int32_t n_stages, most_taps, n_draws;
   Emit emit;
   int32_t cond_columns, cond_pixels;  // pixels of a sample's conditions: 0 without a context, 1 or height * width
   Ring rings[kMaxStages + 1];
   Stage stages[kMaxStages];
   SourceTap taps[kMaxTaps];
+  DrawAt draws[kMaxDraws];
 };
 
 // The tensors of a call. images and known [B, C, H, W], noise and params [B, n, H, W], all of the program's dtype; cond

@@ -27,8 +27,8 @@ struct RowBlock {
   WaveRows<int> pixels;
 };
 
-// An entry of row (sample, i). Entries below n_taps say where it reads each tap; the three behind them where it writes, where
-// its residual is, and which row its condition is.
+// An entry of row (sample, i). Entries below n_taps say where it reads each tap; those behind them where it writes, where
+// its residual is, which row its condition is, where its factor is.
 __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry,
                                int sample, int i) {
   const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;
@@ -40,6 +40,7 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
   }
   if (entry == stage.n_taps) return cache + slot_of(p, stage_index + 1, rows.wave, i);
   if (entry == stage.n_taps + 1) return stage.residual < 0 ? 0 : cache + slot_of(p, stage.residual, rows.wave, i);
+  if (entry == stage.n_taps + 3) return stage.factor < 0 ? 0 : cache + slot_of(p, stage.factor, rows.wave, i);
   return sample * p.cond_pixels + (p.cond_pixels > 1 ? i * p.width + j : 0);
 }
 

@@ -65,6 +65,11 @@ __device__ void run_rows(const Program& p, int stage_index, const Tensors& t, co
                          const ThreadBlock<T>& block) {
   const Stage& stage = p.stages[stage_index];
   locate(p, stage, stage_index, rows, block);
+  if (stage.is_norm) {
+    __syncthreads();  // offsets and activations of the stage before are written
+    normalise_rows(stage, t, rows.count, block);
+    return;
+  }
   for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
     __syncthreads();  // offsets and activations of the stage before are written; the last sums have been read
     multiply_chunks(p, stage, chunk, rows.count, static_cast<const T*>(t.packed), block);
@@ -92,41 +97,46 @@ struct Pixel {
   const Program& p;
   const Tensors& t;
   int64_t plane, at_noise, at_image;
+  int first;  // of the channels that are drawn: params are theirs
   const T* params;
   T* image;
 
   __device__ double param(int64_t i) const { return to_float(params[i]); }
-  __device__ double noise(int64_t i) const { return to_float(static_cast<const T*>(t.noise)[at_noise + i * plane]); }
-  __device__ double drawn(int64_t c) const { return to_float(image[c]); }
-  __device__ void draw(int64_t c, double value) const {
-    const int64_t at = at_image + c * plane;
+  __device__ double noise(int64_t i) const { return to_float(static_cast<const T*>(t.noise)[at_noise + (first + i) * plane]); }
+  __device__ double drawn(int64_t c) const { return to_float(image[first + c]); }
+  __device__ void draw(int64_t channel, double value) const {
+    const int64_t c = first + channel, at = at_image + c * plane;
     const bool known = t.known_mask && t.known_mask[at];
     image[c] = known ? static_cast<const T*>(t.known)[at] : from_float<T>(static_cast<float>(value));
     static_cast<T*>(t.images)[at] = image[c];
   }
 };
 
-// Gives each pixel to one thread, since the channels of a mixture follow from each other.
+// Gives each pixel to one thread, since the channels of a mixture follow from each other. The first of several draws clears the
+// channels after its own, which stages read before they are drawn.
 template <typename T>
-__device__ void draw(const Program& p, int wave, const Tensors& t, const ThreadBlock<T>& block) {
+__device__ void draw(const Program& p, const DrawAt& which, int wave, const Tensors& t, const ThreadBlock<T>& block) {
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int64_t plane = static_cast<int64_t>(p.height) * p.width;
   const auto each = [&](int item, const auto& work) {
     const int sample = item / pixels.count, i = pixels.top + item % pixels.count;
     T* cache = block.cache + p.zero_size + sample * p.sample_size;
     work(static_cast<int64_t>(block.first_sample + sample), static_cast<int64_t>(i) * p.width + wave - p.slope * i,
-         cache + slot_of(p, p.n_stages, wave, i), cache + slot_of(p, 0, wave, i));
+         cache + slot_of(p, which.buffer, wave, i), cache + slot_of(p, 0, wave, i));
   };
   const int count = block.samples * pixels.count;
-  for (int item = threadIdx.x; item < count * p.params; item += kThreads)
-    each(item / p.params, [&](int64_t sample, int64_t at, const T* params, T*) {
-      const int k = item % p.params;
-      static_cast<T*>(t.params)[(sample * p.params + k) * plane + at] = params[k];
+  for (int item = threadIdx.x; item < count * which.params; item += kThreads)
+    each(item / which.params, [&](int64_t sample, int64_t at, const T* params, T*) {
+      const int k = item % which.params;
+      const int64_t to = param_of_draw(p.emit, p.image_channels, which.first, which.count, k);
+      static_cast<T*>(t.params)[(sample * p.params + to) * plane + at] = params[k];
     });
   for (int item = threadIdx.x; item < count; item += kThreads)
     each(item, [&](int64_t sample, int64_t at, const T* params, T* image) {
-      draw_pixel(p.emit, p.image_channels, t.temperature,
-                 Pixel<T>{p, t, plane, sample * p.noises * plane + at, sample * p.image_channels * plane + at, params, image});
+      for (int c = which.count; which.first == 0 && c < p.image_channels; ++c) image[c] = from_float<T>(0);
+      draw_pixel(p.emit, which.count, t.temperature,
+                 Pixel<T>{p, t, plane, sample * p.noises * plane + at, sample * p.image_channels * plane + at, which.first,
+                          params, image});
     });
 }
 
@@ -151,9 +161,14 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
   for (int step = p.first_step; step < p.steps; ++step) {
-    for (int s = 0; s < p.n_stages; ++s) run_stage(p, s, step + p.stages[s].lead, t, block);
-    __syncthreads();  // the parameters of the wave are written
-    if (step >= 0) draw(p, step, t, block);
+    for (int s = 0, d = 0;; ++s) {
+      for (; d < p.n_draws && p.draws[d].after == s; ++d) {
+        __syncthreads();  // the parameters of the wave are written
+        if (step >= 0) draw(p, p.draws[d], step, t, block);
+      }
+      if (s == p.n_stages) break;
+      run_stage(p, s, step + p.stages[s].lead, t, block);
+    }
   }
 }
 

@@ -8,7 +8,7 @@ namespace vlae::cuda::pixelcnn_sample {
 constexpr int kMaxRows = 16;  // samples x pixels of a wave that a warp multiplies at once
 constexpr int kMinRows = 4;
 constexpr int kMaxColumns = 128;  // in a chunk: 32 lanes x 4
-constexpr int kRowEntries = 3;    // per row, beside its taps: where it writes, its residual, its condition
+constexpr int kRowEntries = 4;    // per row, beside its taps: where it writes, its residual, its condition, its factor
 
 struct Limits {
   int32_t processors;

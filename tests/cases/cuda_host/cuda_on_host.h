@@ -66,6 +66,8 @@ inline __half __float2half(float x) { return {static_cast<_Float16>(x)}; }
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+inline float normcdff(float x) { return static_cast<float>(std::erfc(-x / std::sqrt(2.0)) / 2); }
+
 using std::max;
 using std::min;
 

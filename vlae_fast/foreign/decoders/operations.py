@@ -218,14 +218,22 @@ class Operations(Activations):
                 return self._gated(other, half)
         a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
         if all(isinstance(v, Value | Later) for v in (a, b)):
-            of_x = all(isinstance(v, Value) and v.affine.buffers for v in (a, b))
-            got = (
-                "a product of two that depend on x" if of_x else "a product with a factor that depends on the condition"
-            )
-            self._fail("products with a constant, or of tanh and sigmoid", got)
+            if isinstance(a, Value) and isinstance(b, Value) and a.affine.buffers and b.affine.buffers:
+                return self._product(a, b)
+            rule = "products with a constant, or of two that depend on x"
+            self._fail(rule, "a product with a factor that depends on the condition")
         value, factor = (a, b) if isinstance(a, Value) else (b, a)
         value = self._wide_enough(value, factor)
         return Value(self._times(value.affine, self._constant(factor, value.axes)), value.axes)
+
+    def _product(self, a: Value, b: Value) -> Value:
+        """Of two values that depend on x: a stage whose activation is multiplied by a buffer."""
+        one, other, axes = aligned(a, b)
+        if not one.size == other.size == self.image:
+            self._fail(f"products of two images of {self.image}", f"one of {one.size} and {other.size}")
+        if one.buffer >= 0 > other.buffer:
+            one, other = other, one
+        return Value(self._stage(one, "none", self._settle(other).buffer), axes)
 
     def _op_div(self, a: Any, b: Any) -> Value | Bounded:
         if isinstance(b, Value | Bounded | Later):
@@ -306,6 +314,23 @@ class Operations(Activations):
         return (self._op_add(self._op_mul(x, scale.view(shape)), shift.view(shape)), None, None)
 
     _op__native_batch_norm_legit_no_training = _op_native_batch_norm
+
+    def _op_native_layer_norm(
+        self, x: Value, shape: Sequence[int], weight: Any, bias: Any, eps: float
+    ) -> tuple[Value, None, None]:
+        x = x.without_copies()
+        last, rule = len(x.axes) - 1, "layer normalisation over the channels of each pixel"
+        if len(shape) != 1 or x.letter(last) != "C" or x.affine.channels != shape[0] or x.affine.size != self.image:
+            self._fail(rule, f"one over the last {len(shape)} of {self._spelled(x)}")
+        if not all(t is None or isinstance(t, Tensor) for t in (weight, bias)):
+            self._fail(f"{rule} by weights", "one whose weights depend on its input")
+        own = self._settle(x.affine.rows(grid(x.axes).flatten()))
+        if own.buffer == 0:
+            self._fail(f"{rule} of features", "one of the image itself")
+        index = self.program.norm(own.buffer, weight, bias, eps)
+        eye = own.bias.new_ones(own.channels).diag()
+        out = Affine({(index, (0, 0)): eye}, torch.zeros_like(own.bias), own.size)
+        return Value(out, (*x.axes[:last], axis_of("C", own.channels))), None, None
 
     def _op_masked_conv(self, x: Value, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Value:
         kind, channels, activation, dilation, _ = options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, NoReturn
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
 from ...plan import Emit
+from ...sampling.levels import HERE, NONE, levels_of
 from .affine import Affine
 from .axes import Axes, Recipe, letters_of
 from .writer import Bounded, Writer
@@ -122,7 +123,9 @@ def read_output(writer: Writer, channels: int, emit: Emit, expected: int, layout
         )
     order = torch.arange(expected, device="cpu")
     if emit.kind == "categorical":
-        order = _order(axes, channels, emit.levels, layout, writer.image)
+        order = _order(
+            axes, channels, emit.levels, layout, writer.image, lambda: _by_levels(writer, value.affine, channels)
+        )
     affine, ends = _before_end(writer, result, emit, order)
     affine = affine.rows(order)
     last = len(writer.program.stages)
@@ -179,14 +182,40 @@ def _logit(writer: Writer, end: Bounded) -> Any:
     return writer._plus(out, logit.to(gain))
 
 
-def _order(axes: Axes, channels: int, levels: int, layout: str | None, image: Sequence[int]) -> Tensor:
+def _by_levels(writer: Writer, output: Affine, channels: int) -> str | None:
+    """Which of CK and KC is an order where no channel's levels depend on what is drawn after them; None: both, neither.
+
+    It is where channels of a pixel see each other: masks for one order of the outputs are none for the other.
+    """
+    levels = levels_of(writer.program)
+    seen = torch.full((output.channels,), NONE, device="cpu")
+    for buffer, tap in output.buffers:
+        if tap == HERE:
+            live = output.terms[buffer, tap].cpu() != 0
+            seen = torch.maximum(seen, torch.where(live, levels[buffer], NONE).amax(1))
+    orders = {"CK": seen.view(channels, -1), "KC": seen.view(-1, channels).T}
+    channel = torch.arange(channels, device="cpu")[:, None]
+    fits = [order for order, level in orders.items() if (level < channel).all()]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _order(
+    axes: Axes,
+    channels: int,
+    levels: int,
+    layout: str | None,
+    image: Sequence[int],
+    by_levels: Callable[[], str | None],
+) -> Tensor:
     """Which channel of the output is level k of channel c, for all (c, k) in turn."""
     if layout is None and channels > 1:
         lengths = [n for axis in axes for letter, n in axis if letter == "C"]
+        first = "CK" if lengths[:1] == [channels] else "KC"
         if lengths not in ([channels, levels], [levels, channels]) or channels == levels:
+            first = by_levels() or ""
+        if not first:
             rule = "layout must be given for levels of more than one channel, of an output that can be read in two ways"
             raise ValueError(f"fast_sampler: {rule}: {_EXAMPLES}, got None")
-        first = "CK" if lengths[0] == channels else "KC"
     elif layout is None:
         first = "CK"
     else:

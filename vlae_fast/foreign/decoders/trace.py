@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from ...plan import Emit, Stage
+from ...plan import Emit
 from ...sampling.program import Program
 from ...sampling.schedule import derive
 from .condition import Condition
@@ -219,23 +219,19 @@ def _drop_unread(program: Program) -> None:
     read = {last}
     for index in range(last, 0, -1):
         if index in read:
-            read |= _buffers_of(program.stages[index - 1])
+            read |= {buffer for buffer, _ in program.stages[index - 1].reads}
     place = {-1: -1, 0: 0} | {index: n + 1 for n, index in enumerate(sorted(read - {-1, 0}))}
     stages, weights, at = [], [], 0
     for index, stage in enumerate(program.stages, 1):
-        count = len(stage.sources) + 1 + (stage.context_dim > 0)
         if index in read:
             sources = tuple(source._replace(buffer=place[source.buffer]) for source in stage.sources)
-            stages.append(stage._replace(sources=sources, residual=place[stage.residual]))
-            weights += program.weights[at : at + count]
-        at += count
+            residual, factor = place[stage.residual], place[stage.factor]
+            stages.append(stage._replace(sources=sources, residual=residual, factor=factor))
+            weights += program.weights[at : at + stage.n_weights]
+        at += stage.n_weights
     if at != len(program.weights):
         raise RuntimeError(f"fast_sampler: a program of {len(program.weights)} weights, {at} expected")
     program.stages[:], program.weights[:] = stages, weights
-
-
-def _buffers_of(stage: Stage) -> set[int]:
-    return {stage.residual, *(source.buffer for source in stage.sources)}
 
 
 def _is_z(columns: Sequence[Any], maps: Maps, traced: Trace) -> bool:

@@ -287,14 +287,17 @@ class Writer(fx.Interpreter):
 
     # Stages
 
-    def _stage(self, value: Affine, activation: str = "none") -> Affine:
-        """Appends ``activation(value)`` and returns the new buffer, over the image where the value is larger."""
+    def _stage(self, value: Affine, activation: str = "none", factor: int = -1) -> Affine:
+        """Appends ``activation(value)`` and returns the new buffer, over the image where the value is larger.
+
+        factor: a buffer that it is multiplied by, -1: none.
+        """
         within = (0, 0, min(value.size[0], self.image[0]), min(value.size[1], self.image[1]))
         if not value.holds_within(within):
             self._fail(f"activations of images of {self.image}, or cropped to it", f"one of {value.size}")
         of_x, rest = value.parted()
         terms, residual = {read: w for read, w in of_x.terms.items() if w.any()}, -1
-        for (buffer, tap), weight in list(terms.items()) if activation == "none" else ():
+        for (buffer, tap), weight in list(terms.items()) if activation == "none" and factor < 0 else ():
             if buffer and tap == (0, 0) and is_identity(weight) and len(terms) > 1 and residual < 0:
                 residual = buffer
                 del terms[buffer, tap]
@@ -304,7 +307,7 @@ class Writer(fx.Interpreter):
             zero = value.bias.new_zeros(value.channels, self.program.image_channels, 2 * height + 1, 1)
             sources = [(0, zero, ((-height, 0),))]
         context, bias = self._context(rest)
-        index = self.program.add(sources, bias, activation, context, residual)
+        index = self.program.add(sources, bias, activation, context, residual, factor)
         channels = self.program.channels(index)
         size = (value.size[0], value.size[1])
         valid = None if all(n <= m for n, m in zip(size, self.image, strict=True)) else within
