@@ -28,6 +28,9 @@ ROOT = HERE.parent
 PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "index": ("Start", "docs/index.md"),
     "readme": ("README", "README.md"),
+    "tutorials": ("If you come from a tutorial", "docs/tutorials.md"),
+    "exercises": ("Exercises", "docs/exercises.md"),
+    "exercises-cure": ("Exercises: flows, the cure", "docs/exercises-cure.md"),
     "accelerate": ("Your own PixelCNN", "docs/accelerate.md"),
     "watching": ("When a layer changes", "docs/watching.md"),
     "decoders": ("What fast_sampler understands", "docs/decoders.md"),
