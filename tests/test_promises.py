@@ -176,6 +176,57 @@ PROMISES = [
         "find the level, exactly",
         "foreign/test_lookups.py::test_rows_are_those_of_the_table_to_the_last_bit",
     ),
+    (
+        "docs/tutorials.md",
+        "the same call; z reaches the pixels as a map, so that it is used",
+        "models/test_use_of_z.py::test_the_default_uses_z",
+    ),
+    ("docs/tutorials.md", "the same five; the fifth is", "models/test_models.py::test_tutorial_calls"),
+    (
+        "docs/tutorials.md",
+        "the same call: nats, summed over the batch",
+        "models/test_models.py::test_loss_is_the_negative_elbo",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same loop; its logits are",
+        "models/test_tutorial_traversal.py::test_the_loop_is_the_decoder",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same; `model.encode(x)` too",
+        "models/test_encode_decode.py::test_encode_is_what_the_encoder_gives",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same check holds",
+        "ops/test_masked_linear.py::test_made_jacobian_is_exactly_zero_ahead",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same call; padding is",
+        "models/test_models.py::test_layer_state_dict_is_that_of_a_plain_conv",
+    ),
+    (
+        "docs/tutorials.md",
+        "has the same expectation",
+        "data/test_data.py::test_dynamic_binarization_is_redrawn_and_unbiased",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same call, in `vlae_fast.visualization`",
+        "visualization/test_notebook_pictures.py::test_the_tutorials_notebook_has_its_pictures",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same call: `vlae-fast sample`",
+        "visualization/test_notebook_pictures.py::test_the_tutorials_notebook_has_its_pictures",
+    ),
+    (
+        "docs/tutorials.md",
+        "the same call: columns keep",
+        "visualization/test_visualization.py::test_columns_and_bars_have_the_dimensions_number",
+    ),
 ]
 
 # Sentences with one of the words that promise nothing.
@@ -191,6 +242,7 @@ NO_PROMISES = [
     ("docs/glossary.md", "all that is the same for every backend"),
     ("docs/index.md", "Arguments that mean the same everywhere"),
     ("docs/watching.md", 'warnings.simplefilter("always")'),
+    ("docs/tutorials.md", "walk through the same ground"),
     ("docs/wavefront.md", "the same restriction makes the wavefront wide"),
 ]
 

