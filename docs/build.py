@@ -57,7 +57,7 @@ MODULES = tuple(
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
-OTHERS = ("nn.", "torch.")  # described elsewhere
+OTHERS = ("nn.", "torch.", "plt.")  # described elsewhere
 BLOCK = re.compile(r"^(.*)::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
 TABLE = re.compile(r"(?<=\S\n\n)(?: {4}.*\n)+", re.MULTILINE)
 SESSION = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)
@@ -103,7 +103,7 @@ def guide(name: str, text: str) -> pdoc.doc.Module:
     for page in by_length:  # links to files become links to pages
         path = re.escape(PAGES[page][1].removeprefix("docs/"))
         text = re.sub(rf"\]\([\w./]*\b{path}(?=[)#])", f"]({page}.html", text)
-    text = re.sub(r"\]\([\w./-]*?([\w-]+\.png)\)", r"](\1)", text)
+    text = re.sub(r"\]\([\w./-]*?([\w-]+\.(?:png|ipynb))\)", r"](\1)", text)
     text = outside_code(text, lambda part: re.sub(r"(`vf\.(\w+)(?:\([^`]*\))?`)", r"[\1](vlae_fast.html#\2)", part))
     module = ModuleType(name, re.sub(r"\]\([./]*examples/(\w+)\.py\)", r"](examples.html#\1)", text))
     vars(module)["__docformat__"] = "markdown"
@@ -111,9 +111,9 @@ def guide(name: str, text: str) -> pdoc.doc.Module:
 
 
 def pictures() -> Iterator[Path]:
-    """The images that the pages show."""
+    """The images that the pages show, and the notebooks that they lead to."""
     for file in (ROOT / path for _, path in PAGES.values()):
-        for link in re.findall(r"\]\(([\w./-]+\.png)\)", file.read_text(encoding="utf-8")):
+        for link in re.findall(r"\]\(([\w./-]+\.(?:png|ipynb))\)", file.read_text(encoding="utf-8")):
             yield file.parent / link
 
 

@@ -319,6 +319,6 @@ def test_plain_vaes_are_shown_by_their_means(decoder: str, word: str) -> None:
         vis.plot_latent_sampling(model, "cpu", 3, 4),
     )
     for figure in pictures:
-        assert word in figure.get_suptitle()
+        assert word in figure.axes[0].get_title()
         grey = set(torch.as_tensor(figure.axes[0].images[0].get_array().data).unique().tolist()) - {0.0, 0.5, 1.0}
         assert bool(grey) == (word == "means")

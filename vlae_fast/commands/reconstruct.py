@@ -144,7 +144,7 @@ def denoise(
 ) -> None:
     """Take noise out of images; shows the error left."""
     found, images = open_run(folder, device, data_name, data_dir, binarization)
-    if not found.training.get("denoise"):
+    if found.model.latent_dim and not found.training.get("denoise"):
         typer.echo(_TRAINED_WITHOUT, err=True)
     x, labels = some(found.model, images, split, n, seed)
     generator = generator_on(found.model, seed)

@@ -42,9 +42,10 @@ class Detection(NamedTuple):
 
 
 class Anomaly(NamedTuple):
-    """An image of `most_anomalous`: its place in the scores, its class where known, its score in nats.
+    """An image of `most_anomalous`.
 
-    flagged: whether the score is above the threshold.
+    image: its place in the scores. label: its class, where known. score: in nats. flagged: whether the score is above
+    the threshold.
     """
 
     image: int
