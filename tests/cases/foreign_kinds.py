@@ -219,6 +219,11 @@ def stacked(net: Any, x: Tensor) -> Tensor:
     return net.last(F.relu(a + b) - F.relu(c))
 
 
+def film(net: Any, x: Tensor, z: Tensor) -> Tensor:
+    gain, shift = net.gain(z)[:, :, None, None], net.shift(z)[:, :, None, None]
+    return net.last(F.relu(gain * net.first(x) + shift))
+
+
 KINDS: dict[str, Kind] = {
     # how logits are laid out
     "[B, K, C, H, W]": grey(lambda net, x: simple(net, x).unsqueeze(2), lambda net, x, z: net(x)),
@@ -386,6 +391,7 @@ KINDS: dict[str, Kind] = {
     "a bias of each place": black(
         lambda net, x: net.last(F.relu(net.first(x) + net.places.weight.view(6, 5, 6))), places=nn.Embedding(6, 30)
     ),
+    "a map as a factor": black(lambda net, x: net.last(F.relu(net.first(x) * torch.linspace(-1, 2, 6)))),
     "a mask of sites": black(lambda net, x: net.last(F.relu(net.first(x) * (torch.arange(30).view(5, 6) % 3 > 0)))),
     "a channel of ones": black(lambda net, x: simple(net, F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)), channels=2),
     "a border of ones": black(
@@ -425,6 +431,9 @@ KINDS: dict[str, Kind] = {
         lambda net, x, m: net.last(F.relu(net.first(x) + net.beside(m))),
         torch.linspace(-2, 2, 180).sin().view(3, 2, 5, 6),
         beside=nn.Conv2d(2, 6, 3, padding=1),
+    ),
+    "features scaled and shifted by the condition": given(
+        film, torch.randn(3, 4), gain=nn.Sequential(nn.Linear(4, 6), nn.Tanh()), shift=nn.Linear(4, 6)
     ),
     "the condition first": Kind(
         lambda: randomized(Lost()),

@@ -101,12 +101,6 @@ REFUSED: dict[str, Case] = {
         "may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants at some pixels, got another function",
     ),
     # operations
-    "a scale by the condition": (
-        lambda net, x, z: net.last(net.first(x) * net.of_z(z)[:, :, None, None]),
-        {"of_z": nn.Linear(3, 6)},
-        {"condition": Z},
-        "got a product with a factor that depends on the condition",
-    ),
     "a stride": (
         lambda net, x: simple(net, F.interpolate(net.down(x), size=(5, 6))),
         {"down": nn.Conv2d(1, 1, 3, stride=2, padding=1)},
@@ -130,12 +124,6 @@ REFUSED: dict[str, Case] = {
         {},
         {},
         "constants that are the same for all images, got one that is not",
-    ),
-    "a map as a factor": (
-        lambda net, x: net.last(net.first(x) * torch.linspace(1, 2, 6)),
-        {},
-        {},
-        "products with a number per channel, or with a mask of pixels, got one with a map of other numbers",
     ),
     "rows overwritten": (
         lambda net, x: net.last(_halved_rows(net.first(x))),

@@ -218,22 +218,11 @@ class Operations(Activations):
                 return self._gated(other, half)
         a, b = (self._open(v) if isinstance(v, Bounded) else v for v in (a, b))
         if all(isinstance(v, Value | Later) for v in (a, b)):
-            if isinstance(a, Value) and isinstance(b, Value) and a.affine.buffers and b.affine.buffers:
-                return self._product(a, b)
-            rule = "products with a constant, or of two that depend on x"
-            self._fail(rule, "a product with a factor that depends on the condition")
+            one, other, axes = aligned(*self._both(a, b))
+            return Value(self._product_of(one, other), axes)
         value, factor = (a, b) if isinstance(a, Value) else (b, a)
         value = self._wide_enough(value, factor)
         return Value(self._times(value.affine, self._constant(factor, value.axes)), value.axes)
-
-    def _product(self, a: Value, b: Value) -> Value:
-        """Of two values that depend on x: a stage whose activation is multiplied by a buffer."""
-        one, other, axes = aligned(a, b)
-        if not one.size == other.size == self.image:
-            self._fail(f"products of two images of {self.image}", f"one of {one.size} and {other.size}")
-        if one.buffer >= 0 > other.buffer:
-            one, other = other, one
-        return Value(self._stage(one, "none", self._settle(other).buffer), axes)
 
     def _op_div(self, a: Any, b: Any) -> Value | Bounded:
         if isinstance(b, Value | Bounded | Later):

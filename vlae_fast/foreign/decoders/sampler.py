@@ -267,15 +267,14 @@ def fast_sampler(
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and its condition becomes a program:
     masked convolutions of any kind (padded and cropped ones too), linear layers over channels, sums, concatenations,
-    tanh * sigmoid, ReLU and its relatives, ELU, batch normalisation, in whatever dimensions channels stand. The
-    condition may enter through any network, and constants may differ from pixel to pixel. What is looked up by a
+    products, activations, batch normalisation and normalisation over channels, in whatever dimensions channels stand.
+    The condition may enter through any network, and constants may differ from pixel to pixel. What is looked up by a
     pixel's level (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the
     likelihood, however it is written, where images have one channel and at most 1,024 levels. The program is checked
     against that forward.
 
-    Not features scaled by the condition (FiLM: ``gamma(z) * h``; a program's weights are those of the whole batch),
-    attention, strides, nor decoders whose channels of a pixel see each other (masks that let G see R: the channels of
-    a pixel are drawn at once). Each ends in an error that says what it is, and where.
+    The channels of a pixel may see each other (masks that let G see R): they are drawn one after the other, in no more
+    steps. Not attention, and no strides. Each ends in an error that says what it is, and where.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its

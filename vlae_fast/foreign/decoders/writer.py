@@ -411,9 +411,10 @@ class Writer(fx.Interpreter):
         return total(value, Affine({(index, (0, 0)): matrix}, torch.zeros_like(value.bias), value.size))
 
     def _times(self, value: Affine, data: Tensor) -> Affine:
-        """A value times a constant ``[P, h, w]``, which is a mask of pixels where it differs from pixel to pixel.
+        """A value times a constant ``[P, h, w]``: a stage times a buffer where it differs from pixel to pixel.
 
-        With m of 0 and 1: ``m v = relu(v + a (m - 1)) - relu(-v + a (m - 1))`` for an a above all features.
+        A mask of pixels, m of 0 and 1, takes sums alone: ``m v = relu(v + a (m - 1)) - relu(-v + a (m - 1))`` for an a
+        above all features.
         """
         data = data.expand(value.channels, *data.shape[1:])
         if data.shape[1:] == (1, 1):
@@ -421,9 +422,9 @@ class Writer(fx.Interpreter):
         top = data.flatten(1).gather(1, data.flatten(1).abs().argmax(1, keepdim=True))[:, :, None]
         mask = (data != 0).to(data)
         if not (data == mask * top).all():
-            self._fail(
-                "products with a number per channel, or with a mask of pixels", "one with a map of other numbers"
-            )
+            index, matrix = self.maps.fixed(data.expand(-1, *value.size))
+            factor = Affine({(index, (0, 0)): matrix}, torch.zeros_like(value.bias), value.size)
+            return self._product_of(value, factor)
         large = min(_LARGE, torch.finfo(data.dtype).max / 16)
         wall = torch.cat([mask, mask]) - 1
         both = stacked([value.scaled(torch.ones_like(value.bias)), value.scaled(-torch.ones_like(value.bias))])
@@ -431,6 +432,14 @@ class Writer(fx.Interpreter):
         own = total(both, Affine({(index, (0, 0)): large * matrix}, torch.zeros_like(both.bias), value.size))
         eye = torch.eye(value.channels).to(self.like) * top[:, :, 0]
         return self._stage(own, "relu").through(torch.cat([eye, -eye], 1))
+
+    def _product_of(self, one: Affine, other: Affine) -> Affine:
+        """A stage whose activation is multiplied by a buffer."""
+        if not one.size == other.size == self.image:
+            self._fail(f"products of two images of {self.image}", f"one of {one.size} and {other.size}")
+        if one.buffer >= 0 > other.buffer:
+            one, other = other, one
+        return self._stage(one, "none", self._settle(other).buffer)
 
     def _finish(self, value: Any) -> Value | Bounded:
         if not isinstance(value, Value | Bounded):
