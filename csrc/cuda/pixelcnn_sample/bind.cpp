@@ -100,6 +100,17 @@ Stage stage_of(const PlanStage& from, const StagePacking& place, Dtype dtype) {
   return stage;
 }
 
+// Not inlined: where it is, the vectoriser of GCC 12 fails (an internal error) on the loop that fills the draws.
+[[gnu::noinline]] DrawAt draw_of(const PlanDraw& from, int64_t params) {
+  DrawAt draw = {};
+  draw.after = static_cast<int32_t>(from.after);
+  draw.buffer = static_cast<int32_t>(from.buffer);
+  draw.first = static_cast<int32_t>(from.first);
+  draw.count = static_cast<int32_t>(from.count);
+  draw.params = static_cast<int32_t>(params);
+  return draw;
+}
+
 void check_limits(const char* op, const Plan& plan, int64_t height, int64_t width, int64_t steps) {
   VLAE_CHECK(steps <= kMaxSteps, op, "plan", text("take at most ", kMaxSteps, " steps"), steps);
   VLAE_CHECK(plan.stages.size() <= kMaxStages, op, "plan", text("have at most ", kMaxStages, " stages"), plan.stages.size());
@@ -132,10 +143,7 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
   p.n_stages = static_cast<int32_t>(plan.stages.size());
   p.cond_columns = static_cast<int32_t>(packing.context_columns);
   p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);
-  for (const PlanDraw& draw : plan.draws)
-    p.draws[p.n_draws++] = {static_cast<int32_t>(draw.after), static_cast<int32_t>(draw.buffer),
-                            static_cast<int32_t>(draw.first), static_cast<int32_t>(draw.count),
-                            static_cast<int32_t>(plan.channels[usize(draw.buffer)])};
+  for (const PlanDraw& draw : plan.draws) p.draws[p.n_draws++] = draw_of(draw, plan.channels[usize(draw.buffer)]);
   place_rings(op, plan, p);
   int32_t n_taps = 0, cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
