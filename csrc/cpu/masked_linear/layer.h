@@ -46,7 +46,7 @@ struct PanelProduct {
   float* out;  // of row 0 and column 0
   int64_t out_stride;
   const int32_t* to_columns;  // where the columns go in out; nullptr: to their own numbers
-  const float* bias;  // [all columns] or nullptr
+  const float* bias;          // [all columns] or nullptr
   Activation activation;
   const LinearLayer* layer;  // given: out is a gradient of W, and 0 where its entry is dead
   int64_t first_row;         // the output that row 0 is then

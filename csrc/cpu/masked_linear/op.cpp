@@ -122,9 +122,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
 
   run_slopes(kernels_of(isa),
-             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function, copies ? g.mutable_data_ptr<float>() : nullptr,
-              needs_weight ? transposed.mutable_data_ptr<float>() : nullptr, stride,
-              needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
+             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
+              copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
+              stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   x = gathered(x, {}, checked.in_places);
   LinearLayer sorted = checked.layer;
   const Tensor sorted_weight = needs_x ? gathered(weight, checked.out_places, checked.in_places) : weight;
@@ -136,8 +136,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
         {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
          needs_x ? grad_x.mutable_data_ptr<float>() : nullptr, needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
   const std::vector<int32_t> in_back = inverse_of(checked.in_places), out_back = inverse_of(checked.out_places);
-  return {needs_x ? gathered(grad_x, {}, in_back) : grad_x, needs_weight ? gathered(grad_weight, out_back, in_back) : grad_weight,
-          grad_bias};
+  return {needs_x ? gathered(grad_x, {}, in_back) : grad_x,
+          needs_weight ? gathered(grad_weight, out_back, in_back) : grad_weight, grad_bias};
 }
 
 }  // namespace
