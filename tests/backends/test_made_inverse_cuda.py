@@ -120,7 +120,7 @@ EPS, WEIGHTS = torch.randn(3, 4), CASE.tensors["weights"]
         ({"biases": [torch.zeros(5), torch.zeros(8)]}, r"biases\[0\] must be \(6,\), got \(5,\)"),
         ({"cond": torch.zeros(2, 6)}, r"cond must be \(3, 6\), got \(2, 6\)"),
         ({"activation": "gate"}, "activation must be one of relu, .*, got gate"),
-        ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, exp_slope, got none"),
+        ({"scale": "none"}, "scale must be one of exp, clipped_exp, softplus, sigmoid, exp_slope, bernoulli, got none"),
         ({"header": torch.zeros(11, dtype=torch.int64)}, "header must come from made_plan"),
         ({"header": torch.zeros(0, dtype=torch.int64)}, "header must come from made_plan"),
         ({"header": forged(layers=0)[:9]}, "header must come from made_plan"),
