@@ -151,7 +151,7 @@ def test_opcheck() -> None:
         noise,
         sampler._packed,
         sampler.plan.words,
-        sampler._context(z) if z is not None else None,
+        sampler._context(z, len(z)) if z is not None else None,
         None,
         None,
         1.0,
