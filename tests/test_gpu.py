@@ -224,7 +224,7 @@ def test_cuda_graph_of_a_sampler(row: str) -> None:
     namespace = next(r for r in backends.TABLE if r.name == row).namespace
 
     def draw() -> list[torch.Tensor]:
-        context = sampler._context(z)
+        context = sampler._context(z, len(z))
         return list(namespace.pixelcnn_sample(noise, sampler._packed, sampler.plan, context, None, None, 1.0))
 
     expected = draw()
