@@ -100,32 +100,22 @@ def conv_by_op(
 def linear_by_op(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LinearSpec, backend: str) -> Tensor:
     """``[..., O]`` of ``[..., I]``."""
     rows = x.reshape(-1, x.shape[-1])
-    if x.device.type == "cpu":  # whose kernels number the units themselves, without a copy of the weight
-        y = masked_linear(
-            rows,
-            weight,
-            bias,
-            in_degrees=spec.in_degrees,
-            out_degrees=spec.out_degrees,
-            adjacency=spec.adjacency,
-            backend=backend,
-        )
-        return y.reshape(*x.shape[:-1], y.shape[-1])
-    if spec.in_order is not None:
+    in_order = x.device.type != "cpu"  # whose kernels number the units themselves, without a copy of the weight
+    if in_order and spec.in_order is not None:
         rows, weight = rows.index_select(1, spec.in_order), weight.index_select(1, spec.in_order)
-    if spec.out_order is not None:
+    if in_order and spec.out_order is not None:
         weight = weight.index_select(0, spec.out_order)
         bias = None if bias is None else bias.index_select(0, spec.out_order)
     y = masked_linear(
         rows,
         weight,
         bias,
-        in_degrees=spec.in_sorted,
-        out_degrees=spec.out_sorted,
+        in_degrees=spec.in_sorted if in_order else spec.in_degrees,
+        out_degrees=spec.out_sorted if in_order else spec.out_degrees,
         adjacency=spec.adjacency,
         backend=backend,
     )
-    if spec.out_back is not None:
+    if in_order and spec.out_back is not None:
         y = y.index_select(1, spec.out_back)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class MADESampler:
     Source: Germain et al. 2015, arXiv 1502.03509.
     """
 
+    caller: ClassVar[str] = "MADESampler"  # in messages about arguments of a constructor
+
     def __init__(self, made: MADE, backend: str = "auto", *, pixels: tuple[float, float] = (0.0, 1.0)) -> None:
         if not isinstance(made, MADE):
             raise TypeError(f"MADESampler: made must be a MADE, got {type(made).__name__}: see vlae_fast.fast_sampler")
@@ -64,7 +66,9 @@ class MADESampler:
         project: Callable[[Tensor | None], Tensor] | None = None,
     ) -> None:
         """read: gives the network as it is now. project: of a context, to the first pre-activation."""
-        self.pixels = check_pixels("MADESampler", pixels)
+        if len(pixels) != 2 or pixels[0] == pixels[1] or not all(abs(v) < float("inf") for v in pixels):
+            fail(self.caller, "pixels must be two finite numbers that differ, for 0 and for 1", pixels)
+        self.pixels = float(pixels[0]), float(pixels[1])
         self._read, self._project = read, project
         self.refresh()
         self.backend = backends.pick("made_sample", self.network.weights[0], backend).name
@@ -75,17 +79,13 @@ class MADESampler:
     @torch.no_grad()
     def refresh(self) -> None:
         """Takes the weights as they are now."""
-        weights, biases, degrees, activation = self._read()
-        first, own = weights[0].detach(), biases[0].detach()
+        network = self._read()
+        weights, biases = ([t.detach().clone() for t in tensors] for tensors in network[:2])
         low, high = self.pixels
         if self.pixels != (0.0, 1.0):  # W (low + (high - low) x) + b
-            own = own + low * self._seen(first, degrees).sum(1)
-            first = (high - low) * first
-        weights, biases = [first, *weights[1:]], [own, *biases[1:]]
-        self.network = MaskedNetwork(
-            [w.detach().clone() for w in weights], [b.detach().clone() for b in biases], degrees, activation
-        )
-        self.dim = self.network.weights[0].shape[1]
+            biases[0] += low * self._seen(weights[0], network.degrees).sum(1)
+            weights[0] *= high - low
+        self.network, self.dim = network._replace(weights=weights, biases=biases), weights[0].shape[1]
 
     @staticmethod
     def _seen(weight: Tensor, degrees: Sequence[Tensor]) -> Tensor:
@@ -148,10 +148,3 @@ class MADESampler:
 def _layers_of(made: Any) -> MaskedNetwork:
     layers = [weight_and_bias(layer) for layer in made.masked_layers()]
     return MaskedNetwork([w for w, _ in layers], [b for _, b in layers], made.degrees, made.activation)
-
-
-def check_pixels(op: str, pixels: tuple[float, float]) -> tuple[float, float]:
-    """What a network is given for 0 and for 1, as floats, or ValueError in the name of `op`."""
-    if len(pixels) != 2 or pixels[0] == pixels[1] or not all(abs(v) < float("inf") for v in pixels):
-        fail(op, "pixels must be two finite numbers that differ, for 0 and for 1", pixels)
-    return float(pixels[0]), float(pixels[1])

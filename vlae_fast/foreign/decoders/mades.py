@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ... import reference
 from ...ops.made_inverse import ACTIVATIONS
-from ...sampling.made import MADESampler, MaskedNetwork, check_pixels
+from ...reference.arguments import Layers
+from ...sampling.made import MADESampler, MaskedNetwork
 from ..flows.structure import NotCoveredError, structure_of
-from .writer import name_of, refuse
+from .operations import BATCH
+from .trace import Root, as_it_is
+from .writer import SAME, name_of, refuse
 
-_BATCH = 3
-_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
 _CHECKED = 16  # vectors on which the layers are compared with the module
 _NEAR = 1e-4  # of the largest logit: two orders of the same sums
 
@@ -30,17 +30,6 @@ class Linear:
     weight: Tensor  # [P, I]
     bias: Tensor  # [P]
     of: int
-
-
-class _Root(nn.Module):
-    """torch.fx records the paths of modules below the one that it traces."""
-
-    def __init__(self, made: nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = made
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._orig_mod(x)
 
 
 class _Tracer(fx.Interpreter):
@@ -62,7 +51,7 @@ class _Tracer(fx.Interpreter):
             return args[0]
         if n.op == "placeholder" or not any(isinstance(a, Linear) for a in (*args, *kwargs.values())):
             return super().run_node(n)
-        if name in _SAME:
+        if name in SAME:
             return args[0]
         if (name := name.removesuffix("_")) in ACTIVATIONS:
             if any(option != 1 for option in args[1:]):  # alpha and scales of an ELU
@@ -143,7 +132,7 @@ class _Tracer(fx.Interpreter):
         return self._op_mul(value, -1.0)
 
     def _op_view(self, value: Linear, shape: Any) -> Linear:
-        if tuple(shape) not in ((_BATCH, len(value.bias)), (-1, len(value.bias)), (_BATCH, -1)):
+        if tuple(shape) not in ((BATCH, len(value.bias)), (-1, len(value.bias)), (BATCH, -1)):
             self.refuse(f"a view to {list(shape)}")
         return value
 
@@ -168,11 +157,12 @@ class ForeignMADESampler(MADESampler):
         ValueError: it is no chain of masked linear layers, or an output sees its own input or a later one.
     """
 
+    caller = "fast_sampler"
+
     def __init__(
         self, made: nn.Module, dim: int, backend: str = "auto", *, pixels: tuple[float, float] = (0.0, 1.0)
     ) -> None:
-        pixels = check_pixels("fast_sampler", pixels)
-        self._set_up(lambda: trace_made(made, dim, pixels), backend, pixels)
+        self._set_up(lambda: trace_made(made, dim, self.pixels), backend, pixels)
 
 
 @torch.no_grad()
@@ -184,18 +174,15 @@ def trace_made(made: nn.Module, dim: int, pixels: tuple[float, float] = (0.0, 1.
     Raises:
         ValueError: it is no chain of masked linear layers, or not autoregressive.
     """
-    training = {module: module.training for module in made.modules()}
-    try:
-        return _traced(made.eval(), dim, pixels)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with as_it_is(made):
+        return _traced(made, dim, pixels)
 
 
 def _traced(made: nn.Module, dim: int, pixels: tuple[float, float]) -> MaskedNetwork:
     like = next((p for p in made.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
-        graph = make_fx(_Root(made), record_module_stack=True)(like.new_zeros(_BATCH, dim))
+        root = Root(made, lambda module, x, _: module(x))
+        graph = make_fx(root, record_module_stack=True)(like.new_zeros(BATCH, dim))
     except Exception as error:
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
         rule = f"decoder must take x [B, {dim}] and be traceable by torch.fx"
@@ -227,11 +214,9 @@ def _compare(made: nn.Module, network: MaskedNetwork, dim: int, pixels: tuple[fl
     like, generator = network.weights[0], torch.Generator().manual_seed(0)
     low, high = pixels
     x = low + (high - low) * torch.randint(2, (_CHECKED, dim), generator=generator, device="cpu").to(like)
-    h = x
-    for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        h = F.linear(reference.activate(h, network.activation) if i else h, weight, bias)
+    logits, _, _ = reference.made(x, Layers(network.weights, network.biases, network.degrees), network.activation)
     expected = made(x)
-    got = torch.sigmoid(h) if sigmoid else h
+    got = torch.sigmoid(logits) if sigmoid else logits
     error = (got - expected).abs().max().item()
     if not error <= _NEAR * max(1.0, expected.abs().max().item()):
         rule = "a function of x alone, the same in every call"

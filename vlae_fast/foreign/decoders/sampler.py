@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +20,7 @@ from .mades import sampler_of_vectors
 from .operations import BATCH
 from .output import check_layout, pick
 from .pixels import candidates, check_pixels
-from .trace import Trace, TraceError, Written, kept_sizes, trace, write
+from .trace import Trace, TraceError, Written, as_it_is, kept_sizes, trace, write
 
 
 class ForeignDecoder:
@@ -98,7 +96,7 @@ class ForeignDecoder:
 
     def _run(self, decoder: nn.Module, x: Tensor, tensors: Any) -> Tensor:
         assert self.condition is not None
-        with _as_it_is(decoder), torch.no_grad():
+        with as_it_is(decoder), torch.no_grad():
             result = self._call(decoder, x, self.condition.rebuilt(tensors))
             height, width = self.image_size
             return pick(result, self._output, len(x) * self.params * height * width)
@@ -150,21 +148,6 @@ def _like(decoder: nn.Module) -> Tensor:
     if next(decoder.parameters(), None) is None or not tensors:
         raise ValueError(f"fast_sampler: decoder must have parameters, got {type(decoder).__name__} with none")
     return tensors[0].new_zeros(())
-
-
-@contextmanager
-def _as_it_is(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards every part's own mode and attributes: some keep a tensor of their batch."""
-    kept = [(part, part.training, dict(vars(part))) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode, attributes in kept:
-            for name in vars(part).keys() - attributes.keys():
-                del vars(part)[name]
-            vars(part).update(attributes)
-            part.training = mode
 
 
 class ForeignSampler(PixelCNNSampler):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,22 @@ class TraceError(Exception):
     """A forward that cannot be run, or not be followed, with an input: the text is that of its error."""
 
 
-class _Root:
+@contextmanager
+def as_it_is(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards every part's own mode and attributes: some keep a tensor of their batch."""
+    kept = [(part, part.training, dict(vars(part))) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode, attributes in kept:
+            for name in vars(part).keys() - attributes.keys():
+                del vars(part)[name]
+            vars(part).update(attributes)
+            part.training = mode
+
+
+class Root:
     """A decoder as a function, by whose ``_orig_mod`` the tracer knows the module that each operation comes from."""
 
     def __init__(self, decoder: nn.Module, run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Tensor]) -> None:
@@ -78,7 +94,7 @@ def trace(
     like: Tensor,
 ) -> Trace:
     """The forward on images like ``[B, C, H, W]``; ``run(decoder, x, tensors)`` calls it. Raises TraceError."""
-    root = _Root(decoder, run)
+    root = Root(decoder, run)
     try:
         graph = make_fx(root, record_module_stack=True)(pixels.of(like), *condition.rows(len(like)))
     except Exception as error:

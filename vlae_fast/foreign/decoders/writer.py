@@ -22,7 +22,7 @@ from .maps import Maps
 
 # the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
 _ONE = {"tanh": 20.0, "sigmoid": 40.0}
-_SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
+SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
 FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
 MOVES = (
     "view _unsafe_view reshape permute transpose t unsqueeze squeeze select slice split split_with_sizes unbind expand "
@@ -193,7 +193,7 @@ class Writer(fx.Interpreter):
         return Value(Affine({(index, None): eye}, self.like.new_zeros(shape[1]), (1, 1)), axes)
 
     def _run(self, name: str, args: Any, kwargs: Any) -> Any:
-        if name in _SAME:
+        if name in SAME:
             return args[0]
         if name in FILLED:
             value = self.node.meta["val"]
