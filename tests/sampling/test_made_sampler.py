@@ -63,16 +63,22 @@ def test_context_temperature_and_generator() -> None:
     assert one.equal(other) and one.shape == (20, DIM)
 
 
-def test_weights_are_those_of_the_moment_until_refreshed() -> None:
-    made, noise = our_made(), uniform(50)
-    sampler, before = vf.MADESampler(made), by_passes(made, noise)[0]
+@pytest.mark.parametrize("context_dim", [0, 3])
+def test_weights_are_those_of_the_moment_until_refreshed(context_dim: int) -> None:
+    made, noise = our_made(context_dim=context_dim), uniform(50)
+    context = torch.randn(50, context_dim) if context_dim else None
+
+    def drawn() -> torch.Tensor:
+        return by_passes(lambda x: made(x, context), noise)[0]
+
+    sampler, before = vf.MADESampler(made), drawn()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.neg_()
-    assert sampler.sample(noise=noise).equal(before)
+    assert sampler.sample(noise=noise, context=context).equal(before)
     sampler.refresh()
-    after = by_passes(made, noise)[0]
-    assert sampler.sample(noise=noise).equal(after) and not after.equal(before)
+    after = drawn()
+    assert sampler.sample(noise=noise, context=context).equal(after) and not after.equal(before)
 
 
 class Masked(nn.Linear):
@@ -166,6 +172,8 @@ def test_errors() -> None:
     sampler = vf.MADESampler(our_made())
     with pytest.raises(ValueError, match="context must be None for a MADE without one"):
         sampler.sample(context=torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=re.escape("context must be [B, 2], got (4, 3)")):
+        vf.MADESampler(our_made(context_dim=2)).sample(context=torch.zeros(4, 3))
     with pytest.raises(ValueError, match=re.escape("n must be None or the rows of noise, 5, got 3")):
         sampler.sample(3, uniform(5))
     with pytest.raises(ValueError, match="temperature must be in"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import backends
@@ -23,6 +24,7 @@ class MaskedNetwork(NamedTuple):
     biases: list[Tensor]  # [O]
     degrees: Sequence[Tensor]  # of the inputs, the hidden layers, the outputs
     activation: str  # of the hidden layers
+    context: Tensor | None = None  # [H, context_dim], of the context's part of the first pre-activation
 
 
 class MADESampler:
@@ -56,20 +58,14 @@ class MADESampler:
             raise TypeError(f"MADESampler: made must be a MADE, got {type(made).__name__}: see vlae_fast.fast_sampler")
         if (outputs := len(made.degrees[-1])) != made.input_dim:
             fail("MADESampler", f"made must have output_dim = input_dim = {made.input_dim}, a logit each", outputs)
-        self._set_up(lambda: _layers_of(made), backend, pixels, made.project if made.context_dim else None)
+        self._set_up(lambda: _layers_of(made), backend, pixels)
 
-    def _set_up(
-        self,
-        read: Callable[[], MaskedNetwork],
-        backend: str,
-        pixels: tuple[float, float],
-        project: Callable[[Tensor | None], Tensor] | None = None,
-    ) -> None:
-        """read: gives the network as it is now. project: of a context, to the first pre-activation."""
+    def _set_up(self, read: Callable[[], MaskedNetwork], backend: str, pixels: tuple[float, float]) -> None:
+        """read: gives the network as it is now."""
         if len(pixels) != 2 or pixels[0] == pixels[1] or not all(abs(v) < float("inf") for v in pixels):
             fail(self.caller, "pixels must be two finite numbers that differ, for 0 and for 1", pixels)
         self.pixels = float(pixels[0]), float(pixels[1])
-        self._read, self._project = read, project
+        self._read = read
         self.refresh()
         self.backend = backends.pick("made_sample", self.network.weights[0], backend).name
 
@@ -85,7 +81,9 @@ class MADESampler:
         if self.pixels != (0.0, 1.0):  # W (low + (high - low) x) + b
             biases[0] += low * self._seen(weights[0], network.degrees).sum(1)
             weights[0] *= high - low
-        self.network, self.dim = network._replace(weights=weights, biases=biases), weights[0].shape[1]
+        context = None if network.context is None else network.context.detach().clone()
+        self.network = network._replace(weights=weights, biases=biases, context=context)
+        self.dim = weights[0].shape[1]
 
     @staticmethod
     def _seen(weight: Tensor, degrees: Sequence[Tensor]) -> Tensor:
@@ -125,7 +123,7 @@ class MADESampler:
         """
         if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
             fail("MADESampler", f"temperature must be in [{TEMPERATURES[0]}, {TEMPERATURES[1]}]", temperature)
-        (*weights, weight), (*biases, bias), degrees, activation = self.network
+        (*weights, weight), (*biases, bias), degrees, activation, _ = self.network
         if temperature != 1:
             weight, bias = weight / temperature, bias / temperature
         cond = self._condition(context)
@@ -138,13 +136,18 @@ class MADESampler:
         return made_sample(noise, weights, biases, degrees, cond, activation=activation, backend=self.backend)
 
     def _condition(self, context: Tensor | None) -> Tensor | None:
-        if self._project is not None:
-            return self._project(context)
-        if context is not None:
-            fail("MADESampler", "context must be None for a MADE without one", tuple(context.shape))
-        return None
+        """The context's part of the first pre-activation, ``[B, H]``."""
+        weight, got = self.network.context, None if context is None else tuple(context.shape)
+        if weight is None and context is not None:
+            fail("MADESampler", "context must be None for a MADE without one", got)
+        if weight is None:
+            return None
+        if context is None or context.dim() != 2 or context.shape[1] != weight.shape[1]:
+            fail("MADESampler", f"context must be [B, {weight.shape[1]}]", got)
+        return F.linear(context, weight)
 
 
 def _layers_of(made: Any) -> MaskedNetwork:
     layers = [weight_and_bias(layer) for layer in made.masked_layers()]
-    return MaskedNetwork([w for w, _ in layers], [b for _, b in layers], made.degrees, made.activation)
+    context = None if made.context is None else made.context.weight
+    return MaskedNetwork([w for w, _ in layers], [b for _, b in layers], made.degrees, made.activation, context)
