@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-# Of a stage; an index is the code in the table of stages.
+# The activations of a stage; an index is the code in the table of stages.
 ACTIVATIONS = (
     "none",
     "relu",

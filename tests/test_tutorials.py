@@ -1,4 +1,4 @@
-"""What docs/tutorials.md and the notebooks' readers are told to call is there: presets, options, commands, names."""
+"""Presets, options, commands and names that docs/tutorials.md tells its readers to call are there."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-// What makes a dimension of x. Plain data, shared by the files of every instruction set and by the GPU's.
+// The transform that makes a dimension of x. Plain data, shared by the files of every instruction set and by the GPU's.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,7 @@ pytest.importorskip("safetensors")
 
 
 def lines(names: list[str]) -> list[str]:
-    """What `run` says of the checks of these names."""
+    """The lines that `run` says of the checks of these names."""
     said: list[str] = []
     chosen = [check for check in self_check.checks() if check.name in names]
     assert len(chosen) == len(names)

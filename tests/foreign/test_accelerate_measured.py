@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
 
 
 def ran_own(layer: nn.Module, x: torch.Tensor) -> bool:
-    """Whether a call runs the layer's own forward."""
+    """True where a call runs the layer's own forward."""
     record, ran = vars(layer)["_vlae_fast"], []
     own = record.own
     record.own = lambda module: ran.append(1) or own(module)

@@ -1,4 +1,4 @@
-"""What `fast_sampler` refuses, and what it asks for: each message names the argument or the operation, and the rule."""
+"""Refusals and questions of `fast_sampler`: each message names the argument or the operation, and the rule."""
 
 import re
 from collections.abc import Callable

@@ -30,7 +30,7 @@ def test_images_are_those_of_the_owners_loop(name: str) -> None:
 
 
 def test_stages_that_nothing_reads_are_left_out() -> None:
-    """Of ``p + (clamp(p) - p)`` the clamped sigmoid alone: two stages of it, and the first and last convolution."""
+    """``p + (clamp(p) - p)`` leaves the clamped sigmoid alone: two stages of it, and the first and last convolution."""
     kind = KINDS["a sigmoid that is clipped by what it lacks"]
     stages = vf.fast_sampler(kind.make(), kind.shape).program.stages
     read = {source.buffer for stage in stages for source in stage.sources} | {stage.residual for stage in stages}

@@ -1,4 +1,4 @@
-"""What looks at a model uses its running statistics and changes none of them, whatever its mode."""
+"""Functions that look at a model use its running statistics and changes none of them, whatever its mode."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_draws_come_by_weight() -> None:
 
 
 def test_class_conditional() -> None:
-    """Of three classes; log p(known | class) of the class that is told."""
+    """A model of three classes: log p(known | class) is that of the class that is told."""
     model = model_with_z(n_classes=3)
     with torch.no_grad():
         model.decoder.decoder_layers[0].cond.weight.mul_(3)

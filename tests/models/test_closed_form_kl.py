@@ -82,7 +82,7 @@ def test_as_many_random_numbers_are_used_as_before() -> None:
 
 
 def test_importance_weights_are_of_the_draw() -> None:
-    """Of the objective too: with closed-form KLs the bound of many samples would stay below log p(x) for ever."""
+    """The objective's too: with closed-form KLs the bound of many samples would stay below log p(x) for ever."""
     model, x = model_of(), torch.rand(6, 1, 6, 5).round()
     for settings, closed in (({"objective": "iwae", "samples": 3}, False), ({"samples": 3}, True)):
         objective = Objective(training.Settings(**settings), levels=2)

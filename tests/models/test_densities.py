@@ -64,7 +64,7 @@ def test_a_learnt_sigma_stays_above_half_a_level_and_below_one() -> None:
 
 @pytest.mark.parametrize("mean", [0.0, 0.3, 1.25 / 255, 0.5 / 255, 1.0])
 def test_bits_of_a_gaussian_are_near_those_of_a_code_of_the_levels(mean: float) -> None:
-    """What the density puts on all levels is at most 1.0145 in total: the claim of 0.021 bits per dimension."""
+    """The density puts at most 1.0145 in total on all levels: the claim of 0.021 bits per dimension."""
     assert math.log2(1.0145) < 0.021
     x = torch.arange(-2000, 2001, dtype=torch.float64).view(-1, 1, 1, 1) / 255
     for s in (-1e4, -6.0, -4.0, -2.0):

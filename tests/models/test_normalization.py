@@ -39,7 +39,7 @@ def of_encoder(encoder: str, norm: str, **changes: Any) -> vf.VLAE:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_batch_norm_stands_before_every_activation_of_an_encoder(encoder: str) -> None:
-    """What an activation gets has mean 0 and variance 1 in every channel of a batch."""
+    """The input of an activation has mean 0 and variance 1 in every channel of a batch."""
     seen: list[torch.Tensor] = []
     model = of_encoder(encoder, "batch").train()
     for activation in layers(model.encoder, nn.ELU):

@@ -39,7 +39,7 @@ def test_dtypes(backend: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("backend", backends_of("made_sample"))
 def test_frequencies_are_the_probabilities(backend: str) -> None:
-    """Of all 8 vectors of three bits, each within five standard errors."""
+    """All 8 vectors of three bits come as often as they should, within five standard errors."""
     require(backend)
     case = made_sample_case(1, 3, (8,))
     n = 4000 if backend != "triton" else 500

@@ -52,7 +52,7 @@ def test_a_normalised_run_resumes_bit_for_bit(
 
 
 def test_running_statistics_come_back_and_are_used(tmp_path: Path) -> None:
-    """Of the model as it was trained: evaluation and the importance bound look at no batch, and change nothing."""
+    """The model is as it was trained: evaluation and the importance bound look at no batch, and change nothing."""
     model = new_model(**BATCH)
     history = run(model, tmp_path)
     found = checkpoint.load(tmp_path / "checkpoint").model

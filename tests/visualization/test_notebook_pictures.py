@@ -1,4 +1,4 @@
-"""What a notebook shows of the plot functions' figures: each once, wherever in the cell it is made."""
+"""A notebook shows the plot functions' figures: each once, wherever in the cell it is made."""
 
 from __future__ import annotations
 

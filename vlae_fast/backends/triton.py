@@ -39,7 +39,7 @@ def only_named(op: str) -> str | None:
 
 
 def lacks(plan: Plan) -> str | None:
-    """What of a plan the kernel has not, or None."""
+    """The part of a plan that the kernel has not, or None."""
     return "has no stage of kind norm" if any(stage.kind == "norm" for stage in plan.stages) else None
 
 

@@ -75,7 +75,7 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 def moving(model: nn.Module) -> Likes:
-    """What training moves, by name: parameters, and buffers of real numbers such as running statistics."""
+    """Tensors that training moves, by name: parameters, and buffers of real numbers such as running statistics."""
     kept = model.state_dict().keys()
     buffers = {name: b for name, b in model.named_buffers() if name in kept and b.is_floating_point()}
     return dict(model.named_parameters()) | buffers

@@ -82,7 +82,7 @@ def other_data(training: Mapping[str, Any], images: Images) -> str | None:
 
 
 def _names(images: Images) -> tuple[str, str]:
-    """What a data set may be called: a folder's name is anything."""
+    """The names that a data set may have: a folder's name is anything."""
     return images.name, data.name_of(images)
 
 
@@ -125,7 +125,7 @@ def labels_for(model: VLAE, images: Images, labels: Tensor | None) -> Tensor | N
 
 
 def mean_of(show: str | None) -> bool | None:
-    """What --show asks for, as `generation` takes it."""
+    """The meaning of --show, as `generation` takes it."""
     if show not in (None, "mean", "draws"):
         raise ValueError(f"--show: must be mean or draws, got {show!r}")
     return None if show is None else show == "mean"

@@ -53,7 +53,7 @@ class Measured:
         self.sizes: dict[tuple[Any, ...], tuple[int, ...]] = {}  # of the input on which that was found
 
     def prefers_own(self, x: Tensor, time_both: Callable[[Tensor], float]) -> bool:
-        """Whether the own version is the faster one for such a call; the first of its kind is timed."""
+        """True where the own version is the faster one for such a call; the first of its kind is timed."""
         grad = torch.is_grad_enabled() and 1 + x.requires_grad
         # measured: to ask for the type of x's device takes longer than all of this
         key = (grad, x.numel().bit_length(), x.dtype, torch._C._is_any_autocast_enabled())
@@ -84,7 +84,7 @@ class Measured:
         return bool(self.ratios) and max(self.ratios.values()) < MARGIN
 
     def __str__(self) -> str:
-        """Of the largest input that was timed: the ratio without and with gradients."""
+        """The ratio without and with gradients, of the largest input that was timed."""
         if not self.ratios:
             return ""
         largest = max(key[1] for key in self.ratios)

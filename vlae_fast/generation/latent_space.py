@@ -150,7 +150,7 @@ def embed(mu: Tensor, *, seed: int = 0, perplexity: float = 30.0) -> Tensor:
 
 
 def _conditions(model: VLAE, z: Tensor, labels: Tensor | None) -> Tensor:
-    """What a decoder is given for z ``[rows, columns, D]``; labels: one, or one per row."""
+    """The input of a decoder for z ``[rows, columns, D]``; labels: one, or one per row."""
     rows, columns = z.shape[:2]
     each = None if labels is None else labels.expand(rows).repeat_interleave(columns, 0)
     return model.condition(z.flatten(0, 1), each).unflatten(0, (rows, columns))

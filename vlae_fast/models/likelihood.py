@@ -83,7 +83,7 @@ class LogisticMixture(Likelihood):
         return self._log_prob(params, x) - self._log_prob_of(params, x, ~known)
 
     def _log_prob_of(self, params: Tensor, x: Tensor, of: Tensor | None) -> Tensor:
-        """Of the channels where `of` ``[B, C, H, W]`` is set, None for all, given the channels before each."""
+        """Log-probability of channels, each given those before it: where `of` ``[B, C, H, W]`` is set, None: all."""
         mixture = self._mixture(params)
         log_prob = mixture.logits.log_softmax(1)
         for c in range(self.channels):

@@ -1,4 +1,4 @@
-"""What every likelihood of pixels has: log-probability, mean, a draw from given noise, bits per dimension."""
+"""The base of every likelihood of pixels: log-probability, mean, a draw from given noise, bits per dimension."""
 
 from __future__ import annotations
 

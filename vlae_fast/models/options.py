@@ -167,7 +167,7 @@ def _check_likelihood(options: Options) -> None:
 
 
 def _flat_advice(options: Options) -> str:
-    """What to call for images whose pixels are input_dim numbers in a row."""
+    """The call to make for images whose pixels are input_dim numbers in a row."""
     count = options.input_dim
     channels, side = next(((c, side) for c in (1, 3) if c * (side := math.isqrt(count // c)) ** 2 == count), (1, 0))
     height, width = (side, side) if side else (1, count)

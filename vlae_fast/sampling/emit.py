@@ -20,7 +20,7 @@ def emit_of(decoder: Decoder) -> Emit:
 
 
 def emit_params(decoder: Decoder, params: Tensor) -> Tensor:
-    """What pixels are drawn from, ``[B, P, H, W]``, of a decoder's output: itself unless its likelihood has a head."""
+    """Parameters ``[B, P, H, W]`` to draw pixels from: a decoder's output, unless its likelihood has a head."""
     likelihood = likelihood_with_head(decoder)
     return params if likelihood is None else likelihood.head(params)
 

@@ -259,7 +259,7 @@ def naive_sample_with_logits(
 
 
 def _no_window(decoder: Decoder) -> Callable[[], Collection[Offset]] | None:
-    """What `fits` is told of a decoder without a program: that it sees no pixel, or nothing."""
+    """The offsets that `fits` is told of a decoder without a program: that it sees no pixel, or nothing."""
     return None if getattr(decoder, "autoregressive", True) else tuple
 
 

@@ -13,7 +13,7 @@ using torch::stable::Tensor;
 // MADE): nothing is gained there.
 std::vector<int32_t> order_of(const std::vector<int32_t>& degrees);
 std::vector<int32_t> in_order(const std::vector<int32_t>& degrees, const std::vector<int32_t>& order);
-// Of each place the number of the unit there.
+// The number of the unit at each place.
 std::vector<int32_t> inverse_of(const std::vector<int32_t>& order);
 // tensor[rows][:, columns], of float32 and of one (columns alone) or two dimensions; an empty order: all as they are.
 Tensor gathered(const Tensor& tensor, const std::vector<int32_t>& rows, const std::vector<int32_t>& columns);

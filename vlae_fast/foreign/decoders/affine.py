@@ -54,7 +54,7 @@ class Affine:
         )
 
     def open_sides(self, size_of: Callable[[int], tuple[int, int]], margins: Sequence[int]) -> list[bool]:
-        """Of the sides (left, right, top, bottom) with margins: where the formula does not give zeros there."""
+        """The sides (left, right, top, bottom) with margins where the formula does not give zeros."""
         taps = [(size_of(b), tap) for b, tap in self.terms if tap is not None]
         constant = bool(self.bias.any()) or len(taps) < len(self.terms)
         far = self.size[0] + self.size[1]
@@ -108,7 +108,7 @@ class Affine:
         return replace(self, terms={read: w for read, w in self.terms.items() if w.any()})
 
     def parted(self) -> tuple[Affine, Affine]:
-        """What depends on x, and what does not."""
+        """The part that depends on x, and the rest."""
         of_x = {read: w for read, w in self.terms.items() if read[0] >= 0}
         rest = {read: w for read, w in self.terms.items() if read[0] < 0}
         return replace(self, terms=of_x, bias=torch.zeros_like(self.bias)), replace(self, terms=rest)

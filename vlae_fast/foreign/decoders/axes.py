@@ -1,4 +1,4 @@
-"""What the dimensions of a traced tensor are made of: factors of the batch, the channels, the rows and the columns.
+"""Factors of the dimensions of a traced tensor: of the batch, the channels, the rows and the columns.
 
 A dimension is a product of factors in row-major order, ``(("B", 2), ("H", 5))`` for a batch whose rows were joined to
 it; a dimension of length 1 has none. Letters: B batch, C channels, H rows, W columns, R copies of what is the same.
@@ -178,7 +178,7 @@ class Recipe:
 
 
 def recipe(axes: Axes, shape: Sequence[int]) -> Recipe:
-    """Of a tensor of this shape, broadcast beside a value of these axes."""
+    """The recipe of a tensor of this shape, broadcast beside a value of these axes."""
     shape = [1] * (len(axes) - len(shape)) + [*shape]
     factors: list[Factor] = []
     has: list[bool] = []

@@ -1,4 +1,4 @@
-"""What a decoder is given beside the image: a vector z, or whatever an example shows."""
+"""The condition that a decoder is given beside the image: a vector z, or whatever an example shows."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Condition:
 
 
 def conditions(example: Any, latent_dim: int, like: Tensor) -> Iterator[Condition]:
-    """What a decoder may be given beside x: an example, or z ``[B, latent_dim]``; for 1 labels ``[B]`` too."""
+    """Conditions beside x: an example, or z ``[B, latent_dim]``; for 1 labels ``[B]`` too."""
     if example is not None or not latent_dim:
         yield Condition(example, like, "z" if example is None else "condition")
         return

@@ -1,4 +1,4 @@
-"""What a decoder adds to its features beside the image: maps of its condition, and constants that differ from pixel to
+"""The maps that a decoder adds to its features: those of its condition, and constants that differ from pixel to
 pixel. A sampler computes them once per image, as channels of the context of its program."""
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Maps:
     entries: list[Map] = field(default_factory=list)
 
     def size_of(self, buffer: int) -> Size:
-        """Of a buffer or a map, which is zero outside."""
+        """The size of a buffer or a map, which is zero outside."""
         return self.image if buffer >= 0 else self.of(buffer).size or (1, 1)
 
     def of(self, buffer: int) -> Map:

@@ -145,7 +145,7 @@ class Operations(Activations):
         return Value(a.affine.scaled(-torch.ones_like(a.affine.bias)), a.axes)
 
     def _after(self, half: Bounded, gain: Any, offset: Any) -> Value | Bounded:
-        """What is multiplied or added after tanh, sigmoid or softmax, which the end of a decoder may take back."""
+        """A product or sum after tanh, sigmoid or softmax, which the end of a decoder may take back."""
         shape = getattr(gain if gain is not None else offset, "shape", ())
         if torch.broadcast_shapes(half.value.shape, shape) != half.value.shape or half.groups is not None:
             opened = self._open(half)

@@ -55,7 +55,7 @@ def pick(result: Any, output: Any, pixels: int) -> Tensor:
 
 
 def _entries(result: Any) -> str:
-    """What a forward returned, as text: each entry's place and shape."""
+    """A forward's result as text: each entry's place and shape."""
     entries = tree_flatten_with_path(result)[0]
     spelled = ["".join(map(str, path)) + f" {list(t.shape)}" for path, t in entries if isinstance(t, Tensor)]
     return f"{type(result).__name__} with {', '.join(spelled) or 'no tensor'}"
@@ -81,7 +81,7 @@ class Reading:
         return read[:, self.order.to(read.device)]
 
     def finished(self, params: Tensor) -> Tensor:
-        """What the decoder puts out for parameters, in their order."""
+        """The decoder's output for parameters, in their order."""
         if self.ends is None:
             return params
         if self.ends == "sigmoid":
@@ -165,7 +165,7 @@ def _is_probability(writer: Writer, value: Affine) -> bool:
 
 
 def _logit(writer: Writer, end: Bounded) -> Any:
-    """Of ``p = gain sigmoid(v) + offset``: v, -v, or the logit of the offset, at pixels where p is nothing else."""
+    """The logit of ``p = gain sigmoid(v) + offset``: v, -v, or the logit of the offset where p is it alone."""
     gain, offset = torch.broadcast_tensors(end.gain, end.offset)
     kept, turned, fixed = (gain == 1) & (offset == 0), (gain == -1) & (offset == 1), gain == 0
     fixed &= (offset >= 0) & (offset <= 1)

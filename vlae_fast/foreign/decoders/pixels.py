@@ -1,4 +1,4 @@
-"""What a decoder is given for an image: of which scale, dtype and shape."""
+"""The scale, dtype and shape of what a decoder is given for an image."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ForeignDecoder:
         return self._written
 
     def output(self, x: Tensor, z: Any) -> Tensor:
-        """What the decoder puts out, in batches of the size that it is kept to."""
+        """The output of the decoder, in batches of the size that it is kept to."""
         written, condition = self.written, self.condition
         assert condition is not None
         x, tensors = written.pixels.of(x), condition.tensors_of(z)
@@ -167,7 +167,7 @@ class ForeignSampler(PixelCNNSampler):
         return self.decoder.condition.tensors_of(z)
 
     def _context(self, z: Any, rows: int) -> Tensor | None:
-        """What the stages see of the condition and of constant maps: the same bits in any batch."""
+        """The context that the stages see, of the condition and of constant maps: the same bits in any batch."""
         if not self.program.context_dim:
             return None
         if self._spread is None:
@@ -212,7 +212,7 @@ class ForeignSampler(PixelCNNSampler):
             raise ValueError(f"fast_sampler: {rule}, got logits that differ by {error:.3g}")
 
     def _logits(self, x: Tensor, z: Any, context: Tensor | None) -> Tensor:
-        """Of whole images: with every pixel given, one pass gives them."""
+        """Logits of whole images: with every pixel given, one pass gives them."""
         if self.backend == "reference":
             return reference.run_program(self.plan.stages, self._packed, context, x)
         noise = x.new_zeros((len(x), self.plan.emit.noises(x.shape[1]), *self._size))

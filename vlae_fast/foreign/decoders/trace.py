@@ -108,7 +108,7 @@ def trace(
 
 @torch.no_grad()
 def find_scale(traced: Trace, emit: Emit, told: Any) -> tuple[Pixels, Lookups]:
-    """Of which scale the decoder's pixels are, and its lookups; told: ``pixels`` of `fast_sampler`.
+    """The scale of the decoder's pixels, and its lookups; told: ``pixels`` of `fast_sampler`.
 
     Where nothing is told they are in [0, 1], unless the forward shows that they are the levels: it divides them by a
     scale of levels, or looks up by them what it cannot by numbers in [0, 1].
@@ -143,7 +143,7 @@ def find_scale(traced: Trace, emit: Emit, told: Any) -> tuple[Pixels, Lookups]:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What a trace gave beside the stages: how its input and output are read, and the network of its condition."""
+    """The result of a trace beside the stages: how its input and output are read, and the network of its condition."""
 
     pixels: Pixels
     reading: Reading

@@ -75,7 +75,7 @@ class Later:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a graph is written from: its image's size, and what its nodes are known to be.
+    """The facts that a graph is written from: its image's size, and what its nodes are known to be.
 
     x: the value of the first placeholder. skipped: nodes that only lead to lookups. tables: ``[K, P]`` and axes of
     nodes that are row k at the pixels of level k. of_condition: nodes that do not depend on x. split: constant channels

@@ -140,7 +140,7 @@ def fast_inverse(flow: nn.Module, backend: str, *, probe: bool = True) -> FastIn
 
 
 def _kinds(flow: nn.Module) -> list[type[FastInverse]]:
-    """What to try for a flow: that of its library, also where the library's code was copied to somewhere else."""
+    """The kinds to try for a flow: that of its library, also where the library's code was copied to somewhere else."""
     for module, name, kind in LIBRARIES:
         base = getattr(sys.modules.get(module), name, None)
         if base is not None and isinstance(flow, base):

@@ -265,7 +265,7 @@ class ProbedInverse(FastInverse):
         return u if all(value is wanted[name] or _same(value, wanted[name]) for name, value in rest.items()) else None
 
     def run(self, flow: Any, u: Tensor) -> Any:
-        """What the slow direction returns for u ``[B, D]``; None where it is to run itself."""
+        """The result of the slow direction for u ``[B, D]``; None where it is to run itself."""
         network: Any = self.network
         like = next(parameters_of(flow))
         if u.dim() != 2 or u.shape[1] != network.dim or u.dtype != like.dtype or u.device != like.device:

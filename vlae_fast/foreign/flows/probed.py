@@ -35,7 +35,7 @@ class Node(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What the inverse of a flow returns: x alone, or x and a log-determinant.
+    """The form of what the inverse of a flow returns: x alone, or x and a log-determinant.
 
     kind: of the container, None for x alone. keys: of x and of the log-determinant in it. sign: by which the second
     value of the fast direction at x is multiplied; None: the log-determinant ``[B]`` is that of the op, times ``own``.
@@ -102,7 +102,7 @@ class ProbedNetwork:
         return Tape(instead=instead)
 
     def _outputs(self, twin: nn.Module) -> Outputs:
-        """What the slow direction returns, and that it undoes the fast one where the network's outputs are given."""
+        """The result of the slow direction, checked: it undoes the fast one where the network's outputs are given."""
         generator = torch.Generator().manual_seed(11)
         count = sum(len(self.nodes[i].live) for i in self.heads)
         x = torch.randn(3, self.dim, generator=generator, dtype=torch.float64)
@@ -227,7 +227,7 @@ def _in_order(weight: Tensor, inputs: Tensor | None) -> Tensor:
 
 
 def _kind_of(out: Any, second: Tensor | None, log_det: Tensor) -> Outputs:
-    """What the inverse returns beside x: the second value of the fast direction, or the log-determinant ``[B]``."""
+    """The value beside x: the second value of the fast direction, or the log-determinant ``[B]``."""
     if isinstance(out, Tensor):
         return Outputs()
     keys = tuple(out) if isinstance(out, dict) else tuple(range(len(out)))

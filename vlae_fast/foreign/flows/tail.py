@@ -1,4 +1,4 @@
-"""What a flow does with the parameters that its network gives: which are shifts and scales, and of which kind."""
+"""The use that a flow makes of the parameters of its network: which are shifts and scales, and of which kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer is handed in place of z, and what it sees: the loops of tutorials run on every decoder's layers."""
+"""Forms of z that a layer is handed, and what it sees: the loops of tutorials run on every decoder's layers."""
 
 from __future__ import annotations
 
