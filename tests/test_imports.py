@@ -1,6 +1,7 @@
 """Imports run one way, from the command line down to the kernels: the table is the order. No test imports a test."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,8 +146,17 @@ def test_importing_the_package_prints_and_warns_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_import_takes_little_more_than_that_of_torch() -> None:
-    """The best of five: what else the machine does only adds."""
-    code = "import time, torch; t = time.perf_counter(); import vlae_fast; print(time.perf_counter() - t)"
-    runs = [subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True) for _ in range(5)]
-    assert min(float(run.stdout) for run in runs) < 0.2
+def test_import_takes_little_more_than_that_of_torch(tmp_path: Path) -> None:
+    """As a share of torch's own in the same process, for machines differ; the best of five, for other work only adds.
+
+    Compiled files are kept from the first run on, as they are for users: where they are not, compiling is all that counts.
+    """
+    code = (
+        "import time; start = time.perf_counter(); import torch; between = time.perf_counter(); import vlae_fast; "
+        "print((time.perf_counter() - between) / (between - start))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    kept["PYTHONPYCACHEPREFIX"] = str(tmp_path)
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, text=True, capture_output=True, check=True, env=kept) for _ in range(5)]
+    assert min(float(run.stdout) for run in runs) < 0.25
