@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
+from torch.utils.mkldnn import to_mkldnn
 
 from .gpu import Call
 
@@ -76,14 +81,34 @@ class Ceiling(NamedTuple):
     work: float  # floating-point operations or bytes of a call
 
 
-def matmul(device: torch.device, dtype: torch.dtype) -> Ceiling:
-    """The ceiling of arithmetic: a product of square matrices, 1024 x 1024, on a GPU 8192 x 8192.
+def matmuls(device: torch.device, dtype: torch.dtype) -> dict[str, Ceiling]:
+    """The ceiling of arithmetic by each library there is: a product of square matrices, 1024, on a GPU 8192 a side.
 
     The numbers are random: a processor that is fed zeros needs less power, and runs faster than it ever will at work.
+    MKL takes its slower path on the processors of others, where oneDNN may be the faster of the two, or not.
     """
     size = 8192 if device.type == "cuda" else 1024
     a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
-    return Ceiling(lambda: torch.mm(a, b, out=out), 2.0 * size**3)
+    blas = "cublas" if device.type == "cuda" else "mkl" if torch.backends.mkl.is_available() else "blas"
+    found = {blas: Ceiling(lambda: torch.mm(a, b, out=out), 2.0 * size**3)}
+    if device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        packed, x = to_mkldnn(nn.Linear(size, size).eval()), a.to_mkldnn()
+        found["onednn"] = Ceiling(lambda: packed(x), 2.0 * size**3)
+    return found
+
+
+def mkl_path() -> str:
+    """The processors that MKL says its code here is for, such as ``Intel(R) Architecture processors``; "" without MKL.
+
+    On others than Intel's it says this and no instruction set: it leaves AVX-512 alone there.
+    """
+    if not torch.backends.mkl.is_available():
+        return ""
+    code = "import torch; a = torch.ones(64, 64); a @ a"
+    environment = {**os.environ, "MKL_VERBOSE": "1"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
+    found = re.search(r"^MKL_VERBOSE .*?for Intel\(R\) 64 architecture (.*?),? Lnx", said)
+    return found[1] if found else ""
 
 
 def copy(device: torch.device) -> Ceiling:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plot`: draws benchmarks/results/*.csv as PNG, speed-ups and a roofline."""
+"""`python -m benchmarks.plot`: draws the results of each processor as PNG, speed-ups and a roofline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .records import OURS, RESULTS, Row, Run, last_runs
+from .records import OURS, RESULTS, Row, Run, by_processor, last_runs
 
 ROW_IN = 0.36  # height of a case
 MARKERS = "osD^vPX*"
@@ -154,8 +154,10 @@ def draw(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV files; the pictures join them")
-    draw(parser.parse_args().out)
+    parser.add_argument("--out", type=Path, help="folder of CSV files; default: every processor's")
+    out = parser.parse_args().out
+    for folder in [out] if out else [RESULTS / name for name in by_processor(RESULTS)]:
+        draw(folder)
 
 
 if __name__ == "__main__":

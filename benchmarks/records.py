@@ -1,23 +1,37 @@
-"""The CSV files of results: their columns, how rows are added, and which rows are the last run's."""
+"""The CSV files of results: their columns, how rows are added, and which rows are the last run's.
+
+A processor has a folder of its own in benchmarks/results, and in it a file per suite.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 from .cases import CPU_SUITES
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "vlae_fast"
-ABOUT = ("device", "isa", "threads", "torch", "commit", "date")
+ABOUT = ("device", "isa", "threads", "torch", "mkl", "commit", "date")
 COLUMNS = (
     *("suite", "case", "contender", "backend", "dtype", "p20_ms", "p50_ms", "p80_ms", "speedup", "peak_mb"),
-    *("gflops", "matmul_gflops", "fraction_of_matmul", "gb_per_s", "copy_gb_per_s", "fraction_of_copy"),
+    *("gflops", "matmul_gflops", "matmul_by", "fraction_of_matmul", "gb_per_s", "copy_gb_per_s", "fraction_of_copy"),
     *ABOUT,
 )
 
 Row = dict[str, str]
 Run = dict[str, list[Row]]
+
+
+def folder_of(about: Row) -> str:
+    """The folder of a processor's results: device and instruction set, such as amd-epyc-avx512."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {about['isa']}".lower()).strip("-")
+
+
+def share(row: Row) -> str:
+    """Live work of a row as a share of the fastest matrix product of the same run; "" where work is not counted."""
+    return "" if row["gflops"] == "nan" else f"{float(row['fraction_of_matmul']):.0%}"
 
 
 def check_columns(path: Path) -> None:
@@ -76,3 +90,15 @@ def last_runs(folder: Path) -> dict[str, dict[str, Run]]:
     if not found:
         raise FileNotFoundError(f"{folder}: no results; run `python -m benchmarks.run` first")
     return found
+
+
+def by_processor(folder: Path) -> dict[str, dict[str, dict[str, Run]]]:
+    """`last_runs` of every processor that has a folder of results, by the folder's name.
+
+    Raises:
+        FileNotFoundError: none has.
+    """
+    folders = sorted({path.parent for path in folder.glob("*/*.csv")})
+    if not folders:
+        raise FileNotFoundError(f"{folder}: no results; run `python -m benchmarks.run` first")
+    return {path.name: last_runs(path) for path in folders}

@@ -22,8 +22,8 @@ from vlae_fast.backends import cpu
 from . import gpu, measure
 from .cases import CPU_SUITES, SUITES, torch_dtype
 from .gpu import Call
-from .measure import commit, copy, device_name, interleaved, matmul, quantile, warmed_up
-from .records import OURS, RESULTS, Row, append, check_columns
+from .measure import commit, copy, device_name, interleaved, matmuls, mkl_path, quantile, warmed_up
+from .records import OURS, RESULTS, Row, append, check_columns, folder_of, share
 from .suites import Contest, Setup, prepare
 
 GPU_MINUTES = 7.0  # after these no case is started; a minute later the one in progress is given up
@@ -37,7 +37,8 @@ def timed(contenders: dict[str, Call], device: torch.device, *, quick: bool) -> 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> str:
     """A line on the machine's ceilings, before anything else is timed on it: a look at whether it is in order."""
-    known = {"GFLOP/s matmul": matmul(device, dtype), "GB/s copy": copy(device)}
+    known = {f"GFLOP/s matmul by {by}": ceiling for by, ceiling in matmuls(device, dtype).items()}
+    known["GB/s copy"] = copy(device)
     warmed_up(calls := {name: ceiling.call for name, ceiling in known.items()})
     times = timed(calls, device, quick=True)
     rates = ", ".join(f"{c.work / quantile(times[name], 0.5) / 1e9:,.0f} {name}" for name, c in known.items())
@@ -57,12 +58,14 @@ def time_case(suite: str, case: Any, contest: Contest, setup: Setup, *, quick: b
             raise RuntimeError(f"{case.name}: {error}")
         print(f"{case.name}: {name} is left out: {error}", flush=True)
         del contenders[name]
-    roofs = {"matmul": matmul(setup.device, torch_dtype(case.dtype)), "copy": copy(setup.device)}
+    roofs = {**matmuls(setup.device, torch_dtype(case.dtype)), "copy": copy(setup.device)}
     warmed_up(calls := {name: ceiling.call for name, ceiling in roofs.items()})
     times = timed({**calls, **contenders}, setup.device, quick=quick)
     for peer in contest.scale.keys() & times.keys():
         times[peer] = [t * contest.scale[peer] for t in times[peer]]
-    flop_rate, byte_rate = (ceiling.work / quantile(times[name], 0.5) for name, ceiling in roofs.items())
+    rates = {name: ceiling.work / quantile(times[name], 0.5) for name, ceiling in roofs.items()}
+    byte_rate = rates.pop("copy")
+    matmul_by, flop_rate = max(rates.items(), key=lambda rate: rate[1])
     rounding = {"tf32": " with TF32", "float32": " without TF32"}.get(case.dtype, "") if setup.on_gpu else ""
     rows = []
     for contender, call in contenders.items():
@@ -79,6 +82,7 @@ def time_case(suite: str, case: Any, contest: Contest, setup: Setup, *, quick: b
                 "peak_mb": f"{(gpu if on_gpu else measure).peak_mb(call):.1f}",
                 "gflops": f"{case.flops / p50 / 1e9:.3g}",
                 "matmul_gflops": f"{flop_rate / 1e9:.1f}",
+                "matmul_by": matmul_by,
                 "fraction_of_matmul": f"{case.flops / p50 / flop_rate:.3g}",
                 "gb_per_s": f"{case.bytes / p50 / 1e9:.3g}",
                 "copy_gb_per_s": f"{byte_rate / 1e9:.1f}",
@@ -91,9 +95,10 @@ def time_case(suite: str, case: Any, contest: Contest, setup: Setup, *, quick: b
 def describe(rows: list[Row], checked: str) -> str:
     ours, *peers = rows
     against = ", ".join(f"{row['speedup']}x {row['contender']}" for row in peers)
-    work = f"{ours['gflops']} GFLOP/s of live work (matmul {ours['matmul_gflops']})"
+    ceiling = f"{ours['matmul_gflops']} GFLOP/s of {ours['matmul_by']}'s matmul"
+    work = f"{share(ours)} of {ceiling} in live work" if share(ours) else ceiling
     memory = f"{ours['gb_per_s']} GB/s (copy {ours['copy_gb_per_s']}), peak {ours['peak_mb']} MB"
-    return f"{ours['case']} [{ours['backend']}]: {ours['p50_ms']} ms, {work}, {memory}; {against}; {checked}"
+    return f"{ours['case']} [{ours['backend']}]: {work}; {ours['p50_ms']} ms, {memory}; {against}; {checked}"
 
 
 class OutOfTime(BaseException):
@@ -142,14 +147,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the peers")
     parser.add_argument("--plot", action="store_true", help="then draw the pictures of the results")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="folder of the CSV files that rows are appended to")
+    where = "this processor's in benchmarks/results"
+    parser.add_argument("--out", type=Path, help=f"folder of the CSV files to append to (default: {where})")
     args = parser.parse_args(arguments)
     on_gpu = args.suite == "gpu"
     args.device = args.device or torch.device("cuda" if on_gpu else "cpu")
     if args.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("the suite gpu needs a CUDA device, and torch sees none")
     args.minutes = args.minutes if args.minutes is not None else GPU_MINUTES if on_gpu else float("inf")
-    args.out = args.out or (Path("out/bench") if args.quick else RESULTS)
     return args
 
 
@@ -165,6 +170,7 @@ def about(device: torch.device, threads: int) -> Row:
         "isa": isa,
         "threads": str(threads),
         "torch": torch.__version__,
+        "mkl": mkl_path() if device.type == "cpu" else "",
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
@@ -180,13 +186,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mode = None if args.quick or args.no_compile else "max-autotune" if on_gpu else "default"
     setup = Setup(args.backend, mode, args.device, on_gpu)
     suites = list(CPU_SUITES) if args.suite == "all" else [args.suite]
+    machine, done, left_out = about(args.device, args.threads), [], []
+    args.out = args.out or (Path("out/bench") if args.quick else RESULTS / folder_of(machine))
     for suite in suites:
         check_columns(args.out / f"{suite}.csv")
     args.out.mkdir(parents=True, exist_ok=True)
-    machine, done, left_out = about(args.device, args.threads), [], []
     chosen = [(s, c) for s in suites for c in SUITES[s] if args.case in c.name and (c.quick or not args.quick)]
     if on_gpu:
         print(ceilings(args.device, torch.bfloat16), flush=True)
+    else:
+        print(f"{ceilings(args.device, torch.float32)}; MKL's code is for: {machine['mkl'] or 'no MKL'}", flush=True)
+        print(f"every contender may use {args.threads} threads, naive and cached samplers too", flush=True)
     for suite, case in chosen:
         left_s = 60 * args.minutes - (time.monotonic() - start)
         if left_s <= 0:

@@ -1,12 +1,40 @@
-"""`python -m benchmarks.table`: writes the README's table from the last run in benchmarks/results/*.csv."""
+"""`python -m benchmarks.table`: writes the tables of README.md and benchmarks/README.md from the last runs' results."""
 
 from __future__ import annotations
 
-from .records import RESULTS, Row, Run, last_runs
+from pathlib import Path
+
+from .records import RESULTS, Row, Run, by_processor, share
 
 README = RESULTS.parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks/table.py -->\n", "<!-- end -->"
 PICTURES = {"speedup": "How much longer others take", "roofline": "Live work and the measured ceilings"}
+CHOSEN = {  # case -> what it is, of the README's table
+    "28x28-64ch-3gated-batch1": "an image, default decoder",
+    "gated-3x3B-64ch-28x28-batch64": "gated 3x3, 64 channels, forward + backward",
+    "made-784-1024-1024-1568-batch256": "MADE 784-1024-1024-1568, forward + backward",
+    "maf-784-2x1024-batch64": "inverse of a MAF, D = 784, batch 64",
+    "vlae-default-batch64": "training step of the default VLAE",
+}
+BRIEF = """\
+Medians of one run on each processor, by `python -m benchmarks.run`, contenders taking turns, each case checked against
+the reference first. First comes live work as a share of the fastest matrix product there (MKL's or oneDNN's, in that
+run), then the time, and how much longer others take. All cases, contenders and pictures:
+[benchmarks](benchmarks/README.md).
+"""
+ABOUT = """\
+# Benchmarks
+
+    python -m benchmarks.run      # every case on this machine: checked against the reference, timed beside its peers
+    python -m benchmarks.table    # this page, and the table of the project's README
+    python -m benchmarks.plot     # the pictures
+
+Medians of one run, contenders taking turns, each case checked against the reference first. Live GFLOP/s count no
+product with a masked weight; the share is that of the fastest product of two square matrices in that run, MKL's or
+oneDNN's. MB: peak of a call beyond what was held before it. Where scaled, the naive sampler was timed on the first
+rows and multiplied up; it is plain PyTorch, masked beforehand. Naive and cached samplers use all threads, as ours does. Layers
+and MADEs (`made-*`): forward + backward unless the name says forward; `maf-*`: the inverse.
+"""
 
 
 def milliseconds(row: Row) -> str:
@@ -29,43 +57,80 @@ def rate(row: Row, ours: str, ceiling: str) -> str:
 
 
 def table(runs: Run) -> str:
+    """Every case of one processor."""
     lines = [
-        "| case | vlae_fast | how much longer others take | live GFLOP/s (matmul) | GB/s (copy) |",
-        "|---|---|---|---|---|",
+        "| case | share of matmul | vlae_fast | how much longer others take | live GFLOP/s (matmul) | GB/s (copy) |",
+        "|---|---|---|---|---|---|",
     ]
     for case, (ours, *peers) in runs.items():
         others = "; ".join(f"{row['contender']} {cost(row)}: **{times(row)}**" for row in peers)
         work, traffic = rate(ours, "gflops", "matmul_gflops"), rate(ours, "gb_per_s", "copy_gb_per_s")
-        lines.append(f"| {case} | {cost(ours)} | {others} | {work} | {traffic} |")
+        lines.append(f"| {case} | {share(ours)} | {cost(ours)} | {others} | {work} | {traffic} |")
     return "\n".join(lines)
 
 
-def pictures(suffix: str) -> str:
-    there = {f"{name}{suffix}": title for name, title in PICTURES.items() if (RESULTS / f"{name}{suffix}.png").exists()}
-    return "".join(f"![{title}](benchmarks/results/{name}.png)\n" for name, title in there.items())
+def together(suites: dict[str, Run]) -> Run:
+    """The cases of all suites."""
+    return {case: rows for run in suites.values() for case, rows in run.items()}
 
 
-def section(suites: dict[str, Run], suffix: str) -> str:
-    """Table and pictures of the suites of one machine."""
-    runs = {case: rows for run in suites.values() for case, rows in run.items()}
-    first = next(iter(runs.values()))[0]
-    machine = f"{first['device']}, {first['threads']} threads, {first['isa']}, torch {first['torch']}, {first['date']}"
-    return f"{table(runs)}\n\nMeasured by `python -m benchmarks.run` on: {machine}.\n{pictures(suffix)}"
+def machine(runs: Run) -> str:
+    row = next(iter(runs.values()))[0]
+    mkl = f", MKL's code for {row['mkl']}" if row["mkl"] else ""
+    return f"{row['device']}, {row['threads']} threads, {row['isa']}, torch {row['torch']}{mkl}"
 
 
-def main() -> None:
-    note = (
-        "\nMedians of one run, contenders taking turns, each case checked against the reference first; MB: peak of a\n"
-        "call beyond what was held before it. Where scaled, the naive sampler was timed on the first rows and\n"
-        "multiplied up; it is plain PyTorch, masked beforehand. Layers and MADEs (`made-*`): forward + backward\n"
-        "unless the name says forward; `maf-*`: the inverse.\n"
-    )
-    sections = [section(suites, suffix) for suffix, suites in last_runs(RESULTS).items()]
-    text = README.read_text(encoding="utf-8")
+def brief(processors: list[Run]) -> str:
+    """The chosen cases, a column for each processor."""
+    lines = [f"| | {' | '.join(map(machine, processors))} |", "|---" * (1 + len(processors)) + "|"]
+    for case, name in CHOSEN.items():
+        cells = [_cell(runs[case]) if case in runs else "" for runs in processors]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rows: list[Row]) -> str:
+    ours, *peers = rows
+    others = ", ".join(f"{row['contender'].partition(' (')[0]} **{times(row)}**" for row in peers)
+    return "; ".join(part for part in (share(ours), milliseconds(ours), others) if part)
+
+
+def pictures(name: str, suffix: str) -> str:
+    """The pictures of a processor that there are, as a page in benchmarks/ shows them."""
+    there = {f"{picture}{suffix}.png": title for picture, title in PICTURES.items()}
+    return "".join(f"![{title}](results/{name}/{file})\n" for file, title in there.items() if _picture(name, file))
+
+
+def _picture(name: str, file: str) -> bool:
+    return (RESULTS / name / file).exists()
+
+
+def sections(found: dict[str, dict[str, dict[str, Run]]]) -> str:
+    """Table and pictures of each processor's last runs."""
+    parts = []
+    for name, by_suffix in found.items():
+        for suffix, suites in by_suffix.items():
+            runs = together(suites)
+            dates = sorted({rows[0]["date"] for rows in runs.values()})
+            title = f"## {machine(runs)}\n\nMeasured {' and '.join(dates)}.\n\n"
+            parts.append(f"{title}{table(runs)}\n\n{pictures(name, suffix)}")
+    return "\n".join(parts)
+
+
+def replaced(text: str, between: str) -> str:
+    """The text of a file with `between` in place of what stands between the marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + "\n".join(sections) + note + END + after, encoding="utf-8")
+    return before + BEGIN + between + END + after
+
+
+def write(found: dict[str, dict[str, dict[str, Run]]], readme: Path) -> None:
+    """Writes the table of the README, and the page of all results beside benchmarks/results."""
+    processors = [together(suites) for by_suffix in found.values() for suites in by_suffix.values()]
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(replaced(text, f"{brief(processors)}\n{BRIEF}"), encoding="utf-8")
+    (readme.parent / "benchmarks" / "README.md").write_text(f"{ABOUT}\n{sections(found)}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write(by_processor(RESULTS), README)

@@ -149,7 +149,7 @@ def test_importing_the_package_prints_and_warns_nothing() -> None:
 def test_import_takes_little_more_than_that_of_torch(tmp_path: Path) -> None:
     """As a share of torch's own in the same process, for machines differ; the best of five, for other work only adds.
 
-    Compiled files are kept from the first run on, as they are for users: where they are not, compiling is all that counts.
+    Compiled files are kept from the first run on, as they are for users: elsewhere, compiling is all that counts.
     """
     code = (
         "import time; start = time.perf_counter(); import torch; between = time.perf_counter(); import vlae_fast; "

@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases.rows import require
 
-from benchmarks import cases, checks, gpu, measure, records, run, suites
+from benchmarks import cases, checks, gpu, measure, records, run, suites, table
 from benchmarks.cases import (
     CPU_SUITES,
     FLOWS,
@@ -110,6 +110,52 @@ def test_a_last_run_is_of_one_commit(tmp_path: Path) -> None:
     records.append(path, [new, new | {"contender": "eager"}])
     assert [row["contender"] for row in records.last_run(path)["1"]] == [records.OURS, "eager"]
     assert "gone" not in records.last_run(path)
+
+
+def test_a_processor_has_a_folder_and_a_column_of_its_own(tmp_path: Path) -> None:
+    """The README shows the chosen cases of all processors side by side, the page in benchmarks/ every case of each."""
+    case = next(iter(table.CHOSEN))
+    for device, fraction, speedup in (("Intel(R) Xeon(R) CPU", "0.84", "2.16"), ("AMD EPYC", "1.93", "2.33")):
+        about = {"device": device, "isa": "avx512", "suite": "sampling", "mkl": f"code for {device}"}
+        ours = ROW | about | {"case": case, "contender": records.OURS, "fraction_of_matmul": fraction}
+        folder = tmp_path / "benchmarks" / "results" / records.folder_of(ours)
+        folder.mkdir(parents=True)
+        peer = ours | {"contender": "naive eager (2 of 28 rows, scaled)", "speedup": speedup}
+        records.append(folder / "sampling.csv", [ours, peer, ours | {"case": "another"}])
+    found = records.by_processor(tmp_path / "benchmarks" / "results")
+    assert list(found) == ["amd-epyc-avx512", "intel-r-xeon-r-cpu-avx512"]
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{table.BEGIN}old\n{table.END}\nbehind\n")
+    table.write(found, readme)
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("behind\n") and "old" not in text and "another" not in text
+    cells = "193%; 1.00 ms; naive eager **2.33x** | 84%; 1.00 ms; naive eager **2.16x** |"
+    assert f"| {table.CHOSEN[case]} | {cells}" in text
+    page = (tmp_path / "benchmarks" / "README.md").read_text()
+    assert page.count("| another | ") == 2 and page.index("code for AMD") < page.index("code for Intel")
+    table.write(found, readme)
+    assert readme.read_text() == text
+    with pytest.raises(FileNotFoundError, match="no results; run"):
+        records.by_processor(tmp_path)
+
+
+def test_the_ceiling_is_that_of_the_fastest_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        run, "timed", lambda calls, *_, **__: {name: [{"onednn": 0.5}.get(name, 1.0)] for name in calls}
+    )
+    rows = run.time_case("layers", LAYERS[0], suites.Contest(lambda: 0, "cpu", {}, ""), suites.Setup())
+    if "onednn" not in measure.matmuls(torch.device("cpu"), torch.float32):
+        pytest.skip("torch was built without oneDNN")
+    assert rows[0]["matmul_by"] == "onednn"
+    assert float(rows[0]["matmul_gflops"]) == pytest.approx(2 * 1024**3 / 0.5 / 1e9, abs=0.1)
+    assert f"{float(rows[0]['fraction_of_matmul']):.0%} of" in run.describe(rows, "")
+
+
+def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed is the product, and MKL says which processors its code is for."""
+    for ceiling in measure.matmuls(torch.device("cpu"), torch.float32).values():
+        assert ceiling.call().shape == (1024, 1024)
+    assert bool(measure.mkl_path()) == torch.backends.mkl.is_available()
 
 
 @pytest.mark.slow
