@@ -32,8 +32,8 @@ ABOUT = """\
 Medians of one run, contenders taking turns, each case checked against the reference first. Live GFLOP/s count no
 product with a masked weight; the share is that of the fastest product of two square matrices in that run, MKL's or
 oneDNN's. MB: peak of a call beyond what was held before it. Where scaled, the naive sampler was timed on the first
-rows and multiplied up; it is plain PyTorch, masked beforehand. Naive and cached samplers use all threads, as ours does. Layers
-and MADEs (`made-*`): forward + backward unless the name says forward; `maf-*`: the inverse.
+rows and multiplied up; it is plain PyTorch, masked beforehand. Naive and cached samplers use all threads, as ours
+does. Layers and MADEs (`made-*`): forward + backward unless the name says forward; `maf-*`: the inverse.
 """
 
 
