@@ -140,14 +140,19 @@ def _status_kib(key: str) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """Model of the GPU, or of the processor as the operating system names it."""
+    """Model of the GPU, or of the processor as the operating system names it; with family and model where it has them.
+
+    A virtual machine may leave of the name what a whole line of processors has in common.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        lines = []
+    facts = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name
 
 
 def commit() -> str:
