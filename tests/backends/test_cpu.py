@@ -130,6 +130,8 @@ def test_a_packed_tensor_that_was_cut_or_relabelled_is_refused() -> None:
 
 X, W, G = torch.zeros(2, 5, 6, 4), torch.zeros(6, 4, 3, 3), torch.zeros(2, 5, 6, 6)
 V, L, Y, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(2, 4), torch.arange(3), torch.arange(4)  # noqa: E741
+PACKED, STEP_WORDS = "packed", torch.tensor(WORDS)  # there is none where the library is absent
+CELLS = [n for stage in PLAN.stages for source in stage.sources for n in (len(source.taps), *range(len(source.taps)))]
 HALF = torch.full((2, 5, 6, 3), 0.5)  # of the gate
 TAPS = [0, -1, -1, 3, 0, -1, 4, 0, 0]
 CALLS = [
@@ -146,7 +148,14 @@ CALLS = [
         [V, [L, W[:, :, 0, 0] + 0], [Y[0], G[0, 0, 0]], [I + 1, O - 1, I.repeat(2)], Y, "elu", "softplus", ""],
     ),
     ("pixelcnn_pack", [WEIGHTS, WORDS, ""]),
-    ("pixelcnn_sample", [NOISE, None, WORDS, CONTEXT, MASK, NOISE, 1.0]),
+    ("pixelcnn_sample", [NOISE, PACKED, WORDS, CONTEXT, MASK, NOISE, 1.0]),
+    ("pixelcnn_repack", [PACKED, WEIGHTS, WORDS, CELLS]),
+    ("pixelcnn_step", [torch.zeros(20_000), NOISE + 0, NOISE + 0, PACKED, STEP_WORDS, CONTEXT, -1, 0, None]),
+    (
+        "pixelcnn_step",
+        [torch.zeros(20_000), NOISE + 0, NOISE + 0, PACKED, STEP_WORDS, CONTEXT, 1, 0, NOISE[:, :, 0, :1] * 0],
+    ),
+    ("pixelcnn_draw", [NOISE[:, :, :2, 0] + 0, NOISE, [0, 2, 0], 1, 0, [PLAN.slope, PLAN.slope, 0], 1.0]),
 ]
 
 
@@ -155,7 +164,7 @@ def test_hostile_arguments_run_or_are_refused(i: int) -> None:
     """One or two arguments changed at random: a result or a RuntimeError, never a read or write out of bounds."""
     require("cpu")
     name, given = CALLS[i]
-    given = [pack() if name == "pixelcnn_sample" and j == 1 else argument for j, argument in enumerate(given)]
+    given = [pack() if argument is PACKED else argument for argument in given]
     op, rng = getattr(torch.ops.vlae_fast_cpu, name), random.Random(i)
     op(*given)
     refused = 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..plan import Plan
+from ..plan import EMITS, Plan
 from ..reference.arguments import ConvOptions, Layers, Mask, Transform
+from ..reference.pixelcnn_step import Place, RunState
 from .chunks import chunks_of
 from .errors import run_native
 from .library import library_file, load
@@ -148,6 +150,20 @@ def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[
     return [_native("pixelcnn_pack", own, plan.words, isa)]
 
 
+def pixelcnn_repack(packed: Tensor, weights: Sequence[Tensor], plan: Plan, cells: Sequence[int]) -> bool:
+    """Packs weights into what `pixelcnn_pack` gave; False where one that is alive is not finite.
+
+    cells: for each source how many weights a kernel of it has, and the place of each tap among them.
+    """
+    try:
+        _native("pixelcnn_repack", packed, list(weights), plan.words, list(cells))
+    except RuntimeError as error:
+        if "pixelcnn_repack: weights must be finite" in str(error):
+            return False
+        raise
+    return True
+
+
 def pixelcnn_sample(
     noise: Tensor,
     packed: Sequence[Tensor],
@@ -172,6 +188,67 @@ def pixelcnn_sample(
         outs.append(_native("pixelcnn_sample", noise[rows], packed[0], plan.words, *own, temperature, caches))
     images, params = outs[0] if len(outs) == 1 else (torch.cat(parts) for parts in zip(*outs, strict=True))
     return images, params
+
+
+pixelcnn_step_checks_numbers = True  # values and noise, in the kernels
+
+
+class _OwnOfRun(NamedTuple):
+    """What steps are given at every call."""
+
+    words: Tensor
+    context: Tensor | None
+    caches: Tensor
+
+
+def pixelcnn_start(state: RunState, memory: list[Tensor]) -> _OwnOfRun:
+    context, size = nhwc(state.context), list(state.images.shape[2:])
+    per_pixel = context is not None and context.dim() == 4
+    floats = _native("pixelcnn_cache_floats", state.packed[0], state.plan.words, size, per_pixel, 1)  # of a sample
+    words = torch.tensor(state.plan.words, dtype=torch.int64, device="cpu")
+    size_of_all = floats * len(state.images)
+    fitting = memory.pop() if memory and size_of_all <= memory[-1].numel() <= 2 * size_of_all else None
+    memory.clear()
+    # fresh pages would take as long as some steps
+    caches = state.images.new_zeros(size_of_all) if fitting is None else fitting.zero_()
+    return _OwnOfRun(words, context, caches)
+
+
+def pixelcnn_step(state: RunState, place: Place | None, values: Tensor | None, following: Place | None) -> Tensor:
+    words, context, caches = state.own
+    at = (-1, 0, None) if place is None or values is None else (place.step, place.draw, values.contiguous())
+    args = (caches, state.images, state.logits, state.packed[0], words, context, *at)
+    params: Tensor = _refusing("pixelcnn_step", *args)
+    return params
+
+
+def pixelcnn_step_draw(state: RunState, place: Place, params: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    plan = state.plan
+    emit = [EMITS.index(plan.emit.kind), plan.emit.levels, plan.emit.components]
+    first, at = place.noises[0], [place.step, plan.slope, place.top]
+    if noise.dim() == 3:  # as of an image of one column
+        noise, first, at = noise[..., None], 0, [0, 0, 0]
+    args = (params, noise.contiguous(), emit, place.n_channels, first, at, temperature)
+    values: Tensor = _refusing("pixelcnn_draw", *args)
+    return values
+
+
+class _Overloads:
+    """The ops of steps without PyTorch's choice of an overload, which would take as long as they do."""
+
+    if _WHY_NOT is None:
+        pixelcnn_step = torch.ops.vlae_fast_cpu.pixelcnn_step.default
+        pixelcnn_draw = torch.ops.vlae_fast_cpu.pixelcnn_draw.default
+
+
+def _refusing(op: str, *args: Any) -> Any:
+    """`_native`, whose errors about numbers are ValueError as those of a contract."""
+    try:
+        return run_native(_Overloads, op, *args)
+    except RuntimeError as error:
+        if re.match(rf"{op}: (values|noise) must be ", str(error)):
+            raise ValueError(str(error).replace(op, "pixelcnn_step", 1)) from None
+        raise
 
 
 def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:

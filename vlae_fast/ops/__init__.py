@@ -8,5 +8,14 @@ from .made_sample import made_sample
 from .masked_conv import masked_conv
 from .masked_linear import masked_linear
 from .pixelcnn_sample import pixelcnn_pack, pixelcnn_sample
+from .pixelcnn_step import PixelCNNRun
 
-__all__ = ["made_inverse", "made_sample", "masked_conv", "masked_linear", "pixelcnn_pack", "pixelcnn_sample"]
+__all__ = [
+    "PixelCNNRun",
+    "made_inverse",
+    "made_sample",
+    "masked_conv",
+    "masked_linear",
+    "pixelcnn_pack",
+    "pixelcnn_sample",
+]

@@ -19,6 +19,7 @@ from .made_sample import made_sample
 from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
 from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_plan, run_program, shifted
+from .pixelcnn_step import pixelcnn_start, pixelcnn_step, pixelcnn_step_draw
 
 OPS = (
     "masked_conv",
@@ -50,6 +51,9 @@ __all__ = [
     "naive_sample",
     "pixelcnn_pack",
     "pixelcnn_sample",
+    "pixelcnn_start",
+    "pixelcnn_step",
+    "pixelcnn_step_draw",
     "run_plan",
     "run_program",
     "shift_and_log_scale",

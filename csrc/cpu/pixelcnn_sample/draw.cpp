@@ -26,28 +26,68 @@ struct Pixel {
   }
 };
 
-}  // namespace
-
-// The first of several draws clears the channels after its own, which stages read before they are drawn.
-void draw_wave(const Program& p, const DrawAt& which, const Wave& wave, const Tile& tile) noexcept {
-  const Draw& draw = p.draw;
+// Calls body(sample, at, params, image) for each pixel of a wave: its place in a plane, and in the caches.
+template <typename Body>
+void for_pixels(const Program& p, const DrawAt& which, const Wave& wave, const Tile& tile, const Body& body) {
   const Buffer &image = p.buffers[0], &params = p.buffers[which.buffer];
-  const int64_t plane = p.height * p.width, all_params = draw.n_params;
   for (int64_t sample = 0; sample < tile.count; ++sample)
     for (int64_t i = wave.top; i < wave.top + wave.pixels; ++i) {
-      const int64_t j = wave.index - p.slope * i, at = i * p.width + j, index = tile.first + sample;
+      const int64_t j = wave.index - p.slope * i;
       float* cache = tile.cache + sample * p.sample_floats;
-      const float* from = cache + params.origin + (i * params.row + j) * params.channels;
-      float* to = draw.params + index * all_params * plane + at;
-      for (int64_t k = 0; k < params.channels; ++k)
-        to[param_of_draw(draw.emit, image.channels, which.first, which.count, k) * plane] = from[k];
-      float* own = cache + image.origin + (i * image.row + j) * image.channels;
-      if (which.first == 0)
-        for (int64_t c = which.count; c < image.channels; ++c) own[c] = 0;
-      draw_pixel(
-          draw.emit, which.count, draw.temperature,
-          Pixel{draw, plane, index * draw.noises * plane + at, index * image.channels * plane + at, which.first, from, own});
+      body(sample, i * p.width + j, cache + params.origin + (i * params.row + j) * params.channels,
+           cache + image.origin + (i * image.row + j) * image.channels);
     }
+}
+
+// Calls body(k, of_pixel) for the parameters of a draw: their number in it, and among all of the pixel.
+template <typename Body>
+void for_params(const Program& p, const DrawAt& which, const Body& body) {
+  const int64_t count = p.buffers[which.buffer].channels, all = p.buffers[0].channels;
+  for (int64_t k = 0; k < count; ++k) body(k, param_of_draw(p.draw.emit, all, which.first, which.count, k));
+}
+
+// The first of several draws clears the channels after its own, which stages read before they are drawn.
+void clear_later(const Program& p, const DrawAt& which, float* image) {
+  if (which.first == 0)
+    for (int64_t c = which.count; c < p.buffers[0].channels; ++c) image[c] = 0;
+}
+
+}  // namespace
+
+void draw_wave(const Program& p, const DrawAt& which, const Wave& wave, const Tile& tile) noexcept {
+  const Draw& draw = p.draw;
+  const int64_t plane = p.height * p.width, channels = p.buffers[0].channels;
+  for_pixels(p, which, wave, tile, [&](int64_t sample, int64_t at, const float* from, float* own) {
+    const int64_t index = tile.first + sample;
+    float* to = draw.params + index * draw.n_params * plane + at;
+    for_params(p, which, [&](int64_t k, int64_t of_pixel) { to[of_pixel * plane] = from[k]; });
+    clear_later(p, which, own);
+    draw_pixel(draw.emit, which.count, draw.temperature,
+               Pixel{draw, plane, index * draw.noises * plane + at, index * channels * plane + at, which.first, from, own});
+  });
+}
+
+void show_wave(const Program& p, const DrawAt& which, const Wave& wave, const Tile& tile, float* params) noexcept {
+  const int64_t plane = p.height * p.width, count = p.buffers[which.buffer].channels;
+  for_pixels(p, which, wave, tile, [&](int64_t sample, int64_t at, const float* from, const float*) {
+    const int64_t index = tile.first + sample, pixel = at / p.width - wave.top;
+    float* to = p.draw.params + index * p.draw.n_params * plane + at;
+    for_params(p, which, [&](int64_t k, int64_t of_pixel) {
+      to[of_pixel * plane] = params[(index * count + k) * wave.pixels + pixel] = from[k];
+    });
+  });
+}
+
+void put_wave(const Program& p, const DrawAt& which, const Wave& wave, const Tile& tile, const float* values) noexcept {
+  const int64_t plane = p.height * p.width, channels = p.buffers[0].channels;
+  for_pixels(p, which, wave, tile, [&](int64_t sample, int64_t at, const float*, float* own) {
+    const int64_t index = tile.first + sample, pixel = at / p.width - wave.top;
+    clear_later(p, which, own);
+    for (int64_t c = 0; c < which.count; ++c) {
+      own[which.first + c] = values[(index * which.count + c) * wave.pixels + pixel];
+      p.draw.images[(index * channels + which.first + c) * plane + at] = own[which.first + c];
+    }
+  });
 }
 
 }  // namespace vlae::pixelcnn_sample

@@ -4,9 +4,9 @@
 
 #include "../../narrow.h"
 #include "../../pixelcnn_sample/limits.h"
-#include "../../pixelcnn_sample/weights.h"
 #include "../isa.h"
 #include "../memory.h"
+#include "arguments.h"
 #include "bind.h"
 #include "packing.h"
 #include "run.h"
@@ -17,35 +17,18 @@ VLAE_KERNELS_OF_ISA;
 
 namespace {
 
-constexpr const char* kPack = "pixelcnn_pack";
 constexpr const char* kSample = "pixelcnn_sample";
-constexpr int64_t kMaxSide = int64_t{1} << 20;
 
 void check_noise(const Tensor& noise, const Plan& plan) {
   check_float(kSample, "noise", noise);
   VLAE_CHECK(noise.dim() == 4 && noise.size(1) == plan.noises(), kSample, "noise", text("be [B, ", plan.noises(), ", H, W]"),
              shape_text(noise.sizes()));
-  for (int64_t side = 2; side < 4; ++side)
-    VLAE_CHECK(1 <= noise.size(side) && noise.size(side) <= kMaxSide, kSample, "noise", text("have sides in 1..", kMaxSide),
-               shape_text(noise.sizes()));
+  check_sides(kSample, "noise", noise);
   const float* data = floats(noise);
   const int64_t n = plan.emit.kind == EmitKind::affine ? 0 : noise.numel();
   for (int64_t i = 0; i < n; ++i)
     VLAE_CHECK(0.0f <= data[i] && data[i] < 1.0f, kSample, "noise", "be in [0, 1)",
                number_text(data[i]) + text(" at index ", i));
-}
-
-ContextTensor check_context(const std::optional<Tensor>& context, const Plan& plan, const Tensor& noise) {
-  const bool wanted = plan.context_dim > 0;
-  VLAE_CHECK(context.has_value() == wanted, kSample, "context", wanted ? "be given for this plan" : "be None for this plan",
-             context ? shape_text(context->sizes()) : "None");
-  if (!context) return {nullptr, false};
-  check_float(kSample, "context", *context);
-  const std::vector<int64_t> flat = {noise.size(0), plan.context_dim};
-  const std::vector<int64_t> full = {noise.size(0), noise.size(2), noise.size(3), plan.context_dim};
-  VLAE_CHECK(has_shape(*context, flat) || has_shape(*context, full), kSample, "context",
-             "be " + sizes_text(flat) + " or " + sizes_text(full), shape_text(context->sizes()));
-  return {floats(*context), context->dim() == 4};
 }
 
 void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>& known, const std::vector<int64_t>& sizes) {
@@ -56,37 +39,6 @@ void check_known(const std::optional<Tensor>& mask, const std::optional<Tensor>&
   check_shape(kSample, "known_mask", *mask, sizes);
   check_float(kSample, "known", *known);
   check_shape(kSample, "known", *known, sizes);
-}
-
-const Isa& check_packed(const Tensor& packed, const Plan& plan) {
-  check_float(kSample, "packed", packed);
-  VLAE_CHECK(packed.dim() == 1, kSample, "packed", "have one dimension", shape_text(packed.sizes()));
-  return isa_by_id(kSample, read_header(kSample, floats(packed), packed.numel(), plan));
-}
-
-Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
-  const Isa& isa = isa_by_name(kPack, isa_name);
-  const Plan plan = parse_plan(kPack, words);
-  const std::vector<const float*> data = check_weights(kPack, weights, plan);
-  const Packing packing = packing_of(kPack, plan, kernels_of(isa).lanes);
-  Tensor packed = new_like(kPack, weights[0], {packing.size});
-  float* out = packed.mutable_data_ptr<float>();
-  write_header(out, plan, static_cast<int>(isa.id), packing.size);
-  const float* const* next = data.data();
-  auto context = packing.contexts.begin();
-  for (size_t s = 0; s < plan.stages.size(); ++s) {
-    const PlanStage& stage = plan.stages[s];
-    if (stage.kind == StageKind::norm)
-      pack_norm(out, stage, packing.stages[s], next, kernels_of(isa).lanes);
-    else
-      pack_stage(out, stage, plan.channels, packing.stages[s], next, kernels_of(isa).lanes);
-    next += count_weights(stage);
-    if (stage.context_dim == 0) continue;
-    const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
-    const float* const matrix[] = {next[-1], no_bias.data()};
-    pack_stage(out, context_stage(stage), {stage.context_dim}, *context++, matrix, kernels_of(isa).lanes);
-  }
-  return packed;
 }
 
 // The caches of a call: new ones of its own, or those that it was lent.
@@ -119,10 +71,10 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   check_noise(noise, plan);
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
   check_schedule(kSample, plan, height, width);
-  const Isa& isa = check_packed(packed, plan);
+  const Isa& isa = check_packed(kSample, packed, plan);
   const Packing packing = packing_of(kSample, plan, kernels_of(isa).lanes);
   VLAE_CHECK(packed.numel() == packing.size, kSample, "packed", text("have ", packing.size, " floats"), packed.numel());
-  const ContextTensor bound = check_context(context, plan, noise);
+  const ContextTensor bound = check_context(kSample, context, plan, noise);
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
   const std::vector<int64_t> all = {batch, plan.params(), height, width};
   check_known(known_mask, known, image);
@@ -155,7 +107,7 @@ int64_t cache_floats(Tensor packed, std::vector<int64_t> words, std::vector<int6
              text("be two sides in 1..", kMaxSide), sizes_text(size));
   VLAE_CHECK(1 <= batch && batch <= kMaxFloats, kSample, "batch", text("be in 1..", kMaxFloats), batch);
   check_schedule(kSample, plan, size[0], size[1]);
-  const Packing packing = packing_of(kSample, plan, kernels_of(check_packed(packed, plan)).lanes);
+  const Packing packing = packing_of(kSample, plan, kernels_of(check_packed(kSample, packed, plan)).lanes);
   const BoundProgram program(kSample, plan, packing, floats(packed), size[0], size[1], {nullptr, per_pixel}, {});
   const int threads = static_cast<int>(torch::stable::get_num_threads());
   return cached_samples(program.program(), batch, threads) * program.program().sample_floats;
@@ -165,7 +117,6 @@ int64_t cache_floats(Tensor packed, std::vector<int64_t> words, std::vector<int6
 }  // namespace vlae::pixelcnn_sample
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
-  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, int[] plan, Tensor? context, Tensor? known_mask, Tensor? known, "
       "float temperature, Tensor(a!)? caches=None) -> (Tensor images, Tensor logits)");
@@ -173,7 +124,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) {
-  m.impl("pixelcnn_pack", TORCH_BOX(&vlae::pixelcnn_sample::pack));
   m.impl("pixelcnn_cache_floats", TORCH_BOX(&vlae::pixelcnn_sample::cache_floats));
   m.impl("pixelcnn_sample", TORCH_BOX(&vlae::pixelcnn_sample::sample));
 }

@@ -5,6 +5,7 @@
 
 #include "../../checks.h"
 #include "../../narrow.h"
+#include "../../pixelcnn_sample/weights.h"
 #include "../panels.h"
 
 namespace vlae::pixelcnn_sample {
@@ -44,6 +45,61 @@ std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, int64_t 
           piece(plan.checksum, 48)};
 }
 
+void write_header(float* packed, const Plan& plan, int isa, int64_t size) {
+  const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
+  std::fill_n(std::copy(words.begin(), words.end(), packed), kHeaderFloats - kHeaderWords, 0.0f);
+}
+
+// weights: gain, bias, eps.
+void pack_norm(float* packed, const PlanStage& stage, const StagePacking& packing, const WeightTensor* weights, int lanes) {
+  const int64_t all = packing.vecs * lanes, n = stage.out_channels;
+  std::fill_n(std::copy_n(weights[1].data, n, packed + packing.bias), all - n, 0.0f);
+  float* eps = std::fill_n(std::copy_n(weights[0].data, n, packed + packing.weight), all - n, 0.0f);
+  std::fill_n(eps, kEpsFloats, weights[2].data[0]);
+}
+
+// One source's products of a panel, [taps][depth][width]. rows: of each column, nullptr for padding. A few channels at a time,
+// so that the lines that a tap has read are near for the next.
+void pack_source(const WeightTensor& weights, int64_t taps, int64_t depth, const float* const* rows, int64_t width,
+                 float* out) {
+  constexpr int64_t kChannels = 16;
+  const bool full = std::find(rows, rows + width, nullptr) == rows + width;
+  for (int64_t first = 0; first < depth; first += kChannels)
+    for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t c = first; c < std::min(depth, first + kChannels); ++c) {
+        const int64_t from = c * weights.cell + weights.places[tap];
+        float* to = out + (tap * depth + c) * width;
+        if (full)
+          for (int64_t lane = 0; lane < width; ++lane) to[lane] = rows[lane][from];
+        else
+          for (int64_t lane = 0; lane < width; ++lane) to[lane] = rows[lane] ? rows[lane][from] : 0.0f;
+      }
+}
+
+// weights: of each source, then the bias.
+void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,
+                const WeightTensor* weights, int lanes) {
+  const float* bias = weights[stage.sources.size()].data;
+  std::vector<const float*> rows(usize(int64_t{kPanelVecs} * lanes));
+  for (int64_t first = 0; first < packing.vecs; first += kPanelVecs) {
+    const int64_t width = std::min<int64_t>(kPanelVecs, packing.vecs - first) * lanes;
+    float* out = packed + packing.weight + first * packing.depth * lanes;
+    const auto column_at = [&](int64_t lane) {
+      return column_of(stage.activation, stage.out_channels, first + lane / lanes, lane % lanes, lanes);
+    };
+    for (int64_t lane = 0; lane < width; ++lane)
+      packed[packing.bias + first * lanes + lane] = column_at(lane) < 0 ? 0.0f : bias[column_at(lane)];
+    for (size_t s = 0; s < stage.sources.size(); ++s) {
+      const int64_t depth = channels[usize(stage.sources[s].buffer)];
+      const int64_t taps = static_cast<int64_t>(stage.sources[s].taps.size());
+      for (int64_t lane = 0; lane < width; ++lane)
+        rows[usize(lane)] = column_at(lane) < 0 ? nullptr : weights[s].data + column_at(lane) * depth * weights[s].cell;
+      pack_source(weights[s], taps, depth, rows.data(), width, out);
+      out += taps * depth * width;
+    }
+  }
+}
+
 }  // namespace
 
 PlanStage context_stage(const PlanStage& stage) { return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}}; }
@@ -63,11 +119,6 @@ Packing packing_of(const char* op, const Plan& plan, int lanes) {
   return packing;
 }
 
-void write_header(float* packed, const Plan& plan, int isa, int64_t size) {
-  const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
-  std::fill_n(std::copy(words.begin(), words.end(), packed), kHeaderFloats - kHeaderWords, 0.0f);
-}
-
 int read_header(const char* op, const float* packed, int64_t size, const Plan& plan) {
   VLAE_CHECK(size >= kHeaderFloats && packed[0] == kMagic && packed[1] == kFormat, op, "packed", "come from pixelcnn_pack",
              text("a tensor of ", size, " floats without its header"));
@@ -80,31 +131,21 @@ int read_header(const char* op, const float* packed, int64_t size, const Plan& p
   return isa;
 }
 
-void pack_norm(float* packed, const PlanStage& stage, const StagePacking& packing, const float* const* weights, int lanes) {
-  const int64_t all = packing.vecs * lanes, n = stage.out_channels;
-  std::fill_n(std::copy_n(weights[1], n, packed + packing.bias), all - n, 0.0f);
-  float* eps = std::fill_n(std::copy_n(weights[0], n, packed + packing.weight), all - n, 0.0f);
-  std::fill_n(eps, kEpsFloats, weights[2][0]);
-}
-
-void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,
-                const float* const* weights, int lanes) {
-  const float* bias = weights[stage.sources.size()];
-  for (int64_t first = 0; first < packing.vecs; first += kPanelVecs) {
-    const int64_t vecs = std::min<int64_t>(kPanelVecs, packing.vecs - first);
-    float* out = packed + packing.weight + first * packing.depth * lanes;
-    for (int64_t lane = 0; lane < vecs * lanes; ++lane) {
-      const int64_t column = column_of(stage.activation, stage.out_channels, first + lane / lanes, lane % lanes, lanes);
-      packed[packing.bias + first * lanes + lane] = column < 0 ? 0.0f : bias[column];
-      float* to = out + lane;
-      for (size_t s = 0; s < stage.sources.size(); ++s) {
-        const int64_t depth = channels[usize(stage.sources[s].buffer)];
-        const int64_t taps = static_cast<int64_t>(stage.sources[s].taps.size());
-        for (int64_t tap = 0; tap < taps; ++tap)
-          for (int64_t c = 0; c < depth; ++c, to += vecs * lanes)
-            *to = column < 0 ? 0.0f : weights[s][(column * depth + c) * taps + tap];
-      }
-    }
+void pack_program(float* packed, const Plan& plan, const Packing& packing, int isa, int lanes, const WeightTensor* weights) {
+  write_header(packed, plan, isa, packing.size);
+  auto context = packing.contexts.begin();
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const PlanStage& stage = plan.stages[s];
+    if (stage.kind == StageKind::norm)
+      pack_norm(packed, stage, packing.stages[s], weights, lanes);
+    else
+      pack_stage(packed, stage, plan.channels, packing.stages[s], weights, lanes);
+    weights += count_weights(stage);
+    if (stage.context_dim == 0) continue;
+    const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
+    const int64_t first = 0;
+    const WeightTensor matrix[] = {{weights[-1].data, 1, &first}, {no_bias.data(), 1, &first}};
+    pack_stage(packed, context_stage(stage), {stage.context_dim}, *context++, matrix, lanes);
   }
 }
 

@@ -33,15 +33,18 @@ PlanStage context_stage(const PlanStage& stage);
 
 Packing packing_of(const char* op, const Plan& plan, int lanes);
 
-void write_header(float* packed, const Plan& plan, int isa, int64_t size);
 // Returns the number of the instruction set; throws if this is no packed tensor of this plan.
 int read_header(const char* op, const float* packed, int64_t size, const Plan& plan);
 
-// weights: gain, bias, eps.
-void pack_norm(float* packed, const PlanStage& stage, const StagePacking& packing, const float* const* weights, int lanes);
+// Where a tensor of weights lies. Of a source, that of (column, channel, tap) is
+// data[(column * channels + channel) * cell + places[tap]]: whole kernels are read in place.
+struct WeightTensor {
+  const float* data;
+  int64_t cell;
+  const int64_t* places;
+};
 
-// weights: of each source [columns, channels, taps], then bias [columns].
-void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,
-                const float* const* weights, int lanes);
+// Header, stages and contexts. weights: of each stage in turn, those that `count_weights` counts.
+void pack_program(float* packed, const Plan& plan, const Packing& packing, int isa, int lanes, const WeightTensor* weights);
 
 }  // namespace vlae::pixelcnn_sample

@@ -106,5 +106,9 @@ int64_t next_wave(const Program& program, int64_t index);
 int64_t next_step(const Program& program, int64_t step);
 
 void draw_wave(const Program& program, const DrawAt& at, const Wave& wave, const Tile& tile) noexcept;
+// In two: the parameters [B, P of the draw, pixels] that the wave is drawn from, and the values [B, C of the draw, pixels] that
+// somebody says it has. The tensors of the program's draw get both.
+void show_wave(const Program& program, const DrawAt& at, const Wave& wave, const Tile& tile, float* params) noexcept;
+void put_wave(const Program& program, const DrawAt& at, const Wave& wave, const Tile& tile, const float* values) noexcept;
 
 }  // namespace vlae::pixelcnn_sample

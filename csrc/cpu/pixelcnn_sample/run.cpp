@@ -40,21 +40,33 @@ void run_context(const Program& program, const Kernels& kernels, const Tile& til
   }
 }
 
+// Runs the waves of a stage that a step asks for.
+template <typename RunWave>
+void run_stage_at(const Program& program, int64_t step, int64_t s, const RunWave& run_wave) {
+  // At the first step a stage that runs ahead catches up with all waves before its own.
+  const int64_t lead = program.stages[s].lead, last = std::min(step + lead, program.steps - 1);
+  int64_t index = next_wave(program, step == 0 ? 0 : step + lead);
+  for (; index <= last; index = next_wave(program, index + 1)) run_wave(s, wave_at(program, index));
+}
+
+// Moves the cursor to the next draw; false where none is left.
+template <typename RunWave>
+bool advance(const Program& program, Cursor& at, const RunWave& run_wave) {
+  for (; at.step < program.steps; at = {next_step(program, at.step + 1), 0, 0})
+    for (;; ++at.stage) {
+      if (at.draw < program.n_draws && program.draws[at.draw].after == at.stage) return true;
+      if (at.stage == program.n_stages) break;
+      run_stage_at(program, at.step, at.stage, run_wave);
+    }
+  at = {program.steps, 0, 0};
+  return false;
+}
+
 // Runs the steps of a tile; `run_wave` computes one wave of one stage.
 template <typename RunWave>
 void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave) {
-  for (int64_t step = 0; step < program.steps; step = next_step(program, step + 1)) {
-    const DrawAt* draw = program.draws;
-    for (int64_t s = 0;; ++s) {
-      for (; draw != program.draws + program.n_draws && draw->after == s; ++draw)
-        draw_wave(program, *draw, wave_at(program, step), tile);
-      if (s == program.n_stages) break;
-      // At the first step a stage that runs ahead catches up with all waves before its own.
-      const int64_t lead = program.stages[s].lead, last = std::min(step + lead, program.steps - 1);
-      int64_t index = next_wave(program, step == 0 ? 0 : step + lead);
-      for (; index <= last; index = next_wave(program, index + 1)) run_wave(s, wave_at(program, index));
-    }
-  }
+  for (Cursor at; advance(program, at, run_wave); ++at.draw)
+    draw_wave(program, program.draws[at.draw], wave_at(program, at.step), tile);
 }
 
 // In how many parts threads share a wave of a stage: panels first, so that a part reads few weights, then rows.
@@ -142,6 +154,33 @@ void run_program(const char* op, const Program& program, const Kernels& kernels,
   const Split split = split_of(program, batch, threads);
   split.shared ? run_shared(program, kernels, batch, split.threads, caches)
                : run_tiles(op, program, kernels, batch, split, caches);
+}
+
+Cursor behind(const Program& program, int64_t step, int64_t draw) { return {step, program.draws[draw].after, draw + 1}; }
+
+Cursor run_to_draw(const char* op, const Program& program, const Kernels& kernels, int64_t batch, int threads, float* caches,
+                   Cursor from) {
+  const auto run = [&](const Tile& tile) {
+    Cursor at = from;
+    if (from.step == 0 && from.stage == 0 && from.draw == 0) run_context(program, kernels, tile);
+    const auto run_wave = [&](int64_t s, const Wave& wave) {
+      kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
+    };
+    while (advance(program, at, run_wave) && wave_at(program, at.step).pixels == 0) ++at.draw;
+    return at;
+  };
+  double work = 0;  // of a step
+  for (int64_t s = 0; s < program.n_stages; ++s) work += stage_work(program.stages[s]);
+  work *= static_cast<double>(batch * most_rows(program.height, program.width, program.slope));
+  threads = static_cast<int>(std::min({1 + work / kTeamWork, static_cast<double>(threads), static_cast<double>(batch)}));
+  if (threads <= 1) return run({caches, 0, batch});
+  const int64_t tiles = std::min<int64_t>(batch, 2 * threads);
+  std::vector<Cursor> ends(usize(tiles));
+  run_tasks(op, {tiles, threads, 0}, [&](int64_t index, const Worker&) {
+    const int64_t first = batch * index / tiles;
+    ends[usize(index)] = run({caches + first * program.sample_floats, first, batch * (index + 1) / tiles - first});
+  });
+  return ends[0];
 }
 
 }  // namespace vlae::pixelcnn_sample

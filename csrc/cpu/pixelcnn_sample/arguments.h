@@ -1,0 +1,23 @@
+// Checks of arguments that the ops of this family share.
+#pragma once
+
+#include <optional>
+
+#include "../../tensors.h"
+#include "../isa.h"
+#include "bind.h"
+
+namespace vlae::pixelcnn_sample {
+
+constexpr int64_t kMaxSide = int64_t{1} << 20;
+
+// Of a tensor [B, n, H, W].
+void check_sides(const char* op, const char* name, const Tensor& tensor);
+
+// The instruction set that the weights are packed for.
+const Isa& check_packed(const char* op, const Tensor& packed, const Plan& plan);
+
+// image: [B, n, H, W], of the call.
+ContextTensor check_context(const char* op, const std::optional<Tensor>& context, const Plan& plan, const Tensor& image);
+
+}  // namespace vlae::pixelcnn_sample
