@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..plan import Emit
-from ..reference import pixelcnn_draw
+from ..reference import pixelcnn_draw, pixelcnn_score
 from ..sampling.program import Program
 from .likelihood_base import Likelihood
 from .precision import wide
@@ -97,7 +97,7 @@ class Gaussian(Likelihood):
     @staticmethod
     def _log_normal(drawn_from: Tensor, x: Tensor) -> Tensor:
         mean, log_sigma = drawn_from.chunk(2, 1)
-        return -0.5 * ((x - mean) * torch.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
+        return pixelcnn_score.of_normal(mean, log_sigma, x)
 
 
 class ContinuousBernoulli(Likelihood):
@@ -119,7 +119,7 @@ class ContinuousBernoulli(Likelihood):
         super().__init__(channels, Emit("continuous_bernoulli", 0), levels=levels)
 
     def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        return params * (x - 0.5) - _log_sinhc(params / 2)
+        return pixelcnn_score.of_continuous_bernoulli(params, x)
 
     def mean(self, params: Tensor) -> Tensor:
         """``1/2 + (coth(eta / 2) - 2 / eta) / 2``, ``[B, C, H, W]``."""
@@ -128,14 +128,3 @@ class ContinuousBernoulli(Likelihood):
         square = small * small
         series = 0.5 + small / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40 * (1 - square / 39.6))))
         return torch.where(near, series, -1 / torch.expm1(-eta) - 1 / eta)
-
-
-def _log_sinhc(h: Tensor) -> Tensor:
-    """``log(sinh(h) / h)``, and its slope, without the digits that a difference would lose near 0."""
-    near = h.abs() < 0.25
-    square, far = torch.where(near, h, 0) ** 2, torch.where(near, 1, h).abs()
-    coefficients = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775)
-    series = torch.zeros_like(h)
-    for coefficient in reversed(coefficients):
-        series = square * (coefficient + series)
-    return torch.where(near, series, far + torch.log(-torch.expm1(-2 * far)) - torch.log(2 * far))

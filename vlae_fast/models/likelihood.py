@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..plan import Emit
-from ..reference import pixelcnn_draw
+from ..reference import pixelcnn_draw, pixelcnn_score
 from .densities import ContinuousBernoulli, Gaussian
 from .likelihood_base import Likelihood
 from .precision import wide
@@ -76,32 +76,11 @@ class LogisticMixture(Likelihood):
         return pixelcnn_draw.LogisticMixture(params.unflatten(1, (-1, self.emit.components)), self.channels)
 
     def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        return self._log_prob_of(params, x, None)
+        return pixelcnn_score.of_mixture(params, x, self.emit)
 
     def log_weight(self, params: Tensor, x: Tensor, known: Tensor) -> Tensor:
         params, x = wide(params), wide(x)
-        return self._log_prob(params, x) - self._log_prob_of(params, x, ~known)
-
-    def _log_prob_of(self, params: Tensor, x: Tensor, of: Tensor | None) -> Tensor:
-        """Log-probability of channels, each given those before it: where `of` ``[B, C, H, W]`` is set, None: all."""
-        mixture = self._mixture(params)
-        log_prob = mixture.logits.log_softmax(1)
-        for c in range(self.channels):
-            mean, log_scale = mixture.channel(c, [x[:, other] for other in range(c)])
-            mass = self._log_mass(2 * x[:, c, None] - 1 - mean, log_scale, self.index(x[:, c, None]))
-            log_prob = log_prob + (mass if of is None else mass.where(of[:, c, None], 0))
-        return log_prob.logsumexp(1)
-
-    def _log_mass(self, centred: Tensor, log_scale: Tensor, k: Tensor) -> Tensor:
-        """``log(sigmoid(b) - sigmoid(a))`` between the edges a < b of level k, exact in the tails of the logistic.
-
-        With w = b - a: ``sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(-w))``.
-        """
-        inverse, half = torch.exp(-log_scale), 1 / (self.levels - 1)
-        below = F.logsigmoid((centred + half) * inverse)  # log of the mass below the upper edge
-        above = F.logsigmoid(-(centred - half) * inverse)
-        inside = below + above + torch.log(-torch.expm1(-2 * half * inverse))
-        return torch.where(k == 0, below, torch.where(k == self.levels - 1, above, inside))
+        return self._log_prob(params, x) - pixelcnn_score.of_mixture(params, x, self.emit, of=~known)
 
     def mean(self, params: Tensor) -> Tensor:
         mixture = self._mixture(params)
