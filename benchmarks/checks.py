@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlae_fast import testing
-from vlae_fast.sampling.sampler import Samples
+from vlae_fast.sampling.emit import Samples
 
 from .cases import ConvCase, InverseCase, LinearCase, SamplingCase, TrainingCase, torch_dtype
 from .gpu import precision

@@ -36,6 +36,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "decoders": ("What fast_sampler understands", "docs/decoders.md"),
     "lookups": ("Codes and one-hot inputs", "docs/lookups.md"),
     "flows": ("Your own flow", "docs/flows.md"),
+    "steps": ("Steps and scores", "docs/steps.md"),
     "mades": ("Sampling a MADE", "docs/mades.md"),
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),

@@ -103,6 +103,11 @@ PROMISES = [
         "checkpoint/test_checkpoint.py::test_tensors_that_do_not_fit",
     ),
     (
+        "docs/steps.md",
+        "The parameters have the bits that `sample` draws from, given the same pixels",
+        "sampling/test_steps.py::test_parameters_are_those_of_sample_given_the_same_pixels",
+    ),
+    (
         "docs/wavefront.md",
         "has no schedule, and making its sampler raises",
         "sampling/test_sampling.py::test_a_decoder_that_reads_a_pixel_yet_to_be_drawn_raises",

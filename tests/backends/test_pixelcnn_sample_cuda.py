@@ -15,7 +15,7 @@ from vlae_fast.backends import cuda
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan, Source, Stage
-from vlae_fast.sampling.sampler import naive_sample_with_logits
+from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import budget
 

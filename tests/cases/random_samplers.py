@@ -16,7 +16,7 @@ from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Emit, Plan, Source, Stage
 from vlae_fast.reference import pixelcnn_draw
 from vlae_fast.sampling import FactorizedSampler
-from vlae_fast.sampling.sampler import naive_sample_with_logits
+from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
 
 Drawn = tuple[Tensor, Tensor]  # images, and the parameters they were drawn from

@@ -18,7 +18,7 @@ from cases.pictures import assert_shows, decoded
 
 from vlae_fast import VLAE, __main__, _extras, checkpoint, data
 from vlae_fast.experiments import demo
-from vlae_fast.sampling.sampler import Samples
+from vlae_fast.sampling.emit import Samples
 from vlae_fast.training import loop
 
 RUN = ["--epochs", "1", "--hidden-dim", "8", "--n-layers", "1", "--latent-dim", "4"]

@@ -15,7 +15,7 @@ from vlae_fast import reference
 from vlae_fast.backends import cpu
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan
-from vlae_fast.sampling.sampler import naive_sample_with_logits
+from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.sampling.schedule import derive
 
 

@@ -16,7 +16,7 @@ from vlae_fast.models import make_likelihood
 from vlae_fast.models.decoders import MLPDecoder
 from vlae_fast.sampling import FactorizedSampler
 from vlae_fast.sampling.known import fits
-from vlae_fast.sampling.sampler import naive_sample_with_logits
+from vlae_fast.sampling.naive import naive_sample_with_logits
 
 SIZE = (6, 6)
 ROWS = torch.arange(6)[:, None].expand(6, 6)
@@ -110,6 +110,21 @@ def test_channels_of_a_pixel() -> None:
             green = red.clone()
             green[0, at[0], at[1]] = False  # comes before other known channels
             assert len(said(lambda s=sampler, n=noises, g=green: s.sample(None, n, known=(g, zeros)))) == 1
+
+
+def test_channels_that_see_each_other() -> None:
+    """Of a pixel the first channels may be known; later ones alone depend on those that are drawn."""
+    layer = vf.MaskedConv2d("A", 3, 3, 3, image_channels=3)
+    sampler = vf.fast_sampler(layer, (3, *SIZE))
+    noise, zeros = torch.rand(1, 3, *SIZE), torch.zeros(1, 3, *SIZE)
+    for channels, warns in (((0,), 0), ((0, 1), 0), ((1,), 1), ((0, 2), 1), ((1, 2), 1)):
+        mask = torch.ones(3, *SIZE, dtype=torch.bool)
+        mask[:, 5, 5] = False
+        mask[channels, 5, 5] = True
+        assert len(said(lambda m=mask: sampler.sample(None, noise, known=(m, zeros)))) == warns, channels
+    mask[:, 5, 5] = torch.tensor([False, True, True])
+    assert fits(mask[None], sampler.plan.emit, sampler.offsets_seen)
+    assert not fits(mask[None], sampler.plan.emit, sampler.offsets_seen, in_turn=sampler.in_turn)
 
 
 def test_no_image_is_no_warning() -> None:

@@ -268,3 +268,12 @@ def test_isa_is_one_of_the_backend() -> None:
     plan = Plan(1, 0, (Stage(1, "none", -1, 0, (Source(0, ((0, -1),)),)),), (0,))
     with pytest.raises(ValueError, match="pixelcnn_pack: isa must be None for backend 'reference', got 'avx2'"):
         pixelcnn_pack(weights, plan, backend="reference", isa="avx2")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_decoder_that_sees_nothing(backend: str) -> None:
+    """A kernel of size 1 of type A has no live tap: each pixel is drawn by the bias, all rows at once."""
+    decoder = vf.PixelCNNDecoder(n_layers=0, latent_dim=0, hidden_dim=4, initial_kernel=1, image_size=(3, 4))
+    sampler, noise = vf.PixelCNNSampler(decoder, backend), torch.rand(2, 1, 3, 4)
+    assert sampler.sample(None, noise).equal(vf.naive_sample(decoder, None, noise)) and sampler.steps == 4
+    assert str(receptive_field(decoder)) == "no pixels"

@@ -14,7 +14,7 @@ from .. import data, training
 from ..evaluation import evaluate
 from ..models.vlae import VLAE
 from ..sampling import PixelCNNSampler
-from ..sampling.sampler import naive_sample_with_logits
+from ..sampling.naive import naive_sample_with_logits
 from ..visualization import DECOMPRESSIONS, beside, decompress, save_grid
 
 MODEL: dict[str, Any] = {

@@ -17,7 +17,7 @@ from ..backends.table import Backend
 from ..models.flow import AutoregressiveFlow
 from ..models.vlae import VLAE
 from ..sampling import PixelCNNSampler
-from ..sampling.sampler import naive_sample_with_logits
+from ..sampling.naive import naive_sample_with_logits
 from .demo import GAP, first_gaps
 
 SIZE, STEPS, FALLS = (8, 8), 60, 0.85  # of images; updates; what is left of the loss after them at the most

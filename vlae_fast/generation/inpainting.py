@@ -166,7 +166,7 @@ def _gibbs(
     progress: bool,
 ) -> Tensor:
     sampler = model.sampler()
-    if not fits(mask, model.likelihood.emit, sampler.offsets_seen):
+    if not fits(mask, model.likelihood.emit, sampler.offsets_seen, in_turn=sampler.in_turn):
         rule = "known must come before all unknown pixels that the decoder sees, for method 'gibbs'"
         raise ValueError(f"complete: {rule}, got a mask where some come after: take method='importance'")
     each = None if labels is None else labels.repeat_interleave(draws, 0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sampling import FactorizedSampler, PixelCNNSampler
+from ..sampling.live import Structure
 from .decoders import Decoder
 from .decoders.make import make_decoder
 from .encoder import Encoder, Sizes, make_encoder
@@ -34,6 +35,14 @@ class VLAEOutput(NamedTuple):
     log_pz: Tensor  # [B], log p(z) under the model's prior, in nats
 
 
+class KeptSampler(NamedTuple):
+    """A sampler that `VLAE.sample` made, of a decoder of that structure."""
+
+    sampler: PixelCNNSampler | FactorizedSampler
+    structure: Structure
+    backend: str
+
+
 @takes_options
 class VLAE(nn.Module):
     """Encoder, autoregressive-flow prior, and a PixelCNN decoder whose window is too small to do without z.
@@ -52,6 +61,8 @@ class VLAE(nn.Module):
     >>> model(torch.zeros(2, 1, 28, 28)).logits.shape
     torch.Size([2, 1, 28, 28])
     """
+
+    _kept_sampler: KeptSampler | None = None
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()
@@ -221,9 +232,25 @@ class VLAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None) -> Tensor:
-        """n images ``[n, C, H, W]``: z from the prior, then the sampler on the current weights."""
+        """n images ``[n, C, H, W]``: z from the prior, then the sampler on the current weights.
+
+        The sampler is kept, and refreshed at every call: no version of a parameter tells of a write to its ``.data``.
+        """
         z = self.condition(self.sample_prior(n, generator), labels)
-        return self.sampler(self.backend).sample(z, generator=generator)
+        return self._current_sampler().sample(z, generator=generator)
+
+    def _current_sampler(self) -> PixelCNNSampler | FactorizedSampler:
+        """The sampler of the last call, refreshed; a new one where the decoder is made of other things since."""
+        kept = self._kept_sampler
+        if kept is None or kept.backend != self.backend or not kept.structure.is_current_of(self.decoder):
+            structure = Structure(self.decoder)
+            kept = self._kept_sampler = KeptSampler(self.sampler(self.backend), structure, self.backend)
+        else:
+            kept.sampler.refresh()
+        return kept.sampler
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept_sampler": None}
 
 
 def _check_generator(generator: object) -> None:

@@ -2,7 +2,9 @@
 
 from .factorized import FactorizedSampler
 from .made import MADESampler
-from .sampler import PixelCNNSampler, naive_sample
+from .naive import naive_sample
+from .sampler import PixelCNNSampler
+from .steps import Run, Step
 from .window import ReceptiveField, receptive_field
 
 __all__ = [
@@ -10,6 +12,8 @@ __all__ = [
     "MADESampler",
     "PixelCNNSampler",
     "ReceptiveField",
+    "Run",
+    "Step",
     "naive_sample",
     "receptive_field",
 ]

@@ -1,16 +1,23 @@
-"""From a decoder's output to pixels: the emit, the parameters and the noise that it takes, and what is known."""
+"""From a decoder's output to pixels: the emit, its parameters and noise, what is known; the program of both."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..plan import BERNOULLI, EMITS, Emit
-from .program import Decoder
+from ..plan import BERNOULLI, EMITS, Emit, Source
+from .program import Decoder, Program, build_program
 
 Known = tuple[Tensor, Tensor]
+
+
+class Samples(NamedTuple):
+    """Images ``[B, C, H, W]`` and the parameters ``[B, P, H, W]`` they were drawn from (logits of Bernoulli pixels)."""
+
+    images: Tensor
+    logits: Tensor
 
 
 def emit_of(decoder: Decoder) -> Emit:
@@ -75,3 +82,20 @@ def make_noise(
     channels, height, width = image_shape
     shape = (batch, emit.noises(channels), height, width)
     return draw(shape, dtype=like.dtype, device=like.device, generator=generator)
+
+
+def write_program(decoder: Decoder) -> Program:
+    """The program of a decoder's current weights and of its likelihood's head; each source has a tap."""
+    program = build_program(decoder)
+    if (likelihood := likelihood_with_head(decoder)) is not None:
+        likelihood.write_head(program)
+    at = 0
+    for s, stage in enumerate(program.stages):
+        far = (Source(0, ((-int(decoder.image_size[0]), 0),)),)  # lands in no image
+        for i, source in enumerate(stage.sources):
+            if not source.taps:  # a kernel of size 1 of type A, all dead
+                channels = (program.weights[at + i].shape[0], program.image_channels, 1)
+                program.weights[at + i] = program.weights[at + i].new_zeros(channels)
+                stage = stage._replace(sources=(*stage.sources[:i], *far, *stage.sources[i + 1 :]))
+        program.stages[s], at = stage, at + stage.n_weights
+    return program

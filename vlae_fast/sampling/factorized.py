@@ -11,9 +11,9 @@ from torch import Tensor
 from ..masks import Offset
 from ..ops.pixelcnn_sample import check_noise
 from ..reference import pixelcnn_draw
-from .emit import Known, emit_of, emit_params, expand_known, make_noise
+from .emit import Known, Samples, emit_of, emit_params, expand_known, make_noise
 from .known import warn_unless_fits
-from .sampler import Samples
+from .score import check_scored, score
 
 
 class FactorizedSampler:
@@ -34,8 +34,13 @@ class FactorizedSampler:
                 f"FactorizedSampler: decoder must not be autoregressive, got {type(decoder).__name__}: "
                 "PixelCNNSampler draws from it"
             )
-        self.decoder = copy.deepcopy(decoder).eval()  # training goes on, and a sampler stays what it was
-        self._emit = emit_of(decoder)
+        self._source = decoder
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes the decoder as it is now, weights included."""
+        self.decoder = copy.deepcopy(self._source).eval()  # training goes on, and a sampler stays what it was
+        self._emit = emit_of(self.decoder)
         self._like = next(self.decoder.parameters())
 
     def __repr__(self) -> str:
@@ -48,8 +53,10 @@ class FactorizedSampler:
         generator: torch.Generator | None = None,
         known: Known | None = None,
         temperature: float = 1.0,
-    ) -> Tensor:
-        """Images ``[B, C, H, W]``; arguments as in `PixelCNNSampler.sample`.
+        *,
+        return_log_prob: bool = False,
+    ) -> Any:
+        """Images ``[B, C, H, W]``, or (images, log_prob ``[B]``); arguments as in `PixelCNNSampler.sample`.
 
         Given z, known pixels change no other pixel, so any mask is right; what they say of z, `complete` finds.
 
@@ -58,7 +65,25 @@ class FactorizedSampler:
         """
         drawn = self.propose(z, noise, generator, known, temperature)
         warn_unless_fits("FactorizedSampler", known, drawn.images.shape, self._emit, tuple)
-        return drawn.images
+        if not return_log_prob:
+            return drawn.images
+        of = None if known is None else ~known[0].expand(drawn.images.shape)
+        return drawn.images, score(drawn, self._emit, temperature, of)
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
+        """``log p(x | z)`` in nats, ``[B]``; arguments as in `PixelCNNSampler.log_prob`."""
+        self.decoder.check_z(z)
+        shape = (self.decoder.input_dim, *self.decoder.image_size)
+        check_scored("FactorizedSampler.log_prob", x, self._emit, shape, self._like.dtype, temperature)
+        with torch.autocast(z.device.type, enabled=False):
+            params = emit_params(self.decoder, self.decoder(x, z))
+        return score(Samples(x, params), self._emit, temperature)
+
+    @property
+    def in_turn(self) -> bool:
+        """False: channels of a pixel are drawn at once."""
+        return False
 
     def sample_with_logits(
         self,

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..backends import cpu
 from ..layers.weight_norm import WeightNormConv2d
 from ..reference.arguments import Mask
+from .live import LiveCopy
 
 _SERIAL = 1 << 15  # elements up to which PyTorch gives an elementwise operation to one thread
 _WHOLE = 64  # elements that are a whole number of vectors in every instruction set and dtype
@@ -36,12 +37,22 @@ class Spread:
     """
 
     def __init__(self, network: nn.Module, backend: str, isa: str | None = None) -> None:
-        self.network = copy.deepcopy(network)
         self.products = NativeProducts(isa) if backend == "cpu" else Products()
+        self._copy(network)
+
+    def _copy(self, network: nn.Module) -> None:
+        self.network, folded = copy.deepcopy(network), False
         for layer in self.network.modules():
             if isinstance(layer, WeightNormConv2d) and layer.gain is not None:
                 with torch.no_grad():
                     layer.weight, layer.gain = nn.Parameter(layer.folded_weight()), None
+                folded = True
+        self._live = None if folded else LiveCopy(network, self.network)
+
+    def refresh(self, network: nn.Module) -> None:
+        """Takes the network as it is now."""
+        if self._live is None or self._live.source is not network or not self._live.refresh():
+            self._copy(network)
 
     def __call__(self, z: Tensor) -> Tensor:
         if z.device.type != "cpu":

@@ -14,18 +14,23 @@ from ..plan import Emit
 from .emit import Known
 
 
-def fits(mask: Tensor, emit: Emit, seen: Callable[[], Collection[Offset]] | None = None) -> bool:
+def fits(
+    mask: Tensor, emit: Emit, seen: Callable[[], Collection[Offset]] | None = None, *, in_turn: bool = False
+) -> bool:
     """True where clamping the known pixels of a mask ``[B, C, H, W]`` draws the others from their conditional.
 
     Each pixel is drawn given the pixels before it. That is the conditional given all known pixels where no known pixel
     depends on an unknown one before it. `seen` gives the offsets (dy, dx) that a pixel depends on; without it, on every
-    pixel before its own in raster order. The channels of a pixel are independent given the pixels before, but for those
-    of a mixture of logistics, which share its component: such a pixel must be known or unknown as a whole.
+    pixel before its own in raster order. The channels of a pixel are independent given the pixels before, but
+    for two cases. Those of a mixture of logistics share its component: such a pixel must be known or unknown as a
+    whole. Where channels are drawn `in_turn`, each sees those before it: of a pixel the known ones must come first.
     """
     if mask.stride(0) == 0:  # one mask for all images
         mask = mask[:1]
     known, unknown = mask.any(1), ~mask.all(1)  # [B, H, W]
     if emit.kind == "logistic_mixture" and (known & unknown).any():
+        return False
+    if in_turn and (mask[:, 1:] & ~mask[:, :-1]).any():
         return False
     before = unknown.flatten(1).cumsum(1) - unknown.flatten(1).long()
     if not (known.flatten(1) & (before > 0)).any():
@@ -34,13 +39,19 @@ def fits(mask: Tensor, emit: Emit, seen: Callable[[], Collection[Offset]] | None
 
 
 def warn_unless_fits(
-    op: str, known: Known | None, shape: torch.Size, emit: Emit, seen: Callable[[], Collection[Offset]] | None = None
+    op: str,
+    known: Known | None,
+    shape: torch.Size,
+    emit: Emit,
+    seen: Callable[[], Collection[Offset]] | None = None,
+    *,
+    in_turn: bool = False,
 ) -> None:
     """Warns the caller of the function that calls this one, in the name of `op`, of a mask that does not fit.
 
-    shape: ``[B, C, H, W]`` of the images. emit and seen: as in `fits`.
+    shape: ``[B, C, H, W]`` of the images. emit, seen and in_turn: as in `fits`.
     """
-    if known is None or fits(known[0].expand(shape), emit, seen):
+    if known is None or fits(known[0].expand(shape), emit, seen, in_turn=in_turn):
         return
     warnings.warn(
         f"{op}: known has pixels that depend on unknown ones drawn before them: those are drawn without regard to the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,14 @@ class Decoder(Protocol):
     def __call__(self, x: Tensor, z: Tensor | None) -> Tensor: ...
 
 
+class Origin(NamedTuple):
+    """Where a weight of a program was taken from: a tensor, in the memory that it was given in."""
+
+    tensor: Tensor
+    places: tuple[int, ...] = ()  # of the taps in a kernel of a source's weight
+    is_constant: bool = False  # the program's own
+
+
 @dataclass
 class Program:
     """Stages and a snapshot of their weights, in the order that `ops.pixelcnn_pack` asks for."""
@@ -46,6 +54,7 @@ class Program:
     image_channels: int  # of buffer 0
     stages: list[Stage] = field(default_factory=list)  # in turn; stage s writes buffer s + 1
     weights: list[Tensor] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)  # of the weights, as far as `add` and `norm` wrote them
 
     @property
     def context_dim(self) -> int:
@@ -94,9 +103,9 @@ class Program:
         if context is not None and (context.dim() != 2 or context.shape[0] != width):
             self._fail(f"context must be [{width}, D]", list(context.shape))
         self._check_width(channels, residual=residual, factor=factor)
-        self.weights.append(self.weights[-1].new_zeros(width) if bias is None else bias.detach().clone())
+        self._keep(self.weights[-1].new_zeros(width) if bias is None else bias, own=bias is None)
         if context is not None:
-            self.weights.append(context.detach().clone())
+            self._keep(context)
         context_dim = 0 if context is None else context.shape[1]
         self.stages.append(Stage(channels, activation, residual, context_dim, tuple(reads), factor=factor))
         return len(self.stages)
@@ -139,11 +148,9 @@ class Program:
                 self._fail(f"{name} must be [{channels}]", list(value.shape))
         self._check_width(channels, residual=residual, factor=factor)
         like = self.weights[-1]
-        self.weights += [
-            like.new_ones(channels) if gain is None else gain.detach().clone(),
-            like.new_zeros(channels) if bias is None else bias.detach().clone(),
-            like.new_tensor([eps]),
-        ]
+        self._keep(like.new_ones(channels) if gain is None else gain, own=gain is None)
+        self._keep(like.new_zeros(channels) if bias is None else bias, own=bias is None)
+        self._keep(like.new_tensor([eps]), own=True)
         reads = (Source(buffer, ((0, 0),)),)
         self.stages.append(Stage(channels, activation, residual, 0, reads, "norm", factor))
         return len(self.stages)
@@ -154,6 +161,11 @@ class Program:
             self._fail("a product must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(a)).diag()
         return self.add([(a, eye[:, :, None, None], ((0, 0),))], factor=b)
+
+    def _keep(self, weight: Tensor, *, own: bool = False) -> None:
+        """Appends a weight; own: the program made it."""
+        self.weights.append(weight.detach() if own else weight.detach().clone())
+        self.origins.append(Origin(weight.detach(), (), own))
 
     def _check_width(self, channels: int, **buffers: int) -> None:
         for name, buffer in buffers.items():
@@ -173,7 +185,8 @@ class Program:
         layer: the convolution. also: further sources of its pre-activation, residual: a buffer, as in `add`.
         """
         context = None if layer.cond is None else layer.cond.weight[:, :, 0, 0]
-        sources = [(buffer, layer.live_weight(), layer.live_taps), *also]
+        weight = layer.live_weight() if layer.image_channels > 1 else layer.folded_weight()  # whole taps are dead
+        sources = [(buffer, weight, layer.live_taps), *also]
         return self.add(sources, layer.bias, layer.activation, context, residual)
 
     def activate(self, buffer: int, activation: str) -> int:
@@ -209,6 +222,7 @@ class Program:
         outside = [offset for (i, j), offset in placed if not (0 <= i < kh and 0 <= j < kw)]
         if outside or kh % 2 == 0 or kw % 2 == 0:
             self._fail(f"taps of buffer {buffer} must lie in an odd kernel, {kh} x {kw}", outside)
+        self.origins.append(Origin(weight.detach(), tuple(tap.place[0] * kw + tap.place[1] for tap in placed)))
         return weight.detach()[:, :, [tap.place[0] for tap in placed], [tap.place[1] for tap in placed]].contiguous()
 
     @staticmethod

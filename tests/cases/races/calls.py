@@ -37,6 +37,10 @@ def draw(batch: int, z_channels: int) -> None:
     sampler = vf.PixelCNNSampler(decoder, backend="cpu")
     images, raster = sampler.sample(z, noise), vf.PixelCNNSampler(decoder, backend="cpu", order="raster")
     assert images.equal(raster.sample(z, noise)), f"a batch of {batch}: the order changes the image"
+    with sampler.start(z) as run:  # threads take images of a step
+        for step in run:
+            step.put(step.draw(noise))
+    assert images.equal(run.images), f"a batch of {batch}: steps change the image"
 
 
 assert cpu.why_not() is None

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ... import reference
 from ...sampling.agreement import largest_excess
 from ...sampling.emit import emit_of, emit_params
 from ...sampling.fixed_order import FixedOrder
@@ -196,7 +195,7 @@ class ForeignSampler(PixelCNNSampler):
         with torch.autocast(self._device.type, enabled=False):
             output, context = decoder.output(x, z), self._context(z, 2)
             expected = emit_params(decoder, decoder.written.reading.params(output))
-            got = self._logits(x, z, context)
+            got = self.params_of(x, z)
             eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
             own = None
             if context is not None and self._spread is not None:
@@ -210,13 +209,6 @@ class ForeignSampler(PixelCNNSampler):
         if error:
             rule = "decoder.forward must be what its program computes, the same in every call"
             raise ValueError(f"fast_sampler: {rule}, got logits that differ by {error:.3g}")
-
-    def _logits(self, x: Tensor, z: Any, context: Tensor | None) -> Tensor:
-        """Logits of whole images: with every pixel given, one pass gives them."""
-        if self.backend == "reference":
-            return reference.run_program(self.plan.stages, self._packed, context, x)
-        noise = x.new_zeros((len(x), self.plan.emit.noises(x.shape[1]), *self._size))
-        return self.sample_with_logits(z, noise, known=(torch.ones_like(x, dtype=torch.bool), x)).logits
 
 
 _END_NEAR = 1e3  # roundings of the largest parameter that a probability may be off by: its slope is at most 1
