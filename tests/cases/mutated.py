@@ -8,6 +8,8 @@ import torch
 
 def hostile(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
     """The tensor with one thing about it changed: type, device, shape, strides or values."""
+    if tensor.numel() > 1 << 30:  # changed a second time, it would be gone through number by number
+        return tensor
     sizes, dim = list(tensor.shape), rng.randrange(max(tensor.dim(), 1))
     resized = {size: [*sizes[:dim], size, *sizes[dim + 1 :]] for size in (0, 1, 2, 7, 1 << 40, (1 << 62) + 1)}
     changes: list[Callable[[], torch.Tensor]] = [
