@@ -155,10 +155,15 @@ def unmasked(net: Any, x: Tensor, z: Tensor) -> Tensor:
     return net.last(F.elu(F.conv2d(torch.cat([x, maps], 1), weight, padding=1)))
 
 
+def free(x: Tensor) -> Tensor:
+    """1 but at the first pixel."""
+    out = torch.ones(x.shape[2:])
+    out[0, 0] = 0
+    return out
+
+
 def spins(net: Any, x: Tensor) -> Tensor:
-    free = torch.ones(5, 6)
-    free[0, 0] = 0
-    return torch.sigmoid(simple(net, x)) * free + 0.5 * (1 - free)
+    return torch.sigmoid(simple(net, x)) * free(x) + 0.5 * (1 - free(x))
 
 
 def clipped(net: Any, x: Tensor) -> Tensor:
@@ -368,6 +373,24 @@ KINDS: dict[str, Kind] = {
     ),
     "a clamped sigmoid": black(
         lambda net, x: torch.sigmoid(simple(net, x)).clamp(0.3, 0.6), lambda net, x, z: logit(net(x))[:, :, None]
+    ),
+    "a probability away from 0 and 1": black(
+        lambda net, x: torch.sigmoid(simple(net, x)) * (1 - 2 * 0.1) + 0.1,
+        lambda net, x, z: logit(net(x))[:, :, None],
+    ),
+    "a probability below 0.7": black(
+        lambda net, x: 0.7 * torch.sigmoid(simple(net, x)), lambda net, x, z: logit(net(x))[:, :, None]
+    ),
+    "a probability above 0.3": black(
+        lambda net, x: 1 - 0.7 * torch.sigmoid(simple(net, x)), lambda net, x, z: logit(net(x))[:, :, None]
+    ),
+    "a mean spin": black(
+        lambda net, x: 0.5 * (1 + torch.tanh(simple(net, x))), lambda net, x, z: logit(net(x))[:, :, None]
+    ),
+    "clipped spins with a first site that is fixed": black(
+        lambda net, x: (0.8 * torch.sigmoid(simple(net, x)) + 0.1) * free(x) + (1 - free(x)),
+        lambda net, x, z: logit(net(2 * x - 1))[:, :, None],
+        options={"pixels": (-1, 1)},
     ),
     "a sigmoid that is clipped by what it lacks": black(clipped, lambda net, x, z: logit(net(x))[:, :, None]),
     "a tuple": black(lambda net, x: (simple(net, x), {}), lambda net, x, z: net(x)[0][:, :, None]),

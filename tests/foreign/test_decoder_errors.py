@@ -88,17 +88,23 @@ REFUSED: dict[str, Case] = {
         {"likelihood": OF_TWO},
         "a softmax over the levels of a categorical likelihood alone",
     ),
-    "half of a probability": (
-        lambda net, x: simple(net, x).sigmoid() / 2,
-        {},
-        {},
-        "sigmoid(v), 1 - sigmoid(v), or constants at some pixels, got multiples from 0.5 to 0.5",
-    ),
     "a mean of probabilities": (
         lambda net, x: (simple(net, x).sigmoid() + net.first(x)[:, :1].sigmoid()) / 2,
         {},
         {},
-        "may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants at some pixels, got another function",
+        "logits, or probabilities that are affine in one sigmoid or tanh, got outputs that are between 0 and 1",
+    ),
+    "one of two probabilities": (
+        lambda net, x: torch.cat([1 - simple(net, x).sigmoid(), simple(net, x).sigmoid()], 1)[:, 1:],
+        {},
+        {},
+        "got outputs that are between 0 and 1 whatever its weights are",
+    ),
+    "a probability and a little": (
+        lambda net, x: simple(net, x).sigmoid() + 1e-7,
+        {},
+        {},
+        "got outputs that are between 0 and 1 whatever its weights are",
     ),
     # operations
     "a stride": (

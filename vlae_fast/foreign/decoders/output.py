@@ -15,12 +15,11 @@ from ...plan import Emit
 from ...sampling.levels import HERE, NONE, levels_of
 from .affine import Affine
 from .axes import Axes, Recipe, letters_of
+from .probabilities import FARTHEST, is_probability, logit
 from .writer import Bounded, Writer
 
 _LAYOUTS = tuple(map("".join, permutations("BCKHW")))
 _EXAMPLES = "BCKHW (the K levels of a channel side by side), BKCHW (as F.cross_entropy takes them), BCHWK or BHWCK"
-_PROBABILITIES = "decoder may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants at some pixels"
-_FARTHEST = 1e4  # of a logit whose probability is 0 or 1
 
 
 def check_layout(layout: Any, emit: Emit) -> None:
@@ -94,10 +93,10 @@ class Reading:
         own = self.own(output)
         if self.ends == "sigmoid":
             wide = own.double()
-            return (wide.log() - torch.log1p(-wide)).clamp(-_FARTHEST, _FARTHEST).to(own.dtype)
+            return (wide.log() - torch.log1p(-wide)).clamp(-FARTHEST, FARTHEST).to(own.dtype)
         if self.ends == "softmax":
-            return own.double().log().clamp(min=-_FARTHEST).to(own.dtype)
-        return own.clamp(min=-_FARTHEST) if self.ends == "log_softmax" else own
+            return own.double().log().clamp(min=-FARTHEST).to(own.dtype)
+        return own.clamp(min=-FARTHEST) if self.ends == "log_softmax" else own
 
 
 def _refuse(rule: str, got: object) -> NoReturn:
@@ -137,8 +136,6 @@ def read_output(writer: Writer, channels: int, emit: Emit, expected: int, layout
 def _before_end(writer: Writer, result: Any, emit: Emit, order: Tensor) -> tuple[Any, str | None]:
     """The output without the function it ends in, where the likelihood has that itself."""
     if not isinstance(result, Bounded):
-        if emit.kind == "bernoulli" and _is_probability(writer, result.affine):
-            _refuse(_PROBABILITIES, "another function of sigmoids that is between 0 and 1")
         return result.affine, None
     if result.groups is not None:
         levels = result.groups[order].view(-1, emit.levels) if emit.kind == "categorical" else None
@@ -147,39 +144,9 @@ def _before_end(writer: Writer, result: Any, emit: Emit, order: Tensor) -> tuple
             rule = "decoder may end in a softmax over the levels of a categorical likelihood alone"
             _refuse(rule, f"{result.function} before a likelihood of kind {emit.kind!r}")
         return result.value.affine, result.function
-    if result.function == "sigmoid" and emit.kind == "bernoulli":
-        return _logit(writer, result), "sigmoid"
+    if emit.kind == "bernoulli" and is_probability(result):
+        return logit(writer, result), "sigmoid"
     return writer._open(result).affine, None
-
-
-def _is_probability(writer: Writer, value: Affine) -> bool:
-    """True of sums of sigmoids, channel by channel, that are between 0 and 1: no logits are."""
-    weights = [w for (b, tap), w in value.terms.items() if b in writer.probabilities and tap == (0, 0)]
-    if not weights or len(weights) < len(value.terms):
-        return False
-    if any(len(w) != w.shape[1] or not w.equal(w.diag().diag()) for w in weights):
-        return False
-    gains = torch.stack([w.diag() for w in weights])
-    least, most = value.bias + gains.clamp(max=0).sum(0), value.bias + gains.clamp(min=0).sum(0)
-    return bool((least >= 0).all() and (most <= 1).all())
-
-
-def _logit(writer: Writer, end: Bounded) -> Any:
-    """The logit of ``p = gain sigmoid(v) + offset``: v, -v, or the logit of the offset where p is it alone."""
-    gain, offset = torch.broadcast_tensors(end.gain, end.offset)
-    kept, turned, fixed = (gain == 1) & (offset == 0), (gain == -1) & (offset == 1), gain == 0
-    fixed &= (offset >= 0) & (offset <= 1)
-    if not (kept | turned | fixed).all():
-        _refuse(
-            _PROBABILITIES,
-            f"multiples from {gain.min():g} to {gain.max():g} and offsets from {offset.min():g} to {offset.max():g}",
-        )
-    out = writer._times(end.value.affine, gain)
-    if not fixed.any():
-        return out
-    wide = torch.where(fixed, offset, 0.5).double()
-    logit = (wide.log() - torch.log1p(-wide)).clamp(-_FARTHEST, _FARTHEST)
-    return writer._plus(out, logit.to(gain))
 
 
 def _by_levels(writer: Writer, output: Affine, channels: int) -> str | None:

@@ -19,6 +19,7 @@ from .mades import sampler_of_vectors
 from .operations import BATCH
 from .output import check_layout, pick
 from .pixels import candidates, check_pixels
+from .probabilities import refuse_probabilities
 from .trace import Trace, TraceError, Written, as_it_is, kept_sizes, trace, write
 
 
@@ -78,19 +79,19 @@ class ForeignDecoder:
         assert self._written is not None
         return self._written
 
-    def output(self, x: Tensor, z: Any) -> Tensor:
-        """The output of the decoder, in batches of the size that it is kept to."""
-        written, condition = self.written, self.condition
+    def output(self, x: Tensor, z: Any, decoder: nn.Module | None = None) -> Tensor:
+        """The output of the decoder, or of a copy of it, in batches of the size that it is kept to."""
+        written, condition, decoder = self.written, self.condition, decoder or self.decoder
         assert condition is not None
         x, tensors = written.pixels.of(x), condition.tensors_of(z)
         if written.batch == BATCH:
-            return self._run(self.decoder, x, tensors)
+            return self._run(decoder, x, tensors)
         parts = []
         for at in range(0, len(x), written.batch):
             rows = [t[at : at + written.batch] for t in (x, *tensors)]
             count = len(rows[0])
             rows = [torch.cat([t, *[t[-1:]] * (written.batch - count)]) for t in rows]
-            parts.append(self._run(self.decoder, rows[0], rows[1:])[:count])
+            parts.append(self._run(decoder, rows[0], rows[1:])[:count])
         return torch.cat(parts)
 
     def _run(self, decoder: nn.Module, x: Tensor, tensors: Any) -> Tensor:
@@ -209,6 +210,8 @@ class ForeignSampler(PixelCNNSampler):
         if error:
             rule = "decoder.forward must be what its program computes, the same in every call"
             raise ValueError(f"fast_sampler: {rule}, got logits that differ by {error:.3g}")
+        if emit.kind == "bernoulli" and decoder.written.reading.ends is None:
+            refuse_probabilities(decoder._copied(), lambda copied: decoder.output(x, z, copied))
 
 
 _END_NEAR = 1e3  # roundings of the largest parameter that a probability may be off by: its slope is at most 1
@@ -261,8 +264,9 @@ def fast_sampler(
             0: no z.
         condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple
             (by place) or a dict (by name) of tensors. ``sampler.sample`` takes the same.
-        likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels. A sigmoid at the end of a decoder of
-            Bernoulli pixels is theirs, as is a softmax or log_softmax over the levels at the end of a categorical one.
+        likelihood: of `vlae_fast.models.make_likelihood`; None: Bernoulli pixels. Probabilities at the end are
+            theirs: of Bernoulli pixels ``a sigmoid(v) + b`` or ``a tanh(v) + b`` from 0 to 1, of a categorical one a
+            softmax or log_softmax over the levels.
         layout: the order of the letters B, C, K, H, W in the outputs of a categorical likelihood, joined or not:
             ``BCKHW`` (the K levels of a channel side by side), ``BKCHW`` (as `torch.nn.functional.cross_entropy` takes
             them), ``BHWCK``. It must be given for more than one channel where the output's dimensions do not tell.
