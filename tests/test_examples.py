@@ -44,6 +44,13 @@ def test_speed_up_zuko_flow_says_what_it_needs(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr == "this example needs zuko: pip install zuko\n"
 
 
+def test_ising(tmp_path: Path) -> None:
+    text = output("ising", "--size", "5", "--steps", "3", "--batch", "8", cwd=tmp_path)
+    assert re.search(r"8 samples: \d+ ms by 25 passes, [\d.]+ ms by fast_sampler; same spins: True", text)
+    assert re.search(r"a step: \d+ ms before, [\d.]+ ms after", text)
+    assert re.search(r"beta F per site: -[\d.]+ \+- [\d.]+, exact -[\d.]+: [\d.]+ % above", text)
+
+
 def test_sample_mnist(tmp_path: Path) -> None:
     for needed in ("matplotlib", "safetensors"):
         pytest.importorskip(needed)

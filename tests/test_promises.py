@@ -232,6 +232,12 @@ PROMISES = [
         "the same call: columns keep",
         "visualization/test_visualization.py::test_columns_and_bars_have_the_dimensions_number",
     ),
+    ("docs/ising.md", "same spins: True", "test_ising.py::test_fast_spins_are_the_naive_ones"),
+    (
+        "docs/ising.md",
+        "The energy is the same with all spins turned over",
+        "test_ising.py::test_network_is_a_distribution_that_is_the_same_turned_over",
+    ),
 ]
 
 # Sentences with one of the words that promise nothing.
