@@ -166,6 +166,22 @@ def spins(net: Any, x: Tensor) -> Tensor:
     return torch.sigmoid(simple(net, x)) * free(x) + 0.5 * (1 - free(x))
 
 
+def assigned_sites(net: Any, x: Tensor) -> Tensor:
+    p = torch.sigmoid(simple(net, x))
+    p[:, :, 0, 0] = 0.5
+    p[:, 0, 1:3, 2] = torch.tensor([0.3, 0.6])
+    p[:, :, free(x).roll(-1) == 0] = 0.7
+    return p
+
+
+def assigned_features(net: Any, x: Tensor) -> Tensor:
+    h = net.first(x)
+    h[:, :, 0] = 1.0
+    h[:, 2:4, :, 1].zero_()
+    h[:, 5] = -0.5
+    return net.last(F.relu(h))
+
+
 def clipped(net: Any, x: Tensor) -> Tensor:
     p = torch.sigmoid(simple(net, x))
     lack = p.clamp(0.2, 0.8) - p
@@ -391,6 +407,19 @@ KINDS: dict[str, Kind] = {
         lambda net, x: (0.8 * torch.sigmoid(simple(net, x)) + 0.1) * free(x) + (1 - free(x)),
         lambda net, x, z: logit(net(2 * x - 1))[:, :, None],
         options={"pixels": (-1, 1)},
+    ),
+    "a first site by masked_fill": black(
+        lambda net, x: torch.sigmoid(simple(net, x)).masked_fill(free(x) == 0, 0.5),
+        lambda net, x, z: logit(net(x))[:, :, None],
+    ),
+    "a first site by where": black(
+        lambda net, x: torch.where(free(x) > 0, 0.9 * torch.sigmoid(simple(net, x)), torch.tensor(0.25)),
+        lambda net, x, z: logit(net(x))[:, :, None],
+    ),
+    "sites that are assigned": black(assigned_sites, lambda net, x, z: logit(net(x))[:, :, None]),
+    "features that are assigned constants": black(assigned_features),
+    "a choice of two features": black(
+        lambda net, x: net.last(torch.where(torch.arange(6) % 2 > 0, F.relu(net.first(x)), net.first(x)))
     ),
     "a sigmoid that is clipped by what it lacks": black(clipped, lambda net, x, z: logit(net(x))[:, :, None]),
     "a tuple": black(lambda net, x: (simple(net, x), {}), lambda net, x, z: net(x)[0][:, :, None]),

@@ -107,6 +107,24 @@ REFUSED: dict[str, Case] = {
         "got outputs that are between 0 and 1 whatever its weights are",
     ),
     # operations
+    "a site of the first image alone": (
+        lambda net, x: _assigned_to_one(simple(net, x)),
+        {},
+        {},
+        "constants that are the same for all images, got one that is not",
+    ),
+    "an infinite constant": (
+        lambda net, x: net.last(net.first(x).masked_fill(torch.arange(6) < 1, -torch.inf)),
+        {},
+        {},
+        "choices of finite constants, got masked_fill of -inf",
+    ),
+    "a choice by the input": (
+        lambda net, x: net.last(torch.where(x > 0.5, net.first(x), 0.0)),
+        {},
+        {},
+        "got gt",
+    ),
     "a stride": (
         lambda net, x: simple(net, F.interpolate(net.down(x), size=(5, 6))),
         {"down": nn.Conv2d(1, 1, 3, stride=2, padding=1)},
@@ -146,6 +164,11 @@ REFUSED: dict[str, Case] = {
         "products with a constant matrix, got a product of two that depend on the input",
     ),
 }
+
+
+def _assigned_to_one(h: Tensor) -> Tensor:
+    h[0, :, 0, 0] = 1.0
+    return h
 
 
 def _halved_rows(h: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch.overrides import TorchFunctionMode
 from ...plan import Emit
 from ...sampling.program import Program
 from ...sampling.schedule import derive
+from .choices import Choices
 from .condition import Condition
 from .lookups import Lookups, TracedOneHot, find_lookups
 from .maps import ConditionNetwork, Maps
-from .operations import Operations
 from .output import Reading, read_output
 from .pixels import Pixels, as_index, scale_told
 from .writer import Job, name_of
@@ -216,7 +216,7 @@ def _write(
         program.stages.clear()
         program.weights.clear()
         maps = Maps(image)
-        writer = Operations(traced.graph, program, maps, job)
+        writer = Choices(traced.graph, program, maps, job)
         writer.run(None, *traced.condition.rows(batch))
         reading = read_output(writer, channels, *wanted)
         if not writer.reads or columns is not None:

@@ -30,7 +30,10 @@ MOVES = (
 ).split()
 _VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", "split", "split_with_sizes", "unbind", "chunk"))
 _LINEAR = {*MOVES, "addmm", "mm", "add", "sub", "mul", "div", "neg"}  # what is folded where it does not depend on x
-_OF_HALVES = ("mul", "add", "sub", "rsub", "div", "neg", "clamp", "clamp_min", "clamp_max")  # which take a `Bounded`
+_OF_HALVES = (  # which take a `Bounded`
+    *("mul", "add", "sub", "rsub", "div", "neg", "clamp", "clamp_min", "clamp_max"),
+    *("where", "masked_fill", "index_put"),
+)
 _LARGE = 1e12  # above what features are
 KNOWN = "convolutions of stride 1, linear layers over channels, their sums and products with constants, activations"
 
@@ -71,6 +74,14 @@ class Later:
     @property
     def meta(self) -> Any:
         return self.node.meta.get("val")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part of a tensor that is written to: the places of its numbers among all of those."""
+
+    base: fx.Node
+    index: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,7 +475,7 @@ def refuse(node: fx.Node, rule: str, got: object) -> NoReturn:
 
 
 def _depends(value: Any) -> bool:
-    return isinstance(value, Value | Bounded | Later)
+    return isinstance(value, Value | Bounded | Later | Part)
 
 
 def _is_row(node: fx.Node) -> bool:
