@@ -22,7 +22,7 @@ class Choices(Operations):
         """``mask one + (1 - mask) other`` of a mask that does not depend on x."""
         if not isinstance(mask, Tensor):
             self._fail("choices by masks that are constant", "where of a mask that depends on the input")
-        terms = []
+        terms: list[Any] = []
         for value, chosen in ((one, mask), (other, ~mask)):
             if isinstance(value, Value | Bounded | Later):
                 terms.append(self._op_mul(value, chosen.to(self.like.dtype)))
