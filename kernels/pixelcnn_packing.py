@@ -1,7 +1,7 @@
 """A plan as the sampler's kernel takes it: rings of activations, tables of reads and stages, weights in their order.
 
 Buffer 0 is the image, s + 1 the output of stage s, and the last one the context, so that a stage's condition is one
-more source. A plan is read by its attributes alone: image_channels, slope, leads, stages, all_draws.
+more source. A plan is read by its attributes alone: image_channels, slope, leads, stages, all_draws, links, writers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Tables(NamedTuple):
     """Tables of a plan for an image of one size, on the device, and the numbers that a launch needs."""
 
     reads: Tensor  # [R, 8] int32: the pixel, its context, the reads of every stage, then the parameters of every draw
-    stages: Tensor  # [S + 1, 11] int32, the last for the draws behind the last stage
+    stages: Tensor  # [S + 1, 14] int32, the last for the draws behind the last stage
     ahead: int  # steps before the first pixel is drawn
     context_lead: int
     pixels: int  # largest number of pixels of a wave
@@ -98,36 +98,49 @@ def _leads(plan: Any) -> list[int]:
     return [0, *plan.leads, max(context, default=0)]
 
 
-def _is_later(plan: Any, stage: int, buffer: int, tap: Tap, draw: int) -> bool:
-    """True where a stage reads what is written behind it in a step; of the image, by the draw of that index."""
-    if buffer == 0:
+def _is_later(plan: Any, stage: int, writer: int, tap: Tap, draw: int) -> bool:
+    """True where a stage reads what is written behind it in a step; of the image (-1), by the draw of that index."""
+    if writer < 0:
         return stage < plan.all_draws[0 if tap == (0, 0) else draw].after
-    return stage < buffer <= len(plan.stages)
+    return stage <= writer < len(plan.stages)
+
+
+def _check_leads(plan: Any, size: tuple[int, int]) -> None:
+    for s, own in enumerate(plan.links):
+        for writer, buffer, (dy, dx) in own:
+            lead = 0 if writer < 0 else plan.leads[writer]
+            latest = lead - dx - plan.slope * dy - _is_later(plan, s, writer, (dy, dx), -1)
+            if abs(dy) < size[0] and abs(dx) < size[1] and plan.leads[s] > latest:
+                raise ValueError(
+                    f"pixelcnn_sample: plan: lead of stage {s} must be at most {latest} to read buffer "
+                    f"{buffer} at ({dy}, {dx}), got {plan.leads[s]}"
+                )
 
 
 def _ages(plan: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """(buffer, how many waves after its own a pixel is read) of every read that can land in an image of ``size``."""
-    leads = _leads(plan)
+    """(buffer, how many waves after its own a pixel is read) of every read that can land in an image of ``size``.
+
+    Of the stages that write a buffer, the one that is most ahead takes the place of what is read.
+    """
+    n, context = len(plan.stages), _leads(plan)[-1]
     for s, stage in enumerate(plan.stages):
         beside = [(buffer, ((0, 0),)) for buffer in (stage.residual, stage.factor) if buffer >= 0]
         for buffer, taps in _sources(plan, stage) + beside:
+            writers = plan.writers(buffer) if buffer <= n else [n]
             for dy, dx in taps:
                 if abs(dy) < size[0] and abs(dx) < size[1]:
-                    newest = leads[buffer] - dx - plan.slope * dy
-                    latest = newest - _is_later(plan, s, buffer, (dy, dx), -1)
-                    if plan.leads[s] > latest:
-                        raise ValueError(
-                            f"pixelcnn_sample: plan: lead of stage {s} must be at most {latest} to read buffer "
-                            f"{buffer} at ({dy}, {dx}), got {plan.leads[s]}"
-                        )
-                    # the first draw of a pixel takes its place in the ring
-                    yield buffer, newest - _is_later(plan, s, buffer, (dy, dx), 0) - plan.leads[s]
+                    for writer in writers:
+                        lead = 0 if writer < 0 else context if writer == n else plan.leads[writer]
+                        # the first draw of a pixel takes its place in the ring
+                        later = _is_later(plan, s, writer, (dy, dx), 0)
+                        yield buffer, lead - dx - plan.slope * dy - later - plan.leads[s]
     for draw in plan.all_draws:
-        lead, least = plan.leads[draw.buffer - 1], int(draw.buffer > draw.after)
-        if lead < least:
-            stage = f"stage {draw.buffer - 1}, which is drawn from,"
-            raise ValueError(f"pixelcnn_sample: plan: {stage} must have a lead >= {least}, got {lead}")
-        yield draw.buffer, lead - least
+        for writer in plan.writers(draw.buffer):
+            lead, least = plan.leads[writer], int(writer >= draw.after)
+            if lead < least:
+                stage = f"stage {writer}, which is drawn from,"
+                raise ValueError(f"pixelcnn_sample: plan: {stage} must have a lead >= {least}, got {lead}")
+            yield draw.buffer, lead - least
 
 
 def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
@@ -139,7 +152,8 @@ def rings(plan: Any, size: tuple[int, int]) -> tuple[list[int], int]:
     so ``ring = 1 + the largest age`` is enough, and one less is not.
     """
     height, width = size
-    waves = [1] * (len(plan.stages) + 2)
+    _check_leads(plan, size)
+    waves = [1, *(int(stage.joins < 0) for stage in plan.stages), 1]  # none where a stage writes another's buffer
     for buffer, age in _ages(plan, size):
         waves[buffer] = max(waves[buffer], age + 1)
     return waves, min(height, cdiv(width, plan.slope)) if plan.slope else height
@@ -230,15 +244,17 @@ def tables(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         n_gathered = len(own) // BG
         own += [read(m, lead, tap, taps=n) for m, tap, n in runs]
         beside = (read(buffer, lead) if buffer >= 0 else NOTHING for buffer in (stage.residual, stage.factor))
-        reads += [*own, read(s + 1, lead), *beside]
+        reads += [*own, read(stage.writes(s), lead), *beside]
         depth, columns = n_gathered * BG + sum(r.tiles for r in own) * bk, cdiv(_halves(stage) * strides[s + 1], bn)
         code = ACTIVATIONS.index(stage.activation)
         drawn = (sum(draw.after < s for draw in draws), sum(draw.after <= s for draw in draws))
-        stages.append((ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth, *drawn))
+        stages.append(
+            (ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth, *drawn, *stage.sites)
+        )
         weight += depth * columns
         bias += columns * bn
 
-    stages.append((0,) * 9 + (sum(draw.after < n for draw in draws), len(draws)))
+    stages.append((0,) * 9 + (sum(draw.after < n for draw in draws), len(draws), 1, 0, 0))
     reads += [read(draw.buffer, 0) for draw in draws]
 
     def on_device(rows: Sequence[tuple[int, ...]]) -> Tensor:

@@ -21,9 +21,9 @@ from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_draw import draw_block
 from .pixelcnn_packing import BG, NARROW, Tables, channels, codes_used, tables
 from .pixelcnn_packing import pack as pack_tiles
-from .pixelcnn_stage import FIELDS, context_block, stage_block
+from .pixelcnn_stage import EVERYWHERE, FIELDS, context_block, stage_block
 
-STAGE_FIELDS = tl.constexpr(11)  # a row of `Tables.stages` has so many
+STAGE_FIELDS = tl.constexpr(14)  # a row of `Tables.stages` has so many
 
 
 @triton.jit
@@ -40,6 +40,7 @@ def _stage(
     shape,
     CODES_USED: tl.constexpr,
     HAS_FACTOR: tl.constexpr,
+    HAS_STRIDES: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -54,12 +55,19 @@ def _stage(
     p_w = p_weight + tl.load(p_stage + 6).to(tl.int64) * BN
     p_b = p_bias + tl.load(p_stage + 7)
     depth = tl.load(p_stage + 8)  # rows of BN weights for a tile of columns
+    sites = EVERYWHERE
+    if HAS_STRIDES:
+        stride, row, column = tl.load(p_stage + 11), tl.load(p_stage + 12), tl.load(p_stage + 13)
+        sites = (stride, row, column)
+        _, _, _, slope, pixels, samples = shape
+        # a wave has pixels in all of a stage's rows, or in none
+        rows = tl.where((w - slope * row - column) % stride == 0, samples * ((pixels + stride - 1) // stride), 0)
     for o in tl.range(0, rows, BM, num_stages=1):
         o_m = o + tl.arange(0, BM)
         for n in tl.range(0, columns, num_stages=1):
             stage_block(
                 p_ring, p_w + n * depth * BN, p_b + n * BN, p_reads, n_gathered, n_runs, o_m, n, u, w,
-                activation, sample0, sample_size, shape, CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
+                activation, sample0, sample_size, shape, sites, CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
             )  # fmt: skip
     tl.debug_barrier()  # the next stage loads what other threads have stored
 
@@ -105,6 +113,7 @@ def pixelcnn_sample_forward_kernel(
     COMPONENTS: tl.constexpr,
     CODES_USED: tl.constexpr,
     HAS_FACTOR: tl.constexpr,
+    HAS_STRIDES: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -146,13 +155,13 @@ def pixelcnn_sample_forward_kernel(
                     if s < n_stages:
                         _stage(
                             p_ring, p_weight, p_bias, p_table, p_stage, u, rows, sample0, sample_size, shape,
-                            CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
+                            CODES_USED, HAS_FACTOR, HAS_STRIDES, PRECISION, BM, BN, BK, BG,
                         )  # fmt: skip
             else:
                 for s in tl.range(0, n_stages, num_stages=1):
                     _stage(
                         p_ring, p_weight, p_bias, p_table, p_stages + s * STAGE_FIELDS, u, rows, sample0, sample_size,
-                        shape, CODES_USED, HAS_FACTOR, PRECISION, BM, BN, BK, BG,
+                        shape, CODES_USED, HAS_FACTOR, HAS_STRIDES, PRECISION, BM, BN, BK, BG,
                     )  # fmt: skip
                 for o in tl.range(0, rows, BM, num_stages=1):
                     draw_block(
@@ -288,6 +297,7 @@ def sample(
         COMPONENTS=emit.components,
         CODES_USED=codes_used(plan),
         HAS_FACTOR=any(stage.factor >= 0 for stage in plan.stages),
+        HAS_STRIDES=any(stage.sites.stride > 1 for stage in plan.stages),
         PRECISION=matmul_precision(noise.dtype),
         BM=tiling.block_m,
         BG=BG,

@@ -8,19 +8,26 @@ from .dot import dot
 
 FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
 OUT, RESIDUAL, FACTOR = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # the rows after a stage's runs
+EVERYWHERE = tl.constexpr((1, 0, 0))  # sites: all pixels
 CONTEXT = tl.constexpr(1)  # the row of `Tables.reads`
 
 
 @triton.jit
-def wave_rows(o_m, w, sample0, shape):
-    """Sample, place in the wave, row and column of a block's pixels of wave w, [BM] each, and which of them exist."""
+def wave_rows(o_m, w, sample0, shape, sites):
+    """Sample, place in the wave, row and column of a block's pixels of wave w, [BM] each, and which of them exist.
+
+    sites: (stride, row, column), those of the pixels (i, j) with ``i % stride == row`` and ``j % stride == column``.
+    """
     B, H, W, slope, pixels, samples = shape
-    o_s = o_m // pixels
-    o_q = o_m % pixels
+    stride, row, column = sites
+    per_wave = (pixels + stride - 1) // stride
+    o_s = o_m // per_wave
     top = tl.maximum(0, (w - W + slope) // tl.maximum(slope, 1))  # rows above are past their last column
+    first = (row + stride - top % stride) % stride
+    o_q = first + o_m % per_wave * stride
     o_i = top + o_q
     o_j = w - slope * o_i
-    m_m = (o_s < samples) & (sample0 + o_s < B) & (o_i < H) & (o_j >= 0) & (o_j < W)
+    m_m = (o_s < samples) & (sample0 + o_s < B) & (o_i < H) & (o_j >= 0) & (o_j < W) & (o_j % stride == column)
     return o_s, o_q, top, o_i, o_j, m_m
 
 
@@ -43,7 +50,7 @@ def context_block(p_context, p_ring, p_table, o_m, u, w, sample0, sample_size, d
     """Copies the context of a block of pixels of wave w into its ring, zeros after its last channel."""
     _, H, _, _, pixels, _ = shape
     stride_b, stride_i, stride_j = strides
-    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
+    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape, EVERYWHERE)
     o_own = own_pixels(p_table + CONTEXT * FIELDS, u, place_of(top, o_q, H, pixels), pixels)
     p_to = (p_ring + o_s * sample_size + o_own)[:, None]
     p_from = (p_context + (sample0 + o_s).to(tl.int64) * stride_b + o_i * stride_i + o_j * stride_j)[:, None]
@@ -84,6 +91,7 @@ def stage_block(
     sample0,
     sample_size,
     shape,
+    sites,
     CODES_USED: tl.constexpr,
     HAS_FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -98,7 +106,7 @@ def stage_block(
     tiles wait for no table.
     """
     _, H, W, _, pixels, _ = shape
-    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape)
+    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape, sites)
     p_row = p_ring + o_s * sample_size
     o_n, o_k, o_g = tl.arange(0, BN)[None, :], tl.arange(0, BK), tl.arange(0, BG)
     b_out = tl.zeros((BM, BN), tl.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import gcd
 from typing import NamedTuple
 
 from torch import Tensor, finfo
@@ -11,7 +12,7 @@ from torch import Tensor, finfo
 from . import activations
 from .masks import Offset
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a plan
 
 # Beyond, logits over the temperature, or scales times it, leave float64: what is drawn then depends on who draws.
@@ -87,6 +88,27 @@ class Emit(NamedTuple):
 BERNOULLI = Emit()
 
 
+class Sites(NamedTuple):
+    """The pixels (i, j) with ``i % stride == row`` and ``j % stride == column``; by default all."""
+
+    stride: int = 1
+    row: int = 0
+    column: int = 0
+
+    def of(self, x: Tensor) -> Tensor:
+        """These pixels of ``x [..., H, W]``, a view."""
+        return x[..., self.row :: self.stride, self.column :: self.stride]
+
+    def meet(self, others: Sites, tap: Offset) -> bool:
+        """True where a pixel of these, moved by `tap`, is one of the others."""
+        step = gcd(self.stride, others.stride)
+        return (self.row + tap[0] - others.row) % step == 0 == (self.column + tap[1] - others.column) % step
+
+
+EVERYWHERE = Sites()
+MAX_STRIDE = 16
+
+
 class Source(NamedTuple):
     """A read of ``buffer`` (0: the image, s + 1: the output of stage s) at ``taps``."""
 
@@ -102,6 +124,9 @@ class Stage(NamedTuple):
 
     The variance is that of the channels, not an estimate. Weights in turn: of a sum one ``[P, C, taps]`` per source,
     the bias ``[P]``, V ``[P, D]`` where it has a context; of a norm gain ``[C]``, bias ``[C]``, eps ``[1]``.
+
+    A stage computes the pixels of its sites alone, and other stages read it there alone: taps count in pixels of the
+    image at every stride. Stages that join a buffer have other sites of one stride, so that phases fill an image.
     """
 
     out_channels: int  # after the activation; the pre-activation of gate and glu has twice as many
@@ -111,6 +136,8 @@ class Stage(NamedTuple):
     sources: tuple[Source, ...]  # that it reads
     kind: str = "sum"  # one of KINDS
     factor: int = -1  # a buffer, or -1
+    sites: Sites = EVERYWHERE  # that it computes
+    joins: int = -1  # the buffer of an earlier stage of equal channels that it writes, or -1: its own
 
     @property
     def reads(self) -> list[tuple[int, Offset]]:
@@ -123,6 +150,10 @@ class Stage(NamedTuple):
         """How many tensors its weights are."""
         return 3 if self.kind == "norm" else len(self.sources) + 1 + (self.context_dim > 0)
 
+    def writes(self, index: int) -> int:
+        """The buffer that it writes as the stage of that index."""
+        return index + 1 if self.joins < 0 else self.joins
+
 
 class Draw(NamedTuple):
     """Draws from the parameters in a buffer when the first `after` stages of a step have run."""
@@ -131,22 +162,61 @@ class Draw(NamedTuple):
     buffer: int
 
 
+class Link(NamedTuple):
+    """A read of what stage `writer` (-1: the draws) puts into a buffer, at a tap."""
+
+    writer: int
+    buffer: int
+    tap: Offset
+
+
+def links(stages: Sequence[Stage]) -> list[list[Link]]:
+    """The reads of every stage, those of joined buffers as one for each stage whose pixels they meet.
+
+    Raises:
+        ValueError: a stage reads pixels that none computes.
+    """
+    writers = [writers_of(stages, buffer) for buffer in range(len(stages) + 1)]
+    found: list[list[Link]] = [[] for _ in stages]
+    for s, stage in enumerate(stages):
+        for buffer, tap in stage.reads:
+            met = computed_by(stages, writers[buffer], stage.sites, tap)
+            if not met:
+                rule = f"stage {s}, of sites {tuple(stage.sites)}, must read pixels that stages compute"
+                raise ValueError(f"pixelcnn_sample: plan: {rule}, got buffer {buffer} at {tap}")
+            found[s] += [Link(writer, buffer, tap) for writer in met]
+    return found
+
+
+def writers_of(stages: Sequence[Stage], buffer: int) -> list[int]:
+    """The stages that write a buffer, none that of a stage which joins another's; of the image [-1], the draws."""
+    return [s for s, stage in enumerate(stages) if stage.writes(s) == buffer] if buffer else [-1]
+
+
+def computed_by(stages: Sequence[Stage], writers: Sequence[int], sites: Sites, tap: Offset) -> list[int]:
+    """Those of a buffer's `writers` that compute what is read at a tap from `sites`; none where a pixel has none."""
+    if writers == [-1]:
+        return [-1]
+    met = [w for w in writers if sites.meet(stages[w].sites, tap)]
+    stride = stages[writers[0]].sites.stride if writers else 0
+    return met if len(met) == (stride // gcd(stride, sites.stride)) ** 2 else []
+
+
 def computable(stages: Sequence[Stage]) -> list[int]:
     """Indices of the `stages` in an order in which each comes after those that it reads.
 
     Raises:
         ValueError: stages read each other in a circle.
     """
-    order: list[int] = []
-    done, left = {0}, list(range(len(stages)))
-    while left:
-        ready = [s for s in left if all(buffer in done for buffer, _ in stages[s].reads)]
+    wanted = [{link.writer for link in own} - {-1} for own in links(stages)]
+    done: dict[int, None] = {}
+    while len(done) < len(stages):
+        ready = [s for s in range(len(stages)) if s not in done and wanted[s] <= done.keys()]
         if not ready:
+            left = [s for s in range(len(stages)) if s not in done]
             raise ValueError(f"pixelcnn_sample: plan must have no circle of stages, got one of {left}")
-        order += ready
-        done |= {s + 1 for s in ready}
-        left = [s for s in left if s + 1 not in done]
-    return order
+        done.update(dict.fromkeys(ready))
+    return list(done)
 
 
 def all_draws(n_stages: int, draws: tuple[Draw, ...]) -> tuple[Draw, ...]:
@@ -157,13 +227,14 @@ def all_draws(n_stages: int, draws: tuple[Draw, ...]) -> tuple[Draw, ...]:
 class Plan(NamedTuple):
     """A program and its schedule.
 
-    Stage s computes column j of row i at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
+    Stage s computes pixel (i, j) of its sites at step ``j + slope * i - leads[s]``, and pixel (i, j) is drawn at
     ``j + slope * i``. In a step the stages run in turn, and draws between them: one draw of all channels, or draw c of
     channel c. A stage behind draw c, and not behind draw c + 1, reads 0 for the channels after c of its own pixel.
     ``words`` is the plan as integers::
 
         version, image channels, emit's kind, levels and components, slope, number of stages, then per stage:
-            out_channels, activation, residual, context_dim, lead, kind, factor, number of sources, then per source:
+            out_channels, activation, residual, context_dim, lead, kind, factor, stride, row and column of the sites,
+            joins, number of sources, then per source:
                 buffer, number of taps, dy, dx, dy, dx, ...
         then the number of draws, and per draw: after, buffer
     """
@@ -179,6 +250,15 @@ class Plan(NamedTuple):
     def all_draws(self) -> tuple[Draw, ...]:
         """The draws, the one behind the last stage included."""
         return all_draws(len(self.stages), self.draws)
+
+    @property
+    def links(self) -> list[list[Link]]:
+        """`links` of the stages."""
+        return links(self.stages)
+
+    def writers(self, buffer: int) -> list[int]:
+        """`writers_of` a buffer."""
+        return writers_of(self.stages, buffer)
 
     @property
     def words(self) -> list[int]:
@@ -198,7 +278,7 @@ def _words(plan: Plan) -> tuple[int, ...]:
     words = [PLAN_VERSION, plan.image_channels, *emit, plan.slope, len(plan.stages)]
     for stage, lead in zip(plan.stages, plan.leads, strict=True):
         words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
-        words += [KINDS.index(stage.kind), stage.factor, len(stage.sources)]
+        words += [KINDS.index(stage.kind), stage.factor, *stage.sites, stage.joins, len(stage.sources)]
         for source in stage.sources:
             words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
     words += [len(plan.all_draws), *(word for draw in plan.all_draws for word in draw)]
@@ -214,13 +294,14 @@ def _plan(words: tuple[int, ...]) -> Plan:
     slope, n_stages = next(it), next(it)
     stages, leads = [], []
     for _ in range(n_stages):
-        out_channels, activation, residual, context_dim, lead, kind, factor, n_sources = (next(it) for _ in range(8))
+        out_channels, activation, residual, context_dim, lead, kind, factor = (next(it) for _ in range(7))
+        sites, joins, n_sources = Sites(next(it), next(it), next(it)), next(it), next(it)
         sources = []
         for _ in range(n_sources):
             buffer, n_taps = next(it), next(it)
             sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
         own = (out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources))
-        stages.append(Stage(*own, KINDS[kind], factor))
+        stages.append(Stage(*own, KINDS[kind], factor, sites, joins))
         leads.append(lead)
     draws = tuple(Draw(next(it), next(it)) for _ in range(next(it)))
     return Plan(

@@ -3,6 +3,7 @@
 #include "../checks.h"
 #include "../narrow.h"
 #include "../parse_activation.h"
+#include "reads.h"
 
 namespace vlae {
 
@@ -16,6 +17,8 @@ constexpr int64_t kMaxSlope = int64_t{1} << 21;
 constexpr int64_t kMaxLevels = int64_t{1} << 16;
 constexpr int64_t kMaxComponents = int64_t{1} << 10;
 constexpr int64_t kMaxLead = int64_t{1} << 42;
+constexpr int64_t kMaxStride = 16;
+constexpr int64_t kPlanVersion = 4;
 
 class Reader {
  public:
@@ -78,6 +81,9 @@ PlanStage read_stage(Reader& in, int64_t last) {
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);
   stage.kind = static_cast<StageKind>(in.next("kind", 0, 1));
   stage.factor = in.next("factor", -1, last);
+  const int64_t stride = in.next("stride of the sites", 1, kMaxStride), row = in.next("row of the sites", 0, stride - 1);
+  stage.sites = {stride, row, in.next("column of the sites", 0, stride - 1)};
+  stage.joins = in.next("joins", -1, last);
   const int64_t sources = in.count("number of sources", kMaxSources, 4);
   for (int64_t i = 0; i < sources; ++i) stage.sources.push_back(read_source(in, last));
   return stage;
@@ -94,10 +100,10 @@ void read_draws(Reader& in, const char* op, Plan& plan) {
   }
 }
 
-void check_draw(const char* op, const Plan& plan, const PlanDraw& draw) {
-  const PlanStage& stage = plan.stages[usize(draw.buffer - 1)];
-  const std::string what = text("plan: stage ", draw.buffer - 1, ", which is drawn from,");
-  const int64_t params = plan.params() / plan.image_channels() * draw.count, least = draw.buffer > draw.after;
+void check_draw(const char* op, const Plan& plan, const PlanDraw& draw, int64_t writer) {
+  const PlanStage& stage = plan.stages[usize(writer)];
+  const std::string what = text("plan: stage ", writer, ", which is drawn from,");
+  const int64_t params = plan.params() / plan.image_channels() * draw.count, least = writer >= draw.after;
   VLAE_CHECK(stage.activation == Activation::none, op, what, "have activation 0", static_cast<int>(stage.activation));
   const bool all = draw.count == plan.image_channels();
   VLAE_CHECK(stage.out_channels == (all ? plan.params() : params), op, what,
@@ -121,41 +127,11 @@ void check_width(const char* op, const Plan& plan, size_t stage, const char* wha
              text("have its ", wanted, " channels"), plan.channels[usize(buffer)]);
 }
 
-// Throws where stages read each other in a circle, though each may read what stands behind it.
-void check_circles(const char* op, const Plan& plan) {
-  std::vector<bool> done(plan.channels.size());
-  done[0] = true;
-  const auto ready = [&](const PlanStage& stage) {
-    for (const PlanSource& source : stage.sources)
-      if (!done[usize(source.buffer)]) return false;
-    return (stage.residual < 0 || done[usize(stage.residual)]) && (stage.factor < 0 || done[usize(stage.factor)]);
-  };
-  for (size_t left = plan.stages.size(); left > 0;) {
-    const size_t before = left;
-    for (size_t s = 0; s < plan.stages.size(); ++s)
-      if (!done[s + 1] && ready(plan.stages[s])) done[s + 1] = true, --left;
-    VLAE_CHECK(left < before, op, "plan", "have no circle of stages", "one");
-  }
-}
-
 uint64_t fnv1a(const std::vector<int64_t>& words) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (const int64_t word : words)
     for (int byte = 0; byte < 8; ++byte) hash = (hash ^ (static_cast<uint64_t>(word) >> (8 * byte) & 255)) * 0x100000001b3u;
   return hash;
-}
-
-// The image counts as a stage of lead 0. A stage that others before it read may not run ahead: at the first step they would
-// catch up with waves that it has not computed.
-void check_read(const char* op, const Plan& plan, size_t stage, int64_t buffer, const Tap& tap) {
-  const bool later = is_later(plan, static_cast<int64_t>(stage), buffer, tap);
-  const int64_t lead = buffer == 0 ? 0 : plan.stages[usize(buffer - 1)].lead;
-  VLAE_CHECK(!later || lead <= 0, op, text("plan: lead of stage ", buffer - 1),
-             text("be at most 0 where stage ", stage, " before it reads it"), lead);
-  const int64_t latest = lead - tap.dx - plan.slope * tap.dy - later;
-  VLAE_CHECK(plan.stages[stage].lead <= latest, op, text("plan: lead of stage ", stage),
-             text("be at most ", latest, " to read buffer ", buffer, " at (", tap.dy, ", ", tap.dx, ")"),
-             plan.stages[stage].lead);
 }
 
 }  // namespace
@@ -173,25 +149,17 @@ int64_t Plan::params() const {
 
 int64_t Plan::noises() const { return image_channels() + (emit.kind == EmitKind::logistic_mixture); }
 
-bool is_later(const Plan& plan, int64_t stage, int64_t buffer, const Tap& tap) {
-  if (buffer > 0) return buffer > stage;
-  const bool own = tap.dy == 0 && tap.dx == 0;
-  return stage < (own ? plan.draws.front() : plan.draws.back()).after;
-}
-
-bool lands(const Tap& tap, int64_t height, int64_t width) {
-  return -height < tap.dy && tap.dy < height && -width < tap.dx && tap.dx < width;
-}
-
 Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   Reader in(op, words);
-  in.next("version", 3, 3);
+  VLAE_CHECK(words.empty() || words[0] == kPlanVersion, op, "plan", text("be of version ", kPlanVersion, ": make it anew"),
+             words[0]);
+  in.next("version", kPlanVersion, kPlanVersion);
   Plan plan;
   plan.channels.push_back(in.next("image channels", 1, kMaxChannels));
   plan.emit = read_emit(in);
   plan.slope = in.next("slope", 0, kMaxSlope);
   plan.context_dim = 0;
-  const int64_t stages = in.count("number of stages", kMaxStages, 12);
+  const int64_t stages = in.count("number of stages", kMaxStages, 16);
   for (int64_t s = 0; s < stages; ++s) {
     plan.stages.push_back(read_stage(in, stages));
     const PlanStage& stage = plan.stages.back();
@@ -208,21 +176,15 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
     check_width(op, plan, s, "factor", plan.stages[s].factor);
     if (plan.stages[s].kind == StageKind::norm) check_norm(op, plan, s);
   }
-  for (const PlanDraw& draw : plan.draws) check_draw(op, plan, draw);
-  check_circles(op, plan);
+  place_phases(op, plan);
+  check_reads(op, plan);
+  for (const PlanDraw& draw : plan.draws)
+    for_writers(plan, {1, 0, 0}, draw.buffer, {0, 0}, [&](int64_t writer) {
+      VLAE_CHECK(writer >= 0, op, "plan", text("compute buffer ", draw.buffer, ", which is drawn from, at all pixels"), "less");
+      check_draw(op, plan, draw, writer);
+    });
   plan.checksum = fnv1a(words);
   return plan;
-}
-
-void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t width) {
-  for (size_t s = 0; s < plan.stages.size(); ++s) {
-    const PlanStage& stage = plan.stages[s];
-    for (const PlanSource& source : stage.sources)
-      for (const Tap& tap : source.taps)
-        if (lands(tap, height, width)) check_read(op, plan, s, source.buffer, tap);
-    for (const int64_t buffer : {stage.residual, stage.factor})
-      if (buffer >= 0) check_read(op, plan, s, buffer, {0, 0});
-  }
 }
 
 }  // namespace vlae

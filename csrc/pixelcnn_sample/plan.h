@@ -1,12 +1,14 @@
 // The sampling program as the caller writes it: a list of int64, checked before anything is computed. Shared by the
 // libraries of every device.
 //
-//   3 (version), C, emit's kind, levels and components, slope, number of stages, then per stage
-//   out_channels, activation, residual, context_dim, lead, kind, factor, number of sources, then per source
+//   4 (version), C, emit's kind, levels and components, slope, number of stages, then per stage
+//   out_channels, activation, residual, context_dim, lead, kind, factor, the sites' stride, row and column, joins,
+//   number of sources, then per source
 //   buffer, number of taps, then per tap dy, dx
 //   then the number of draws, and per draw after, buffer
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "../tap.h"
 #include "emit.h"
 #include "limits.h"
+#include "sites.h"
 
 namespace vlae {
 
@@ -32,7 +35,9 @@ struct PlanStage {
   int64_t context_dim;  // channels of the context that the stage sees, 0 for none
   std::vector<PlanSource> sources;
   StageKind kind = StageKind::sum;
-  int64_t factor = -1;  // buffer that the activation is multiplied by, or -1
+  int64_t factor = -1;      // buffer that the activation is multiplied by, or -1
+  Sites sites = {1, 0, 0};  // that it computes
+  int64_t joins = -1;       // buffer of another stage that it writes, or -1: its own
 
   // P, channels before the gate.
   int64_t columns() const { return is_pair(activation) ? 2 * out_channels : out_channels; }
@@ -49,25 +54,25 @@ struct Plan {
   std::vector<int64_t> channels;  // of every buffer: the image, then each stage's output
   std::vector<PlanStage> stages;
   std::vector<PlanDraw> draws;  // one of all channels, or one of each in turn
-  int64_t context_dim;          // channels of the context, the same in every stage that sees it; 0 where none does
+  // Of every buffer its stride, and the stage that writes the pixels of each of its rows and columns, [stride * stride];
+  // below 0 where none does.
+  std::vector<int64_t> strides;
+  std::vector<std::vector<int32_t>> phases;
+  int64_t context_dim;  // channels of the context, the same in every stage that sees it; 0 where none does
   uint64_t checksum;
 
   int64_t image_channels() const { return channels[0]; }
   int64_t params() const;  // of a pixel
   int64_t noises() const;  // planes of noise
+  // False where the stage of that number writes the buffer of another one.
+  bool is_own(std::size_t buffer) const { return buffer == 0 || stages[buffer - 1].joins < 0; }
+  // The buffer that a stage writes.
+  int64_t written_by(std::size_t stage) const {
+    return stages[stage].joins < 0 ? static_cast<int64_t>(stage) + 1 : stages[stage].joins;
+  }
 };
 
 // Throws unless the plan is well formed whatever the image's size.
 Plan parse_plan(const char* op, const std::vector<int64_t>& words);
-
-// True where what a stage reads is written behind it in a step, so that it has that of the step before. A pixel is written by
-// the last draw; a stage behind the first one reads the channels of its own pixel that are drawn so far, and zeros.
-bool is_later(const Plan& plan, int64_t stage, int64_t buffer, const Tap& tap);
-
-// Throws unless every value is computed before it is read, on an image of this size.
-void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t width);
-
-// True if the tap can read a pixel of the image at all; others contribute nothing.
-bool lands(const Tap& tap, int64_t height, int64_t width);
 
 }  // namespace vlae

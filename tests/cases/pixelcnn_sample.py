@@ -9,7 +9,7 @@ from cases.rows import require
 from vlae_fast import activations, reference
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
-from vlae_fast.plan import Plan, Source, Stage
+from vlae_fast.plan import Plan, Sites, Source, Stage
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import budget, uninitialised_is_nan
 
@@ -75,7 +75,36 @@ def stack(
     ]
 
 
+def down_and_up(hidden: int) -> list[Stage]:
+    """A strided convolution, one on its grid, a transposed one as four phases, and a skip connection."""
+    coarse = Source(2, tuple((2 * dy, 2 * dx) for dy, dx in B3))
+    phases = [
+        Stage(
+            hidden,
+            ("elu", "gate", "elu", "relu")[2 * row + column],
+            -1 if row else 1,
+            0,
+            (Source(3, ((-row, -column - 2), (-row, -column))), Source(1, ((0, -1),))),
+            sites=Sites(2, row, column),
+            joins=4 if row or column else -1,
+        )
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+    return [
+        Stage(hidden, "elu", -1, 0, (Source(0, A3),)),
+        Stage(hidden, "elu", -1, 3, (Source(1, B3),), sites=Sites(2, 0, 0)),
+        Stage(hidden, "gate", 2, 3, (coarse,), sites=Sites(2, 0, 0)),
+        *phases,
+        Stage(hidden, "relu", -1, 0, (Source(4, B3),), factor=4),
+        Stage(1, "none", -1, 0, (Source(8, HERE), Source(4, ((-1, 1),)))),
+    ]
+
+
 CASES = {
+    "down and up": Case((5, 6), 3, 1, down_and_up(6), "map"),
+    "down and up, tiles of channels": Case((4, 3), 2, 1, down_and_up(20), "vector"),
+    "down and up, one column": Case((5, 1), 1, 1, down_and_up(5), "vector"),
     "gate, context, gathered channels": Case((4, 5), 3, 1, stack(1, 6, "gate", context_dim=3), "vector"),
     "rgb, residual, context map": Case((3, 4), 2, 3, stack(3, 12, "gate", context_dim=5, residual=1), "map"),
     "tiles of channels": Case((2, 3), 2, 1, stack(1, 70, "elu")),

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 import vlae_fast as vf
 from vlae_fast import activations, reference
+from vlae_fast.masks import Offset
 from vlae_fast.models.decoders import Decoder
 from vlae_fast.models.decoders.make import KINDS, make_decoder
 from vlae_fast.models.likelihood import make_likelihood
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
-from vlae_fast.plan import Emit, Plan, Source, Stage
+from vlae_fast.plan import Emit, Plan, Sites, Source, Stage, computed_by, writers_of
 from vlae_fast.reference import pixelcnn_draw
 from vlae_fast.sampling import FactorizedSampler
 from vlae_fast.sampling.naive import naive_sample_with_logits
@@ -117,22 +118,40 @@ def of_decoder(seed: int) -> Ways:
 
 
 def random_stages(rng: random.Random, image_channels: int, params: int, context_dim: int) -> list[Stage]:
-    """Stages that read any earlier buffers at any taps that are causal."""
-    before = [(dy, dx) for dy in range(-3, 1) for dx in range(-3, 4) if (dy, dx) < (0, 0)]
-    channels, stages = [image_channels], []
+    """Stages that read any earlier buffers at any taps that are causal; some at a stride, some phases of a buffer."""
+    stages: list[Stage] = []
     for last in [False] * rng.randint(0, 4) + [True]:
         out = params if last else rng.choice([1, 3, 8, 13, 16, 20, 40])
-        activation = "none" if last else rng.choice(activations.names("pixelcnn_sample"))
-        sources = []
-        for _ in range(rng.randint(1, 3)):
-            buffer = rng.randrange(len(channels))
-            taps = rng.sample(before, rng.randint(1, 6)) + ([(0, 0)] if buffer and rng.random() < 0.8 else [])
-            sources.append(Source(buffer, tuple(sorted(taps))))
-        alike = [b for b in range(1, len(channels)) if channels[b] == out]
-        residual = rng.choice(alike) if alike and rng.random() < 0.5 else -1
-        stages.append(Stage(out, activation, residual, context_dim * (rng.random() < 0.5), tuple(sources)))
-        channels.append(out)
+        stride = 1 if last else rng.choice([1, 1, 2, 2, 3, 4])
+        phases = [Sites(stride, row, column) for row in range(stride) for column in range(stride)]
+        phases = rng.sample(phases, len(phases) if stride == 2 and rng.random() < 0.5 else 1)
+        own = len(stages) + 1
+        for n, sites in enumerate(phases):
+            stage = _random_stage(rng, stages[: own - 1], sites, out, "none" if last else None)
+            dim = context_dim * (rng.random() < 0.5)
+            stages.append(stage._replace(context_dim=dim, joins=own if n else -1))
     return stages
+
+
+def _random_stage(rng: random.Random, stages: list[Stage], sites: Sites, out: int, activation: str | None) -> Stage:
+    """A stage that reads some of the `stages`, where they are computed, or the image."""
+    before = [(dy, dx) for dy in range(-4, 1) for dx in range(-4, 5) if (dy, dx) < (0, 0)]
+
+    def readable(buffer: int, taps: list[Offset]) -> list[Offset]:
+        return [tap for tap in taps if computed_by(stages, writers_of(stages, buffer), sites, tap)]
+
+    sources = []
+    while not sources:
+        for _ in range(rng.randint(1, 3)):
+            buffer = rng.randint(0, len(stages))
+            own = readable(buffer, [(0, 0)]) if buffer and rng.random() < 0.8 else []
+            taps = readable(buffer, before)
+            if taps := rng.sample(taps, min(len(taps), rng.randint(1, 6))) + own:
+                sources.append(Source(buffer, tuple(sorted(taps))))
+    alike = [b for b, s in enumerate(stages, 1) if s.out_channels == out and readable(b, [(0, 0)])]
+    residual, factor = (rng.choice(alike) if alike and rng.random() < p else -1 for p in (0.5, 0.2))
+    activation = activation or rng.choice(activations.names("pixelcnn_sample"))
+    return Stage(out, activation, residual, 0, tuple(sources), factor=factor, sites=sites)
 
 
 def random_weights(stages: list[Stage], image_channels: int) -> list[Tensor]:

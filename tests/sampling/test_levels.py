@@ -280,11 +280,11 @@ def test_a_channel_that_sees_later_ones_is_refused(live: Tensor, message: str) -
 
 def test_words_of_an_older_version_are_refused() -> None:
     words = Plan(1, 1, (Stage(1, "none", -1, 0, (Source(0, ((0, -1),)),)),), (0,)).words
-    with pytest.raises(ValueError, match="plan must be of version 3, got 2: make it anew"):
-        Plan.from_words([2, *words[1:]])
+    with pytest.raises(ValueError, match="plan must be of version 4, got 3: make it anew"):
+        Plan.from_words([3, *words[1:]])
     require("cpu")
-    with pytest.raises(RuntimeError, match=r"\(version\) must be in 3\.\.3, got 2"):
-        torch.ops.vlae_fast_cpu.pixelcnn_pack([torch.zeros(1, 1, 1), torch.zeros(1)], [2, *words[1:]], "")
+    with pytest.raises(RuntimeError, match="plan must be of version 4: make it anew, got 3"):
+        torch.ops.vlae_fast_cpu.pixelcnn_pack([torch.zeros(1, 1, 1), torch.zeros(1)], [3, *words[1:]], "")
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,18 @@ def _run_stages(
     own = [[next(weights_left) for _ in range(stage.n_weights)] for stage in stages]
     buffers = {0: image}
     for s in computable(stages):
-        stage = stages[s]
+        stage, at = stages[s], stages[s].sites.of
         if stage.kind == "norm":
-            pre = _normalised(buffers[stage.sources[0].buffer], *own[s])
+            pre = _normalised(at(buffers[stage.sources[0].buffer]), *own[s])
         else:
             pre = _summed(stage, own[s], context, buffers)
         out = activate(pre, stage.activation)
-        out = out if stage.factor < 0 else out * buffers[stage.factor]
-        buffers[s + 1] = out if stage.residual < 0 else out + buffers[stage.residual]
+        out = out if stage.factor < 0 else out * at(buffers[stage.factor])
+        out = out if stage.residual < 0 else out + at(buffers[stage.residual])
+        buffer = stage.writes(s)
+        if buffer not in buffers:
+            buffers[buffer] = out.new_zeros(*out.shape[:2], *image.shape[2:])
+        at(buffers[buffer])[:] = out
     return buffers
 
 
@@ -62,10 +66,11 @@ def _summed(stage: Stage, weights: Sequence[Tensor], context: Tensor | None, buf
     pre: Tensor | float = 0.0
     for source, weight in zip(stage.sources, weights, strict=False):  # [P, C, taps]
         for t, (dy, dx) in enumerate(source.taps):
-            pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t], shifted(buffers[source.buffer], dy, dx))
+            read = stage.sites.of(shifted(buffers[source.buffer], dy, dx))
+            pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t], read)
     out: Tensor = pre + weights[len(stage.sources)][:, None, None]
     if stage.context_dim and context is not None:
-        at = context if context.dim() == 4 else context[:, :, None, None]
+        at = stage.sites.of(context) if context.dim() == 4 else context[:, :, None, None]
         out = out + torch.einsum("pd,bdhw->bphw", weights[-1], at)
     return out
 

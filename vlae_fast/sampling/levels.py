@@ -70,6 +70,10 @@ def levels_of(program: Program) -> list[Tensor]:
         for buffer in (stage.factor, stage.residual):
             level = level if buffer < 0 else torch.maximum(level, levels[buffer])
         levels.append(level)
+        if stage.joins >= 0:  # whoever reads the buffer may read any of its phases
+            levels[stage.joins] = torch.maximum(level, levels[stage.joins])
+    for buffer, stage in enumerate(program.stages, 1):
+        levels[buffer] = levels[buffer if stage.joins < 0 else stage.joins]
     return levels
 
 
@@ -148,9 +152,9 @@ class _Writer:
 
     def _stage(self, part: _Part) -> tuple[Stage, list[Tensor]]:
         stage, own = self.program.stages[part.buffer - 1], self.own[part.buffer - 1]
-        beside = (stage.residual, stage.factor)
-        residual, factor = (-1 if m < 0 else self._index(m, part.channels) for m in beside)
-        stage = stage._replace(residual=residual, factor=factor)
+        beside = (stage.residual, stage.factor, stage.joins)
+        residual, factor, joins = (-1 if m < 0 else self._index(m, part.channels) for m in beside)
+        stage = stage._replace(residual=residual, factor=factor, joins=joins)
         if stage.kind == "norm":
             read = Source(self._index(stage.sources[0].buffer, part.channels), (HERE,))
             return stage._replace(sources=(read,)), list(own)
@@ -163,7 +167,8 @@ class _Writer:
     def _copy(self, part: _Part) -> tuple[Stage, list[Tensor]]:
         eye = self.like.new_ones(self.program.channels(part.buffer)).diag()[list(part.channels)]
         sources, weights = self._reads([(Source(part.buffer, (HERE,)), eye[:, :, None])], len(eye))
-        return Stage(len(eye), "none", -1, 0, sources), [*weights, self.like.new_zeros(len(eye))]
+        sites = self.program.sites(part.buffer)
+        return Stage(len(eye), "none", -1, 0, sources, sites=sites), [*weights, self.like.new_zeros(len(eye))]
 
     def _reads(self, reads: Sequence[tuple[Source, Tensor]], rows: int) -> tuple[tuple[Source, ...], list[Tensor]]:
         """Reads of whole buffers as reads of their parts, without centre taps all of whose weights are dead."""

@@ -14,7 +14,7 @@ from ..layers import MaskedConv2d
 from ..layers.conv import carries_residual
 from ..layers.hooked_weight import refresh
 from ..masks import Offset, Tap, tap_at
-from ..plan import ACTIVATIONS, Source, Stage
+from ..plan import ACTIVATIONS, EVERYWHERE, MAX_STRIDE, Sites, Source, Stage, writers_of
 
 _MODULES = {row.module: row.name for row in activations.TABLE if row.module is not None and row.code is not None}
 
@@ -69,6 +69,9 @@ class Program:
         context: Tensor | None = None,
         residual: int = -1,
         factor: int = -1,
+        *,
+        sites: Sites = EVERYWHERE,
+        joins: int = -1,
     ) -> int:
         """Appends ``act( bias + context z + sum over sources, taps of weight[:, :, tap] buffer[. + tap] ) + residual``.
 
@@ -81,12 +84,16 @@ class Program:
             activation: one of `vlae_fast.activations.names("pixelcnn_sample")`; ``gate`` and ``glu`` halve P.
             context: V ``[P, D]`` where the stage sees z (or the map that `spread` makes of it).
             residual: a buffer that is added after the activation, -1: none. factor: one that it is multiplied by.
+            sites: the pixels that it computes, by default all: those of a strided convolution, or a phase of a
+                transposed one. Taps count in pixels of the image in any case. joins: the buffer of an earlier stage,
+                of other sites of the same stride, that it writes: a reader takes the phases as one. -1: its own.
 
         Returns:
             the buffer it writes, for later stages to read.
 
         Raises:
-            ValueError: channels do not fit, a buffer is not written yet, a tap is outside of the weight.
+            ValueError: channels do not fit, a buffer is not written yet, a tap is outside of the weight, sites are
+                none, a stage of the same sites writes the joined buffer.
         """
         if activation not in ACTIVATIONS:
             self._fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
@@ -102,13 +109,15 @@ class Program:
             self._fail(f"bias must be [{width}]", list(bias.shape))
         if context is not None and (context.dim() != 2 or context.shape[0] != width):
             self._fail(f"context must be [{width}, D]", list(context.shape))
-        self._check_width(channels, residual=residual, factor=factor)
+        self._check_width(channels, residual=residual, factor=factor, joins=joins)
+        self._check_sites(sites, joins)
         self._keep(self.weights[-1].new_zeros(width) if bias is None else bias, own=bias is None)
         if context is not None:
             self._keep(context)
         context_dim = 0 if context is None else context.shape[1]
-        self.stages.append(Stage(channels, activation, residual, context_dim, tuple(reads), factor=factor))
-        return len(self.stages)
+        own = (channels, activation, residual, context_dim, tuple(reads))
+        self.stages.append(Stage(*own, factor=factor, sites=sites, joins=joins))
+        return len(self.stages) if joins < 0 else joins
 
     def norm(
         self,
@@ -152,7 +161,7 @@ class Program:
         self._keep(like.new_zeros(channels) if bias is None else bias, own=bias is None)
         self._keep(like.new_tensor([eps]), own=True)
         reads = (Source(buffer, ((0, 0),)),)
-        self.stages.append(Stage(channels, activation, residual, 0, reads, "norm", factor))
+        self.stages.append(Stage(channels, activation, residual, 0, reads, "norm", factor, self.sites(buffer)))
         return len(self.stages)
 
     def product(self, a: int, b: int) -> int:
@@ -160,7 +169,7 @@ class Program:
         if not self.weights:  # an identity takes their dtype and device
             self._fail("a product must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(a)).diag()
-        return self.add([(a, eye[:, :, None, None], ((0, 0),))], factor=b)
+        return self.add([(a, eye[:, :, None, None], ((0, 0),))], factor=b, sites=self.sites(a))
 
     def _keep(self, weight: Tensor, *, own: bool = False) -> None:
         """Appends a weight; own: the program made it."""
@@ -171,6 +180,18 @@ class Program:
         for name, buffer in buffers.items():
             if buffer >= 0 and self.channels(buffer) != channels:
                 self._fail(f"{name} must be a buffer of {channels} channels", self.channels(buffer))
+
+    def _check_sites(self, sites: Sites, joins: int) -> None:
+        stride, row, column = sites
+        if not (1 <= stride <= MAX_STRIDE and 0 <= row < stride and 0 <= column < stride):
+            self._fail(f"sites must have a stride in 1..{MAX_STRIDE}, row and column below it", tuple(sites))
+        if joins < 0:
+            return
+        target = self.stages[joins - 1] if joins else None
+        if target is None or target.joins >= 0 or target.sites.stride != stride:
+            self._fail(f"joins must be the own buffer of a stage of stride {stride}", joins)
+        if any(sites == self.stages[s].sites for s in writers_of(self.stages, joins)):
+            self._fail(f"sites must be others than those of the stages that write buffer {joins}", tuple(sites))
 
     def conv(
         self,
@@ -195,7 +216,8 @@ class Program:
             self._fail("an activation must follow a stage with weights", "none")
         eye = self.weights[-1].new_ones(self.channels(buffer)).diag()
         weight = torch.cat([eye, -eye]) if activation == "concat_elu" else eye
-        return self.add([(buffer, weight[:, :, None, None], ((0, 0),))], activation=activation.removeprefix("concat_"))
+        source = (buffer, weight[:, :, None, None], ((0, 0),))
+        return self.add([source], activation=activation.removeprefix("concat_"), sites=self.sites(buffer))
 
     def reorder(self, order: Sequence[int]) -> None:
         """Puts the channels of the last buffer into another order: new channel i is the old ``order[i]``."""
@@ -211,6 +233,11 @@ class Program:
         if not 0 <= buffer <= len(self.stages):
             self._fail(f"a buffer that is read must be 0 to {len(self.stages)}, those written so far", buffer)
         return self.stages[buffer - 1].out_channels if buffer else self.image_channels
+
+    def sites(self, buffer: int) -> Sites:
+        """The pixels of a buffer that are computed: those of its stage, or all where several write it."""
+        writers = writers_of(self.stages, buffer)
+        return self.stages[writers[0]].sites if len(writers) == 1 else EVERYWHERE
 
     def _live(self, buffer: int, weight: Tensor, taps: Sequence[Offset] | Sequence[Tap], width: int) -> Tensor:
         """A source's weights at its taps, ``[P, C, taps]``."""

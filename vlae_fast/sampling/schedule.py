@@ -5,48 +5,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..masks import Offset
-from ..plan import Draw, Stage, all_draws, computable
+from ..plan import Draw, Link, Stage, all_draws, computable, links, writers_of
 
 
 class Schedule(NamedTuple):
-    """Stage s computes column j of row i at step ``j + slope * i - leads[s]``; pixel (i, j) is drawn when lead is 0."""
+    """Stage s computes a pixel (i, j) of its sites at step ``j + slope * i - leads[s]``; it is drawn at lead 0."""
 
     slope: int
     leads: tuple[int, ...]
     steps: int
 
 
-def is_later(stage: int, buffer: int, tap: Offset, draws: Sequence[Draw]) -> bool:
+def is_later(stage: int, link: Link, draws: Sequence[Draw]) -> bool:
     """True where what a stage reads is written behind it in a step, so that it counts as written one step later.
 
     A pixel of the image is written by the last draw; a stage behind the first draw reads the channels of its own pixel
     that are drawn so far.
     """
-    return buffer > stage if buffer else stage < draws[0 if tap == (0, 0) else -1].after
+    return link.writer > stage if link.writer >= 0 else stage < draws[0 if link.tap == (0, 0) else -1].after
 
 
-def leads_at(
-    stages: Sequence[Stage], slope: int, size: tuple[int, int], draws: tuple[Draw, ...] = ()
-) -> tuple[list[int], int]:
-    """The largest lead of every stage at a slope, and the least of what is drawn: below 0 it comes too late.
+class _Leads:
+    """The leads of stages at any slope.
 
-    A read of buffer m at tap (dy, dx) needs ``lead <= lead_m - dx - slope * dy``, one less where m is written later in
-    a step (`is_later`); the image has lead 0. Taps that never land in the image set no limit. A stage that others
-    before it read does not run ahead.
+    ``limits`` of a stage: (writer, dx, dy, 1 where it writes later) of each read that can land in the image.
     """
-    draws = all_draws(len(stages), draws)
-    behind = {buffer - 1 for s, stage in enumerate(stages) for buffer, _ in stage.reads if buffer > s}
-    leads = [0] * (len(stages) + 1)
-    for s in computable(stages):
-        limits = [
-            leads[m] - dx - slope * dy - is_later(s, m, (dy, dx), draws)
-            for m, (dy, dx) in stages[s].reads
-            if abs(dy) < size[0] and abs(dx) < size[1]
+
+    def __init__(self, stages: Sequence[Stage], size: tuple[int, int], draws: tuple[Draw, ...]) -> None:
+        self.size, self.order, own = size, computable(stages), links(stages)
+        self.draws = all_draws(len(stages), draws)
+        self.limits = [
+            {
+                (link.writer, link.tap[1], link.tap[0], is_later(s, link, self.draws))
+                for link in reads
+                if abs(link.tap[0]) < size[0] and abs(link.tap[1]) < size[1]
+            }
+            for s, reads in enumerate(own)
         ]
-        # nothing is gained by running further ahead than the whole image
-        leads[s + 1] = min([0 if s in behind else size[1] + slope * size[0], *limits])
-    return leads[1:], min(leads[draw.buffer] - (draw.buffer > draw.after) for draw in draws)
+        self.behind = {link.writer for s, reads in enumerate(own) for link in reads if link.writer >= s}
+        self.drawn = [(w, w >= draw.after) for draw in self.draws for w in self._writers(stages, draw.buffer)]
+
+    @staticmethod
+    def _writers(stages: Sequence[Stage], buffer: int) -> list[int]:
+        writers = writers_of(stages, buffer)
+        if not writers or len(writers) != stages[writers[0]].sites.stride ** 2:
+            rule = "the program must compute what it draws from at all pixels"
+            raise ValueError(f"PixelCNNSampler: {rule}, got {len(writers)} phases of buffer {buffer}")
+        return writers
+
+    def at(self, slope: int) -> tuple[list[int], int]:
+        """The largest lead of every stage at a slope, and the least of what is drawn: below 0 it comes too late.
+
+        What stage m computes, read at tap (dy, dx), needs ``lead <= lead_m - dx - slope * dy``, one less where m stands
+        later in a step (`is_later`); the image has lead 0. A stage that others before it read does not run ahead.
+        """
+        leads = [0] * (len(self.order) + 1)  # the last is the image's, of index -1
+        for s in self.order:
+            limits = [leads[m] - dx - slope * dy - later for m, dx, dy, later in self.limits[s]]
+            # nothing is gained by running further ahead than the whole image
+            leads[s] = min([0 if s in self.behind else self.size[1] + slope * self.size[0], *limits])
+        return leads[:-1], min(leads[w] - later for w, later in self.drawn)
 
 
 def derive(
@@ -61,20 +79,22 @@ def derive(
     82
 
     Raises:
-        ValueError: the stages read what raster order draws later, even where some slope would draw that before.
+        ValueError: the stages read what raster order draws later, even where some slope would draw that before, or
+            what is drawn from is not computed at all pixels.
     """
     if order not in ("wavefront", "raster"):
         raise ValueError(f"PixelCNNSampler: order must be wavefront or raster, got {order!r}")
     height, width = size
     reach = sum(1 + max((abs(dx) for s in stage.sources for _, dx in s.taps), default=0) for stage in stages)
     most = width + reach + 1  # no tap makes up for a row here: what has leads is causal in raster order
-    _, drawn = leads_at(stages, most, size, draws)
+    leads = _Leads(stages, size, draws)
+    _, drawn = leads.at(most)
     if drawn < 0:  # a lead of -1 waits for this very pixel
         raise ValueError(
             "PixelCNNSampler: decoder must read only pixels before its own in raster order, "
             f"got one that reads {'its own pixel' if drawn == -1 else 'ahead'}"
         )
     slope = width if order == "raster" else 0
-    while (found := leads_at(stages, slope, size, draws))[1] < 0:
+    while (found := leads.at(slope))[1] < 0:
         slope += 1
     return Schedule(slope, tuple(found[0]), width + slope * (height - 1))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import lcm
 from typing import NamedTuple
 
 from ..masks import Offset
-from ..plan import Stage
+from ..plan import Sites, Stage
 from .program import Decoder, build_program
 
 
@@ -43,10 +44,25 @@ def receptive_field(decoder: Decoder) -> ReceptiveField:
 
 
 def offsets_seen(stages: Sequence[Stage], image_size: tuple[int, int]) -> set[Offset]:
-    """Offsets (dy, dx) of the pixels of the image that the last stage depends on."""
+    """Offsets (dy, dx) of the pixels of the image that the last stage depends on, at any pixel.
+
+    Where stages have a stride, each phase of the image, the pixels at ``(i, j) + period * Z^2``, sees others.
+    """
     height, width = image_size
-    seen: list[set[Offset]] = [{(0, 0)}]
+    period = lcm(*(stage.sites.stride for stage in stages))
+    phases = [(i, j) for i in range(period) for j in range(period)]
+    seen: list[dict[Offset, set[Offset]]] = [{phase: {(0, 0)} for phase in phases}]
     for stage in stages:
-        offsets = {(dy + y, dx + x) for buffer, (dy, dx) in set(stage.reads) for y, x in seen[buffer]}
-        seen.append({(dy, dx) for dy, dx in offsets if abs(dy) < height and abs(dx) < width})
-    return seen[-1]
+        own: dict[Offset, set[Offset]] = {}
+        for i, j in phases:
+            if Sites(period, i, j).meet(stage.sites, (0, 0)):
+                offsets = {
+                    (dy + y, dx + x)
+                    for buffer, (dy, dx) in set(stage.reads)
+                    for y, x in seen[buffer][(i + dy) % period, (j + dx) % period]
+                }
+                own[i, j] = {(dy, dx) for dy, dx in offsets if abs(dy) < height and abs(dx) < width}
+        seen.append(own)
+        if stage.joins >= 0:
+            seen[stage.joins] |= own
+    return set().union(*seen[-1].values())

@@ -4,6 +4,7 @@
 
 #include "../../checks.h"
 #include "../../narrow.h"
+#include "../../pixelcnn_sample/reads.h"
 
 namespace vlae::pixelcnn_sample {
 
@@ -44,6 +45,10 @@ void BoundProgram::place_buffers(const char* op, const Plan& plan) {
   int64_t at = 0;
   for (size_t m = 0; m < borders.size(); ++m) {
     const Border& border = borders[m];
+    if (!plan.is_own(m)) {  // the stage of that number writes another one
+      buffers_.push_back({});
+      continue;
+    }
     const int64_t row = program_.width + border.side, channels = plan.channels[m];
     buffers_.push_back({at + (border.top * row + border.side) * channels, row, channels});
     const int64_t pixels = (border.top + program_.height + border.bottom) * row + border.side;
@@ -92,7 +97,7 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const Packing& 
     const int64_t columns = plan.stages[s].columns();
     stages_[s].cond = place_context(op, columns, context.per_pixel);
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
-                               packed + place.bias, packed + place.weight, -1, -1, false});
+                               packed + place.bias, packed + place.weight, -1, -1, false, kEverywhere});
   }
   const int64_t n_stages = static_cast<int64_t>(context_stages_.size());
   program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
@@ -111,9 +116,9 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const Packing& pack
     const StagePacking& place = packing.stages[s];
     add_runs(stage);
     const std::vector<Source>& sources = sources_.back();
-    stages_.push_back({stage.activation, static_cast<int>(sources.size()), sources.data(), static_cast<int64_t>(s + 1),
-                       stage.residual, stage.columns(), stage.out_channels, stage.lead, place.depth, place.vecs,
-                       packed + place.bias, packed + place.weight, -1, stage.factor, stage.kind == StageKind::norm});
+    stages_.push_back({stage.activation, static_cast<int>(sources.size()), sources.data(), plan.written_by(s), stage.residual,
+                       stage.columns(), stage.out_channels, stage.lead, place.depth, place.vecs, packed + place.bias,
+                       packed + place.weight, -1, stage.factor, stage.kind == StageKind::norm, stage.sites});
   }
   for (const PlanDraw& draw_of : plan.draws) draws_.push_back({draw_of.after, draw_of.buffer, draw_of.first, draw_of.count});
   if (plan.context_dim > 0) add_context(op, plan, packing, packed, context);

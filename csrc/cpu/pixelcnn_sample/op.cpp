@@ -4,6 +4,7 @@
 
 #include "../../narrow.h"
 #include "../../pixelcnn_sample/limits.h"
+#include "../../pixelcnn_sample/reads.h"
 #include "../isa.h"
 #include "../memory.h"
 #include "arguments.h"

@@ -6,6 +6,7 @@
 
 #include "../../pixelcnn_sample/emit.h"
 #include "../../pixelcnn_sample/limits.h"
+#include "../../pixelcnn_sample/sites.h"
 #include "../layer.h"
 
 namespace vlae::pixelcnn_sample {
@@ -36,6 +37,7 @@ struct Stage {
   int64_t cond;    // buffer added before the activation, or -1
   int64_t factor;  // buffer that the activation is multiplied by, or -1
   bool is_norm;    // of the channels of its source: bias, and in place of weights gain and then eps
+  Sites sites;     // that it computes
 };
 
 // The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before
@@ -75,9 +77,9 @@ struct Program {
   Draw draw;
 };
 
-// The pixels (i, j) with j + slope * i == index: rows i = top .. top + pixels - 1.
+// Pixels (i, j) with j + slope * i == index: rows i = top, top + step, ..., `pixels` of them.
 struct Wave {
-  int64_t index, top, pixels;
+  int64_t index, top, pixels, step;
 };
 
 // Samples first .. first + count - 1 of the batch, and the memory of their caches.
@@ -99,9 +101,11 @@ struct Kernels {
   RunStage run_stage;
 };
 
-Wave wave_at(const Program& program, int64_t index);
-// The first wave from `index` on that has a pixel; INT64_MAX after the last.
-int64_t next_wave(const Program& program, int64_t index);
+constexpr Sites kEverywhere = {1, 0, 0};
+
+Wave wave_at(const Program& program, const Sites& sites, int64_t index);
+// The first wave from `index` on that has a pixel of the sites; INT64_MAX after the last.
+int64_t next_wave(const Program& program, const Sites& sites, int64_t index);
 // The first step from `step` on at which some stage or the draw has a pixel.
 int64_t next_step(const Program& program, int64_t step);
 

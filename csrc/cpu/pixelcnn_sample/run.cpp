@@ -32,11 +32,11 @@ void run_context(const Program& program, const Kernels& kernels, const Tile& til
                 context.data + (tile.first + i) * context.floats, usize(context.floats) * sizeof(float));
   for (int64_t s = 0; s < context.n_stages; ++s) {
     if (!context.per_pixel) {
-      kernels.run_stage(program, context.stages[s], {0, 0, 1}, tile, {0, 1});
+      kernels.run_stage(program, context.stages[s], {0, 0, 1, 1}, tile, {0, 1});
       continue;
     }
-    for (int64_t index = 0; index < program.steps; index = next_wave(program, index + 1))
-      kernels.run_stage(program, context.stages[s], wave_at(program, index), tile, {0, 1});
+    for (int64_t index = 0; index < program.steps; index = next_wave(program, kEverywhere, index + 1))
+      kernels.run_stage(program, context.stages[s], wave_at(program, kEverywhere, index), tile, {0, 1});
   }
 }
 
@@ -44,9 +44,10 @@ void run_context(const Program& program, const Kernels& kernels, const Tile& til
 template <typename RunWave>
 void run_stage_at(const Program& program, int64_t step, int64_t s, const RunWave& run_wave) {
   // At the first step a stage that runs ahead catches up with all waves before its own.
+  const Sites& sites = program.stages[s].sites;
   const int64_t lead = program.stages[s].lead, last = std::min(step + lead, program.steps - 1);
-  int64_t index = next_wave(program, step == 0 ? 0 : step + lead);
-  for (; index <= last; index = next_wave(program, index + 1)) run_wave(s, wave_at(program, index));
+  int64_t index = next_wave(program, sites, step == 0 ? 0 : step + lead);
+  for (; index <= last; index = next_wave(program, sites, index + 1)) run_wave(s, wave_at(program, sites, index));
 }
 
 // Moves the cursor to the next draw; false where none is left.
@@ -66,7 +67,7 @@ bool advance(const Program& program, Cursor& at, const RunWave& run_wave) {
 template <typename RunWave>
 void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave) {
   for (Cursor at; advance(program, at, run_wave); ++at.draw)
-    draw_wave(program, program.draws[at.draw], wave_at(program, at.step), tile);
+    draw_wave(program, program.draws[at.draw], wave_at(program, kEverywhere, at.step), tile);
 }
 
 // In how many parts threads share a wave of a stage: panels first, so that a part reads few weights, then rows.
@@ -90,7 +91,8 @@ int64_t tile_samples(const Program& p) {
 void run_shared(const Program& program, const Kernels& kernels, int64_t batch, int threads, float* caches) {
   const Tile tile = {caches, 0, batch};
   Parts parts([&](const Parts::Job& job, int part) {
-    kernels.run_stage(program, program.stages[job.stage], wave_at(program, job.wave), tile, {part, job.parts});
+    const Stage& stage = program.stages[job.stage];
+    kernels.run_stage(program, stage, wave_at(program, stage.sites, job.wave), tile, {part, job.parts});
   });
   run_team(threads, [&](int thread) {
     if (thread > 0) return parts.help();
@@ -166,7 +168,7 @@ Cursor run_to_draw(const char* op, const Program& program, const Kernels& kernel
     const auto run_wave = [&](int64_t s, const Wave& wave) {
       kernels.run_stage(program, program.stages[s], wave, tile, {0, 1});
     };
-    while (advance(program, at, run_wave) && wave_at(program, at.step).pixels == 0) ++at.draw;
+    while (advance(program, at, run_wave) && wave_at(program, kEverywhere, at.step).pixels == 0) ++at.draw;
     return at;
   };
   double work = 0;  // of a step

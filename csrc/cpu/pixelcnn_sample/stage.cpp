@@ -28,7 +28,7 @@ float* pixel_at(const Program& p, int64_t buffer, float* cache, int64_t i, int64
 
 void locate(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, int64_t first, Rows& rows) {
   for (int r = 0; r < rows.count; ++r) {
-    const int64_t sample = (first + r) / wave.pixels, i = wave.top + (first + r) % wave.pixels;
+    const int64_t sample = (first + r) / wave.pixels, i = wave.top + (first + r) % wave.pixels * wave.step;
     const int64_t j = wave.index - p.slope * i;
     float* cache = tile.cache + sample * p.sample_floats;
     for (int s = 0; s < stage.n_sources; ++s) rows.source[s][r] = pixel_at(p, stage.sources[s].buffer, cache, i, j);

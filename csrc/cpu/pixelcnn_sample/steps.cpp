@@ -6,6 +6,7 @@
 
 #include "../../narrow.h"
 #include "../../pixelcnn_sample/draw.h"
+#include "../../pixelcnn_sample/reads.h"
 #include "arguments.h"
 #include "packing.h"
 #include "run.h"
@@ -82,7 +83,7 @@ Tensor step(Tensor caches, Tensor images, Tensor logits, Tensor packed, Tensor w
   Cursor at;
   if (values) {
     VLAE_CHECK(0 <= draw && draw < program.n_draws, kStep, "draw", text("be in 0..", program.n_draws - 1), draw);
-    const Wave wave = wave_at(program, step);
+    const Wave wave = wave_at(program, kEverywhere, step);
     check_values(*values, plan.emit, {batch, program.draws[draw].count, wave.pixels});
     put_wave(program, program.draws[draw], wave, all, floats(*values));
     at = behind(program, step, draw);
@@ -90,7 +91,7 @@ Tensor step(Tensor caches, Tensor images, Tensor logits, Tensor packed, Tensor w
   at = run_to_draw(kStep, program, kernels_of(isa), batch, static_cast<int>(torch::stable::get_num_threads()), data, at);
   if (at.step == program.steps) return new_like(kStep, images, {batch, 0, 0});
   const DrawAt& next = program.draws[at.draw];
-  const Wave wave = wave_at(program, at.step);
+  const Wave wave = wave_at(program, kEverywhere, at.step);
   Tensor params = new_like(kStep, images, {batch, program.buffers[next.buffer].channels, wave.pixels});
   show_wave(program, next, wave, all, params.mutable_data_ptr<float>());
   return params;

@@ -5,6 +5,7 @@
 
 #include "../../checks.h"
 #include "../../narrow.h"
+#include "../../pixelcnn_sample/reads.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
@@ -15,14 +16,19 @@ constexpr int64_t kMaxSampleSize = int64_t{1} << 28;
 
 constexpr int64_t kLanes = 32;
 
-// Finds for each buffer how many waves ago the oldest value that is still read was written. The draws write the image, as a
-// stage of lead 0 would, and read buffers.
+// Finds for each buffer how many waves ago the oldest value that is still read was written, by the stage that is most ahead of
+// those that write it. The draws write the image, as a stage of lead 0 would, and read buffers.
 std::vector<int64_t> find_ages(const Plan& plan, int64_t height, int64_t width) {
   std::vector<int64_t> ages(plan.channels.size());
-  const auto lead = [&](int64_t buffer) { return buffer == 0 ? 0 : plan.stages[usize(buffer - 1)].lead; };
+  std::vector<int64_t> leads(plan.channels.size(), INT64_MIN);
+  leads[0] = 0;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    int64_t& lead = leads[usize(plan.written_by(s))];
+    lead = std::max(lead, plan.stages[s].lead);
+  }
   const auto read = [&](int64_t buffer, int64_t by, const Tap& tap) {
     int64_t& age = ages[usize(buffer)];
-    age = std::max(age, lead(buffer) - by - tap.dx - plan.slope * tap.dy);
+    age = std::max(age, leads[usize(buffer)] - by - tap.dx - plan.slope * tap.dy);
   };
   for (const PlanStage& stage : plan.stages) {
     for (const PlanSource& source : stage.sources)
@@ -41,6 +47,7 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
   const Format format = format_of(p.dtype);
   int64_t size = 0;
   for (size_t m = 0; m < ages.size(); ++m) {
+    if (!plan.is_own(m)) continue;  // the stage of that number writes another one
     const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), channels = round_up(plan.channels[m], format.group);
     const int64_t stride = channels + format.pad;
     p.rings[m] = {static_cast<int32_t>(size), static_cast<int32_t>(stride), static_cast<int32_t>(channels / format.group),
@@ -83,8 +90,12 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   p.most_taps = std::max(p.most_taps, stage.n_taps);
 }
 
-Stage stage_of(const PlanStage& from, const StagePacking& place, Dtype dtype) {
+Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dtype dtype) {
   Stage stage = {};
+  stage.out = static_cast<int32_t>(out);
+  stage.stride = static_cast<int32_t>(from.sites.stride);
+  stage.row = static_cast<int32_t>(from.sites.row);
+  stage.column = static_cast<int32_t>(from.sites.column);
   stage.activation = from.activation;
   stage.channels = static_cast<int32_t>(from.out_channels);
   stage.columns = static_cast<int32_t>(place.columns);
@@ -147,7 +158,7 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
   place_rings(op, plan, p);
   int32_t n_taps = 0, cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    p.stages[s] = stage_of(plan.stages[s], packing.stages[s], p.dtype);
+    p.stages[s] = stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype);
     p.first_step = std::min(p.first_step, -p.stages[s].lead);
     add_taps(plan.stages[s], p, p.stages[s], n_taps);
     if (plan.stages[s].context_dim == 0) continue;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../../pixelcnn_sample/limits.h"
+#include "../../pixelcnn_sample/reads.h"
 #include "../../pixelcnn_sample/weights.h"
 #include "../arguments.h"
 #include "../library.h"

@@ -37,8 +37,9 @@ struct Stage {
   int32_t columns;   // P: the channels before the gate, rounded up as in the packed weights
   int32_t lane_columns, chunks, slices;
   int32_t chunk_bits, pass_bits;  // binary logarithms: columns in a chunk; channels that the warps compute at once
-  int32_t lead, residual, factor;
-  bool is_norm;  // of its source's channels: bias, and in place of weights gain and then eps
+  int32_t lead, out, residual, factor;
+  int32_t stride, row, column;  // of its sites
+  bool is_norm;                 // of its source's channels: bias, and in place of weights gain and then eps
   int32_t taps, n_taps;
   int32_t groups;              // of products
   int32_t bias, weight;        // in units of 16 bytes

@@ -29,8 +29,7 @@ struct RowBlock {
 
 // An entry of row (sample, i). Entries below n_taps say where it reads each tap; those behind them where it writes, where
 // its residual is, which row its condition is, where its factor is.
-__device__ inline int entry_of(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows, int entry,
-                               int sample, int i) {
+__device__ inline int entry_of(const Program& p, const Stage& stage, const RowBlock& rows, int entry, int sample, int i) {
   const int j = rows.wave - p.slope * i, cache = p.zero_size + sample * p.sample_size;
   if (entry < stage.n_taps) {
     const SourceTap& tap = p.taps[stage.taps + entry];
@@ -38,7 +37,7 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
     const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
     return inside ? cache + slot_of(p, tap.buffer, x + p.slope * y, y) : 0;
   }
-  if (entry == stage.n_taps) return cache + slot_of(p, stage_index + 1, rows.wave, i);
+  if (entry == stage.n_taps) return cache + slot_of(p, stage.out, rows.wave, i);
   if (entry == stage.n_taps + 1) return stage.residual < 0 ? 0 : cache + slot_of(p, stage.residual, rows.wave, i);
   if (entry == stage.n_taps + 3) return stage.factor < 0 ? 0 : cache + slot_of(p, stage.factor, rows.wave, i);
   return sample * p.cond_pixels + (p.cond_pixels > 1 ? i * p.width + j : 0);
@@ -46,12 +45,11 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, int stage_i
 
 // Finds where each row reads and writes. Rows behind the last read zeros.
 template <typename T>
-__device__ void locate(const Program& p, const Stage& stage, int stage_index, const RowBlock& rows,
-                       const ThreadBlock<T>& block) {
+__device__ void locate(const Program& p, const Stage& stage, const RowBlock& rows, const ThreadBlock<T>& block) {
   for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
     const int r = e & (block.rows - 1), row = rows.first + r;
-    const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count;
-    block.offsets[e] = r < rows.count ? entry_of(p, stage, stage_index, rows, e >> block.row_bits, sample, i) : 0;
+    const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count * rows.pixels.step;
+    block.offsets[e] = r < rows.count ? entry_of(p, stage, rows, e >> block.row_bits, sample, i) : 0;
   }
 }
 

@@ -61,10 +61,9 @@ __device__ void multiply_chunks(const Program& p, const Stage& stage, int first_
 }
 
 template <typename T>
-__device__ void run_rows(const Program& p, int stage_index, const Tensors& t, const RowBlock& rows,
+__device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t, const RowBlock& rows,
                          const ThreadBlock<T>& block) {
-  const Stage& stage = p.stages[stage_index];
-  locate(p, stage, stage_index, rows, block);
+  locate(p, stage, rows, block);
   if (stage.is_norm) {
     __syncthreads();  // offsets and activations of the stage before are written
     normalise_rows(stage, t, rows.count, block);
@@ -79,12 +78,13 @@ __device__ void run_rows(const Program& p, int stage_index, const Tensors& t, co
 }
 
 template <typename T>
-__device__ void run_stage(const Program& p, int stage_index, int wave, const Tensors& t, ThreadBlock<T>& block) {
+__device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block) {
   if (wave < 0 || wave >= p.steps) return;
-  const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
+  const WaveRows<int> all = wave_rows(p.height, p.width, p.slope, wave);
+  const WaveRows<int> pixels = wave_rows_at(all, p.slope, wave, stage.stride, stage.row, stage.column);
   const int rows = pixels.count * block.samples;
   for (int first = 0; first < rows; first += block.rows) {
-    run_rows(p, stage_index, t, {wave, first, min(block.rows, rows - first), pixels}, block);
+    run_rows(p, stage, t, {wave, first, min(block.rows, rows - first), pixels}, block);
     int* const offsets = block.offsets;
     block.offsets = block.next_offsets;
     block.next_offsets = offsets;
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (step >= 0) draw(p, p.draws[d], step, t, block);
       }
       if (s == p.n_stages) break;
-      run_stage(p, s, step + p.stages[s].lead, t, block);
+      run_stage(p, p.stages[s], step + p.stages[s].lead, t, block);
     }
   }
 }
