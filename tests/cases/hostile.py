@@ -17,12 +17,13 @@ from torch import Tensor
 from cases.pixelcnn_draw import EMITS
 from vlae_fast import activations
 from vlae_fast.masks import live_taps
-from vlae_fast.plan import ACTIVATIONS, Plan, Source, Stage
+from vlae_fast.plan import ACTIVATIONS, Plan, Sites, Source, Stage
 from vlae_fast.sampling.schedule import derive
 
 MOST = (1 << 63) - 1
 EXTREMES = [0, 1, -1, 2, 1 << 16, 1 << 20, 1 << 31, 1 << 40, 1 << 62, MOST, -MOST - 1]
 A, B, HERE = live_taps("A", (3, 3)), live_taps("B", (3, 3)), ((0, 0),)
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 HEADER = 16  # floats of packed weights
 
 near, extreme = st.integers(-3, 4), st.sampled_from(EXTREMES)
@@ -73,7 +74,7 @@ def randn(rng: random.Random, *shape: int) -> Tensor:
 
 @st.composite
 def plans(draw: st.DrawFn, size: tuple[int, int]) -> Plan:
-    """Right ones: two layers that read the image and one another, and the parameters of a pixel."""
+    """Right ones: layers that read the image and one another, some at half its sides, and the parameters of a pixel."""
     channels, width = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 5, 16, 33]))
     context = draw(st.sampled_from([0, 2]))
     emit = EMITS[draw(st.sampled_from(["bernoulli", "categorical", "mixture", "affine"]))]
@@ -83,6 +84,15 @@ def plans(draw: st.DrawFn, size: tuple[int, int]) -> Plan:
         Stage(width, draw(kinds), 1, 0, (Source(1, B), Source(0, A))),
         Stage(emit.params(channels), "none", -1, context, (Source(2, HERE), Source(1, ((0, -1),)))),
     )
+    if draw(st.booleans()):  # down by 2 and up again between them
+        half = Stage(width, draw(kinds), -1, context, (Source(2, B),), sites=Sites(2, 0, 0))
+        up = [Stage(width, "none", -1, 0, (Source(3, ((-i, -j),)),), sites=Sites(2, i, j)) for i, j in PHASES]
+        stages = (
+            *stages[:2],
+            half,
+            *(stage._replace(joins=4 if n else -1) for n, stage in enumerate(up)),
+            stages[2]._replace(sources=(*stages[2].sources, Source(4, HERE))),
+        )
     schedule = derive(stages, size)
     return Plan(channels, schedule.slope, stages, schedule.leads, emit)
 
@@ -104,6 +114,8 @@ def mutants(draw: st.DrawFn, plan: Plan) -> Plan:
         "out_channels": lambda: draw(widths),
         "context_dim": lambda: draw(widths),
         "activation": lambda: draw(st.sampled_from(ACTIVATIONS)),
+        "sites": lambda: Sites(draw(near | extreme), draw(near), draw(near)),
+        "joins": lambda: draw(near),
     }
     key = draw(st.sampled_from(sorted(changes)))
     value = changes[key]()

@@ -125,11 +125,11 @@ REFUSED: dict[str, Case] = {
         {},
         "got gt",
     ),
-    "a stride": (
+    "a maximum": (
         lambda net, x: simple(net, F.interpolate(net.down(x), size=(5, 6))),
-        {"down": nn.Conv2d(1, 1, 3, stride=2, padding=1)},
+        {"down": nn.MaxPool2d(3, 1, 1)},
         {},
-        "convolutions of stride 1, got one of stride (2, 2) in Conv2d at 'down'",
+        "constants, activations, got max_pool2d_with_indices in MaxPool2d at 'down'",
     ),
     "rows in two": (
         lambda net, x: simple(net, x.unflatten(3, (3, 2)).sum(4, keepdim=True).expand(-1, -1, -1, -1, 2).flatten(3)),
@@ -141,7 +141,7 @@ REFUSED: dict[str, Case] = {
         lambda net, x: simple(net, x[..., ::2]),
         {},
         {},
-        "not every second of them, got a step of 2",
+        "parameters of images of (5, 6), got an output of [2, 1, 5, 3]",
     ),
     "a constant of each image": (
         lambda net, x: simple(net, x) + torch.arange(len(x)).view(-1, 1, 1, 1),

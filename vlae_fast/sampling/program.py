@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
@@ -235,9 +236,11 @@ class Program:
         return self.stages[buffer - 1].out_channels if buffer else self.image_channels
 
     def sites(self, buffer: int) -> Sites:
-        """The pixels of a buffer that are computed: those of its stage, or all where several write it."""
-        writers = writers_of(self.stages, buffer)
-        return self.stages[writers[0]].sites if len(writers) == 1 else EVERYWHERE
+        """The pixels of a buffer that are computed, where those of its stages are every so many rows and columns."""
+        all_sites = [self.stages[s].sites for s in writers_of(self.stages, buffer)] if buffer else [EVERYWHERE]
+        stride, row, column = all_sites[0]
+        step = gcd(stride, *(n for sites in all_sites for n in (sites.row - row, sites.column - column)))
+        return Sites(step, row % step, column % step)
 
     def _live(self, buffer: int, weight: Tensor, taps: Sequence[Offset] | Sequence[Tap], width: int) -> Tensor:
         """A source's weights at its taps, ``[P, C, taps]``."""

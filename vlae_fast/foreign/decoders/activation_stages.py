@@ -13,11 +13,11 @@ from torch import Tensor
 from ...plan import ACTIVATIONS
 from .affine import Affine, Value, aligned, stacked, total
 from .axes import grid
-from .moves import Moves
+from .scales import Scales
 from .writer import Bounded
 
 
-class Activations(Moves):
+class Activations(Scales):
     """A method for each activation."""
 
     def _hinges(self, x: Affine, at: Sequence[tuple[float, int, Tensor | float]]) -> Affine:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...masks import Offset
-from .axes import Axes, AxesError, common, shape_of
+from .axes import Axes, AxesError, common, letter_of, shape_of
 
 Read = tuple[int, Offset | None]  # a buffer, or -1 - n for map n, and where in it; None: the same all over the image
 Region = tuple[int, int, int, int]  # first row, first column, end of the rows, end of the columns
@@ -17,17 +17,18 @@ Region = tuple[int, int, int, int]  # first row, first column, end of the rows, 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """``value[p] = bias + sum over reads (b, tap) of terms[b, tap] buffer_b[p + tap]`` for p in the size.
+    """``value[p] = bias + sum over reads (b, tap) of terms[b, tap] buffer_b[stride p + tap]`` for p in the size.
 
     terms: ``[P, C]`` each. bias: ``[P]``. size: (h, w), 1 along what is the same all over the image. Buffers are zero
     outside of the image, maps outside of their own size; a value need not have the image's. valid: where the formula
-    holds, None: everywhere.
+    holds, None: everywhere. stride: pixels of the image from one of the value's to the next, down and to the right.
     """
 
     terms: dict[Read, Tensor]
     bias: Tensor
     size: tuple[int, int]
     valid: Region | None = None
+    stride: Offset = (1, 1)
 
     @property
     def channels(self) -> int:
@@ -61,8 +62,9 @@ class Affine:
         top, left, bottom, right = self.valid or (-far, -far, 2 * far, 2 * far)
         sides = []
         for axis, first, end in ((1, left, right), (0, top, bottom)):
-            before = any(tap[axis] > 0 for _, tap in taps) or first > 0
-            after = any(self.size[axis] + tap[axis] < size[axis] for size, tap in taps) or end < self.size[axis]
+            step, length = self.stride[axis], self.size[axis]
+            before = any(tap[axis] >= step for _, tap in taps) or first > 0
+            after = any(step * length + tap[axis] < size[axis] for size, tap in taps) or end < length
             sides += [constant or before, constant or after]
         return [margin > 0 and is_open for margin, is_open in zip(margins, sides, strict=True)]
 
@@ -99,9 +101,25 @@ class Affine:
 
     def moved(self, dy: int, dx: int, size: tuple[int, int]) -> Affine:
         """``out[p] = value[p + (dy, dx)]``, of another size: crops and pads."""
-        terms = {(b, _moved(tap, dy, dx)): w for (b, tap), w in self.terms.items()}
+        by = (self.stride[0] * dy, self.stride[1] * dx)
+        terms = {(b, _moved(tap, *by)): w for (b, tap), w in self.terms.items()}
         valid = None if self.valid is None else (*_less(self.valid[:2], dy, dx), *_less(self.valid[2:], dy, dx))
-        return Affine(terms, self.bias, size, valid)
+        return Affine(terms, self.bias, size, valid, self.stride)
+
+    def strided(self, steps: Sequence[int]) -> Affine:
+        """``out[p] = value[steps p]``: every so many rows and columns."""
+        rows, columns = steps
+        size = (-(-self.size[0] // rows), -(-self.size[1] // columns))
+        valid: Region | None = None
+        if self.valid is not None:
+            top, left, bottom, right = self.valid
+            valid = (-(-top // rows), -(-left // columns), -(-bottom // rows), -(-right // columns))
+        return replace(self, size=size, valid=valid, stride=(self.stride[0] * rows, self.stride[1] * columns))
+
+    def on_pixels(self, first: Offset) -> Affine:
+        """The formula at pixels of the image, for those where ``stride p + first`` is one."""
+        terms = {(b, _moved(tap, -first[0], -first[1])): w for (b, tap), w in self.terms.items()}
+        return Affine(terms, self.bias, self.size)
 
     def without_zeros(self) -> Affine:
         """The same without reads that count for nothing."""
@@ -140,12 +158,20 @@ def _size(parts: Sequence[Affine]) -> tuple[int, int]:
     return max(p.size[0] for p in parts), max(p.size[1] for p in parts)
 
 
+def _stride(parts: Sequence[Affine]) -> Offset:
+    """That of the values which differ from pixel to pixel."""
+    strides = {p.stride for p in parts if any(tap is not None for _, tap in p.terms)}
+    if len(strides) > 1:
+        raise AxesError(f"images of two resolutions, every {' and every '.join(map(str, sorted(strides)))} pixels")
+    return strides.pop() if strides else max(p.stride for p in parts)
+
+
 def total(a: Affine, b: Affine) -> Affine:
     """The sum of two values of one size, or of one that is the same all over the image."""
     terms = dict(a.terms)
     for read, w in b.terms.items():
         terms[read] = terms[read] + w if read in terms else w
-    return Affine(terms, a.bias + b.bias, _size((a, b)), _valid((a, b)))
+    return Affine(terms, a.bias + b.bias, _size((a, b)), _valid((a, b)), _stride((a, b)))
 
 
 def stacked(parts: Sequence[Affine]) -> Affine:
@@ -155,7 +181,7 @@ def stacked(parts: Sequence[Affine]) -> Affine:
         read: torch.cat([p.terms.get(read, w.new_zeros(p.channels, w.shape[1])) for p in parts])
         for read, w in reads.items()
     }
-    return Affine(terms, torch.cat([p.bias for p in parts]), _size(parts), _valid(parts))
+    return Affine(terms, torch.cat([p.bias for p in parts]), _size(parts), _valid(parts), _stride(parts))
 
 
 def convolved(
@@ -169,7 +195,7 @@ def convolved(
     for (i, j), (dy, dx) in zip(live, taps, strict=True):
         for (buffer, tap), w in value.terms.items():
             part = weight[:, :, i, j] @ w
-            read = (buffer, _moved(tap, dy, dx))
+            read = (buffer, _moved(tap, value.stride[0] * dy, value.stride[1] * dx))
             if part.any():  # where every product is 0 the buffer is not read
                 terms[read] = terms[read] + part if read in terms else part
     own = weight.sum((2, 3)) @ value.bias
@@ -178,7 +204,7 @@ def convolved(
     if valid is not None and taps:
         (top, left), (bottom, right) = (tuple(f(at) for at in zip(*taps, strict=True)) for f in (min, max))
         valid = (valid[0] - top, valid[1] - left, valid[2] - bottom, valid[3] - right)
-    return Affine(terms, own if bias is None else own + bias, (height, width), valid)
+    return Affine(terms, own if bias is None else own + bias, (height, width), valid, value.stride)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,14 +222,8 @@ class Value:
         return Value(self.affine.rows(index), axes)
 
     def letter(self, dim: int) -> str:
-        """The one letter of a dimension, by its place where its length is 1; several where it has several."""
-        letters = "".join(sorted({letter for letter, _ in self.axes[dim]}))
-        if letters or dim < 1:
-            return letters or "C"
-        present, last = {letter for axis in self.axes for letter, _ in axis}, len(self.axes) - 1
-        if dim == last and last > 1 and "W" not in present:
-            return "W"
-        return "H" if dim == last - 1 and last > 2 and "H" not in present else "C"
+        """`letter_of` a dimension."""
+        return letter_of(self.axes, dim)
 
     def without_copies(self) -> Value:
         """The same with its copies as channels."""

@@ -45,6 +45,17 @@ def letters_of(axes: Axes) -> str:
     return "".join(letter for axis in axes for letter, _ in axis)
 
 
+def letter_of(axes: Axes, dim: int) -> str:
+    """The one letter of a dimension, by its place where its length is 1; several where it has several."""
+    letters = "".join(sorted({letter for letter, _ in axes[dim]}))
+    if letters or dim < 1:
+        return letters or "C"
+    present, last = {letter for axis in axes for letter, _ in axis}, len(axes) - 1
+    if dim == last and last > 1 and "W" not in present:
+        return "W"
+    return "H" if dim == last - 1 and last > 2 and "H" not in present else "C"
+
+
 def channels_of(axis: Axis) -> int:
     """The product of an axis's C factors."""
     return prod(length for letter, length in axis if letter == "C")

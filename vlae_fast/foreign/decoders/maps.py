@@ -19,10 +19,17 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Channels over pixels of a size; None: the same all over the image."""
+    """Channels over pixels of a size, which stand at every so many of the image; None: the same all over it."""
 
     channels: int
     size: Size | None
+    stride: Offset = field(default=(1, 1), kw_only=True)
+
+    @property
+    def extent(self) -> Size:
+        """Rows and columns of the image up to its last pixel."""
+        height, width = self.size or (1, 1)
+        return self.stride[0] * (height - 1) + 1, self.stride[1] * (width - 1) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +63,18 @@ class Maps:
 
     def size_of(self, buffer: int) -> Size:
         """The size of a buffer or a map, which is zero outside."""
-        return self.image if buffer >= 0 else self.of(buffer).size or (1, 1)
+        return self.image if buffer >= 0 else self.of(buffer).extent
 
     def of(self, buffer: int) -> Map:
         return self.entries[-1 - buffer]
 
-    def given(self, node: fx.Node, recipe: Recipe, channels: int, size: Size | None) -> int:
+    def given(self, node: fx.Node, recipe: Recipe, channels: int, size: Size | None, stride: Offset = (1, 1)) -> int:
         """Index of a tensor of the condition, read by a recipe."""
+        wanted = (node, recipe, size, stride)
         for n, entry in enumerate(self.entries):
-            if isinstance(entry, Given) and entry.node is node and entry.recipe == recipe and entry.size == size:
+            if isinstance(entry, Given) and (entry.node, entry.recipe, entry.size, entry.stride) == wanted:
                 return -1 - n
-        return self._add(Given(channels, size, node, recipe))
+        return self._add(Given(channels, size, node, recipe, stride=stride))
 
     def fixed(self, data: Tensor) -> tuple[int, Tensor]:
         """Index of a constant ``[C, h, w]``, and the matrix that makes it of the map's channels, which all differ."""
@@ -87,6 +95,16 @@ class Maps:
     def _add(self, entry: Map) -> int:
         self.entries.append(entry)
         return -len(self.entries)
+
+
+def spread(x: Tensor, stride: Offset) -> Tensor:
+    """``out[..., stride p] = x[..., p]``, zeros between."""
+    if stride == (1, 1):
+        return x
+    height, width = x.shape[-2:]
+    out = x.new_zeros(*x.shape[:-2], stride[0] * (height - 1) + 1, stride[1] * (width - 1) + 1)
+    out[..., :: stride[0], :: stride[1]] = x
+    return out
 
 
 def shifted(x: Tensor, tap: Offset | None, size: Size) -> Tensor:
@@ -117,7 +135,8 @@ class ConditionNetwork(nn.Module):
         nodes = list(dict.fromkeys(entry.node for entry in self.entries if isinstance(entry, Given)))
         self.places = [nodes.index(e.node) if isinstance(e, Given) else -1 for e in self.entries]
         self.recipes = [e.recipe if isinstance(e, Given) else None for e in self.entries]
-        self.entries = [Map(e.channels, e.size) if isinstance(e, Given) else e for e in self.entries]  # nodes stay
+        plain = (Map(e.channels, e.size, stride=e.stride) if isinstance(e, Given) else e for e in self.entries)
+        self.entries = list(plain)  # nodes stay
         self.run = fx.GraphModule(graph, _behind(graph.graph, nodes))
         self.is_vector = all(tap is None for _, tap in reads)
         # what is sampled alone is the same at every pixel
@@ -134,7 +153,7 @@ class ConditionNetwork(nn.Module):
                 maps.append(summed(entry.of, maps, entry.size))
             elif recipe is not None:
                 value = recipe(given[place], self.batch)[:1]
-                maps.append(value.expand(-1, -1, *(entry.size or (1, 1))))
+                maps.append(spread(value.expand(-1, -1, *(entry.size or (1, 1))), entry.stride))
         size = (1, 1) if self.is_vector else self.image
         out = torch.cat([shifted(maps[-1 - b], tap, size) for b, tap in self.reads], 1)
         return out.flatten(1) if self.is_vector else out

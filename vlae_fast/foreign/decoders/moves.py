@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...masks import Offset
 from .affine import Affine, Value, stacked, total
-from .axes import Axes, axis_of, channels_of, common, grid, is_channels, length_of, merged, permuted, viewed
+from .axes import (
+    Axes,
+    axis_of,
+    channels_of,
+    common,
+    grid,
+    is_channels,
+    length_of,
+    letter_of,
+    merged,
+    permuted,
+    viewed,
+)
+from .phases import Phases, upsampled
 from .writer import Bounded, Later, Writer, name_of
 
-Traced = Value | Bounded
+Traced = Value | Bounded | Phases
 
 
 class Moves(Writer):
     """A method for each operation on dimensions."""
 
     def _op_view(self, x: Traced, *args: Any, **kwargs: Any) -> Traced:
-        return x.rows(torch.arange(_count(x)), viewed(x.axes, self.node.meta["val"].shape))
+        axes = viewed(x.axes, self.node.meta["val"].shape)
+        times = {axis[0][0]: axis[1][1] for axis in axes if "".join(letter for letter, _ in axis) in ("HR", "WR")}
+        x = x.rows(torch.arange(_count(x)), axes)
+        return self._repeated(x, times) if times else x
+
+    def _repeated(self, x: Traced, times: dict[str, int]) -> Phases:
+        """x whose rows and columns are followed by copies of them, which is nearest upsampling."""
+        x = self._open(x) if isinstance(x, Bounded) else self._write_phases(x) if isinstance(x, Phases) else x
+        whole = (axis_of(axis[0][0], length_of(axis)) if axis and axis[0][0] in times else axis for axis in x.axes)
+        return upsampled(x.affine, (times.get("H", 1), times.get("W", 1)), tuple(whole))
 
     _op__unsafe_view = _op_reshape = _op_unsqueeze = _op_squeeze = _op_flatten = _op_unflatten = _op_view
 
@@ -97,11 +121,14 @@ class Moves(Writer):
         first, last, _ = slice(start, end).indices(length)
         if (first, last, step) == (0, length, 1):
             return x
-        letter = (x.value if isinstance(x, Bounded) else x).letter(dim)
+        letter = letter_of(x.axes, dim)
         if letter not in ("H", "W"):
             return self._part(x, dim, lambda rows, d: rows[(slice(None),) * d + (slice(first, last, step),)])
         if step != 1:
-            self._fail("crops of rows and columns, not every second of them", f"a step of {step}")
+            return self._every(self._op_slice(x, dim, first, last), dim, letter, step)
+        if isinstance(x, Phases):
+            size, by, axes = self._crop(x.size, x.axes, dim, letter, first, last)
+            return x.moved(*by, size, axes)
         if isinstance(x, Bounded):
             if not x.is_plain:
                 return self._cropped(self._open(x), dim, letter, first, last)
@@ -109,11 +136,31 @@ class Moves(Writer):
         return self._cropped(x, dim, letter, first, last)
 
     def _cropped(self, x: Value, dim: int, letter: str, first: int, last: int) -> Value:
-        size = [*x.affine.size]
+        size, by, axes = self._crop(x.affine.size, x.axes, dim, letter, first, last)
+        return Value(x.affine.moved(*by, size), axes)
+
+    @staticmethod
+    def _crop(
+        whole: Sequence[int], axes: Axes, dim: int, letter: str, first: int, last: int
+    ) -> tuple[tuple[int, int], Offset, Axes]:
+        """Size, offset and axes of what is left of rows or columns."""
+        size = [*whole]
         size["HW".index(letter)] = max(0, last - first)
-        dy, dx = (first, 0) if letter == "H" else (0, first)
-        axes = (*x.axes[:dim], axis_of(letter, last - first), *x.axes[dim + 1 :])
-        return Value(x.affine.moved(dy, dx, (size[0], size[1])), axes)
+        axes = (*axes[:dim], axis_of(letter, last - first), *axes[dim + 1 :])
+        return (size[0], size[1]), (first, 0) if letter == "H" else (0, first), axes
+
+    def _every(self, x: Traced, dim: int, letter: str, step: int) -> Traced:
+        """Every so many rows or columns, from the first on."""
+        x = self._write_phases(x) if isinstance(x, Phases) else x
+        if isinstance(x, Bounded):
+            if not x.is_plain:
+                return self._every(self._open(x), dim, letter, step)
+            value = self._every(x.value, dim, letter, step)
+            assert isinstance(value, Value)
+            return replace(x, value=value)
+        own = x.affine.strided((step, 1) if letter == "H" else (1, step))
+        length = own.size["HW".index(letter)]
+        return Value(own, (*x.axes[:dim], axis_of(letter, length), *x.axes[dim + 1 :]))
 
     def _op_split(self, x: Traced, size: int | Sequence[int], dim: int = 0) -> list[Traced]:
         length = length_of(x.axes[dim])
@@ -166,7 +213,7 @@ class Moves(Writer):
     def _lifted_part(self, part: Any, dim: int, like: Value) -> Value:
         shape = part.meta.shape if isinstance(part, Later) else part.shape
         axes = (*like.axes[:dim], axis_of("C", shape[dim]), *like.axes[dim + 1 :])
-        return self._lift(part, axes, like.affine.size)
+        return self._lift(part, axes, like.affine.size, like.affine.stride)
 
     def _beside(self, parts: Sequence[Any], dim: int, like: Value) -> Value:
         """Rows under rows, or columns beside columns: the sum of all, each padded by zeros."""
@@ -180,7 +227,7 @@ class Moves(Writer):
             size = [*like.affine.size]
             size[axis] = lengths[n]
             axes = (*like.axes[:dim], axis_of(letter, lengths[n]), *like.axes[dim + 1 :])
-            value = part if isinstance(part, Value) else self._lift(part, axes, (size[0], size[1]))
+            value = part if isinstance(part, Value) else self._lift(part, axes, (size[0], size[1]), like.affine.stride)
             if (*value.axes[:dim], *value.axes[dim + 1 :]) != (*like.axes[:dim], *like.axes[dim + 1 :]):
                 self._fail("concatenations of images of one size", [list(like.shape), list(value.shape)])
             before, after = sum(lengths[:n]), sum(lengths[n + 1 :])
@@ -197,14 +244,14 @@ class Moves(Writer):
     def _bordered(self, x: Affine, margins: Sequence[int]) -> Affine:
         """x with zeros around it, on the sides (left, right, top, bottom); negative: without so many pixels."""
         left, right, top, bottom = margins
-        x = self._padded(x, [max(0, n) for n in margins])
+        x = self._padded(x, [max(0, n) for n in margins]) if max(margins) > 0 else x
         return x.moved(-top, -left, (x.size[0] + top + bottom, x.size[1] + left + right))
 
     def _padded(self, x: Affine, margins: Sequence[int]) -> Affine:
         """x, written to a buffer or a map where its formula would not give the zeros around it."""
         if not x.zero_outside(self.maps.size_of, margins):
             x = self._parted_constants(x)
-        within = all(n <= m for n, m in zip(x.size, self.image, strict=True))
+        within = all(n <= m for n, m in zip(x.size, self._grid(x.stride), strict=True))
         if within and not x.zero_outside(self.maps.size_of, margins):
             of_x, rest = x.parted()
             if of_x.buffers and not rest.bias.any() and rest.zero_outside(self.maps.size_of, margins):
@@ -221,10 +268,19 @@ class Moves(Writer):
         of_x, rest = x.parted()
         if not rest.terms and not (self.job.split and rest.bias.any()):
             return x
+        if x.stride != (1, 1):
+            self._fail("padding of features without maps beside them, at a stride", f"one of {x.size}")
         index, matrix = self.maps.sum(rest, x.size)
         return total(of_x, Affine({(index, (0, 0)): matrix}, torch.zeros_like(x.bias), x.size, x.valid))
 
-    def _op_constant_pad_nd(self, x: Value, pad: Sequence[int], value: float = 0.0) -> Value:
+    def _op_constant_pad_nd(self, x: Traced, pad: Sequence[int], value: float = 0.0) -> Traced:
+        if max(pad) <= 0:  # crops alone
+            for n in range(len(pad) // 2):
+                dim = len(x.axes) - 1 - n
+                x = self._op_slice(x, dim, -pad[2 * n], length_of(x.axes[dim]) + pad[2 * n + 1])
+            return x
+        x = self._write_phases(x) if isinstance(x, Phases) else x
+        assert isinstance(x, Value)
         for n in range(len(pad) // 2):
             dim, margins = len(x.axes) - 1 - n, (pad[2 * n], pad[2 * n + 1])
             if not any(margins):
@@ -271,4 +327,4 @@ def _filled(x: Traced) -> Traced:
 
 
 def _is_traced(value: Any) -> bool:
-    return isinstance(value, Value | Bounded | Later)
+    return isinstance(value, Value | Bounded | Phases | Later)

@@ -13,8 +13,9 @@ from torch import Tensor, fx
 from ...masks import conv_mask, same_padding
 from .activation_stages import Activations
 from .affine import Affine, Value, aligned, convolved, stacked, total
-from .axes import axis_of, channels_of, common, grid, is_channels, length_of
+from .axes import Axes, axis_of, channels_of, common, grid, is_channels, length_of
 from .moves import expanded
+from .phases import Phases, Transposed
 from .writer import Bounded, Later, name_of, reads_of
 
 BATCH = 2  # of the inputs that a decoder is traced with: not 1, which broadcasts
@@ -25,28 +26,50 @@ class Operations(Activations):
 
     def _op_convolution(
         self, x: Value, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *rest: Any
-    ) -> Value:
-        transposed, _, groups = rest
+    ) -> Value | Phases:
+        transposed, extra, groups = rest
         if not isinstance(weight, Tensor) or not isinstance(x, Value):
             self._fail("convolutions by weights", "one whose weights depend on its input")
-        if transposed or any(s != 1 for s in stride):
-            self._fail("convolutions of stride 1", f"one of stride {tuple(stride)}" + " transposed" * bool(transposed))
         x = x.without_copies()
         letters = self._spatial(x, weight.dim() - 2)
+        if transposed:
+            return self._transposed(x, letters, weight, bias, (stride, padding, dilation, extra), groups)
         outer = channels_of(x.axes[0])
         if outer > 1:  # a batch of channels: each is convolved by the same weight
             weight, groups = weight.repeat(outer, *[1] * (weight.dim() - 1)), groups * outer
             bias = None if bias is None else bias.repeat(outer)
-        weight, padding, dilation = _in_two(_dense(weight, groups), padding, dilation, letters)
+        weight = _kernel_in_two(_dense(weight, groups), letters)
+        padding, dilation, stride = (
+            _in_two(n, letters, fill) for n, fill in ((padding, 0), (dilation, 1), (stride, 1))
+        )
         own = x.affine
         if any(padding):
-            if len(own.terms) > 1 and own.size == self.image and len(own.buffers) == len(own.terms):
+            if len(own.terms) > 1 and self._is_whole(own) and len(own.buffers) == len(own.terms):
                 own = self._settle(own)
             own = self._padded(own, (padding[1], padding[1], padding[0], padding[0]))
-        out = convolved(own, weight, bias, padding, dilation)
-        lengths = {"H": out.size[0], "W": out.size[1]}
-        channels = axis_of("C", out.channels // outer)
-        return Value(out, (x.axes[0], channels, *(axis_of(letter, lengths[letter]) for letter in letters)))
+        out = convolved(own, weight, bias, padding, dilation).strided(stride)
+        return Value(out, self._laid_out(x, out.channels // outer, out.size, letters))
+
+    @staticmethod
+    def _laid_out(x: Value, channels: int, size: Sequence[int], letters: Sequence[str]) -> Axes:
+        """The axes of what a convolution of x puts out."""
+        return (x.axes[0], axis_of("C", channels), *(axis_of(letter, size["HW".index(letter)]) for letter in letters))
+
+    def _transposed(
+        self, x: Value, letters: Sequence[str], weight: Tensor, bias: Any, options: Sequence[Any], groups: int
+    ) -> Phases:
+        """A transposed convolution; options: stride, padding, dilation, output_padding."""
+        if channels_of(x.axes[0]) > 1:
+            self._fail("transposed convolutions of [B, C, H, W]", f"one of {self._spelled(x)}")
+        parts = [part.transpose(0, 1) for part in weight.chunk(groups)]  # [P', P / groups, kh, kw] each
+        dense = _kernel_in_two(_dense(torch.cat(parts), groups), letters)
+        stride, padding, dilation, extra = (
+            _in_two(n, letters, fill) for n, fill in zip(options, (1, 0, 1, 0), strict=True)
+        )
+        layer = Transposed(dense.shape[2:], stride, padding, dilation, extra)
+        own = self._padded(x.affine, layer.margins(x.affine.size))
+        out = layer.of(own, dense.transpose(0, 1), bias)
+        return replace(out, axes=self._laid_out(x, len(dense), out.size, letters))
 
     def _spatial(self, x: Value, count: int) -> list[str]:
         """Which of H and W the last dimensions are; they may be turned, or one of them alone."""
@@ -102,7 +125,7 @@ class Operations(Activations):
 
     def _beside_each_other(self, value: Value, other: Any) -> tuple[Value, Value]:
         value = self._wide_enough(value, other)
-        return value, self._lift(other, value.axes, value.affine.size)
+        return value, self._lift_beside(other, value)
 
     def _wide_enough(self, value: Value, other: Any) -> Value:
         """The value with the channels that an operand of more of them gives it."""
@@ -124,7 +147,8 @@ class Operations(Activations):
         now = self.at[self.node]
         alive = (v for key, v in self.env.items() if key is not node and self.last_use[key] > now)
         read = any(index == b for v in alive for b, _ in reads_of(v))
-        if stage.residual >= 0 or read or len(node.users) > 1 or not last.size == other.size == self.image:
+        same = last.size == other.size and last.stride == other.stride and self._is_whole(last)
+        if stage.residual >= 0 or read or len(node.users) > 1 or not same:
             return False
         self.program.stages[-1] = stage._replace(residual=other.buffer)
         return True
@@ -158,8 +182,7 @@ class Operations(Activations):
     def _op_copy(self, target: Any, value: Any, non_blocking: bool = False) -> Value:
         """``target.copy_(value)``, or an assignment to a part of it."""
         like = target if isinstance(target, Value) else value
-        value = value if isinstance(value, Value) else self._lift(value, like.axes, like.affine.size)
-        return value
+        return value if isinstance(value, Value) else self._lift_beside(value, like)
 
     def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
         """The tensor that a slice is of, once the slice has another value: what is before it, it, and what is after.
@@ -309,7 +332,8 @@ class Operations(Activations):
     ) -> tuple[Value, None, None]:
         x = x.without_copies()
         last, rule = len(x.axes) - 1, "layer normalisation over the channels of each pixel"
-        if len(shape) != 1 or x.letter(last) != "C" or x.affine.channels != shape[0] or x.affine.size != self.image:
+        whole = self._is_whole(x.affine)
+        if len(shape) != 1 or x.letter(last) != "C" or x.affine.channels != shape[0] or not whole:
             self._fail(rule, f"one over the last {len(shape)} of {self._spelled(x)}")
         if not all(t is None or isinstance(t, Tensor) for t in (weight, bias)):
             self._fail(f"{rule} by weights", "one whose weights depend on its input")
@@ -318,7 +342,7 @@ class Operations(Activations):
             self._fail(f"{rule} of features", "one of the image itself")
         index = self.program.norm(own.buffer, weight, bias, eps)
         eye = own.bias.new_ones(own.channels).diag()
-        out = Affine({(index, (0, 0)): eye}, torch.zeros_like(own.bias), own.size)
+        out = Affine({(index, (0, 0)): eye}, torch.zeros_like(own.bias), own.size, None, own.stride)
         return Value(out, (*x.axes[:last], axis_of("C", own.channels))), None, None
 
     def _op_masked_conv(self, x: Value, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Value:
@@ -327,12 +351,13 @@ class Operations(Activations):
         padding = same_padding((weight.shape[2], weight.shape[3]), (dilation[0], dilation[1]))
         weight = torch.where(live, weight, 0)
         out = self._op_convolution(x, weight, bias, (1, 1), padding, dilation, False, 0, 1)
+        assert isinstance(out, Value)
         if cond is not None:
             if isinstance(cond, Value) and len(cond.axes) == 2:
                 cond = Value(cond.affine, (*cond.axes, (), ()))
             elif isinstance(cond, Later) and len(cond.meta.shape) == 2:
                 axes = (out.axes[0], out.axes[1])
-                lifted = self._lift(cond, axes, (1, 1))
+                lifted = self._lift(cond, axes, (1, 1), (1, 1))
                 cond = Value(lifted.affine, (*axes, (), ()))
             sum_ = self._op_add(out, cond)
             assert isinstance(sum_, Value)
@@ -352,18 +377,17 @@ def _is_constant(value: Any) -> bool:
     return not isinstance(value, Value | Bounded | Later)
 
 
-def _in_two(
-    weight: Tensor, padding: Sequence[int], dilation: Sequence[int], letters: Sequence[str]
-) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-    """Weight, padding and dilation of a convolution over rows and columns, whatever order or number they had."""
+def _kernel_in_two(weight: Tensor, letters: Sequence[str]) -> Tensor:
+    """A kernel over rows and columns, whatever order or number they had."""
     if len(letters) == 1:
-        weight = weight[:, :, :, None] if letters[0] == "H" else weight[:, :, None]
-        padding, dilation = (
-            ((n, fill) if letters[0] == "H" else (fill, n)) for (n, *_), fill in ((padding, 0), (dilation, 1))
-        )
-    elif letters[0] == "W":
-        weight, padding, dilation = weight.transpose(2, 3), padding[::-1], dilation[::-1]
-    return weight, (padding[0], padding[1]), (dilation[0], dilation[1])
+        return weight[:, :, :, None] if letters[0] == "H" else weight[:, :, None]
+    return weight.transpose(2, 3) if letters[0] == "W" else weight
+
+
+def _in_two(option: Sequence[int], letters: Sequence[str], fill: int) -> tuple[int, int]:
+    """An option of a convolution, for rows and columns; fill: its value along what the convolution is not over."""
+    of = dict(zip(letters, option, strict=True))
+    return of.get("H", fill), of.get("W", fill)
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:

@@ -234,15 +234,15 @@ def _drop_unread(program: Program) -> None:
     last = len(program.stages)
     read = {last}
     for index in range(last, 0, -1):
-        if index in read:
-            read |= {buffer for buffer, _ in program.stages[index - 1].reads}
+        if program.stages[index - 1].writes(index - 1) in read:
+            read |= {index, *(buffer for buffer, _ in program.stages[index - 1].reads)}
     place = {-1: -1, 0: 0} | {index: n + 1 for n, index in enumerate(sorted(read - {-1, 0}))}
     stages, weights, at = [], [], 0
     for index, stage in enumerate(program.stages, 1):
         if index in read:
             sources = tuple(source._replace(buffer=place[source.buffer]) for source in stage.sources)
-            residual, factor = place[stage.residual], place[stage.factor]
-            stages.append(stage._replace(sources=sources, residual=residual, factor=factor))
+            residual, factor, joins = place[stage.residual], place[stage.factor], place[stage.joins]
+            stages.append(stage._replace(sources=sources, residual=residual, factor=factor, joins=joins))
             weights += program.weights[at : at + stage.n_weights]
         at += stage.n_weights
     if at != len(program.weights):

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ...plan import ACTIVATIONS
+from ...masks import Offset
+from ...plan import ACTIVATIONS, MAX_STRIDE, Sites
 from ...sampling.program import Program
 from .affine import Affine, Read, Value, is_identity, stacked, total
 from .axes import Axes, AxesError, Recipe, axis_of, recipe
-from .maps import Maps
+from .maps import Maps, spread
+from .phases import Phases, as_phases
 
 # the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
 _ONE = {"tanh": 20.0, "sigmoid": 40.0}
@@ -35,7 +37,8 @@ _OF_HALVES = (  # which take a `Bounded`
     *("where", "masked_fill", "index_put"),
 )
 _LARGE = 1e12  # above what features are
-KNOWN = "convolutions of stride 1, linear layers over channels, their sums and products with constants, activations"
+_OF_PHASES = {*MOVES, "constant_pad_nd"}  # which take `Phases`
+KNOWN = "convolutions, linear layers over channels, their sums and products with constants, activations"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +125,7 @@ class Writer(fx.Interpreter):
         self.reads: list[Read] = []
         self.result: Value | Bounded | None = None
         self.opened: dict[Bounded, Value] = {}  # halves that were written to buffers
+        self.written: dict[Phases, Value] = {}  # likewise
         self.one_hots: dict[tuple[int, ...], Affine] = {}  # of levels, by where each run of them starts
         self.first: fx.Node = next(iter(graph.graph.nodes))
         self.node = self.first
@@ -214,6 +218,8 @@ class Writer(fx.Interpreter):
             self._fail(KNOWN, name)
         if name not in _OF_HALVES and name not in MOVES:
             args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
+        if name not in _OF_PHASES:
+            args = tree_map(lambda a: self._write_phases(a) if isinstance(a, Phases) else a, args)
         try:
             return handler(*args, **kwargs)
         except AxesError as error:
@@ -257,7 +263,7 @@ class Writer(fx.Interpreter):
 
     def _is_costly_twice(self, value: Affine) -> bool:
         """True where a value takes more than a copy to compute and several operations read it, a split counted once."""
-        if value.buffer >= 0 or value.size != self.image:
+        if value.buffer >= 0 or not self._is_whole(value):
             return False
         users = list(self.node.users)
         while len(users) == 1 and name_of(users[0]) in MOVES:
@@ -267,20 +273,27 @@ class Writer(fx.Interpreter):
 
     # What stands beside a value
 
-    def _lift(self, value: Any, axes: Axes, size: tuple[int, int]) -> Value:
-        """A number, a constant or a tensor of the condition, beside a value of these axes and size."""
+    def _lift(self, value: Any, axes: Axes, size: tuple[int, int], stride: Offset) -> Value:
+        """A number, a constant or a tensor of the condition, beside a value of these axes, size and stride."""
         if isinstance(value, Later):
             how = recipe(axes, value.meta.shape)
             rows, area = how.rows(), None if how.is_vector else size
-            index = self.maps.given(value.node, how, int(rows.max()) + 1, area)
+            index = self.maps.given(value.node, how, int(rows.max()) + 1, area, (1, 1) if area is None else stride)
             matrix = torch.eye(int(rows.max()) + 1).to(self.like)[rows]
             read: Read = (index, None if area is None else (0, 0))
-            return Value(Affine({read: matrix}, self.like.new_zeros(len(rows)), size), axes)
+            return Value(Affine({read: matrix}, self.like.new_zeros(len(rows)), size, None, stride), axes)
         data = self._constant(value, axes)
         if data.shape[1:] == (1, 1):
-            return Value(Affine({}, data[:, 0, 0], size), axes)
-        index, matrix = self.maps.fixed(data.expand(-1, *size))
-        return Value(Affine({(index, (0, 0)): matrix}, self.like.new_zeros(len(data)), size), axes)
+            return Value(Affine({}, data[:, 0, 0], size, None, stride), axes)
+        return Value(self._fixed(data, size, stride), axes)
+
+    def _lift_beside(self, value: Any, like: Value) -> Value:
+        return self._lift(value, like.axes, like.affine.size, like.affine.stride)
+
+    def _fixed(self, data: Tensor, size: tuple[int, int], stride: Offset) -> Affine:
+        """A constant ``[P, h, w]``, or of 1 along each, beside a value of a size and stride."""
+        index, matrix = self.maps.fixed(spread(data.expand(-1, *size), stride))
+        return Affine({(index, (0, 0)): matrix}, self.like.new_zeros(len(data)), size, None, stride)
 
     def _constant(self, value: Any, axes: Axes) -> Tensor:
         """``[P, h, w]`` of a constant beside a value of these axes, of 1 along what it is the same along."""
@@ -298,14 +311,42 @@ class Writer(fx.Interpreter):
 
     # Stages
 
-    def _stage(self, value: Affine, activation: str = "none", factor: int = -1) -> Affine:
+    def _grid(self, stride: Offset) -> tuple[int, int]:
+        """Rows and columns of the image at a stride."""
+        return -(-self.image[0] // stride[0]), -(-self.image[1] // stride[1])
+
+    def _is_whole(self, value: Affine) -> bool:
+        """True of a value at all pixels of the image at its stride."""
+        return value.size == self._grid(value.stride)
+
+    def _stage(self, value: Affine | Phases, activation: str = "none", factor: int = -1) -> Affine:
         """Appends ``activation(value)`` and returns the new buffer, over the image where the value is larger.
 
+        At a stride the stage computes the pixels that the value has, and each phase is a stage that joins the first.
         factor: a buffer that it is multiplied by, -1: none.
         """
-        within = (0, 0, min(value.size[0], self.image[0]), min(value.size[1], self.image[1]))
-        if not value.holds_within(within):
-            self._fail(f"activations of images of {self.image}, or cropped to it", f"one of {value.size}")
+        phases = (value if isinstance(value, Phases) else as_phases(value)).evened()
+        stride, period = phases.stride, phases.parts[0, 0].stride[0]
+        if 0 in stride:
+            self._fail("features of at most the resolution of the image", f"one of {phases.size} of {self.image}")
+        if period > MAX_STRIDE:
+            self._fail(f"features of at least every {MAX_STRIDE}th row and column", f"one of every {period}th")
+        size, whole = phases.size, self._grid(stride)
+        within = (0, 0, min(size[0], whole[0]), min(size[1], whole[1]))
+        index = -1
+        for place, part in phases.parts.items():
+            if not part.holds_within(phases.region(place, within[2:])):
+                self._fail(f"activations of images of {whole}, or cropped to it", f"one of {size}")
+            first = (stride[0] * place[0], stride[1] * place[1])
+            own = part.on_pixels(first)
+            index = self._append(own, activation, factor, Sites(period, *first), index)
+        channels = self.program.channels(index)
+        valid = None if all(n <= m for n, m in zip(size, whole, strict=True)) else within
+        eye, bias = self.like.new_ones(channels).diag(), self.like.new_zeros(channels)
+        return Affine({(index, (0, 0)): eye}, bias, (size[0], size[1]), valid, stride)
+
+    def _append(self, value: Affine, activation: str, factor: int, sites: Sites, joins: int) -> int:
+        """Appends a stage for the pixels of some sites of the image, and returns the buffer that it writes."""
         of_x, rest = value.parted()
         terms, residual = {read: w for read, w in of_x.terms.items() if w.any()}, -1
         for (buffer, tap), weight in list(terms.items()) if activation == "none" and factor < 0 else ():
@@ -318,12 +359,7 @@ class Writer(fx.Interpreter):
             zero = value.bias.new_zeros(value.channels, self.program.image_channels, 2 * height + 1, 1)
             sources = [(0, zero, ((-height, 0),))]
         context, bias = self._context(rest)
-        index = self.program.add(sources, bias, activation, context, residual, factor)
-        channels = self.program.channels(index)
-        size = (value.size[0], value.size[1])
-        valid = None if all(n <= m for n, m in zip(size, self.image, strict=True)) else within
-        eye = value.bias.new_ones(channels).diag()
-        return Affine({(index, (0, 0)): eye}, value.bias.new_zeros(channels), size, valid)
+        return self.program.add(sources, bias, activation, context, residual, factor, sites=sites, joins=joins)
 
     def _context(self, value: Affine) -> tuple[Tensor | None, Tensor]:
         """The part of a stage that maps give, as a matrix over all columns, and its bias."""
@@ -418,8 +454,7 @@ class Writer(fx.Interpreter):
         data = data.expand(value.channels, *data.shape[1:])
         if data.shape[1:] == (1, 1):
             return replace(value, bias=value.bias + data[:, 0, 0])
-        index, matrix = self.maps.fixed(data.expand(-1, *value.size))
-        return total(value, Affine({(index, (0, 0)): matrix}, torch.zeros_like(value.bias), value.size))
+        return total(value, self._fixed(data, value.size, value.stride))
 
     def _times(self, value: Affine, data: Tensor) -> Affine:
         """A value times a constant ``[P, h, w]``: a stage times a buffer where it differs from pixel to pixel.
@@ -433,26 +468,31 @@ class Writer(fx.Interpreter):
         top = data.flatten(1).gather(1, data.flatten(1).abs().argmax(1, keepdim=True))[:, :, None]
         mask = (data != 0).to(data)
         if not (data == mask * top).all():
-            index, matrix = self.maps.fixed(data.expand(-1, *value.size))
-            factor = Affine({(index, (0, 0)): matrix}, torch.zeros_like(value.bias), value.size)
-            return self._product_of(value, factor)
+            return self._product_of(value, self._fixed(data, value.size, value.stride))
         large = min(_LARGE, torch.finfo(data.dtype).max / 16)
         wall = torch.cat([mask, mask]) - 1
         both = stacked([value.scaled(torch.ones_like(value.bias)), value.scaled(-torch.ones_like(value.bias))])
-        index, matrix = self.maps.fixed(wall.expand(-1, *value.size))
-        own = total(both, Affine({(index, (0, 0)): large * matrix}, torch.zeros_like(both.bias), value.size))
+        high = self._fixed(wall, value.size, value.stride)
+        own = total(both, high.scaled(torch.full_like(both.bias, large)))
         eye = torch.eye(value.channels).to(self.like) * top[:, :, 0]
         return self._stage(own, "relu").through(torch.cat([eye, -eye], 1))
 
     def _product_of(self, one: Affine, other: Affine) -> Affine:
         """A stage whose activation is multiplied by a buffer."""
-        if not one.size == other.size == self.image:
+        if one.size != other.size or not (self._is_whole(one) and self._is_whole(other)):
             self._fail(f"products of two images of {self.image}", f"one of {one.size} and {other.size}")
         if one.buffer >= 0 > other.buffer:
             one, other = other, one
         return self._stage(one, "none", self._settle(other).buffer)
 
+    def _write_phases(self, value: Phases) -> Value:
+        """Phases as a buffer, that an operation reads."""
+        if value not in self.written:
+            self.written[value] = Value(self._stage(value), value.axes)
+        return self.written[value]
+
     def _finish(self, value: Any) -> Value | Bounded:
+        value = self._write_phases(value) if isinstance(value, Phases) else value
         if not isinstance(value, Value | Bounded):
             self._fail("layers that end in parameters of pixels", "an output that does not depend on x")
         return value
@@ -475,7 +515,7 @@ def refuse(node: fx.Node, rule: str, got: object) -> NoReturn:
 
 
 def _depends(value: Any) -> bool:
-    return isinstance(value, Value | Bounded | Later | Part)
+    return isinstance(value, Value | Bounded | Phases | Later | Part)
 
 
 def _is_row(node: fx.Node) -> bool:
@@ -493,6 +533,8 @@ def reads_of(value: Any) -> list[Read]:
         value = value.value
     if isinstance(value, Value):
         return list(value.affine.terms)
+    if isinstance(value, Phases):
+        return value.reads
     return [read for part in value for read in reads_of(part)] if isinstance(value, (list, tuple)) else []
 
 
