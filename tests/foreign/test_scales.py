@@ -56,6 +56,18 @@ def test_backends_draw_the_same_images(name: str, backend: str, request: pytest.
     torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["every fourth pixel", "nearest, cropped", "pixel_shuffle"])
+def test_the_window_is_what_gradients_say(name: str) -> None:
+    torch.manual_seed(0)
+    kind = SCALES[name]
+    decoder = kind.make().eval()
+    seen, found = vf.fast_sampler(decoder, kind.shape).offsets_seen(), set()
+    for _ in range(20):
+        slopes = torch.autograd.functional.jacobian(lambda x: decoder(x)[0, 0], torch.rand(1, *kind.shape))[:, :, 0, 0]
+        found |= {(y - i, x - j) for i, j, y, x in slopes.nonzero().tolist()}
+    assert found == seen
+
+
 def double(size: tuple[int, int], up: Any) -> None:
     """Makes the sampler of a net whose image is halved and goes through `up`."""
     net = Net(lambda net, x: net.last(up(net, net.first(x))), mid=nn.Conv2d(6, 6, 2, 2), last=6)

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 import vlae_fast as vf
 from vlae_fast import reference
 from vlae_fast.masks import MASK_TYPES, live_taps
+from vlae_fast.plan import Sites
 from vlae_fast.sampling.program import Program, build_program
+from vlae_fast.sampling.schedule import derive
 
 CENTRE = ((0, 0),)
 
@@ -92,6 +94,23 @@ def test_weight_norm_is_folded_once_for_sampling() -> None:
 W = torch.zeros(4, 2, 3, 3)
 
 
+def phases(program: Program, *all_sites: Sites) -> None:
+    """A stage for each, that joins the first one's buffer."""
+    for n, sites in enumerate(all_sites):
+        program.add([(0, W, CENTRE)], sites=sites, joins=1 if n else -1)
+
+
+def test_only_computed_pixels_are_drawn_and_read() -> None:
+    program = Program(2)
+    phases(program, Sites(2, 1, 0), Sites(2, 0, 1))
+    with pytest.raises(ValueError, match="must compute what it draws from at all pixels, got 1 phases of buffer 1"):
+        derive(program.stages[:1], (4, 4))
+    program.add([(1, torch.randn(1, 4, 1, 1), ((0, 0),))])
+    rule = r"stage 2, of sites \(1, 0, 0\), must read pixels that stages compute, got buffer 1 at \(0, 0\)"
+    with pytest.raises(ValueError, match=rule):
+        derive(program.stages, (4, 4))
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -107,6 +126,16 @@ W = torch.zeros(4, 2, 3, 3)
         (lambda p: p.add([(0, W, CENTRE)], torch.zeros(3)), r"bias must be \[4\], got \[3\]"),
         (lambda p: p.add([(0, W, CENTRE)], context=torch.zeros(3, 2)), r"context must be \[4, D\], got \[3, 2\]"),
         (lambda p: p.add([(0, W, CENTRE)], residual=0), "residual must be a buffer of 4 channels, got 2"),
+        (
+            lambda p: p.add([(0, W, CENTRE)], sites=Sites(17)),
+            r"sites must have a stride in 1..16, row .*got \(17, 0, 0\)",
+        ),
+        (lambda p: p.add([(0, W, CENTRE)], sites=Sites(2, 0, 2)), r"row and column below it, got \(2, 0, 2\)"),
+        (
+            lambda p: phases(p, Sites(2, 1, 0), Sites(2, 1, 0)),
+            r"sites must be others than .* buffer 1, got \(2, 1, 0\)",
+        ),
+        (lambda p: phases(p, Sites(2), Sites(3, 1, 1)), "joins must be the own buffer of a stage of stride 3, got 1"),
     ],
 )
 def test_errors(call, match: str) -> None:
