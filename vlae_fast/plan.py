@@ -171,7 +171,7 @@ class Link(NamedTuple):
 
 
 def links(stages: Sequence[Stage]) -> list[list[Link]]:
-    """The reads of every stage, those of joined buffers as one for each stage whose pixels they meet.
+    """The reads of each of the `stages`, those of joined buffers as one for each stage whose pixels they meet.
 
     Raises:
         ValueError: a stage reads pixels that none computes.
