@@ -43,6 +43,8 @@ def without_hooks(module: M) -> M:
             elif isinstance(value, dict) and "hook" in name:
                 kept = {key: hook for key, hook in value.items() if isinstance(hook, WEIGHT_HOOKS)}
                 memo[id(value)] = OrderedDict(kept)
+            elif isinstance(value, torch.jit.ScriptFunction):  # a function is its own copy, as Python's are
+                memo[id(value)] = value
     with trying("a copy of it"):
         return copy.deepcopy(module, memo)
 

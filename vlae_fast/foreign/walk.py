@@ -25,9 +25,15 @@ def named_parts(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return below("", root)
 
 
+def kept(module: nn.Module, what: str) -> dict[str, Any]:
+    """A module's ``_modules`` or ``_parameters``; TorchScript keeps them elsewhere."""
+    own = vars(module).get(what)
+    return dict(getattr(module, what).items()) if own is None else own
+
+
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Name and module of the parts of a module, those that are None left out."""
-    return [(name, part) for name, part in vars(module)["_modules"].items() if part is not None]
+    return [(name, part) for name, part in kept(module, "_modules").items() if part is not None]
 
 
 def parts_of(root: nn.Module) -> Iterator[nn.Module]:
@@ -39,7 +45,7 @@ def part_at(root: nn.Module, path: str) -> nn.Module:
     """The module at a path of `named_parts`."""
     module: Any = root
     for name in filter(None, path.split(".")):
-        module = vars(module)["_modules"][name]
+        module = kept(module, "_modules")[name]
     return cast(nn.Module, module)
 
 
@@ -47,7 +53,7 @@ def named_parameters_of(root: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Path and parameter, each once."""
     seen: set[int] = set()
     for path, module in named_parts(root):
-        for name, parameter in vars(module)["_parameters"].items():
+        for name, parameter in kept(module, "_parameters").items():
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield f"{path}.{name}".removeprefix("."), parameter

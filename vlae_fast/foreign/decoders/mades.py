@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 from ... import reference
 from ...ops.made_inverse import ACTIVATIONS
@@ -49,7 +50,7 @@ class _Tracer(fx.Interpreter):
         name = name_of(n)
         if n.op == "output":
             return args[0]
-        if n.op == "placeholder" or not any(isinstance(a, Linear) for a in (*args, *kwargs.values())):
+        if n.op == "placeholder" or not any(isinstance(a, Linear) for a in tree_leaves((args, kwargs))):
             return super().run_node(n)
         if name in SAME:
             return args[0]
@@ -132,18 +133,49 @@ class _Tracer(fx.Interpreter):
         return self._op_mul(value, -1.0)
 
     def _op_view(self, value: Linear, shape: Any) -> Linear:
-        if tuple(shape) not in ((BATCH, len(value.bias)), (-1, len(value.bias)), (BATCH, -1)):
+        if self.node.meta["val"].shape[0] != BATCH:
             self.refuse(f"a view to {list(shape)}")
         return value
 
     _op_reshape = _op__unsafe_view = _op_view
 
+    def _op_slice(self, value: Linear, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Linear:
+        if dim == 0 and len(range(*slice(start, end, step).indices(BATCH))) == BATCH:
+            return value
+        if dim != 1 or self.node.meta["val"].dim() != 2:
+            self.refuse(f"a slice of dimension {dim}")
+        part = slice(start, end, step)
+        return Linear(value.weight[part], value.bias[part], value.of)
+
+    def _op_cat(self, parts: Sequence[Any], dim: int = 0) -> Linear:
+        values = [part for part in parts if isinstance(part, Linear)]
+        if dim not in (1, 1 - self.node.meta["val"].dim()) or len({value.of for value in values}) > 1:
+            self.refuse("a concatenation of the batch, or of two layers")
+        first = values[0]
+        rows = [part if isinstance(part, Linear) else self._fixed(part, first) for part in parts]
+        return Linear(torch.cat([r.weight for r in rows]), torch.cat([r.bias for r in rows]), first.of)
+
+    _op_stack = _op_cat
+
+    def _fixed(self, part: Tensor, like: Linear) -> Linear:
+        """A constant ``[B, P]`` beside a layer."""
+        if not part.eq(part[:1]).all():
+            self.refuse("a constant that differs from row to row")
+        bias = part[0].flatten().to(like.bias)
+        return Linear(like.weight.new_zeros(len(bias), like.weight.shape[1]), bias, like.of)
+
     def _op_sigmoid(self, value: Linear) -> Linear:
         """The probabilities of a network's end, whose logits are drawn from."""
-        if any(user.op != "output" for user in self.node.users):
+        if not _is_last(self.node):
             self.refuse("sigmoid before the end")
         self.ends_in_sigmoid = True
         return value
+
+
+def _is_last(node: fx.Node) -> bool:
+    """True where an operation's result is the output, but for views of it."""
+    views = ("view", "_unsafe_view", "reshape", *SAME)
+    return all(user.op == "output" or (name_of(user) in views and _is_last(user)) for user in node.users)
 
 
 class ForeignMADESampler(MADESampler):

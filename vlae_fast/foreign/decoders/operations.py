@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, fx
 
 from ...masks import conv_mask, same_padding
-from .activation_stages import Activations
 from .affine import Affine, Value, aligned, convolved, stacked, total
-from .axes import Axes, axis_of, channels_of, common, grid, is_channels, length_of
+from .axes import Axes, axis_of, channels_of, common, grid, is_channels, length_of, viewed
 from .moves import expanded
 from .phases import Phases, Transposed
+from .unfolded import Unfolded
 from .writer import Bounded, Later, name_of, reads_of
 
+_WHOLE = ("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze")  # in the same order
 BATCH = 2  # of the inputs that a decoder is traced with: not 1, which broadcasts
 
 
-class Operations(Activations):
+class Operations(Unfolded):
     """A method for each operation; options that none expects end in an error that names the module."""
 
     def _op_convolution(
@@ -171,7 +172,7 @@ class Operations(Activations):
     def _after(self, half: Bounded, gain: Any, offset: Any) -> Value | Bounded:
         """A product or sum after tanh, sigmoid or softmax, which the end of a decoder may take back."""
         shape = getattr(gain if gain is not None else offset, "shape", ())
-        if torch.broadcast_shapes(half.value.shape, shape) != half.value.shape or half.groups is not None:
+        if torch.broadcast_shapes(half.value.shape, shape) != half.value.shape:
             opened = self._open(half)
             return self._op_add(opened, offset) if gain is None else self._op_mul(opened, gain)
         if gain is None:
@@ -189,8 +190,10 @@ class Operations(Activations):
 
         Rows and columns of what depends on x cannot be cut out of it; they are added to.
         """
-        whole = self.env[base]
-        if name_of(target) != "slice" or not isinstance(value, Value):
+        whole, name = self.env[base], name_of(target)
+        if name in _WHOLE and isinstance(value, Value):
+            return Value(value.affine, viewed(value.axes, base.meta["val"].shape))
+        if name != "slice" or not isinstance(value, Value):
             return super()._with_part(base, target, value)
         slicing: Any = [*target.args[1:], *(0, None, None, 1)[len(target.args) - 1 :]]
         dim, first, last, step = slicing
@@ -333,17 +336,22 @@ class Operations(Activations):
         x = x.without_copies()
         last, rule = len(x.axes) - 1, "layer normalisation over the channels of each pixel"
         whole = self._is_whole(x.affine)
-        if len(shape) != 1 or x.letter(last) != "C" or x.affine.channels != shape[0] or not whole:
+        if len(shape) != 1 or x.letter(last) != "C" or not whole:
             self._fail(rule, f"one over the last {len(shape)} of {self._spelled(x)}")
         if not all(t is None or isinstance(t, Tensor) for t in (weight, bias)):
             self._fail(f"{rule} by weights", "one whose weights depend on its input")
-        own = self._settle(x.affine.rows(grid(x.axes).flatten()))
+        groups = grid(x.axes).reshape(-1, shape[0])  # of the channels that are normalised together
+        parts = [self._normalised(x.affine.rows(group), weight, bias, eps) for group in groups]
+        back = groups.flatten().argsort()
+        return Value(stacked(parts).rows(back), x.axes), None, None
+
+    def _normalised(self, x: Affine, weight: Any, bias: Any, eps: float) -> Affine:
+        own = self._settle(x)
         if own.buffer == 0:
-            self._fail(f"{rule} of features", "one of the image itself")
+            self._fail("layer normalisation of features", "one of the image itself")
         index = self.program.norm(own.buffer, weight, bias, eps)
         eye = own.bias.new_ones(own.channels).diag()
-        out = Affine({(index, (0, 0)): eye}, torch.zeros_like(own.bias), own.size, None, own.stride)
-        return Value(out, (*x.axes[:last], axis_of("C", own.channels))), None, None
+        return Affine({(index, (0, 0)): eye}, torch.zeros_like(own.bias), own.size, None, own.stride)
 
     def _op_masked_conv(self, x: Value, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Value:
         kind, channels, activation, dilation, _ = options

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from math import prod
 from typing import Any, NoReturn
 
 import torch
@@ -76,7 +77,8 @@ class Reading:
     def own(self, output: Tensor) -> Tensor:
         """``[B, P, H, W]`` of an output, in the order of the parameters."""
         factors = tuple(factor for axis in self.axes for factor in axis)
-        read = Recipe(factors, (True,) * len(factors))(output, len(output) if output.dim() else 1)
+        batch = output.numel() // prod(n for letter, n in factors if letter != "B")  # rows may be joined to it
+        read = Recipe(factors, (True,) * len(factors))(output, batch)
         return read[:, self.order.to(read.device)]
 
     def finished(self, params: Tensor) -> Tensor:
@@ -97,6 +99,12 @@ class Reading:
         if self.ends == "softmax":
             return own.double().log().clamp(min=-FARTHEST).to(own.dtype)
         return own.clamp(min=-FARTHEST) if self.ends == "log_softmax" else own
+
+    def normalised(self, own: Tensor) -> Tensor:
+        """The output, in the order of the parameters, as `finished` gives it: log-probabilities may have a factor."""
+        if self.ends != "log_softmax":
+            return own
+        return own.unflatten(1, (-1, self.levels)).log_softmax(2).flatten(1, 2)
 
 
 def _refuse(rule: str, got: object) -> NoReturn:
@@ -140,13 +148,31 @@ def _before_end(writer: Writer, result: Any, emit: Emit, order: Tensor) -> tuple
     if result.groups is not None:
         levels = result.groups[order].view(-1, emit.levels) if emit.kind == "categorical" else None
         own = levels is not None and bool((levels == levels[:, :1]).all()) and len(levels[:, 0].unique()) == len(levels)
-        if not own or not result.is_plain or int((result.groups == result.groups[0]).sum()) != emit.levels:
+        if not own or int((result.groups == result.groups[0]).sum()) != emit.levels:
             rule = "decoder may end in a softmax over the levels of a categorical likelihood alone"
             _refuse(rule, f"{result.function} before a likelihood of kind {emit.kind!r}")
-        return result.value.affine, result.function
+        return result.value.affine if result.is_plain else _levels_after(writer, result), result.function
     if emit.kind == "bernoulli" and is_probability(result):
         return logit(writer, result), "sigmoid"
     return writer._open(result).affine, None
+
+
+def _levels_after(writer: Writer, end: Bounded) -> Affine:
+    """The logits of ``gain log_softmax(v) + offset``, of one gain for all levels: those of ``gain v + offset``.
+
+    Of a softmax the gain is 1 without an offset, or 0 where the offset is all of a probability.
+    """
+    assert end.groups is not None
+    gain, offset = (t.expand(len(end.groups), *t.shape[1:]) for t in torch.broadcast_tensors(end.gain, end.offset))
+    if not gain.eq(gain[end.groups.to(gain.device)]).all():
+        _refuse("decoder may end in log-probabilities times a factor that is the same for all levels", "another one")
+    out = writer._times(end.value.affine, gain)
+    if end.function == "log_softmax":
+        return writer._plus(out, offset)
+    kept, fixed = (gain == 1) & (offset == 0), (gain == 0) & (offset >= 0)
+    if not (kept | fixed).all():
+        _refuse("decoder may end in probabilities, or constants at some pixels", "other functions of probabilities")
+    return writer._plus(out, torch.where(fixed, offset, 1).double().log().clamp(min=-FARTHEST).to(offset))
 
 
 def _by_levels(writer: Writer, output: Affine, channels: int) -> str | None:

@@ -15,6 +15,7 @@ from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
 from .condition import Call, Condition, conditions, usual_call
+from .flattened import ForeignMADEImageSampler, sampler_of_pixels
 from .mades import sampler_of_vectors
 from .operations import BATCH
 from .output import check_layout, pick
@@ -116,7 +117,7 @@ class ForeignDecoder:
     def _trace(self) -> Trace:
         """The first trace that succeeds, of all ways in which the decoder may be called."""
         shape = (self.input_dim, *self.image_size)
-        errors: list[tuple[Any, str]] = []
+        errors: list[tuple[Any, TraceError]] = []
         for batch in dict.fromkeys((BATCH, *kept_sizes(self.decoder))):
             for condition in conditions(self._given, self.latent_dim, self.like):
                 for pixels in candidates(self._pixels, (shape[0], shape[1], shape[2]), self.emit.levels):
@@ -124,7 +125,7 @@ class ForeignDecoder:
                     try:
                         return trace(self._copied(), self._run, pixels, condition, self.like.new_zeros(batch, *shape))
                     except TraceError as error:
-                        errors.append((pixels, str(error)))
+                        errors.append((pixels, error))
         raise ValueError(f"fast_sampler: decoder must be traceable by torch.fx, got {_telling(errors)}")
 
     def _copied(self) -> nn.Module:
@@ -135,11 +136,11 @@ class ForeignDecoder:
             raise ValueError(f"fast_sampler: {rule}, got one where {reason}") from reason
 
 
-def _telling(errors: list[tuple[Any, str]]) -> str:
-    """The error that says most: of integers where real numbers are no index, else of the usual call."""
-    first = errors[0][1]
-    wants_index = any(word in first for word in ("indices", "Long", "Int", "index tensor"))
-    return next((text for pixels, text in errors if wants_index and pixels.integer), first)
+def _telling(errors: list[tuple[Any, TraceError]]) -> TraceError:
+    """The error of the call that went farthest, of integers alone where real numbers are no index."""
+    wants_index = any(word in str(errors[0][1]) for word in ("indices", "Long", "Int", "index tensor"))
+    fitting = [error for pixels, error in errors if wants_index and pixels.integer]
+    return max(fitting or [error for _, error in errors], key=lambda error: error.calls)
 
 
 def _like(decoder: nn.Module) -> Tensor:
@@ -203,7 +204,7 @@ class ForeignSampler(PixelCNNSampler):
                 parts = [self._spread.network(*(t[i : i + 1] for t in tensors)) for i in range(2 if tensors else 1)]
                 own = torch.cat(parts).expand_as(context)
             if decoder.written.reading.ends is None:
-                stages, weights = self.plan.stages, self.program.weights
+                stages, weights = self.program.stages, self.program.weights
                 error = largest_excess(expected, got, stages, weights, context, x, eps, own)
             else:
                 error = _difference_of_ends(decoder, output, got, expected, eps)
@@ -220,7 +221,7 @@ _END_NEAR = 1e3  # roundings of the largest parameter that a probability may be 
 def _difference_of_ends(decoder: ForeignDecoder, output: Tensor, got: Tensor, expected: Tensor, eps: float) -> float:
     """The largest difference of probabilities, or of log-probabilities relative to themselves; 0 within roundings."""
     reading = decoder.written.reading
-    have, want = reading.finished(got).double(), reading.own(output).double()
+    have, want = reading.finished(got).double(), reading.normalised(reading.own(output)).double()
     size = max(1.0, float(got.double().abs().amax()))
     off = (have - want).abs()
     bound = _END_NEAR * eps * size
@@ -240,7 +241,7 @@ def fast_sampler(
     call: Call | None = None,
     backend: str = "auto",
     isa: str | None = None,
-) -> PixelCNNSampler | MADESampler:
+) -> PixelCNNSampler | MADESampler | ForeignMADEImageSampler:
     """A cached wavefront sampler of anyone's PixelCNN decoder, with its current weights.
 
     Its forward is traced by torch.fx in evaluation mode, and what it does to x and its condition becomes a program:
@@ -302,4 +303,11 @@ def fast_sampler(
         output=output,
         call=call,
     )
-    return ForeignSampler(traced, backend, isa=isa)
+    try:
+        return ForeignSampler(traced, backend, isa=isa)
+    except ValueError:
+        others = (latent_dim or None, condition, likelihood, layout, output, call, isa)
+        made = None if any(v is not None for v in others) else sampler_of_pixels(decoder, image_shape, pixels, backend)
+        if made is None:
+            raise
+        return made

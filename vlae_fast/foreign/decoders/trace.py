@@ -39,7 +39,14 @@ class Trace:
 
 
 class TraceError(Exception):
-    """A forward that cannot be run, or not be followed, with an input: the text is that of its error."""
+    """A forward that cannot be run, or not be followed, with an input: the text is that of its error.
+
+    calls: how many functions of torch it had called before.
+    """
+
+    def __init__(self, text: str, calls: int) -> None:
+        super().__init__(text)
+        self.calls = calls
 
 
 @contextmanager
@@ -61,27 +68,29 @@ class Root:
     """A decoder as a function, by whose ``_orig_mod`` the tracer knows the module that each operation comes from."""
 
     def __init__(self, decoder: nn.Module, run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Tensor]) -> None:
-        self._orig_mod, self._run, self.converts = decoder, run, False
+        self._orig_mod, self._run, self.converts, self.calls = decoder, run, False, 0
 
     def __call__(self, x: Tensor, *others: Tensor) -> Tensor:
         with TracedOneHot(), _Conversions(x) as conversions:
-            out = self._run(self._orig_mod, x, others)
-        self.converts = conversions.found
-        return out
+            try:
+                return self._run(self._orig_mod, x, others)
+            finally:
+                self.converts, self.calls = conversions.found, conversions.calls
 
 
 class _Conversions(TorchFunctionMode):
-    """Notes where the input itself is turned into real numbers, as integers are."""
+    """Notes where the input itself is turned into real numbers, as integers are, and counts the calls."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.x, self.found = x, False
+        self.x, self.found, self.calls = x, False, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = func in (torch.Tensor.float, torch.Tensor.double)
         typed = func in (torch.Tensor.to, torch.Tensor.type) and len(args) > 1 and isinstance(args[1], torch.dtype)
         if (named or typed) and args[0] is self.x:
             self.found = True
+        self.calls += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -99,7 +108,7 @@ def trace(
         graph = make_fx(root, record_module_stack=True)(pixels.of(like), *condition.rows(len(like)))
     except Exception as error:
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
-        raise TraceError(first) from error
+        raise TraceError(first, root.calls) from error
     for node in reversed(list(graph.graph.nodes)):  # what nothing depends on
         if node.op == "call_function" and not node.users and not name_of(node).endswith("_"):
             graph.graph.erase_node(node)

@@ -239,22 +239,28 @@ class Writer(fx.Interpreter):
 
     def _write(self, target: fx.Node, value: Any) -> None:
         self.env[target] = value
-        if name_of(target) not in _VIEWS or not isinstance(target.args[0], fx.Node):
+        base = target.args[0] if target.args else None
+        if not isinstance(base, fx.Node):
             return
-        base = target.args[0]
+        if _is_in_place(target):  # its result is its target
+            self._write(base, value)
+            return
+        if name_of(target) not in _VIEWS:
+            return
         self._write(base, value if name_of(target) in ("alias", "detach") else self._with_part(base, target, value))
         for view in base.users:  # others that were made of it before
-            if view in self.env and view is not target and name_of(view) in _VIEWS:
+            shares = name_of(view) in _VIEWS or (_is_in_place(view) and view.args[0] is base)
+            if view in self.env and view is not target and shares:
                 self._renew(view)
 
     def _renew(self, view: fx.Node) -> None:
         """Computes a view again, of what has been written to since."""
         node, self.node = self.node, view
         args, kwargs = self.fetch_args_kwargs_from_env(view)
-        self.env[view] = self._run(name_of(view), args, kwargs)
+        self.env[view] = args[0] if _is_in_place(view) else self._run(name_of(view), args, kwargs)
         self.node = node
         for other in view.users:
-            if other in self.env and name_of(other) in _VIEWS:
+            if other in self.env and (name_of(other) in _VIEWS or (_is_in_place(other) and other.args[0] is view)):
                 self._renew(other)
 
     def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
@@ -300,12 +306,12 @@ class Writer(fx.Interpreter):
         tensor = torch.as_tensor(value, device=self.like.device).to(self.like.dtype)
         how: Recipe = recipe(axes, tensor.shape)
         data = how(tensor, self.job.batch)
-        if not data.eq(data[:1]).all():
+        if not _same(data, data[:1]):
             self._fail("constants that are the same for all images", "one that is not")
         data = data[0][how.rows().to(data.device)]
         for axis in (1, 2):
             first = data.narrow(axis, 0, 1)
-            if data.eq(first).all():
+            if _same(data, first):
                 data = first
         return data
 
@@ -462,7 +468,7 @@ class Writer(fx.Interpreter):
         A mask of pixels, m of 0 and 1, takes sums alone: ``m v = relu(v + a (m - 1)) - relu(-v + a (m - 1))`` for an a
         above all features.
         """
-        data = data.expand(value.channels, *data.shape[1:])
+        data = self._where_it_counts(value, data.expand(value.channels, *data.shape[1:]))
         if data.shape[1:] == (1, 1):
             return value.scaled(data[:, 0, 0])
         top = data.flatten(1).gather(1, data.flatten(1).abs().argmax(1, keepdim=True))[:, :, None]
@@ -476,6 +482,24 @@ class Writer(fx.Interpreter):
         own = total(both, high.scaled(torch.full_like(both.bias, large)))
         eye = torch.eye(value.channels).to(self.like) * top[:, :, 0]
         return self._stage(own, "relu").through(torch.cat([eye, -eye], 1))
+
+    def _where_it_counts(self, value: Affine, data: Tensor) -> Tensor:
+        """The factors of a value, one number for a channel where they are that wherever the pixel it reads exists.
+
+        Outside of the image a value that reads one pixel is 0, whatever its factor is.
+        """
+        if data.shape[1:] != self.image or value.size != self.image or len(value.buffers) != len(value.terms):
+            return data
+        live = torch.stack([w.any(1) for w in value.terms.values()])
+        out = data.clone()
+        for (_, tap), own in zip(value.buffers, live, strict=True):
+            within = [slice(max(0, -d), max(0, n - max(0, d))) for d, n in zip(tap, self.image, strict=True)]
+            seen = data[:, within[0], within[1]].flatten(1)
+            if seen.shape[1]:
+                same = own & (live.sum(0) == 1) & (value.bias == 0) & seen.eq(seen[:, :1]).all(1)
+                out[same] = seen[same, :1, None]
+        first = out[:, :1, :1]
+        return first if out.eq(first).all() else out
 
     def _product_of(self, one: Affine, other: Affine) -> Affine:
         """A stage whose activation is multiplied by a buffer."""
@@ -503,6 +527,10 @@ def name_of(node: fx.Node) -> str:
     return getattr(getattr(node.target, "overloadpacket", node.target), "__name__", str(node.target))
 
 
+def _is_in_place(node: fx.Node) -> bool:
+    return node.op == "call_function" and name_of(node).endswith("_")
+
+
 def place_of(node: fx.Node) -> str:
     """`` in Kind at 'path'`` of the module that an operation comes from; nothing in the decoder itself."""
     path, kind = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
@@ -512,6 +540,11 @@ def place_of(node: fx.Node) -> str:
 def refuse(node: fx.Node, rule: str, got: object) -> NoReturn:
     """ValueError that names the module which the operation comes from."""
     raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{place_of(node)}")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """True where all are equal; memory that is still to be filled may be NaN."""
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _depends(value: Any) -> bool:
