@@ -35,6 +35,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "watching": ("When a layer changes", "docs/watching.md"),
     "decoders": ("What fast_sampler understands", "docs/decoders.md"),
     "lookups": ("Codes and one-hot inputs", "docs/lookups.md"),
+    "tried": ("Public code that was tried", "docs/tried.md"),
     "flows": ("Your own flow", "docs/flows.md"),
     "steps": ("Steps and scores", "docs/steps.md"),
     "mades": ("Sampling a MADE", "docs/mades.md"),

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
     def set_ratio(ratio: float) -> list[int]:
         timed: list[int] = []
 
-        def ratio_of(own: Callable[[], None], fast: Callable[[], None], device: torch.device) -> float:
+        def ratio_of(own: Callable[[], None], fast: Callable[[], None], *_: Any) -> float:
             own()
             fast()
             timed.append(int(torch.is_grad_enabled()))
@@ -132,6 +133,21 @@ def test_the_clock_takes_turns_and_the_least_of_each(monkeypatch: pytest.MonkeyP
 
     ratio = measured.ratio_of(lambda: run("own"), lambda: run("fast"), torch.device("cpu"))
     assert ratio == 2.0 and ran == ["own", "fast"] * 5
+
+
+def test_a_small_layer_has_to_gain_what_a_call_costs_between_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as fast in a loop is not enough where both take less than the steps in Python do in a model."""
+    now = [0.0]
+    monkeypatch.setattr(measured, "seconds", lambda device: now[0])
+
+    def run(seconds: float) -> None:
+        now[0] += seconds
+
+    def ratio(own: float, fast: float) -> float:
+        cpu = torch.device("cpu")
+        return measured.ratio_of(lambda: run(own), lambda: run(fast), cpu, measured.BETWEEN_LAYERS)
+
+    assert ratio(2e-4, 1e-4) < measured.MARGIN < ratio(2e-3, 1e-3) < 2
 
 
 def test_flows_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:

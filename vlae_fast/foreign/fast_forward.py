@@ -14,7 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .by_op import FORMATS, Cond, Crops, conv_by_op, is_channels_last, linear_by_op
 from .layer import Names
-from .measured import PATIENCE, Measured, ratio_of, step_of
+from .measured import BETWEEN_LAYERS, PATIENCE, Measured, ratio_of, step_of
 from .probe import TOLERANCE, difference, like_of, random_state_kept
 from .spec import LinearSpec, Spec
 from .swap import defaults_of, method_of_class, own_method, stands_in, swap_of
@@ -196,6 +196,7 @@ class FastForward(Watched):
                 step_of(lambda leaf: self.own(module)(leaf, *cond), x, weights),
                 step_of(fast, x, weights),
                 x.device,
+                BETWEEN_LAYERS if x.device.type == "cpu" else 0.0,
             )
 
     def _maps(self, module: nn.Module) -> bool:
