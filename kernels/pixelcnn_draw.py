@@ -97,9 +97,12 @@ def _draw_logistics(
         b_scale = tl.load(p_temperature) * tl.exp(tl.minimum(tl.maximum(b_log_scale, -7.0), 7.0))
         b_noise = tl.load(p_noise + (1 + c) * plane, mask=m_m, other=0.5).to(tl.float64)
         b_value = b_mean + b_scale * tl.log(b_noise / (1.0 - b_noise))
-        b_level = tl.floor((b_value + 1.0) * 0.5 * (LEVELS - 1) + 0.5)
-        b_level = tl.minimum(tl.maximum(b_level, 0.0), LEVELS - 1.0)
-        b_pixel = _keep(b_level * (1.0 / (LEVELS - 1)), p_pixel + c, o_image + c * plane, m_m, given, HAS_KNOWN)
+        if LEVELS == 0:
+            b_value = tl.minimum(tl.maximum((b_value + 1.0) * 0.5, 0.0), 1.0)
+        else:
+            b_level = tl.floor((b_value + 1.0) * 0.5 * (LEVELS - 1) + 0.5)
+            b_value = tl.minimum(tl.maximum(b_level, 0.0), LEVELS - 1.0) * (1.0 / (LEVELS - 1))
+        b_pixel = _keep(b_value, p_pixel + c, o_image + c * plane, m_m, given, HAS_KNOWN)
         b_drawn = tl.where(o_c == c, 2.0 * b_pixel.to(tl.float64)[:, None] - 1.0, b_drawn)
 
 

@@ -28,7 +28,8 @@ class Emit(NamedTuple):
 
         bernoulli          P = C                            n = C      x in {0, 1}
         categorical        P = C levels                     n = C      x in {k / (levels - 1)}
-        logistic_mixture   P = K (1 + 2 C + C (C - 1) / 2)  n = C + 1  likewise; K = components
+        logistic_mixture   P = K (1 + 2 C + C (C - 1) / 2)  n = C + 1  likewise, or with levels = 0 x in [0, 1];
+                                                                       K = components
         affine             P = 2 C                          n = C      any x: shift + exp(log_scale) * noise
 
     A plan has one of EMITS. Where pixels are drawn in one pass, without a plan, there is one kind more:
@@ -62,18 +63,20 @@ class Emit(NamedTuple):
     def rule(self) -> str:
         """The values that a pixel may have, in words."""
         if not self.levels:
-            return "from 0 to 1" if self.kind == "continuous_bernoulli" else "finite"
+            return "from 0 to 1" if self._is_bounded else "finite"
         top = self.levels - 1
         return "0 or 1" if top == 1 else f"k / {top} for k = 0..{top}"
 
     def holds(self, x: Tensor) -> Tensor:
         """True where a pixel is a level, up to a few roundings of its dtype; without levels, where `rule` holds."""
-        if self.kind == "continuous_bernoulli":
-            return (x >= 0) & (x <= 1)
         if not self.levels:
-            return x.isfinite()
+            return (x >= 0) & (x <= 1) if self._is_bounded else x.isfinite()
         k = (x * (self.levels - 1)).round()
         return (x - k / (self.levels - 1)).abs().le(4 * finfo(x.dtype).eps) & (k >= 0) & (k < self.levels)
+
+    @property
+    def _is_bounded(self) -> bool:
+        return self.kind in ("continuous_bernoulli", "logistic_mixture")
 
     def noises(self, channels: int) -> int:
         """n, the planes of noise, for an image of so many channels."""

@@ -28,8 +28,9 @@ VLAE_HOST_DEVICE int64_t draw_index(int64_t n, double noise, double temperature,
   return index;
 }
 
-// The level of a value in [-1, 1] as a pixel in [0, 1].
+// The level of a value in [-1, 1] as a pixel in [0, 1]; the value itself where there are no levels.
 VLAE_HOST_DEVICE inline double pixel_of(double value, int32_t levels) {
+  if (levels == 0) return fmin(fmax((value + 1) / 2, 0.0), 1.0);
   const double top = levels - 1;
   return fmin(fmax(floor((value + 1) / 2 * top + 0.5), 0.0), top) / top;
 }

@@ -49,12 +49,13 @@ class Reader {
   size_t at_ = 0;
 };
 
-Emit read_emit(Reader& in) {
+Emit read_emit(Reader& in, const char* op) {
   Emit emit;
   emit.kind = static_cast<EmitKind>(in.next("emit", 0, 3));
   const bool binary = emit.kind == EmitKind::bernoulli, continuous = emit.kind == EmitKind::affine;
   const bool mixture = emit.kind == EmitKind::logistic_mixture;
-  emit.levels = narrow<int32_t>(in.next("levels", continuous ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
+  emit.levels = narrow<int32_t>(in.next("levels", continuous || mixture ? 0 : 2, continuous ? 0 : binary ? 2 : kMaxLevels));
+  VLAE_CHECK(emit.levels != 1, op, "plan[3] (levels)", "be 0 or at least 2", emit.levels);
   emit.components = narrow<int32_t>(in.next("components", mixture, mixture ? kMaxComponents : 0));
   return emit;
 }
@@ -156,7 +157,7 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   in.next("version", kPlanVersion, kPlanVersion);
   Plan plan;
   plan.channels.push_back(in.next("image channels", 1, kMaxChannels));
-  plan.emit = read_emit(in);
+  plan.emit = read_emit(in, op);
   plan.slope = in.next("slope", 0, kMaxSlope);
   plan.context_dim = 0;
   const int64_t stages = in.count("number of stages", kMaxStages, 16);

@@ -53,6 +53,7 @@ def refuse(call: Callable[[], object], message: str) -> None:
         (edited(2, 4), r"plan\[2\] \(emit\) must be in 0..3, got 4"),
         (edited(2, 2), r"plan\[4\] \(components\) must be in 1..\d+, got 0"),
         (edited(3, 256), r"plan\[3\] \(levels\) must be in 2..2, got 256"),
+        ([*WORDS[:2], 2, 1, 3, *WORDS[5:]], r"plan\[3\] \(levels\) must be 0 or at least 2, got 1"),
         (edited(2, 1), r"plan: stage \d+, which is drawn from, must have \d+ channels, the parameters, got"),
         (edited(5, -1), r"plan\[5\] \(slope\) must be in 0..\d+, got -1"),
         (edited(6, 1 << 40), r"plan\[6\] \(number of stages\) must"),

@@ -16,6 +16,7 @@ EMITS = {
     "100 levels": Emit("categorical", 100),
     "mixture": Emit("logistic_mixture", 256, 3),
     "one logistic of few levels": Emit("logistic_mixture", 4, 1),
+    "mixture of no levels": Emit("logistic_mixture", 0, 3),
     "affine": Emit("affine", 0),
 }
 

@@ -75,6 +75,29 @@ def test_mixture_against_its_definition(likelihood: Likelihood) -> None:
         assert got == pytest.approx(math.log(probability), rel=1e-6)  # a difference of sigmoids near 1 has lost digits
 
 
+def test_a_mixture_of_no_levels_is_the_law_of_its_draws() -> None:
+    """Mass at the ends and density between them sum to one, and draws are as often in each tenth as that says."""
+    likelihood, n = make_likelihood("logistic_mixture", 1, levels=0, components=3), 20_000
+    params = torch.randn(1, 9, 1, 1, dtype=torch.float64)
+    params[:, 6:] -= 1
+    x = torch.linspace(0, 1, 10_001, dtype=torch.float64).view(-1, 1, 1, 1)
+    p = likelihood.log_prob(params.expand(len(x), -1, 1, 1), x).exp()
+    ends, inside = (p[0], p[-1]), torch.cat([2 * p[1:2] - p[2:3], p[1:-1], 2 * p[-2:-1] - p[-3:-2]])
+    parts = torch.stack([torch.trapezoid(part, dx=1e-4) for part in inside.unfold(0, 1001, 1000)])
+    assert (sum(ends) + parts.sum()).item() == pytest.approx(1, abs=1e-6)
+    drawn = likelihood.draw(params.expand(n, -1, 1, 1), torch.rand(n, 2, 1, 1, dtype=torch.float64)).flatten()
+    likelihood.check(drawn)
+    at_ends = torch.stack([(drawn == 0).sum(), (drawn == 1).sum()])
+    between = drawn[(drawn > 0) & (drawn < 1)].histc(10, 0, 1)
+    wanted = n * torch.cat([torch.stack(ends), parts])
+    got = torch.cat([at_ends.double(), between])
+    assert ((got - wanted).abs() < 5 * wanted.sqrt() + 3).all()
+    rounded = make_likelihood("logistic_mixture", 1, levels=1 << 16, components=3)
+    some, thrice = torch.tensor([0.25, 0.5, 0.75]).double().view(-1, 1, 1, 1), params.expand(3, -1, 1, 1)
+    of_levels = rounded.log_prob(thrice, some) + math.log((1 << 16) - 1)
+    torch.testing.assert_close(of_levels, likelihood.log_prob(thrice, some), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("likelihood", CASES, ids=repr)
 def test_gradients_are_finite_at_extremes(likelihood: Likelihood) -> None:
     for scale in (1.0, 300.0):
@@ -95,6 +118,16 @@ def test_gradients_are_finite_at_extremes(likelihood: Likelihood) -> None:
             f"likelihood: must be one of {', '.join(LIKELIHOODS)}, got 'laplace'",
         ),
         (lambda: make_likelihood("categorical", 1, levels=1), "levels must be from 2 to 65,536, got 1"),
+        (lambda: make_likelihood("categorical", 1, levels=0), "levels must be from 2 to 65,536, got 0"),
+        (lambda: make_likelihood("logistic_mixture", 1, levels=1), "levels must be from 2 to 65,536, or 0, got 1"),
+        (
+            lambda: make_likelihood("logistic_mixture", 1, levels=0).bits_per_dim(1.0, 1),
+            "bits_per_dim: likelihood must have levels, or be a density everywhere",
+        ),
+        (
+            lambda: make_likelihood("logistic_mixture", 1, levels=0).check(torch.tensor([1.5])),
+            "x must be from 0 to 1, got 1.5",
+        ),
         (lambda: make_likelihood("logistic_mixture", 1, components=0), "components must be from 1 to 1,024, got 0"),
         (lambda: make_likelihood("bernoulli", 0), "channels must be at least 1, got 0"),
         (lambda: BINARY.check(torch.tensor([0.0, 0.5])), "bernoulli likelihood: x must be 0 or 1, got 0.5"),

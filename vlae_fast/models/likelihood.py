@@ -65,6 +65,10 @@ class LogisticMixture(Likelihood):
     """K logistics cut into levels, autoregressive over the channels (Salimans et al. 2017, arXiv 1701.05517).
 
     A level's probability is the mass within half a level of it; the ends take what lies beyond them.
+
+    With levels = 0 a pixel is what the logistics give, cut to [0, 1] as public samplers of PixelCNN++ do, and not
+    rounded. Its law is a density inside, ``sum_k w_k p_k(2 x - 1) * 2`` with p_k that of a logistic, and at 0 and 1
+    the mass that lies beyond: `log_prob` is the logarithm of the one or the other.
     """
 
     kind = "logistic_mixture"
@@ -81,6 +85,12 @@ class LogisticMixture(Likelihood):
     def log_weight(self, params: Tensor, x: Tensor, known: Tensor) -> Tensor:
         params, x = wide(params), wide(x)
         return self._log_prob(params, x) - pixelcnn_score.of_mixture(params, x, self.emit, of=~known)
+
+    def bits_per_dim(self, nats: float, dims: int) -> float:
+        if not self.emit.levels:
+            rule = "likelihood must have levels, or be a density everywhere"
+            raise ValueError(f"bits_per_dim: {rule}, got a logistic_mixture with masses at 0 and 1")
+        return super().bits_per_dim(nats, dims)
 
     def mean(self, params: Tensor) -> Tensor:
         mixture = self._mixture(params)
@@ -103,7 +113,8 @@ def make_likelihood(
     Args:
         kind: ``bernoulli`` (black and white), ``categorical`` or ``logistic_mixture`` (levels), ``gaussian`` or
             ``continuous_bernoulli`` (densities of grey and colour values).
-        levels: of the images, where they are not black and white. components: of a mixture.
+        levels: of the images, where they are not black and white; 0 for a logistic_mixture that is not rounded.
+        components: of a mixture.
         sigma: standard deviation of a gaussian, None: learnt.
 
     >>> make_likelihood("logistic_mixture", 3).params
@@ -111,8 +122,9 @@ def make_likelihood(
     """
     if channels < 1:
         raise ValueError(f"likelihood: channels must be at least 1, got {channels}")
-    if not 2 <= levels <= 1 << 16:
-        raise ValueError(f"likelihood: levels must be from 2 to {1 << 16:,}, got {levels}")
+    if not 2 <= levels <= 1 << 16 and not (levels == 0 and kind == "logistic_mixture"):
+        zero = ", or 0" if kind == "logistic_mixture" else ""
+        raise ValueError(f"likelihood: levels must be from 2 to {1 << 16:,}{zero}, got {levels}")
     if not 1 <= components <= 1 << 10:
         raise ValueError(f"likelihood: components must be from 1 to {1 << 10:,}, got {components}")
     if sigma is not None and kind != "gaussian":

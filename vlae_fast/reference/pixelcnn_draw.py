@@ -25,8 +25,9 @@ def draw(
 
     Where `known_mask` is set a channel is taken from `known`, and the channels after it are drawn to fit it.
 
-    A continuous value v in [-1, 1] becomes level ``floor((v + 1) / 2 * (levels - 1) + 1 / 2)``, and level k is the
-    pixel ``k / (levels - 1)``. Noise u is uniform in [0, 1), or standard normal for "affine". T is the `temperature`.
+    A value v becomes level ``floor((v + 1) / 2 * (levels - 1) + 1 / 2)`` between 0 and levels - 1, and level k is the
+    pixel ``k / (levels - 1)``; where levels is 0, v becomes the pixel ``(v + 1) / 2`` between 0 and 1. Noise u is
+    uniform in [0, 1), or standard normal for "affine". T is the `temperature`.
 
         bernoulli          1 where u < sigmoid(logit / T)
         categorical        per channel, `draw_index` of logits / T
@@ -52,13 +53,20 @@ def draw(
         for c in range(u.shape[1] - 1):
             mean, log_scale = (choose(v, index) for v in mixture.channel(c, channels))
             v = mean + temperature * torch.exp(log_scale) * torch.logit(u[:, c + 1])
-            x = ((v + 1) / 2 * (levels - 1) + 0.5).floor().clamp(0, levels - 1) / (levels - 1)
+            x = pixel_of(v, levels)
             x = x if known_mask is None or known is None else torch.where(known_mask[:, c], known[:, c], x)
             channels.append(x.to(params.dtype).double())
         x = torch.stack(channels, dim=1)
     if known_mask is not None and known is not None:
         x = torch.where(known_mask, known, x)
     return x.to(params.dtype)
+
+
+def pixel_of(value: Tensor, levels: int) -> Tensor:
+    """The pixel in [0, 1] of a value, which is cut to [-1, 1]: one of so many levels, any where there are 0."""
+    if not levels:
+        return ((value + 1) / 2).clamp(0, 1)
+    return ((value + 1) / 2 * (levels - 1) + 0.5).floor().clamp(0, levels - 1) / (levels - 1)
 
 
 def draw_index(logits: Tensor, noise: Tensor) -> Tensor:

@@ -62,15 +62,16 @@ def _log_sinhc(h: Tensor) -> Tensor:
 
 
 def of_mixture(params: Tensor, x: Tensor, emit: Emit, temperature: float = 1.0, of: Tensor | None = None) -> Tensor:
-    """Of a mixture of logistics cut into levels: ``log sum_k pi_k prod_c p_k(x_c | x_<c)``, ``[B, ...]``.
+    """Of a mixture of logistics: ``log sum_k pi_k prod_c p_k(x_c | x_<c)``, ``[B, ...]``.
 
-    The product is over the channels `of`, None: all.
+    p_k is the mass of a level; without levels a density between 0 and 1, and at both ends the mass beyond. The product is over the channels `of`, None: all.
     """
     mixture = LogisticMixture(params.unflatten(1, (-1, emit.components)), x.shape[1])
     total = (mixture.logits / temperature).log_softmax(1)
     for c in range(x.shape[1]):
         mean, log_scale = mixture.channel(c, [x[:, other] for other in range(c)])
-        mass = _log_mass(x[:, c, None], mean, log_scale + math.log(temperature), emit.levels)
+        of_own = _log_mass if emit.levels else _log_cut
+        mass = of_own(x[:, c, None], mean, log_scale + math.log(temperature), emit.levels)
         total = total + (mass if of is None else mass.where(of[:, c, None], 0))
     return total.logsumexp(1)
 
@@ -86,3 +87,11 @@ def _log_mass(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor
     above = F.logsigmoid(-(centred - half) * inverse)
     inside = below + above + torch.log(-torch.expm1(-2 * half * inverse))
     return torch.where(k == 0, below, torch.where(k == levels - 1, above, inside))
+
+
+def _log_cut(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """The logarithm of the density of x between 0 and 1, and at both ends of the mass beyond; levels: 0."""
+    scaled = (2 * x - 1 - mean) * torch.exp(-log_scale)
+    below, above = F.logsigmoid(scaled), F.logsigmoid(-scaled)
+    inside = below + above - log_scale + math.log(2)  # x is half of what the logistic is of
+    return torch.where(x <= 0, below, torch.where(x >= 1, above, inside))

@@ -20,11 +20,17 @@ from .probabilities import FARTHEST, is_probability, logit
 from .writer import Bounded, Writer
 
 _LAYOUTS = tuple(map("".join, permutations("BCKHW")))
+_MIXTURE_LAYOUTS = tuple(map("".join, permutations("CKT")))
 _EXAMPLES = "BCKHW (the K levels of a channel side by side), BKCHW (as F.cross_entropy takes them), BCHWK or BHWCK"
 
 
 def check_layout(layout: Any, emit: Emit) -> None:
     """Raises ValueError where a layout is none, or the likelihood has no levels to lay out."""
+    if layout is not None and emit.kind == "logistic_mixture":
+        if layout not in _MIXTURE_LAYOUTS:
+            rule = "layout of a mixture must be an order of C, K, T (T: means, log scales, coefficients)"
+            raise ValueError(f"fast_sampler: {rule}: TCK, or CTK as the code of PixelCNN++ has it, got {layout!r}")
+        return
     if layout is not None and layout not in _LAYOUTS:
         rule = "layout must be an order of the letters B, C, K, H, W"
         raise ValueError(f"fast_sampler: {rule}: {_EXAMPLES}, or None, got {layout!r}")
@@ -133,6 +139,8 @@ def read_output(writer: Writer, channels: int, emit: Emit, expected: int, layout
         order = _order(
             axes, channels, emit.levels, layout, writer.image, lambda: _by_levels(writer, value.affine, channels)
         )
+    elif layout is not None:
+        order = _order_of_mixture(channels, emit.components, layout)
     affine, ends = _before_end(writer, result, emit, order)
     affine = affine.rows(order)
     last = len(writer.program.stages)
@@ -216,6 +224,16 @@ def _order(
         first = "".join(letter for letter in layout if letter in "CK")
     index = torch.arange(channels * levels, device="cpu")
     return index if first == "CK" else index.view(levels, channels).T.flatten()
+
+
+def _order_of_mixture(channels: int, components: int, layout: str) -> Tensor:
+    """Which channel of the output each parameter of a mixture is, where the first K are the logits."""
+    length = {"C": channels, "K": components, "T": 3 if channels > 1 else 2}
+    if channels not in (1, 3):  # else there is not one coefficient for a channel
+        _refuse("layout of a mixture must be None for images of neither one channel nor three", repr(layout))
+    places = torch.arange(channels * components * length["T"], device="cpu").view([length[x] for x in layout])
+    rest = places.permute([layout.index(x) for x in "TCK"]).flatten()
+    return torch.cat([torch.arange(components, device="cpu"), components + rest])
 
 
 def _check_fit(axes: Axes, layout: str, length: dict[str, int]) -> None:
