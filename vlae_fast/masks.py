@@ -152,18 +152,18 @@ def linear_mask(in_degrees: Tensor, out_degrees: Tensor) -> Tensor:
     return out_degrees[:, None] >= in_degrees[None, :]
 
 
-def check_made_degrees(inputs: Tensor, outputs: Tensor) -> None:
-    """Checks the values of a MADE's first and last degrees, both on the CPU, for `ops.made_inverse`.
+def check_made_degrees(inputs: Tensor, outputs: Tensor, op: str = "made_inverse") -> None:
+    """Checks the values of a MADE's first and last degrees, `inputs` and `outputs` on the CPU, in the name of `op`.
 
     Raises:
         ValueError: the inputs are no permutation of 1..D, or an output is not one below its input.
     """
     dim = len(inputs)
     if not torch.equal(inputs.sort().values, torch.arange(1, dim + 1, device="cpu")):
-        raise ValueError(f"made_inverse: degrees[0] must be a permutation of 1..{dim}, got {inputs.tolist()}")
+        raise ValueError(f"{op}: degrees[0] must be a permutation of 1..{dim}, got {inputs.tolist()}")
     if not torch.equal(outputs, (inputs - 1).repeat(len(outputs) // dim)):
         got = outputs.tolist()
-        raise ValueError(f"made_inverse: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")
+        raise ValueError(f"{op}: degrees[-1] must be degrees[0] - 1, once per parameter, got {got}")
 
 
 def same_mask(found: Tensor, mask: Tensor) -> bool:

@@ -99,7 +99,7 @@ def budget(truth: Tensor, same_dtype: Tensor, *nudged: Tensor, eps: float | None
     """
     if truth.numel() == 0:
         return 0.0
-    eps = eps or torch.finfo(same_dtype.dtype).eps
+    eps = eps or (torch.finfo(same_dtype.dtype).eps if same_dtype.is_floating_point() else 0.0)  # levels are exact
     error = max((other.double() - truth).abs().max().item() for other in (same_dtype, *nudged))
     return 2 * (error + eps * truth.abs().max().item())
 
@@ -293,3 +293,27 @@ def made_sample_case(
     tensors["weights"] = [3 * w for w in tensors["weights"]]
     del tensors["eps"]
     return Case(case.name, "made_sample", tensors, {"activation": case.options["activation"]})
+
+
+def made_sample_levels_case(
+    batch: int,
+    tables: tuple[tuple[int, int], ...],
+    hidden: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Case:
+    """A `made_sample_levels` call of tables ``[K, E]`` of these sizes: the hidden degrees are those of `made_case`."""
+    case = made_sample_case(batch, len(tables), hidden, dtype=dtype, **options)
+    g, order = torch.Generator().manual_seed(5), case.tensors["degrees"][0]
+    levels, inputs = (torch.tensor(counts, device="cpu") for counts in zip(*tables, strict=True))
+    degrees = [order.repeat_interleave(inputs), *case.tensors["degrees"][1:-1], (order - 1).repeat_interleave(levels)]
+    sizes = list(pairwise(map(len, degrees)))
+    tensors = {
+        **case.tensors,
+        "weights": [3 * sliced(o, i, generator=g, dtype=dtype) * i**-0.5 for i, o in sizes],
+        "biases": [sliced(o, generator=g, dtype=dtype) * 0.1 for _, o in sizes],
+        "degrees": degrees,
+        "tables": [sliced(k, e, generator=g, dtype=dtype) for k, e in tables],
+    }
+    return Case(f"{case.name}-{len(tables)}tables", "made_sample_levels", tensors, case.options)

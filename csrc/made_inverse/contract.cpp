@@ -31,6 +31,22 @@ void check_ends(const char* op, const int64_t* in, int64_t dim, const int64_t* o
                text(out[o], " at index ", o));
 }
 
+void check_variables(const char* op, const int64_t* in, const int64_t* out, const std::vector<int64_t>& inputs,
+                     const std::vector<int64_t>& levels) {
+  const int64_t variables = static_cast<int64_t>(inputs.size());
+  std::vector<char> seen(usize(variables), 0);
+  for (size_t v = 0; v < usize(variables); in += inputs[v], out += levels[v], ++v) {
+    const int64_t degree = in[0];
+    VLAE_CHECK(1 <= degree && degree <= variables && !seen[usize(degree - 1)], op, "degrees[0]",
+               text("be a permutation of 1..", variables, " of the variables"), text(degree, " of variable ", v));
+    seen[usize(degree - 1)] = 1;
+    for (int64_t i = 0; i < inputs[v]; ++i)
+      VLAE_CHECK(in[i] == degree, op, "degrees[0]", text("be ", degree, " for all inputs of variable ", v), in[i]);
+    for (int64_t k = 0; k < levels[v]; ++k)
+      VLAE_CHECK(out[k] == degree - 1, op, "degrees[-1]", text("be ", degree - 1, " for all levels of variable ", v), out[k]);
+  }
+}
+
 void check_scale(const char* op, MadeScale scale, int64_t dim, int64_t outputs) {
   const bool draws = scale == MadeScale::bernoulli, plain = draws || scale == MadeScale::exp;
   VLAE_CHECK(outputs > dim || plain, op, "scale", "be exp or bernoulli where there is one output a dimension", "another");

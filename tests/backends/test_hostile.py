@@ -246,3 +246,38 @@ def test_made_inverse(data: st.DataObject, dim: int, hidden: list[list[int]], is
     assert_close(got[0][small], x[small])
     assert_close(got[1][small], log_det[small])
     return True
+
+
+@hammer(data=st.data(), dim=st.integers(0, 4), hidden=st.lists(units, max_size=2), isa=isas, rng=randoms)
+def test_made_sample(data: st.DataObject, dim: int, hidden: list[list[int]], isa: str, rng: random.Random) -> bool:
+    """Tables of any size, which may be another than the degrees have it; noise of any size."""
+    require("cpu")
+    batch, order = data.draw(st.integers(0, 9)), data.draw(st.permutations(range(1, dim + 1)))
+    sizes = [(data.draw(st.integers(1, 9)), data.draw(st.integers(1, 3))) for _ in order]
+    first = [d for d, (_, inputs) in zip(order, sizes, strict=True) for _ in range(inputs)]
+    layers = [first, *hidden, [d - 1 for d, (levels, _) in zip(order, sizes, strict=True) for _ in range(levels)]]
+    if data.draw(st.integers(0, 2)) == 0:
+        i = data.draw(st.integers(0, len(layers) - 1))
+        layers[i] = data.draw(mutated_words(layers[i]))
+    tables = [randn(rng, *size) for size in sizes]
+    if tables and data.draw(st.integers(0, 4)) == 0:
+        tables[data.draw(st.integers(0, dim - 1))] = randn(
+            rng, data.draw(st.integers(0, 9)), data.draw(st.integers(0, 3))
+        )
+    ends = list(pairwise(map(len, layers)))
+    weights, biases = [randn(rng, o, i) / 4 for i, o in ends], [randn(rng, o) / 4 for _, o in ends]
+    degrees = [torch.tensor(layer, dtype=torch.int64) for layer in layers]
+    noise, cond = torch.rand(batch, dim), randn(rng, batch, len(layers[1]))
+    wild = noise * 3 - 1 if data.draw(st.booleans()) else noise  # the contract alone looks at it
+    unless_refused(lambda: OPS.made_sample(wild, weights, biases, degrees, tables, cond, "tanh", isa))
+    got = unless_refused(lambda: OPS.made_sample(noise, weights, biases, degrees, tables, cond, "tanh", isa))
+    if got is None:
+        return False
+    wide = ([t.double() for t in tensors] for tensors in (weights, biases, tables))
+    weights, biases, tables = wide
+    x, log_prob = reference.made_sample_levels(
+        noise.double(), Layers(weights, biases, degrees, cond.double()), tables, "tanh"
+    )
+    assert got[0].long().equal(x)
+    assert_close(got[1], log_prob)
+    return True

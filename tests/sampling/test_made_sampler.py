@@ -132,7 +132,7 @@ class Skip(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(F.relu(self.first(x))) + self.direct(x)
+        return self.last(torch.tanh(self.first(x))) + self.direct(x)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ class Skip(nn.Module):
             f"must give [B, {DIM}], a logit a dimension, got 4 numbers",
         ),
         (their_made(nn.ReLU, nn.Sigmoid(), nn.ReLU()), "got sigmoid before the end in Sigmoid at '5'"),
-        (Skip(), "got a sum over layers (a skip connection)"),
+        (Skip(), "a sum over layers (a skip connection) must be of a decoder whose activation is relu, got tanh"),
     ],
     ids=["dense", "gelu", "outputs", "sigmoid", "skip"],
 )

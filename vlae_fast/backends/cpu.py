@@ -270,6 +270,15 @@ def made_sample(noise: Tensor, layers: Layers, activation: str, isa: str = "") -
     return x, log_prob
 
 
+def made_sample_levels(
+    noise: Tensor, layers: Layers, tables: Sequence[Tensor], activation: str, isa: str = ""
+) -> tuple[Tensor, Tensor]:
+    weights, biases, tables = ([t.contiguous() for t in tensors] for tensors in (*layers[:2], tables))
+    degrees, cond = [d.long().contiguous() for d in layers.degrees], contiguous(layers.cond)
+    x, log_prob = _native("made_sample", noise.contiguous(), weights, biases, degrees, tables, cond, activation, isa)
+    return x.long(), log_prob
+
+
 def _as_read(mask: Mask) -> tuple[Tensor | None, ...]:
     """The mask in the dtypes and the memory format that the library reads."""
     into, out, adjacency = mask

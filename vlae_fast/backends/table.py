@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import reference
 from ..plan import Plan
 from . import cpu, cuda, triton
+from . import torch as portable
 
 OPS = reference.OPS
 
@@ -74,6 +75,7 @@ TABLE = (
         triton.only_named,
         lacks=triton.lacks,
     ),
+    Backend("torch", (), {}, portable, portable.why_not),
     Backend("reference", (), {}, reference, lambda: None),
 )
 NAMES = ("auto", *(row.name for row in TABLE))

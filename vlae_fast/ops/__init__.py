@@ -5,6 +5,7 @@ These modules hold contracts alone: docstring, checks, schema, fake, autograd; `
 
 from .made_inverse import made_inverse
 from .made_sample import made_sample
+from .made_sample_levels import made_sample_levels
 from .masked_conv import masked_conv
 from .masked_linear import masked_linear
 from .pixelcnn_sample import pixelcnn_pack, pixelcnn_sample
@@ -14,6 +15,7 @@ __all__ = [
     "PixelCNNRun",
     "made_inverse",
     "made_sample",
+    "made_sample_levels",
     "masked_conv",
     "masked_linear",
     "pixelcnn_pack",

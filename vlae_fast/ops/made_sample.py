@@ -65,9 +65,14 @@ def _check(noise: Tensor, layers: Layers, activation: str) -> None:
     check_layers("made_sample", "noise", noise, layers, activation, {1: "a logit each"})
     if len(layers.weights) != len(layers.degrees) - 1:
         fail("made_sample", f"weights must be those of one MADE, {len(layers.degrees) - 1}", len(layers.weights))
+    check_noise("made_sample", noise)
+
+
+def check_noise(op: str, noise: Tensor) -> None:
+    """Raises ValueError in the name of `op` unless the noise is in [0, 1)."""
     # elsewhere the look would synchronise
     if noise.device.type == "cpu" and noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
-        fail("made_sample", "noise must be in [0, 1)", noise[~((noise >= 0) & (noise < 1))][0].item())
+        fail(op, "noise must be in [0, 1)", noise[~((noise >= 0) & (noise < 1))][0].item())
 
 
 def _forward(noise: Tensor, *args: Any) -> tuple[Tensor, Tensor]:

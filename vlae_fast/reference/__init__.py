@@ -15,7 +15,7 @@ from .made_inverse import (
     made_inverse_backward,
     shift_and_log_scale,
 )
-from .made_sample import made_sample
+from .made_sample import made_sample, made_sample_levels
 from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
 from .pixelcnn_sample import naive_sample, pixelcnn_pack, pixelcnn_sample, run_plan, run_program, shifted
@@ -26,6 +26,7 @@ OPS = (
     "masked_linear",
     "made_inverse",
     "made_sample",
+    "made_sample_levels",
     "pixelcnn_sample",
 )  # that every table, report and test goes over
 
@@ -43,6 +44,7 @@ __all__ = [
     "made_inverse",
     "made_inverse_backward",
     "made_sample",
+    "made_sample_levels",
     "masked_conv",
     "masked_conv_backward",
     "masked_conv_with_sigmoid",

@@ -1,4 +1,4 @@
-"""Drawing binary vectors from a MADE, each hidden unit computed once."""
+"""Drawing vectors of bits or levels from a MADE, each hidden unit computed once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..layers import MADE
 from ..layers.hooked_weight import weight_and_bias
 from ..ops.made_inverse import fail
 from ..ops.made_sample import made_sample
+from ..ops.made_sample_levels import made_sample_levels
 from ..plan import TEMPERATURES
 
 
@@ -25,27 +26,34 @@ class MaskedNetwork(NamedTuple):
     degrees: Sequence[Tensor]  # of the inputs, the hidden layers, the outputs
     activation: str  # of the hidden layers
     context: Tensor | None = None  # [H, context_dim], of the context's part of the first pre-activation
+    tables: list[Tensor] | None = None  # of levels: what the network is given for each, see `made_sample_levels`
 
 
 class MADESampler:
-    """Draws x in {0, 1}^D from the Bernoulli distribution that a MADE gives each dimension, given those before it.
+    """Draws x from the distribution that a MADE gives each dimension, given those before it.
 
-    ``x_d = 1`` where ``noise_d < sigmoid(logit_d / temperature)``. D passes of the network give the same x; here
+    Of bits ``x_d = 1`` where ``noise_d < sigmoid(logit_d / temperature)``; of K levels x_d is the first k at which
+    ``softmax(logits_d / temperature)`` summed over 0..k exceeds noise_d. D passes of the network give the same x; here
     each unit is computed once, when the dimensions that it sees are known.
 
     Args:
-        made: a `MADE` whose output_dim is its input_dim: a logit a dimension. Other people's: `fast_sampler`.
+        made: a `MADE` whose output_dim is its input_dim D, a logit a dimension; of levels K D: output ``k D + d`` is
+            the logit of level k of dimension d. Other people's: `fast_sampler`.
         backend: ``auto`` or a name of `vlae_fast.backends.report`; chosen once, see ``.backend``.
-        pixels: what the network is given for a 0 and for a 1, as (-1, 1) of spins.
+        pixels: what the network is given for a 0 and for a 1, as (-1, 1) of spins; of levels for the first and the
+            last, with those between in equal steps, or ``"index"``: the level itself.
+        levels: K of every dimension, or one for each, of which the largest is K above; None: bits.
 
-    The weights are those of the moment: `refresh` takes them as they are now. ``.dim`` is D.
+    The weights are those of the moment: `refresh` takes them as they are now. ``.dim`` is D, ``.levels`` a tuple of
+    the numbers of levels, None of bits.
 
-    >>> sampler = MADESampler(MADE(6, 16, 6))
-    >>> sampler.sample(3).shape
+    >>> MADESampler(MADE(6, 16, 6)).sample(3).shape
     torch.Size([3, 6])
+    >>> MADESampler(MADE(2, 16, 8), levels=(4, 3)).sample(1000).amax(0)
+    tensor([3, 2])
 
     Raises:
-        ValueError: the MADE has another number of outputs; pixels are not finite, or equal.
+        ValueError: the MADE has another number of outputs; pixels are not finite, or equal; levels are not positive.
         RuntimeError: the named backend cannot run this.
 
     Source: Germain et al. 2015, arXiv 1502.03509.
@@ -53,42 +61,46 @@ class MADESampler:
 
     caller: ClassVar[str] = "MADESampler"  # in messages about arguments of a constructor
 
-    def __init__(self, made: MADE, backend: str = "auto", *, pixels: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(
+        self,
+        made: MADE,
+        backend: str = "auto",
+        *,
+        pixels: tuple[float, float] | str = (0.0, 1.0),
+        levels: int | Sequence[int] | None = None,
+    ) -> None:
         if not isinstance(made, MADE):
             raise TypeError(f"MADESampler: made must be a MADE, got {type(made).__name__}: see vlae_fast.fast_sampler")
-        if (outputs := len(made.degrees[-1])) != made.input_dim:
+        counts = levels_of("MADESampler", levels, made.input_dim)
+        most, outputs = 1 if counts is None else max(counts), len(made.degrees[-1])
+        if outputs != most * made.input_dim and counts is None:
             fail("MADESampler", f"made must have output_dim = input_dim = {made.input_dim}, a logit each", outputs)
-        self._set_up(lambda: _layers_of(made), backend, pixels)
+        if outputs != most * made.input_dim:
+            rule = f"made must have output_dim = {most} input_dim = {most * made.input_dim}, a logit for each level"
+            fail("MADESampler", rule, outputs)
+        check_pixels("MADESampler", pixels, counts is not None)
+        self._set_up(lambda: _layers_of(made, pixels, counts), backend, counts)
 
-    def _set_up(self, read: Callable[[], MaskedNetwork], backend: str, pixels: tuple[float, float]) -> None:
+    def _set_up(self, read: Callable[[], MaskedNetwork], backend: str, levels: tuple[int, ...] | None) -> None:
         """read: gives the network as it is now."""
-        if len(pixels) != 2 or pixels[0] == pixels[1] or not all(abs(v) < float("inf") for v in pixels):
-            fail(self.caller, "pixels must be two finite numbers that differ, for 0 and for 1", pixels)
-        self.pixels = float(pixels[0]), float(pixels[1])
-        self._read = read
+        self._read, self.levels = read, levels
         self.refresh()
-        self.backend = backends.pick("made_sample", self.network.weights[0], backend).name
+        op = "made_sample" if levels is None else "made_sample_levels"
+        self.backend = backends.pick(op, self.network.weights[0], backend).name
 
     def __repr__(self) -> str:
-        return f"MADESampler(dim={self.dim}, backend={self.backend!r})"
+        of = "" if self.levels is None else f", levels={self.levels}"
+        return f"MADESampler(dim={self.dim}{of}, backend={self.backend!r})"
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Takes the weights as they are now."""
         network = self._read()
         weights, biases = ([t.detach().clone() for t in tensors] for tensors in network[:2])
-        low, high = self.pixels
-        if self.pixels != (0.0, 1.0):  # W (low + (high - low) x) + b
-            biases[0] += low * self._seen(weights[0], network.degrees).sum(1)
-            weights[0] *= high - low
         context = None if network.context is None else network.context.detach().clone()
-        self.network = network._replace(weights=weights, biases=biases, context=context)
-        self.dim = weights[0].shape[1]
-
-    @staticmethod
-    def _seen(weight: Tensor, degrees: Sequence[Tensor]) -> Tensor:
-        """The weight without what a mask hides, which may be anything."""
-        return torch.where(degrees[1][:, None] >= degrees[0], weight, 0)
+        tables = None if network.tables is None else [table.detach().clone() for table in network.tables]
+        self.network = network._replace(weights=weights, biases=biases, context=context, tables=tables)
+        self.dim = weights[0].shape[1] if tables is None else len(tables)
 
     def sample(
         self,
@@ -98,7 +110,7 @@ class MADESampler:
         context: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """x ``[B, D]`` of 0 and 1. Arguments as in `sample_with_log_prob`."""
+        """x ``[B, D]`` of 0 and 1, or int64 of levels. Arguments as in `sample_with_log_prob`."""
         return self.sample_with_log_prob(n, noise, generator, context, temperature)[0]
 
     @torch.no_grad()
@@ -123,7 +135,7 @@ class MADESampler:
         """
         if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
             fail("MADESampler", f"temperature must be in [{TEMPERATURES[0]}, {TEMPERATURES[1]}]", temperature)
-        (*weights, weight), (*biases, bias), degrees, activation, _ = self.network
+        (*weights, weight), (*biases, bias), degrees, activation, _, tables = self.network
         if temperature != 1:
             weight, bias = weight / temperature, bias / temperature
         cond = self._condition(context)
@@ -133,7 +145,10 @@ class MADESampler:
         elif n is not None and n != len(noise):
             fail("MADESampler", f"n must be None or the rows of noise, {len(noise)}", n)
         weights, biases = [*weights, weight], [*biases, bias]
-        return made_sample(noise, weights, biases, degrees, cond, activation=activation, backend=self.backend)
+        options = {"activation": activation, "backend": self.backend}
+        if tables is not None:
+            return made_sample_levels(noise, weights, biases, degrees, tables, cond, **options)
+        return made_sample(noise, weights, biases, degrees, cond, **options)
 
     def _condition(self, context: Tensor | None) -> Tensor | None:
         """The context's part of the first pre-activation, ``[B, H]``."""
@@ -147,7 +162,47 @@ class MADESampler:
         return F.linear(context, weight)
 
 
-def _layers_of(made: Any) -> MaskedNetwork:
+def levels_of(caller: str, levels: int | Sequence[int] | None, dim: int) -> tuple[int, ...] | None:
+    """K of each of so many dimensions, or ValueError in the name of `caller`."""
+    if levels is None:
+        return None
+    counts = (levels,) * dim if isinstance(levels, int) else tuple(levels)
+    if len(counts) != dim or not all(isinstance(k, int) and k >= 1 for k in counts):
+        fail(caller, f"levels must be a positive integer, or one for each of {dim} dimensions", repr(levels))
+    return counts
+
+
+def check_pixels(caller: str, pixels: tuple[float, float] | str, of_levels: bool) -> None:
+    """Raises ValueError in the name of `caller` unless pixels are what a network can be given."""
+    if of_levels and pixels == "index":
+        return
+    what = "for the first level and the last, or 'index'" if of_levels else "for 0 and for 1"
+    fits = not isinstance(pixels, str) and len(pixels) == 2 and pixels[0] != pixels[1]
+    if not fits or not all(abs(v) < float("inf") for v in pixels):  # type: ignore[arg-type]
+        fail(caller, f"pixels must be two finite numbers that differ, {what}", pixels)
+
+
+def _layers_of(made: Any, pixels: tuple[float, float] | str, levels: tuple[int, ...] | None) -> MaskedNetwork:
     layers = [weight_and_bias(layer) for layer in made.masked_layers()]
     context = None if made.context is None else made.context.weight
-    return MaskedNetwork([w for w, _ in layers], [b for _, b in layers], made.degrees, made.activation, context)
+    weights, biases, degrees = [w for w, _ in layers], [b for _, b in layers], list(made.degrees)
+    if levels is None:
+        low, high = (float(v) for v in pixels)  # type: ignore[arg-type]
+        if (low, high) != (0.0, 1.0):  # W (low + (high - low) x) + b, of the weights that no mask hides
+            seen = torch.where(degrees[1][:, None] >= degrees[0], weights[0], 0)
+            weights[0], biases[0] = weights[0] * (high - low), biases[0] + low * seen.sum(1)
+        return MaskedNetwork(weights, biases, degrees, made.activation, context)
+    dim, like = made.input_dim, weights[0]
+    order = torch.cat([torch.arange(d, k * dim, dim, device=like.device) for d, k in enumerate(levels)])
+    weights[-1], biases[-1], degrees[-1] = weights[-1][order], biases[-1][order], degrees[-1][order]
+    tables = [_numbers(k, pixels).to(like)[:, None] for k in levels]
+    return MaskedNetwork(weights, biases, degrees, made.activation, context, tables)
+
+
+def _numbers(levels: int, pixels: tuple[float, float] | str) -> Tensor:
+    """What a network is given for each level."""
+    index = torch.arange(levels, dtype=torch.float64)
+    if isinstance(pixels, str):
+        return index
+    low, high = pixels
+    return low + (high - low) * index / max(levels - 1, 1)

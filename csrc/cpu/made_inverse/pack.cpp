@@ -20,12 +20,13 @@ constexpr int64_t kCopyGrain = 16;  // rows
 
 PackedMade::PackedMade(const MadeTensors& made) {
   const size_t n = made.weights.size();
-  plan_.dim = made.sizes[0];
+  plan_.dim = made.variables.empty() ? made.sizes[0] : static_cast<int64_t>(made.variables.size());
   plan_.params = made.sizes[n] > plan_.dim ? 2 : 1;
   plan_.n_layers = static_cast<int64_t>(n);
   plan_.activation = made.activation;
   plan_.scale = made.scale;
   units_.resize(n + 1);
+  sort_variables(made);
   find_negatives(made);
   for (size_t l = 0; l <= n; ++l) sort_units(made, l);
   for (size_t l = 1; l <= n; ++l) bind_weights(made, l);
@@ -33,6 +34,16 @@ PackedMade::PackedMade(const MadeTensors& made) {
   plan_.layers = layers_.data();
   cut_blocks();
   place();
+}
+
+void PackedMade::sort_variables(const MadeTensors& made) {
+  variables_.resize(made.variables.size());
+  int64_t first = 0;
+  for (const MadeVariable& variable : made.variables) {
+    variables_[usize(made.degrees[0][first] - 1)] = variable;
+    first += variable.inputs;
+  }
+  plan_.variables = variables_.empty() ? nullptr : variables_.data();
 }
 
 void PackedMade::find_negatives(const MadeTensors& made) {
@@ -113,10 +124,12 @@ void PackedMade::place() {
     offsets_.push_back(plan_.floats);
     plan_.floats += static_cast<int64_t>(units_[l].order.size());
   }
-  int64_t longest = 0;
-  for (size_t b = 0; b < usize(plan_.n_blocks); ++b) longest = std::max(longest, blocks_[b + 1] - blocks_[b]);
+  const std::vector<int64_t>& ends = units_.back().ends;
+  int64_t most = 0;  // outputs of a block
+  for (size_t b = 0; b < usize(plan_.n_blocks); ++b)
+    most = std::max(most, ends[usize(blocks_[b + 1] - 1)] - (b > 0 ? ends[usize(blocks_[b] - 1)] : 0));
   offsets_.push_back(plan_.floats);
-  plan_.floats += longest * plan_.params;
+  plan_.floats += most;
   plan_.offsets = offsets_.data();
 }
 

@@ -13,6 +13,7 @@ struct MadeTensors {
   std::vector<int64_t> sizes;
   std::vector<const float*> weights, biases;
   std::vector<const int64_t*> degrees;
+  std::vector<MadeVariable> variables;  // none where the inputs are x itself
   Activation activation;
   MadeScale scale;
 };
@@ -33,6 +34,7 @@ class PackedMade {
     std::vector<const float*> rows;
   };
 
+  void sort_variables(const MadeTensors& made);
   void find_negatives(const MadeTensors& made);
   int64_t step_of(size_t layer, int64_t degree) const;
   void sort_units(const MadeTensors& made, size_t layer);
@@ -42,6 +44,7 @@ class PackedMade {
 
   std::vector<Units> units_;
   std::vector<MadeLayer> layers_;
+  std::vector<MadeVariable> variables_;
   std::vector<int64_t> negatives_, blocks_, offsets_;
   MadePlan plan_;
 };

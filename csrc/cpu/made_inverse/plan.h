@@ -21,11 +21,20 @@ struct MadeLayer {
   const int64_t* ends;       // [steps] how many units are known once a step's inputs are, and its own units
 };
 
+// A dimension that is drawn among levels: the network is given the row of a table that belongs to the level, one number for
+// each of its inputs, and puts out a logit for each level.
+struct MadeVariable {
+  int64_t index;  // where it is in the tensors
+  int64_t levels, inputs;
+  const float* table;  // [levels, inputs]
+};
+
 struct MadePlan {
-  int64_t dim, params;  // D; 2 outputs per dimension (shift, log_scale) or 1 (shift)
+  int64_t dim, params;  // D; 2 outputs per dimension (shift, log_scale) or 1 (shift); of variables their levels instead
   int64_t steps;
   int64_t n_layers;
-  const MadeLayer* layers;  // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
+  const MadeLayer* layers;        // [n_layers + 1], of which the first, the inputs, has `units` and `ends` alone
+  const MadeVariable* variables;  // [dim] by degree, or nullptr where the inputs are x itself
   Activation activation;
   MadeScale scale;
   int64_t n_blocks;

@@ -9,7 +9,7 @@
 // bits depend neither on its batch nor on the number of threads.
 #include <utility>
 
-#include "../activate.h"
+#include "draw.h"
 #include "plan.h"
 
 namespace vlae::made_inverse::VLAE_ISA {
@@ -99,37 +99,21 @@ Vec exp_to_the_ends(Vec x) {
   return ((x > splat(-87.0f)) & (x < splat(88.0f))) ? exp(x) : root * root;
 }
 
-// 1 where u < sigmoid(logit), else 0. Exact: lanes where single precision cannot tell are decided in double precision.
-Vec draw_bernoulli(Vec u, Vec logit) {
-  const Vec share = u * one_and_exp(logit), one = splat(1.0f), near = splat(1e-5f);  // 20 times the error of share at 1
-  Vec out = share < one ? one : Vec{};
-  const IntVec unsure = ((share > one - near) & (share < one + near)) | (logit < splat(-80.0f));
-  for (int lane = 0; lane < kLanes; ++lane)
-    if (unsure[lane]) out[lane] = u[lane] * (1.0 + __builtin_exp(-static_cast<double>(logit[lane]))) < 1.0 ? 1.0f : 0.0f;
-  return out;
-}
-
-// Lane by lane, as the slopes.
-Vec log_sigmoid(Vec x) {
-  const Vec size = with_sign(x, splat(1.0f)), tail = exp(-size);
-  Vec out = x < Vec{} ? x : Vec{};
-  for (int lane = 0; lane < kLanes; ++lane) out[lane] -= __builtin_log1pf(tail[lane]);
-  return x == x ? out : x;
-}
-
 template <int Vecs>
 class Inverse {
  public:
   Inverse(const MadePlan& plan, const MadeTile& tile) : plan_(plan), tile_(tile) {}
 
   void run() {
-    read_eps();
+    if (!plan_.variables) read_eps();
     for (int64_t b = 0; b < plan_.n_blocks; ++b) {
       const int64_t first = plan_.blocks[b], last = plan_.blocks[b + 1];
       for (int64_t l = 1; l <= plan_.n_layers; ++l) start(l, first, last);
       for (int64_t s = first; s < last; ++s) step(first, s);
     }
-    write_x();
+    if (!plan_.variables) write_x();
+    for (int64_t lane = 0; lane < tile_.count; ++lane)
+      tile_.log_det[tile_.first + lane] = log_det_[lane / kLanes].total[lane % kLanes];
   }
 
  private:
@@ -158,7 +142,6 @@ class Inverse {
     for (int64_t lane = 0; lane < tile_.count; ++lane) {
       float* x = tile_.x + (tile_.first + lane) * plan_.dim;
       for (int64_t i = 0; i < plan_.dim; ++i) x[plan_.layers[0].units[i]] = at(0)[i * kWidth + lane];
-      tile_.log_det[tile_.first + lane] = log_det_[lane / kLanes][lane % kLanes];
     }
   }
 
@@ -185,17 +168,37 @@ class Inverse {
       if (l < plan_.n_layers) activate(plan_.activation, count * Vecs, out);
     }
     const int64_t i = step - (plan_.steps - plan_.dim);
-    if (i >= 0) transform(at(0) + i * kWidth, unit(plan_.n_layers, i * plan_.params, first));
+    if (i < 0) return;
+    const float* outputs = unit(plan_.n_layers, end(plan_.n_layers, step - 1), first);
+    if (plan_.variables)
+      draw(plan_.variables[i], outputs, at(0) + end(0, step) * kWidth);
+    else
+      transform(at(0) + i * kWidth, outputs);
   }
 
-  // x of eps in its place; log_det += log(d eps / d x), with the rounding error carried along (Kahan).
+  // Draws a variable from its logits and writes the row of its table that the network is given.
+  void draw(const MadeVariable& variable, const float* logits, float* inputs) {
+    for (int v = 0; v < Vecs; ++v, logits += kLanes, inputs += kLanes) {
+      Vec u;
+      for (int lane = 0; lane < kLanes; ++lane) u[lane] = tile_.eps[sample(v * kLanes + lane) * plan_.dim + variable.index];
+      const Draw drawn = draw_categorical(u, logits, kWidth, variable.levels);
+      log_det_[v].add(drawn.log_prob);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const float* row = variable.table + static_cast<int64_t>(drawn.level[lane]) * variable.inputs;
+        for (int64_t e = 0; e < variable.inputs; ++e) inputs[e * kWidth + lane] = row[e];
+        tile_.x[sample(v * kLanes + lane) * plan_.dim + variable.index] = drawn.level[lane];
+      }
+    }
+  }
+
+  // x of eps in its place; log_det += log(d eps / d x).
   void transform(float* x, const float* params) {
     for (int v = 0; v < Vecs; ++v, x += kLanes, params += kLanes) {
       const Vec shift = load(params);
       if (plan_.scale == MadeScale::bernoulli) {
         const Vec drawn = draw_bernoulli(load(x), shift);
         store(x, drawn);
-        add(v, log_sigmoid(drawn > splat(0.5f) ? shift : -shift));
+        log_det_[v].add(log_sigmoid(drawn > splat(0.5f) ? shift : -shift));
         continue;
       }
       if (plan_.params == 1) {
@@ -207,19 +210,13 @@ class Inverse {
       const Vec log = plain ? -raw : log_slopes(plan_.scale, raw);
       const Vec scale = exp_to_the_ends(-log);
       store(x, plain ? scale * load(x) + shift : scale * (load(x) - shift));
-      add(v, log);
+      log_det_[v].add(log);
     }
-  }
-
-  void add(int v, Vec log) {
-    const Vec term = log - lost_[v], sum = log_det_[v] + term;
-    lost_[v] = (sum - log_det_[v]) - term;
-    log_det_[v] = sum;
   }
 
   const MadePlan& plan_;
   const MadeTile& tile_;
-  Vec log_det_[Vecs] = {}, lost_[Vecs] = {};
+  Sum log_det_[Vecs];
 };
 
 void run_tile(const MadePlan& plan, const MadeTile& tile) noexcept {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .mades import ForeignMADESampler
+from .mades import Asked, ForeignMADESampler
 
 
 class _OfVectors(nn.Module):
@@ -36,7 +36,7 @@ class ForeignMADEImageSampler:
 
     def __init__(self, net: nn.Module, size: tuple[int, int], pixels: tuple[float, float], backend: str) -> None:
         self._size = size
-        self.made = ForeignMADESampler(_OfVectors(net, size), size[0] * size[1], backend, pixels=pixels)
+        self.made = ForeignMADESampler(_OfVectors(net, size), Asked(size[0] * size[1], pixels=pixels), backend)
 
     @property
     def backend(self) -> str:

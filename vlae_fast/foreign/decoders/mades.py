@@ -1,4 +1,4 @@
-"""Other people's MADEs of binary data: a module ``x [B, D] -> logits [B, D]``, traced into layers and sampled."""
+"""Other people's MADEs of bits and of levels: a module ``x [B, D] -> logits``, traced into layers and sampled."""
 
 from __future__ import annotations
 
@@ -7,261 +7,265 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 
 from ... import reference
-from ...ops.made_inverse import ACTIVATIONS
 from ...reference.arguments import Layers
-from ...sampling.made import MADESampler, MaskedNetwork
-from ..flows.structure import NotCoveredError, structure_of
-from .operations import BATCH
-from .trace import Root, as_it_is
-from .writer import SAME, name_of, refuse
+from ...sampling.made import MADESampler, MaskedNetwork, check_pixels, levels_of
+from ..flows.structure import NotCoveredError
+from .made_inputs import ROWS, Form, Probes, forms
+from .made_trace import Tracer, traced
+from .made_units import Ended, Units, chained, degrees_of
+from .trace import as_it_is
 
-_CHECKED = 16  # vectors on which the layers are compared with the module
+Call = Callable[[nn.Module, Tensor, Any], Any]
 _NEAR = 1e-4  # of the largest logit: two orders of the same sums
+_FARTHEST = 1e4  # of a logit whose probability is 0 or 1
+_LAYOUTS = {"BDK": "DK", "BKD": "KD"}
 
 
 @dataclass(frozen=True)
-class Linear:
-    """``weight h + bias`` of the units h of layer ``of`` (0: the inputs)."""
+class Asked:
+    """The arguments of `fast_sampler` for a MADE of D dimensions; levels: None of bits."""
 
-    weight: Tensor  # [P, I]
-    bias: Tensor  # [P]
-    of: int
+    dim: int
+    levels: tuple[int, ...] | None = None
+    pixels: Any = None
+    layout: str | None = None
+    call: Call | None = None
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """K of each dimension."""
+        return self.levels or (2,) * self.dim
 
-class _Tracer(fx.Interpreter):
-    """Runs a graph of ATen operations with `Linear` values in place of x; each activation ends a layer."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.extra_traceback = False
-        self.layers: list[Linear] = []
-        self.activations: set[str] = set()
-        self.ends_in_sigmoid = False
-        self.node: fx.Node = next(iter(graph.graph.nodes))
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.node = n
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        name = name_of(n)
-        if n.op == "output":
-            return args[0]
-        if n.op == "placeholder" or not any(isinstance(a, Linear) for a in tree_leaves((args, kwargs))):
-            return super().run_node(n)
-        if name in SAME:
-            return args[0]
-        if (name := name.removesuffix("_")) in ACTIVATIONS:
-            if any(option != 1 for option in args[1:]):  # alpha and scales of an ELU
-                self.refuse(f"{name} of {args[1:]}")
-            return self._activate(args[0], name)
-        handler: Callable | None = getattr(self, f"_op_{name}", None)
-        if handler is None:
-            self.refuse(name)
-        try:
-            return handler(*args, **kwargs)
-        except (TypeError, AttributeError, RuntimeError) as error:
-            self.refuse(f"{name} ({str(error).splitlines()[0]})")
-
-    def refuse(self, got: str) -> NoReturn:
-        names = ", ".join((*ACTIVATIONS, "leaky_relu", "prelu"))
-        refuse(self.node, f"linear layers and activations ({names}) in turn, where x is a vector", got)
-
-    def _activate(self, value: Linear, name: str) -> Linear:
-        if value.of != len(self.layers):
-            self.refuse(f"{name} of a layer that is not the last")
-        self.layers.append(value)
-        self.activations.add(name)
-        eye = torch.eye(len(value.bias), dtype=value.bias.dtype, device=value.bias.device)
-        return Linear(eye, torch.zeros_like(value.bias), len(self.layers))
-
-    def _op_leaky_relu(self, value: Linear, slope: float = 0.01) -> Linear:
-        return self._signed(value, torch.full_like(value.bias, slope))
-
-    def _op_prelu(self, value: Linear, slope: Tensor) -> Linear:
-        return self._signed(value, slope.flatten().expand_as(value.bias))
-
-    _op__prelu_kernel = _op_prelu
-
-    def _signed(self, value: Linear, slope: Tensor) -> Linear:
-        """relu(v) - slope relu(-v)."""
-        both = self._activate(
-            Linear(torch.cat([value.weight, -value.weight]), torch.cat([value.bias, -value.bias]), value.of), "relu"
-        )
-        weight = torch.cat([torch.eye(len(slope)).to(slope), torch.diag(-slope)], 1)
-        return Linear(weight, torch.zeros_like(slope), both.of)
-
-    def _op_t(self, value: Linear) -> NoReturn:
-        self.refuse("a transposed layer")
-
-    def _op_mm(self, value: Linear, matrix: Tensor) -> Linear:
-        return Linear(matrix.T @ value.weight, matrix.T @ value.bias, value.of)
-
-    def _op_addmm(self, bias: Tensor, value: Linear, matrix: Tensor) -> Linear:
-        out = self._op_mm(value, matrix)
-        return Linear(out.weight, out.bias + bias, out.of)
-
-    def _op_linear(self, value: Linear, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        return self._op_addmm(torch.zeros(()).to(weight) if bias is None else bias, value, weight.T)
-
-    def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Linear:
-        if isinstance(a, Linear) and isinstance(b, Linear):
-            if a.of != b.of:
-                self.refuse("a sum over layers (a skip connection)")
-            return Linear(a.weight + alpha * b.weight, a.bias + alpha * b.bias, a.of)
-        value, constant, sign = (a, alpha * b, 1) if isinstance(a, Linear) else (b, a, alpha)
-        return Linear(sign * value.weight, sign * value.bias + constant, value.of)
-
-    def _op_sub(self, a: Any, b: Any, alpha: float = 1) -> Linear:
-        return self._op_add(a, b, -alpha) if isinstance(b, Linear) else self._op_add(a, -1 * b, alpha)
-
-    def _op_rsub(self, a: Any, b: Any, alpha: float = 1) -> Linear:
-        return self._op_sub(b, a, alpha)
-
-    def _op_mul(self, a: Any, b: Any) -> Linear:
-        value, by = (a, b) if isinstance(a, Linear) else (b, a)
-        by = torch.as_tensor(by).to(value.bias).expand_as(value.bias)
-        return Linear(by[:, None] * value.weight, by * value.bias, value.of)
-
-    def _op_div(self, value: Linear, by: Any) -> Linear:
-        return self._op_mul(value, 1 / by)
-
-    def _op_neg(self, value: Linear) -> Linear:
-        return self._op_mul(value, -1.0)
-
-    def _op_view(self, value: Linear, shape: Any) -> Linear:
-        if self.node.meta["val"].shape[0] != BATCH:
-            self.refuse(f"a view to {list(shape)}")
-        return value
-
-    _op_reshape = _op__unsafe_view = _op_view
-
-    def _op_slice(self, value: Linear, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Linear:
-        if dim == 0 and len(range(*slice(start, end, step).indices(BATCH))) == BATCH:
-            return value
-        if dim != 1 or self.node.meta["val"].dim() != 2:
-            self.refuse(f"a slice of dimension {dim}")
-        part = slice(start, end, step)
-        return Linear(value.weight[part], value.bias[part], value.of)
-
-    def _op_cat(self, parts: Sequence[Any], dim: int = 0) -> Linear:
-        values = [part for part in parts if isinstance(part, Linear)]
-        if dim not in (1, 1 - self.node.meta["val"].dim()) or len({value.of for value in values}) > 1:
-            self.refuse("a concatenation of the batch, or of two layers")
-        first = values[0]
-        rows = [part if isinstance(part, Linear) else self._fixed(part, first) for part in parts]
-        return Linear(torch.cat([r.weight for r in rows]), torch.cat([r.bias for r in rows]), first.of)
-
-    _op_stack = _op_cat
-
-    def _fixed(self, part: Tensor, like: Linear) -> Linear:
-        """A constant ``[B, P]`` beside a layer."""
-        if not part.eq(part[:1]).all():
-            self.refuse("a constant that differs from row to row")
-        bias = part[0].flatten().to(like.bias)
-        return Linear(like.weight.new_zeros(len(bias), like.weight.shape[1]), bias, like.of)
-
-    def _op_sigmoid(self, value: Linear) -> Linear:
-        """The probabilities of a network's end, whose logits are drawn from."""
-        if not _is_last(self.node):
-            self.refuse("sigmoid before the end")
-        self.ends_in_sigmoid = True
-        return value
-
-
-def _is_last(node: fx.Node) -> bool:
-    """True where an operation's result is the output, but for views of it."""
-    views = ("view", "_unsafe_view", "reshape", *SAME)
-    return all(user.op == "output" or (name_of(user) in views and _is_last(user)) for user in node.users)
+    def run(self, made: nn.Module, x: Tensor, _: Any = ()) -> Any:
+        return made(x) if self.call is None else self.call(made, x, None)
 
 
 class ForeignMADESampler(MADESampler):
-    """`MADESampler` of a module ``x [B, D] -> logits [B, D]`` that somebody else wrote, by a trace of its forward.
+    """`MADESampler` of a module that somebody else wrote, by a trace of its forward.
 
     Args:
-        made: the module, in evaluation mode while it is traced. dim: D. backend, pixels: as in `MADESampler`; the
-            module is given these for 0 and 1.
+        made: the module, in evaluation mode while it is traced. asked: how it is called and read.
+        backend: as in `MADESampler`.
 
     Raises:
-        ValueError: it is no chain of masked linear layers, or an output sees its own input or a later one.
+        ValueError: it is no network of masked linear layers, or a logit sees its own dimension or a later one.
     """
 
     caller = "fast_sampler"
 
-    def __init__(
-        self, made: nn.Module, dim: int, backend: str = "auto", *, pixels: tuple[float, float] = (0.0, 1.0)
-    ) -> None:
-        self._set_up(lambda: trace_made(made, dim, self.pixels), backend, pixels)
+    def __init__(self, made: nn.Module, asked: Asked, backend: str = "auto") -> None:
+        self._set_up(lambda: trace_made(made, asked), backend, asked.levels)
 
 
 @torch.no_grad()
-def trace_made(made: nn.Module, dim: int, pixels: tuple[float, float] = (0.0, 1.0)) -> MaskedNetwork:
-    """The layers of ``made(x [B, D]) -> [B, D]``: logits, or probabilities where it ends in a sigmoid.
-
-    They are compared with the module on x of the two numbers `pixels`.
+def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
+    """The layers of a module, which are compared with it on vectors drawn at random.
 
     Raises:
-        ValueError: it is no chain of masked linear layers, or not autoregressive.
+        ValueError: it is no network of masked linear layers, or not autoregressive.
     """
     with as_it_is(made):
-        return _traced(made, dim, pixels)
+        like = next((p for p in made.parameters() if p.is_floating_point()), torch.zeros(())).detach()
+        probes, errors = Probes(asked.counts), dict[type, list[str]]()
+        for form in forms(asked.pixels, asked.counts):
+            try:
+                graph = traced(asked.run, made, form.of(probes.values[:ROWS].to(like.device), like))
+            except Exception as error:
+                errors.setdefault(type(error), []).append(f"{type(error).__name__}: {error}".splitlines()[0])
+                continue
+            try:
+                tracer = Tracer(graph, form, probes, like)
+                return _network(made, asked, form, tracer, tracer.trace())
+            except _OtherFormError:
+                continue
+        first = next(iter(errors.values()))[0]
+        rule = f"decoder must take x [B, {asked.dim}] and be traceable by torch.fx"
+        raise ValueError(f"fast_sampler: {rule}, got {first}")
 
 
-def _traced(made: nn.Module, dim: int, pixels: tuple[float, float]) -> MaskedNetwork:
-    like = next((p for p in made.parameters() if p.is_floating_point()), torch.zeros(()))
-    try:
-        root = Root(made, lambda module, x, _: module(x))
-        graph = make_fx(root, record_module_stack=True)(like.new_zeros(BATCH, dim))
-    except Exception as error:
-        first, *_ = f"{type(error).__name__}: {error}".splitlines()
-        rule = f"decoder must take x [B, {dim}] and be traceable by torch.fx"
-        raise ValueError(f"fast_sampler: {rule}, got {first}") from error
-    tracer = _Tracer(graph)
-    out = tracer.run(Linear(torch.eye(dim).to(like), like.new_zeros(dim), 0))
-    if not isinstance(out, Linear) or out.of != len(tracer.layers) or len(out.bias) != dim:
-        got = f"{len(out.bias)} numbers" if isinstance(out, Linear) else type(out).__name__
-        raise ValueError(f"fast_sampler: a decoder of vectors must give [B, {dim}], a logit a dimension, got {got}")
-    layers = [*tracer.layers, out]
+class _OtherFormError(Exception):
+    """What a module makes of its input shows that it wants another one."""
+
+
+def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer, out: Units | Ended) -> MaskedNetwork:
+    logits, rows = _logits(asked, out)
     if len(tracer.activations) > 1:
         names = ", ".join(sorted(tracer.activations))
-        raise ValueError(f"fast_sampler: a decoder of vectors must have one kind of activation, got {names}")
-    try:
-        degrees = structure_of([layer.weight for layer in layers]).degrees
-    except NotCoveredError as error:
-        raise ValueError(
-            f"fast_sampler: decoder must give each dimension a logit by those before it, got: {error}"
-        ) from None
+        _fail("a decoder of vectors must have one kind of activation", names)
     activation = next(iter(tracer.activations), "relu")
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    network = MaskedNetwork(weights, biases, [d.to(like.device) for d in degrees], activation)
-    _compare(made, network, dim, pixels, tracer.ends_in_sigmoid)
-    return network
+    tables, inputs_of = _inputs(tracer, asked)
+    if form.scale == (0.0, 1.0) and asked.pixels is None and _looks_up(tables, inputs_of, asked.counts):
+        raise _OtherFormError
+    errors = []
+    for order in rows:
+        layers = [*tracer.layers, logits.rows(order)]
+        try:
+            network = _layers(layers, tables, inputs_of, activation, asked)
+        except NotCoveredError as error:
+            errors.append(str(error))
+            continue
+        _compare(made, asked, form, network, out, order)
+        return network
+    raise ValueError(f"fast_sampler: decoder must give each dimension a logit by those before it, got: {errors[0]}")
 
 
-def _compare(made: nn.Module, network: MaskedNetwork, dim: int, pixels: tuple[float, float], sigmoid: bool) -> None:
-    """Raises ValueError where the layers give other logits than the module."""
-    like, generator = network.weights[0], torch.Generator().manual_seed(0)
-    low, high = pixels
-    x = low + (high - low) * torch.randint(2, (_CHECKED, dim), generator=generator, device="cpu").to(like)
-    logits, _, _ = reference.made(x, Layers(network.weights, network.biases, network.degrees), network.activation)
-    expected = made(x)
-    got = torch.sigmoid(logits) if sigmoid else logits
+def _fail(rule: str, got: object) -> NoReturn:
+    raise ValueError(f"fast_sampler: {rule}, got {got}")
+
+
+def _logits(asked: Asked, out: Units | Ended) -> tuple[Units, list[Tensor]]:
+    """The outputs, and in which orders they may be the logits of dimension after dimension."""
+    value = out.value if isinstance(out, Ended) else out
+    count = out.index.numel() if isinstance(out, Ended) else len(out.bias)
+    index = torch.arange(count, device="cpu")
+    if asked.levels is None:
+        if count != asked.dim:
+            _fail(f"a decoder of vectors must give [B, {asked.dim}], a logit a dimension", f"{count} numbers")
+        return (_of_bits(out) if isinstance(out, Ended) else value), [index]
+    if count != sum(asked.levels):
+        rule = f"a decoder of vectors must give {sum(asked.levels)} numbers, a logit for each level of each dimension"
+        _fail(rule, count)
+    if isinstance(out, Ended):
+        if out.name == "sigmoid" or not ((out.gain == 1) & (out.offset == 0)).all():
+            _fail("decoder of levels may end in softmax or log_softmax alone", out.name)
+        value, index = out.value, out.index.flatten()
+    shape, levels = tuple(out.index.shape if isinstance(out, Ended) else out.shape), asked.levels
+    if len(set(levels)) > 1:
+        return value, [index]
+    orders = {"DK": index, "KD": index.view(levels[0], -1).T.flatten()}
+    if asked.layout is not None:
+        return value, [orders[_LAYOUTS[asked.layout]]]
+    if asked.dim != levels[0] and shape in ((asked.dim, levels[0]), (levels[0], asked.dim)):
+        return value, [orders["DK" if shape[0] == asked.dim else "KD"]]
+    return value, list(orders.values())
+
+
+def _of_bits(end: Ended) -> Units:
+    """The logit of ``p = gain sigmoid(v) + offset``: v, -v, or that of the offset where p is it alone."""
+    gain, offset = end.gain, end.offset
+    kept, turned = (gain == 1) & (offset == 0), (gain == -1) & (offset == 1)
+    fixed = (gain == 0) & (offset >= 0) & (offset <= 1)
+    if end.name != "sigmoid" or not (kept | turned | fixed).all():
+        rule = "decoder of bits may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants of some dimensions"
+        _fail(rule, f"{end.name} times {gain.min():g} to {gain.max():g} plus {offset.min():g} to {offset.max():g}")
+    wide = torch.where(fixed, offset, 0.5).double()
+    constant = (wide.log() - torch.log1p(-wide)).clamp(-_FARTHEST, _FARTHEST).to(gain)
+    return end.value.rows(end.index.flatten()).times(gain).plus(constant)
+
+
+def _inputs(tracer: Tracer, asked: Asked) -> tuple[Tensor, Tensor]:
+    """Numbers ``[K, I]`` of every input by its dimension's level, and the dimensions ``[I]``."""
+    if not tracer.tables:
+        _fail("decoder must be a function of x", "one that does not look at it")
+    tables, dimensions = zip(*tracer.tables, strict=True)
+    return torch.cat(tables, 1), torch.cat(dimensions)
+
+
+def _looks_up(tables: Tensor, inputs_of: Tensor, counts: Sequence[int]) -> bool:
+    """True where numbers in [0, 1] reach fewer rows than a dimension has levels."""
+    for d in range(len(counts)):
+        own = tables[: counts[d], inputs_of == d]
+        if own.shape[1] and len(own.unique(dim=0)) < counts[d]:
+            return True
+    return False
+
+
+def _layers(layers: Sequence[Units], tables: Tensor, inputs_of: Tensor, activation: str, asked: Asked) -> MaskedNetwork:
+    """The network as `made_sample` takes it: of bits themselves, or of the rows of levels of each dimension."""
+    carried = any(0 in layer.terms for layer in layers[1:])  # through a relu: no input may be negative
+    least = torch.where(inputs_of < 0, tables[0], tables.amin(0) if carried else 0)  # constants are left out
+    tables, layers = tables - least, [_shifted(layer, least) for layer in layers]
+    weights, biases, carries = chained(layers, len(inputs_of))
+    if carries and activation != "relu":
+        _fail("a sum over layers (a skip connection) must be of a decoder whose activation is relu", activation)
+    own = []
+    for d, k in enumerate(asked.counts):
+        here = inputs_of == d
+        own.append(_inputs_of_one(tables[:k, here], weights[0][:, here], asked.levels is None))
+    weights[0] = torch.cat([weight for _, weight, _ in own], 1)
+    biases[0] = torch.stack([biases[0], *(bias for *_, bias in own if bias is not None)]).sum(0)
+    of = torch.cat([torch.full((weight.shape[1],), d, device="cpu") for d, (_, weight, _) in enumerate(own)])
+    counts = torch.tensor(asked.levels or (1,) * asked.dim, device="cpu")
+    outputs_of = torch.arange(asked.dim, device="cpu").repeat_interleave(counts)
+    degrees = [d.to(tables.device) for d in degrees_of(weights, of, outputs_of)]
+    return MaskedNetwork(
+        weights, biases, degrees, activation, tables=None if asked.levels is None else [table for table, *_ in own]
+    )
+
+
+def _shifted(layer: Units, least: Tensor) -> Units:
+    """The same number of inputs that are `least` lower."""
+    weight = layer.terms.get(0)
+    return layer if weight is None else layer.plus(weight @ least[: weight.shape[1]])
+
+
+def _inputs_of_one(table: Tensor, weight: Tensor, bit: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Table ``[K, E]``, weight ``[P, E]`` and bias of a dimension's inputs, as few as there need to be.
+
+    A bit is its own input: its rows are a constant and a multiple of it. More than K inputs are one-hot rows of K.
+    """
+    if bit:
+        return table, (weight @ (table[1] - table[0]))[:, None], weight @ table[0]
+    levels, inputs = table.shape
+    if not inputs:
+        return table.new_zeros(levels, 1), weight.new_zeros(len(weight), 1), None
+    return (table, weight, None) if inputs <= levels else (torch.eye(levels).to(table), weight @ table.T, None)
+
+
+def _compare(
+    made: nn.Module, asked: Asked, form: Form, network: MaskedNetwork, out: Units | Ended, order: Tensor
+) -> None:
+    """Raises ValueError where the network gives others than the module."""
+    like, generator = network.weights[0], torch.Generator().manual_seed(1)
+    last = torch.tensor(asked.counts, device="cpu")
+    levels = (torch.rand(ROWS, asked.dim, generator=generator, device="cpu") * last).long().minimum(last - 1)
+    levels = levels.to(like.device)
+    rows = levels.to(like)
+    if network.tables is not None:
+        rows = torch.cat([table[levels[:, d]] for d, table in enumerate(network.tables)], 1)
+    layers = Layers(network.weights, network.biases, network.degrees)
+    logits, _, _ = reference.made(rows, layers, network.activation)
+    expected = asked.run(made, form.of(levels, like)).flatten(1)
+    if isinstance(out, Ended) and asked.levels is None:
+        got = torch.sigmoid(logits)
+    else:
+        got = torch.empty_like(logits)
+        got[:, order] = logits
+        got = out.of(got) if isinstance(out, Ended) else got
     error = (got - expected).abs().max().item()
     if not error <= _NEAR * max(1.0, expected.abs().max().item()):
         rule = "a function of x alone, the same in every call"
-        raise ValueError(f"fast_sampler: decoder must be {rule}, got outputs that differ from its trace by {error:.3g}")
+        _fail(f"decoder must be {rule}", f"outputs that differ from its trace by {error:.3g}")
 
 
-def sampler_of_vectors(
-    made: nn.Module, dim: int, pixels: Any, others: Mapping[str, Any], backend: str
-) -> ForeignMADESampler:
+def asked_of(dim: int, likelihood: Any, levels: Any, pixels: Any, layout: Any, call: Call | None) -> Asked:
+    """The arguments of `fast_sampler` for vectors, checked."""
+    emit = getattr(likelihood, "emit", None)
+    if likelihood is not None and getattr(emit, "kind", None) not in ("bernoulli", "categorical"):
+        _fail(f"likelihood must be bernoulli or categorical for vectors ({dim},)", repr(likelihood))
+    if emit is not None and emit.kind == "categorical":
+        if levels is not None:
+            _fail("levels must not be given beside a categorical likelihood", repr(levels))
+        levels = emit.levels
+    counts = levels_of("fast_sampler", levels, dim)
+    if isinstance(pixels, str) and (counts is None or pixels not in ("index", "one_hot")):
+        ways = "(low, high)" if counts is None else "(low, high), 'index' or 'one_hot'"
+        _fail(f"pixels must be {ways} for vectors ({dim},)", repr(pixels))
+    if layout is not None and counts is None:
+        _fail(f"layout must not be given for vectors ({dim},)", repr(layout))
+    if layout is not None and (len(set(counts or ())) > 1 or layout not in _LAYOUTS):
+        _fail(f"layout must be BDK or BKD, of as many levels in each dimension, for vectors ({dim},)", repr(layout))
+    if not isinstance(pixels, str | None):
+        check_pixels("fast_sampler", pixels, counts is not None)
+    return Asked(dim, counts, pixels, layout, call)
+
+
+def sampler_of_vectors(made: nn.Module, asked: Asked, others: Mapping[str, Any], backend: str) -> ForeignMADESampler:
     """The sampler of `fast_sampler` for vectors; others: its arguments that only images have, by name."""
     for name, value in others.items():
         if value is not None:
-            raise ValueError(f"fast_sampler: {name} must not be given for vectors ({dim},), got {value!r}")
-    if isinstance(pixels, str):
-        raise ValueError(f"fast_sampler: pixels must be (low, high) for vectors ({dim},), got {pixels!r}")
-    return ForeignMADESampler(made, dim, backend, pixels=pixels or (0.0, 1.0))
+            _fail(f"{name} must not be given for vectors ({asked.dim},)", repr(value))
+    return ForeignMADESampler(made, asked, backend)

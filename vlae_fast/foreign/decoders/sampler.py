@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
 from .condition import Call, Condition, conditions, usual_call
 from .flattened import ForeignMADEImageSampler, sampler_of_pixels
-from .mades import sampler_of_vectors
+from .mades import asked_of, sampler_of_vectors
 from .operations import BATCH
 from .output import check_layout, pick
 from .pixels import candidates, check_pixels
@@ -239,6 +240,7 @@ def fast_sampler(
     pixels: tuple[float, float] | str | None = None,
     output: Any = None,
     call: Call | None = None,
+    levels: int | Sequence[int] | None = None,
     backend: str = "auto",
     isa: str | None = None,
 ) -> PixelCNNSampler | MADESampler | ForeignMADEImageSampler:
@@ -259,8 +261,9 @@ def fast_sampler(
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its
             likelihood. It may also take ``[B, H, W]`` or ``[B, H, W, C]``, or with H = 1 sequences ``[B, C, W]`` and
             ``[B, W]``: the first that it runs on is taken.
-        image_shape: (C, H, W); or (D,) of a MADE ``x [B, D] -> logits [B, D]`` of binary vectors, whose sampler is a
-            `MADESampler`; it takes `pixels` and `backend` alone.
+        image_shape: (C, H, W); or (D,) of a MADE ``x [B, D] -> logits`` of bits or levels, whose sampler is a
+            `MADESampler`; beside `levels` it takes `likelihood`, `pixels` (also ``"one_hot"``), `layout` (``BDK``,
+            ``BKD``), `call` and `backend`.
         latent_dim: D of a condition z ``[B, D]`` of real numbers; 1: of labels ``[B]`` where it runs on these alone.
             0: no z.
         condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple
@@ -279,6 +282,7 @@ def fast_sampler(
             Images that the sampler returns are in [0, 1] in any case.
         output: the index or name of the parameters in what the decoder returns; None: the one tensor that fits.
         call: ``call(decoder, x, condition)`` where the decoder is called otherwise, say ``decoder(condition, x)``.
+        levels: of a MADE: K of every dimension, or one for each; None: of its likelihood, bits where that is None.
         backend: ``auto`` or a name of `vlae_fast.backends.report`. isa: as in `PixelCNNSampler`.
 
     Raises:
@@ -291,9 +295,11 @@ def fast_sampler(
     torch.Size([1, 1, 28, 28])
     """
     if len(image_shape) == 1:
-        given = {"latent_dim": latent_dim or None, "condition": condition, "likelihood": likelihood, "layout": layout}
-        given |= {"output": output, "call": call, "isa": isa}
-        return sampler_of_vectors(decoder, image_shape[0], pixels, given, backend)
+        others = {"latent_dim": latent_dim or None, "condition": condition, "output": output, "isa": isa}
+        asked = asked_of(image_shape[0], likelihood, levels, pixels, layout, call)
+        return sampler_of_vectors(decoder, asked, others, backend)
+    if levels is not None:
+        raise ValueError(f"fast_sampler: levels must be those of a likelihood for images, got levels={levels!r}")
     traced = ForeignDecoder(
         decoder,
         image_shape,
@@ -308,8 +314,8 @@ def fast_sampler(
     try:
         return ForeignSampler(traced, backend, isa=isa)
     except ValueError:
-        others = (latent_dim or None, condition, likelihood, layout, output, call, isa)
-        made = None if any(v is not None for v in others) else sampler_of_pixels(decoder, image_shape, pixels, backend)
+        given = (latent_dim or None, condition, likelihood, layout, output, call, isa)
+        made = None if any(v is not None for v in given) else sampler_of_pixels(decoder, image_shape, pixels, backend)
         if made is None:
             raise
         return made

@@ -49,7 +49,15 @@ def _order(live: Sequence[Tensor], dim: int) -> Tensor:
     seen = live[0]
     for mask in live[1:]:
         seen = (mask.float() @ seen.float()) > 0
-    before = seen.unflatten(0, (-1, dim)).any(0)  # [D, D] dimension i directly depends on j
+    return order_of(seen.unflatten(0, (-1, dim)).any(0))
+
+
+def order_of(before: Tensor) -> Tensor:
+    """A place from 1 to D for each dimension, behind those j that it depends on: where ``before[i, j]`` is True.
+
+    Raises:
+        NotCoveredError: a dimension depends on itself, by way of others or not.
+    """
     while True:
         further = before | ((before.float() @ before.float()) > 0)
         if further.equal(before):
