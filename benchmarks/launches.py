@@ -10,8 +10,12 @@ from torch import Tensor
 
 import vlae_fast as vf
 from vlae_fast.backends import triton
+from vlae_fast.masks import live_taps
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
+from vlae_fast.plan import Plan
 from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
+from vlae_fast.sampling.program import Program
+from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import conv_case, linear_case, made_case
 
 Results = list[Tensor | None]
@@ -100,6 +104,20 @@ def sample(
     return call
 
 
+def sample_normed(batch: int, channels: int, dtype: torch.dtype, device: str = "cpu") -> Callable[[], Results]:
+    """Draws from a masked layer, a layer norm over its channels, and the logits."""
+    torch.manual_seed(0)
+    program, size = Program(1), (28, 28)
+    hidden = program.add([(0, torch.randn(channels, 1, 3, 3), live_taps("A", (3, 3)))], None, "relu")
+    normed = program.norm(hidden, torch.rand(channels), torch.randn(channels), activation="silu", residual=hidden)
+    program.add([(normed, torch.randn(1, channels, 1, 1), ((0, 0),))])
+    schedule = derive(program.stages, size)
+    plan = Plan(1, schedule.slope, tuple(program.stages), schedule.leads)
+    weights = [w.to(device, dtype) for w in program.weights]
+    noise = torch.rand(batch, 1, *size).round().to(device, dtype)
+    return lambda: list(triton.pixelcnn_sample(noise, triton.pixelcnn_pack(weights, plan), plan, None, None, None, 1.0))
+
+
 LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decides them
     "conv-gated-3x3B-64ch": partial(conv, "B", (64, 64, 28, 28), 128, 3, "gate"),
     "conv-gated-3x3B-128ch": partial(conv, "B", (64, 128, 32, 32), 256, 3, "gate"),
@@ -122,4 +140,6 @@ LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decide
     "sample-256ch": partial(sample, 4096, 256),
     "sample-64ch-rgb-256levels": partial(sample, 256, 64, likelihood=Categorical(3)),
     "sample-64ch-rgb-mixture": partial(sample, 256, 64, likelihood=LogisticMixture(3)),
+    "sample-64ch-rgb-mixture-cut": partial(sample, 256, 64, likelihood=LogisticMixture(3, 0)),
+    "sample-64ch-norm": partial(sample_normed, 4096, 64),
 }

@@ -55,7 +55,8 @@ def once(degrees: Sequence[Tensor], device: torch.device, key: tuple, make: Call
     seen = tuple(map(degrees_of, degrees))
     plans, key = seen[-1].plans, (*seen[:-1], device, *key)
     if key not in plans:
-        check_made_degrees(*(torch.tensor(seen[i].values, dtype=torch.int64, device="cpu") for i in (0, -1)))
+        ends = [torch.tensor(seen[i].values, dtype=torch.int64, device="cpu") for i in (0, -1)]
+        check_made_degrees(ends[0], ends[1])
         plans[key] = kept(device, lambda: make([d.values for d in seen]))
     found: T = plans[key]
     return found

@@ -49,7 +49,7 @@ class Tables(NamedTuple):
     """Tables of a plan for an image of one size, on the device, and the numbers that a launch needs."""
 
     reads: Tensor  # [R, 8] int32: the pixel, its context, the reads of every stage, then the parameters of every draw
-    stages: Tensor  # [S + 1, 14] int32, the last for the draws behind the last stage
+    stages: Tensor  # [S + 1, 15] int32, the last for the draws behind the last stage
     ahead: int  # steps before the first pixel is drawn
     context_lead: int
     pixels: int  # largest number of pixels of a wave
@@ -167,6 +167,8 @@ def _stage_reads(plan: Any, stage: Any) -> tuple[list[tuple[int, Tap, int]], lis
     """
     gathered: list[tuple[int, Tap, int]] = []
     runs: list[tuple[int, Tap, int]] = []
+    if stage.kind == "norm":  # no products
+        return gathered, runs
     for buffer, taps in _sources(plan, stage):
         if _is_narrow(plan, buffer):
             gathered += [(buffer, tap, c) for tap in taps for c in range(channels(plan)[buffer])]
@@ -196,9 +198,18 @@ def _tiles(rows: Tensor, k: int, bn: int) -> Tensor:
 
 
 def pack(weights: Sequence[Tensor], plan: Any, bn: int, bk: int) -> list[Tensor]:
-    """Weights as tiles ``[BG, BN]``, then ``[BK, BN]``, of every tile of columns of every stage; and the biases."""
+    """Weights as tiles ``[BG, BN]``, then ``[BK, BN]``, of every tile of columns of every stage; and the biases.
+
+    Of a norm the gain is a row of each tile, and its eps stands in a tile behind the biases.
+    """
     left, panels, biases = iter(weights), [], []
     for stage, stride in zip(plan.stages, _strides(plan, bk)[1:], strict=False):
+        if stage.kind == "norm":
+            gain, bias, eps = (next(left).detach() for _ in range(3))
+            columns = _round_up(stride, bn)
+            panels.append(_columns(gain, 1, columns))
+            biases += [_columns(bias, 1, columns), eps.expand(bn)]
+            continue
         halves = _halves(stage)
         columns = _round_up(halves * stride, bn)
         own = [next(left) for _ in stage.sources]  # [P, C_in, taps]
@@ -245,16 +256,18 @@ def tables(plan: Any, size: tuple[int, int], bn: int, bk: int, device: torch.dev
         own += [read(m, lead, tap, taps=n) for m, tap, n in runs]
         beside = (read(buffer, lead) if buffer >= 0 else NOTHING for buffer in (stage.residual, stage.factor))
         reads += [*own, read(stage.writes(s), lead), *beside]
-        depth, columns = n_gathered * BG + sum(r.tiles for r in own) * bk, cdiv(_halves(stage) * strides[s + 1], bn)
+        normed = stage.out_channels if stage.kind == "norm" else 0
+        reads += [read(stage.sources[0].buffer, lead)] if normed else []
+        depth = 1 if normed else n_gathered * BG + sum(r.tiles for r in own) * bk
+        columns = cdiv(_halves(stage) * strides[s + 1], bn)
         code = ACTIVATIONS.index(stage.activation)
         drawn = (sum(draw.after < s for draw in draws), sum(draw.after <= s for draw in draws))
-        stages.append(
-            (ahead - lead, code, first, n_gathered, len(runs), columns, weight, bias, depth, *drawn, *stage.sites)
-        )
+        packed = (first, n_gathered, len(runs), columns, weight, bias, depth)
+        stages.append((ahead - lead, code, *packed, *drawn, *stage.sites, normed))
         weight += depth * columns
-        bias += columns * bn
+        bias += (columns + (normed > 0)) * bn
 
-    stages.append((0,) * 9 + (sum(draw.after < n for draw in draws), len(draws), 1, 0, 0))
+    stages.append((0,) * 9 + (sum(draw.after < n for draw in draws), len(draws), 1, 0, 0, 0))
     reads += [read(draw.buffer, 0) for draw in draws]
 
     def on_device(rows: Sequence[tuple[int, ...]]) -> Tensor:

@@ -21,9 +21,9 @@ from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_draw import draw_block
 from .pixelcnn_packing import BG, NARROW, Tables, channels, codes_used, tables
 from .pixelcnn_packing import pack as pack_tiles
-from .pixelcnn_stage import EVERYWHERE, FIELDS, context_block, stage_block
+from .pixelcnn_stage import EVERYWHERE, FIELDS, context_block, norm_block, stage_block
 
-STAGE_FIELDS = tl.constexpr(14)  # a row of `Tables.stages` has so many
+STAGE_FIELDS = tl.constexpr(15)  # a row of `Tables.stages` has so many
 
 
 @triton.jit
@@ -41,6 +41,7 @@ def _stage(
     CODES_USED: tl.constexpr,
     HAS_FACTOR: tl.constexpr,
     HAS_STRIDES: tl.constexpr,
+    HAS_NORM: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -62,6 +63,16 @@ def _stage(
         _, _, _, slope, pixels, samples = shape
         # a wave has pixels in all of a stage's rows, or in none
         rows = tl.where((w - slope * row - column) % stride == 0, samples * ((pixels + stride - 1) // stride), 0)
+    normed = 0  # channels of a norm
+    if HAS_NORM:
+        normed = tl.load(p_stage + 14)
+    if normed > 0:
+        for o in tl.range(0, rows, BM, num_stages=1):
+            norm_block(
+                p_ring, p_w, p_b, p_reads, o + tl.arange(0, BM), columns, normed, u, w, activation, sample0,
+                sample_size, shape, sites, CODES_USED, HAS_FACTOR, BM, BN,
+            )  # fmt: skip
+        columns = 0
     for o in tl.range(0, rows, BM, num_stages=1):
         o_m = o + tl.arange(0, BM)
         for n in tl.range(0, columns, num_stages=1):
@@ -114,6 +125,7 @@ def pixelcnn_sample_forward_kernel(
     CODES_USED: tl.constexpr,
     HAS_FACTOR: tl.constexpr,
     HAS_STRIDES: tl.constexpr,
+    HAS_NORM: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -155,13 +167,13 @@ def pixelcnn_sample_forward_kernel(
                     if s < n_stages:
                         _stage(
                             p_ring, p_weight, p_bias, p_table, p_stage, u, rows, sample0, sample_size, shape,
-                            CODES_USED, HAS_FACTOR, HAS_STRIDES, PRECISION, BM, BN, BK, BG,
+                            CODES_USED, HAS_FACTOR, HAS_STRIDES, HAS_NORM, PRECISION, BM, BN, BK, BG,
                         )  # fmt: skip
             else:
                 for s in tl.range(0, n_stages, num_stages=1):
                     _stage(
                         p_ring, p_weight, p_bias, p_table, p_stages + s * STAGE_FIELDS, u, rows, sample0, sample_size,
-                        shape, CODES_USED, HAS_FACTOR, HAS_STRIDES, PRECISION, BM, BN, BK, BG,
+                        shape, CODES_USED, HAS_FACTOR, HAS_STRIDES, HAS_NORM, PRECISION, BM, BN, BK, BG,
                     )  # fmt: skip
                 for o in tl.range(0, rows, BM, num_stages=1):
                     draw_block(
@@ -298,6 +310,7 @@ def sample(
         CODES_USED=codes_used(plan),
         HAS_FACTOR=any(stage.factor >= 0 for stage in plan.stages),
         HAS_STRIDES=any(stage.sites.stride > 1 for stage in plan.stages),
+        HAS_NORM=any(stage.kind == "norm" for stage in plan.stages),
         PRECISION=matmul_precision(noise.dtype),
         BM=tiling.block_m,
         BG=BG,

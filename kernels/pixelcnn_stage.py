@@ -7,7 +7,8 @@ from .activate import GATE, GLU, GLU_BIT, activate_by_code, tanh
 from .dot import dot
 
 FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
-OUT, RESIDUAL, FACTOR = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # the rows after a stage's runs
+# the rows after a stage's runs; the last is of a norm
+OUT, RESIDUAL, FACTOR, NORMED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 EVERYWHERE = tl.constexpr((1, 0, 0))  # sites: all pixels
 CONTEXT = tl.constexpr(1)  # the row of `Tables.reads`
 
@@ -152,3 +153,52 @@ def stage_block(
     else:
         b_out = activate_by_code(b_out, activation, CODES_USED)
         _finish(b_out, p_row, p_own, u, o_place, m_m, n * BN + tl.arange(0, BN), pixels, HAS_FACTOR)
+
+
+@triton.jit
+def norm_block(
+    p_ring,  # the program's
+    p_gain,
+    p_bias,
+    p_own,  # the stage's reads
+    o_m,
+    columns,  # tiles of BN channels
+    channels,
+    u,
+    w,
+    activation,
+    sample0,
+    sample_size,
+    shape,
+    sites,
+    CODES_USED: tl.constexpr,
+    HAS_FACTOR: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """A block of pixels of a norm: three walks over their channels, for the mean, the variance and the output."""
+    _, H, _, _, pixels, _ = shape
+    o_s, o_q, top, _, _, m_m = wave_rows(o_m, w, sample0, shape, sites)
+    p_row = p_ring + o_s * sample_size
+    o_place = place_of(top, o_q, H, pixels)
+    p_x = (p_row + own_pixels(p_own + NORMED * FIELDS, u, o_place, pixels))[:, None]
+    o_n = tl.arange(0, BN)
+    b_sum = tl.zeros((BM,), tl.float32)
+    for n in tl.range(0, columns, num_stages=1):
+        m_x = m_m[:, None] & (n * BN + o_n < channels)[None, :]
+        b_sum += tl.sum(tl.load(p_x + n * BN + o_n[None, :], mask=m_x, other=0.0).to(tl.float32), 1)
+    b_mean = (b_sum / channels)[:, None]
+    b_squares = tl.zeros((BM,), tl.float32)
+    for n in tl.range(0, columns, num_stages=1):
+        m_x = m_m[:, None] & (n * BN + o_n < channels)[None, :]
+        b_off = tl.load(p_x + n * BN + o_n[None, :], mask=m_x, other=0.0).to(tl.float32) - b_mean
+        b_squares += tl.sum(tl.where(m_x, b_off * b_off, 0.0), 1)
+    b_scale = (1.0 / tl.sqrt(b_squares / channels + tl.load(p_bias + columns * BN).to(tl.float32)))[:, None]
+    for n in tl.range(0, columns, num_stages=1):
+        o_c = n * BN + o_n
+        m_x = m_m[:, None] & (o_c < channels)[None, :]
+        b_off = tl.load(p_x + o_c[None, :], mask=m_x, other=0.0).to(tl.float32) - b_mean
+        b_gain, b_bias = tl.load(p_gain + o_c).to(tl.float32), tl.load(p_bias + o_c).to(tl.float32)
+        b_out = tl.where(m_x, b_off, 0.0) * b_scale * b_gain[None, :] + b_bias[None, :]
+        b_out = activate_by_code(b_out, activation, CODES_USED)
+        _finish(b_out, p_row, p_own, u, o_place, m_m, o_c, pixels, HAS_FACTOR)

@@ -8,9 +8,13 @@ from cases.decoders import chain, gated_stacks, random_decoder
 from cases.pixelcnn_sample import CASES, HALF, check_bits, check_half_precision, check_images, sample
 from cases.rows import require
 
+from vlae_fast import reference
+from vlae_fast.masks import live_taps
+from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan
-from vlae_fast.sampling.program import build_program
+from vlae_fast.sampling.program import Program, build_program
 from vlae_fast.sampling.schedule import derive
+from vlae_fast.testing import budget
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +114,24 @@ def test_dtypes_without_a_path_are_refused() -> None:
     case = CASES["one pixel"]
     with pytest.raises(RuntimeError, match="triton: computes in float32, bfloat16, float16, the input is float64"):
         sample(case, case.plan(), torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("channels", [3, 40, pytest.param(130, marks=pytest.mark.slow)])
+def test_a_norm_of_any_number_of_channels(channels: int, dtype: torch.dtype) -> None:
+    """Given the image, parameters are those of the reference: channels in one tile, in several, none of them whole."""
+    program, size = Program(1), (3, 4)
+    h = program.add([(0, torch.randn(channels, 1, 3, 3), live_taps("A", (3, 3)))], torch.randn(channels), "relu")
+    gain, bias = torch.rand(channels), torch.randn(channels)
+    h = program.norm(h, gain, bias, 1e-2, activation="silu", factor=h, residual=h)
+    program.add([(h, torch.randn(1, channels, 1, 1) * channels**-0.5, ((0, 0),))])
+    schedule = derive(program.stages, size)
+    plan = Plan(1, schedule.slope, tuple(program.stages), schedule.leads)
+    weights = [w.to(dtype) for w in program.weights]
+    noise, x = torch.rand(2, 1, *size, dtype=dtype), (torch.rand(2, 1, *size) < 0.5).to(dtype)
+    packed = pixelcnn_pack(weights, plan, backend=require("triton"))
+    known = torch.ones(2, 1, *size, dtype=torch.bool), x
+    _, params = pixelcnn_sample(noise, packed, plan, None, *known, backend="triton")
+    truth = reference.run_program(plan.stages, [w.double() for w in weights], None, x.double())
+    same = reference.run_program(plan.stages, weights, None, x)
+    assert (params - truth).abs().max().item() <= budget(truth, same)

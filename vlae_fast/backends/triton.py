@@ -40,7 +40,8 @@ def only_named(op: str) -> str | None:
 
 def lacks(plan: Plan) -> str | None:
     """The part of a plan that the kernel has not, or None."""
-    return "has no stage of kind norm" if any(stage.kind == "norm" for stage in plan.stages) else None
+    missing = [stage.kind for stage in plan.stages if stage.kind not in ("sum", "norm")]
+    return f"has no stage of kind {missing[0]}" if missing else None
 
 
 def detail() -> str:

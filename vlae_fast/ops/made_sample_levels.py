@@ -98,8 +98,8 @@ def _check_degrees(degrees: Sequence[Tensor], tables: Sequence[Tensor]) -> None:
     inputs, levels = (torch.tensor(each, device="cpu") for each in counts.values())
     own = degrees[0][inputs.cumsum(0) - inputs]
     check_made_degrees(own, own - 1, _OP)
-    for at, each, wanted in ((0, inputs, own), (-1, levels, own - 1)):
-        if not degrees[at].equal(wanted.repeat_interleave(each)):
+    for at, wanted in ((0, own.repeat_interleave(inputs)), (-1, (own - 1).repeat_interleave(levels))):
+        if not degrees[at].equal(wanted):
             rule = "one for all inputs of a dimension" if at == 0 else "the inputs' - 1, for all logits of a dimension"
             fail(_OP, f"degrees[{at}] must be {rule}", degrees[at].tolist())
 

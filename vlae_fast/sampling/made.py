@@ -187,7 +187,7 @@ def _layers_of(made: Any, pixels: tuple[float, float] | str, levels: tuple[int, 
     context = None if made.context is None else made.context.weight
     weights, biases, degrees = [w for w, _ in layers], [b for _, b in layers], list(made.degrees)
     if levels is None:
-        low, high = (float(v) for v in pixels)  # type: ignore[arg-type]
+        low, high = (float(v) for v in pixels)
         if (low, high) != (0.0, 1.0):  # W (low + (high - low) x) + b, of the weights that no mask hides
             seen = torch.where(degrees[1][:, None] >= degrees[0], weights[0], 0)
             weights[0], biases[0] = weights[0] * (high - low), biases[0] + low * seen.sum(1)

@@ -167,7 +167,7 @@ class Tracer(fx.Interpreter):
     def _moved(self, n: fx.Node, args: Any, kwargs: Any) -> Any:
         """An operation that moves numbers about, done to their places."""
         kinds = (Encoded, Units, Ended, *([Tensor] if name_of(n) in ("cat", "stack") else []))
-        values = [a for a in tree_flatten(args)[0] if isinstance(a, kinds)]
+        values: list[Any] = [a for a in tree_flatten(args)[0] if isinstance(a, kinds)]
         if any(isinstance(v, Ended) for v in values):
             if len(values) > 1:
                 self._refuse_end(next(v for v in values if isinstance(v, Ended)))
