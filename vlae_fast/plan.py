@@ -18,7 +18,7 @@ ACTIVATIONS = activations.names("pixelcnn_sample")  # the index is the code in a
 # Beyond, logits over the temperature, or scales times it, leave float64: what is drawn then depends on who draws.
 TEMPERATURES = (1e-100, 1e100)
 EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise; every backend draws them
-KINDS = ("sum", "norm")  # of a stage, likewise
+KINDS = ("sum", "norm", "attend")  # of a stage, likewise
 
 
 class Emit(NamedTuple):
@@ -124,12 +124,17 @@ class Stage(NamedTuple):
 
         sum    pre = bias + V context + sum over sources, taps of W[:, :, tap] buffer[. + tap]
         norm   pre = bias + gain (h - mean h) / sqrt(var h + eps), h the channels of its one source at its own pixel
+        attend pre = sum over pixels p that it sees of softmax(scale q . k[p]) v[p], by heads
 
-    The variance is that of the channels, not an estimate. Weights in turn: of a sum one ``[P, C, taps]`` per source,
-    the bias ``[P]``, V ``[P, D]`` where it has a context; of a norm gain ``[C]``, bias ``[C]``, eps ``[1]``.
+    The variance is that of the channels, not an estimate. The three sources of attention are q at its own pixel, then
+    k and v at one tap: (0, 0), or (0, -1). All pixels up to this tap in raster order are seen, those of all rows above
+    among them; the first pixel, which sees none before it, gets 0. Head n has the n-th of `heads` equal parts of the
+    channels of q, k, v and the result. Weights in turn: of a sum one ``[P, C, taps]`` per source, the bias ``[P]``, V
+    ``[P, D]`` where it has a context; of a norm gain ``[C]``, bias ``[C]``, eps ``[1]``; of attention scale ``[1]``.
 
     A stage computes the pixels of its sites alone, and other stages read it there alone: taps count in pixels of the
     image at every stride. Stages that join a buffer have other sites of one stride, so that phases fill an image.
+    Attention is everywhere.
     """
 
     out_channels: int  # after the activation; the pre-activation of gate and glu has twice as many
@@ -141,17 +146,23 @@ class Stage(NamedTuple):
     factor: int = -1  # a buffer, or -1
     sites: Sites = EVERYWHERE  # that it computes
     joins: int = -1  # the buffer of an earlier stage of equal channels that it writes, or -1: its own
+    heads: int = 0  # of attention, else 0
 
     @property
     def reads(self) -> list[tuple[int, Offset]]:
-        """(buffer, tap) of all that it reads."""
+        """(buffer, tap) of all that it reads; of what attention sees the last pixel of its own row."""
         reads = [(source.buffer, tap) for source in self.sources for tap in source.taps]
         return reads + [(buffer, (0, 0)) for buffer in (self.residual, self.factor) if buffer >= 0]
+
+    def reads_of_row(self, width: int) -> list[tuple[int, Offset]]:
+        """`reads`, and the last pixel of the row above that attention sees, of an image of this width."""
+        seen = self.sources[1:] if self.kind == "attend" else ()
+        return [*self.reads, *((source.buffer, (-1, width - 1)) for source in seen)]
 
     @property
     def n_weights(self) -> int:
         """How many tensors its weights are."""
-        return 3 if self.kind == "norm" else len(self.sources) + 1 + (self.context_dim > 0)
+        return {"norm": 3, "attend": 1}.get(self.kind, len(self.sources) + 1 + (self.context_dim > 0))
 
     def writes(self, index: int) -> int:
         """The buffer that it writes as the stage of that index."""
@@ -173,8 +184,10 @@ class Link(NamedTuple):
     tap: Offset
 
 
-def links(stages: Sequence[Stage]) -> list[list[Link]]:
+def links(stages: Sequence[Stage], width: int = 1) -> list[list[Link]]:
     """The reads of each of the `stages`, those of joined buffers as one for each stage whose pixels they meet.
+
+    width: of the image, whose last column attention sees in the row above.
 
     Raises:
         ValueError: a stage reads pixels that none computes.
@@ -182,7 +195,7 @@ def links(stages: Sequence[Stage]) -> list[list[Link]]:
     writers = [writers_of(stages, buffer) for buffer in range(len(stages) + 1)]
     found: list[list[Link]] = [[] for _ in stages]
     for s, stage in enumerate(stages):
-        for buffer, tap in stage.reads:
+        for buffer, tap in stage.reads_of_row(width):
             met = computed_by(stages, writers[buffer], stage.sites, tap)
             if not met:
                 rule = f"stage {s}, of sites {tuple(stage.sites)}, must read pixels that stages compute"
@@ -237,7 +250,7 @@ class Plan(NamedTuple):
 
         version, image channels, emit's kind, levels and components, slope, number of stages, then per stage:
             out_channels, activation, residual, context_dim, lead, kind, factor, stride, row and column of the sites,
-            joins, number of sources, then per source:
+            joins, heads, number of sources, then per source:
                 buffer, number of taps, dy, dx, dy, dx, ...
         then the number of draws, and per draw: after, buffer
     """
@@ -281,7 +294,7 @@ def _words(plan: Plan) -> tuple[int, ...]:
     words = [PLAN_VERSION, plan.image_channels, *emit, plan.slope, len(plan.stages)]
     for stage, lead in zip(plan.stages, plan.leads, strict=True):
         words += [stage.out_channels, ACTIVATIONS.index(stage.activation), stage.residual, stage.context_dim, lead]
-        words += [KINDS.index(stage.kind), stage.factor, *stage.sites, stage.joins, len(stage.sources)]
+        words += [KINDS.index(stage.kind), stage.factor, *stage.sites, stage.joins, stage.heads, len(stage.sources)]
         for source in stage.sources:
             words += [source.buffer, len(source.taps), *(d for tap in source.taps for d in tap)]
     words += [len(plan.all_draws), *(word for draw in plan.all_draws for word in draw)]
@@ -298,13 +311,13 @@ def _plan(words: tuple[int, ...]) -> Plan:
     stages, leads = [], []
     for _ in range(n_stages):
         out_channels, activation, residual, context_dim, lead, kind, factor = (next(it) for _ in range(7))
-        sites, joins, n_sources = Sites(next(it), next(it), next(it)), next(it), next(it)
+        sites, joins, heads, n_sources = Sites(next(it), next(it), next(it)), next(it), next(it), next(it)
         sources = []
         for _ in range(n_sources):
             buffer, n_taps = next(it), next(it)
             sources.append(Source(buffer, tuple((next(it), next(it)) for _ in range(n_taps))))
         own = (out_channels, ACTIVATIONS[activation], residual, context_dim, tuple(sources))
-        stages.append(Stage(*own, KINDS[kind], factor, sites, joins))
+        stages.append(Stage(*own, KINDS[kind], factor, sites, joins, heads))
         leads.append(lead)
     draws = tuple(Draw(next(it), next(it)) for _ in range(next(it)))
     return Plan(

@@ -80,11 +80,13 @@ PlanStage read_stage(Reader& in, int64_t last) {
   stage.residual = in.next("residual", -1, last);
   stage.context_dim = in.next("context_dim", 0, kMaxChannels);
   stage.lead = in.next("lead", -kMaxLead, kMaxLead);
-  stage.kind = static_cast<StageKind>(in.next("kind", 0, 1));
+  stage.kind = static_cast<StageKind>(in.next("kind", 0, 2));
   stage.factor = in.next("factor", -1, last);
   const int64_t stride = in.next("stride of the sites", 1, kMaxStride), row = in.next("row of the sites", 0, stride - 1);
   stage.sites = {stride, row, in.next("column of the sites", 0, stride - 1)};
   stage.joins = in.next("joins", -1, last);
+  const bool attends = stage.kind == StageKind::attend;
+  stage.heads = in.next("heads", attends, attends ? kMaxChannels : 0);
   const int64_t sources = in.count("number of sources", kMaxSources, 4);
   for (int64_t i = 0; i < sources; ++i) stage.sources.push_back(read_source(in, last));
   return stage;
@@ -112,14 +114,36 @@ void check_draw(const char* op, const Plan& plan, const PlanDraw& draw, int64_t 
   VLAE_CHECK(stage.lead >= least, op, what, text("have a lead >= ", least), stage.lead);
 }
 
+bool reads_at(const PlanSource& source, int64_t dx) {
+  return source.taps.size() == 1 && source.taps[0].dy == 0 && source.taps[0].dx == dx;
+}
+
 void check_norm(const char* op, const Plan& plan, size_t index) {
   const PlanStage& stage = plan.stages[index];
   const PlanSource& source = stage.sources[0];
-  const bool own = stage.sources.size() == 1 && source.taps.size() == 1 && source.taps[0].dy == 0 && source.taps[0].dx == 0;
+  const bool own = stage.sources.size() == 1 && reads_at(source, 0);
   VLAE_CHECK(own && plan.channels[usize(source.buffer)] == stage.out_channels, op, text("plan: stage ", index, " of kind 1"),
              text("read one buffer of ", stage.out_channels, " channels at (0, 0)"), text(stage.sources.size(), " sources"));
   VLAE_CHECK(!is_pair(stage.activation) && stage.context_dim == 0, op, text("plan: stage ", index, " of kind 1"),
              "have an activation of one value and no context", static_cast<int>(stage.activation));
+}
+
+void check_attend(const char* op, const Plan& plan, size_t index) {
+  const PlanStage& stage = plan.stages[index];
+  const std::string what = text("plan: stage ", index, " of kind 2");
+  VLAE_CHECK(stage.sources.size() == 3, op, what, "have three sources", stage.sources.size());
+  const PlanSource &q = stage.sources[0], &k = stage.sources[1], &v = stage.sources[2];
+  const bool itself = reads_at(k, 0);
+  VLAE_CHECK(reads_at(q, 0) && (itself || reads_at(k, -1)) && reads_at(v, itself ? 0 : -1), op, what,
+             "read q at (0, 0), k and v both there or both at (0, -1)", "other taps");
+  const int64_t channels = plan.channels[usize(q.buffer)];
+  VLAE_CHECK(channels == plan.channels[usize(k.buffer)] && plan.channels[usize(v.buffer)] == stage.out_channels, op, what,
+             text("read k of ", channels, " and v of ", stage.out_channels, " channels"),
+             text(plan.channels[usize(k.buffer)], " and ", plan.channels[usize(v.buffer)]));
+  VLAE_CHECK(channels % stage.heads == 0 && stage.out_channels % stage.heads == 0, op, what,
+             text("have heads that divide ", channels, " and ", stage.out_channels, " channels"), stage.heads);
+  VLAE_CHECK(!is_pair(stage.activation) && stage.context_dim == 0, op, what, "have an activation of one value and no context",
+             static_cast<int>(stage.activation));
 }
 
 void check_width(const char* op, const Plan& plan, size_t stage, const char* what, int64_t buffer) {
@@ -160,7 +184,7 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
   plan.emit = read_emit(in, op);
   plan.slope = in.next("slope", 0, kMaxSlope);
   plan.context_dim = 0;
-  const int64_t stages = in.count("number of stages", kMaxStages, 16);
+  const int64_t stages = in.count("number of stages", kMaxStages, 17);
   for (int64_t s = 0; s < stages; ++s) {
     plan.stages.push_back(read_stage(in, stages));
     const PlanStage& stage = plan.stages.back();
@@ -176,6 +200,7 @@ Plan parse_plan(const char* op, const std::vector<int64_t>& words) {
     check_width(op, plan, s, "residual", plan.stages[s].residual);
     check_width(op, plan, s, "factor", plan.stages[s].factor);
     if (plan.stages[s].kind == StageKind::norm) check_norm(op, plan, s);
+    if (plan.stages[s].kind == StageKind::attend) check_attend(op, plan, s);
   }
   place_phases(op, plan);
   check_reads(op, plan);

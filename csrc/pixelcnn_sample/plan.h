@@ -3,7 +3,7 @@
 //
 //   4 (version), C, emit's kind, levels and components, slope, number of stages, then per stage
 //   out_channels, activation, residual, context_dim, lead, kind, factor, the sites' stride, row and column, joins,
-//   number of sources, then per source
+//   heads, number of sources, then per source
 //   buffer, number of taps, then per tap dy, dx
 //   then the number of draws, and per draw after, buffer
 #pragma once
@@ -26,7 +26,9 @@ struct PlanSource {
 };
 
 // sum: of products with its sources. norm: of the channels of its one source at its own pixel, to mean 0 and variance 1.
-enum class StageKind : int32_t { sum, norm };
+// attend: of the values of all pixels up to its own, or to the one before, in raster order, weighted by softmax(scale q . k);
+// the sources are q, k and v.
+enum class StageKind : int32_t { sum, norm, attend };
 
 struct PlanStage {
   int64_t out_channels;  // C, after the gate
@@ -38,6 +40,7 @@ struct PlanStage {
   int64_t factor = -1;      // buffer that the activation is multiplied by, or -1
   Sites sites = {1, 0, 0};  // that it computes
   int64_t joins = -1;       // buffer of another stage that it writes, or -1: its own
+  int64_t heads = 0;        // of attention, else 0
 
   // P, channels before the gate.
   int64_t columns() const { return is_pair(activation) ? 2 * out_channels : out_channels; }

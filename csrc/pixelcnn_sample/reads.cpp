@@ -101,12 +101,17 @@ bool lands(const Tap& tap, int64_t height, int64_t width) {
 }
 
 void check_schedule(const char* op, const Plan& plan, int64_t height, int64_t width) {
-  for (size_t s = 0; s < plan.stages.size(); ++s)
-    for_reads(plan.stages[s], [&](int64_t buffer, const Tap& tap) {
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const auto check = [&](int64_t buffer, const Tap& tap) {
       if (lands(tap, height, width))
         for_writers(plan, plan.stages[s].sites, buffer, tap,
                     [&](int64_t writer) { check_read(op, plan, s, buffer, tap, writer); });
-    });
+    };
+    for_reads(plan.stages[s], check);
+    if (plan.stages[s].kind != StageKind::attend) continue;
+    // The last pixel of the row above comes last of all that attention sees, beside its own row.
+    for (const size_t source : {size_t{1}, size_t{2}}) check(plan.stages[s].sources[source].buffer, {-1, width - 1});
+  }
 }
 
 }  // namespace vlae

@@ -34,6 +34,10 @@ std::vector<const float*> check_weights(const char* op, const std::vector<Tensor
                  number_text(data.back()[0]));
       continue;
     }
+    if (stage.kind == StageKind::attend) {
+      data.push_back(check_weight(op, data.size(), weights[data.size()], {1}));
+      continue;
+    }
     for (const PlanSource& source : stage.sources) {
       const int64_t taps = static_cast<int64_t>(source.taps.size());
       data.push_back(

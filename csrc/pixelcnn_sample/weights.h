@@ -8,8 +8,10 @@
 
 namespace vlae {
 
-// Tensors of a stage: a matrix per source, the bias, the matrix of the context; of a norm gain, bias and eps.
+// Tensors of a stage: a matrix per source, the bias, the matrix of the context; of a norm gain, bias and eps; of attention the
+// scale of its scores.
 inline size_t count_weights(const PlanStage& stage) {
+  if (stage.kind == StageKind::attend) return 1;
   return stage.kind == StageKind::norm ? 3 : stage.sources.size() + 1 + (stage.context_dim > 0);
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cases.pixelcnn_draw import EMITS
 from vlae_fast import activations
 from vlae_fast.masks import live_taps
-from vlae_fast.plan import ACTIVATIONS, Plan, Sites, Source, Stage
+from vlae_fast.plan import ACTIVATIONS, KINDS, Plan, Sites, Source, Stage
 from vlae_fast.sampling.schedule import derive
 
 MOST = (1 << 63) - 1
@@ -72,6 +72,10 @@ def randn(rng: random.Random, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(rng.randrange(1 << 30)))
 
 
+def attention(width: int, seen: tuple[tuple[int, int], ...]) -> Stage:
+    return Stage(width, "relu", 1, 0, (Source(2, HERE), Source(1, seen), Source(2, seen)), "attend", 1, heads=1)
+
+
 @st.composite
 def plans(draw: st.DrawFn, size: tuple[int, int]) -> Plan:
     """Right ones: layers that read the image and one another, some at half its sides, and the parameters of a pixel."""
@@ -93,6 +97,9 @@ def plans(draw: st.DrawFn, size: tuple[int, int]) -> Plan:
             *(stage._replace(joins=4 if n else -1) for n, stage in enumerate(up)),
             stages[2]._replace(sources=(*stages[2].sources, Source(4, HERE))),
         )
+    if (seen := draw(st.sampled_from([None, HERE, ((0, -1),)]))) is not None:
+        *before, last = stages
+        stages = (*before, attention(width, seen), last._replace(sources=(*last.sources, Source(len(stages), HERE))))
     schedule = derive(stages, size)
     return Plan(channels, schedule.slope, stages, schedule.leads, emit)
 
@@ -116,6 +123,8 @@ def mutants(draw: st.DrawFn, plan: Plan) -> Plan:
         "activation": lambda: draw(st.sampled_from(ACTIVATIONS)),
         "sites": lambda: Sites(draw(near | extreme), draw(near), draw(near)),
         "joins": lambda: draw(near),
+        "kind": lambda: draw(st.sampled_from(KINDS)),
+        "heads": lambda: draw(near | extreme),
     }
     key = draw(st.sampled_from(sorted(changes)))
     value = changes[key]()
@@ -158,6 +167,9 @@ def weights_of(words: list[int], rng: random.Random) -> tuple[Plan, list[Tensor]
         for stage in plan.stages:
             if stage.kind == "norm":
                 shapes += [(stage.out_channels,), (stage.out_channels,), (1,)]
+                continue
+            if stage.kind == "attend":
+                shapes.append((1,))
                 continue
             columns = stage.out_channels * activations.columns(stage.activation)
             shapes += [(columns, widths[x.buffer], len(x.taps)) for x in stage.sources] + [(columns,)]

@@ -117,6 +117,25 @@ def of_decoder(seed: int) -> Ways:
     return Ways(naive, sample, emit, noise, temperature, known, decoder.autoregressive)
 
 
+def _attention(rng: random.Random, stages: list[Stage], image_channels: int) -> Stage | None:
+    """A stage that attends to buffers of all pixels, where some fit; the image itself is seen at earlier pixels."""
+    channels = {0: image_channels} | {
+        b: s.out_channels
+        for b, s in enumerate(stages, 1)
+        if computed_by(stages, writers_of(stages, b), Sites(), (0, 0))
+    }
+    k, v = rng.choices([*channels], k=2)
+    queries = [b for b in channels if b and channels[b] == channels[k]]
+    if not queries:
+        return None
+    out, itself = channels[v], min(k, v) > 0 and rng.random() < 0.5
+    heads = rng.choice([n for n in range(1, 9) if channels[k] % n == 0 and out % n == 0])
+    reads = [Source(rng.choice(queries), ((0, 0),)), *(Source(b, ((0, itself - 1),)) for b in (k, v))]
+    beside = [rng.choice([-1, *(b for b in channels if b and channels[b] == out)]) for _ in range(2)]
+    one = [name for name in activations.names("pixelcnn_sample") if activations.columns(name) == 1]
+    return Stage(out, rng.choice(one), beside[0], 0, tuple(reads), "attend", beside[1], heads=heads)
+
+
 def random_stages(rng: random.Random, image_channels: int, params: int, context_dim: int) -> list[Stage]:
     """Stages that read any earlier buffers at any taps that are causal; some at a stride, some phases of a buffer."""
     stages: list[Stage] = []
@@ -125,6 +144,13 @@ def random_stages(rng: random.Random, image_channels: int, params: int, context_
         stride = 1 if last else rng.choice([1, 1, 2, 2, 3, 4])
         phases = [Sites(stride, row, column) for row in range(stride) for column in range(stride)]
         phases = rng.sample(phases, len(phases) if stride == 2 and rng.random() < 0.5 else 1)
+        if (
+            not last
+            and stages
+            and rng.random() < 0.3
+            and (stage := _attention(rng, stages, image_channels)) is not None
+        ):
+            stages.append(stage)
         own = len(stages) + 1
         for n, sites in enumerate(phases):
             stage = _random_stage(rng, stages[: own - 1], sites, out, "none" if last else None)
@@ -157,6 +183,9 @@ def _random_stage(rng: random.Random, stages: list[Stage], sites: Sites, out: in
 def random_weights(stages: list[Stage], image_channels: int) -> list[Tensor]:
     channels, weights = [image_channels, *(s.out_channels for s in stages)], []
     for s in stages:
+        if s.kind == "attend":
+            weights.append(torch.rand(1) * 2)
+            continue
         p, fan_in = s.out_channels * activations.columns(s.activation), sum(len(x.taps) for x in s.sources)
         weights += [torch.randn(p, channels[x.buffer], len(x.taps)) for x in s.sources]
         for weight in weights[-len(s.sources) :]:

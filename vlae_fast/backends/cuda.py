@@ -39,6 +39,11 @@ def why_not() -> str | None:
     return unable or None
 
 
+def lacks(plan: Plan) -> str | None:
+    """The part of a plan that the kernel has not, or None."""
+    return "has no stage of kind attend" if any(stage.kind == "attend" for stage in plan.stages) else None
+
+
 def detail() -> str:
     """The architectures that the library was compiled for."""
     return f": {', '.join(build_report().get('cuda', {}).get('architectures', []))}"

@@ -64,7 +64,7 @@ _CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, to
 _GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
     Backend("cpu", ("cpu",), _CPU, cpu, cpu.why_not, lambda: f": {', '.join(cpu.isas())}"),
-    Backend("cuda", ("cuda",), _GPU, cuda, cuda.why_not, cuda.detail, _cuda_only_named, cuda.steps_at_once),
+    Backend("cuda", ("cuda",), _GPU, cuda, cuda.why_not, cuda.detail, _cuda_only_named, cuda.steps_at_once, cuda.lacks),
     Backend(
         "triton",
         triton.devices(),

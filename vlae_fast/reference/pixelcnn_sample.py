@@ -49,6 +49,8 @@ def _run_stages(
         stage, at = stages[s], stages[s].sites.of
         if stage.kind == "norm":
             pre = _normalised(at(buffers[stage.sources[0].buffer]), *own[s])
+        elif stage.kind == "attend":
+            pre = _attended(stage, *(buffers[source.buffer] for source in stage.sources), *own[s])
         else:
             pre = _summed(stage, own[s], context, buffers)
         out = activate(pre, stage.activation)
@@ -80,6 +82,16 @@ def _normalised(h: Tensor, gain: Tensor, bias: Tensor, eps: Tensor) -> Tensor:
     centred = h - h.mean(1, keepdim=True)
     scale = (centred.square().mean(1, keepdim=True) + eps).rsqrt()
     return centred * scale * gain[:, None, None] + bias[:, None, None]
+
+
+def _attended(stage: Stage, q: Tensor, k: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+    """The pre-activation of a stage of kind attend."""
+    batch, _, height, width = q.shape
+    q, k, v = (h.flatten(2).unflatten(1, (stage.heads, -1)).mT for h in (q, k, v))  # [B, heads, pixels, channels]
+    seen = torch.ones(2 * [height * width], dtype=torch.bool, device=q.device).tril(stage.sources[1].taps[0][1])
+    scores = (scale * (q @ k.mT)).masked_fill(~seen, -torch.inf)
+    out = scores.softmax(3).masked_fill(~seen, 0) @ v  # the first pixel may see none
+    return out.mT.reshape(batch, -1, height, width)
 
 
 def naive_sample(

@@ -58,8 +58,9 @@ def levels_of(program: Program) -> list[Tensor]:
     """The level of each channel of each buffer, ``[C]`` each."""
     levels = [torch.arange(program.image_channels, device="cpu")]
     for stage, own in zip(program.stages, _weights(program), strict=True):
-        if stage.kind == "norm":
-            level = levels[stage.sources[0].buffer].amax().expand(stage.out_channels)
+        if stage.kind != "sum":  # every channel follows from all of what is read at the pixel itself
+            seen = [levels[source.buffer] for source in stage.sources if source.taps == (HERE,)]
+            level = torch.cat(seen).amax().expand(stage.out_channels)
         else:
             level = torch.full((own[0].shape[0],), NONE, device="cpu")
             for source, weight in zip(stage.sources, own, strict=False):
@@ -123,6 +124,7 @@ class _Writer:
                 for part in self.parts_of[buffer]:
                     if max(levels[buffer][c] for c in part) == key:
                         self._order(buffer, part)
+            self._copy_seen([m for m, level in enumerate(levels) if level.max() == key])
             if in_turn and key + 1 < channels:
                 drawn = self._index(last, tuple(emit.params_of(key + 1, channels)))
                 self.draws.append(Draw(len(self.order), drawn))
@@ -138,12 +140,24 @@ class _Writer:
         """Puts a part behind those that it reads at its own pixel."""
         stage = self.program.stages[buffer - 1]
         wanted = [(m, channels) for m in (stage.residual, stage.factor) if m >= 0]
-        if stage.kind == "norm":
-            wanted.append((stage.sources[0].buffer, tuple(range(stage.out_channels))))
+        if stage.kind != "sum":
+            wanted += [(m, self._all(m)) for m, taps in stage.sources if taps == (HERE,)]
         for m, needed in wanted:
-            if needed not in self.parts_of[m] and (copy := _Part(m, needed, True)) not in self.order:
-                self.order.append(copy)
+            self._copy_unless_part(m, needed)
         self.order.append(_Part(buffer, channels))
+
+    def _copy_seen(self, buffers: Sequence[int]) -> None:
+        """Copies those of the buffers, now complete, that attention sees at earlier pixels alone."""
+        for m, taps in (source for stage in self.program.stages if stage.kind == "attend" for source in stage.sources):
+            if m in buffers and taps != (HERE,):
+                self._copy_unless_part(m, self._all(m))
+
+    def _copy_unless_part(self, buffer: int, channels: Channels) -> None:
+        if channels not in self.parts_of[buffer] and (copy := _Part(buffer, channels, True)) not in self.order:
+            self.order.append(copy)
+
+    def _all(self, buffer: int) -> Channels:
+        return tuple(range(self.program.channels(buffer)))
 
     def _index(self, buffer: int, channels: Channels) -> int:
         """The buffer of the plan that has these channels."""
@@ -155,9 +169,9 @@ class _Writer:
         beside = (stage.residual, stage.factor, stage.joins)
         residual, factor, joins = (-1 if m < 0 else self._index(m, part.channels) for m in beside)
         stage = stage._replace(residual=residual, factor=factor, joins=joins)
-        if stage.kind == "norm":
-            read = Source(self._index(stage.sources[0].buffer, part.channels), (HERE,))
-            return stage._replace(sources=(read,)), list(own)
+        if stage.kind != "sum":
+            whole = tuple(Source(self._index(m, self._all(m)), taps) for m, taps in stage.sources)
+            return stage._replace(sources=whole), list(own)
         rows = [c + half for half in range(0, own[0].shape[0], stage.out_channels) for c in part.channels]
         reads = list(zip(stage.sources, (weight[rows] for weight in own), strict=False))
         sources, weights = self._reads(reads, len(rows))

@@ -146,9 +146,7 @@ class Program:
             ValueError: channels do not fit, a buffer is not written yet, eps is not above 0.
         """
         channels = self.channels(buffer)
-        if activation not in ACTIVATIONS or activations.columns(activation) != 1:
-            one = [name for name in ACTIVATIONS if activations.columns(name) == 1]
-            self._fail(f"activation of a norm must be one of {', '.join(one)}", repr(activation))
+        self._check_one_column("a norm", activation)
         if not eps > 0:
             self._fail("eps must be above 0", eps)
         if not self.weights:  # gain and bias take their dtype and device
@@ -165,6 +163,51 @@ class Program:
         self.stages.append(Stage(channels, activation, residual, 0, reads, "norm", factor, self.sites(buffer)))
         return len(self.stages)
 
+    def attend(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        heads: int = 1,
+        scale: float | None = None,
+        *,
+        itself: bool = True,
+        activation: str = "none",
+        residual: int = -1,
+        factor: int = -1,
+    ) -> int:
+        """Appends causal attention: ``act( sum over pixels p of softmax(scale q . k[p]) v[p] ) * factor + residual``.
+
+        p are the pixels before its own in raster order, and where ``itself`` its own; the first pixel gets 0 without.
+        That is `torch.nn.functional.scaled_dot_product_attention` over the pixels of an image as a sequence. Whoever
+        attends is drawn in raster order, a pixel or two in a step.
+
+        Args:
+            q, k, v: buffers. heads: of equal parts of their channels. scale: None: ``d ** -0.5``, d the channels of q
+                that a head has. itself: a pixel sees its own k and v.
+            activation: as in `norm`. residual, factor: as in `add`.
+
+        Returns:
+            the buffer it writes, of as many channels as v.
+
+        Raises:
+            ValueError: channels do not fit, a buffer is not written yet.
+        """
+        counts, channels = [self.channels(buffer) for buffer in (q, k, v)], self.channels(v)
+        self._check_one_column("attention", activation)
+        if counts[0] != counts[1]:
+            self._fail("q and k must have the same channels", f"{counts[0]} and {counts[1]}")
+        if heads < 1 or any(count % heads for count in counts):
+            self._fail(f"heads must divide the channels of q, k and v, {counts}", heads)
+        if not self.weights:  # its scale takes their dtype and device
+            self._fail("attention must follow a stage with weights", "none")
+        self._check_width(channels, residual=residual, factor=factor)
+        scale = (counts[0] // heads) ** -0.5 if scale is None else scale
+        self._keep(self.weights[-1].new_tensor([scale]), own=True)
+        reads = (Source(q, ((0, 0),)), *(Source(buffer, ((0, 0 if itself else -1),)) for buffer in (k, v)))
+        self.stages.append(Stage(channels, activation, residual, 0, reads, "attend", factor, heads=heads))
+        return len(self.stages)
+
     def product(self, a: int, b: int) -> int:
         """Appends the product of the buffers a and b, of equal channels, at every pixel; returns its buffer."""
         if not self.weights:  # an identity takes their dtype and device
@@ -176,6 +219,10 @@ class Program:
         """Appends a weight; own: the program made it."""
         self.weights.append(weight.detach() if own else weight.detach().clone())
         self.origins.append(Origin(weight.detach(), (), own))
+    def _check_one_column(self, what: str, activation: str) -> None:
+        if activation not in ACTIVATIONS or activations.columns(activation) != 1:
+            one = [name for name in ACTIVATIONS if activations.columns(name) == 1]
+            self._fail(f"activation of {what} must be one of {', '.join(one)}", repr(activation))
 
     def _check_width(self, channels: int, **buffers: int) -> None:
         for name, buffer in buffers.items():

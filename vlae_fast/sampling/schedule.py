@@ -32,7 +32,7 @@ class _Leads:
     """
 
     def __init__(self, stages: Sequence[Stage], size: tuple[int, int], draws: tuple[Draw, ...]) -> None:
-        self.size, self.order, own = size, computable(stages), links(stages)
+        self.size, self.order, own = size, computable(stages), links(stages, size[1])
         self.draws = all_draws(len(stages), draws)
         self.limits = [
             {

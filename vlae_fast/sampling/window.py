@@ -61,8 +61,23 @@ def offsets_seen(stages: Sequence[Stage], image_size: tuple[int, int]) -> set[Of
                     for buffer, (dy, dx) in set(stage.reads)
                     for y, x in seen[buffer][(i + dy) % period, (j + dx) % period]
                 }
+                if stage.kind == "attend":
+                    for source in stage.sources[1:]:
+                        before = set().union(*seen[source.buffer].values())
+                        offsets |= _all_before(before, source.taps[0][1], image_size)
                 own[i, j] = {(dy, dx) for dy, dx in offsets if abs(dy) < height and abs(dx) < width}
         seen.append(own)
         if stage.joins >= 0:
             seen[stage.joins] |= own
     return set().union(*seen[-1].values())
+
+
+def _all_before(seen: set[Offset], last: int, image_size: tuple[int, int]) -> set[Offset]:
+    """Offsets of what attention sees of a buffer that sees these: all of it up to column `last` of its own row."""
+    height, width = image_size
+    rows: dict[int, tuple[int, int]] = {}  # the columns of a row that are seen lie side by side
+    for y, x in seen:
+        for dy in range(1 - height, y + 1):
+            least, most = rows.get(dy, (width, -width))
+            rows[dy] = (min(least, x + 1 - width), max(most, x + last if dy == y else x + width - 1))
+    return {(dy, dx) for dy, (first, end) in rows.items() for dx in range(first, end + 1)}

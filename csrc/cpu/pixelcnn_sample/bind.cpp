@@ -28,6 +28,7 @@ std::vector<Border> find_borders(const Plan& plan, int64_t height, int64_t width
   for (const PlanStage& stage : plan.stages)
     for (const PlanSource& source : stage.sources)
       for (const Tap& tap : source.taps) {
+        if (stage.kind == StageKind::attend) continue;  // it reads no pixel outside of the image
         if (!lands(tap, height, width)) continue;
         Border& border = borders[usize(source.buffer)];
         border.top = std::max(border.top, -tap.dy);
@@ -59,6 +60,10 @@ void BoundProgram::place_buffers(const char* op, const Plan& plan) {
 
 void BoundProgram::add_runs(const PlanStage& stage) {
   std::vector<Source>& sources = sources_.emplace_back();
+  if (stage.kind == StageKind::attend) {
+    for (const PlanSource& source : stage.sources) sources.push_back({source.buffer, nullptr, 0});
+    return;
+  }
   int64_t weight = 0;
   for (const PlanSource& source : stage.sources) {
     const Buffer& buffer = buffers_[usize(source.buffer)];
@@ -97,7 +102,7 @@ void BoundProgram::add_context(const char* op, const Plan& plan, const Packing& 
     const int64_t columns = plan.stages[s].columns();
     stages_[s].cond = place_context(op, columns, context.per_pixel);
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
-                               packed + place.bias, packed + place.weight, -1, -1, false, kEverywhere});
+                               packed + place.bias, packed + place.weight, -1, -1, false, kEverywhere, 0, false});
   }
   const int64_t n_stages = static_cast<int64_t>(context_stages_.size());
   program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
@@ -116,9 +121,12 @@ BoundProgram::BoundProgram(const char* op, const Plan& plan, const Packing& pack
     const StagePacking& place = packing.stages[s];
     add_runs(stage);
     const std::vector<Source>& sources = sources_.back();
+    const bool attends = stage.kind == StageKind::attend;
+    const int64_t depth = attends ? height * width : place.depth;  // the most pixels that it sees
     stages_.push_back({stage.activation, static_cast<int>(sources.size()), sources.data(), plan.written_by(s), stage.residual,
-                       stage.columns(), stage.out_channels, stage.lead, place.depth, place.vecs, packed + place.bias,
-                       packed + place.weight, -1, stage.factor, stage.kind == StageKind::norm, stage.sites});
+                       stage.columns(), stage.out_channels, stage.lead, depth, place.vecs, packed + place.bias,
+                       packed + place.weight, -1, stage.factor, stage.kind == StageKind::norm, stage.sites, stage.heads,
+                       attends && stage.sources[1].taps[0].dx == 0});
   }
   for (const PlanDraw& draw_of : plan.draws) draws_.push_back({draw_of.after, draw_of.buffer, draw_of.first, draw_of.count});
   if (plan.context_dim > 0) add_context(op, plan, packing, packed, context);

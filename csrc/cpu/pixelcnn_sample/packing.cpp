@@ -15,7 +15,7 @@ namespace {
 constexpr float kMagic = 0x564c41;
 constexpr float kFormat = 1;
 constexpr int64_t kHeaderWords = 8;
-constexpr int64_t kEpsFloats = 16;  // as many as keep what follows aligned; the first is the eps of a norm
+constexpr int64_t kNumberFloats = 16;  // as many as keep what follows aligned; the first is an eps or a scale
 
 // Puts a stage behind the first `size` floats and moves `size` behind it.
 StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
@@ -28,7 +28,7 @@ StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, 
   const bool overflow = __builtin_mul_overflow(depth, place.vecs * lanes, &floats);
   VLAE_CHECK(!overflow && floats <= kMaxFloats - place.weight, op, "plan", text("need at most ", kMaxFloats, " weights"),
              text("a stage of ", depth, " x ", stage.columns()));
-  size = place.weight + floats + (stage.kind == StageKind::norm ? kEpsFloats : 0);
+  size = place.weight + floats + (stage.kind == StageKind::sum ? 0 : kNumberFloats);
   return place;
 }
 
@@ -55,7 +55,12 @@ void pack_norm(float* packed, const PlanStage& stage, const StagePacking& packin
   const int64_t all = packing.vecs * lanes, n = stage.out_channels;
   std::fill_n(std::copy_n(weights[1].data, n, packed + packing.bias), all - n, 0.0f);
   float* eps = std::fill_n(std::copy_n(weights[0].data, n, packed + packing.weight), all - n, 0.0f);
-  std::fill_n(eps, kEpsFloats, weights[2].data[0]);
+  std::fill_n(eps, kNumberFloats, weights[2].data[0]);
+}
+
+void pack_attend(float* packed, const StagePacking& packing, float scale, int lanes) {
+  std::fill_n(packed + packing.bias, packing.vecs * lanes, 0.0f);
+  std::fill_n(packed + packing.weight, kNumberFloats, scale);
 }
 
 // One source's products of a panel, [taps][depth][width]. rows: of each column, nullptr for padding. A few channels at a time,
@@ -138,6 +143,8 @@ void pack_program(float* packed, const Plan& plan, const Packing& packing, int i
     const PlanStage& stage = plan.stages[s];
     if (stage.kind == StageKind::norm)
       pack_norm(packed, stage, packing.stages[s], weights, lanes);
+    else if (stage.kind == StageKind::attend)
+      pack_attend(packed, packing.stages[s], weights[0].data[0], lanes);
     else
       pack_stage(packed, stage, plan.channels, packing.stages[s], weights, lanes);
     weights += count_weights(stage);

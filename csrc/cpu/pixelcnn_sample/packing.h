@@ -4,7 +4,7 @@
 // A panel is [products][2 vectors of columns], so the inner loop of the matrix product reads it front to back. Columns are
 // padded to whole vectors. A gated stage pairs a vector of its first half with the same channels of its second half: the
 // gate is then applied to a block while it is in the nearest cache. A norm has its gain in place of a panel, and its eps
-// behind.
+// behind; attention its scale.
 #pragma once
 
 #include <cstdint>

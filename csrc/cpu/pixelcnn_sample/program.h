@@ -38,6 +38,8 @@ struct Stage {
   int64_t factor;  // buffer that the activation is multiplied by, or -1
   bool is_norm;    // of the channels of its source: bias, and in place of weights gain and then eps
   Sites sites;     // that it computes
+  int64_t heads;   // of attention, whose sources are q, k and v and whose one weight is its scale, else 0
+  bool itself;     // attention sees its own pixel
 };
 
 // The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before

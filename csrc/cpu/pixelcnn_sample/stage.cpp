@@ -3,6 +3,7 @@
 // Rows of the matrix product are samples x pixels of the wave, up to kMaxRows a block; columns are the stage's channels, a
 // panel of two vectors at a time. See row_blocks.h for what makes it fast.
 #include "../row_blocks.h"
+#include "attend.h"
 #include "program.h"
 
 namespace vlae::pixelcnn_sample::VLAE_ISA {
@@ -39,14 +40,17 @@ void locate(const Program& p, const Stage& stage, const Wave& wave, const Tile& 
   }
 }
 
-float sum_lanes(Vec v) {
-  float sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
-  return sum;
+// out = act(pre) (* factor, + residual), `count` channels of a pixel from `at` on.
+void write_some(const Stage& stage, Vec pre, int64_t at, int64_t count, const Rows& rows, int row) {
+  Vec value = apply_in_stage(stage.activation, pre);
+  if (stage.factor >= 0) value *= load_some(rows.factor[row] + at, count);
+  if (stage.residual >= 0) value += load_some(rows.residual[row] + at, count);
+  store_some(rows.out[row] + at, value, count);
 }
 
 // out = act( (x - mean) / sqrt(var + eps) * gain + bias ) (* factor, + residual), channels added in one order in every call.
-void normalise(const Stage& stage, const float* x, const float* factor, const float* residual, float* out) {
+void normalise(const Stage& stage, const Rows& rows, int row) {
+  const float* x = rows.source[0][row];
   const int64_t n = stage.out_channels, vecs = (n + kLanes - 1) / kLanes;
   const float *gain = stage.weight, scale = 1.0f / static_cast<float>(n), eps = gain[stage.vecs * kLanes];
   Vec sum = {}, squares = {};
@@ -62,9 +66,7 @@ void normalise(const Stage& stage, const float* x, const float* factor, const fl
   for (int64_t v = 0; v < vecs; ++v) {
     const int64_t at = v * kLanes, count = least(kLanes, n - at);
     const Vec pre = (load_some(x + at, count) - mean) * factors * load(gain + at) + load(stage.bias + at);
-    Vec value = apply_in_stage(stage.activation, pre);
-    if (factor) value *= load_some(factor + at, count);
-    store_some(out + at, residual ? value + load_some(residual + at, count) : value, count);
+    write_some(stage, pre, at, count, rows, row);
   }
 }
 
@@ -74,9 +76,47 @@ void run_norm(const Program& p, const Stage& stage, const Wave& wave, const Tile
   for (int64_t first = 0; first < all; first += kMaxRows) {
     rows.count = static_cast<int>(least(kMaxRows, all - first));
     locate(p, stage, wave, tile, first, rows);
-    for (int r = 0; r < rows.count; ++r)
-      normalise(stage, rows.source[0][r], stage.factor < 0 ? nullptr : rows.factor[r],
-                stage.residual < 0 ? nullptr : rows.residual[r], rows.out[r]);
+    for (int r = 0; r < rows.count; ++r) normalise(stage, rows, r);
+  }
+}
+
+// The pixels of row i up to column `end`, from the pixel (i, 0) of k and v on.
+Stretch row_of(const Program& p, const Stage& stage, float* cache, int64_t head, int64_t i, int64_t end) {
+  const int64_t k = stage.sources[1].buffer, v = stage.sources[2].buffer;
+  const int64_t depth = p.buffers[k].channels / stage.heads, width = p.buffers[v].channels / stage.heads;
+  return {pixel_at(p, k, cache, i, 0) + head * depth, pixel_at(p, v, cache, i, 0) + head * width, p.buffers[k].channels,
+          p.buffers[v].channels, end};
+}
+
+// One head of pixel (i, j), whose sums of values grow where the result goes.
+void attend(const Program& p, const Stage& stage, float* cache, int64_t n, int64_t i, int64_t j, const Rows& rows) {
+  const Buffer &k = p.buffers[stage.sources[1].buffer], &v = p.buffers[stage.sources[2].buffer];
+  const int64_t width = v.channels / stage.heads, depth = k.channels / stage.heads, first = n * width, end = j + stage.itself;
+  const Head head = {rows.source[0][0] + n * depth, depth, width, stage.weight[0]};
+  float* sums = rows.out[0] + first;
+  for (int64_t c = 0; c < width; c += kLanes) store_some(sums + c, Vec{}, least(kLanes, width - c));
+  Softmax softmax = {-3e38f, 0};
+  if (k.row == p.width && v.row == p.width) {  // one row goes on in the next
+    add_stretch(head, row_of(p, stage, cache, n, 0, i * p.width + end), softmax, sums);
+  } else {
+    for (int64_t y = 0; y <= i; ++y) add_stretch(head, row_of(p, stage, cache, n, y, y < i ? p.width : end), softmax, sums);
+  }
+  const Vec scale = splat(softmax.sum > 0 ? 1.0f / softmax.sum : 0.0f);
+  for (int64_t c = 0; c < width; c += kLanes) {
+    const int64_t count = least(kLanes, width - c);
+    write_some(stage, load_some(sums + c, count) * scale, first + c, count, rows, 0);
+  }
+}
+
+// A part is a range of heads of pixels.
+void run_attention(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) {
+  const int64_t all = wave.pixels * tile.count * stage.heads;
+  Rows rows;
+  rows.count = 1;
+  for (int64_t item = all * part.index / part.count; item < all * (part.index + 1) / part.count; ++item) {
+    const int64_t row = item / stage.heads, i = wave.top + row % wave.pixels * wave.step;
+    locate(p, stage, wave, tile, row, rows);
+    attend(p, stage, tile.cache + row / wave.pixels * p.sample_floats, item % stage.heads, i, wave.index - p.slope * i, rows);
   }
 }
 
@@ -86,6 +126,7 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
     if (part.index == 0) run_norm(p, stage, wave, tile);
     return;
   }
+  if (stage.heads > 0) return run_attention(p, stage, wave, tile, part);
   const int64_t panels = (stage.vecs + kPanelVecs - 1) / kPanelVecs;
   const int64_t columns = least(part.count, panels), lines = part.count / columns;
   const int64_t column = part.index % columns, line = part.index / columns;
