@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ...plan import Emit
 from ...sampling.program import Program
 from ...sampling.schedule import derive
-from .choices import Choices
+from .attention import Attention
 from .condition import Condition
 from .lookups import Lookups, TracedOneHot, find_lookups
 from .maps import ConditionNetwork, Maps
@@ -225,7 +225,7 @@ def _write(
         program.stages.clear()
         program.weights.clear()
         maps = Maps(image)
-        writer = Choices(traced.graph, program, maps, job)
+        writer = Attention(traced.graph, program, maps, job)
         writer.run(None, *traced.condition.rows(batch))
         reading = read_output(writer, channels, *wanted)
         if not writer.reads or columns is not None:

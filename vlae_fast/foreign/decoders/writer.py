@@ -21,6 +21,7 @@ from .affine import Affine, Read, Value, is_identity, stacked, total
 from .axes import Axes, AxesError, Recipe, axis_of, recipe
 from .maps import Maps, spread
 from .phases import Phases, as_phases
+from .scores import Scores
 
 # the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
 _ONE = {"tanh": 20.0, "sigmoid": 40.0}
@@ -213,9 +214,7 @@ class Writer(fx.Interpreter):
         if name in FILLED:
             value = self.node.meta["val"]
             return getattr(torch.ops.aten, name)(self.like.new_zeros(value.shape, dtype=value.dtype), *args[1:])
-        handler: Callable | None = getattr(self, f"_op_{name}", None)
-        if handler is None:
-            self._fail(KNOWN, name)
+        handler = self._handler(name, args, kwargs)
         if name not in _OF_HALVES and name not in MOVES:
             args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
         if name not in _OF_PHASES:
@@ -227,6 +226,13 @@ class Writer(fx.Interpreter):
         except (TypeError, AttributeError, KeyError, RuntimeError, IndexError) as error:  # that no handler expects
             first, *_ = f"{type(error).__name__}: {error}".splitlines()
             self._fail(f"operations that a program can express ({first})", name)
+
+    def _handler(self, name: str, args: Any, kwargs: Any) -> Callable[..., Any]:
+        """The method that runs an operation on these arguments."""
+        handler: Callable[..., Any] | None = getattr(self, f"_op_{name}", None)
+        if handler is None:
+            self._fail(KNOWN, name)
+        return handler
 
     def _fail(self, rule: str, got: object) -> NoReturn:
         refuse(self.node, rule, got)
@@ -548,7 +554,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _depends(value: Any) -> bool:
-    return isinstance(value, Value | Bounded | Phases | Later | Part)
+    return isinstance(value, Value | Bounded | Phases | Later | Part | Scores)
 
 
 def _is_row(node: fx.Node) -> bool:
@@ -568,6 +574,8 @@ def reads_of(value: Any) -> list[Read]:
         return list(value.affine.terms)
     if isinstance(value, Phases):
         return value.reads
+    if isinstance(value, Scores):
+        return [*value.q.terms, *value.k.terms]
     return [read for part in value for read in reads_of(part)] if isinstance(value, (list, tuple)) else []
 
 
