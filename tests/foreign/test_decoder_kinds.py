@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases.foreign import ProductMaskedConv, randomized
+from cases.foreign_attention import ATTENTION
 from cases.foreign_kinds import KINDS, LABELS, Net, users_images
 from torch import Tensor, nn
 
@@ -13,9 +14,9 @@ import vlae_fast as vf
 from vlae_fast.models.likelihood import make_likelihood
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", KINDS | ATTENTION)
 def test_images_are_those_of_the_owners_loop(name: str) -> None:
-    kind = KINDS[name]
+    kind = (KINDS | ATTENTION)[name]
     torch.manual_seed(0)
     decoder = kind.make().eval()
     options = dict(kind.options)

@@ -207,8 +207,12 @@ def convolved(
     return Affine(terms, own if bias is None else own + bias, (height, width), valid, value.stride)
 
 
+class Dependent:
+    """What an operation on a traced tensor gives: it depends on the image."""
+
+
 @dataclass(frozen=True, eq=False)
-class Value:
+class Value(Dependent):
     """A traced tensor: what it is at a pixel, and how its dimensions hold channels and pixels."""
 
     affine: Affine

@@ -13,14 +13,14 @@ from torch.utils._pytree import tree_leaves
 
 from .affine import Affine, Value, total
 from .axes import AxesError, axis_of, channels_of, is_channels
-from .choices import Choices
+from .raster import Raster
 from .scores import Scores, seen_by
 from .writer import MOVES
 
 RULE = "attention as a softmax of q . k over the pixels before, times v"
 
 
-class Attention(Choices):
+class Attention(Raster):
     """A method for each operation on scores, or on the weights of their softmax; on other values as before."""
 
     def _handler(self, name: str, args: Any, kwargs: Any) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ class Attention(Choices):
 
     def _scores_mul(self, a: Any, b: Any) -> Scores:
         scores, other = (a, b) if isinstance(a, Scores) else (b, a)
-        by = self._beside(scores, other)
+        by = self._constant_beside(scores, other)
         if scores.weight is not None:
             return replace(scores, weight=scores.weight * by)
         return replace(scores, gain=scores.gain * by, bias=scores.bias * by)
@@ -160,7 +160,7 @@ class Attention(Choices):
             self._fail(RULE, "a sum with its weights")
         if scores is b and alpha != 1:
             scores, alpha = self._scores_mul(scores, alpha), 1
-        return replace(scores, bias=scores.bias + alpha * self._beside(scores, other))
+        return replace(scores, bias=scores.bias + alpha * self._constant_beside(scores, other))
 
     def _scores_sub(self, a: Any, b: Any, alpha: float = 1) -> Scores:
         return self._scores_add(a, b, -alpha) if isinstance(a, Scores) else self._scores_add(self._scores_neg(b), a)
@@ -172,12 +172,12 @@ class Attention(Choices):
         return self._scores_mul(a, -1.0)
 
     def _scores_masked_fill(self, a: Scores, mask: Any, value: Any) -> Scores:
-        return self._filled(a, self._beside(a, mask) != 0, self._beside(a, value))
+        return self._filled(a, self._constant_beside(a, mask) != 0, self._constant_beside(a, value))
 
     def _scores_where(self, condition: Any, a: Any, b: Any) -> Scores:
         scores, value = (a, b) if isinstance(a, Scores) else (b, a)
-        at = self._beside(scores, condition) != 0
-        return self._filled(scores, ~at if scores is a else at, self._beside(scores, value))
+        at = self._constant_beside(scores, condition) != 0
+        return self._filled(scores, ~at if scores is a else at, self._constant_beside(scores, value))
 
     def _filled(self, scores: Scores, at: Tensor, value: Tensor) -> Scores:
         if scores.weight is None:
@@ -186,7 +186,7 @@ class Attention(Choices):
             self._fail(RULE, "weights that are filled with other numbers than 0")
         return replace(scores, weight=scores.weight.where(~at, 0))
 
-    def _beside(self, scores: Scores, other: Any) -> Tensor:
+    def _constant_beside(self, scores: Scores, other: Any) -> Tensor:
         """A constant as ``[heads, N, N]``, or of length 1 along what it is the same along."""
         if not isinstance(other, Tensor | int | float | bool):
             self._fail(f"{RULE}; beside scores constants", "what depends on the input")

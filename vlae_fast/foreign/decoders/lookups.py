@@ -198,7 +198,7 @@ def _table(node: fx.Node, probes: Sequence[_Probe], levels: int) -> tuple[Tensor
         return None
     channels = first.numel() // (batch * height * width)
     length = {"B": batch, "C": channels, "H": height, "W": width}
-    for letters in ("BCHW", "BHWC"):
+    for letters in ("BCHW", "BHWC", "HWBC"):
         try:
             axes = viewed(axes_of(letters, [length[letter] for letter in letters]), first.shape)
         except (AxesError, IndexError):

@@ -83,8 +83,8 @@ class Reading:
     def own(self, output: Tensor) -> Tensor:
         """``[B, P, H, W]`` of an output, in the order of the parameters."""
         factors = tuple(factor for axis in self.axes for factor in axis)
-        batch = output.numel() // prod(n for letter, n in factors if letter != "B")  # rows may be joined to it
-        read = Recipe(factors, (True,) * len(factors))(output, batch)
+        rows = output.numel() // prod(n for letter, n in factors if letter != "B")  # the batch need not come first, and rows may be joined to it
+        read = Recipe(factors, (True,) * len(factors))(output, rows)
         return read[:, self.order.to(read.device)]
 
     def finished(self, params: Tensor) -> Tensor:

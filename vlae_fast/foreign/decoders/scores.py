@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .affine import Affine
+from .affine import Affine, Dependent
 from .axes import Axes, AxesError, channels_of, shape_of
 
 _FAR = 1e3  # a score so far below another one has weight 0, whatever the features are
@@ -16,7 +16,7 @@ _TURNED = {"H": "W", "W": "H"}
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Dependent):
     """``gain q[m] . k[n] + bias`` of all pixels m and n, by heads; behind a softmax over n the weights of it.
 
     They are an image of N x N pixels, of which H is m and W is n, with a channel for each head.

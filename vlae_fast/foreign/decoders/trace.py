@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import (
+    disable_proxy_modes_tracing,
+    get_proxy_mode,
+    get_proxy_slot,
+    make_fx,
+)
 from torch.overrides import TorchFunctionMode
 
 from ...plan import Emit
@@ -71,11 +76,40 @@ class Root:
         self._orig_mod, self._run, self.converts, self.calls = decoder, run, False, 0
 
     def __call__(self, x: Tensor, *others: Tensor) -> Tensor:
-        with TracedOneHot(), _Conversions(x) as conversions:
+        with TracedOneHot(), _Decisions(), _Conversions(x) as conversions:
             try:
                 return self._run(self._orig_mod, x, others)
             finally:
                 self.converts, self.calls = conversions.found, conversions.calls
+
+
+class _Decisions(TorchFunctionMode):
+    """Lets a forward branch on constants, as that of `torch.nn.TransformerEncoder` does on its mask.
+
+    A trace knows their values; only those of its inputs change.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__ and _is_constant(args[0]):
+            with disable_proxy_modes_tracing():
+                return bool(args[0].item())
+        return func(*args, **(kwargs or {}))
+
+
+def _is_constant(x: Tensor) -> bool:
+    """True of a traced tensor that depends on no input."""
+    mode = get_proxy_mode()
+    traced = None if mode is None else get_proxy_slot(x, mode.tracer, None)
+    if traced is None:
+        return False
+    found, left = set[fx.Node](), [traced.proxy.node]
+    while left:
+        node = left.pop()
+        if node.op == "placeholder":
+            return False
+        left += [n for n in node.all_input_nodes if n not in found]
+        found.update(left)
+    return True
 
 
 class _Conversions(TorchFunctionMode):

@@ -17,11 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...masks import Offset
 from ...plan import ACTIVATIONS, MAX_STRIDE, Sites
 from ...sampling.program import Program
-from .affine import Affine, Read, Value, is_identity, stacked, total
+from .affine import Affine, Dependent, Read, Value, is_identity, stacked, total
 from .axes import Axes, AxesError, Recipe, axis_of, recipe
 from .maps import Maps, spread
 from .phases import Phases, as_phases
-from .scores import Scores
 
 # the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
 _ONE = {"tanh": 20.0, "sigmoid": 40.0}
@@ -43,7 +42,7 @@ KNOWN = "convolutions, linear layers over channels, their sums and products with
 
 
 @dataclass(frozen=True, eq=False)
-class Bounded:
+class Bounded(Dependent):
     """``gain function(value) + offset``: half of a gate, or the end of a decoder.
 
     groups: which channels a softmax sums over together. gain, offset: ``[P, h, w]``, or of 1 along each.
@@ -554,7 +553,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _depends(value: Any) -> bool:
-    return isinstance(value, Value | Bounded | Phases | Later | Part | Scores)
+    return isinstance(value, Dependent | Phases | Later | Part)
 
 
 def _is_row(node: fx.Node) -> bool:
@@ -568,14 +567,12 @@ def _is_raw(entry: Any) -> bool:
 
 
 def reads_of(value: Any) -> list[Read]:
-    if isinstance(value, Bounded):
-        value = value.value
-    if isinstance(value, Value):
-        return list(value.affine.terms)
+    if isinstance(value, Affine):
+        return list(value.terms)
     if isinstance(value, Phases):
         return value.reads
-    if isinstance(value, Scores):
-        return [*value.q.terms, *value.k.terms]
+    if isinstance(value, Dependent):
+        return [read for part in vars(value).values() for read in reads_of(part)]
     return [read for part in value for read in reads_of(part)] if isinstance(value, (list, tuple)) else []
 
 
