@@ -100,7 +100,7 @@ class Raster(Choices):
 
     @staticmethod
     def _shape_of(part: Any) -> Sequence[int]:
-        return part.meta.shape if isinstance(part, Later) else part.shape  # type: ignore[no-any-return]
+        return part.meta.shape if isinstance(part, Later) else part.shape
 
     def _whole_again(self, x: Stretch) -> Value | Stretch:
         """A stretch of as many pixels as the image has, as a value."""
