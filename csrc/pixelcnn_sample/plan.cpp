@@ -144,6 +144,7 @@ void check_attend(const char* op, const Plan& plan, size_t index) {
              text("have heads that divide ", channels, " and ", stage.out_channels, " channels"), stage.heads);
   VLAE_CHECK(!is_pair(stage.activation) && stage.context_dim == 0, op, what, "have an activation of one value and no context",
              static_cast<int>(stage.activation));
+  VLAE_CHECK(stage.sites.stride == 1, op, what, "have sites everywhere", text("stride ", stage.sites.stride));
 }
 
 void check_width(const char* op, const Plan& plan, size_t stage, const char* what, int64_t buffer) {

@@ -200,7 +200,11 @@ def rgb() -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), rest[0], nn.ReLU(), rest[1])
 
 
-@pytest.mark.parametrize(("make", "channels", "z"), [(Film, 1, torch.randn(4, 3)), (rgb, 3, None)], ids=["FiLM", "RGB"])
+@pytest.mark.parametrize(
+    ("make", "channels", "z"),
+    [(Film, 1, torch.randn(4, 3)), (rgb, 3, None), (Snail, 1, None)],
+    ids=["FiLM", "RGB", "attention"],
+)
 def test_fast_sampler_draws_what_naive_sampling_draws(
     make: Callable[[], nn.Module], channels: int, z: Tensor | None
 ) -> None:
@@ -211,7 +215,6 @@ def test_fast_sampler_draws_what_naive_sampling_draws(
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
-    "attention": (Snail, {}, "in CausalAttention at 'attention'"),
     "not to be copied": (
         WithLock,
         {},

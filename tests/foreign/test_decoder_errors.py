@@ -23,6 +23,25 @@ Z = torch.zeros(2, 3)
 Case = tuple[Callable[..., Any], dict[str, Any], dict[str, Any], str]
 
 
+ATTENTION = "attention as a softmax of q . k over the pixels before, times v"
+OTHERS = "attention that sees other pixels than all before its own, or these and its own"
+
+
+def attending(attend: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A decoder that does something to its features as a sequence ``[B, 30, C]``."""
+    return lambda net, x: net.last(attend(net.first(x).flatten(2).mT).mT.unflatten(2, (5, 6)))
+
+
+def hidden(diagonal: int) -> Tensor:
+    """0 where a pixel is seen by the mask ``tril(diagonal)``, else minus infinity."""
+    return torch.zeros(30, 30).masked_fill(torch.ones(30, 30).tril(diagonal) == 0, -torch.inf)
+
+
+def within_rows(h: Tensor) -> Tensor:
+    rows = h.flatten(0, 1)
+    return ((rows @ rows.mT).softmax(2) @ rows).view_as(h)
+
+
 REFUSED: dict[str, Case] = {
     # arguments
     "layout of other dimensions": (
@@ -155,13 +174,67 @@ REFUSED: dict[str, Case] = {
         {},
         "sums in place, where rows or columns of features are written to, got mul_",
     ),
-    "attention": (
-        lambda net, x: net.last(
-            (net.first(x).flatten(2) @ net.first(x).flatten(2).mT @ net.first(x).flatten(2)).view_as(net.first(x))
-        ),
+    "attention without a softmax": (
+        attending(lambda q: q @ q.mT @ q),
         {},
         {},
-        "products with a constant matrix, got a product of two that depend on the input",
+        f"{ATTENTION}, got a product of scores without a softmax",
+    ),
+    "a product of channels": (
+        attending(lambda q: q @ (q.mT @ q).softmax(2)),
+        {},
+        {},
+        f"{ATTENTION}, got a product of [B, C, H W] and [B, H W, C]",
+    ),
+    "attention to all pixels": (attending(lambda q: (q @ q.mT).softmax(2) @ q), {}, {}, f"{ATTENTION}, got {OTHERS}"),
+    "attention to a window": (
+        attending(lambda q: (q @ q.mT + hidden(0) + hidden(-9).T).softmax(2) @ q),
+        {},
+        {},
+        f"{ATTENTION}, got {OTHERS}",
+    ),
+    "attention that is masked behind its softmax": (
+        attending(lambda q: (q @ q.mT).softmax(2) * (hidden(0) == 0) @ q),
+        {},
+        {},
+        f"{ATTENTION}, got {OTHERS}",
+    ),
+    "a first pixel that sees none": (
+        attending(lambda q: (q @ q.mT).masked_fill(hidden(-1) < 0, -1e4).softmax(2) @ q),
+        {},
+        {},
+        f"{ATTENTION}, got attention whose first pixel, which sees none before it, has weights of all pixels, or NaN: "
+        "multiply its weights by 0, or let it see itself",
+    ),
+    "a bias of the distance": (
+        attending(lambda q: (q @ q.mT + hidden(0) - torch.arange(30)).softmax(2) @ q),
+        {},
+        {},
+        f"{ATTENTION}, got a bias that depends on which pixel is seen",
+    ),
+    "a factor of the distance": (
+        attending(lambda q: (q @ q.mT * torch.arange(30) + hidden(0)).softmax(2) @ q),
+        {},
+        {},
+        f"{ATTENTION}, got attention with a factor that depends on which pixel is seen",
+    ),
+    "scores of scores": (
+        attending(lambda q: ((q @ q.mT).tanh() + hidden(0)).softmax(2) @ q),
+        {},
+        {},
+        f"{ATTENTION}, got tanh of scores",
+    ),
+    "attention within rows": (
+        lambda net, x: net.last(within_rows(net.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+        {},
+        {},
+        f"{ATTENTION}, got a product of [B H, W, C] and [B H, C, W]",
+    ),
+    "a start token that stays": (
+        attending(lambda q: F.pad(q, (0, 0, 1, 0)).relu()[:, 1:]),
+        {},
+        {},
+        "a start token and then all pixels but the last, got relu of a sequence of 31 pixels",
     ),
 }
 

@@ -66,8 +66,10 @@ class Attention(Raster):
         """Weights times v ``[B heads, pixels, channels]``, or v ``[B heads, channels, pixels]`` times weights."""
         scores, v, turned = (a, b, False) if isinstance(a, Scores) else (b, a, True)
         keys, pixels, channels = (1, 2, 1) if turned else (2, 1, 2)
-        if not isinstance(v, Value) or scores.weight is None or scores.axes[keys] != axis_of("W", prod(self.image)):
-            self._fail(RULE, "another product of scores")
+        if scores.weight is None:
+            self._fail(RULE, "a product of scores without a softmax")
+        if not isinstance(v, Value) or scores.axes[keys] != axis_of("W", prod(self.image)):
+            self._fail(RULE, "another product of weights")
         v = v.without_copies()
         if v.axes[0] != scores.axes[0] or not self._are_pixels(v, pixels) or not is_channels(v.axes[channels]):
             self._fail(RULE, f"a product of weights with {self._spelled(v)}")
@@ -141,6 +143,12 @@ class Attention(Raster):
     _op__scaled_dot_product_cudnn_attention = _op__scaled_dot_product_efficient_attention
 
     # What scores are combined with
+
+    def _op_select(self, x: Any, dim: int, index: int) -> Any:
+        """The scores of one image are those of each, for a mask that is made like them."""
+        if isinstance(x, Scores) and {letter for letter, _ in x.axes[dim]} == {"B"}:
+            return replace(x, axes=(*x.axes[:dim], *x.axes[dim:][1:]))
+        return super()._op_select(x, dim, index)
 
     def _scores_mul(self, a: Any, b: Any) -> Scores:
         scores, other = (a, b) if isinstance(a, Scores) else (b, a)
