@@ -60,7 +60,7 @@ class Attention(Raster):
     def _are_pixels(self, x: Value, dim: int) -> bool:
         """True where a dimension is all pixels in raster order, two of them or more."""
         raster = axis_of("H", self.image[0]) + axis_of("W", self.image[1])
-        return x.axes[dim] == raster != () and x.affine.size == self.image
+        return x.axes[dim] == raster != () and x.affine.size == self.image and x.affine.stride == (1, 1)
 
     def _scores_bmm(self, a: Any, b: Any) -> Value:
         """Weights times v ``[B heads, pixels, channels]``, or v ``[B heads, channels, pixels]`` times weights."""

@@ -83,7 +83,7 @@ class Reading:
     def own(self, output: Tensor) -> Tensor:
         """``[B, P, H, W]`` of an output, in the order of the parameters."""
         factors = tuple(factor for axis in self.axes for factor in axis)
-        rows = output.numel() // prod(n for letter, n in factors if letter != "B")  # the batch need not come first, and rows may be joined to it
+        rows = output.numel() // prod(n for letter, n in factors if letter != "B")  # B may be joined to others
         read = Recipe(factors, (True,) * len(factors))(output, rows)
         return read[:, self.order.to(read.device)]
 

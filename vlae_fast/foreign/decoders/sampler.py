@@ -251,11 +251,13 @@ def fast_sampler(
     products, activations, batch normalisation and normalisation over channels, in whatever dimensions channels stand.
     The condition may enter through any network, and constants may differ from pixel to pixel. What is looked up by a
     pixel's level (`nn.Embedding`, `torch.nn.functional.one_hot`, thresholds) is read off at every level of the
-    likelihood, however it is written, where images have one channel and at most 1,024 levels. The program is checked
+    likelihood, however it is written, where images have one channel and at most 1,024 levels. Causal self-attention
+    over all pixels before may be masked and scaled in any way; it is drawn in raster order. The program is checked
     against that forward.
 
     The channels of a pixel may see each other (masks that let G see R): they are drawn one after the other, in no more
-    steps. Not attention, and no strides. Each ends in an error that says what it is, and where.
+    steps. What cannot be expressed, attention to a part of the pixels before for one, ends in an error that says what it
+    is, and where.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its
