@@ -109,7 +109,7 @@ class Raster(Choices):
         out = x.value.affine if x.start == 0 else self._moved_on(x.value.affine, x.start)
         for at, token in x.tokens:
             axes = (*x.value.axes[: x.dim], (), *x.value.axes[x.dim + 1 :])
-            value = token if isinstance(token, Value) else self._lift(token, axes, (1, 1))
+            value = token if isinstance(token, Value) else self._lift(token, axes, (1, 1), (1, 1))
             if value.axes != axes:
                 self._fail(RULE, "a start token of another shape")
             here = torch.zeros(1, prod(self.image)).to(self.like)

@@ -256,8 +256,8 @@ def fast_sampler(
     against that forward.
 
     The channels of a pixel may see each other (masks that let G see R): they are drawn one after the other, in no more
-    steps. What cannot be expressed, attention to a part of the pixels before for one, ends in an error that says what it
-    is, and where.
+    steps. What cannot be expressed (attention to a part of the pixels before, for one) ends in an error that says what
+    it is, and where.
 
     Args:
         decoder: a module ``decoder(x [B, C, H, W])``, or ``decoder(x, condition)``, that returns the parameters of its
