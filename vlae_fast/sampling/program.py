@@ -219,6 +219,7 @@ class Program:
         """Appends a weight; own: the program made it."""
         self.weights.append(weight.detach() if own else weight.detach().clone())
         self.origins.append(Origin(weight.detach(), (), own))
+
     def _check_one_column(self, what: str, activation: str) -> None:
         if activation not in ACTIVATIONS or activations.columns(activation) != 1:
             one = [name for name in ACTIVATIONS if activations.columns(name) == 1]
