@@ -42,6 +42,26 @@ struct RowPointers {
   };
 };
 
+// Rows `stride` floats apart, k along memory. A base for every three rows: an address is then a base plus 0, 1 or 2 strides,
+// and 14 rows fit the general registers, which a pointer for each does not.
+struct StridedRows {
+  const float* first;
+  int64_t stride, weights;
+
+  int64_t weight_step(int64_t) const { return weights; }
+
+  template <int Rows>
+  struct Behind {
+    const float* base[(Rows + 2) / 3];
+    int64_t stride;
+    Behind(const StridedRows& left, int64_t offset) : stride(left.stride) {
+#pragma GCC unroll 8
+      for (int i = 0; i < (Rows + 2) / 3; ++i) base[i] = left.first + 3 * i * stride + offset;
+    }
+    float at(int r, int64_t k) const { return base[r / 3][r % 3 * stride + k]; }
+  };
+};
+
 // Rows side by side, `step` floats from k to k + 1: the transpose of a matrix read in place. So are the weights, whose columns
 // may overlap those of k + 1: the surplus of a vector ends in columns of the block that nobody reads.
 struct SideBySide {

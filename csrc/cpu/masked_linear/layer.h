@@ -2,8 +2,9 @@
 // functions and no containers here: the per-instruction-set files must not instantiate shared code.
 //
 // y = act(x W^T + b), grad x = g W and grad W = g^T x with g = grad * act' are one kind of product: rows that are read where
-// they are, times a panel of a few columns that is packed first. The runs of a panel are the rows of the packed panel that
-// have a live weight in any of its columns; nothing else of W is read or multiplied.
+// they are, times a panel of two vectors of columns that is packed first. The vectors of a panel are those that need most
+// alike of the inner dimension; what both need comes first, then what the second one needs alone. Nothing else of W is read
+// or multiplied.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 namespace vlae::masked_linear {
 
 constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead for every output: a vector may read them
+constexpr int kSlopeVecs = 4;       // vectors of columns of a call of `slopes`
 
 // W is [outputs, inputs]; its entry (o, i) is alive where in_degrees[i] <= out_degrees[o], or where adjacency says so.
 struct LinearLayer {
@@ -26,7 +28,7 @@ struct LinearLayer {
   const bool* adjacency;  // nullptr: the degrees say it
 };
 
-// Columns first .. first + count - 1 of a product, at most kPanelVecs vectors.
+// Columns first .. first + count - 1 of a product.
 struct Columns {
   int64_t first, count;
 };
@@ -34,16 +36,24 @@ struct Columns {
 struct Runs {
   const Run* data;
   int count;
+  int64_t length;  // of all
+};
+
+// Two vectors of columns. In memory: [row of `both`][2 vectors], then [row of `more`][vector], filled up with zeros to whole
+// vectors.
+struct Panel {
+  Columns columns[kPanelVecs];  // [0] may have none: there is only [1] then, and `both` is empty
+  Runs both, more;              // what of the inner dimension both need, what [1] needs alone
 };
 
 // out[r, columns] = act(bias + left[r] panel) for r = 0 .. rows - 1.
 struct PanelProduct {
   const float* left;
   int64_t left_stride, rows;
-  Runs runs;
-  const float* panel;
-  Columns columns;
-  float* out;  // of row 0 and column 0
+  Panel panel;
+  const float *of_both, *of_more;  // the packed panel
+  int64_t more_step;               // floats between its rows of `more`
+  float* out;                      // of row 0 and column 0
   int64_t out_stride;
   const int32_t* to_columns;  // where the columns go in out; nullptr: to their own numbers
   const float* bias;          // [all columns] or nullptr
@@ -66,12 +76,12 @@ struct Slopes {
 
 struct Kernels {
   int lanes;
-  // Panels [row of the runs][columns, filled up with zeros to whole vectors].
-  void (*pack_outputs)(const LinearLayer&, const Columns&, const Runs&, float* panel) noexcept;  // W^T
-  void (*pack_inputs)(const LinearLayer&, const Columns&, const Runs&, float* panel) noexcept;   // W
-  void (*pack_rows)(const float* rows, int64_t stride, int64_t count, const Columns&, float* panel) noexcept;
+  void (*pack_outputs)(const LinearLayer&, const Panel&, float* to) noexcept;  // of W^T
+  void (*pack_inputs)(const LinearLayer&, const Panel&, float* to) noexcept;   // of W
+  // `count` rows of both vectors, as rows of `both`.
+  void (*pack_rows)(const float* rows, int64_t stride, int64_t count, const Panel&, float* to) noexcept;
   void (*multiply)(const PanelProduct&) noexcept;
-  void (*slopes)(const Slopes&, const Columns&) noexcept;  // at most one vector of columns
+  void (*slopes)(const Slopes&, const Columns&) noexcept;  // at most kSlopeVecs vectors of columns
 };
 
 }  // namespace vlae::masked_linear

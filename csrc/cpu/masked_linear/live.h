@@ -1,4 +1,4 @@
-// The live stretches of a masked linear layer.
+// The panels of a masked linear layer, and what of the inner dimension each of them needs.
 #pragma once
 
 #include <vector>
@@ -7,19 +7,16 @@
 
 namespace vlae::masked_linear {
 
-class LiveRuns {
- public:
-  explicit LiveRuns(const LinearLayer& layer);
+struct LivePanel {
+  Columns columns[kPanelVecs];
+  std::vector<Run> both, more;
 
-  // The inputs that any of these outputs reads, and the outputs that read any of these inputs.
-  std::vector<Run> of_outputs(const Columns& outputs) const;
-  std::vector<Run> of_inputs(const Columns& inputs) const;
-
- private:
-  const LinearLayer& layer_;
-  bool sorted_inputs_, sorted_outputs_;
+  // Points at the runs.
+  Panel view() const;
 };
 
-int64_t total_length(const std::vector<Run>& runs);
+// Columns are the outputs (and the inner dimension the inputs), or the other way round.
+std::vector<LivePanel> panels_of_outputs(const LinearLayer& layer, int64_t lanes);
+std::vector<LivePanel> panels_of_inputs(const LinearLayer& layer, int64_t lanes);
 
 }  // namespace vlae::masked_linear

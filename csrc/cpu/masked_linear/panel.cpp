@@ -2,7 +2,8 @@
 //
 // Columns of a product go in panels of two vectors, its rows in blocks of up to kMaxRows: a block is 14 x 32 floats in
 // registers under AVX-512, 6 x 16 under AVX2. Dead weights are zeroed while packing, in registers, so that no masked copy of W
-// is ever made and bias, activation and mask are applied to a block that is still in the nearest cache.
+// is ever made and bias, activation and mask are applied to a block that is still in the nearest cache. Most squares of
+// weights are alive as a whole: they are loaded as they are.
 #include "../activate.h"
 #include "../gemm_rows.h"
 #include "../transpose.h"
@@ -16,8 +17,8 @@ using namespace vlae::VLAE_ISA;
 namespace {
 
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
-
-int vectors(const Columns& columns) { return columns.count > kLanes ? 2 : 1; }
+constexpr int64_t kAhead = 64;   // floats of a row that are asked for before they are packed
+constexpr int64_t kRowsAhead = 8;
 
 // All ones where W[o, i + lane] is alive, for count lanes.
 IntVec live(const LinearLayer& layer, int64_t o, int64_t i, int64_t count) {
@@ -40,80 +41,175 @@ Vec live_weights(const LinearLayer& layer, int64_t o, int64_t i, int64_t count) 
   return live(layer, o, i, count) ? weights : Vec{};
 }
 
-void pack_outputs(const LinearLayer& layer, const Columns& columns, const Runs& runs, float* panel) noexcept {
-  const int64_t width = vectors(columns) * kLanes;
+// The degree that decides whether a column's entries are alive as a whole: of outputs the least, of inputs the most.
+int32_t least_degree(const int32_t* degrees, const Columns& columns) {
+  int32_t least = degrees[columns.first];
+  for (int64_t c = 1; c < columns.count; ++c) least = degrees[columns.first + c] < least ? degrees[columns.first + c] : least;
+  return least;
+}
+
+int32_t most_degree(const int32_t* degrees, const Columns& columns) {
+  int32_t most = degrees[columns.first];
+  for (int64_t c = 1; c < columns.count; ++c) most = degrees[columns.first + c] > most ? degrees[columns.first + c] : most;
+  return most;
+}
+
+// A vector of outputs, and up to which degree of an input all of them read it.
+struct OutputVector {
+  Columns columns;
+  int64_t reads;
+
+  OutputVector(const LinearLayer& layer, const Columns& outputs) : columns(outputs), reads(INT64_MIN) {
+    const bool whole = outputs.count == kLanes && !layer.adjacency && !layer.in_order && !layer.out_order;
+    if (whole) reads = least_degree(layer.out_degrees, outputs);
+  }
+};
+
+// depth inputs from k on, one row for each; `width` floats from one to the next.
+void pack_square(const LinearLayer& layer, const OutputVector& v, int64_t k, int64_t depth, int64_t width, float* to) {
+  Vec square[kLanes];
+  // inputs of a run ascend
+  if (depth == kLanes && v.reads != INT64_MIN && layer.in_degrees[k + depth - 1] <= v.reads) {
+    const float* weight = layer.weight + v.columns.first * layer.inputs + k;
+#pragma GCC unroll 16
+    for (int64_t l = 0; l < kLanes; ++l) {
+      __builtin_prefetch(weight + l * layer.inputs + kAhead);
+      square[l] = load(weight + l * layer.inputs);
+    }
+    transpose(square);
+#pragma GCC unroll 16
+    for (int64_t l = 0; l < kLanes; ++l) store(to + l * width, square[l]);
+    return;
+  }
+  for (int64_t l = 0; l < kLanes; ++l)
+    square[l] = l < v.columns.count ? live_weights(layer, v.columns.first + l, k, depth) : Vec{};
+  transpose(square);
+  for (int64_t l = 0; l < depth; ++l) store(to + l * width, square[l]);
+}
+
+template <int Vecs>
+void pack_outputs_of(const LinearLayer& layer, const OutputVector (&vectors)[Vecs], const Runs& runs, float* to) {
   for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
     for (int64_t k = 0; k < run->length; k += kLanes)
-      for (int64_t c = 0; c < width; c += kLanes) {
-        const int64_t depth = least(kLanes, run->length - k);
-        Vec square[kLanes];
-        for (int64_t l = 0; l < kLanes; ++l)
-          square[l] = c + l < columns.count ? live_weights(layer, columns.first + c + l, run->offset + k, depth) : Vec{};
-        transpose(square);
-        float* to = panel + (run->weight + k) * width + c;
-        for (int64_t l = 0; l < depth; ++l) store(to + l * width, square[l]);
+      for (int v = 0; v < Vecs; ++v)
+        pack_square(layer, vectors[v], run->offset + k, least(kLanes, run->length - k), Vecs * kLanes,
+                    to + (run->weight + k) * Vecs * kLanes + v * kLanes);
+}
+
+void pack_outputs(const LinearLayer& layer, const Panel& panel, float* to) noexcept {
+  const OutputVector last(layer, panel.columns[1]);
+  if (panel.both.count > 0) pack_outputs_of<2>(layer, {{layer, panel.columns[0]}, last}, panel.both, to);
+  pack_outputs_of<1>(layer, {last}, panel.more, to + panel.both.length * kPanel);
+}
+
+// A vector of inputs, and from which degree on an output reads all of them.
+struct InputVector {
+  Columns columns;
+  int64_t read_from;
+
+  InputVector(const LinearLayer& layer, const Columns& inputs) : columns(inputs), read_from(INT64_MAX) {
+    const bool whole = inputs.count == kLanes && !layer.adjacency && !layer.in_order && !layer.out_order;
+    if (whole) read_from = most_degree(layer.in_degrees, inputs);
+  }
+
+  bool all_alive(const LinearLayer& layer, int64_t o) const {
+    return read_from != INT64_MAX && layer.out_degrees[o] >= read_from;
+  }
+};
+
+template <int Vecs>
+void pack_inputs_of(const LinearLayer& layer, const InputVector (&vectors)[Vecs], const Runs& runs, float* to) {
+  for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
+    for (int64_t o = run->offset; o < run->offset + run->length; ++o)
+      for (int v = 0; v < Vecs; ++v, to += kLanes) {
+        const Columns& columns = vectors[v].columns;
+        const float* weights = layer.weight + o * layer.inputs + columns.first;
+        __builtin_prefetch(weights + kRowsAhead * layer.inputs);
+        store(to, vectors[v].all_alive(layer, o) ? load(weights) : live_weights(layer, o, columns.first, columns.count));
       }
 }
 
-void pack_inputs(const LinearLayer& layer, const Columns& columns, const Runs& runs, float* panel) noexcept {
-  const int64_t width = vectors(columns) * kLanes;
-  for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
-    for (int64_t k = 0; k < run->length; ++k)
-      for (int64_t c = 0; c < width; c += kLanes)
-        store(panel + (run->weight + k) * width + c,
-              live_weights(layer, run->offset + k, columns.first + c, least(kLanes, columns.count - c)));
+void pack_inputs(const LinearLayer& layer, const Panel& panel, float* to) noexcept {
+  const InputVector last(layer, panel.columns[1]);
+  if (panel.both.count > 0) pack_inputs_of<2>(layer, {{layer, panel.columns[0]}, last}, panel.both, to);
+  pack_inputs_of<1>(layer, {last}, panel.more, to + panel.both.length * kPanel);
 }
 
-void pack_rows(const float* rows, int64_t stride, int64_t count, const Columns& columns, float* panel) noexcept {
-  const int64_t width = vectors(columns) * kLanes;
-  for (int64_t r = 0; r < count; ++r)
-    for (int64_t c = 0; c < width; c += kLanes)
-      store(panel + r * width + c, load_some(rows + r * stride + columns.first + c, least(kLanes, columns.count - c)));
-}
-
-// Rows first .. first + count - 1 of the block go to their places in out.
-void finish(const PanelProduct& p, int64_t first, int64_t count, const float* block) {
-  for (int64_t r = first; r < first + count; ++r, block += kPanel)
-    for (int64_t c = 0; c < p.columns.count; c += kLanes) {
-      const int64_t lanes = least(kLanes, p.columns.count - c);
-      Vec value = apply(p.activation, load(block + c));
-      if (p.layer) value = live(*p.layer, p.first_row + r, p.columns.first + c, lanes) ? value : Vec{};
-      store_at(p.out + r * p.out_stride, p.to_columns, p.columns.first + c, value, lanes);
+void pack_rows(const float* rows, int64_t stride, int64_t count, const Panel& panel, float* to) noexcept {
+  for (int64_t r = 0; r < count; ++r, rows += stride)
+    for (const Columns& columns : panel.columns) {
+      __builtin_prefetch(rows + kRowsAhead * stride + columns.first);
+      store(to, columns.count > 0 ? load_some(rows + columns.first, columns.count) : Vec{});
+      to += kLanes;
     }
 }
 
-// total += rows x panel, at most kChunk products in an accumulator at a time.
+// Never inlined: one copy of the arithmetic, on whole vectors.
 template <int Vecs>
-void accumulate(const Runs& runs, const float* const* rows, int64_t count, const float* panel, float* total) {
+[[gnu::noinline]] void activate_block(Activation activation, int64_t rows, float* block) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int v = 0; v < Vecs; ++v) {
+      float* at = block + r * kPanel + v * kLanes;
+      store(at, apply(activation, load(at)));
+    }
+}
+
+// Rows first .. first + count - 1 of a vector of columns go to their places in out.
+void finish(const PanelProduct& p, int64_t first, int64_t count, const Columns& columns, const float* block) {
+  float* out = p.out + first * p.out_stride;
+  if (p.layer) {
+    const InputVector inputs(*p.layer, columns);
+    for (int64_t r = 0; r < count; ++r, out += p.out_stride, block += kPanel) {
+      Vec value = load(block);
+      const int64_t o = p.first_row + first + r;
+      if (!inputs.all_alive(*p.layer, o)) value = live(*p.layer, o, columns.first, columns.count) ? value : Vec{};
+      store_some(out + columns.first, value, columns.count);
+    }
+    return;
+  }
+  for (int64_t r = 0; r < count; ++r, out += p.out_stride, block += kPanel)
+    store_at(out, p.to_columns, columns.first, load(block), columns.count);
+}
+
+// total += rows x panel, at most kChunk products in an accumulator at a time. `fresh`: total has sums already.
+template <int Vecs>
+void accumulate(const Runs& runs, const StridedRows& left, int64_t count, bool fresh, const float* panel, float* total) {
   for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
     for (int64_t k = 0; k < run->length; k += kChunk) {
       const Run chunk = {run->offset + k, run->weight + k, least(kChunk, run->length - k)};
-      const bool fresh = k > 0 || run != runs.data;
-      GemmTable<RowPointers, Vecs, 1>::by_rows[count - 1]({rows}, &chunk, 1, fresh, panel, 0, total);
+      GemmTable<StridedRows, Vecs, 1>::by_rows[count - 1](left, &chunk, 1, fresh, panel, 0, total);
+      fresh = true;
     }
 }
 
-template <int Vecs>
-void multiply_panel(const PanelProduct& p) {
+// Asks for the lines that finish() will write while there is a product to wait for.
+void fetch_output(const PanelProduct& p, int64_t first, int64_t count) {
+  if (p.to_columns) return;
+  for (int64_t r = first; r < first + count; ++r)
+    for (const Columns& columns : p.panel.columns) __builtin_prefetch(p.out + r * p.out_stride + columns.first, 1);
+}
+
+void multiply(const PanelProduct& p) noexcept {
   alignas(64) float block[kBlock] = {};
-  Vec bias[Vecs] = {};
-  if (p.bias)
-    for (int v = 0; v < Vecs; ++v)
-      bias[v] = load_some(p.bias + p.columns.first + v * kLanes, least(kLanes, p.columns.count - v * kLanes));
+  const Panel& panel = p.panel;
+  const bool two = panel.columns[0].count > 0;
+  Vec bias[kPanelVecs] = {};
+  for (int v = two ? 0 : 1; p.bias && v < kPanelVecs; ++v)
+    bias[v] = load_some(p.bias + panel.columns[v].first, panel.columns[v].count);
   const int64_t blocks = (p.rows + kMaxRows - 1) / kMaxRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = p.rows * b / blocks, count = p.rows * (b + 1) / blocks - first;
-    const float* rows[kMaxRows];
-    for (int64_t r = 0; r < count; ++r) {
-      rows[r] = p.left + (first + r) * p.left_stride;
-      for (int v = 0; v < Vecs; ++v) store(block + r * kPanel + v * kLanes, bias[v]);
-    }
-    accumulate<Vecs>(p.runs, rows, count, p.panel, block);
-    finish(p, first, count, block);
+    fetch_output(p, first, count);
+    for (int64_t r = 0; r < count; ++r)
+      for (int v = 0; v < kPanelVecs; ++v) store(block + r * kPanel + v * kLanes, bias[v]);
+    const float* left = p.left + first * p.left_stride;
+    accumulate<2>(panel.both, {left, p.left_stride, kPanel}, count, false, p.of_both, block);
+    accumulate<1>(panel.more, {left, p.left_stride, p.more_step}, count, panel.both.count > 0, p.of_more, block + kLanes);
+    if (p.activation != Activation::none) activate_block<2>(p.activation, count, block);
+    if (two) finish(p, first, count, panel.columns[0], block);
+    finish(p, first, count, panel.columns[1], block + kLanes);
   }
 }
-
-void multiply(const PanelProduct& p) noexcept { (vectors(p.columns) == 2 ? multiply_panel<2> : multiply_panel<1>)(p); }
 
 }  // namespace
 

@@ -1,7 +1,6 @@
 #include "run.h"
 
 #include <algorithm>
-#include <deque>
 #include <vector>
 
 #include "../../narrow.h"
@@ -21,27 +20,24 @@ enum class Kind { forward, grad_x, grad_weight };
 // Rows first .. last - 1 of a panel of a product.
 struct Unit {
   Kind kind;
-  Columns columns;
-  const std::vector<Run>* runs;  // of the inner dimension; for grad_weight: the live ones of all its rows
+  const LivePanel* panel;
   int64_t first, last;
   double work;
 };
 
 class Units {
  public:
-  // A product with `rows` rows and `columns` columns; runs_of(panel) are its runs, `inner` 0 if these give the depth.
-  template <typename RunsOf>
-  void add(Kind kind, int64_t rows, int64_t columns, int64_t width, const RunsOf& runs_of) {
-    const int64_t panels = (columns + width - 1) / width;
-    const int64_t wanted = (kUnitsPerThread * torch::stable::get_num_threads() + panels - 1) / std::max<int64_t>(panels, 1);
+  // Every panel of a product, of `rows` rows. The panels outlive the units.
+  void add(Kind kind, int64_t rows, const std::vector<LivePanel>& panels) {
+    const int64_t count = static_cast<int64_t>(panels.size());
+    const int64_t wanted = (kUnitsPerThread * torch::stable::get_num_threads() + count - 1) / std::max<int64_t>(count, 1);
     const int64_t chunks = std::max<int64_t>(1, std::min(wanted, rows / kUnitRows));
-    for (int64_t p = 0; p < panels; ++p) {
-      const Columns panel = {p * width, std::min(width, columns - p * width)};
-      runs_.push_back(runs_of(panel));
-      const double work = static_cast<double>(total_length(runs_.back()) * panel.count);
+    for (const LivePanel& live : panels) {
+      const Panel panel = live.view();
+      const int64_t second = panel.columns[1].count, both = panel.columns[0].count + second;
+      const double work = static_cast<double>(panel.both.length * both + panel.more.length * second);
       for (int64_t c = 0; c < chunks; ++c)
-        units_.push_back(
-            {kind, panel, &runs_.back(), rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
+        units_.push_back({kind, &live, rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
     }
   }
 
@@ -58,72 +54,92 @@ class Units {
 
  private:
   std::vector<Unit> units_;
-  std::deque<std::vector<Run>> runs_;  // a deque: the units point at its elements while it grows
 };
 
-Runs runs_of(const std::vector<Run>& runs) { return {runs.data(), static_cast<int>(runs.size())}; }
+// body(first, last) for the rows of the runs that are the unit's.
+template <typename Body>
+void for_rows(const Runs& runs, const Unit& unit, const Body& body) {
+  for (const Run* run = runs.data; run != runs.data + runs.count; ++run) {
+    const int64_t first = std::max(run->offset, unit.first), last = std::min(run->offset + run->length, unit.last);
+    if (first < last) body(first, last);
+  }
+}
 
-// The unit's rows of left times its panel, into the same rows of out.
-PanelProduct product_of(const Unit& unit, const float* left, int64_t left_stride, const float* panel, float* out,
-                        int64_t out_stride) {
+// The unit's rows of left times its packed panel, into the same rows of out.
+PanelProduct product_of(const Kernels& kernels, const Unit& unit, const float* left, int64_t left_stride, const float* packed,
+                        float* out, int64_t out_stride) {
   PanelProduct product = {};
   product.left = left + unit.first * left_stride;
   product.left_stride = left_stride;
   product.rows = unit.last - unit.first;
-  product.runs = runs_of(*unit.runs);
-  product.panel = panel;
-  product.columns = unit.columns;
+  product.panel = unit.panel->view();
+  product.of_both = packed;
+  product.of_more = packed + product.panel.both.length * kPanelVecs * kernels.lanes;
+  product.more_step = kernels.lanes;
   product.out = out + unit.first * out_stride;
   product.out_stride = out_stride;
   return product;
 }
 
-void run_grad_x(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* panel) {
-  kernels.pack_inputs(layer, unit.columns, runs_of(*unit.runs), panel);
-  kernels.multiply(product_of(unit, b.g, layer.outputs, panel, b.grad_x, layer.inputs));
+void run_grad_x(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* packed) {
+  kernels.pack_inputs(layer, unit.panel->view(), packed);
+  kernels.multiply(product_of(kernels, unit, b.g, layer.outputs, packed, b.grad_x, layer.inputs));
 }
 
-// Rows without a live entry are only zeroed.
+// The product's rows are the outputs of the panel's runs; the inner dimension is the batch. Other rows are zeroed.
 void run_grad_weight(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit,
-                     float* panel) {
-  const Run all = {0, 0, b.batch};
+                     float* packed) {
+  const Panel panel = unit.panel->view();
+  const Run batch = {0, 0, b.batch};
+  const Runs all = {&batch, 1, b.batch}, none = {};
   PanelProduct product = {};
   product.left_stride = b.transposed_stride;
-  product.runs = {&all, 1};
-  product.panel = panel;
-  product.columns = unit.columns;
+  product.of_both = packed;
+  product.of_more = packed + kernels.lanes;  // the second vector of rows of two
+  product.more_step = kPanelVecs * kernels.lanes;
   product.out_stride = layer.inputs;
   product.layer = &layer;
-  kernels.pack_rows(b.x, layer.inputs, b.batch, unit.columns, panel);
+  kernels.pack_rows(b.x, layer.inputs, b.batch, panel, packed);
   const auto zero = [&](int64_t first, int64_t last) {
     for (int64_t o = first; o < last; ++o)
-      std::fill_n(b.grad_weight + o * layer.inputs + unit.columns.first, unit.columns.count, 0.0f);
+      for (const Columns& columns : panel.columns)
+        std::fill_n(b.grad_weight + o * layer.inputs + columns.first, columns.count, 0.0f);
   };
-  int64_t done = unit.first;
-  for (const Run& run : *unit.runs) {
-    const int64_t first = std::max(run.offset, unit.first), last = std::min(run.offset + run.length, unit.last);
-    if (first >= last) continue;
-    zero(done, first);
+  const auto multiply = [&](int64_t first, int64_t last) {
     product.left = b.g_transposed + first * b.transposed_stride;
     product.rows = last - first;
     product.out = b.grad_weight + first * layer.inputs;
     product.first_row = first;
     kernels.multiply(product);
+  };
+  int64_t done = unit.first;
+  product.panel = {{panel.columns[0], panel.columns[1]}, all, none};
+  for_rows(panel.both, unit, [&](int64_t first, int64_t last) {
+    zero(done, first);
+    multiply(first, last);
     done = last;
-  }
+  });
   zero(done, unit.last);
+  product.panel = {{{0, 0}, panel.columns[1]}, none, all};
+  for_rows(panel.more, unit, multiply);
+}
+
+int64_t most_length(const std::vector<LivePanel>& panels) {
+  int64_t most = 0;
+  for (const LivePanel& panel : panels) most = std::max(most, panel.view().both.length + panel.view().more.length);
+  return most;
 }
 
 }  // namespace
 
 void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearForward& f) {
-  const LiveRuns live(layer);
+  const std::vector<LivePanel> panels = panels_of_outputs(layer, kernels.lanes);
   const int64_t width = kPanelVecs * kernels.lanes;
   Units units;
-  units.add(Kind::forward, f.batch, layer.outputs, width, [&](const Columns& c) { return live.of_outputs(c); });
-  units.deal(op, static_cast<double>(f.batch), layer.inputs * width, [&](const Unit& unit, float* panel) {
-    kernels.pack_outputs(layer, unit.columns, runs_of(*unit.runs), panel);
-    PanelProduct product = product_of(unit, f.x, layer.inputs, panel, f.y, layer.outputs);
+  units.add(Kind::forward, f.batch, panels);
+  units.deal(op, static_cast<double>(f.batch), most_length(panels) * width, [&](const Unit& unit, float* packed) {
+    kernels.pack_outputs(layer, unit.panel->view(), packed);
+    PanelProduct product = product_of(kernels, unit, f.x, layer.inputs, packed, f.y, layer.outputs);
     product.to_columns = layer.out_order;
     product.bias = f.bias;
     product.activation = f.activation;
@@ -132,23 +148,21 @@ void run_forward(const char* op, const Kernels& kernels, const LinearLayer& laye
 }
 
 void run_slopes(const Kernels& kernels, const Slopes& slopes) {
-  const int64_t vectors = (slopes.outputs + kernels.lanes - 1) / kernels.lanes;
-  const int64_t grain = static_cast<int64_t>(kThreadWork / 10) / std::max<int64_t>(1, slopes.batch * kernels.lanes) + 1;
-  torch::stable::parallel_for(0, vectors, grain, [&](int64_t first, int64_t last) {
-    for (int64_t v = first; v < last; ++v)
-      kernels.slopes(slopes, {v * kernels.lanes, std::min<int64_t>(kernels.lanes, slopes.outputs - v * kernels.lanes)});
+  const int64_t width = kSlopeVecs * kernels.lanes, count = (slopes.outputs + width - 1) / width;
+  const int64_t grain = static_cast<int64_t>(kThreadWork / 10) / std::max<int64_t>(1, slopes.batch * width) + 1;
+  torch::stable::parallel_for(0, count, grain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) kernels.slopes(slopes, {i * width, std::min(width, slopes.outputs - i * width)});
   });
 }
 
 void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
-  const LiveRuns live(layer);
-  const int64_t width = kPanelVecs * kernels.lanes;
-  const auto runs = [&](const Columns& c) { return live.of_inputs(c); };
+  const std::vector<LivePanel> panels = panels_of_inputs(layer, kernels.lanes);
   Units units;
-  if (b.grad_x) units.add(Kind::grad_x, b.batch, layer.inputs, width, runs);
-  if (b.grad_weight) units.add(Kind::grad_weight, layer.outputs, layer.inputs, width, runs);
-  units.deal(op, static_cast<double>(b.batch), std::max(layer.outputs, b.batch) * width, [&](const Unit& unit, float* panel) {
-    (unit.kind == Kind::grad_x ? run_grad_x : run_grad_weight)(kernels, layer, b, unit, panel);
+  if (b.grad_x) units.add(Kind::grad_x, b.batch, panels);
+  if (b.grad_weight) units.add(Kind::grad_weight, layer.outputs, panels);
+  const int64_t floats = std::max(most_length(panels), b.batch) * kPanelVecs * kernels.lanes;
+  units.deal(op, static_cast<double>(b.batch), floats, [&](const Unit& unit, float* packed) {
+    (unit.kind == Kind::grad_x ? run_grad_x : run_grad_weight)(kernels, layer, b, unit, packed);
   });
 }
 
