@@ -8,6 +8,7 @@
 #include "../../parse_activation.h"
 #include "../../tensors.h"
 #include "../isa.h"
+#include "../memory.h"
 #include "order.h"
 #include "run.h"
 
@@ -79,6 +80,19 @@ int64_t padded_stride(int64_t batch) {
   return ((batch + kLine - 1) / kLine | 1) * kLine;
 }
 
+// Uninitialised floats of a call of the backward.
+struct Scratch {
+  KeptFloats& kept;
+  float* data;
+
+  Scratch(KeptFloats& from, int64_t count) : kept(from), data(from.take(std::max<int64_t>(count, 1))) {
+    VLAE_CHECK(data != nullptr, kBackward, "memory", text("hold ", 4 * count, " bytes more"), "none");
+  }
+  ~Scratch() { kept.give_back(); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+};
+
 Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
                std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
                std::string isa_name) {
@@ -118,13 +132,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   Tensor grad_x = empty_like_sizes(x, {needs_x ? batch : 0, inputs});
   Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
   Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});
-  Tensor g = empty_like_sizes(x, {copies ? batch : 0, outputs});
-  Tensor transposed = empty_like_sizes(x, {needs_weight ? outputs : 0, stride});
+  static thread_local KeptFloats kept_g, kept_transposed;  // fresh pages of theirs cost a tenth of the call
+  const Scratch g(kept_g, copies ? batch * outputs : 0), transposed(kept_transposed, needs_weight ? outputs * stride : 0);
 
-  run_slopes(kernels_of(isa),
-             {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
-              copies ? g.mutable_data_ptr<float>() : nullptr, needs_weight ? transposed.mutable_data_ptr<float>() : nullptr,
-              stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
+  run_slopes(kernels_of(isa), {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
+                               copies ? g.data : nullptr, needs_weight ? transposed.data : nullptr, stride,
+                               needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   x = gathered(x, {}, checked.in_places);
   LinearLayer sorted = checked.layer;
   const Tensor sorted_weight = needs_x ? gathered(weight, checked.out_places, checked.in_places) : weight;
@@ -133,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   if (inputs > 0)
     run_backward(
         kBackward, kernels_of(isa), sorted,
-        {floats(x), copies ? floats(g) : floats(grad), floats(transposed), batch, stride,
+        {floats(x), copies ? g.data : floats(grad), transposed.data, batch, stride,
          needs_x ? grad_x.mutable_data_ptr<float>() : nullptr, needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
   const std::vector<int32_t> in_back = inverse_of(checked.in_places), out_back = inverse_of(checked.out_places);
   return {needs_x ? gathered(grad_x, {}, in_back) : grad_x,

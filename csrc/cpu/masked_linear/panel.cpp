@@ -20,14 +20,16 @@ constexpr int64_t kChunk = 128;  // longer sums would round worse than those of 
 constexpr int64_t kAhead = 64;   // floats of a row that are asked for before they are packed
 constexpr int64_t kRowsAhead = 8;
 
+IntVec load_degrees(const LinearLayer& layer, int64_t i) {
+  IntVec degrees;
+  __builtin_memcpy(&degrees, layer.in_degrees + i, sizeof degrees);
+  return degrees;
+}
+
 // All ones where W[o, i + lane] is alive, for count lanes.
 IntVec live(const LinearLayer& layer, int64_t o, int64_t i, int64_t count) {
+  if (!layer.adjacency) return load_degrees(layer, i) <= layer.out_degrees[o] - IntVec{};
   int32_t lanes[kLanes] = {};
-  if (!layer.adjacency) {
-    IntVec degrees;
-    __builtin_memcpy(&degrees, layer.in_degrees + i, sizeof degrees);
-    return degrees <= layer.out_degrees[o] - IntVec{};
-  }
   const bool* row = layer.adjacency + o * layer.inputs + i;
   for (int64_t l = 0; l < count; ++l) lanes[l] = row[l] ? -1 : 0;
   IntVec mask;
@@ -40,6 +42,9 @@ Vec live_weights(const LinearLayer& layer, int64_t o, int64_t i, int64_t count) 
   const Vec weights = load_at(layer.weight + row * layer.inputs, layer.in_order, i, count);
   return live(layer, o, i, count) ? weights : Vec{};
 }
+
+// True where the degrees decide and the numbers of the units are their places: the usual layer, with a short way of its own.
+bool is_plain(const LinearLayer& layer) { return !layer.adjacency && !layer.in_order && !layer.out_order; }
 
 // The degree that decides whether a column's entries are alive as a whole: of outputs the least, of inputs the most.
 int32_t least_degree(const int32_t* degrees, const Columns& columns) {
@@ -60,8 +65,7 @@ struct OutputVector {
   int64_t reads;
 
   OutputVector(const LinearLayer& layer, const Columns& outputs) : columns(outputs), reads(INT64_MIN) {
-    const bool whole = outputs.count == kLanes && !layer.adjacency && !layer.in_order && !layer.out_order;
-    if (whole) reads = least_degree(layer.out_degrees, outputs);
+    if (outputs.count == kLanes && is_plain(layer)) reads = least_degree(layer.out_degrees, outputs);
   }
 };
 
@@ -81,8 +85,17 @@ void pack_square(const LinearLayer& layer, const OutputVector& v, int64_t k, int
     for (int64_t l = 0; l < kLanes; ++l) store(to + l * width, square[l]);
     return;
   }
-  for (int64_t l = 0; l < kLanes; ++l)
-    square[l] = l < v.columns.count ? live_weights(layer, v.columns.first + l, k, depth) : Vec{};
+  if (is_plain(layer)) {
+    const IntVec degrees = load_degrees(layer, k);
+    for (int64_t l = 0; l < kLanes; ++l) {
+      const int64_t o = v.columns.first + least(l, v.columns.count - 1);
+      const Vec weights = load_some(layer.weight + o * layer.inputs + k, depth);
+      square[l] = (degrees <= layer.out_degrees[o] - IntVec{}) ? weights : Vec{};
+    }
+  } else {
+    for (int64_t l = 0; l < kLanes; ++l)
+      square[l] = l < v.columns.count ? live_weights(layer, v.columns.first + l, k, depth) : Vec{};
+  }
   transpose(square);
   for (int64_t l = 0; l < depth; ++l) store(to + l * width, square[l]);
 }
@@ -104,16 +117,30 @@ void pack_outputs(const LinearLayer& layer, const Panel& panel, float* to) noexc
 
 // A vector of inputs, and from which degree on an output reads all of them.
 struct InputVector {
+  const LinearLayer& layer;
   Columns columns;
-  int64_t read_from;
+  bool plain;
+  IntVec degrees = {};
+  int32_t read_from = 0;
 
-  InputVector(const LinearLayer& layer, const Columns& inputs) : columns(inputs), read_from(INT64_MAX) {
-    const bool whole = inputs.count == kLanes && !layer.adjacency && !layer.in_order && !layer.out_order;
-    if (whole) read_from = most_degree(layer.in_degrees, inputs);
+  InputVector(const LinearLayer& of, const Columns& inputs) : layer(of), columns(inputs), plain(is_plain(of)) {
+    if (!plain || inputs.count == 0) return;
+    degrees = load_degrees(of, inputs.first);
+    read_from = most_degree(of.in_degrees, inputs);
   }
 
-  bool all_alive(const LinearLayer& layer, int64_t o) const {
-    return read_from != INT64_MAX && layer.out_degrees[o] >= read_from;
+  IntVec live_for(int64_t o) const {
+    return plain ? degrees <= layer.out_degrees[o] - IntVec{} : live(layer, o, columns.first, columns.count);
+  }
+
+  bool all_alive(int64_t o) const { return plain && columns.count == kLanes && layer.out_degrees[o] >= read_from; }
+
+  Vec weights(int64_t o) const {
+    if (!plain) return live_weights(layer, o, columns.first, columns.count);
+    const float* row = layer.weight + o * layer.inputs + columns.first;
+    if (all_alive(o)) return load(row);
+    const Vec some = load_some(row, columns.count);
+    return live_for(o) ? some : Vec{};
   }
 };
 
@@ -122,10 +149,8 @@ void pack_inputs_of(const LinearLayer& layer, const InputVector (&vectors)[Vecs]
   for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
     for (int64_t o = run->offset; o < run->offset + run->length; ++o)
       for (int v = 0; v < Vecs; ++v, to += kLanes) {
-        const Columns& columns = vectors[v].columns;
-        const float* weights = layer.weight + o * layer.inputs + columns.first;
-        __builtin_prefetch(weights + kRowsAhead * layer.inputs);
-        store(to, vectors[v].all_alive(layer, o) ? load(weights) : live_weights(layer, o, columns.first, columns.count));
+        __builtin_prefetch(layer.weight + (o + kRowsAhead) * layer.inputs + vectors[v].columns.first);
+        store(to, vectors[v].weights(o));
       }
 }
 
@@ -162,7 +187,7 @@ void finish(const PanelProduct& p, int64_t first, int64_t count, const Columns& 
     for (int64_t r = 0; r < count; ++r, out += p.out_stride, block += kPanel) {
       Vec value = load(block);
       const int64_t o = p.first_row + first + r;
-      if (!inputs.all_alive(*p.layer, o)) value = live(*p.layer, o, columns.first, columns.count) ? value : Vec{};
+      if (!inputs.all_alive(o)) value = inputs.live_for(o) ? value : Vec{};
       store_some(out + columns.first, value, columns.count);
     }
     return;
