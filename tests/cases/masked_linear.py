@@ -47,6 +47,8 @@ CASES = {
     "any degrees": any_degrees(linear_case(15, 67, 95, activation="relu")),
     "few degrees": any_degrees(linear_case(3, 5, 4), span=1),
     "tiled degrees": tiled_degrees(linear_case(31, 120, 128)),
+    "pieces meet inside a vector": tiled_degrees(linear_case(20, 60, 80, activation="relu")),
+    "an odd number of vectors": linear_case(17, 44, 76, activation="elu"),
     "wide": linear_case(130, 640, 640, activation="relu"),
 }
 LARGE_CASES = [linear_case(256, 1024, 1568), linear_case(1024, 784, 1024, activation="relu")]

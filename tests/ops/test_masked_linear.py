@@ -71,6 +71,45 @@ def test_same_bits(case: Case, isa: str) -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
+@pytest.mark.parametrize("name", ["pieces meet inside a vector", "an odd number of vectors", "any degrees"])
+def test_memory_of_an_earlier_backward_is_not_read(name: str, isa: str) -> None:
+    """Scratch is kept from call to call: a call with NaN everywhere and a larger batch leaves none in the next one."""
+    require("cpu")
+    t = CASES[name].tensors
+    mask, batch = Mask(t["in_degrees"], t["out_degrees"]), t["x"].shape[0]
+    y, grad = torch.rand(2, batch + 30, t["weight"].shape[0]).sub(0.5).unbind()
+    x = torch.randn(batch + 30, t["weight"].shape[1])
+
+    def call(rows: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        weight = t["weight"] if not tensors[0].isnan().any() else t["weight"] * torch.nan
+        parts = (tensor[:rows] for tensor in tensors)
+        return [*cpu.masked_linear_backward(*parts, weight, mask, "elu", (True, True, True), isa)]
+
+    before = call(batch, grad, y, x)
+    live = linear_mask(*mask[:2])
+    want = torch.where(live, (grad[:batch] * torch.where(y[:batch] > 0, 1, y[:batch] + 1)).T @ x[:batch], 0)
+    torch.testing.assert_close(before[1], want, rtol=1e-4, atol=1e-4)
+    assert call(batch + 30, *(tensor * torch.nan for tensor in (grad, y, x)))[0].isnan().any()
+    for got, expected in zip(call(batch, grad, y, x), before, strict=True):
+        assert got.equal(expected)
+
+
+def test_no_node_without_a_gradient() -> None:
+    """The output is that with a node, bit for bit; a call that is recorded later has its gradient."""
+    layer = MaskedLinear(torch.arange(40), torch.arange(40), activation="elu")
+    x = torch.randn(3, 40)
+    with torch.no_grad():
+        y = layer(x)
+    with torch.inference_mode():
+        assert layer(x).equal(y)
+    assert y.grad_fn is None and not y.requires_grad
+    recorded = layer(x)
+    assert recorded.equal(y)
+    recorded.sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.any()
+
+
 @any_call(
     batch=st.integers(0, 50),
     in_dim=st.integers(1, 80),
@@ -140,7 +179,7 @@ def test_gradcheck(activation: str) -> None:
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_linear"))
-@pytest.mark.parametrize("name", ["plain", "adjacency"])
+@pytest.mark.parametrize("name", ["plain", "adjacency", "pieces meet inside a vector"])
 def test_dead_weights_are_never_read(name: str, backend: str) -> None:
     case = CASES[name]
     t = case.tensors

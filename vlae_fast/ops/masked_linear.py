@@ -137,8 +137,8 @@ class _MaskedLinear(torch.autograd.Function):
 def _apply(*args: Any) -> Tensor:
     """Without a gradient to take, no node is made: on a CPU it costs as much as a layer of a few samples."""
     if torch.is_grad_enabled():
-        return _MaskedLinear.apply(*args)  # type: ignore[no-any-return,no-untyped-call]
-    return registry.below_autograd("masked_linear", *args)  # type: ignore[no-any-return]
+        return _MaskedLinear.apply(*args)
+    return registry.below_autograd("masked_linear", *args)
 
 
 _MASK = "Tensor? in_degrees, Tensor? out_degrees, Tensor? adjacency, str activation, str backend"
