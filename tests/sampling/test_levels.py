@@ -14,6 +14,7 @@ from vlae_fast.models import make_likelihood
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Draw, Emit, Plan, Source, Stage
 from vlae_fast.sampling.levels import in_turn
+from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
 
@@ -135,7 +136,7 @@ def test_normal_pixels_channel_by_channel(row: str, request: pytest.FixtureReque
         for parameter in small.parameters():
             parameter.mul_(0.3)
     images, params = vf.PixelCNNSampler(small, able(row, request)).sample_with_logits(None, noise)
-    naive, expected = vf.sampling.sampler.naive_sample_with_logits(small, None, noise)
+    naive, expected = naive_sample_with_logits(small, None, noise)
     torch.testing.assert_close(images, naive, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(params, expected, rtol=1e-4, atol=1e-4)
 
