@@ -61,7 +61,7 @@ def refuse(call: Callable[[], object], message: str) -> None:
         (edited(8, 99), r"plan\[8\] \(activation\) must be in 0..\d+, got 99"),
         (edited(9, 99), r"plan\[9\] \(residual\) must be in -1..\d, got 99"),
         (edited(9, 1), r"plan must have no circle of stages, got one"),
-        (edited(LEAD + 1, 2), r"plan\[12\] \(kind\) must be in 0..1, got 2"),
+        (edited(LEAD + 1, 3), r"plan\[12\] \(kind\) must be in 0..2, got 3"),
         (edited(LEAD + 1, 1), r"plan: stage 0 of kind 1 must read one buffer of 4 channels at \(0, 0\), got 1 sources"),
         (edited(LEAD + 2, 99), r"plan\[13\] \(factor\) must be in -1..\d, got 99"),
         (edited(LEAD + 2, 0), r"plan: factor of stage 0 must have its 4 channels, got 1"),
@@ -70,8 +70,10 @@ def refuse(call: Callable[[], object], message: str) -> None:
         (edited(LEAD + 4, 1), r"plan\[15\] \(row of the sites\) must be in 0..0, got 1"),
         (edited(LEAD + 5, -1), r"plan\[16\] \(column of the sites\) must be in 0..0, got -1"),
         (edited(LEAD + 6, 1), r"plan: joins of stage 0 must be the own buffer of a stage before it, got 1"),
-        (edited(LEAD + 8, 99), r"plan\[19\] \(source buffer\) must be in 0..\d, got 99"),
-        (edited(LEAD + 9, 1 << 60), r"plan\[20\] \(number of taps\) must fit the plan's length"),
+        (edited(LEAD + 1, 2), r"plan\[18\] \(heads\) must be in 1..\d+, got 0"),
+        (edited(LEAD + 7, 1), r"plan\[18\] \(heads\) must be in 0..0, got 1"),
+        (edited(LEAD + 9, 99), r"plan\[20\] \(source buffer\) must be in 0..\d, got 99"),
+        (edited(LEAD + 10, 1 << 60), r"plan\[21\] \(number of taps\) must fit the plan's length"),
     ],
 )
 def test_plans_that_are_refused(words: list[int], message: str) -> None:

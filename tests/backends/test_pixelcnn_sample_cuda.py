@@ -16,6 +16,7 @@ from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan, Source, Stage
 from vlae_fast.sampling.naive import naive_sample_with_logits
+from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import budget
 
@@ -220,6 +221,17 @@ def test_plans_that_the_kernel_cannot_hold(plan: Plan, message: str) -> None:
     packed = cuda.pixelcnn_pack(weights, plan)
     with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
         cuda.pixelcnn_sample(NOISE, packed, plan, None, None, None, 1.0)
+
+
+def test_attention_is_refused() -> None:
+    """The table of backends does not choose this row for it; the library does not rely on that."""
+    program = Program(1)
+    h = program.add([(0, torch.randn(4, 1, 3, 3), live_taps("A", (3, 3)))])
+    program.add([(program.attend(h, h, h, 1, 0.5), torch.randn(1, 4, 1, 1), ((0, 0),))])
+    schedule = derive(tuple(program.stages), (5, 6))
+    plan = Plan(1, schedule.slope, tuple(program.stages), schedule.leads)
+    with pytest.raises(RuntimeError, match="plan must have stages of kinds 0 and 1 alone, got one of kind 2"):
+        torch.ops.vlae_fast_cuda_host.pixelcnn_pack([w.contiguous() for w in program.weights], plan.words, "float32")
 
 
 def test_hostile_arguments_run_or_are_refused() -> None:

@@ -95,8 +95,8 @@ def check_layers(
 
     outputs_per_dim: how many outputs a dimension may have, and what that is called.
     """
-    degrees, dim = layers.degrees, x.shape[-1] if x.dim() else 0
-    check_network(op, name, x, layers, activation)
+    _check_counts(op, name, x, layers, activation)
+    degrees, dim = layers.degrees, x.shape[1]
     if degrees[0].shape[0] != dim:
         fail(op, f"degrees[0] must be [D] = [{dim}]", tuple(degrees[0].shape))
     size = degrees[-1].shape[0]
@@ -107,11 +107,17 @@ def check_layers(
         fail(op, f"degrees[-1] must have {' or '.join(words)} entries", size)
     if not torch.compiler.is_compiling() and degrees[0].device.type == "cpu":  # elsewhere the look would synchronise
         check_made_degrees(degrees[0], degrees[-1])
+    _check_shapes(op, name, x, layers)
 
 
 def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str) -> None:
     """As `check_layers`, whatever the numbers of inputs and outputs."""
-    weights, biases, degrees, cond = layers
+    _check_counts(op, name, x, layers, activation)
+    _check_shapes(op, name, x, layers)
+
+
+def _check_counts(op: str, name: str, x: Tensor, layers: Layers, activation: str) -> None:
+    weights, biases, degrees, _ = layers
     if activation not in (names := activations.names(op)):
         fail(op, f"activation must be one of {', '.join(names)}", repr(activation))
     if x.dim() != 2 or x.shape[1] < 1 or not x.is_floating_point():
@@ -123,6 +129,11 @@ def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str
     for i, degree in enumerate(degrees):
         if degree.dim() != 1:
             fail(op, f"degrees[{i}] must be [units of layer {i}]", tuple(degree.shape))
+
+
+def _check_shapes(op: str, name: str, x: Tensor, layers: Layers) -> None:
+    weights, biases, degrees, cond = layers
+    n_layers = len(degrees) - 1
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         inputs, outputs = (degrees[i % n_layers + k].shape[0] for k in (0, 1))
         if weight.shape != (outputs, inputs) or bias.shape != (outputs,):

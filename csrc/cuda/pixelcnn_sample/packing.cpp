@@ -36,6 +36,7 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
   Packing packing = {};
   packing.dtype = dtype;
   for (const PlanStage& stage : plan.stages) {
+    VLAE_CHECK(stage.kind != StageKind::attend, op, "plan", "have stages of kinds 0 and 1 alone", "one of kind 2");
     StagePacking place = {packing.size, 0, groups_of(plan, stage, format.group), round_up(stage.columns(), format.columns)};
     grow(op, packing.size, 1, place.columns);
     place.weight = packing.size;
