@@ -39,6 +39,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "flows": ("Your own flow", "docs/flows.md"),
     "steps": ("Steps and scores", "docs/steps.md"),
     "mades": ("Sampling a MADE", "docs/mades.md"),
+    "ising": ("Spins", "docs/ising.md"),
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "extending": ("Extending", "docs/extending.md"),

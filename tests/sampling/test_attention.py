@@ -291,6 +291,6 @@ def test_plans_that_no_library_takes(plan: Plan, message: str) -> None:
 
 
 def test_rows_that_lack_attention_say_so() -> None:
-    for row in backends.TABLE:
+    for row in (row for row in backends.TABLE if hasattr(row.namespace, "pixelcnn_sample")):
         assert row.lacks(stage()) == (None if row.name in ("cpu", "reference") else "has no stage of kind attend")
     assert vf.backends.pick("pixelcnn_sample", torch.zeros(1), "auto", stage()).name in ("cpu", "reference")

@@ -16,7 +16,7 @@ from .axes import Axes, axis_of, channels_of, common, grid, is_channels, length_
 from .moves import expanded
 from .phases import Phases, Transposed
 from .unfolded import Unfolded
-from .writer import Bounded, Later, name_of, reads_of
+from .writer import Bounded, Later, OverPixelsError, name_of, reads_of
 
 _WHOLE = ("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze")  # in the same order
 BATCH = 2  # of the inputs that a decoder is traced with: not 1, which broadcasts
@@ -263,7 +263,8 @@ class Operations(Unfolded):
         dim %= len(x.axes)
         if not is_channels(x.axes[dim]):
             rule = "linear layers over channels"
-            self._fail(rule, f"one over {self._spelled(Value(x.affine, (x.axes[dim],)))} of {self._spelled(x)}")
+            got = f"one over {self._spelled(Value(x.affine, (x.axes[dim],)))} of {self._spelled(x)}"
+            self._fail(rule, got, OverPixelsError)
         rows = grid(x.axes).movedim(dim, -1)
         rest, channels = rows.shape[:-1], rows.shape[-1]
         own = x.affine.rows(rows.flatten())  # the channels of the dimension side by side

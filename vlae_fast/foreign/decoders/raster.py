@@ -13,7 +13,7 @@ from torch import Tensor
 from .affine import Affine, Dependent, Read, Value, total
 from .axes import Axes, axis_of, shape_of
 from .choices import Choices
-from .writer import Bounded, Later
+from .writer import Bounded, Later, OverPixelsError
 
 RULE = "sequences of all pixels, or shifted ones: a start token and then all pixels but the last"
 
@@ -50,7 +50,8 @@ class Raster(Choices):
 
     def _handler(self, name: str, args: Any, kwargs: Any) -> Any:
         if any(isinstance(arg, Stretch) for arg in args) and name not in ("slice", "constant_pad_nd", "contiguous"):
-            self._fail(RULE, f"{name} of a sequence of {next(a.length for a in args if isinstance(a, Stretch))} pixels")
+            got = f"{name} of a sequence of {next(a.length for a in args if isinstance(a, Stretch))} pixels"
+            self._fail(RULE, got, OverPixelsError if name in ("mm", "addmm", "bmm") else ValueError)
         return super()._handler(name, args, kwargs)
 
     def _stretch(self, x: Any, dim: int) -> Stretch | None:

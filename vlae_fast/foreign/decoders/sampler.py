@@ -23,6 +23,7 @@ from .output import check_layout, pick
 from .pixels import candidates, check_pixels
 from .probabilities import refuse_probabilities
 from .trace import Trace, TraceError, Written, as_it_is, kept_sizes, trace, write
+from .writer import OverPixelsError
 
 
 class ForeignDecoder:
@@ -315,7 +316,7 @@ def fast_sampler(
     )
     try:
         return ForeignSampler(traced, backend, isa=isa)
-    except ValueError:
+    except OverPixelsError:
         given = (latent_dim or None, condition, likelihood, layout, output, call, isa)
         made = None if any(v is not None for v in given) else sampler_of_pixels(decoder, image_shape, pixels, backend)
         if made is None:

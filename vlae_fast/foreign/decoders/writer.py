@@ -233,8 +233,8 @@ class Writer(fx.Interpreter):
             self._fail(KNOWN, name)
         return handler
 
-    def _fail(self, rule: str, got: object) -> NoReturn:
-        refuse(self.node, rule, got)
+    def _fail(self, rule: str, got: object, error: type[ValueError] = ValueError) -> NoReturn:
+        refuse(self.node, rule, got, error)
 
     def _overwrite(self, value: Any) -> None:
         """Makes the result of an operation in place the value of its target, and of all that share its memory."""
@@ -542,9 +542,13 @@ def place_of(node: fx.Node) -> str:
     return f" in {kind.rpartition('.')[2]} at {path!r}" if path else ""
 
 
-def refuse(node: fx.Node, rule: str, got: object) -> NoReturn:
-    """ValueError that names the module which the operation comes from."""
-    raise ValueError(f"fast_sampler: decoder must be built of {rule}, got {got}{place_of(node)}")
+class OverPixelsError(ValueError):
+    """A linear layer reads the pixels of an image side by side: no program of stages has that, a MADE may."""
+
+
+def refuse(node: fx.Node, rule: str, got: object, error: type[ValueError] = ValueError) -> NoReturn:
+    """An error that names the module which the operation comes from."""
+    raise error(f"fast_sampler: decoder must be built of {rule}, got {got}{place_of(node)}")
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
