@@ -117,6 +117,11 @@ def written_data(decoder: Any) -> None:
     decoder.final_conv.weight.data.mul_(2)
 
 
+def transposed_data(decoder: Any) -> None:
+    """The memory stays, and the order in which it is read does not."""
+    decoder.decoder_layers[0].weight.data = decoder.decoder_layers[0].weight.data.transpose(2, 3)
+
+
 def replaced_parameter(decoder: Any) -> None:
     decoder.final_conv.bias = nn.Parameter(torch.ones(1))
 
@@ -135,7 +140,8 @@ def one_layer_less(decoder: Any) -> None:
 
 
 CHANGES = [
-    replaced_layer, replaced_data, written_data, replaced_parameter, replaced_code_map, other_activation, one_layer_less
+    replaced_layer, replaced_data, written_data, transposed_data, replaced_parameter, replaced_code_map,
+    other_activation, one_layer_less,
 ]  # fmt: skip
 
 
@@ -147,6 +153,75 @@ def test_whatever_is_changed(change: Callable[[Any], None]) -> None:
     change(decoder)
     sampler.refresh()
     assert equal(sampler, vf.PixelCNNSampler(decoder, "cpu"))
+
+
+class OfItsOwn(nn.Module):
+    """Attention, and a head whose parameters come in an order of the decoder's own, all zero at first."""
+
+    input_dim, image_size = 1, SIZE
+
+    def __init__(self, order: list[int] | None = None) -> None:
+        super().__init__()
+        self.first, self.order = vf.MaskedConv2d("A", 1, 12, 3), order
+        self.parts = nn.ModuleList(nn.Conv2d(12, 4, 1) for _ in range(3))
+        self.last = nn.Conv2d(4, 1 if order is None else len(order), 1)
+        self.likelihood = None if order is None else make_likelihood("categorical", 1, levels=len(order))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def write_program(self, program: Any) -> None:
+        h = program.conv(self.first, 0)
+        q, k, v = (program.add([(h, part.weight, ((0, 0),))], part.bias) for part in self.parts)
+        program.add([(program.attend(q, k, v, 2), self.last.weight, ((0, 0),))], self.last.bias)
+        if self.order is not None:
+            program.reorder(self.order)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        h = self.first(x)
+        q, k, v = (part(h).flatten(2).unflatten(1, (2, 2)).transpose(2, 3) for part in self.parts)
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = self.last(seen.transpose(2, 3).flatten(1, 2).unflatten(2, SIZE))
+        return out if self.order is None else out[:, self.order]
+
+
+@pytest.mark.parametrize("order", [None, [2, 0, 1]], ids=["attention", "in an order of its own"])
+def test_weights_that_a_program_moves(order: list[int] | None) -> None:
+    """Zeros look alike wherever they lie: the place of weights that were moved is not where the module has them."""
+    torch.manual_seed(0)
+    decoder = OfItsOwn(order)
+    sampler = vf.PixelCNNSampler(decoder, require("cpu"))
+    trained(decoder)
+    sampler.refresh()
+    logits, fresh = (s.sample_with_logits(None, NOISE).logits for s in (sampler, vf.PixelCNNSampler(decoder, "cpu")))
+    assert logits.equal(fresh) and logits.abs().amax() > 0
+
+
+class Scaled(nn.Module):
+    """A setting in a list, which may be changed in place."""
+
+    input_dim, image_size, likelihood = 1, SIZE, None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scales = vf.MaskedConv2d("A", 1, 1, 3), [1.0]
+
+    def write_program(self, program: Any) -> None:
+        self.forward(torch.zeros(1, 1, *SIZE))
+        program.conv(self.layer, 0)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            self.layer.bias.fill_(self.scales[0])
+        return self.layer(x)
+
+
+def test_what_a_list_holds_is_seen() -> None:
+    decoder = Scaled()
+    sampler = vf.PixelCNNSampler(decoder, require("cpu"))
+    decoder.scales[0] = 3.0
+    sampler.refresh()
+    logits, fresh = (s.sample_with_logits(None, NOISE).logits for s in (sampler, vf.PixelCNNSampler(decoder, "cpu")))
+    assert logits.equal(fresh)
 
 
 class Colours(nn.Module):

@@ -40,8 +40,8 @@ class Colours(nn.Sequential):
         return super().forward(x)[:, self.order]
 
 
-def grey(kind: str, latent: int = 2) -> nn.Module:
-    likelihood = make_likelihood(kind, 2 if kind == "logistic_mixture" else 1, levels=5, components=2)
+def grey(kind: str, latent: int = 2, levels: int = 5) -> nn.Module:
+    likelihood = make_likelihood(kind, 2 if kind == "logistic_mixture" else 1, levels=levels, components=2)
     return vf.PixelCNNDecoder(
         likelihood.channels, latent, 6, 2, image_size=SIZE, initial_kernel=3, z_channels=2, likelihood=likelihood
     )
@@ -49,6 +49,7 @@ def grey(kind: str, latent: int = 2) -> nn.Module:
 
 DECODERS: dict[str, Callable[[], Any]] = {
     **{kind: lambda kind=kind: grey(kind) for kind in ("bernoulli", "categorical", "logistic_mixture", "gaussian")},
+    "mixture without levels": lambda: grey("logistic_mixture", levels=0),
     "colours": lambda: Colours(make_likelihood("bernoulli", 3)),
     "colours of levels": lambda: Colours(make_likelihood("categorical", 3, levels=4)),
 }
@@ -217,6 +218,34 @@ def test_values_and_noise_that_are_refused(row: str) -> None:
     gaussian = sampler_of("gaussian", row)
     with gaussian.start(torch.zeros(2, 2)) as run, pytest.raises(ValueError, match=r"values must be finite, got inf"):
         next(iter(run)).put(VALUES + float("inf"))
+    mixture = sampler_of("mixture without levels", row)
+    with mixture.start(torch.zeros(2, 2)) as run, pytest.raises(ValueError, match=r"must be from 0 to 1, got 5"):
+        next(iter(run)).put(torch.full((2, 2, 1), 5.0))
+
+
+@pytest.mark.parametrize("row", ["reference", "cpu"])
+def test_places_are_the_caller_s_own(row: str) -> None:
+    sampler = sampler_of("bernoulli", require(row))
+    z, noise = inputs_of(sampler, 2)
+    for _ in range(2):
+        with sampler.start(z, 2) as run:
+            for step in run:
+                step.put(step.draw(noise))
+                for places in step.pixels:
+                    places.zero_()
+        assert run.images.equal(sampler.sample(z, noise))
+
+
+@pytest.mark.parametrize("row", ["reference", "cpu"])
+def test_a_run_in_inference_mode_leaves_nothing_of_it(row: str) -> None:
+    sampler = sampler_of("bernoulli", require(row))
+    z, noise = inputs_of(sampler, 2)
+    for mode in (True, False, True, False):
+        with torch.inference_mode(mode), sampler.start(z, 2) as run:
+            for step in run:
+                step.put(step.draw(noise))
+                seen = noise[:, :, step.pixels[0], step.pixels[1]]
+        assert run.images.equal(sampler.sample(z, noise)) and seen.is_inference() == mode
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,10 @@ def pixelcnn_start(state: RunState, memory: list[Tensor]) -> _OwnOfRun:
     floats = _native("pixelcnn_cache_floats", state.packed[0], state.plan.words, size, per_pixel, 1)  # of a sample
     words = torch.tensor(state.plan.words, dtype=torch.int64, device="cpu")
     size_of_all = floats * len(state.images)
-    fitting = memory.pop() if memory and size_of_all <= memory[-1].numel() <= 2 * size_of_all else None
+    fits = bool(memory) and size_of_all <= memory[-1].numel() <= 2 * size_of_all
+    if fits and memory[-1].is_inference() and not torch.is_inference_mode_enabled():
+        fits = False  # outside that mode it cannot be written
+    fitting = memory.pop() if fits else None
     memory.clear()
     # fresh pages would take as long as some steps
     caches = state.images.new_zeros(size_of_all) if fitting is None else fitting.zero_()

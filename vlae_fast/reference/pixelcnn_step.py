@@ -41,6 +41,7 @@ class Place(NamedTuple):
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept serves calls in any mode
 def places_of(plan: Plan, size: tuple[int, int], device: torch.device) -> tuple[Place, ...]:
     """All draws of an image in their order; waves without a pixel have none."""
     height, width = size

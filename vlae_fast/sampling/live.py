@@ -25,8 +25,10 @@ class Structure:
         self._tensors = [value for value in self._objects if isinstance(value, Tensor)]
         self._numbers = self._numbers_now()
         kept = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
-        # of a tensor that is neither parameter nor buffer nobody knows when it changes
-        self._is_open = all(id(tensor) in kept for tensor in self._tensors)
+        # of a tensor that is neither parameter nor buffer nobody knows when it changes, nor of what a list holds
+        own = (item for part in self._modules for item in vars(part).items())
+        holds = any(isinstance(value, list | set | dict) and not name.startswith("_") for name, value in own)
+        self._is_open = all(id(tensor) in kept for tensor in self._tensors) and not holds
 
     def is_current(self) -> bool:
         """True where the module is made of the same objects, in the same memory."""
@@ -49,8 +51,9 @@ class Structure:
                 objects += own[name].values()
         return objects
 
-    def _numbers_now(self) -> list[int]:
-        return [*map(len, self._containers), *(tensor.data_ptr() for tensor in self._tensors)]
+    def _numbers_now(self) -> list[Any]:
+        places = [(tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in self._tensors]
+        return [*map(len, self._containers), *places]
 
 
 class LiveWeights:

@@ -271,6 +271,7 @@ class Program:
     def reorder(self, order: Sequence[int]) -> None:
         """Puts the channels of the last buffer into another order: new channel i is the old ``order[i]``."""
         last, index = self.stages[-1], torch.tensor(order, device=self.weights[-1].device)
+        self.origins.clear()  # the weights are no longer where a module has them
         if last.activation == "none" and last.kind == "sum" and last.residual < 0 and last.factor < 0:
             self.weights[-last.n_weights :] = [weight[index] for weight in self.weights[-last.n_weights :]]
         else:

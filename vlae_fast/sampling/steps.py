@@ -20,13 +20,17 @@ class Step:
     A `Run` makes them: run and index say whose it is, and which.
     """
 
-    __slots__ = ("_index", "_run", "channel", "params", "pixels")
+    __slots__ = ("_index", "_place", "_run", "channel", "params")
 
     def __init__(self, run: Run, index: int) -> None:
         place = run.inner.place
-        self._run, self._index, self.params = run, index, run.inner.params
-        self.pixels = place.rows, place.columns
+        self._run, self._index, self._place, self.params = run, index, place, run.inner.params
         self.channel = None if run.draws == 1 else place.draw
+
+    @property
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the pixels, ``[pixels]`` each: the caller's own, other runs read none of them."""
+        return self._place.rows.clone(), self._place.columns.clone()
 
     def put(self, values: Tensor) -> None:
         """Says that the pixels are `values` ``[B, C, pixels]``, C the channels of this draw; any dtype.

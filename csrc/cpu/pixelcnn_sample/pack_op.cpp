@@ -70,6 +70,10 @@ std::vector<WeightTensor> find_weights(const std::vector<Tensor>& weights, const
                  number_text(found.back().data[0]));
       continue;
     }
+    if (stage.kind == StageKind::attend) {
+      add(1, 1, nullptr);
+      continue;
+    }
     for (const PlanSource& source : stage.sources) {
       const int64_t cell = next_cell(cells, at, "cell", 1, kMaxSide), first = static_cast<int64_t>(at);
       for (size_t tap = 0; tap < source.taps.size(); ++tap) next_cell(cells, at, "place", 0, cell - 1);

@@ -26,8 +26,10 @@ std::vector<int64_t> words_of(const Tensor& plan) {
   return {data, data + plan.numel()};
 }
 
-// A level up to roundings, as vlae_fast/plan.py: Emit.holds has it; where there are none, any finite number.
+// A level up to roundings, as vlae_fast/plan.py: Emit.holds has it; where there are none, any finite number, of a mixture one
+// from 0 to 1.
 bool holds(const Emit& emit, float value) {
+  if (emit.levels == 0 && emit.kind == EmitKind::logistic_mixture) return 0 <= value && value <= 1;
   if (emit.levels == 0) return std::isfinite(value);
   const double top = emit.levels - 1, k = std::round(value * top);
   return std::abs(value - k / top) <= 4 * std::numeric_limits<float>::epsilon() && 0 <= k && k <= top;
@@ -38,7 +40,8 @@ void check_values(const Tensor& values, const Emit& emit, const std::vector<int6
   check_shape(kStep, "values", values, sizes);
   const float* data = floats(values);
   const int64_t n = values.numel();
-  const std::string rule = emit.levels == 0   ? "be finite"
+  const bool mixture = emit.kind == EmitKind::logistic_mixture;
+  const std::string rule = emit.levels == 0   ? (mixture ? "be from 0 to 1" : "be finite")
                            : emit.levels == 2 ? "be 0 or 1"
                                               : text("be k / ", emit.levels - 1, " for k = 0..", emit.levels - 1);
   for (int64_t i = 0; i < n; ++i) VLAE_CHECK(holds(emit, data[i]), kStep, "values", rule, number_text(data[i]));
@@ -102,7 +105,7 @@ Emit emit_of(const std::vector<int64_t>& words) {
   const bool known = words.size() == 3 && 0 <= words[0] && words[0] <= 3;
   const bool affine = known && words[0] == static_cast<int64_t>(EmitKind::affine);
   const bool mixture = known && words[0] == static_cast<int64_t>(EmitKind::logistic_mixture);
-  VLAE_CHECK(known && (affine ? words[1] == 0 : 2 <= words[1] && words[1] <= 1 << 16) &&
+  VLAE_CHECK(known && (affine ? words[1] == 0 : (mixture && words[1] == 0) || (2 <= words[1] && words[1] <= 1 << 16)) &&
                  (mixture ? 1 <= words[2] && words[2] <= 1 << 10 : words[2] == 0),
              kDraw, "emit", "be a plan's kind, levels and components", sizes_text(words));
   return {static_cast<EmitKind>(words[0]), narrow<int32_t>(words[1]), narrow<int32_t>(words[2])};
