@@ -119,6 +119,24 @@ REFUSED: dict[str, Case] = {
         {},
         "got outputs that are between 0 and 1 whatever its weights are",
     ),
+    "a probability and more": (
+        lambda net, x: simple(net, x).sigmoid() * 1.1 - 0.05,
+        {},
+        {},
+        "got outputs that are between 0 and 1 whatever its weights are",
+    ),
+    "a mean spin": (
+        lambda net, x: simple(net, x).tanh(),
+        {},
+        {"pixels": (-1, 1)},
+        "got outputs that are between -1 and 1 whatever its weights are",
+    ),
+    "a mixture of colours in an order that nobody says": (
+        simple,
+        {"channels": 3, "outputs": 20},
+        {"likelihood": make_likelihood("logistic_mixture", 3, components=2)},
+        "layout must be given for a mixture of 3 channels: TCK, as",
+    ),
     "a probability and a little": (
         lambda net, x: simple(net, x).sigmoid() + 1e-7,
         {},
@@ -252,7 +270,7 @@ def _halved_rows(h: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_named(name: str) -> None:
     forward, parts, options, message = REFUSED[name]
-    shape = (2 if options.get("likelihood") in (OF_TWO, TWO_OF_TWO) else 1, 5, 6)
+    shape = (getattr(options.get("likelihood"), "channels", 1), 5, 6)
     with pytest.raises(ValueError, match=r"fast_sampler: .*" + re.escape(message)):
         vf.fast_sampler(randomized(Net(forward, **parts)), shape, **options)
 

@@ -59,7 +59,7 @@ class Last(nn.Module):
 def test_every_order_of_the_parameters_is_the_same_mixture() -> None:
     own, noise = decoder_of(3), torch.rand(2, 4, 4, 5)
     mixture = make_likelihood("logistic_mixture", 3, levels=256, components=K)
-    images = vf.fast_sampler(own, (3, 4, 5), likelihood=mixture).sample(None, noise)
+    images = vf.fast_sampler(own, (3, 4, 5), likelihood=mixture, layout="TCK").sample(None, noise)
     of_tck = torch.arange(9 * K).view(3, 3, K)
     for layout in ("TCK", "CTK", "TKC", "KCT"):
         order = of_tck.permute(["TCK".index(x) for x in layout]).flatten()

@@ -33,10 +33,14 @@ class Step:
         return self._place.rows.clone(), self._place.columns.clone()
 
     def put(self, values: Tensor) -> None:
-        """Says that the pixels are `values` ``[B, C, pixels]``, C the channels of this draw; any dtype.
+        """Says that the pixels are `values` ``[B, C, pixels]``, C the channels of this draw: 1 where they go in turn.
+
+        Values are those of an image: level k of K is ``k / (K - 1)``, of any floating-point dtype, or of bits 0 and 1
+        of any dtype.
 
         Raises:
             ValueError: a shape that does not fit, a value that is no level of the likelihood, or not finite.
+            TypeError: no tensor, or integers where there are more levels than two.
             RuntimeError: the step has its values, the run has ended, or the sampler was refreshed since its start.
         """
         self._run._check(self._index)
@@ -126,6 +130,16 @@ class Run:
     def _put(self, values: Tensor) -> None:
         """The values of the step whose turn it is."""
         images, place = self.inner.state.images, self.inner.place
+        if not isinstance(values, Tensor):
+            raise TypeError(f"Step.put: values must be a tensor, got {type(values).__name__}")
+        levels = self.inner.state.plan.emit.levels
+        if levels != 2 and not values.is_floating_point():
+            rule = (
+                f"values must be floating point, k / {levels - 1} of level k"
+                if levels
+                else "values must be floating point"
+            )
+            raise TypeError(f"Step.put: {rule}, got {values.dtype}")
         shape = (self.inner.batch, place.n_channels, place.n_pixels)
         if values.shape != shape or values.device != images.device:
             rule = f"values must be {list(shape)} on {images.device}"

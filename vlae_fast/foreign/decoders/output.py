@@ -139,6 +139,9 @@ def read_output(writer: Writer, channels: int, emit: Emit, expected: int, layout
         order = _order(
             axes, channels, emit.levels, layout, writer.image, lambda: _by_levels(writer, value.affine, channels)
         )
+    elif emit.kind == "logistic_mixture" and channels == 3 and layout is None:
+        ways = "TCK, as vlae_fast.models.make_likelihood has it, or CTK, as the code of PixelCNN++"
+        _refuse(f"layout must be given for a mixture of {channels} channels: {ways}", "None")
     elif layout is not None:
         order = _order_of_mixture(channels, emit.components, layout)
     affine, ends = _before_end(writer, result, emit, order)

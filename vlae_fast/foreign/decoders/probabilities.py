@@ -14,7 +14,7 @@ from .writer import Bounded, Writer
 
 FARTHEST = 1e4  # of a logit whose probability is 0 or 1
 _SPREADS = (1.0, 4.0)  # of weights that are drawn at random
-_SMALL = 1e-5  # that is added to a probability to take its logarithm
+_MARGIN = 0.1  # more than is added to a probability, or taken from it, to keep it away from 0 and 1
 
 
 def of_sigmoid(end: Bounded) -> Bounded:
@@ -80,11 +80,11 @@ def _logit_of(p: Tensor) -> Tensor:
 
 @torch.no_grad()
 def refuse_probabilities(copied: nn.Module, output: Callable[[nn.Module], Tensor]) -> None:
-    """Raises ValueError where a copy of a decoder stays between 0 and 1 with random weights: logits do not.
+    """Raises ValueError where a copy of a decoder stays near 0 to 1, or -1 to 1, with random weights: logits do not.
 
     A program of such a decoder computes what it puts out, and draws other images where that is taken for logits.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator, least = torch.Generator().manual_seed(0), 0.0
     for spread in _SPREADS:
         for parameter in parameters_of(copied):
             if parameter.is_floating_point():
@@ -93,7 +93,9 @@ def refuse_probabilities(copied: nn.Module, output: Callable[[nn.Module], Tensor
             out = output(copied)
         except Exception:  # other people's code, with weights that it does not expect
             return
-        if not ((out >= 0) & (out <= 1 + _SMALL)).all():
+        if not (out.abs() <= 1 + _MARGIN).all():
             return
+        least = min(least, out.min().item())
     rule = "decoder must put out logits, or probabilities that are affine in one sigmoid or tanh"
-    raise ValueError(f"fast_sampler: {rule}, got outputs that are between 0 and 1 whatever its weights are")
+    low = 0 if least >= -_MARGIN else -1
+    raise ValueError(f"fast_sampler: {rule}, got outputs that are between {low} and 1 whatever its weights are")
