@@ -1,5 +1,7 @@
 """A sampler's check of its decoder: the same function, within what roundings explain, channel by channel."""
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 import vlae_fast as vf
 from vlae_fast.models import make_decoder, make_likelihood
+from vlae_fast.sampling.agreement import scales
 
 
 class Ruled(nn.Module):
@@ -55,3 +58,59 @@ def test_large_weights_are_no_reason_to_refuse(kind: str, gain: float) -> None:
 def test_nan_is_no_agreement() -> None:
     with pytest.raises(ValueError, match="got logits that differ by nan"):
         vf.PixelCNNSampler(Ruled(float("nan")))
+
+
+def test_scales_are_those_of_a_group_without_what_was_put_there() -> None:
+    values = torch.tensor([[1.0, -3, 2, 1e9], [0, 5, 0, -1e9], [-1e9, -1e9, -1e9, 2], [3, 3, 3, 0]])
+    same = torch.tensor([[False] * 4, [True, False, True, True], [True, True, True, False], [True] * 4])
+    expected = torch.tensor([[3.0, 3, 3, 1e9], [5, 5, 5, 1e9], [1e9, 1e9, 1e9, 2], [3, 3, 3, 3]]).double()
+    assert scales(values, same).equal(expected)
+
+
+class Turning(nn.Module):
+    """A decoder whose `end` is given its logits, times the number of the call if it turns; one pixel may be fixed."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor], turns: bool, out: int) -> None:
+        super().__init__()
+        self.end, self.turns = end, turns
+        self.calls = [count(1)]  # shared by all copies
+        self.first, self.last = vf.MaskedConv2d("A", 1, 8, 3), nn.Conv2d(8, out, 1)
+        fixed = torch.zeros(5, 6)
+        fixed[0, 1] = 1
+        self.register_buffer("fixed", fixed)
+
+    def __deepcopy__(self, memo: Any) -> "Turning":
+        copied = Turning(self.end, self.turns, self.last.out_channels)
+        copied.load_state_dict(self.state_dict())
+        copied.calls = self.calls
+        return copied
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.last(self.first(x).relu())
+        return self.end(self, logits * next(self.calls[0]) if self.turns else logits)
+
+
+def added(value: float) -> Callable[[Any, Tensor], Tensor]:
+    return lambda net, v: v + value * net.fixed
+
+
+ENDS: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
+    "logit of -1e9": (added(-1e9), 1),
+    "logit of -1e4": (added(-1e4), 1),
+    "filled": (lambda net, v: v.masked_fill(net.fixed > 0, -1e9), 1),
+    "most filled": (lambda net, v: v.masked_fill(net.fixed.roll(1) == 0, -1e9), 1),
+    "probability of 0": (lambda net, v: v.sigmoid() * (1 - net.fixed), 1),
+    "probability of 1": (lambda net, v: v.sigmoid() * (1 - net.fixed) + net.fixed, 1),
+    "softmax": (lambda net, v: added(-1e4)(net, v).softmax(1), 4),
+    "a level ruled out": (lambda net, v: (v - 1e4 * torch.eye(4)[3].view(4, 1, 1)).log_softmax(1), 4),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_wrong_forward_beside_a_fixed_pixel_or_level_is_refused(name: str) -> None:
+    end, out = ENDS[name]
+    torch.manual_seed(0)
+    likelihood = make_likelihood("categorical", 1, levels=4) if out == 4 else None
+    vf.fast_sampler(Turning(end, False, out), (1, 5, 6), likelihood=likelihood)
+    with pytest.raises(ValueError, match=r"decoder\.forward must be what its program computes, .* that differ by "):
+        vf.fast_sampler(Turning(end, True, out), (1, 5, 6), likelihood=likelihood)

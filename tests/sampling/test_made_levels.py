@@ -338,6 +338,32 @@ def test_refusals(make: Callable[[], nn.Module], options: dict[str, Any], rule: 
         vf.fast_sampler(make(), (DIM,), **options)
 
 
+class Turning(nn.Module):
+    """A MADE of levels, one ruled out in the first dimension, or of bits, the first fixed; it may turn at each call."""
+
+    def __init__(self, turns: bool, levels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        one = torch.arange(DIM) + 1
+        self.first, self.last = Masked(one, one), Masked(one, one.repeat(levels) - 1)
+        self.turns, self.calls = turns, 0
+        fixed = torch.zeros(levels, DIM)
+        fixed[-1, 0] = -1e9
+        self.register_buffer("fixed", fixed.flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.last(torch.relu(self.first(x))) * (self.calls if self.turns else 1) + self.fixed
+
+
+@pytest.mark.parametrize("levels", [1, K])
+def test_a_wrong_forward_beside_a_fixed_level_is_refused(levels: int) -> None:
+    options = {} if levels == 1 else {"levels": K, "pixels": (0, 1), "layout": "BKD"}
+    vf.fast_sampler(Turning(False, levels), (DIM,), **options)
+    with pytest.raises(ValueError, match="a function of x alone, the same in every call, got outputs that differ"):
+        vf.fast_sampler(Turning(True, levels), (DIM,), **options)
+
+
 def test_errors_of_ours() -> None:
     with pytest.raises(ValueError, match=re.escape("made must have output_dim = 5 input_dim = 30, a logit for each")):
         vf.MADESampler(vf.MADE(DIM, 8, DIM), levels=K)

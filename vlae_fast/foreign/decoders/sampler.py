@@ -198,36 +198,25 @@ class ForeignSampler(PixelCNNSampler):
         z = condition.rebuilt(tensors)
         with torch.autocast(self._device.type, enabled=False):
             output, context = decoder.output(x, z), self._context(z, 2)
-            expected = emit_params(decoder, decoder.written.reading.params(output))
-            got = self.params_of(x, z)
+            reading, got = decoder.written.reading, self.params_of(x, z)
+            finished = None if reading.ends is None else reading.finished
+            if finished is None:
+                expected = emit_params(decoder, reading.params(output))
+            else:
+                expected, got = reading.normalised(reading.own(output)), finished(got)
             eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
             own = None
             if context is not None and self._spread is not None:
                 parts = [self._spread.network(*(t[i : i + 1] for t in tensors)) for i in range(2 if tensors else 1)]
                 own = torch.cat(parts).expand_as(context)
-            if decoder.written.reading.ends is None:
-                stages, weights = self.program.stages, self.program.weights
-                error = largest_excess(expected, got, stages, weights, context, x, eps, own)
-            else:
-                error = _difference_of_ends(decoder, output, got, expected, eps)
+            stages, weights, bounded = self.program.stages, self.program.weights, reading.ends in ("sigmoid", "softmax")
+            error = largest_excess(expected, got, stages, weights, context, x, eps, own, finished, bounded)
         if error:
             rule = "decoder.forward must be what its program computes, the same in every call"
-            raise ValueError(f"fast_sampler: {rule}, got logits that differ by {error:.3g}")
-        if emit.kind == "bernoulli" and decoder.written.reading.ends is None:
+            what = "logits" if finished is None else "probabilities" if bounded else "log-probabilities"
+            raise ValueError(f"fast_sampler: {rule}, got {what} that differ by {error:.3g}")
+        if emit.kind == "bernoulli" and finished is None:
             refuse_probabilities(decoder._copied(), lambda copied: decoder.output(x, z, copied))
-
-
-_END_NEAR = 1e3  # roundings of the largest parameter that a probability may be off by: its slope is at most 1
-
-
-def _difference_of_ends(decoder: ForeignDecoder, output: Tensor, got: Tensor, expected: Tensor, eps: float) -> float:
-    """The largest difference of probabilities, or of log-probabilities relative to themselves; 0 within roundings."""
-    reading = decoder.written.reading
-    have, want = reading.finished(got).double(), reading.normalised(reading.own(output)).double()
-    size = max(1.0, float(got.double().abs().amax()))
-    off = (have - want).abs()
-    bound = _END_NEAR * eps * size
-    return float(off.max()) if not bool((off <= bound).all()) else 0.0
 
 
 def fast_sampler(
