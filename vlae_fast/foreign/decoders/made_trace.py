@@ -18,9 +18,10 @@ from ...ops.made_inverse import ACTIVATIONS
 from .made_inputs import ROWS, Form, Probes
 from .made_units import Ended, Units, joined, total
 from .trace import Root
-from .writer import MOVES, SAME, name_of, refuse
+from .writer import MOVES, SAME, is_in_place, name_of, refuse, shares_memory
 
 _RESHAPED = ("view", "_unsafe_view", "reshape")
+_ORDERED = (*_RESHAPED, "flatten", "unflatten", "squeeze", "unsqueeze", "alias", "detach")  # no number moves
 _MOVED = {*MOVES, "cat", "stack", "flip", "repeat", "roll", "narrow", "index_select", "constant_pad_nd"}
 
 
@@ -62,6 +63,10 @@ class Tracer(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, form: Form, probes: Probes, like: Tensor) -> None:
         super().__init__(graph)
         self.extra_traceback = False
+        self.garbage_collect_values = False  # of what has been written to, views are made again
+        nodes = list(graph.graph.nodes)
+        self.at = {node: n for n, node in enumerate(nodes)}
+        self.last_use = {node: max((self.at[user] for user in node.users), default=-1) for node in nodes}
         self.probes, self.like = probes, like
         self.layers: list[Units] = []
         self.activations: set[str] = set()
@@ -99,7 +104,10 @@ class Tracer(fx.Interpreter):
         try:
             if all(isinstance(v, Encoded) for v in values) and name_of(n) not in ("mm", "addmm"):
                 return self._encode(n, args, kwargs)
-            return self._symbolic(n, args, kwargs)
+            value = self._symbolic(n, args, kwargs)
+            if is_in_place(n) and isinstance(n.args[0], fx.Node):
+                self._write(n.args[0], value, n)
+            return value
         except (TypeError, AttributeError, RuntimeError, KeyError, IndexError) as error:
             self.refuse(f"{name_of(n)} ({str(error).splitlines()[0]})")
 
@@ -116,8 +124,51 @@ class Tracer(fx.Interpreter):
             return [Encoded(tuple(out[i] for out in outs)) for i in range(len(outs[0]))]
         out = Encoded(tuple(outs))
         if writes and isinstance(n.args[0], fx.Node):
-            self.env[n.args[0]] = out
+            self._known.clear()  # views of what is written to share its memory
+            if isinstance(args[0], Encoded):
+                self.env[n.args[0]] = out
+            else:
+                self._write(n.args[0], out, n)
         return out
+
+    def _write(self, target: fx.Node, value: Any, by: fx.Node, of: fx.Node | None = None) -> None:
+        """Sets what an operation writes to, what that is a view of, and the views of both; of: a view that is set."""
+        old, self.env[target] = self.env[target], value
+        if isinstance(value, Units) and isinstance(old, Units):
+            self.env[target] = value = replace(value, shape=old.shape, merged=old.merged)
+        for view in target.users:
+            if view is not of and self._is_read(view, target, by):
+                self._renew(view, by)
+        base = target.args[0] if target.args else None
+        if not isinstance(base, fx.Node) or not shares_memory(target, base):
+            return
+        whole = self.env[base]
+        if is_in_place(target) or (
+            name_of(target) in _ORDERED and isinstance(value, Units) and isinstance(whole, Units)
+        ):
+            self._write(base, value, by, target)
+        elif self._is_seen(base, by, target):
+            self.node = by
+            self.refuse(f"{name_of(by)} of {name_of(target)} of what is read afterwards")
+
+    def _is_seen(self, base: fx.Node, by: fx.Node, of: fx.Node) -> bool:
+        """True where a tensor, what it is a view of or a view other than `of` is read after an operation."""
+        if any(v is not of and (self.at[v] > self.at[by] or self._is_read(v, base, by)) for v in base.users):
+            return True
+        above = base.args[0] if base.args else None
+        return isinstance(above, fx.Node) and shares_memory(base, above) and self._is_seen(above, by, base)
+
+    def _is_read(self, view: fx.Node, base: fx.Node, by: fx.Node) -> bool:
+        """True where a view made before an operation, or a view of it, is read after it."""
+        if self.at[view] >= self.at[by] or not shares_memory(view, base):
+            return False
+        return self.last_use[view] > self.at[by] or any(self._is_read(v, view, by) for v in view.users)
+
+    def _renew(self, view: fx.Node, by: fx.Node) -> None:
+        self.env[view] = self.env[view.args[0]] if is_in_place(view) else self.run_node(view)  # type: ignore[index]
+        for other in view.users:
+            if self._is_read(other, view, by):
+                self._renew(other, by)
 
     def _units(self, value: Any) -> Units:
         """Numbers that follow from levels, as inputs of the network."""

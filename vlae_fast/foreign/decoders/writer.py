@@ -30,7 +30,8 @@ MOVES = (
     "view _unsafe_view reshape permute transpose t unsqueeze squeeze select slice split split_with_sizes unbind expand "
     "chunk movedim flatten unflatten alias detach clone contiguous"
 ).split()
-_VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", "split", "split_with_sizes", "unbind", "chunk"))
+_SPLITS = ("split", "split_with_sizes", "unbind", "chunk")
+_VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", *_SPLITS))
 _LINEAR = {*MOVES, "addmm", "mm", "add", "sub", "mul", "div", "neg"}  # what is folded where it does not depend on x
 _OF_HALVES = (  # which take a `Bounded`
     *("mul", "add", "sub", "rsub", "div", "neg", "clamp", "clamp_min", "clamp_max"),
@@ -242,30 +243,40 @@ class Writer(fx.Interpreter):
         if isinstance(target, fx.Node):
             self._write(target, value)
 
-    def _write(self, target: fx.Node, value: Any) -> None:
+    def _write(self, target: fx.Node, value: Any, of: fx.Node | None = None) -> None:
+        """Sets a tensor, what it is a view of, and the views of both; of: the view that has its value already."""
         self.env[target] = value
+        for view in target.users:
+            if view is not of and self._is_read(view, target):
+                self._renew(view)
         base = target.args[0] if target.args else None
         if not isinstance(base, fx.Node):
             return
-        if _is_in_place(target):  # its result is its target
-            self._write(base, value)
-            return
-        if name_of(target) not in _VIEWS:
-            return
-        self._write(base, value if name_of(target) in ("alias", "detach") else self._with_part(base, target, value))
-        for view in base.users:  # others that were made of it before
-            shares = name_of(view) in _VIEWS or (_is_in_place(view) and view.args[0] is base)
-            if view in self.env and view is not target and shares:
-                self._renew(view)
+        if is_in_place(target):  # its result is its target
+            self._write(base, value, target)
+        elif name_of(target) in _VIEWS:
+            same = name_of(target) in ("alias", "detach")
+            self._write(base, value if same else self._with_part(base, target, value), target)
+
+    def _is_read(self, view: fx.Node, base: fx.Node) -> bool:
+        """True where a node shares the memory of another, and it or a view of it is read after this operation."""
+        if view not in self.env or view in self.job.skipped or not shares_memory(view, base):
+            return False
+        return self.last_use[view] > self.at[self.node] or any(self._is_read(v, view) for v in view.users)
 
     def _renew(self, view: fx.Node) -> None:
-        """Computes a view again, of what has been written to since."""
+        """Computes a view again, of what has been written to since, and its own views."""
         node, self.node = self.node, view
         args, kwargs = self.fetch_args_kwargs_from_env(view)
-        self.env[view] = args[0] if _is_in_place(view) else self._run(name_of(view), args, kwargs)
+        if is_in_place(view):
+            self.env[view] = args[0]
+        elif view.target is operator.getitem:
+            self.env[view] = args[0][args[1]]
+        else:
+            self.env[view] = self._run(name_of(view), args, kwargs)
         self.node = node
         for other in view.users:
-            if other in self.env and (name_of(other) in _VIEWS or (_is_in_place(other) and other.args[0] is view)):
+            if self._is_read(other, view):
                 self._renew(other)
 
     def _with_part(self, base: fx.Node, target: fx.Node, value: Any) -> Any:
@@ -532,8 +543,17 @@ def name_of(node: fx.Node) -> str:
     return getattr(getattr(node.target, "overloadpacket", node.target), "__name__", str(node.target))
 
 
-def _is_in_place(node: fx.Node) -> bool:
+def is_in_place(node: fx.Node) -> bool:
     return node.op == "call_function" and name_of(node).endswith("_")
+
+
+def shares_memory(view: fx.Node, base: fx.Node) -> bool:
+    """True of a node whose result is another one, a view of it, or the views that it is split into."""
+    if not view.args or view.args[0] is not base:
+        return False
+    if view.target is operator.getitem:
+        return name_of(base) in _SPLITS
+    return is_in_place(view) or name_of(view) in (*_VIEWS, *_SPLITS)
 
 
 def place_of(node: fx.Node) -> str:
