@@ -193,6 +193,16 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], Callable[[nn.Mod
         {"levels": MIXED, "pixels": "index"},
         lambda made, x: in_blocks(MIXED)(made, x),
     ),
+    "levels that are divided in forward": (
+        lambda: Blocks(lambda made, x: 2 * (x.float() / (K - 1)) - 1, (1,) * DIM, SAME),
+        {"levels": K},
+        lambda made, x: in_blocks(SAME)(made, x),
+    ),
+    "integers that are divided in forward": (
+        lambda: Blocks(lambda made, x: x / (K - 1), (1,) * DIM, SAME),
+        {"levels": K},
+        lambda made, x: in_blocks(SAME)(made, x),
+    ),
     "one-hot in forward": (
         lambda: Blocks(lambda made, x: F.one_hot(x, K).float().flatten(1), SAME, SAME),
         {"levels": K},
@@ -316,6 +326,11 @@ LEVELS = make_likelihood("logistic_mixture", 1)
             "a logit by those before it, got: it is not",
         ),
         (KINDS["numbers"][0], {"levels": K, "pixels": (1, 1)}, "pixels must be two finite numbers that differ"),
+        (
+            lambda: Blocks(lambda made, x: x.float() - 2, (1,) * DIM, SAME),
+            {"levels": K},
+            "pixels must be given where forward turns its input into real numbers and does not divide it",
+        ),
         (
             lambda: nn.Sequential(KINDS["numbers"][0](), nn.Sigmoid()),
             {"levels": K},

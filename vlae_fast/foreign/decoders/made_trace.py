@@ -42,8 +42,10 @@ class Branches(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def traced(run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Any], made: nn.Module, x: Tensor) -> fx.GraphModule:
-    """The graph of ``run(made, x, ())``."""
+def traced(
+    run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Any], made: nn.Module, x: Tensor
+) -> tuple[fx.GraphModule, bool]:
+    """The graph of ``run(made, x, ())``, and whether it turns x into real numbers without looking anything up by it."""
     root = Root(made, run)
 
     def forward(x: Tensor) -> Any:
@@ -51,7 +53,15 @@ def traced(run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Any], made: nn.M
             return root(x)
 
     forward._orig_mod = made  # type: ignore[attr-defined]  # by which the tracer knows the modules
-    return make_fx(forward, record_module_stack=True)(x)
+    graph = make_fx(forward, record_module_stack=True)(x)
+    nodes = list(graph.graph.nodes)
+    of_x = set(nodes[:1])
+    for node in nodes:
+        if of_x.intersection(node.all_input_nodes):
+            of_x.add(node)
+    values = [n.meta.get("val") for n in of_x]
+    looks_up = any(isinstance(v, Tensor) and not v.is_floating_point() for v in values)
+    return graph, root.converts and not looks_up
 
 
 class Tracer(fx.Interpreter):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ... import reference
 from ...reference.arguments import Layers
@@ -17,6 +17,7 @@ from ..flows.structure import NotCoveredError
 from .made_inputs import ROWS, Form, Probes, forms
 from .made_trace import Tracer, traced
 from .made_units import Ended, Units, chained, degrees_of
+from .pixels import scale_told
 from .trace import as_it_is
 
 Call = Callable[[nn.Module, Tensor, Any], Any]
@@ -73,15 +74,24 @@ def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
         probes, errors = Probes(asked.counts), dict[type, list[str]]()
         for form in forms(asked.pixels, asked.counts):
             try:
-                graph = traced(asked.run, made, form.of(probes.values[:ROWS].to(like.device), like))
+                graph, converts = traced(asked.run, made, form.of(probes.values[:ROWS].to(like.device), like))
             except Exception as error:
                 errors.setdefault(type(error), []).append(f"{type(error).__name__}: {error}".splitlines()[0])
                 continue
             try:
+                if _is_guess(form, asked):
+                    _check_scale(graph, asked.counts)
                 tracer = Tracer(graph, form, probes, like)
-                return _network(made, asked, form, tracer, tracer.trace())
+                network = _network(made, asked, form, tracer, tracer.trace())
             except _OtherFormError:
                 continue
+            if converts and _is_guess(form, asked):
+                rule = (
+                    "pixels must be given where forward turns its input into real numbers and does not divide it by "
+                    "levels - 1: (low, high), what it is given for the first level and the last, or 'index'"
+                )
+                _fail(rule, None)
+            return network
         first = next(iter(errors.values()))[0]
         rule = f"decoder must take x [B, {asked.dim}] and be traceable by torch.fx"
         raise ValueError(f"fast_sampler: {rule}, got {first}")
@@ -89,6 +99,17 @@ def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
 
 class _OtherFormError(Exception):
     """What a module makes of its input shows that it wants another one."""
+
+
+def _is_guess(form: Form, asked: Asked) -> bool:
+    """True where a module of more than two levels is given numbers in [0, 1] that nobody asked for."""
+    return asked.pixels is None and form.scale == (0.0, 1.0) and max(asked.counts) > 2
+
+
+def _check_scale(graph: fx.GraphModule, counts: Sequence[int]) -> None:
+    """Raises _OtherFormError where the first that a module does is to divide its input by a scale of levels."""
+    if any(scale_told(graph.graph, levels) for levels in set(counts)):
+        raise _OtherFormError
 
 
 def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer, out: Units | Ended) -> MaskedNetwork:
