@@ -332,6 +332,16 @@ LEVELS = make_likelihood("logistic_mixture", 1)
             "pixels must be given where forward turns its input into real numbers and does not divide it",
         ),
         (
+            lambda: nn.Sequential(KINDS["numbers"][0](), nn.Unflatten(1, (DIM, K)), nn.Softmax(1)),
+            {"levels": K},
+            "decoder must end in a softmax over the levels of each dimension, got one over others",
+        ),
+        (
+            lambda: nn.Sequential(KINDS["numbers"][0](), nn.LogSoftmax(1)),
+            {"levels": K},
+            "decoder must end in a log_softmax over the levels of each dimension, got one over others",
+        ),
+        (
             lambda: nn.Sequential(KINDS["numbers"][0](), nn.Sigmoid()),
             {"levels": K},
             "decoder of levels may end in softmax or log_softmax alone, got sigmoid",

@@ -369,10 +369,16 @@ class Tracer(fx.Interpreter):
         return self._end(value, "sigmoid", torch.sigmoid)
 
     def _op__softmax(self, value: Any, dim: int, half_to_float: bool) -> Ended:
-        return self._end(value, "softmax", lambda v: F.softmax(v, dim))
+        return self._grouped(self._end(value, "softmax", lambda v: F.softmax(v, dim)), dim)
 
     def _op__log_softmax(self, value: Any, dim: int, half_to_float: bool) -> Ended:
-        return self._end(value, "log_softmax", lambda v: F.log_softmax(v, dim))
+        return self._grouped(self._end(value, "log_softmax", lambda v: F.log_softmax(v, dim)), dim)
+
+    def _grouped(self, end: Ended, dim: int) -> Ended:
+        dim = dim % (end.index.dim() + 1) - 1
+        if dim < 0:
+            self.refuse(f"{end.name} over the batch")
+        return replace(end, groups=end.index.narrow(dim, 0, 1).expand_as(end.index).flatten())
 
     def _scaled_end(self, name: str, a: Any, b: Any = None, *others: Any) -> Ended:
         """A constant times probabilities, plus a constant."""

@@ -74,7 +74,8 @@ def _wide(weight: Tensor, other: Tensor) -> Tensor:
 class Ended:
     """``gain function(value) + offset``: probabilities or log-probabilities, the end of a network.
 
-    function: on ``[R, *shape]``. node: of the graph, which it comes from.
+    function: on ``[R, *shape]``. node: of the graph, which it comes from. groups: of a softmax, ``[Q]``: equal for those of
+    the function's numbers that sum to 1.
     """
 
     value: Units
@@ -84,6 +85,7 @@ class Ended:
     gain: Tensor  # [P]
     offset: Tensor  # [P]
     node: fx.Node
+    groups: Tensor | None = None
 
     def of(self, logits: Tensor) -> Tensor:
         """The numbers ``[R, P]`` for those of `value`, ``[R, Q]``."""

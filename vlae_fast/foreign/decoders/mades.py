@@ -140,6 +140,22 @@ def _fail(rule: str, got: object) -> NoReturn:
 
 def _logits(asked: Asked, out: Units | Ended) -> tuple[Units, list[Tensor]]:
     """The outputs, and in which orders they may be the logits of dimension after dimension."""
+    value, orders = _orders(asked, out)
+    if isinstance(out, Ended) and asked.levels is not None:
+        orders = [order for order in orders if _is_over_levels(out, order, asked.levels)]
+        if not orders:
+            _fail(f"decoder must end in a {out.name} over the levels of each dimension", "one over others")
+    return value, orders
+
+
+def _is_over_levels(end: Ended, order: Tensor, levels: Sequence[int]) -> bool:
+    """True where what sums to 1 are the levels of one dimension, in an order of the outputs."""
+    assert end.groups is not None
+    of = [own.unique() for own in end.groups[order].split(list(levels))]
+    return all(len(own) == 1 for own in of) and len(torch.cat(of).unique()) == len(levels)
+
+
+def _orders(asked: Asked, out: Units | Ended) -> tuple[Units, list[Tensor]]:
     value = out.value if isinstance(out, Ended) else out
     count = out.index.numel() if isinstance(out, Ended) else len(out.bias)
     index = torch.arange(count, device="cpu")
