@@ -92,6 +92,28 @@ def test_a_layout_that_is_missing_or_has_no_place(shape: tuple[int, int, int], o
         vf.fast_sampler(nn.Conv2d(3, 12, 1), shape, **options)
 
 
+@pytest.mark.parametrize(
+    ("view", "layout", "fits"),
+    [
+        ((3, 4), "BCKHW", True),
+        ((3, 4), "BKCHW", False),
+        ((4, 3), "BKCHW", True),
+        ((4, 3), "BCKHW", False),
+        ((3, 2, 2), "BCKHW", True),
+        ((12,), "BKCHW", True),
+    ],
+)
+def test_a_layout_has_the_lengths_of_the_outputs_dimensions(view: tuple[int, ...], layout: str, fits: bool) -> None:
+    net = nn.Sequential(vf.MaskedConv2d("A", 3, 12, 3), nn.Unflatten(1, view))
+    if fits:
+        vf.fast_sampler(net, (3, 4, 4), likelihood=THREE_OF_FOUR, layout=layout)
+        return
+    with pytest.raises(
+        ValueError, match=rf"layout must fit .* with channels of \[{view[0]}, {view[1]}\], got '{layout}'"
+    ):
+        vf.fast_sampler(net, (3, 4, 4), likelihood=THREE_OF_FOUR, layout=layout)
+
+
 def accelerated(model: nn.Module) -> nn.Module:
     assert len(vf.accelerate(model).replaced) == 3
     return model

@@ -74,8 +74,8 @@ def _wide(weight: Tensor, other: Tensor) -> Tensor:
 class Ended:
     """``gain function(value) + offset``: probabilities or log-probabilities, the end of a network.
 
-    function: on ``[R, *shape]``. node: of the graph, which it comes from. groups: of a softmax, ``[Q]``: equal for those of
-    the function's numbers that sum to 1.
+    function: on ``[R, *shape]``. node: of the graph, which it comes from. groups: of a softmax, ``[Q]``: one number for
+    those that sum to 1.
     """
 
     value: Units

@@ -241,19 +241,23 @@ def _order_of_mixture(channels: int, components: int, layout: str) -> Tensor:
 
 def _check_fit(axes: Axes, layout: str, length: dict[str, int]) -> None:
     """ValueError unless the dimensions of the output, cut or joined, are those of the layout."""
-    own = [(letter, n) for axis in axes for letter, n in axis if letter not in "BR"]
-    said = [("C" if x == "K" else x, length[x]) for x in layout if x != "B" and length[x] > 1]
-    if _joined(own) != _joined(said):
-        got = [letter for letter, _ in _joined(own)]
-        raise ValueError(f"fast_sampler: layout must fit the order of the output's dimensions, {got}, got {layout!r}")
+    own = _runs([(letter, n) for axis in axes for letter, n in axis if letter not in "BR"])
+    said = _runs([("C" if x == "K" else x, length[x]) for x in layout if x != "B" and length[x] > 1])
+    got = [letter for letter, _ in own]
+    pairs = zip([ends for _, ends in own], [ends for _, ends in said], strict=False)
+    fits = all(max(one) == max(other) and (one <= other or other <= one) for one, other in pairs)
+    if got != [letter for letter, _ in said] or not fits:
+        lengths = [n for axis in axes for letter, n in axis if letter == "C" and n > 1]
+        what = f"the order of the output's dimensions, {got} with channels of {lengths}"
+        raise ValueError(f"fast_sampler: layout must fit {what}, got {layout!r}")
 
 
-def _joined(factors: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Neighbouring channels as one."""
-    out: list[tuple[str, int]] = []
+def _runs(factors: Sequence[tuple[str, int]]) -> list[tuple[str, set[int]]]:
+    """Neighbouring channels as one, and where each of them ends: at the product of the lengths up to it."""
+    out: list[tuple[str, set[int]]] = []
     for letter, n in factors:
         if out and letter == "C" == out[-1][0]:
-            out[-1] = ("C", out[-1][1] * n)
-        else:
-            out.append((letter, n))
+            out[-1][1].add(max(out[-1][1]) * n)
+        elif letter != "C" or n > 1:
+            out.append((letter, {n}))
     return out
