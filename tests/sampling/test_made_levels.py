@@ -68,6 +68,15 @@ def test_ours_with_other_numbers_of_levels_a_context_and_a_temperature() -> None
     assert sampler.sample(noise=noise, context=context, temperature=0.5).equal(by_passes(logits, noise)[0])
 
 
+@pytest.mark.parametrize("backend", backends_of("made_sample_levels"))
+@pytest.mark.parametrize("temperature", [1e-39, 1e-100])
+def test_cold_levels_are_the_likeliest(temperature: float, backend: str) -> None:
+    made, noise = vf.MADE(DIM, 24, K * DIM), torch.rand(BATCH, DIM)
+    sampler = vf.MADESampler(made, require(backend), levels=K)
+    x, log_prob = sampler.sample_with_log_prob(noise=noise, temperature=temperature)
+    assert x.equal(made(x / (K - 1)).view(-1, K, DIM).argmax(1)) and log_prob.eq(0).all()
+
+
 class Masked(nn.Linear):
     def __init__(self, before: Tensor, after: Tensor) -> None:
         super().__init__(len(before), len(after))

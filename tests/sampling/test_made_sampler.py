@@ -52,6 +52,17 @@ def test_is_d_passes(values: tuple[float, float], backend: str) -> None:
     torch.testing.assert_close(log_prob, of_want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", backends_of("made_sample"))
+@pytest.mark.parametrize("temperature", [1e-30, 1e-39, 1e-46, 1e-100])
+def test_cold_bits_are_the_likelier_ones(temperature: float, backend: str) -> None:
+    made = our_made()
+    x, log_prob = vf.MADESampler(made, require(backend)).sample_with_log_prob(
+        noise=uniform(20), temperature=temperature
+    )
+    assert x.equal((made(x) > 0).float())
+    assert -1e-30 < log_prob.min() and log_prob.max() <= 0  # the CPU library has 1e-37 for a zero
+
+
 def test_context_temperature_and_generator() -> None:
     made = our_made(context_dim=3)
     sampler, context, noise = vf.MADESampler(made), torch.randn(20, 3), uniform(20)

@@ -17,6 +17,8 @@ from ..ops.made_sample import made_sample
 from ..ops.made_sample_levels import made_sample_levels
 from ..plan import TEMPERATURES
 
+_COLD = 1e-6  # below, logits of the last layer's size may overflow
+
 
 class MaskedNetwork(NamedTuple):
     """A MADE as layers: what `ops.made_sample` is given."""
@@ -137,7 +139,8 @@ class MADESampler:
             fail("MADESampler", f"temperature must be in [{TEMPERATURES[0]}, {TEMPERATURES[1]}]", temperature)
         (*weights, weight), (*biases, bias), degrees, activation, _, tables = self.network
         if temperature != 1:
-            weight, bias = weight / temperature, bias / temperature
+            divisor = _divisor(temperature, weight, bias)
+            weight, bias = weight / divisor, bias / divisor
         cond = self._condition(context)
         if noise is None:
             batch = n if n is not None else 1 if cond is None else len(cond)
@@ -160,6 +163,18 @@ class MADESampler:
         if context is None or context.dim() != 2 or context.shape[1] != weight.shape[1]:
             fail("MADESampler", f"context must be [B, {weight.shape[1]}]", got)
         return F.linear(context, weight)
+
+
+def _divisor(temperature: float, weight: Tensor, bias: Tensor) -> float | Tensor:
+    """The temperature, or where logits over it leave their dtype the least that they can be divided by.
+
+    Over either, logits that differ do so by more than an exponential can tell from 0: the draws are the same.
+    """
+    if temperature >= _COLD:
+        return temperature
+    limits = torch.finfo(weight.dtype)
+    size = torch.maximum(weight.abs().amax(), bias.abs().amax())
+    return (size / limits.max**0.75).clamp(min=max(temperature, limits.tiny))
 
 
 def levels_of(caller: str, levels: int | Sequence[int] | None, dim: int) -> tuple[int, ...] | None:
