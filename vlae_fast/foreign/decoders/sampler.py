@@ -267,8 +267,8 @@ def fast_sampler(
             ``BCKHW`` (the K levels of a channel side by side), ``BKCHW`` (as `torch.nn.functional.cross_entropy` takes
             them), ``BHWCK``. It must be given for more than one channel where the output's dimensions do not tell.
             Of a mixture of logistics, the order of C, K, T behind its K logits, T being means, log scales and
-            coefficients: ``TCK`` as `make_likelihood` has it, or ``CTK`` as the code of PixelCNN++; it must be given for
-            three channels, for no comparison can tell.
+            coefficients: ``TCK`` as `make_likelihood` has it, or ``CTK`` as the code of PixelCNN++. It must be given
+            for three channels, for no comparison can tell.
         pixels: what the decoder is given for level 0 and level K - 1, ``(low, high)``; ``"index"``: the levels
             themselves, of dtype long where it takes that. None: ``(0, 1)``, unless forward shows that it takes levels:
             it runs on integers alone, divides by K - 1 first, or looks up what numbers in [0, 1] would not reach.
