@@ -48,7 +48,7 @@ REFUSED: dict[str, Case] = {
         lambda net, x: simple(net, x).view(-1, 2, K, 5, 6),
         {"channels": 2, "outputs": 2 * K},
         {"likelihood": OF_TWO, "layout": "BHWCK"},
-        "layout must fit the order of the output's dimensions, ['C', 'H', 'W'], got 'BHWCK'",
+        "layout must fit the order of the output's dimensions, ['C', 'H', 'W'] with channels of [2, 5], got 'BHWCK'",
     ),
     "as many channels as levels": (
         lambda net, x: simple(net, x).view(-1, 2, 2, 5, 6),
