@@ -317,6 +317,11 @@ def test_spins_of_a_grid(backend: str) -> None:
 LEVELS = make_likelihood("logistic_mixture", 1)
 
 
+def _zeroed(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 @pytest.mark.parametrize(
     ("make", "options", "rule"),
     [
@@ -349,6 +354,13 @@ LEVELS = make_likelihood("logistic_mixture", 1)
             lambda: nn.Sequential(KINDS["numbers"][0](), nn.LogSoftmax(1)),
             {"levels": K},
             "decoder must end in a log_softmax over the levels of each dimension, got one over others",
+        ),
+        (
+            lambda: nn.Sequential(
+                KINDS["numbers"][0](), nn.Linear(DIM * K, DIM * K).requires_grad_(False).apply(_zeroed)
+            ),
+            {"levels": K},
+            "layout must be BDK or BKD where the outputs can be read in both ways",
         ),
         (
             lambda: nn.Sequential(KINDS["numbers"][0](), nn.Sigmoid()),

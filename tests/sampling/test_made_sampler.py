@@ -114,6 +114,18 @@ def their_made(activation: Callable[[], nn.Module], *end: nn.Module) -> nn.Seque
     return made
 
 
+@pytest.mark.parametrize("make", [lambda: our_made(), lambda: accelerated()], ids=["ours", "accelerated"])
+def test_fast_sampler_takes_layers_of_this_package(make: Callable[[], nn.Module]) -> None:
+    made, noise = make(), uniform(60)
+    assert vf.fast_sampler(made, (DIM,)).sample(noise=noise).equal(by_passes(made, noise)[0])
+
+
+def accelerated() -> nn.Module:
+    made = their_made(nn.ReLU)
+    assert vf.accelerate(made, measure=False).replaced == ["0", "2", "4"]
+    return made
+
+
 @pytest.mark.parametrize(
     "activation",
     [nn.ReLU, nn.ELU, nn.Tanh, nn.LeakyReLU, nn.PReLU, nn.Identity, lambda: nn.Sequential(nn.Dropout(0.5), nn.ReLU())],

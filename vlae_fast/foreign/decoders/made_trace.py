@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
 
+from ...masks import linear_mask
 from ...ops.made_inverse import ACTIVATIONS
 from .made_inputs import ROWS, Form, Probes
 from .made_units import Ended, Units, joined, total
@@ -112,7 +113,7 @@ class Tracer(fx.Interpreter):
         if n.op == "placeholder" or not values:
             return super().run_node(n)
         try:
-            if all(isinstance(v, Encoded) for v in values) and name_of(n) not in ("mm", "addmm"):
+            if all(isinstance(v, Encoded) for v in values) and name_of(n) not in ("mm", "addmm", "masked_linear"):
                 return self._encode(n, args, kwargs)
             value = self._symbolic(n, args, kwargs)
             if is_in_place(n) and isinstance(n.args[0], fx.Node):
@@ -319,6 +320,15 @@ class Tracer(fx.Interpreter):
     def _op_addmm(self, bias: Tensor, value: Any, matrix: Tensor) -> Units:
         out = self._op_mm(value, matrix)
         return out.plus(self._like(bias, out))
+
+    def _op_masked_linear(
+        self, value: Any, weight: Tensor, bias: Any, ins: Any, outs: Any, adjacency: Any, activation: str, *_: Any
+    ) -> Units:
+        """The op of this package: of its own MADEs, and of layers that were accelerated."""
+        live = linear_mask(ins, outs) if adjacency is None else adjacency
+        out = self._op_mm(value, torch.where(live, weight, 0).T)
+        out = out if bias is None else out.plus(self._like(bias, out))
+        return out if activation == "none" else self._activate(out, activation)
 
     def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Units:
         if not isinstance(a, Units | Encoded):

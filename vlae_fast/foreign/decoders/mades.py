@@ -121,17 +121,20 @@ def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer, out: Uni
     tables, inputs_of = _inputs(tracer, asked)
     if form.scale == (0.0, 1.0) and asked.pixels is None and _looks_up(tables, inputs_of, asked.counts):
         raise _OtherFormError
-    errors = []
+    fitting, errors = [], []
     for order in rows:
         layers = [*tracer.layers, logits.rows(order)]
         try:
-            network = _layers(layers, tables, inputs_of, activation, asked)
+            fitting.append((_layers(layers, tables, inputs_of, activation, asked), order))
         except NotCoveredError as error:
             errors.append(str(error))
-            continue
-        _compare(made, asked, form, network, out, order)
-        return network
-    raise ValueError(f"fast_sampler: decoder must give each dimension a logit by those before it, got: {errors[0]}")
+    if not fitting:
+        raise ValueError(f"fast_sampler: decoder must give each dimension a logit by those before it, got: {errors[0]}")
+    if len(fitting) > 1 and not fitting[0][1].equal(fitting[1][1]):
+        _fail("layout must be BDK or BKD where the outputs can be read in both ways, as of a last layer of zeros", None)
+    network, order = fitting[0]
+    _compare(made, asked, form, network, out, order)
+    return network
 
 
 def _fail(rule: str, got: object) -> NoReturn:
