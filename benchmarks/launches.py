@@ -12,7 +12,7 @@ import vlae_fast as vf
 from vlae_fast.backends import triton
 from vlae_fast.masks import live_taps
 from vlae_fast.models.likelihood import Bernoulli, Categorical, Likelihood, LogisticMixture
-from vlae_fast.plan import Plan
+from vlae_fast.plan import Plan, Sites
 from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
@@ -104,18 +104,33 @@ def sample(
     return call
 
 
-def sample_normed(batch: int, channels: int, dtype: torch.dtype, device: str = "cpu") -> Callable[[], Results]:
-    """Draws from a masked layer, a layer norm over its channels, and the logits."""
+def sample_normed(
+    batch: int, channels: int, dtype: torch.dtype, device: str = "cpu", *, halved: bool = False
+) -> Callable[[], Results]:
+    """Draws from a masked layer, a layer norm over its channels, and the logits, halved: of half the sides."""
     torch.manual_seed(0)
     program, size = Program(1), (28, 28)
     hidden = program.add([(0, torch.randn(channels, 1, 3, 3), live_taps("A", (3, 3)))], None, "relu")
     normed = program.norm(hidden, torch.rand(channels), torch.randn(channels), activation="silu", residual=hidden)
+    if halved:
+        normed = _halved(program, normed, channels)
     program.add([(normed, torch.randn(1, channels, 1, 1), ((0, 0),))])
     schedule = derive(program.stages, size)
     plan = Plan(1, schedule.slope, tuple(program.stages), schedule.leads)
     weights = [w.to(device, dtype) for w in program.weights]
     noise = torch.rand(batch, 1, *size).round().to(device, dtype)
     return lambda: list(triton.pixelcnn_sample(noise, triton.pixelcnn_pack(weights, plan), plan, None, None, None, 1.0))
+
+
+def _halved(program: Program, buffer: int, channels: int) -> int:
+    """Every second row and column of a buffer, and the buffer that the four phases of a transposed convolution fill."""
+    half = program.add([(buffer, torch.randn(channels, channels, 1, 1), ((0, 0),))], None, "elu", sites=Sites(2, 0, 0))
+    whole = -1
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        source = (half, torch.randn(channels, channels, 3, 3), ((-i, -j),))
+        written = program.add([source], sites=Sites(2, i, j), joins=whole)
+        whole = written if whole < 0 else whole
+    return whole
 
 
 LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decides them
@@ -142,4 +157,5 @@ LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decide
     "sample-64ch-rgb-mixture": partial(sample, 256, 64, likelihood=LogisticMixture(3)),
     "sample-64ch-rgb-mixture-cut": partial(sample, 256, 64, likelihood=LogisticMixture(3, 0)),
     "sample-64ch-norm": partial(sample_normed, 4096, 64),
+    "sample-64ch-halved": partial(sample_normed, 4096, 64, halved=True),
 }

@@ -9,7 +9,7 @@ multiplication by a reciprocal: in float64 the product is near enough for the ri
 import triton
 import triton.language as tl
 
-from .pixelcnn_stage import EVERYWHERE, FIELDS, own_pixels, place_of, wave_rows
+from .pixelcnn_stage import FIELDS, own_pixels, place_of, wave_rows
 
 IMAGE = tl.constexpr(0)  # the row of `Tables.reads`
 
@@ -172,7 +172,7 @@ def draw_block(
     The first of several draws clears the channels after its own, which stages read before they are drawn.
     """
     _, H, W, _, pixels, _ = shape
-    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape, EVERYWHERE)
+    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape, (1, 0, 0))
     o_place = place_of(top, o_q, H, pixels)
     p_row = p_ring + o_s * sample_size
     p_param = p_row + own_pixels(p_draw, u, o_place, pixels)  # [BM]

@@ -21,7 +21,7 @@ from .launch import Config, cdiv, config, matmul_precision, shrunk
 from .pixelcnn_draw import draw_block
 from .pixelcnn_packing import BG, NARROW, Tables, channels, codes_used, tables
 from .pixelcnn_packing import pack as pack_tiles
-from .pixelcnn_stage import EVERYWHERE, FIELDS, context_block, norm_block, stage_block
+from .pixelcnn_stage import FIELDS, context_block, norm_block, stage_block
 
 STAGE_FIELDS = tl.constexpr(15)  # a row of `Tables.stages` has so many
 
@@ -56,7 +56,7 @@ def _stage(
     p_w = p_weight + tl.load(p_stage + 6).to(tl.int64) * BN
     p_b = p_bias + tl.load(p_stage + 7)
     depth = tl.load(p_stage + 8)  # rows of BN weights for a tile of columns
-    sites = EVERYWHERE
+    sites = (1, 0, 0)  # all pixels
     if HAS_STRIDES:
         stride, row, column = tl.load(p_stage + 11), tl.load(p_stage + 12), tl.load(p_stage + 13)
         sites = (stride, row, column)

@@ -9,7 +9,6 @@ from .dot import dot
 FIELDS = tl.constexpr(8)  # a row of `Tables.reads` has so many
 # the rows after a stage's runs; the last is of a norm
 OUT, RESIDUAL, FACTOR, NORMED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
-EVERYWHERE = tl.constexpr((1, 0, 0))  # sites: all pixels
 CONTEXT = tl.constexpr(1)  # the row of `Tables.reads`
 
 
@@ -51,7 +50,7 @@ def context_block(p_context, p_ring, p_table, o_m, u, w, sample0, sample_size, d
     """Copies the context of a block of pixels of wave w into its ring, zeros after its last channel."""
     _, H, _, _, pixels, _ = shape
     stride_b, stride_i, stride_j = strides
-    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape, EVERYWHERE)
+    o_s, o_q, top, o_i, o_j, m_m = wave_rows(o_m, w, sample0, shape, (1, 0, 0))
     o_own = own_pixels(p_table + CONTEXT * FIELDS, u, place_of(top, o_q, H, pixels), pixels)
     p_to = (p_ring + o_s * sample_size + o_own)[:, None]
     p_from = (p_context + (sample0 + o_s).to(tl.int64) * stride_b + o_i * stride_i + o_j * stride_j)[:, None]
