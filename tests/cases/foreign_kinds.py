@@ -53,22 +53,6 @@ class Net(nn.Module):
         return self.function(self, x, *args, **kwargs)
 
 
-def users_images(kind: Kind, decoder: nn.Module, noise: Tensor) -> Tensor:
-    """One pixel after the other, each by a whole forward, drawn from its own distribution."""
-    levels, image = kind.levels, torch.zeros(len(noise), *kind.shape)
-    with torch.no_grad():
-        for i in range(kind.shape[1]):
-            for j in range(kind.shape[2]):
-                logits = kind.own(decoder, image, kind.z)[..., i, j].double()  # [B, K, C]
-                u = noise[:, :, i, j].double()
-                if logits.shape[1] == 1:
-                    image[:, :, i, j] = (u < logits[:, 0].sigmoid()).float()
-                else:
-                    k = (logits.softmax(1).cumsum(1) <= u[:, None]).sum(1).clamp(max=levels - 1)
-                    image[:, :, i, j] = k.float() / (levels - 1)
-    return image
-
-
 def black(forward: Forward, own: Any = None, size: tuple[int, int] = (5, 6), options: Any = None, **parts: Any) -> Kind:
     """A decoder of black and white pixels."""
     own = own or (lambda net, x, z: net(x)[:, :, None])

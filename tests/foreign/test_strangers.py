@@ -1,12 +1,11 @@
 """Forms of single code bases: each draws the images of its owner's loop; what is refused is refused by its place."""
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
 from cases.foreign import ProductMaskedConv, randomized
-from cases.foreign_kinds import Kind
+from cases.foreign_images import check_images
 from cases.foreign_strangers import KINDS, BeliefNetwork, PixelMADE, Thirds
 from torch import Tensor, nn
 
@@ -16,34 +15,9 @@ from vlae_fast.models.likelihood import make_likelihood
 from vlae_fast.sampling import agreement
 
 
-def owners_images(kind: Kind, decoder: nn.Module, noise: Tensor) -> Tensor:
-    """One number after the other, colour after colour, each by a whole forward."""
-    channels, height, width = kind.shape
-    image = torch.zeros_like(noise)
-    with torch.no_grad():
-        for i, j, c in itertools.product(range(height), range(width), range(channels)):
-            logits, u = kind.own(decoder, image, kind.z)[:, :, c, i, j].double(), noise[:, c, i, j].double()
-            if logits.shape[1] == 1:
-                image[:, c, i, j] = (u < logits[:, 0].sigmoid()).float()
-            else:
-                k = (logits.softmax(1).cumsum(1) <= u[:, None]).sum(1).clamp(max=kind.levels - 1)
-                image[:, c, i, j] = k.float() / (kind.levels - 1)
-    return image
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_images_are_those_of_the_owners_loop(name: str) -> None:
-    kind = KINDS[name]
-    torch.manual_seed(0)
-    decoder, options = kind.make().eval(), dict(kind.options)
-    if kind.levels > 2:
-        options["likelihood"] = make_likelihood("categorical", kind.shape[0], levels=kind.levels)
-    sampler = vf.fast_sampler(decoder, kind.shape, **options)
-    noise = torch.rand(3, *kind.shape)
-    images, expected = sampler.sample(kind.z, noise), owners_images(kind, decoder, noise)
-    assert 0.02 < expected.mean() < 0.98
-    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
-    assert vf.naive_sample(sampler.decoder, kind.z, noise).equal(images)
+    check_images(KINDS[name])
 
 
 def test_windows_cost_no_stage_for_a_mask_of_places_outside_of_the_image() -> None:
