@@ -21,6 +21,13 @@ EMITS = ("bernoulli", "categorical", "logistic_mixture", "affine")  # likewise; 
 KINDS = ("sum", "norm", "attend")  # of a stage, likewise
 
 
+def check_temperature(op: str, temperature: float) -> None:
+    """Raises ValueError in the name of `op` unless a temperature is in its range."""
+    least, most = TEMPERATURES
+    if not least <= temperature <= most:
+        raise ValueError(f"{op}: temperature must be in [{least}, {most}], got {temperature}")
+
+
 class Emit(NamedTuple):
     """How a pixel is drawn from the last buffer, see `vlae_fast.reference.pixelcnn_draw.draw` for the formulas.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..plan import TEMPERATURES, Emit, Plan
+from ..plan import Emit, Plan, check_temperature
 from . import registry
 
 
@@ -98,9 +98,7 @@ def check_noise(op: str, noise: Tensor, channels: int, emit: Emit, temperature: 
             raise ValueError(f"{op}: noise must be finite, got nan or inf")
     elif on_host and noise.numel() and not (0 <= noise.min() and noise.max() < 1):  # false for NaN too
         raise ValueError(f"{op}: noise must be in [0, 1), got {noise[~((noise >= 0) & (noise < 1))][0].item()}")
-    least, most = TEMPERATURES
-    if not least <= temperature <= most:
-        raise ValueError(f"{op}: temperature must be in [{least}, {most}], got {temperature}")
+    check_temperature(op, temperature)
 
 
 def _check(

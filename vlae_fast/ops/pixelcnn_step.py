@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..plan import TEMPERATURES, Plan
+from ..plan import Plan, check_temperature
 from ..reference.pixelcnn_step import Place, RunState, places_of, write_params
 
 
@@ -72,7 +72,7 @@ class PixelCNNRun:
         self.at += 1
 
     def draw(self, noise: Tensor, temperature: float) -> Tensor:
-        """What `pixelcnn_sample` draws at the place.
+        """The values that `pixelcnn_sample` draws at the place.
 
         noise: of the images ``[B, n, H, W]``, or of the draw ``[B, n of the draw, pixels]``.
         """
@@ -83,10 +83,7 @@ class PixelCNNRun:
             own = [self.batch, len(place.noises), place.n_pixels]
             rule = f"noise must be {self.params.dtype} {list(whole)} or {own}"
             raise ValueError(f"pixelcnn_step: {rule}, got {noise.dtype} {list(noise.shape)}")
-        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-            raise ValueError(
-                f"pixelcnn_step: temperature must be in [{TEMPERATURES[0]}, {TEMPERATURES[1]}], got {temperature}"
-            )
+        check_temperature("pixelcnn_step", temperature)
         if not self._checks_itself:
             check_noise(
                 noise if noise.dim() == 3 else place.of(noise, place.noises), self.state.plan.emit.noise_is_normal

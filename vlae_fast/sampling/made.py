@@ -15,7 +15,7 @@ from ..layers.hooked_weight import weight_and_bias
 from ..ops.made_inverse import fail
 from ..ops.made_sample import made_sample
 from ..ops.made_sample_levels import made_sample_levels
-from ..plan import TEMPERATURES
+from ..plan import check_temperature
 
 _COLD = 1e-6  # below, logits of the last layer's size may overflow
 
@@ -135,8 +135,7 @@ class MADESampler:
         Raises:
             ValueError, TypeError: an argument breaks a rule above.
         """
-        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-            fail("MADESampler", f"temperature must be in [{TEMPERATURES[0]}, {TEMPERATURES[1]}]", temperature)
+        check_temperature("MADESampler", temperature)
         (*weights, weight), (*biases, bias), degrees, activation, _, tables = self.network
         if temperature != 1:
             divisor = _divisor(temperature, weight, bias)
@@ -215,7 +214,7 @@ def _layers_of(made: Any, pixels: tuple[float, float] | str, levels: tuple[int, 
 
 
 def _numbers(levels: int, pixels: tuple[float, float] | str) -> Tensor:
-    """What a network is given for each level."""
+    """The numbers that a network is given for each level."""
     index = torch.arange(levels, dtype=torch.float64)
     if isinstance(pixels, str):
         return index

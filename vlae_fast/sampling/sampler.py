@@ -11,7 +11,6 @@ from ..ops import PixelCNNRun, pixelcnn_sample
 from .emit import Known, Samples, expand_known, make_noise
 from .known import warn_unless_fits
 from .packed import PackedDecoder
-from .program import Decoder
 from .score import check_scored, score
 from .steps import Run
 
@@ -36,11 +35,6 @@ class PixelCNNSampler(PackedDecoder):
             something else than its parts in turn, or the instruction set is none of the backend's on this machine.
         RuntimeError: the named backend cannot run this; says why.
     """
-
-    def __init__(
-        self, decoder: Decoder, backend: str = "auto", *, order: str = "wavefront", isa: str | None = None
-    ) -> None:
-        super().__init__(decoder, backend, order=order, isa=isa)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, (self.program.image_channels, *self._size)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..plan import TEMPERATURES, Emit
+from ..plan import Emit, check_temperature
 from ..reference import pixelcnn_score
 from .emit import Samples
 
@@ -27,5 +27,4 @@ def check_scored(
     off = ~emit.holds(x)
     if off.any():
         raise ValueError(f"{op}: x must be {emit.rule}, got {x[off][0].item():g}")
-    if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-        raise ValueError(f"{op}: temperature must be in [{TEMPERATURES[0]}, {TEMPERATURES[1]}], got {temperature}")
+    check_temperature(op, temperature)

@@ -18,11 +18,11 @@ from .made_inputs import ROWS, Form, Probes, forms
 from .made_trace import Tracer, traced
 from .made_units import Ended, Units, chained, degrees_of
 from .pixels import scale_told
+from .probabilities import logit_of
 from .trace import as_it_is
 
 Call = Callable[[nn.Module, Tensor, Any], Any]
 _NEAR = 1e-4  # of an output's scale: two orders of the same sums
-_FARTHEST = 1e4  # of a logit whose probability is 0 or 1
 _LAYOUTS = {"BDK": "DK", "BKD": "KD"}
 
 
@@ -98,7 +98,7 @@ def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
 
 
 class _OtherFormError(Exception):
-    """What a module makes of its input shows that it wants another one."""
+    """A module shows by what it makes of its input that it wants another one."""
 
 
 def _is_guess(form: Form, asked: Asked) -> bool:
@@ -192,8 +192,7 @@ def _of_bits(end: Ended) -> Units:
     if end.name != "sigmoid" or not (kept | turned | fixed).all():
         rule = "decoder of bits may end in probabilities sigmoid(v), 1 - sigmoid(v), or constants of some dimensions"
         _fail(rule, f"{end.name} times {gain.min():g} to {gain.max():g} plus {offset.min():g} to {offset.max():g}")
-    wide = torch.where(fixed, offset, 0.5).double()
-    constant = (wide.log() - torch.log1p(-wide)).clamp(-_FARTHEST, _FARTHEST).to(gain)
+    constant = logit_of(torch.where(fixed, offset, 0.5).double()).to(gain)
     return end.value.rows(end.index.flatten()).times(gain).plus(constant)
 
 

@@ -16,7 +16,7 @@ from ...plan import Emit
 from ...sampling.levels import HERE, NONE, levels_of
 from .affine import Affine
 from .axes import Axes, Recipe, letters_of
-from .probabilities import FARTHEST, is_probability, logit
+from .probabilities import FARTHEST, is_probability, logit, logit_of
 from .writer import Bounded, Writer
 
 _LAYOUTS = tuple(map("".join, permutations("BCKHW")))
@@ -100,8 +100,7 @@ class Reading:
         """Parameters that `finished` makes the output of."""
         own = self.own(output)
         if self.ends == "sigmoid":
-            wide = own.double()
-            return (wide.log() - torch.log1p(-wide)).clamp(-FARTHEST, FARTHEST).to(own.dtype)
+            return logit_of(own.double()).to(own.dtype)
         if self.ends == "softmax":
             return own.double().log().clamp(min=-FARTHEST).to(own.dtype)
         return own.clamp(min=-FARTHEST) if self.ends == "log_softmax" else own

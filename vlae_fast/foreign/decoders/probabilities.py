@@ -51,7 +51,7 @@ def logit(writer: Writer, end: Bounded) -> Affine:
     tops = [_log_sum(high, low, fixed), _log_sum(1 - high, 1 - low, fixed)]
     if all(soft.any() for _, soft, _, _ in tops):  # two that are equal cancel
         tops = [(linear, soft | fixed, shift, constant) for linear, soft, shift, constant in tops]
-    const = torch.where(fixed, _logit_of(low), tops[0][3] - tops[1][3])
+    const = torch.where(fixed, logit_of(low), tops[0][3] - tops[1][3])
     if any(soft.any() for _, soft, _, _ in tops):
         own = writer._settle(own)
     out = writer._plus(writer._times(own, (tops[0][0] - tops[1][0]).to(own.bias)), const.to(own.bias))
@@ -73,7 +73,7 @@ def _log_sum(a: Tensor, b: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor, Tenso
     return linear, soft, shift, torch.where(fixed, 0.0, torch.where(b == 0, log_a, log_b))
 
 
-def _logit_of(p: Tensor) -> Tensor:
+def logit_of(p: Tensor) -> Tensor:
     """The logit of a probability, of a size that a number has."""
     return (p.log() - torch.log1p(-p)).clamp(-FARTHEST, FARTHEST)
 
