@@ -194,7 +194,7 @@ pixelcnn_step_checks_numbers = True  # values and noise, in the kernels
 
 
 class _OwnOfRun(NamedTuple):
-    """What steps are given at every call."""
+    """The arguments that every step is given."""
 
     words: Tensor
     context: Tensor | None

@@ -62,7 +62,7 @@ def _log_sinhc(h: Tensor) -> Tensor:
 
 
 def of_mixture(params: Tensor, x: Tensor, emit: Emit, temperature: float = 1.0, of: Tensor | None = None) -> Tensor:
-    """Of a mixture of logistics: ``log sum_k pi_k prod_c p_k(x_c | x_<c)``, ``[B, ...]``.
+    """The log-probability of a mixture of logistics: ``log sum_k pi_k prod_c p_k(x_c | x_<c)``, ``[B, ...]``.
 
     p_k is the mass of a level; without levels a density between 0 and 1, and at both ends the mass beyond. The product
     is over the channels `of`, None: all.

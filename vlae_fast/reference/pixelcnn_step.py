@@ -15,7 +15,7 @@ from .pixelcnn_sample import run_plan
 
 
 class Place(NamedTuple):
-    """What one draw draws: the pixels of a wave, all their channels or one."""
+    """The place of one draw: the pixels of a wave, all their channels or one."""
 
     step: int
     draw: int  # its number in the step
@@ -73,7 +73,7 @@ class RunState(NamedTuple):
 
 
 def pixelcnn_start(state: RunState, memory: list[Tensor]) -> Any:
-    """What a backend keeps between steps, its caches in `memory` that an earlier run left: here nothing."""
+    """The state that a backend keeps between steps, in `memory` that an earlier run left: here nothing."""
     return None
 
 
@@ -95,6 +95,6 @@ def write_params(state: RunState, place: Place, params: Tensor) -> None:
 
 
 def pixelcnn_step_draw(state: RunState, place: Place, params: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """What `draw` draws at a place from its parameters, by noise ``[B, n of the draw, pixels]`` or ``[B, n, H, W]``."""
+    """The values of `draw` at a place from parameters, by noise ``[B, n of the draw, pixels]`` or ``[B, n, H, W]``."""
     noise = place.of(noise, place.noises) if noise.dim() == 4 else noise
     return draw(params, noise, state.plan.emit, temperature)

@@ -19,7 +19,7 @@ _MOST = 0.1  # that a probability may ever be off by, whatever the weights
 
 
 def scales(values: Tensor, same: Tensor) -> Tensor:
-    """What roundings of each entry of ``[G, N]`` are relative to: its own size, or that of its group if it is larger.
+    """The size that roundings of each entry of ``[G, N]`` are relative to: its own, or that of its group if larger.
 
     A sum that cancels has the roundings of its terms, which are as large as the sums beside it. A fixed value, -1e9
     where something is ruled out, tells nothing about them. So what is more than 64 times the median of a group is not

@@ -16,7 +16,7 @@ from .program import Origin, Program
 
 
 class Structure:
-    """What a module is made of: modules, parameters, settings, and where its numbers lie; not the numbers."""
+    """The make-up of a module: modules, parameters, settings, and where its numbers lie; not the numbers."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self._modules = module, list(module.modules())

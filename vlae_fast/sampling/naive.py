@@ -37,7 +37,7 @@ def naive_sample_with_logits(
 
 
 def _window(decoder: Decoder) -> dict[str, Any]:
-    """What `warn_unless_fits` is told of a decoder without a program: it sees no pixel, or all that may be before."""
+    """Arguments of `warn_unless_fits` for a decoder without a program: it sees no pixel, or all that may be before."""
     sees = bool(getattr(decoder, "autoregressive", True))
     return {"seen": None if sees else tuple, "in_turn": sees}
 

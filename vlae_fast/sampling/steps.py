@@ -47,7 +47,7 @@ class Step:
         self._run._put(values)
 
     def draw(self, noise: Tensor | torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """What `PixelCNNSampler.sample` draws here, ``[B, C, pixels]``: bit for bit, of the same noise.
+        """The values that `PixelCNNSampler.sample` draws here, ``[B, C, pixels]``: bit for bit, of the same noise.
 
         Args:
             noise: of the images ``[B, n, H, W]``, as `sample` takes it; of this draw alone, ``[B, n, pixels]``; or the
@@ -149,7 +149,7 @@ class Run:
         self.inner.put(values)
 
     def _draw(self, noise: Tensor | torch.Generator | None, temperature: float) -> Tensor:
-        """What the built-in draw gives for the step whose turn it is."""
+        """The values of the built-in draw for the step whose turn it is."""
         if not isinstance(noise, Tensor):
             state, place = self.inner.state, self.inner.place
             make = torch.randn if state.plan.emit.noise_is_normal else torch.rand

@@ -11,7 +11,7 @@ namespace vlae::pixelcnn_sample {
 
 constexpr int64_t kMaxSide = int64_t{1} << 20;
 
-// Of a tensor [B, n, H, W].
+// Throws unless the sides of a tensor [B, n, H, W] are in range.
 void check_sides(const char* op, const char* name, const Tensor& tensor);
 
 // The instruction set that the weights are packed for.

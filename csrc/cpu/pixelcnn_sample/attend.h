@@ -86,7 +86,7 @@ inline void add_all_values(const float* weights, Stretch keys, int64_t width, fl
   }
 }
 
-// What is known of a softmax after some of its keys. The sums of values stand elsewhere.
+// A softmax after some of its keys. The sums of values stand elsewhere.
 struct Softmax {
   float most, sum;
 };

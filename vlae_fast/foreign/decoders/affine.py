@@ -159,7 +159,7 @@ def _size(parts: Sequence[Affine]) -> tuple[int, int]:
 
 
 def _stride(parts: Sequence[Affine]) -> Offset:
-    """That of the values which differ from pixel to pixel."""
+    """The one of the values which differ from pixel to pixel."""
     strides = {p.stride for p in parts if any(tap is not None for _, tap in p.terms)}
     if len(strides) > 1:
         raise AxesError(f"images of two resolutions, every {' and every '.join(map(str, sorted(strides)))} pixels")
@@ -208,7 +208,7 @@ def convolved(
 
 
 class Dependent:
-    """What an operation on a traced tensor gives: it depends on the image."""
+    """The result of an operation on a traced tensor: it depends on the image."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ class Attention(Raster):
         return self._times(out, first if (factor == first).all() else factor)
 
     def _attention(self, q: Value, k: Value, v: Value, mask: Tensor | None, causal: bool, scale: float | None) -> Value:
-        """Of ``[B, heads, pixels, channels]``; who sees nothing gets 0."""
+        """Attention of ``[B, heads, pixels, channels]``; who sees nothing gets 0."""
         flat = [self._joined(h) for h in (q, k, v)]
         turned = self._op_transpose(flat[1], 1, 2)
         assert isinstance(turned, Value)

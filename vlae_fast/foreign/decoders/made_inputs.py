@@ -1,4 +1,4 @@
-"""What a traced MADE is given for levels, and what it makes of each dimension's level before it mixes them: tables."""
+"""The inputs of a traced MADE for levels, and what it makes of each dimension's level before it mixes them: tables."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _MOVED = {*MOVES, "cat", "stack", "flip", "repeat", "roll", "narrow", "index_sel
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What follows from each dimension's level alone, for all levels of the probes: batches of ROWS rows."""
+    """A result that follows from each dimension's level alone, for all levels of the probes: batches of ROWS rows."""
 
     chunks: tuple[Any, ...]
 

@@ -67,7 +67,7 @@ class Scores(Dependent):
 
 @dataclass(frozen=True)
 class Seen:
-    """What queries see: all pixels before their own, and with ``itself`` their own; scores ``scale q . k``.
+    """The pixels that queries see: all before their own, and with ``itself`` their own; scores ``scale q . k``.
 
     first: the first pixel sees itself, where others do not. scale: ``[heads]`` or ``[1]``. factor: ``[heads, N]`` or
     ``[1, N]``, of each query's result.
@@ -80,7 +80,7 @@ class Seen:
 
 
 def seen_by(scores: Scores, pixels: int) -> Seen:
-    """What queries see by the constants that scores and weights were combined with.
+    """The pixels that queries see by the constants that scores and weights were combined with.
 
     Raises:
         AxesError: they see other pixels than all before them in raster order, or these in an uneven way.
@@ -103,7 +103,7 @@ def seen_by(scores: Scores, pixels: int) -> Seen:
 
 
 def _who_sees_itself(seen: Tensor, dead: Tensor) -> tuple[bool, bool]:
-    """Whether queries see all pixels up to their own, not those before it alone; and whether the first one does."""
+    """True where queries see all pixels up to their own, not those before it alone; and where the first one does."""
     up_to = torch.ones(seen.shape[1:], dtype=torch.bool, device=seen.device).tril()
     with_itself, without = ((seen == mask).all(2) | dead for mask in (up_to, up_to.tril(-1)))
     first = bool(with_itself[:, 0].all() and not dead[:, 0].any())
