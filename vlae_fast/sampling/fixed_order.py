@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,11 +58,19 @@ class Spread:
     def __call__(self, z: Tensor) -> Tensor:
         if z.device.type != "cpu":
             return self._row_by_row(z)
+        if isinstance(self.products, NativeProducts) and z.dtype == torch.float32 and self._says_its_layers():
+            return self.network.by_layers(z, self.products.linear)  # type: ignore[no-any-return, operator]
         with FixedOrder(self.products) as mode:
             if not getattr(self.network, "takes_batches", False):
                 return self._row_by_row(z)
             out = self.network(z.clone())
             return out if mode.by_row or len(z) == 1 else self._row_by_row(z)
+
+    def _says_its_layers(self) -> bool:
+        """True where `by_layers` is of the class whose `forward` runs: PyTorch would be stopped at every operation."""
+        parts = list(self.network.modules())
+        plain = not any("forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks for part in parts)
+        return plain and {"by_layers", "forward"} <= vars(type(self.network)).keys()
 
     def _row_by_row(self, z: Tensor) -> Tensor:
         return torch.cat([self.network(row.clone()) for row in z.split(1)])
@@ -93,11 +102,21 @@ class NativeProducts(Products):
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         if a.dtype != torch.float32:
             return super().matrix(a, b)
-        degrees = [torch.zeros(n, dtype=torch.int64, device="cpu") for n in (a.shape[1], b.shape[0])]  # all are alive
-        return cpu.masked_linear(a, b, None, Mask(*degrees), "none", self.isa)
+        return cpu.masked_linear(a, b, None, _all_alive(*reversed(b.shape)), "none", self.isa)
+
+    def linear(self, x: Tensor, layer: nn.Linear, activation: str) -> Tensor:
+        """``activation(layer(x))`` in float32."""
+        alive = _all_alive(layer.in_features, layer.out_features)
+        return cpu.masked_linear(x, layer.weight, layer.bias, alive, activation, self.isa)
 
     def same_convolution(self, x: Tensor, weight: Tensor) -> Tensor | None:
         return cpu.convolution(x, weight, self.isa) if x.dtype == torch.float32 else None
+
+
+@lru_cache(maxsize=64)
+def _all_alive(inputs: int, outputs: int) -> Mask:
+    """A mask that masks nothing."""
+    return Mask(*(torch.zeros(n, dtype=torch.int64, device="cpu") for n in (inputs, outputs)))
 
 
 class FixedOrder(TorchDispatchMode):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,8 +33,15 @@ class CodeMap(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``[B, D]`` -> ``[B, channels, H, W]``."""
-        coarse = F.elu(self.out(F.elu(self.hidden(z)))).unflatten(1, self.coarse)
-        return F.interpolate(coarse, self.image_size, mode="bilinear", align_corners=False)
+        return self._enlarged(F.elu(self.out(F.elu(self.hidden(z)))))
+
+    def by_layers(self, z: Tensor, linear: Callable[[Tensor, nn.Linear, str], Tensor]) -> Tensor:
+        """As `forward`, each layer by ``linear(x, layer, activation)``: each row has the bits that it has alone."""
+        coarse = linear(linear(z, self.hidden, "elu"), self.out, "elu")
+        return torch.cat([self._enlarged(row.clone()) for row in coarse.split(1)])
+
+    def _enlarged(self, coarse: Tensor) -> Tensor:
+        return F.interpolate(coarse.unflatten(1, self.coarse), self.image_size, mode="bilinear", align_corners=False)
 
 
 class ResidualBlock(nn.Module):
