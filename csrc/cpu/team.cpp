@@ -2,9 +2,6 @@
 
 #include <exception>
 #include <thread>
-#include <vector>
-
-#include "../narrow.h"
 
 namespace vlae {
 
@@ -28,16 +25,12 @@ class Spin {
 
 }  // namespace
 
-void run_team(int wanted, const std::function<void(int)>& body) {
-  std::vector<std::thread> threads;
-  threads.reserve(usize(wanted));
+void start_helpers(const std::shared_ptr<Parts>& parts, int count) {
   try {
-    for (int index = 1; index < wanted; ++index) threads.emplace_back(std::cref(body), index);
+    for (int i = 0; i < count; ++i) std::thread([parts] { parts->help(); }).detach();
   } catch (const std::exception&) {
     // No more threads to be had: the ones there are do the work.
   }
-  body(0);
-  for (std::thread& thread : threads) thread.join();
 }
 
 void Parts::share(const Job& job) noexcept {

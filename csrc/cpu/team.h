@@ -6,11 +6,9 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 namespace vlae {
-
-// body(index) on up to `wanted` threads, index 0 being the caller. Returns when all are done. body must not throw.
-void run_team(int wanted, const std::function<void(int)>& body);
 
 // The first thread posts jobs of a few microseconds, cut in parts; whoever is there takes the next part.
 //
@@ -44,5 +42,9 @@ class Parts {
   std::atomic<int64_t> stage_{0}, wave_{0};
   alignas(64) std::atomic<int> helped_{0};  // parts of this job that helpers have done
 };
+
+// Up to `count` threads that help until the parts are closed. Nobody waits for their end, which takes as long as some jobs:
+// after close() they touch nothing but the parts, which they own, too.
+void start_helpers(const std::shared_ptr<Parts>& parts, int count);
 
 }  // namespace vlae

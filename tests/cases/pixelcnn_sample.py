@@ -121,6 +121,16 @@ CASES = {
             Stage(1, "none", -1, 0, (Source(1, ((-2, 0), (0, -1), (0, 0))), Source(2, HERE), Source(0, ((0, -2),)))),
         ],
     ),
+    "as many sources as there may be, and a context map": Case(
+        (3, 2),
+        2,
+        1,
+        [
+            Stage(4, "gate", -1, 3, tuple(Source(0, ((0, -1 - i % 2),)) for i in range(64))),
+            Stage(1, "none", -1, 0, (Source(1, HERE),)),
+        ],
+        "map",
+    ),
     "more rows than a block": Case((40, 3), 1, 1, [Stage(1, "none", -1, 0, (Source(0, ((0, -1),)),))]),
     "more tiles than programs": Case((6, 3), 23, 1, [Stage(1, "none", -1, 0, (Source(0, ((0, -1),)),))]),
 }

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from cases.decoders import gated_stacks, inputs, random_decoder, small_decoder
-from cases.pixelcnn_sample import compare
+from cases.pixelcnn_sample import CASES, compare
 from cases.rows import backends_and_cases, backends_of, require
 from torch import nn
 
@@ -33,6 +33,19 @@ def test_naive_raster_and_wavefront_are_equal(seed: int, record_property) -> Non
     record_property("differing_samples", compare(wave, naive, naive_logits, noise))
     same = (wave == naive).flatten(1).all(1)
     torch.testing.assert_close(wave_logits[same], naive_logits[same], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_programs_of_every_kind_draw_the_image_of_the_reference(name: str) -> None:
+    require("cpu")
+    case, drawn = CASES[name], {}
+    noise, context = case.inputs()
+    for backend in ("cpu", "reference"):
+        packed = pixelcnn_pack(case.weights(), case.plan(), backend=backend)
+        drawn[backend] = pixelcnn_sample(noise, packed, case.plan(), context, backend=backend)
+    (images, logits), (expected_images, expected) = drawn["cpu"], drawn["reference"]
+    assert images.equal(expected_images)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("isa", cpu.isas() or ["absent"])

@@ -11,6 +11,7 @@ from torch import nn
 import vlae_fast as vf
 from vlae_fast import checkpoint
 from vlae_fast.backends import cpu
+from vlae_fast.models.decoders.code_map import CodeMap
 from vlae_fast.models.decoders.make import make_decoder
 from vlae_fast.sampling.fixed_order import FixedOrder, NativeProducts, Products, Spread
 
@@ -85,6 +86,28 @@ def test_maps_are_the_same_bits(name: str, backend: str) -> None:
         torch.set_num_threads(threads)
         for rows in (slice(0, 6), slice(3, 4), slice(1, 6)):
             assert spread(z[rows]).equal(expected[rows])
+
+
+@torch.no_grad()
+def test_a_map_that_says_its_layers_runs_them_unless_another_forward_does() -> None:
+    require("cpu")
+    network, z = CodeMap(5, 4, (13, 10)), torch.randn(3, 5)
+    spread, calls = Spread(network, "cpu"), []
+    spread.network.by_layers = lambda *args: calls.append("by_layers") or network(args[0])
+    spread(z)
+    assert calls == ["by_layers"]
+
+    class Own(CodeMap):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return super().forward(z) + 1
+
+    own = Own(5, 4, (13, 10))
+    torch.testing.assert_close(Spread(own, "cpu")(z), own(z))
+    hooked = CodeMap(5, 4, (13, 10))
+    hooked.hidden.register_forward_hook(lambda module, args, out: out * 0)
+    got = Spread(hooked, "cpu")(z)
+    assert got[0].equal(got[1])
+    torch.testing.assert_close(got, hooked(z))
 
 
 PRODUCTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -131,7 +131,8 @@ def _check(
         if context.shape not in (shape, (*shape, *noise.shape[2:])) or context.dtype != noise.dtype:
             rule = f"context must be {noise.dtype} {list(shape)} or {[*shape, *noise.shape[2:]]}"
             fail(rule, f"{context.dtype} {tuple(context.shape)}")
-        if context.device.type == "cpu" and not torch.isfinite(context).all():
+        # a sum is finite only where all its terms are, and takes a fifth of the time of a look at each
+        if context.device.type == "cpu" and not context.sum().isfinite() and not context.isfinite().all():
             fail("context must be finite", "nan or inf")
 
 

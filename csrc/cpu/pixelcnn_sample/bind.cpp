@@ -90,22 +90,37 @@ int64_t BoundProgram::place_context(const char* op, int64_t channels, bool per_p
   return static_cast<int64_t>(buffers_.size()) - 1;
 }
 
+// A map is one more source of the stages that see it. What every pixel sees alike becomes conditions first.
 void BoundProgram::add_context(const char* op, const Plan& plan, const Packing& packing, const float* packed,
                                const ContextTensor& context) {
-  const int64_t dim = plan.context_dim, pixels = context.per_pixel ? program_.height * program_.width : 1;
-  const int64_t buffer = place_context(op, dim, context.per_pixel);
+  const int64_t dim = plan.context_dim, buffer = place_context(op, dim, context.per_pixel);
+  program_.context = {context.data, buffer, dim, 0, nullptr};
+  if (context.per_pixel) {
+    program_.context.floats *= program_.height * program_.width;
+    for (size_t s = 0; s < plan.stages.size(); ++s)
+      if (plan.stages[s].context_dim > 0) add_source(s, buffer, {0, stages_[s].depth - dim, dim});
+    return;
+  }
   const std::vector<Run>& runs = runs_.emplace_back(std::vector<Run>{{0, 0, dim}});
   const std::vector<Source>& sources = sources_.emplace_back(std::vector<Source>{{buffer, runs.data(), 1}});
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     if (plan.stages[s].context_dim == 0) continue;
     const StagePacking& place = packing.contexts[context_stages_.size()];
     const int64_t columns = plan.stages[s].columns();
-    stages_[s].cond = place_context(op, columns, context.per_pixel);
+    stages_[s].cond = place_context(op, columns, false);
     context_stages_.push_back({Activation::none, 1, sources.data(), stages_[s].cond, -1, columns, columns, 0, dim, place.vecs,
                                packed + place.bias, packed + place.weight, -1, -1, false, kEverywhere, 0, false});
   }
-  const int64_t n_stages = static_cast<int64_t>(context_stages_.size());
-  program_.context = {context.data, buffer, pixels * dim, context.per_pixel, n_stages, context_stages_.data()};
+  program_.context.n_stages = static_cast<int64_t>(context_stages_.size());
+  program_.context.stages = context_stages_.data();
+}
+
+void BoundProgram::add_source(size_t stage, int64_t buffer, const Run& run) {
+  const std::vector<Run>& runs = runs_.emplace_back(std::vector<Run>{run});
+  std::vector<Source>& sources = sources_[stage];  // those of the stages come first
+  sources.push_back({buffer, runs.data(), 1});
+  stages_[stage].sources = sources.data();
+  ++stages_[stage].n_sources;
 }
 
 BoundProgram::BoundProgram(const char* op, const Plan& plan, const Packing& packing, const float* packed, int64_t height,

@@ -30,6 +30,7 @@ class BoundProgram {
   int64_t place_context(const char* op, int64_t channels, bool per_pixel);
   void add_context(const char* op, const Plan& plan, const Packing& packing, const float* packed, const ContextTensor& context);
   void add_runs(const PlanStage& stage);
+  void add_source(size_t stage, int64_t buffer, const Run& run);
 
   Program program_;
   std::vector<Stage> stages_, context_stages_;

@@ -13,9 +13,30 @@ namespace vlae::pixelcnn_sample {
 namespace {
 
 constexpr float kMagic = 0x564c41;
-constexpr float kFormat = 1;
+constexpr float kFormat = 2;
 constexpr int64_t kHeaderWords = 8;
 constexpr int64_t kNumberFloats = 16;  // as many as keep what follows aligned; the first is an eps or a scale
+
+constexpr int64_t kFirst = 0;
+
+// What a panel has rows of.
+struct PackedSource {
+  WeightTensor weights;
+  int64_t channels, taps;
+};
+
+// The sources of a stage, the context last: it is one where it is a map. weights: of the stage, nullptr where only sizes
+// matter.
+std::vector<PackedSource> sources_of(const Plan& plan, const PlanStage& stage, const WeightTensor* weights) {
+  std::vector<PackedSource> sources;
+  for (size_t s = 0; s < stage.sources.size(); ++s)
+    sources.push_back({weights ? weights[s] : WeightTensor{}, plan.channels[usize(stage.sources[s].buffer)],
+                       static_cast<int64_t>(stage.sources[s].taps.size())});
+  if (stage.context_dim > 0)
+    sources.push_back(
+        {weights ? WeightTensor{weights[sources.size() + 1].data, 1, &kFirst} : WeightTensor{}, stage.context_dim, 1});
+  return sources;
+}
 
 // Puts a stage behind the first `size` floats and moves `size` behind it.
 StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, int lanes, int64_t& size) {
@@ -63,17 +84,16 @@ void pack_attend(float* packed, const StagePacking& packing, float scale, int la
   std::fill_n(packed + packing.weight, kNumberFloats, scale);
 }
 
-// One source's products of a panel, [taps][depth][width]. rows: of each column, nullptr for padding. A few channels at a time,
-// so that the lines that a tap has read are near for the next.
-void pack_source(const WeightTensor& weights, int64_t taps, int64_t depth, const float* const* rows, int64_t width,
-                 float* out) {
+// One source's products of a panel, [taps][channels][width]. rows: of each column, nullptr for padding. A few channels at a
+// time, so that the lines that a tap has read are near for the next.
+void pack_source(const PackedSource& source, const float* const* rows, int64_t width, float* out) {
   constexpr int64_t kChannels = 16;
   const bool full = std::find(rows, rows + width, nullptr) == rows + width;
-  for (int64_t first = 0; first < depth; first += kChannels)
-    for (int64_t tap = 0; tap < taps; ++tap)
-      for (int64_t c = first; c < std::min(depth, first + kChannels); ++c) {
-        const int64_t from = c * weights.cell + weights.places[tap];
-        float* to = out + (tap * depth + c) * width;
+  for (int64_t first = 0; first < source.channels; first += kChannels)
+    for (int64_t tap = 0; tap < source.taps; ++tap)
+      for (int64_t c = first; c < std::min(source.channels, first + kChannels); ++c) {
+        const int64_t from = c * source.weights.cell + source.weights.places[tap];
+        float* to = out + (tap * source.channels + c) * width;
         if (full)
           for (int64_t lane = 0; lane < width; ++lane) to[lane] = rows[lane][from];
         else
@@ -81,10 +101,8 @@ void pack_source(const WeightTensor& weights, int64_t taps, int64_t depth, const
       }
 }
 
-// weights: of each source, then the bias.
-void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t>& channels, const StagePacking& packing,
-                const WeightTensor* weights, int lanes) {
-  const float* bias = weights[stage.sources.size()].data;
+void pack_stage(float* packed, const PlanStage& stage, const std::vector<PackedSource>& sources, const float* bias,
+                const StagePacking& packing, int lanes) {
   std::vector<const float*> rows(usize(int64_t{kPanelVecs} * lanes));
   for (int64_t first = 0; first < packing.vecs; first += kPanelVecs) {
     const int64_t width = std::min<int64_t>(kPanelVecs, packing.vecs - first) * lanes;
@@ -94,13 +112,12 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<int64_t
     };
     for (int64_t lane = 0; lane < width; ++lane)
       packed[packing.bias + first * lanes + lane] = column_at(lane) < 0 ? 0.0f : bias[column_at(lane)];
-    for (size_t s = 0; s < stage.sources.size(); ++s) {
-      const int64_t depth = channels[usize(stage.sources[s].buffer)];
-      const int64_t taps = static_cast<int64_t>(stage.sources[s].taps.size());
+    for (const PackedSource& source : sources) {
+      const int64_t step = source.channels * source.weights.cell;
       for (int64_t lane = 0; lane < width; ++lane)
-        rows[usize(lane)] = column_at(lane) < 0 ? nullptr : weights[s].data + column_at(lane) * depth * weights[s].cell;
-      pack_source(weights[s], taps, depth, rows.data(), width, out);
-      out += taps * depth * width;
+        rows[usize(lane)] = column_at(lane) < 0 ? nullptr : source.weights.data + column_at(lane) * step;
+      pack_source(source, rows.data(), width, out);
+      out += source.taps * source.channels * width;
     }
   }
 }
@@ -114,8 +131,8 @@ Packing packing_of(const char* op, const Plan& plan, int lanes) {
   packing.size = kHeaderFloats;
   for (const PlanStage& stage : plan.stages) {
     int64_t depth = stage.kind == StageKind::norm;  // its gain
-    for (const PlanSource& source : stage.sources)
-      if (stage.kind == StageKind::sum) depth += plan.channels[usize(source.buffer)] * static_cast<int64_t>(source.taps.size());
+    if (stage.kind == StageKind::sum)
+      for (const PackedSource& source : sources_of(plan, stage, nullptr)) depth += source.channels * source.taps;
     packing.stages.push_back(place_stage(op, stage, depth, lanes, packing.size));
   }
   for (const PlanStage& stage : plan.stages)
@@ -146,13 +163,12 @@ void pack_program(float* packed, const Plan& plan, const Packing& packing, int i
     else if (stage.kind == StageKind::attend)
       pack_attend(packed, packing.stages[s], weights[0].data[0], lanes);
     else
-      pack_stage(packed, stage, plan.channels, packing.stages[s], weights, lanes);
+      pack_stage(packed, stage, sources_of(plan, stage, weights), weights[stage.sources.size()].data, packing.stages[s], lanes);
     weights += count_weights(stage);
     if (stage.context_dim == 0) continue;
     const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
-    const int64_t first = 0;
-    const WeightTensor matrix[] = {{weights[-1].data, 1, &first}, {no_bias.data(), 1, &first}};
-    pack_stage(packed, context_stage(stage), {stage.context_dim}, *context++, matrix, lanes);
+    const PackedSource matrix = {{weights[-1].data, 1, &kFirst}, stage.context_dim, 1};
+    pack_stage(packed, context_stage(stage), {matrix}, no_bias.data(), *context++, lanes);
   }
 }
 

@@ -19,6 +19,8 @@ struct Buffer {
   int64_t channels;  // floats from a pixel to its right neighbour
 };
 
+constexpr int kMaxProducts = kMaxSources + 1;  // of a stage: with its sources, with a map of the context
+
 struct Source {
   int64_t buffer;
   const Run* runs;
@@ -42,12 +44,11 @@ struct Stage {
   bool itself;     // attention sees its own pixel
 };
 
-// The tensor that stages see beside the image: [B, D], or [B, H, W, D] channels_last. Its stages run once per sample, before
-// the first step: their outputs are the conditions that the program's stages add.
+// The tensor that stages see beside the image: [B, H, W, D] channels_last, a source of theirs; or [B, D], whose stages run once
+// per sample, before the first step: their outputs are the conditions that the program's stages add.
 struct Context {
   const float* data;       // nullptr: none
   int64_t buffer, floats;  // where a sample's copy goes, and its size
-  bool per_pixel;
   int64_t n_stages;
   const Stage* stages;
 };

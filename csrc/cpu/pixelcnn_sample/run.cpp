@@ -15,7 +15,7 @@ namespace {
 
 // Products below which a second thread costs more than it brings: starting a team, sharing one wave of one stage.
 constexpr double kTeamWork = 1e7;
-constexpr double kShareWork = 1e5;
+constexpr double kShareWork = 3e4;
 constexpr int64_t kShareRows = 6;  // below that many rows to a part, the weights are read for too little
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = int64_t{64} << 20;
@@ -24,20 +24,13 @@ double stage_work(const Stage& stage) { return static_cast<double>(stage.depth) 
 
 int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / kPanelVecs; }
 
-// Copies the tile's context into its caches and computes the conditions of every stage from it.
+// Copies the tile's context into its caches and computes conditions from it.
 void run_context(const Program& program, const Kernels& kernels, const Tile& tile) {
   const Context& context = program.context;
-  for (int64_t i = 0; i < tile.count && context.n_stages > 0; ++i)
+  for (int64_t i = 0; i < tile.count && context.data; ++i)
     std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
                 context.data + (tile.first + i) * context.floats, usize(context.floats) * sizeof(float));
-  for (int64_t s = 0; s < context.n_stages; ++s) {
-    if (!context.per_pixel) {
-      kernels.run_stage(program, context.stages[s], {0, 0, 1, 1}, tile, {0, 1});
-      continue;
-    }
-    for (int64_t index = 0; index < program.steps; index = next_wave(program, kEverywhere, index + 1))
-      kernels.run_stage(program, context.stages[s], wave_at(program, kEverywhere, index), tile, {0, 1});
-  }
+  for (int64_t s = 0; s < context.n_stages; ++s) kernels.run_stage(program, context.stages[s], {0, 0, 1, 1}, tile, {0, 1});
 }
 
 // Runs the waves of a stage that a step asks for.
@@ -73,8 +66,8 @@ void run_steps(const Program& program, const Tile& tile, const RunWave& run_wave
 // In how many parts threads share a wave of a stage: panels first, so that a part reads few weights, then rows.
 int count_parts(const Stage& stage, int64_t rows, int threads) {
   if (stage_work(stage) * static_cast<double>(rows) < kShareWork) return 1;
-  const int64_t panels = std::min<int64_t>(panels_of(stage), 2 * threads);
-  const int64_t lines = std::clamp<int64_t>(2 * threads / panels, 1, std::max<int64_t>(1, rows / kShareRows));
+  const int64_t panels = std::min<int64_t>(panels_of(stage), threads);
+  const int64_t lines = std::clamp<int64_t>(threads / panels, 1, std::max<int64_t>(1, rows / kShareRows));
   return static_cast<int>(std::min<int64_t>(panels * lines, Parts::kMaxParts));
 }
 
@@ -90,20 +83,18 @@ int64_t tile_samples(const Program& p) {
 // Threads share the waves of every stage; what is too small to share, and the draws, are the first thread's.
 void run_shared(const Program& program, const Kernels& kernels, int64_t batch, int threads, float* caches) {
   const Tile tile = {caches, 0, batch};
-  Parts parts([&](const Parts::Job& job, int part) {
+  const auto parts = std::make_shared<Parts>([&](const Parts::Job& job, int part) {
     const Stage& stage = program.stages[job.stage];
     kernels.run_stage(program, stage, wave_at(program, stage.sites, job.wave), tile, {part, job.parts});
   });
-  run_team(threads, [&](int thread) {
-    if (thread > 0) return parts.help();
-    run_context(program, kernels, tile);
-    run_steps(program, tile, [&](int64_t s, const Wave& wave) {
-      const Stage& stage = program.stages[s];
-      const int n = count_parts(stage, wave.pixels * batch, threads);
-      n > 1 ? parts.share({s, wave.index, n}) : kernels.run_stage(program, stage, wave, tile, {0, 1});
-    });
-    parts.close();
+  start_helpers(parts, threads - 1);
+  run_context(program, kernels, tile);
+  run_steps(program, tile, [&](int64_t s, const Wave& wave) {
+    const Stage& stage = program.stages[s];
+    const int n = count_parts(stage, wave.pixels * batch, threads);
+    n > 1 ? parts->share({s, wave.index, n}) : kernels.run_stage(program, stage, wave, tile, {0, 1});
   });
+  parts->close();
 }
 
 // How a batch is shared: all threads on one tile, or whole tiles for each.

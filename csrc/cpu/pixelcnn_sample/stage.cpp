@@ -15,7 +15,7 @@ namespace {
 // Where the rows of a block read and write.
 struct Rows {
   int count;
-  const float* source[kMaxSources][kMaxRows];
+  const float* source[kMaxProducts][kMaxRows];
   const float* residual[kMaxRows];
   const float* factor[kMaxRows];
   const float* cond[kMaxRows];
@@ -136,7 +136,7 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
   const int64_t blocks = (count + kMaxRows - 1) / kMaxRows;
   const Layer layer = {stage.activation, stage.out_channels, stage.depth, stage.vecs, stage.bias, stage.weight};
   Rows rows;
-  Product products[kMaxSources];
+  Product products[kMaxProducts];
   for (int s = 0; s < stage.n_sources; ++s)
     products[s] = {stage.sources[s].runs, stage.sources[s].n_runs, false, rows.source[s]};
   for (int64_t b = 0; b < blocks; ++b) {
