@@ -259,6 +259,7 @@ def build_requires() -> list[str]:
 setup(
     packages=[*find_packages(include=["vlae_fast", "vlae_fast.*"]), "vlae_fast.kernels"],
     package_dir={"vlae_fast.kernels": "kernels"},
+    py_modules=["vlae_fast_start"],
     package_data={"vlae_fast.kernels": ["configs.json"], "vlae_fast": ["py.typed", "pretrained/*/*"]},
     ext_modules=[Extension("vlae_fast._native_cpu", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": TaggedWheel},

@@ -34,6 +34,7 @@ LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "kept", "ma
 # Packages that may be missing are imported where they are used. The kernels need triton, the commands typer.
 OPTIONAL = (
     *("triton", "typer", "matplotlib", "sklearn", "tqdm", "safetensors", "pooch", "zuko", "nflows", "normflows"),
+    *("PIL", "huggingface_hub", "tensorboard", "torchvision"),
     *("vlae_fast.kernels", "vlae_fast.commands"),
 )
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}

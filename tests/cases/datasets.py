@@ -102,6 +102,43 @@ def cifar_tar(folder: Path) -> None:
             archive.addfile(info, io.BytesIO(body))
 
 
+def pickled(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> bytes:
+    """A batch as Python 2 wrote the published ones, opcode by opcode: strings are U and T, an array is rebuilt."""
+
+    def text(body: bytes) -> bytes:
+        return b"T" + len(body).to_bytes(4, "little") + body if len(body) > 255 else b"U" + bytes([len(body)]) + body
+
+    def number(n: int) -> bytes:
+        return b"J" + n.to_bytes(4, "little", signed=True)
+
+    raw = images.reshape(len(images), -1)
+    shape = number(raw.shape[0]) + number(raw.shape[1]) + b"\x86"
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\0K\1\x87R(K\3" + text(b"|") + b"NNN" + 2 * number(-1) + b"K\0tb"
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + text(b"b") + b"\x87R"
+    array = empty + b"(K\1" + shape + dtype + b"\x89" + text(raw.tobytes()) + b"tb"
+    classes = b"](" + b"".join(b"K" + bytes([label]) for label in labels.tolist()) + b"e"
+    return b"\x80\2}(" + text(b"labels") + classes + text(b"data") + array + b"u."
+
+
+def pickled_batches() -> dict[str, bytes]:
+    images, labels = CIFAR["train"]
+    batches = {f"data_batch_{i + 1}": pickled(images[4 * i : 4 * i + 4], labels[4 * i : 4 * i + 4]) for i in range(5)}
+    return batches | {"test_batch": pickled(*CIFAR["test"])}
+
+
+def cifar_pickles(folder: Path) -> None:
+    for name, body in pickled_batches().items():
+        (folder / name).write_bytes(body)
+
+
+def cifar_pickle_tar(folder: Path) -> None:
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name, body in pickled_batches().items():
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+
+
 class Form(NamedTuple):
     name: str
     write: Callable[[Path], None]
@@ -119,4 +156,6 @@ FORMS = {
     "cifar npz": Form("cifar10", cifar_npz, CIFAR, "not comparable to published numbers"),
     "cifar files": Form("cifar10", cifar_files, CIFAR, "the last of the training images"),
     "cifar tar": Form("cifar10", cifar_tar, CIFAR, "the last of the training images"),
+    "cifar pickles": Form("cifar10", cifar_pickles, CIFAR, "the last of the training images"),
+    "cifar pickle tar": Form("cifar10", cifar_pickle_tar, CIFAR, "the last of the training images"),
 }

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cases.checkpoints import save
 from cases.datasets import BINARY, FORMS, scipy_io
 from vlae_fast import checkpoint
-from vlae_fast.data import files, idx, layouts
+from vlae_fast.data import cifar_pickle, files, idx, layouts, pictures
 
 KEYS = ("shape", *(f"{split}_bits" for split in BINARY))
 
@@ -122,6 +123,18 @@ def read_static(folder: Path) -> None:
     layouts.static_mnist_npz(folder, "static-mnist", "fixed")
 
 
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(file, "PNG")
+    return file.getvalue()
+
+
+def read_picture(folder: Path) -> None:
+    for name in ("y.png", "z.png"):
+        (folder / "c" / name).write_bytes(png())
+    pictures.picture_folder(folder / "c", "c", image_size=(4, 4))
+
+
 READERS = [
     Reader("config", "c/config.json", lambda: of_checkpoint("config.json"), load_all, around=save_all),
     Reader("safetensors", "c/model.safetensors", lambda: of_checkpoint("model.safetensors"), load_all, around=save_all),
@@ -144,6 +157,11 @@ READERS = [
     Reader(
         "cifar", "x.bin", lambda: [bytes(3073) + b"\1" + bytes(3072)], lambda folder: files.read_cifar(folder / "x.bin")
     ),
+    Reader(
+        "cifar-pickle", "x", lambda: [written("cifar pickles", "test_batch")],
+        lambda folder: cifar_pickle.cifar_of_pickle((folder / "x").read_bytes(), "x"),
+    ),
+    Reader("picture", "c/x.png", lambda: [png()], read_picture, around=lambda folder: (folder / "c").mkdir()),
     Reader(
         "cifar-tar", layouts.CIFAR_TAR, lambda: [small_tar()],
         lambda folder: files.read_cifar_tar(folder / layouts.CIFAR_TAR, ["test_batch.bin"]),

@@ -254,7 +254,10 @@ NAMES = "digits, mnist, static-mnist, fashion-mnist, omniglot, caltech-silhouett
 
 
 def test_bad_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"data: must be one of {NAMES}, or no name for other IDX files, got 'minst'"):
+    with pytest.raises(
+        ValueError,
+        match=f"data: must be one of {NAMES}, module:name, or no name for .*, got 'minst'",
+    ):
         data.load("minst")
     with pytest.raises(ValueError, match=r'"digits" is embedded and takes no data_dir'):
         data.load("digits", tmp_path)

@@ -3,38 +3,73 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
 import os
-from collections.abc import Callable
+import re
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
+from typer.core import TyperGroup
+from typer.models import OptionInfo
+
+import vlae_fast as vf
 
 from .. import data, training
+from ..visualization.figures import check_target
+from .overview import overview
+
+
+class Group(TyperGroup):
+    """The commands together, whose help is that of overview.py, which the script of the package shows without torch."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(overview())
+
 
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Fast Variational Lossy Autoencoders. Likelihoods are in nats per image and in bits per dimension. "
-    "VLAE_FAST_TRACEBACK=1 shows where an error comes from.",
+    cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vlae_fast {vf.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Version")] = False,
+) -> None:
+    """Options of no command in particular."""
+
 
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"One of {', '.join(data.NAMES)}; fetched once where --data-dir is not given. Default: the IDX files of "
-        "--data-dir; else what a checkpoint was trained on, if it is in the folder VLAE_FAST_DATA or was fetched "
-        "before; else digits",
+        help=f"One of {', '.join(data.NAMES)}; fetched once where --data-dir is not given. Or module:name of one's own "
+        "Python code, or torchvision:SVHN and the like. Default: the images of --data-dir; else what a checkpoint was "
+        "trained on, if it is in the folder VLAE_FAST_DATA or was fetched before; else digits",
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder with the data set's files, as downloaded or .npz; without --data: MNIST-style IDX files"),
+    typer.Option(
+        help="Folder with the data set's files, as downloaded or .npz; without --data: a folder of pictures, of "
+        "MNIST-style IDX files or of one .npz file, or that file"
+    ),
 ]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(help="What pictures of --data-dir are cut and scaled to: a side, or height x width as in 48x32"),
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as a JSON object, in place of lines")]
 Binarization = Annotated[
     str | None,
     typer.Option(
@@ -60,7 +95,10 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def user_errors(command: Command) -> Command:
-    """Turns an error into one line and exit code 2; VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback."""
+    """Turns an error into one line, which names the option, and exit code 2.
+
+    VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -69,13 +107,77 @@ def user_errors(command: Command) -> Command:
         except training.Interrupted as interrupt:
             typer.echo(str(interrupt), err=True)
             raise typer.Exit(130) from None
+        except BrokenPipeError:  # as by `| head -1`: typer ends the process without a word
+            raise
         except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError, OverflowError) as error:
             if os.environ.get("VLAE_FAST_TRACEBACK") == "1":
                 raise
-            typer.echo("error: " + " ".join((str(error) or type(error).__name__).split()), err=True)
+            message = by_option(" ".join((str(error) or type(error).__name__).split()), _options(command))
+            typer.echo(f"error: {message}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+_ARGUMENTS = {"data": "data_name", "path": "out", "out_dir": "out"}  # of the library, by other names here
+
+
+def _options(command: Callable[..., None]) -> dict[str, str]:
+    """The option of each argument that a message may name."""
+    found = {}
+    for name, annotation in typing.get_type_hints(command, include_extras=True).items():
+        for mark in getattr(annotation, "__metadata__", ()):
+            if isinstance(mark, OptionInfo):
+                decls = [flag for flag in mark.param_decls or () if flag.startswith("-")]
+                found[name] = decls[0].partition("/")[0] if decls else "--" + name.replace("_", "-")
+    return found | {theirs: found[ours] for theirs, ours in _ARGUMENTS.items() if ours in found}
+
+
+def by_option(message: str, options: Mapping[str, str]) -> str:
+    """A message of the library with the option in place of the argument that it is about.
+
+    >>> by_option("VLAE: hidden_dim must be at least 2, got 1", {"hidden_dim": "--hidden-dim"})
+    '--hidden-dim must be at least 2, got 1'
+    """
+    found = re.match(r"(?:\w+: )?(\w+) must |(\w+(?:, \w+)*): ", message)
+    if found is None:
+        return message
+    names = (found[1] or found[2]).split(", ")
+    if not all(name in options for name in names):
+        return message
+    end = " must " if found[1] else ": "
+    return ", ".join(options[name] for name in names) + end + message[found.end() :]
+
+
+def picture(out: Path | None, *endings: str) -> None:
+    """Checks before the work starts that the picture of --out can be written; endings: those allowed, None for any."""
+    if out is not None:
+        check_target(out, endings)
+
+
+def as_json(result: Mapping[str, Any]) -> None:
+    """Prints a result as one JSON object; a number that is not finite is null, as JSON has it."""
+    typer.echo(json.dumps(_plain(result), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(H, W) of --image-size."""
+    if text is None:
+        return None
+    sides = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
+    if sides is None or "0" in {side.lstrip("0") or "0" for side in sides.groups(text) if side}:
+        raise ValueError(f"--image-size: must be a side, or height x width as in 48x32, in pixels, got {text!r}")
+    return int(sides[1]), int(sides[2] or sides[1])
 
 
 def classes_of(option: str, text: str) -> list[int]:

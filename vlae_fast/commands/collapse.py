@@ -11,7 +11,7 @@ import typer
 from .. import data
 from ..experiments import collapse
 from ..visualization import plot_collapse, save_figure
-from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user_errors
+from .app import Binarization, Data, DataDir, Device, ImageSize, Seed, app, device_of, size_of, user_errors
 
 
 @app.command("collapse")
@@ -19,6 +19,7 @@ from .app import Binarization, Data, DataDir, Device, Seed, app, device_of, user
 def collapse_command(
     data_name: Data = None,
     data_dir: DataDir = None,
+    image_size: ImageSize = None,
     binarization: Binarization = None,
     windows: Annotated[str, typer.Option(help="Sides of the decoder's window, odd; a model for each")] = ",".join(
         map(str, collapse.WINDOWS)
@@ -46,7 +47,7 @@ def collapse_command(
         sides = [int(side) for side in windows.split(",")]
     except ValueError:
         raise ValueError(f"--windows: must be integers with commas between them, got {windows!r}") from None
-    images, on = data.load(data_name, data_dir, binarization), device_of(device)
+    images, on = data.load(data_name, data_dir, binarization, image_size=size_of(image_size)), device_of(device)
     if jobs is None:
         jobs = torch.get_num_threads() if torch.device(on).type == "cpu" else 1
     points = collapse.run(

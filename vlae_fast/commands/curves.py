@@ -9,7 +9,7 @@ import typer
 
 from .. import checkpoint
 from ..visualization import plot_curves, save_figure
-from .app import Folder, app, user_errors
+from .app import Folder, app, picture, user_errors
 
 
 @app.command()
@@ -19,6 +19,7 @@ def curves(
     out: Annotated[Path, typer.Option(help="Picture to write")] = Path("out/curves.png"),
 ) -> None:
     """Training curves of a checkpoint: nats per image."""
+    picture(out)
     found = checkpoint.load(folder)
     data = found.training.get("data", "")
     save_figure(plot_curves(found.history, title=f"{data}, {found.epoch} epochs".lstrip(", ")), out)

@@ -17,7 +17,20 @@ from ..evaluation import anomaly_scores, drawn_rows, most_anomalous, subset
 from ..evaluation import detect as detect_anomalies
 from ..visualization import plot_anomalies, plot_detection, save_figure
 from ..visualization.figures import replace_file
-from .app import Binarization, Classes, Data, DataDir, Device, Folder, Seed, app, classes_of, only_classes, user_errors
+from .app import (
+    Binarization,
+    Classes,
+    Data,
+    DataDir,
+    Device,
+    Folder,
+    Seed,
+    app,
+    classes_of,
+    only_classes,
+    picture,
+    user_errors,
+)
 from .inputs import BatchSize, check_fits, open_run
 
 _COLUMNS = ("class", "index", "score", "flagged")
@@ -70,10 +83,12 @@ def detect(
     other = against is not None or against_dir is not None
     if other + (anomalous is not None) + (normal is not None) != 1:
         raise ValueError("detect: must be given one of --against (and --against-dir), --anomalous and --normal")
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     images = only_classes(images, classes)
     if other:
-        unlike = data.load(against, against_dir, binarization)
+        like = {"image_size": images.image_size, "channels": images.channels} if against_dir is not None else {}
+        unlike = data.load(against, against_dir, binarization, **like)
         check_fits(found.model, unlike)
         groups = [_group(each.name, each, range(len(each.test)), limit, seed) for each in (images, unlike)]
     else:

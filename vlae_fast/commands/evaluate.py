@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -9,9 +10,10 @@ import typer
 from torch import Tensor
 
 from .. import checkpoint, evaluation
-from ..data import Split
+from ..data import Images, Split
+from ..models.vlae import VLAE
 from ..visualization import plot_evaluation, save_figure
-from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
+from .app import Binarization, Data, DataDir, Device, Folder, Json, Seed, app, as_json, picture, user_errors
 from .inputs import BatchSize, SplitName, open_run
 
 
@@ -28,11 +30,13 @@ def evaluate(
     ] = 0,
     limit: Annotated[int | None, typer.Option(min=2, help="Only so many images of the split, drawn at random")] = None,
     batch_size: BatchSize = 256,
+    json: Json = False,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Picture of KL per dimension and of the classes, if wanted")] = None,
 ) -> None:
     """ELBO, NLL, KL per dimension: nats/image, bits/dim."""
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     part, model = cast(Split, split), found.model
     if not model.latent_dim and (samples or out is not None):
@@ -40,32 +44,54 @@ def evaluate(
         raise ValueError(f"{option}: is about z, and the model has none (latent_dim 0); its log p(x) is exact")
     total = len(images.pixels(part))
     images = evaluation.subset(images, part, limit, seed)
+    say = _silent if json else typer.echo
     terms = evaluation.per_image(model, images, part, batch_size=batch_size, seed=seed)
+    figures = evaluation.summary(model, terms, images.dims)
     some = f" ({len(terms.kl):,} of {total:,} images)" if len(terms.kl) < total else ""
-    typer.echo(f"{images.name} {split}{some}, epoch {found.epoch}: {evaluation.summary(model, terms, images.dims)}")
-    codes = evaluation.encode(model, images, part, batch_size=batch_size, seed=seed) if model.latent_dim else None
-    if codes is not None:
-        active, kl = evaluation.active_units(codes.mean, codes.again), codes.kl.mean(0)
-        _say_use(active, kl)
+    say(f"{images.name} {split}{some}, epoch {found.epoch}: {figures}")
+    use = _use(model, images, part, batch_size, seed)
+    if use is not None:
+        _say_use(*use, say)
     classes = [] if images.labels is None else evaluation.by_class(terms, images.labels[split])
     for row in classes:
-        figures = f"reconstruction {row.reconstruction:.2f} + KL {row.kl:.2f} nats/image"
-        typer.echo(f"class {row.label}: {figures} ({row.images:,} images)")
-    if out is not None and codes is not None:
-        save_figure(plot_evaluation(kl, classes, active=active), out)
-        typer.echo(f"picture: {out}")
+        shares = f"reconstruction {row.reconstruction:.2f} + KL {row.kl:.2f} nats/image"
+        say(f"class {row.label}: {shares} ({row.images:,} images)")
+    if out is not None and use is not None:
+        save_figure(plot_evaluation(use[1], classes, active=use[0]), out)
+        say(f"picture: {out}")
+    bound = None
     if samples:
         bound = evaluation.importance_bound(
             model, images, part, samples=samples, batch_size=batch_size, seed=seed, progress=True
-        )
-        typer.echo(str(bound._replace(total=total)))
+        )._replace(total=total)
+        say(str(bound))
+    if json:
+        as_json({
+            "data": images.name, "split": split, "binarization": images.binarization, "total": total,
+            "epoch": found.epoch, **figures._asdict(), "latent_dim": model.latent_dim,
+            "active_units": None if use is None else use[0], "kl_per_dim": None if use is None else use[1].tolist(),
+            "classes": [row._asdict() for row in classes], "nll": None if bound is None else bound._asdict(),
+            "picture": out,
+        })  # fmt: skip
 
 
-def _say_use(active: int, kl: Tensor) -> None:
-    """Prints which latent dimensions are in use, by the KL of each ``[D]``."""
-    typer.echo(f"{active} of {len(kl)} latent dimensions active (variance of the mean > {evaluation.ACTIVE:g})")
+def _silent(line: str) -> None:
+    """Says nothing: the result is printed as JSON."""
+
+
+def _use(model: VLAE, images: Images, split: Split, batch_size: int, seed: int) -> tuple[int, Tensor] | None:
+    """How many latent dimensions are active, and the KL of each ``[D]``; None without a z."""
+    if not model.latent_dim:
+        return None
+    codes = evaluation.encode(model, images, split, batch_size=batch_size, seed=seed)
+    return evaluation.active_units(codes.mean, codes.again), codes.kl.mean(0)
+
+
+def _say_use(active: int, kl: Tensor, say: Callable[[str], object]) -> None:
+    """Says which latent dimensions are in use, by the KL of each ``[D]``."""
+    say(f"{active} of {len(kl)} latent dimensions active (variance of the mean > {evaluation.ACTIVE:g})")
     top = kl.sort(descending=True)
     shown = ", ".join(
         f"{d}: {nats:.2f}" for nats, d in zip(top.values[:8].tolist(), top.indices.tolist(), strict=False)
     )
-    typer.echo(f"KL per dimension, nats/image, most used first: {shown}{', ...' if len(kl) > 8 else ''}")
+    say(f"KL per dimension, nats/image, most used first: {shown}{', ...' if len(kl) > 8 else ''}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 import typer
@@ -10,17 +11,34 @@ import typer
 import vlae_fast as vf
 
 from .. import backends
-from .app import app, user_errors
+from ..backends.table import Backend
+from .app import Json, app, as_json, user_errors
 
 
 @app.command()
 @user_errors
-def info() -> None:
+def info(json: Json = False) -> None:
     """Versions, threads, backends and reasons."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    if json:
+        as_json({
+            "vlae_fast": vf.__version__, "torch": torch.__version__, "python": platform.python_version(),
+            "machine": platform.machine(), "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "backends": [_row(row) for row in backends.TABLE],
+        })  # fmt: skip
+        return
     python = f"Python {platform.python_version()}, {platform.machine()}"
     typer.echo(f"vlae_fast {vf.__version__}, torch {torch.__version__}, {python}")
     typer.echo(
         f"threads {torch.get_num_threads()}, torch's CPU code {torch.backends.cpu.get_cpu_capability()}, GPU {gpu}"
     )
     typer.echo(backends.report())
+
+
+def _row(row: Backend) -> dict[str, Any]:
+    """A backend, why it cannot run here at all (null: it can), and the same of each op."""
+    absent = row.absent()
+    ops = {} if absent else {op: row.why_not(op) for op in backends.OPS}
+    return {"name": row.name, "absent": absent, "ops": ops}

@@ -38,7 +38,8 @@ def open_run(
     earlier downloads, else the digits. Nothing is downloaded that was not named.
     """
     found = checkpoint.load(folder, device_of(device))
-    images = images_for(found.training, data_name, data_dir, binarization)
+    like = tuple(found.model.config["image_size"]), found.model.config["input_dim"]
+    images = images_for(found.training, data_name, data_dir, binarization, like)
     check_fits(found.model, images, str(found.training.get("data") or ""))
     if note := other_data(found.training, images):
         typer.echo(note, err=True)
@@ -46,9 +47,16 @@ def open_run(
 
 
 def images_for(
-    training: Mapping[str, Any], data_name: str | None, data_dir: Path | None, binarization: str | None
+    training: Mapping[str, Any],
+    data_name: str | None,
+    data_dir: Path | None,
+    binarization: str | None,
+    like: tuple[Any, int] | None = None,
 ) -> Images:
-    """The data set that was asked for, or the one that `training`, of a checkpoint, names."""
+    """The data set that was asked for, or the one that `training`, of a checkpoint, names.
+
+    like: (height, width) and channels that pictures are made to have. What a checkpoint names is never imported.
+    """
     own, asked = str(training.get("data") or ""), (data_name or "").replace("_", "-")
     name = asked or own
     how = training.get("binarization") if binarization is None and name == own else binarization
@@ -61,12 +69,14 @@ def images_for(
     if data_name is not None:
         return data.load(data_name, data_dir, how)
     try:
-        found = data.load(None, data_dir, binarization)
+        sizes = {"image_size": like[0], "channels": like[1]} if like else {}
+        found = data.load(None, data_dir, binarization, **sizes)
     except FileNotFoundError:
         if not by_name:
             raise
         return data.load(name, data_dir, how)  # a folder of data sets, with the model's own among them
-    return dataclasses.replace(found, binarization=how) if how and own in _names(found) else found
+    same = how and own in _names(found) and (how == "fixed") == (found.binarization == "fixed")
+    return dataclasses.replace(found, binarization=how) if same else found
 
 
 def other_data(training: Mapping[str, Any], images: Images) -> str | None:

@@ -15,7 +15,7 @@ from ..generation import latent_space
 from ..generation.decompression import shows_means
 from ..models.vlae import VLAE
 from ..visualization import plot_bits_heatmap, plot_embedding, plot_table, save_figure
-from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
+from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, picture, user_errors
 from .inputs import (
     Count,
     Show,
@@ -55,6 +55,7 @@ def traverse(
 ) -> None:
     """Vary one latent dimension at a time."""
     mean = mean_of(show)
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     model = found.model
     codes, _ = encoded(model, images, split, _STATISTICS, seed)
@@ -99,6 +100,7 @@ def interpolate(
 ) -> None:
     """Draw what lies between two images' codes."""
     mean = mean_of(show)
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     model = found.model
     first, last = pairs_of(images, split, n, label, one_class=bool(model.n_classes), seed=seed)
@@ -136,6 +138,7 @@ def embed(
 ) -> None:
     """A map of the codes: t-SNE, or the plane of a 2-D z."""
     mean = mean_of(show)
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     codes, classes = encoded(found.model, images, split, n, seed)
     mu = (codes.mean + codes.again) / 2
@@ -165,6 +168,7 @@ def heatmap(
     out: Annotated[Path, typer.Option(help="Picture to write")] = Path("out/heatmap.png"),
 ) -> None:
     """Bits that each latent dimension carries."""
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     codes, classes = encoded(found.model, images, split, n, seed)
     save_figure(plot_bits_heatmap(codes.mu, codes.logvar, labels=classes), out)

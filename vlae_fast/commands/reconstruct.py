@@ -14,7 +14,7 @@ from ..data.corruption import corrupt
 from ..generation import decompress, inpainting
 from ..generation.decompression import shows_means
 from ..visualization import plot_table, save_figure
-from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, user_errors
+from .app import Binarization, Data, DataDir, Device, Folder, Seed, app, picture, user_errors
 from .inputs import Count, Show, SplitName, generator_on, mean_of, open_run, some
 
 PARTS = ("upper", "lower", "left", "right", "centre")
@@ -42,6 +42,7 @@ def reconstruct(
 ) -> None:
     """Originals beside images drawn given their code z."""
     mean = mean_of(show)
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     x, labels = some(found.model, images, split, n, seed)
     generator = generator_on(found.model, seed)
@@ -84,6 +85,7 @@ def complete(
     out: Annotated[Path, typer.Option(help="Picture to write")] = Path("out/completions.png"),
 ) -> None:
     """Complete images of which a part is known."""
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     mask, said = known_part(images.image_size, known, rows)
     x, labels = some(found.model, images, split, n, seed)
@@ -113,7 +115,7 @@ def known_part(size: tuple[int, int], known: str, rows: int | None) -> tuple[Ten
     side = min(size) if known == "centre" else size[axis]
     count = side // 2 if rows is None else rows
     if not 0 < count < side:
-        raise ValueError(f"complete: rows must be from 1 to {side - 1}, got {count}")
+        raise ValueError(f"--rows: must be from 1 to {side - 1}, got {count}")
     if known == "centre":
         low = [(s - count) // 2 for s in size]
         mask = torch.zeros(size, dtype=torch.bool)
@@ -143,6 +145,7 @@ def denoise(
     out: Annotated[Path, typer.Option(help="Picture to write")] = Path("out/denoised.png"),
 ) -> None:
     """Take noise out of images; shows the error left."""
+    picture(out)
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     if found.model.latent_dim and not found.training.get("denoise"):
         typer.echo(_TRAINED_WITHOUT, err=True)

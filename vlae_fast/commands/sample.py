@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..generation.decompression import MEAN_OF, mean_images, shows_means
 from ..visualization import plot_table, save_figure, save_grid
-from .app import Device, Folder, Seed, app, device_of, user_errors
+from .app import Device, Folder, Json, Seed, app, as_json, device_of, picture, user_errors
 from .inputs import Show, mean_of
 
 _COLUMNS = 60  # names of more classes than that do not fit above their columns
@@ -37,20 +37,25 @@ def sample(
         int | None, typer.Option(min=0, help="Class to draw, of a class-conditional model; default: a column of each")
     ] = None,
     show: Show = None,
+    json: Json = False,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="PNG file to write")] = Path("out/samples.png"),
 ) -> None:
     """Draw images into a PNG grid; shows images/s."""
     if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature: must be finite and > 0, got {temperature}")
+        raise ValueError(f"--temperature: must be finite and > 0, got {temperature}")
     if show == "mean" and temperature != 1:
-        raise ValueError(f"temperature: must be 1 with --show mean, got {temperature}")
+        raise ValueError(f"--temperature: must be 1 with --show mean, got {temperature}")
     mean, where = mean_of(show), device_of(device)
+    picture(out)
     model = checkpoint.load(folder, where).model
     generator = torch.Generator(where).manual_seed(seed)
-    sampler = model.sampler(backend)
+    _check_label(label, model.n_classes)
     columns = model.n_classes if label is None else 0
+    if not 0 < columns <= _COLUMNS:  # a grid of pixels, not a figure
+        picture(out, ".png")
+    sampler = model.sampler(backend)
     n = n if not columns else math.ceil(n / columns) * columns
     labels = _labels(n, label, model.n_classes, where)
     start = time.perf_counter()
@@ -65,6 +70,13 @@ def sample(
     _save(model.likelihood.clip(images), out, columns)
     of_means = f" (means of {MEAN_OF} draws)" if model.decoder.autoregressive else " (means)"
     backend = getattr(sampler, "backend", "none (one pass)")
+    if json:
+        as_json({
+            "images": n, "means": means, "temperature": temperature, "prior_seconds": between - start,
+            "pixel_seconds": seconds, "images_per_second": n / seconds, "backend": backend, "steps": sampler.steps,
+            "out": out,
+        })  # fmt: skip
+        return
     typer.echo(
         f"{n} images{of_means if means else ''}: prior {between - start:.3f} s, pixels {seconds:.3f} s "
         f"({n / seconds:,.1f} images/s), backend {backend}, {sampler.steps} steps; {out}"
@@ -78,6 +90,13 @@ def _save(images: Tensor, out: Path, columns: int) -> None:
         save_figure(plot_table(rows, "a column of each class", columns=list(map(str, range(columns)))), out)
     else:
         save_grid(images, out, columns=columns or math.ceil(math.sqrt(len(images))))
+
+
+def _check_label(label: int | None, n_classes: int) -> None:
+    if label is not None and not n_classes:
+        raise ValueError(f"--label: must not be given, for the model was trained without labels, got {label}")
+    if label is not None and label >= n_classes:
+        raise ValueError(f"--label: must be a class from 0 to {n_classes - 1}, got {label}")
 
 
 def _labels(n: int, label: int | None, n_classes: int, where: torch.device) -> Tensor | None:

@@ -13,7 +13,20 @@ from ..models import options
 from ..models.presets import PRESETS
 from ..models.vlae import VLAE
 from ..sampling import receptive_field as receptive_field_of
-from .app import Binarization, Classes, Data, DataDir, Device, Seed, app, device_of, only_classes, user_errors
+from .app import (
+    Binarization,
+    Classes,
+    Data,
+    DataDir,
+    Device,
+    ImageSize,
+    Seed,
+    app,
+    device_of,
+    only_classes,
+    size_of,
+    user_errors,
+)  # fmt: skip
 from .declared import Fields, with_fields
 
 ModelOptions = Annotated[
@@ -57,6 +70,7 @@ def train(
     preset: Preset = None,
     data_name: Data = None,
     data_dir: DataDir = None,
+    image_size: ImageSize = None,
     binarization: Binarization = None,
     classes: Classes = None,
     epochs: Annotated[int, typer.Option(min=1, help="Train up to this epoch")] = 20,
@@ -66,13 +80,18 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Run folder: the checkpoint is OUT/checkpoint")] = Path("out/train"),
+    log: Annotated[
+        str | None,
+        typer.Option(help="Of each epoch: csv (OUT/log.csv), tensorboard (OUT/tensorboard), or csv,tensorboard"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint, if there is one")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh and replace OUT/checkpoint")] = False,
 ) -> None:
     """Train a model; nats per image, bits per dimension. Data are in memory: no loader workers are needed."""
     if preset is not None:
         typer.echo(f"preset {preset}: {PRESETS[preset].about}")
-    images = only_classes(data.load(data_name, data_dir, binarization), classes)
+    logs = [name.strip() for name in log.split(",")] if log else []
+    images = only_classes(data.load(data_name, data_dir, binarization, image_size=size_of(image_size)), classes)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     if labels and not images.n_classes:
         raise ValueError(f"--labels: {images.name} has no labels")
@@ -80,7 +99,7 @@ def train(
     model = _model(images, model_options, n_classes=images.n_classes if labels else 0)
     history = training.train(
         model, images, epochs=epochs, seed=seed, out_dir=out, resume=resume, overwrite=overwrite,
-        device=device_of(device), **settings,
+        device=device_of(device), log=logs, **settings,
     )  # fmt: skip
     last = history[-1]
     figures = f"validation loss {last['valid_loss']:.2f} nats/image, {last['valid_bits_per_dim']:.4f} bits/dim"

@@ -5,8 +5,12 @@ from .datasets import NAMES, find, load, name_of
 from .embedded import digits
 from .idx import idx_folder, read_idx
 from .images import BINARIZATIONS, SPLITS, Images, Split, binarize
+from .npz import npz_file
+from .own import Source, for_split, for_training, from_dataset
+from .pictures import picture_folder
 
 __all__ = [
-    "BINARIZATIONS", "NAMES", "SPLITS", "Images", "Split", "binarize", "corrupt", "digits", "find", "idx_folder",
-    "load", "name_of", "read_idx",
+    "BINARIZATIONS", "NAMES", "SPLITS", "Images", "Source", "Split", "binarize", "corrupt", "digits", "find",
+    "for_split", "for_training", "from_dataset", "idx_folder", "load", "name_of", "npz_file", "picture_folder",
+    "read_idx",
 ]  # fmt: skip

@@ -9,11 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from . import layouts
+from . import emnist, layouts
 from .embedded import digits
 from .fetch import Download, cached, fetch
 from .idx import TRAIN_IMAGES, idx_folder, spellings
 from .images import Images
+from .imported import imported
+from .npz import npz_file
+from .pictures import has_pictures, picture_folder
 
 
 class Layout(NamedTuple):
@@ -28,6 +31,7 @@ class Dataset(NamedTuple):
     layouts: tuple[Layout, ...]  # in order of preference
     downloads: tuple[Download, ...]
     binarizations: tuple[str, ...]  # that make sense, the default first
+    cache: str | None = None  # folder of the downloads, where it is not named after the data set
 
 
 _GREY, _BINARY, _RGB = ("dynamic", "threshold", "none"), ("fixed",), ("none",)
@@ -37,6 +41,13 @@ _GITHUB = "https://raw.githubusercontent.com"
 
 def _sha256(url: str, digests: dict[str, str]) -> tuple[Download, ...]:
     return tuple(Download(f"{url}/{file}", f"sha256:{digest}") for file, digest in digests.items())
+
+
+def _emnist(name: str) -> Dataset:
+    """One of the six, from the archive of all."""
+    layouts = Layout(emnist.first_files(name), emnist.emnist_files), Layout((emnist.ARCHIVE,), emnist.emnist_archive)
+    url, checksum = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "md5:58c8d27c78d21e728a6bc7b3cc06412e"
+    return Dataset(("emnist", "EMNIST/raw"), layouts, (Download(url, checksum),), _GREY, cache="emnist")
 
 
 DATASETS = {
@@ -84,6 +95,21 @@ DATASETS = {
         ),
         _GREY,
     ),
+    "kmnist": Dataset(
+        ("kmnist", "KMNIST/raw"),
+        (_IDX,),
+        tuple(
+            Download(f"http://codh.rois.ac.jp/kmnist/dataset/kmnist/{file}", f"md5:{digest}")
+            for file, digest in {
+                "train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
+                "train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
+                "t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
+                "t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
+            }.items()
+        ),
+        _GREY,
+    ),
+    **{f"emnist-{kind}": _emnist(f"emnist-{kind}") for kind in emnist.KINDS},
     "omniglot": Dataset(
         ("omniglot", "OMNIGLOT"),
         (
@@ -111,10 +137,12 @@ DATASETS = {
         _BINARY,
     ),
     "cifar10": Dataset(
-        ("cifar-10-batches-bin", "cifar10"),
+        ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar10"),
         (
             Layout(layouts.CIFAR_FILES, layouts.cifar_files),
             Layout((layouts.CIFAR_TAR,), layouts.cifar_tar),
+            Layout(layouts.CIFAR_PICKLES, layouts.cifar_pickles),
+            Layout((layouts.CIFAR_PICKLE_TAR,), layouts.cifar_pickle_tar),
             Layout((layouts.CIFAR_NPZ,), layouts.cifar_npz),
         ),
         (Download("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530"),),
@@ -129,34 +157,64 @@ _FIRST_IMAGES = {
 }
 
 
-def load(name: str | None = None, data_dir: str | Path | None = None, binarization: str | None = None) -> Images:
-    """The data set of a name in ``NAMES``: from files in `data_dir` or, without it, fetched once into a cache folder.
+def load(
+    name: str | None = None,
+    data_dir: str | Path | None = None,
+    binarization: str | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> Images:
+    """A data set by name, from files in `data_dir` or, without it, fetched once into a cache folder.
 
-    "digits" needs neither. Files are found in `data_dir` or a folder of it named after the data set, as they are
-    downloaded or as .npz. Without a name: the MNIST-style IDX files of `data_dir` if there is one, else the digits.
-    binarization defaults to "threshold" for the digits, "fixed" for binary images, "none" for RGB, else "dynamic".
+    With a name in ``NAMES``, "digits" needs neither. Files are found in `data_dir` or a folder of it named after the
+    data set, as they are downloaded or as .npz. ``module:name`` is a data set of a Python module, ``torchvision:SVHN``
+    one of torchvision's classes: `data.imported`.
+
+    Without a name `data_dir` has one's own images: a .npz file, or a folder with MNIST-style IDX files, one .npz file,
+    or pictures (`data.npz`, `data.pictures`). Without either: the digits. binarization defaults to "threshold" for the
+    digits, "fixed" for binary images, "none" for RGB, else "dynamic". image_size, (H, W), and channels, 1 or 3, are
+    what pictures become; other data sets have their own.
 
     Raises:
         ValueError: an unknown name or a bad file.
         FileNotFoundError: a folder or a file is missing.
         OSError: fetching fails.
     """
+    if name is not None and ":" in name:
+        return imported(name, data_dir, binarization)
     if name is None and data_dir is not None:
-        folder = _existing(data_dir)
-        return idx_folder(folder, folder.resolve().name, binarization or "dynamic")
+        return _own(Path(data_dir), binarization, image_size, channels)
     name = (name or "digits").replace("_", "-")
     if name == "digits":
         if data_dir is not None:
             raise ValueError(f'data: "digits" is embedded and takes no data_dir, got {str(data_dir)!r}')
         return digits(binarization or "threshold")
     if name not in DATASETS:
-        raise ValueError(f"data: must be one of {', '.join(NAMES)}, or no name for other IDX files, got {name!r}")
+        raise ValueError(f"data: must be one of {', '.join(NAMES)}, module:name, or no name for one's own images in "
+                         f"data_dir, got {name!r}")  # fmt: skip
     dataset = DATASETS[name]
     how = binarization or dataset.binarizations[0]
     if how not in dataset.binarizations:
         raise ValueError(f"binarization: must be {' or '.join(dataset.binarizations)} for {name}, got {how!r}")
-    folder = fetch(name, dataset.downloads) if data_dir is None else _existing(data_dir)
+    folder = fetch(dataset.cache or name, dataset.downloads) if data_dir is None else _existing(data_dir)
     return _read(name, folder, how)
+
+
+def _own(path: Path, binarization: str | None, image_size: tuple[int, int] | None, channels: int | None) -> Images:
+    """The images of a file or folder without a name."""
+    if path.suffix == ".npz" and path.is_file():
+        return npz_file(path, path.stem, binarization)
+    folder, archives = _existing(path), sorted(path.glob("*.npz"))
+    name = folder.resolve().name
+    if any((folder / file).is_file() for file in _IDX.files):
+        return idx_folder(folder, name, binarization or "dynamic")
+    if len(archives) == 1:
+        return npz_file(archives[0], name, binarization)
+    if not archives and has_pictures(folder):
+        return picture_folder(folder, name, binarization, image_size=image_size, channels=channels)
+    looked = f"looked for {TRAIN_IMAGES}[.gz], for one .npz file, and for pictures"
+    raise FileNotFoundError(f"data_dir: no IDX files with the train images in {folder}, nor other images: {looked}")
 
 
 def find(name: str, binarization: str | None = None) -> Images | None:
@@ -178,7 +236,7 @@ def find(name: str, binarization: str | None = None) -> Images | None:
             raise FileNotFoundError(f"VLAE_FAST_DATA: must be an existing folder, got {shared!r}")
         with suppress(FileNotFoundError):
             return load(name, shared, binarization)
-    folder = cached(name, DATASETS[name].downloads)
+    folder = cached(DATASETS[name].cache or name, DATASETS[name].downloads)
     return None if folder is None else load(name, folder, binarization)
 
 

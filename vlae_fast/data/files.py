@@ -36,7 +36,7 @@ def read_bytes(path: Path) -> bytes:
 def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
     """The integer arrays of these names in a .npz file; `optional` ones where they are there."""
     try:
-        _check_directory(path)
+        check_zip(path)
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             missing = [name for name in names if f"{name}.npy" not in members]
@@ -52,7 +52,17 @@ def read_npz(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> 
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_directory(path: Path) -> None:
+def npz_names(path: Path) -> list[str]:
+    """The names of the arrays in a .npz file, in order."""
+    try:
+        check_zip(path)
+        with zipfile.ZipFile(path) as archive:
+            return sorted(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
+    except Exception as error:  # as above
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_zip(path: Path) -> None:
     """Bounds the directory of a zip before zipfile reads it: its entries take ten times their bytes in memory.
 
     The record at the file's end that gives the directory's size is found as zipfile finds it. A file with a 64-bit
@@ -115,6 +125,11 @@ def read_cifar(path: Path) -> tuple[Bytes, Bytes]:
 
 def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]]:
     """Images and labels as in `read_cifar`, from the archive of these files, not unpacked, in the names' order."""
+    return [_cifar(body, f"{path}/{name}") for name, body in read_tar(path, names).items()]
+
+
+def read_tar(path: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """The files of these names in a .tar.gz archive, in the names' order, wherever in it they lie."""
     found: dict[str, bytes] = {}
     wanted = set(names)
     try:
@@ -134,7 +149,7 @@ def read_cifar_tar(path: Path, names: Iterable[str]) -> list[tuple[Bytes, Bytes]
     missing = sorted(wanted - found.keys())
     if missing:
         raise ValueError(f"{path}: must hold {', '.join(sorted(wanted))}, but has no {', '.join(missing)}")
-    return [_cifar(found[name], f"{path}/{name}") for name in names]
+    return {name: found[name] for name in names}
 
 
 class _Bounded:

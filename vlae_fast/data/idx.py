@@ -38,7 +38,11 @@ def idx_folder(folder: Path, name: str, binarization: str = "dynamic") -> Images
         raise FileNotFoundError(
             f"data_dir: no IDX files with the {' and '.join(missing)} in {folder}: looked for {names}"
         )
-    tensors = {what: read_idx(path) for what, path in found.items() if path is not None}
+    return idx_images(folder, name, binarization, {w: read_idx(path) for w, path in found.items() if path is not None})
+
+
+def idx_images(folder: Path, name: str, binarization: str, tensors: dict[str, Tensor]) -> Images:
+    """What four IDX files hold ("train images", "test labels", ...), as a data set; see `idx_folder`."""
     for part in ("train", "test"):
         _check_pair(folder, part, tensors[f"{part} images"], tensors.get(f"{part} labels"))
     images, test = tensors["train images"][:, None], tensors["test images"][:, None]
@@ -65,12 +69,13 @@ def read_idx(path: str | Path) -> Tensor:
     path = Path(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _read_idx(cast(IO[bytes], file), path)
+            return read_idx_stream(cast(IO[bytes], file), path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: damaged gzip data: {error}") from error
 
 
-def _read_idx(file: IO[bytes], path: Path) -> Tensor:
+def read_idx_stream(file: IO[bytes] | gzip.GzipFile, path: Path) -> Tensor:
+    """One IDX file that is open; `path` is what messages call it."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] not in (1, 3):
         raise ValueError(

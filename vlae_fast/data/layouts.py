@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import MAX_BYTES, read_amat, read_cifar, read_cifar_tar, read_npz
+from .cifar_pickle import cifar_of_pickle
+from .files import MAX_BYTES, read_amat, read_bytes, read_cifar, read_cifar_tar, read_npz, read_tar
 from .images import SPLITS, Images, Split
 from .mat import read_mat
 
@@ -24,6 +25,8 @@ OMNIGLOT_MAT = "chardata.mat"
 OMNIGLOT_NPZ = "omniglot_28.npz"
 CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 CIFAR_TAR = "cifar-10-binary.tar.gz"
+CIFAR_PICKLES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+CIFAR_PICKLE_TAR = "cifar-10-python.tar.gz"
 CIFAR_NPZ = "cifar10_small.npz"
 
 _STATIC_MNIST = "the fixed binarization of Larochelle & Murray 2011"
@@ -114,6 +117,18 @@ def cifar_files(folder: Path, name: str, binarization: str) -> Images:
 def cifar_tar(folder: Path, name: str, binarization: str) -> Images:
     path = folder / CIFAR_TAR
     return _cifar(path, name, binarization, read_cifar_tar(path, CIFAR_FILES))
+
+
+def cifar_pickles(folder: Path, name: str, binarization: str) -> Images:
+    _require(folder, CIFAR_PICKLES)
+    batches = [cifar_of_pickle(read_bytes(folder / file), str(folder / file)) for file in CIFAR_PICKLES]
+    return _cifar(folder, name, binarization, batches)
+
+
+def cifar_pickle_tar(folder: Path, name: str, binarization: str) -> Images:
+    path = folder / CIFAR_PICKLE_TAR
+    bodies = read_tar(path, CIFAR_PICKLES).items()
+    return _cifar(path, name, binarization, [cifar_of_pickle(body, f"{path}/{file}") for file, body in bodies])
 
 
 def _cifar(where: Path, name: str, binarization: str, batches: list[tuple[Array, Array]]) -> Images:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._extras import require
-from ..data import Images, Split
+from ..data import Images, Source, Split
 from ..models.vlae import VLAE
 from .elbo import per_image
 from .importance import importance_nll
@@ -74,7 +74,7 @@ def most_anomalous(scores: Tensor, threshold: float, *, labels: Tensor | None = 
 
 def anomaly_scores(
     model: VLAE,
-    images: Images,
+    images: Images | Source,
     split: Split = "test",
     *,
     samples: int = 1,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data import Images, Split
+from ..data import Images, Source, Split, for_split
 from ..models.likelihood_base import Likelihood
 from ..models.mode import evaluating
 from ..models.vlae import VLAE, LossTerms
@@ -60,11 +60,16 @@ def bits_per_dim(nats_per_image: float, dims: int, likelihood: Likelihood | None
     )
 
 
-def evaluate(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Evaluation:
+def evaluate(
+    model: VLAE, images: Images | Source, split: Split = "test", *, batch_size: int = 256, seed: int = 0
+) -> Evaluation:
     """The mean ELBO of `split`. The seed decides binarization and z.
+
+    images: `Images`, or a data set, loader or tensor of one's own, all of which is evaluated: `data.from_dataset`.
 
     The caller's random state and the model's mode are kept, an exception or not.
     """
+    images = for_split(images, model.likelihood.levels)
     return summary(model, per_image(model, images, split, batch_size=batch_size, seed=seed), images.dims)
 
 
@@ -77,7 +82,9 @@ def summary(model: VLAE, terms: LossTerms, dims: int) -> Evaluation:
 
 
 @torch.no_grad()
-def per_image(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> LossTerms:
+def per_image(
+    model: VLAE, images: Images | Source, split: Split = "test", *, batch_size: int = 256, seed: int = 0
+) -> LossTerms:
     """Reconstruction and KL of every image of `split`, ``[N]`` in nats, float64 on the CPU."""
     rows: list[Tensor] = []
     with repeatable(model, seed):
@@ -119,13 +126,19 @@ def subset(images: Images, split: Split, limit: int | None, seed: int = 0) -> Im
 
 
 def batches(
-    model: VLAE, images: Images, split: Split, batch_size: int, order: int | torch.Generator, *, shuffle: bool = False
+    model: VLAE,
+    images: Images | Source,
+    split: Split,
+    batch_size: int,
+    order: int | torch.Generator,
+    *,
+    shuffle: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Images on the model's device, with their labels where the model has classes.
 
     order: a generator, or its seed. shuffle: draws the order from the generator too, else it is the split's.
     """
-    device = next(model.parameters()).device
+    images, device = for_split(images, model.likelihood.levels), next(model.parameters()).device
     generator = torch.Generator().manual_seed(order) if isinstance(order, int) else order
     if model.n_classes:
         for x, labels in images.labelled_batches(split, batch_size, generator=generator, shuffle=shuffle):

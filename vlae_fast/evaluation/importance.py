@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._extras import require
-from ..data import Images, Split
+from .._extras import progress_bar
+from ..data import Images, Source, Split, for_split
 from ..models.vlae import VLAE
 from .elbo import batches, bits_per_dim, repeatable, subset
 
@@ -48,7 +47,7 @@ def log_mean_exp(log_weights: Tensor, dim: int = -1) -> Tensor:
 
 def importance_bound(
     model: VLAE,
-    images: Images,
+    images: Images | Source,
     split: Split = "test",
     *,
     samples: int = 512,
@@ -63,6 +62,7 @@ def importance_bound(
     ELBO of `evaluate`, draw for draw unless that has its KL in closed form. Without a z every weight is p(x): one
     sample gives the exact NLL. Ctrl-C ends the run early, with the bound of the images that are done.
     """
+    images = for_split(images, model.likelihood.levels)
     total, done = len(images.pixels(split)), list[Tensor]()
     try:
         _collect(done, model, subset(images, split, limit, seed), split, samples, batch_size, seed, progress)
@@ -76,7 +76,7 @@ def importance_bound(
 
 def importance_nll(
     model: VLAE,
-    images: Images,
+    images: Images | Source,
     split: Split = "test",
     *,
     samples: int = 512,
@@ -89,7 +89,7 @@ def importance_nll(
     samples: draws z_k an image.
     """
     done: list[Tensor] = []
-    _collect(done, model, images, split, samples, batch_size, seed, progress)
+    _collect(done, model, for_split(images, model.likelihood.levels), split, samples, batch_size, seed, progress)
     return torch.cat(done)
 
 
@@ -110,11 +110,7 @@ def _collect(
             raise ValueError(f"{name}: must be at least 1, got {value}")
     at_once = max(1, batch_size // samples)
     chunks = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
-    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line in a while
-    bar = require("tqdm").tqdm(
-        desc=f"{samples} samples", total=len(images.pixels(split)), unit=" images", file=sys.stderr,
-        disable=not progress, mininterval=interval,
-    )  # fmt: skip
+    bar = progress_bar(progress, desc=f"{samples} samples", total=len(images.pixels(split)), unit=" images")
     with bar, repeatable(model, seed):
         for x, labels in batches(model, images, split, at_once, seed):
             weights = [_log_weights(model, x, labels, chunk) for chunk in chunks]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..data import Images, Split
+from ..data import Images, Source, Split
 from ..models.vlae import VLAE
 from .elbo import batches, repeatable
 
@@ -33,7 +33,9 @@ class Codes(NamedTuple):
 
 
 @torch.no_grad()
-def encode(model: VLAE, images: Images, split: Split = "test", *, batch_size: int = 256, seed: int = 0) -> Codes:
+def encode(
+    model: VLAE, images: Images | Source, split: Split = "test", *, batch_size: int = 256, seed: int = 0
+) -> Codes:
     """The codes of a split. The seed decides binarization and z.
 
     Raises:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-from .._extras import require
+from .._extras import progress_bar
 from ..models.mode import in_evaluation
 from ..models.posterior import gaussian_log_prob
 from ..models.vlae import VLAE
@@ -149,9 +149,11 @@ def _mask(model: VLAE, x: Tensor, known: int | Tensor) -> Tensor:
     return rows[:, None].expand(x.shape)
 
 
-def _steps(n: int, progress: bool) -> range:
-    steps: range = require("tqdm").trange(n, desc="complete", file=sys.stderr, disable=not progress, leave=False)
-    return steps
+def _steps(n: int, progress: bool) -> Iterator[int]:
+    with progress_bar(progress, desc="complete", total=n, leave=False) as bar:
+        for step in range(n):
+            yield step
+            bar.update()
 
 
 def _gibbs(

@@ -17,7 +17,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..data import Images
+from ..data import Images, Source, for_training
 from ..evaluation import batches, bits_per_dim, evaluate
 from ..layers import WeightNorm, initialize
+from ..models.mode import evaluating
 from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
 from .average import Average
+from .logs import make_logs
 from .objective import Batch, Objective, update
-from .progress import History
+from .progress import History, Shown
 from .settings import Schedule, Settings
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
@@ -41,7 +43,7 @@ _OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
 
 def train(
     model: VLAE,
-    images: Images,
+    images: Images | Source,
     *,
     epochs: int,
     out_dir: str | Path,
@@ -50,6 +52,9 @@ def train(
     device: str | torch.device = "cpu",
     time_limit: float | None = None,
     progress: bool = True,
+    log: Collection[str] = (),
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+    on_step: Callable[[int, float], object] | None = None,
     **settings: Any,
 ) -> History:
     """Trains `model` in place up to epoch `epochs`; out_dir/checkpoint is replaced after each epoch.
@@ -59,9 +64,16 @@ def train(
     the running statistics of batch normalisation.
 
     Args:
+        images: `Images`, or a data set, loader or tensor of one's own, of which a tenth is held out to validate; with
+            `data.from_dataset` you choose. It is read into memory once.
         resume: continues from out_dir/checkpoint, and starts afresh where there is none.
         overwrite: starts afresh where there is one, and replaces it after the first epoch. One of the two at most.
         time_limit: seconds; no epoch starts that would likely end later.
+        log: some of "csv" (out_dir/log.csv) and "tensorboard" (out_dir/tensorboard), a row or a point per epoch.
+        on_epoch: called with the epoch's figures, those that are returned, once its checkpoint is written; the model is
+            in evaluation mode then, with averaged weights where there are any. It returns True to end the run there.
+        on_step: called after each update with its number, from 0 and on from epoch to epoch, and the batch's loss in
+            nats per image. It leaves torch's global generator alone, from which the run draws z.
         settings: the fields of `Settings`.
 
     Returns:
@@ -77,9 +89,12 @@ def train(
         raise ValueError(f"epochs: must be at least 1, got {epochs}")
     if resume and overwrite:
         raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
+    images = for_training(images, model.likelihood.levels)
     run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
     _open(run, resume=resume)
-    run.up_to(epochs, time_limit, progress)
+    run.logs = make_logs(log, Path(out_dir), len(run.history))
+    run.on_epoch, run.on_step = on_epoch or run.on_epoch, on_step or run.on_step
+    run.up_to(epochs, time_limit, Shown(progress, epochs))
     if run.average is not None:
         run.average.swap()
     model.eval()
@@ -88,6 +103,10 @@ def train(
 
 class _Run:
     """A run: its model, data, optimizer and folder, which the epochs share."""
+
+    logs: Collection[Callable[[History], None]] = ()
+    on_epoch: Callable[[dict[str, float]], object] = staticmethod(lambda row: None)
+    on_step: Callable[[int, float], object] = staticmethod(lambda step, loss: None)
 
     def __init__(
         self, model: VLAE, images: Images, settings: Settings, epochs: int, folder: Path, overwrite: bool
@@ -107,33 +126,31 @@ class _Run:
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
 
-    def up_to(self, epochs: int, time_limit: float | None, progress: bool) -> None:
+    def up_to(self, epochs: int, time_limit: float | None, said: Shown) -> None:
         """Runs the epochs that are left, while there is time; an interruption says what is saved."""
         start = time.perf_counter()
         try:
             for number in range(len(self.history) + 1, epochs + 1):
-                if _out_of_time(start, time_limit, self.history):
+                if _out_of_time(start, time_limit, self.history) or self.epoch(number, said):
                     break
-                self.epoch(number, shown.bar(progress, number, epochs, self.schedule.steps))
         except KeyboardInterrupt as interrupt:
             raise resuming.Interrupted("interrupted: " + "; ".join(self.saved())) from interrupt
 
-    def epoch(self, number: int, bar: Any) -> None:
-        """Trains, validates and saves."""
+    def epoch(self, number: int, said: Shown) -> bool:
+        """Trains, validates and saves; returns whether the caller ends the run here."""
         start = time.perf_counter()
         cuda = [self.device] if self.device.type == "cuda" else []
-        with bar, torch.random.fork_rng(devices=cuda):  # z: from the global generators
-            if number == 1:
-                self._initialize()
-            torch.manual_seed(_seed(self.settings.seed, number, "z"))
-            terms, kl_weight = self._updates(number, bar)
+        with torch.random.fork_rng(devices=cuda):  # z: from the global generators
+            with said.epoch(number, self.schedule.steps):
+                if number == 1:
+                    self._initialize()
+                torch.manual_seed(_seed(self.settings.seed, number, "z"))
+                terms, kl_weight = self._updates(number, said)
             with self._averaged() as trained:
                 valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed)
                 if not math.isfinite(valid.elbo):
                     raise self._not_finite(f"epoch {number}: the validation loss is {-valid.elbo}")
                 lr = self.optimizer.param_groups[0]["lr"]
-                figures = f"{shown.text(*terms, self.bits)}; valid {-valid.elbo:.2f} nats/image"
-                bar.set_postfix_str(f"{figures}; lr {lr:.3g}" if lr < self.settings.lr else figures)
                 row = {"epoch": number, "seconds": time.perf_counter() - start, "kl_weight": kl_weight, "lr": lr}
                 row |= shown.row("", *terms, self.bits) | shown.row("valid_", valid.reconstruction, valid.kl, self.bits)
                 self.history.append(row)
@@ -141,6 +158,17 @@ class _Run:
                     self.folder, self.model, self.optimizer, epoch=number, training=self.description,
                     history=self.history, trained=trained,
                 )  # fmt: skip
+                figures = f"{shown.text(*terms, self.bits)}; valid {-valid.elbo:.2f} nats/image"
+                figures += f"; lr {lr:.3g}" if lr < self.settings.lr else ""
+                said.end(figures, row["seconds"])
+                return self._tell(row)
+
+    def _tell(self, row: dict[str, float]) -> bool:
+        """Writes the logs, and calls back; True where the caller wants no more epochs."""
+        for write in self.logs:
+            write(self.history)
+        with evaluating(self.model):
+            return self.on_epoch(dict(row)) is True
 
     def _initialize(self) -> None:
         """Initialises the weight-normalised layers of a new model by the first batch."""
@@ -150,7 +178,7 @@ class _Run:
         torch.manual_seed(_seed(self.settings.seed, 0, "z"))
         initialize(self.model, *next(self._batches(self._order(1))))
 
-    def _updates(self, number: int, bar: Any) -> tuple[tuple[float, float], float]:
+    def _updates(self, number: int, said: Shown) -> tuple[tuple[float, float], float]:
         """One pass over the training images; returns its mean reconstruction and KL, and the KL's weight at its end."""
         self.model.train()
         sums, count = torch.zeros(2, dtype=torch.float64, device="cpu"), 0
@@ -169,8 +197,8 @@ class _Run:
             count += len(batch.x)
             sums += len(batch.x) * torch.tensor(terms, dtype=torch.float64, device="cpu")
             reconstruction, kl = (sums / count).tolist()
-            bar.set_postfix_str(shown.text(reconstruction, kl, self.bits), refresh=False)
-            bar.update()
+            said.step(reconstruction + kl)
+            self.on_step(step, sum(terms))
         return (reconstruction, kl), self.objective.weight(scheduled)
 
     def _clip(self, *_: Any) -> None:

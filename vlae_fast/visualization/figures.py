@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,29 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         raise ValueError(f"path: must end in one of {', '.join(sorted(known))}, got {str(path)!r}")
     replace_file(path, lambda fresh: figure.savefig(fresh, format=path.suffix[1:].lower(), dpi=_DPI))
     setattr(figure, _SAVED, True)
+
+
+def check_target(path: str | Path, endings: Collection[str] = ()) -> None:
+    """What `save_figure` and `replace_file` will ask of a path, before the work for it is done.
+
+    endings: those allowed, such as ".png"; none: those of matplotlib.
+
+    Raises:
+        ValueError: another ending, or a folder. OSError: a place that cannot be written to.
+    """
+    path = Path(path)
+    if not endings:
+        canvas = require("matplotlib.backend_bases").FigureCanvasBase
+        endings = [f".{ending}" for ending in sorted(canvas.get_supported_filetypes())]
+    if path.is_dir():
+        raise ValueError(f"path: must be a file's, for it is written, got the folder {str(path)!r}")
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"path: must end in {' or '.join(endings)}, got {str(path)!r}")
+    place = path.resolve().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"path: {str(path)!r} cannot be written: {place} must be a folder that can be written to")
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
