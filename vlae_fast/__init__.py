@@ -1,6 +1,6 @@
 """Fast kernels and exact fast sampling for Variational Lossy Autoencoders, PixelCNN, MADE, MAF and IAF."""
 
-from . import _moved, backends, masks, ops, visualization
+from . import _moved, backends, checkpoint, masks, ops, visualization
 from .foreign import accelerate, accelerate_flows, fast_sampler, restore_flows
 from .layers import MADE, GatedMaskedConv2d, MaskedConv2d, MaskedLinear
 from .models import (
@@ -32,6 +32,7 @@ __all__ = [
     "accelerate",
     "accelerate_flows",
     "backends",
+    "checkpoint",
     "fast_sampler",
     "loss_function",
     "masks",

@@ -10,7 +10,9 @@ from vlae_fast import VLAE, data, training
 SIZE = (8, 8)
 
 
-def small_images(name: str | None = None, folder: object = None, binarization: str | None = None) -> data.Images:
+def small_images(
+    name: str | None = None, folder: object = None, binarization: str | None = None, **_: object
+) -> data.Images:
     """60 / 12 / 12 images of 8x8 in three classes, a bar in a place of its own each."""
     generator = torch.Generator().manual_seed(0)
     parts, labels = {}, {}

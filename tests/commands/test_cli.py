@@ -97,16 +97,16 @@ def test_info_shows_versions_threads_and_every_backend() -> None:
 
 USER_ERRORS = {
     "no checkpoint": (["evaluate", "nowhere"], "checkpoint: nowhere is not an existing folder"),
-    "no data": (["train", "--data", "minst"], "data: must be one of digits, mnist, "),
-    "no folder": (["train", "--data-dir", "nowhere"], "data_dir: must be an existing folder, got 'nowhere'"),
+    "no data": (["train", "--data", "minst"], "--data: must be one of digits, mnist, "),
+    "no folder": (["train", "--data-dir", "nowhere"], "--data-dir: must be an existing folder, got 'nowhere'"),
     "binarization": (["train", "--binarization", "median"], "must be one of dynamic, threshold"),
-    "lr": (["train", "--lr", "-1", "--out", "never-made"], "lr: must be finite and > 0, got -1.0"),
+    "lr": (["train", "--lr", "-1", "--out", "never-made"], "error: --lr: must be finite and > 0, got -1.0"),
     "device": (["train", "--device", "abacus", "--out", "never-made"], "--device: must be auto, cpu or a cuda device"),
     "device type": (["train", "--device", "meta", "--out", "never-made"], "got 'meta': of another type"),
     "device number": (["train", "--device", "cuda:99", "--out", "never-made"], "that is there, got 'cuda:99': "),
     "both": (
         ["train", "--resume", "--overwrite", "--out", "never-made"],
-        "resume, overwrite: at most one must be given",
+        "--resume, --overwrite: at most one must be given",
     ),
 }
 
@@ -120,10 +120,10 @@ def test_user_errors_are_one_line(arguments: list[str], message: str) -> None:
 
 def test_user_errors_with_a_checkpoint(saved: Path, tmp_path: Path) -> None:
     cases = [
-        (["sample", saved, "--temperature", 0], "temperature: must be finite and > 0, got 0.0"),
-        (["sample", saved, "--backend", "abacus"], "backend must be one of"),
+        (["sample", saved, "--temperature", 0], "--temperature: must be finite and > 0, got 0.0"),
+        (["sample", saved, "--backend", "abacus"], "error: --backend must be one of"),
         (["sample", saved.parent / "nowhere"], "is not an existing folder"),
-        (["evaluate", saved, "--split", "tset"], "split: must be one of"),
+        (["evaluate", saved, "--split", "tset"], "error: --split: must be one of"),
     ]
     for arguments, message in cases:
         result = call(*arguments)

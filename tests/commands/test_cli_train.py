@@ -27,7 +27,9 @@ def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert full.labels
     labels = {split: full.labels[split][:n] for split, n in sizes.items()}
     images = data.Images("digits", **parts, split="60/10/10", labels=labels)
-    monkeypatch.setattr(data, "load", lambda *how: dataclasses.replace(images, binarization=how[-1] or "threshold"))
+    monkeypatch.setattr(
+        data, "load", lambda *how, **_: dataclasses.replace(images, binarization=how[-1] or "threshold")
+    )
 
 
 def test_train_passes_every_option_on(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_train_on_some_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_labels_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     images = dataclasses.replace(data.load(None), labels=None)
-    monkeypatch.setattr(data, "load", lambda *_: images)
+    monkeypatch.setattr(data, "load", lambda *_, **__: images)
     result = call("train", *RUN, "--labels", "--out", tmp_path)
     assert result.exit_code == 2 and result.stderr == "error: --labels: digits has no labels\n"
 

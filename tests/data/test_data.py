@@ -250,7 +250,10 @@ def test_files_that_do_not_belong_together(folder: Path) -> None:
         data.load(data_dir=folder)
 
 
-NAMES = "digits, mnist, static-mnist, fashion-mnist, omniglot, caltech-silhouettes, cifar10"
+NAMES = (
+    "digits, mnist, static-mnist, fashion-mnist, kmnist, emnist-balanced, emnist-byclass, emnist-bymerge, "
+    "emnist-digits, emnist-letters, emnist-mnist, omniglot, caltech-silhouettes, cifar10"
+)
 
 
 def test_bad_names(tmp_path: Path) -> None:

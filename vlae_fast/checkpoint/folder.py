@@ -14,6 +14,7 @@ one is found. Saves into one place take turns. The three files of a save bear it
 one save, and reads again where another save replaced the folder in between.
 
 A folder without the optimizer's state, such as the one that ships with the package, can be used but not trained on.
+With README.md, its model card, it is a repository of the Hugging Face Hub (hub.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
+CARD = "README.md"  # kept where the folder is replaced
 FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
 NEEDED = ("model.safetensors", "config.json")  # to load a model; to train on, the optimizer's state as well
 MNIST = Path(__file__).parents[1] / "pretrained" / "mnist"  # ships with the package, its weights in float16
@@ -68,7 +70,7 @@ def check_replaceable(folder: str | Path) -> None:
         found = {p.name for p in place.iterdir()} if place.is_dir() else set()
         if place.name.endswith(".incomplete"):  # of a save that was killed, with what safetensors had begun to write
             found = {name for name in found if not name.startswith(".tmp")}
-        others = sorted(found - set(FILES))
+        others = sorted(found - {*FILES, CARD})
         if others:
             rule = "must hold a checkpoint alone, for it is replaced"
             raise ValueError(f"checkpoint: {place} {rule}, got {others[0]!r} in it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..layers import MaskedConv2d, MaskedLinear
 from ..models.vlae import VLAE
 from . import tensors
 from .config import FORMAT, VERSION, check
-from .folder import FILES, alone, beside, check_replaceable, make_parent, replace, to_disk
+from .folder import CARD, FILES, NEEDED, alone, beside, check_replaceable, make_parent, replace, to_disk
 from .parts import own_parts
 from .reading import build
 
@@ -45,18 +46,14 @@ def save(
         OSError: where it cannot be written; the old one is left.
     """
     folder = Path(folder).resolve()  # keeps symbolic links working
-    own = check_loadable(model, folder)
     tensors.check_optimizer(optimizer, model)
-    weights, trained = _without_dead(model, model.state_dict()), _without_dead(model, trained or {})
+    config, weights = _checked(folder, model, epoch, training, history)
+    trained = _without_dead(model, trained or {})
     if trained:
         shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
         tensors.check_shapes(folder, shapes, tensors.moving(model))
-    for name, tensor in (*weights.items(), *trained.items()):
+    for name, tensor in trained.items():
         tensors.check_finite(folder, name, tensor)
-    config: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    config |= {"model": model.config, "training": dict(training), "epoch": epoch, "history": history}
-    config |= {"parts": own} if own else {}
-    check(str(folder), config)
     state = tensors.optimizer_state(model, optimizer, trained)
     config["generation"] = generation = _generation(weights | state)
     text = json.dumps(config, indent=1, allow_nan=False) + "\n"
@@ -70,12 +67,50 @@ def save(
             tensors.write(fresh / "model.safetensors", weights, generation)
             tensors.write(fresh / "optimizer.safetensors", state, generation)
             (fresh / "config.json").write_text(text, encoding="utf-8")
+            if (folder / CARD).is_file():
+                shutil.copyfile(folder / CARD, fresh / CARD)
             for name in FILES:
                 to_disk(fresh / name)
             replace(folder, fresh)
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
+
+
+def write_model(
+    folder: Path, model: VLAE, *, epoch: int, training: Mapping[str, Any], history: list[dict[str, float]]
+) -> None:
+    """Writes config.json and model.safetensors into a folder that may hold other files; see `save` for what it checks.
+
+    Each is written beside the one that it replaces, and renamed. An optimizer's state that is there is removed.
+    """
+    config, weights = _checked(folder, model, epoch, training, history)
+    config["generation"] = generation = _generation(weights)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ends = {name: folder / f".{name}.incomplete" for name in NEEDED}
+        tensors.write(ends["model.safetensors"], weights, generation)
+        text = json.dumps(config, indent=1, allow_nan=False) + "\n"
+        ends["config.json"].write_text(text, encoding="utf-8")
+        (folder / "optimizer.safetensors").unlink(missing_ok=True)
+        for name, fresh in ends.items():
+            os.replace(fresh, folder / name)
+    except OSError as error:
+        raise OSError(f"checkpoint: {folder} was not saved: {error}") from error
+
+
+def _checked(
+    folder: Path, model: VLAE, epoch: int, training: Mapping[str, Any], history: list[dict[str, float]]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of config.json, and the weights; ValueError where `load` would refuse them."""
+    own, weights = check_loadable(model, folder), _without_dead(model, model.state_dict())
+    for name, tensor in weights.items():
+        tensors.check_finite(folder, name, tensor)
+    config: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    config |= {"model": model.config, "training": dict(training), "epoch": epoch, "history": history}
+    config |= {"parts": own} if own else {}
+    check(str(folder), config)
+    return config, weights
 
 
 def check_loadable(model: VLAE, folder: str | Path = "checkpoint") -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The commands, each a page of glue over the library; importing this puts them all into `app`."""
 
-from . import check, collapse, curves, demo, detect, evaluate, info, latent, reconstruct, sample, train
+from . import card, check, collapse, curves, demo, detect, evaluate, info, latent, reconstruct, sample, train
 from .app import app
 
 __all__ = [
     "app",
+    "card",
     "check",
     "collapse",
     "curves",

@@ -20,6 +20,7 @@ from .objectives import LossTerms, loss_function, loss_terms
 from .options import Options, chosen, takes_options
 from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian_kl, gaussian_log_prob
 from .precision import wide_under_autocast
+from .pretrained import Pretrained
 from .prior import make_prior
 
 __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
@@ -44,7 +45,7 @@ class KeptSampler(NamedTuple):
 
 
 @takes_options
-class VLAE(nn.Module):
+class VLAE(Pretrained, nn.Module):
     """Encoder, autoregressive-flow prior, and a PixelCNN decoder whose window is too small to do without z.
 
     Args:

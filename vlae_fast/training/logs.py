@@ -14,14 +14,16 @@ Log = Callable[[History], None]  # is given the history after each epoch
 
 
 def make_logs(names: Collection[str], out_dir: Path, epoch: int) -> list[Log]:
-    """The logs of these names, of a run that goes on after `epoch`.
+    """The logs of these names, of a run that goes on after `epoch`."""
+    return [LOGS[name](out_dir, epoch) for name in dict.fromkeys(names)]
 
-    Raises:
-        ValueError: another name than those in ``LOGS``.
-    """
+
+def check_logs(names: Collection[str]) -> None:
+    """Raises ValueError for another name than those in ``LOGS``, MissingExtraError where a package is missing."""
     if unknown := [name for name in names if name not in LOGS]:
         raise ValueError(f"log: must be some of {', '.join(LOGS)}, got {unknown[0]!r}")
-    return [LOGS[name](out_dir, epoch) for name in dict.fromkeys(names)]
+    if "tensorboard" in names:
+        require("tensorboard")
 
 
 def _csv(out_dir: Path, epoch: int) -> Log:
@@ -42,7 +44,6 @@ def _csv(out_dir: Path, epoch: int) -> Log:
 
 def _tensorboard(out_dir: Path, epoch: int) -> Log:
     """out_dir/tensorboard: a curve a figure, by epoch; what an interrupted run wrote of later epochs is taken back."""
-    require("tensorboard")
     writer = require("torch.utils.tensorboard").SummaryWriter(out_dir / "tensorboard", purge_step=epoch + 1)
 
     def write(history: History) -> None:

@@ -33,7 +33,7 @@ from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
 from .average import Average
-from .logs import make_logs
+from .logs import check_logs, make_logs
 from .objective import Batch, Objective, update
 from .progress import History, Shown
 from .settings import Schedule, Settings
@@ -89,6 +89,7 @@ def train(
         raise ValueError(f"epochs: must be at least 1, got {epochs}")
     if resume and overwrite:
         raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
+    check_logs(log)
     images = for_training(images, model.likelihood.levels)
     run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
     _open(run, resume=resume)
