@@ -35,8 +35,11 @@ def require(module: str) -> Any:
 
 
 def progress_bar(shown: bool, *, desc: str, total: int, unit: str = "it", leave: bool = True, **options: Any) -> Any:
-    """A bar of `tqdm.auto` on stderr, or in a notebook. Elsewhere, as in a log file, a line in a while, if at all."""
-    often = {"mininterval": 0.5} if live() else {"mininterval": _LOG_SECONDS, "delay": _LOG_SECONDS}
+    """A bar of `tqdm.auto` on stderr, or in a notebook. Elsewhere, as in a log file, a line in a while.
+
+    leave: keeps it, or its last line, at the end; else a log that took little time has nothing of it.
+    """
+    often = {"mininterval": 0.5} if live() else {"mininterval": _LOG_SECONDS, "delay": 0.0 if leave else _LOG_SECONDS}
     return _tqdm()(
         desc=desc, total=total, unit=unit, leave=leave, file=sys.stderr, disable=not shown, dynamic_ncols=True,
         **often, **options,

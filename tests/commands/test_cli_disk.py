@@ -47,17 +47,17 @@ def test_a_full_disk(command: str, folder: Path, tmp_path: Path) -> None:
     options = PICTURES[command][0] if command in PICTURES else ["-n", 16]
     with full_disk():
         result = call(command, folder, *options, "--out", out)
-    check_error(result, f"path: {out} was not written: [Errno 27] File too large")
+    check_error(result, f"--out: {out} was not written: [Errno 27] File too large")
     assert out.read_bytes() == b"old" and list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("file/x.png", "x.png was not written: [Errno 17] File exists"),
-        ("folder.png", "path: must be a file or not be there, for it is replaced, got "),
-        ("pipe.png", "path: must be a file or not be there, for it is replaced, got "),
-        ("x.doc", "path: must end in one of "),
+        ("file/x.png", "x.png' cannot be written: "),
+        ("folder.png", "--out: must be a file or not be there, for it is replaced, got "),
+        ("pipe.png", "--out: must be a file or not be there, for it is replaced, got "),
+        ("x.doc", "--out: must end in one of "),
     ],
 )
 def test_pictures_that_cannot_be(out: str, message: str, folder: Path, tmp_path: Path) -> None:
@@ -95,5 +95,5 @@ def test_a_run_that_could_not_save_does_not_begin(command: list[object], tmp_pat
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(folder: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    check_error(call("curves", folder, "--out", tmp_path / "x.png"), "x.png was not written: [Errno 13]")
+    check_error(call("curves", folder, "--out", tmp_path / "x.png"), "x.png' cannot be written: ")
     check_error(call(*TRAIN, "--out", tmp_path), "must be a folder that can be written to")

@@ -112,7 +112,7 @@ def test_a_picture_that_cannot_be_written_is_refused_first(
     more = ["--anomalous", 1] if command == "detect" else []
     for out, message in (
         (tmp_path / "x.doc", "--out: must end in .*, got '.*x.doc'"),
-        (tmp_path, "--out: must be a file's, for it is written, got the folder"),
+        (tmp_path, "--out: must be a file or not be there, for it is replaced, got"),
         (tmp_path / "file" / "x.png", "--out: '.*x.png' cannot be written: .*file must be a folder"),
     ):
         result = call(command, folder, *more, "--out", out)
@@ -123,7 +123,7 @@ def test_sample_refuses_first(folder: Path, tmp_path: Path, no_work: None) -> No
     cases = {
         ("--label", 3): "--label: must not be given, for the model was trained without labels, got 3",
         ("--out", tmp_path / "x.jpg"): "--out: must end in .png, got",
-        ("--out", f"{tmp_path}/"): "--out: must be a file's",
+        ("--out", f"{tmp_path}/"): "--out: must be a file or not",
     }
     for options, message in cases.items():
         result = call("sample", folder, *options)

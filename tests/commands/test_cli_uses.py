@@ -218,7 +218,7 @@ def test_a_kl_that_rises_beyond_the_spread_is_named() -> None:
 
 
 ERRORS: dict[str, tuple[list[object], str]] = {
-    "rows": (["complete", "--rows", 8], "complete: rows must be from 1 to 7, got 8"),
+    "rows": (["complete", "--rows", 8], "--rows: must be from 1 to 7, got 8"),
     "both": (["detect", "--held-out", 1, "--against", "x"], "must be given one of --against"),
     "normal too": (["detect", "--anomalous", 1, "--normal", 0], "must be given one of --against"),
     "neither": (["detect"], "must be given one of --against"),
@@ -226,9 +226,9 @@ ERRORS: dict[str, tuple[list[object], str]] = {
     "classes": (["detect", "--normal", "0;1"], "--normal: must be classes with commas between them, got '0;1'"),
     "all classes": (["detect", "--normal", "0,1,2"], "--normal: must be some of 0, 1, 2, got []"),
     "quantile": (["detect", "--held-out", 1, "--quantile", 1], "quantile: must be between 0 and 1, got 1.0"),
-    "perplexity": (["embed", "--perplexity", 0], "embed: perplexity must be > 0, got 0.0"),
+    "perplexity": (["embed", "--perplexity", 0], "--perplexity must be > 0, got 0.0"),
     "split": (["reconstruct", "--split", "tset"], "split: must be one of"),
-    "ending": (["heatmap", "--out", "never.made"], "path: must end in one of"),
+    "ending": (["heatmap", "--out", "never.made"], "--out: must end in one of"),
     "label": (["sample", "--label", 3], "label"),
 }
 

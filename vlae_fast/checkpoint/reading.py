@@ -18,9 +18,10 @@ from .config import read
 from .folder import place_of
 
 _LOOKS, _PAUSE = 20, 0.01  # seconds: a save replaces the folder in much less
+_FIGURES = (("valid_loss", "-ELBO", 2, "nats/image"), ("valid_bits_per_dim", "or", 4, "bits/dim"))
 
 
-@dataclass
+@dataclass(repr=False)
 class Checkpoint:
     """The content of a checkpoint folder.
 
@@ -34,6 +35,20 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     folder: Path = Path()
     generation: str | None = None
+
+    def __repr__(self) -> str:
+        model, config = self.model, self.model.config
+        count = sum(parameter.numel() for parameter in model.parameters())
+        size = "x".join(map(str, (config["input_dim"], *config["image_size"])))
+        data = f" on {self.training['data']}" if self.training.get("data") else ""
+        parts = f"{type(model).__name__}, {count:,} parameters, images {size}, decoder {config['decoder']}"
+        last = self.history[-1] if self.history else {}
+        figures = [f"{name} {last[key]:.{digits}f} {unit}" for key, name, digits, unit in _FIGURES if key in last]
+        return (
+            f"Checkpoint {self.folder}: epoch {self.epoch}{data}\n"
+            f"  {parts}, {config['likelihood']}, {model.latent_dim} latent dimensions\n"
+            f"  validation: {' '.join(figures) or 'no figures'}"
+        )
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:

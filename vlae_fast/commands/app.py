@@ -128,7 +128,8 @@ def _options(command: Callable[..., None]) -> dict[str, str]:
     for name, annotation in typing.get_type_hints(command, include_extras=True).items():
         for mark in getattr(annotation, "__metadata__", ()):
             if isinstance(mark, OptionInfo):
-                decls = [flag for flag in mark.param_decls or () if flag.startswith("-")]
+                given = (mark.default, *(mark.param_decls or ()))  # typer takes the first name for a default
+                decls = [flag for flag in given if isinstance(flag, str) and flag.startswith("-")]
                 found[name] = decls[0].partition("/")[0] if decls else "--" + name.replace("_", "-")
     return found | {theirs: found[ours] for theirs, ours in _ARGUMENTS.items() if ours in found}
 

@@ -7,17 +7,22 @@ binarization costs no second copy of the data.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .._extras import require
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 BINARIZATIONS = ("dynamic", "threshold", "fixed", "none")
+_SHOWN, _SHOWN_IN_A_ROW = 40, 20  # images in a notebook
 _MAX_CLASSES = 1 << 16  # a one-hot code is as long as there are classes
 
 
@@ -64,6 +69,28 @@ class Images:
                 )
             if self.labels is not None:
                 _check_labels(split, self.labels.get(split), len(pixels))
+
+    def __repr__(self) -> str:
+        size = f"{self.image_size[0]}x{self.image_size[1]}"
+        of = f"{self.channels} channels" if self.channels > 1 else "grey"
+        classes = f", {self.n_classes} classes" if self.labels is not None else ""
+        what = f"Images {self.name}: {size}, {of}{classes}"
+        return f"{what}\n  {self.split}\n  binarization {self.binarization}: {self.levels} levels"
+
+    def _repr_png_(self) -> bytes | None:
+        """The first training images, as a notebook shows them; None without Pillow."""
+        try:
+            image = require("PIL.Image")
+        except ImportError:
+            return None
+        shown = self.train[:_SHOWN] * (255 if self.binarization == "fixed" else 1)
+        tiles = F.pad(shown, (1, 1, 1, 1), value=128)
+        rows = [torch.cat(list(row), 2) for row in tiles.split(_SHOWN_IN_A_ROW)]
+        rows[-1] = F.pad(rows[-1], (0, rows[0].shape[2] - rows[-1].shape[2]), value=128)
+        picture = torch.cat(rows, 1).permute(1, 2, 0).squeeze(2)
+        file = io.BytesIO()
+        image.fromarray(picture.numpy()).save(file, "PNG")
+        return file.getvalue()
 
     @property
     def image_size(self) -> tuple[int, int]:

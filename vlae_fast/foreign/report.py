@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,13 +63,29 @@ class Report:
             swap.remove(module)
         self._swaps = []
 
-    def __str__(self) -> str:
+    def _cells(self) -> list[tuple[str, str, str]]:
+        """The table, its head first."""
         cells, measured = [("module", "what it was", "what it is now")], self.measured
         for row in self.rows:
             now = f"left alone: {row.why}"
             if row.now is not None:
                 now = "; ".join(filter(None, (row.now, row.why, measured.get(row.path))))
             cells.append((row.path or "(the model)", row.was, now))
+        return cells
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """The table as a notebook shows it."""
+        head, *rows = ([html.escape(cell) for cell in line] for line in self._cells())
+        lines = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
+        names = "".join(f"<th>{cell}</th>" for cell in head)
+        table = f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        return f"{table}<p>{len(self.replaced)} of {len(self.rows)} replaced</p>"
+
+    def __str__(self) -> str:
+        cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
         return "\n".join([*lines, f"{len(self.replaced)} of {len(self.rows)} replaced"])

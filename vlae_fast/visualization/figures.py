@@ -86,10 +86,11 @@ def check_target(path: str | Path, endings: Collection[str] = ()) -> None:
     if not endings:
         canvas = require("matplotlib.backend_bases").FigureCanvasBase
         endings = [f".{ending}" for ending in sorted(canvas.get_supported_filetypes())]
-    if path.is_dir():
-        raise ValueError(f"path: must be a file's, for it is written, got the folder {str(path)!r}")
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"path: must end in {' or '.join(endings)}, got {str(path)!r}")
+    if path.suffix.lower() not in endings and not path.is_dir():
+        rule = f"{'one of ' if len(endings) > 1 else ''}{', '.join(endings)}"
+        raise ValueError(f"path: must end in {rule}, got {str(path)!r}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"path: must be a file or not be there, for it is replaced, got {str(path)!r}")
     place = path.resolve().parent
     while not place.exists():
         place = place.parent

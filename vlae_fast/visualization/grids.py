@@ -67,8 +67,10 @@ def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
     replace_file(path, lambda fresh: imsave(fresh, pixels.mul(255).round().byte().numpy(), format="png"))
 
 
-def plot_images(images: Tensor, title: str, *, columns: int | None = None, ax: Axes | None = None) -> Figure:
+def plot_images(images: Tensor, title: str = "", *, columns: int | None = None, ax: Axes | None = None) -> Figure:
     """Images [N, C, H, W] row by row under a title, as nearly square as can be where `columns` is not given.
+
+    In a notebook ``plot_images(model.sample(16))`` as the value of a cell shows the samples.
 
     ax: axes to draw on, those of a new figure where not given.
     """
