@@ -29,6 +29,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "index": ("Start", "docs/index.md"),
     "readme": ("README", "README.md"),
     "tutorials": ("If you come from a tutorial", "docs/tutorials.md"),
+    "images": ("Your own images", "docs/images.md"),
     "exercises": ("Exercises", "docs/exercises.md"),
     "exercises-cure": ("Exercises: flows, the cure", "docs/exercises-cure.md"),
     "accelerate": ("Your own PixelCNN", "docs/accelerate.md"),

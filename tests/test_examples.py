@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,24 @@ def test_sample_mnist(tmp_path: Path) -> None:
     assert rows[:, 0].equal(digits[:8, 0])
     assert rows[:, :, :14].equal(rows[:, :1, :14].expand(-1, 8, -1, -1))  # the halves that were given
     assert not rows[:, 1:, 14:].equal(rows[:, :1, 14:].expand(-1, 7, -1, -1))
+
+
+def test_lightning(tmp_path: Path) -> None:
+    """Where Lightning is: it asks for more packages than the tests do."""
+    if find_spec("lightning") is None and find_spec("pytorch_lightning") is None:
+        pytest.skip("lightning is not installed")
+    for needed in ("matplotlib", "sklearn", "safetensors"):
+        pytest.importorskip(needed)
+    text = output("lightning_vlae", "made", cwd=tmp_path)
+    before, after = (float(elbo) for elbo in re.findall(r"^(?:before|after): +ELBO (-[\d.]+)", text, re.MULTILINE))
+    assert after > before + 100 and "same: True" in text
+    assert checkpoint.load(tmp_path / "made" / "lightning").model.latent_dim == 8
+
+
+def test_lightning_says_what_it_needs(tmp_path: Path) -> None:
+    for name in ("lightning", "pytorch_lightning"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError")
+    command = [sys.executable, str(EXAMPLES / "lightning_vlae.py")]
+    without = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=without, text=True, capture_output=True)
+    assert done.returncode == 1 and done.stderr == "this example needs lightning: pip install lightning\n"

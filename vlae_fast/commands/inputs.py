@@ -75,8 +75,9 @@ def images_for(
         if not by_name:
             raise
         return data.load(name, data_dir, how)  # a folder of data sets, with the model's own among them
-    same = how and own in _names(found) and (how == "fixed") == (found.binarization == "fixed")
-    return dataclasses.replace(found, binarization=how) if same else found
+    if how and own in _names(found) and (how == "fixed") == (found.binarization == "fixed"):
+        return dataclasses.replace(found, binarization=how)
+    return found
 
 
 def other_data(training: Mapping[str, Any], images: Images) -> str | None:

@@ -46,7 +46,7 @@ _STAND_INS = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
             raise ValueError(f"must hold arrays of bytes alone, found the name {module}.{name}")
