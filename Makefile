@@ -52,7 +52,7 @@ test: $(STAMP)
 sanitize: $(STAMP)
 	mkdir -p $(SANITIZE)/src
 	rm -rf $(SANITIZE)/site $(addprefix $(SANITIZE)/src/,csrc kernels vlae_fast)
-	cp -a csrc kernels vlae_fast setup.py pyproject.toml README.md LICENSE $(SANITIZE)/src
+	cp -a csrc kernels vlae_fast vlae_fast_start.py setup.py pyproject.toml README.md LICENSE $(SANITIZE)/src
 	rm -f $(SANITIZE)/src/vlae_fast/*.so
 	sed -i 's/-O3/-O1/' $(SANITIZE)/src/csrc/build.json
 	VLAE_FAST_WERROR=0 CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" VLAE_FAST_WITHOUT_CUDA=1 VLAE_FAST_REQUIRE_CPU=1 \

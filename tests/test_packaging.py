@@ -20,7 +20,7 @@ import vlae_fast
 from vlae_fast.backends import cpu, library
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "README.md", "LICENSE")
+FILES = ("setup.py", "vlae_fast_start.py", "pyproject.toml", "MANIFEST.in", "Makefile", "README.md", "LICENSE")
 FOLDERS = ("vlae_fast", "kernels", "csrc", "tests")
 BUILT = ("*.so", "_build_report.json", "__pycache__")
 INFO = f"vlae_fast-{vlae_fast.__version__}.dist-info"
@@ -107,7 +107,7 @@ def test_wheel_holds_the_package_and_nothing_else(dist: Path, wheel: Path) -> No
         report = json.loads(archive.read("vlae_fast/_build_report.json"))
     assert set(report) == set(LIBRARIES)
     expected = {f"vlae_fast/_native_{library}.so" for library in LIBRARIES if report[library]["built"]}
-    expected.add("vlae_fast/_build_report.json")
+    expected |= {"vlae_fast/_build_report.json", "vlae_fast_start.py"}
     for folder, package in (("vlae_fast", "vlae_fast"), ("kernels", "vlae_fast/kernels")):
         source = dist.parent / folder
         expected |= {f"{package}/{p.relative_to(source).as_posix()}" for p in source.rglob("*") if p.is_file()}
@@ -126,7 +126,7 @@ def test_wheel_says_what_it_runs_on(wheel: Path) -> None:
     assert "Root-Is-Purelib: false" in tags and f"Tag: py3-none-{platform}" in tags and "Tag: py3-none-any" not in tags
     assert f"\nVersion: {vlae_fast.__version__}\n" in metadata
     assert {"Requires-Dist: torch>=2.10", "Requires-Python: >=3.10"} <= set(metadata.splitlines())
-    assert "vlae-fast = vlae_fast.__main__:main" in entry_points
+    assert "vlae-fast = vlae_fast_start:main" in entry_points
 
 
 @slow

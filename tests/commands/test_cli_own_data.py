@@ -113,7 +113,9 @@ def test_commands_say_it_on_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     grey = torch.zeros(3, 1, 6, 6, dtype=torch.uint8)
     monkeypatch.setattr(data, "load", lambda *_: data.Images("small", grey, grey, grey, "none"))
     result = call("evaluate", folder)
-    assert result.exit_code == 2 and "got (6, 6); it was trained on mnist: see --data" in result.stderr
+    assert result.exit_code == 2 and result.stderr.endswith("got (6, 6); it was trained on mnist: see --data\n")
+    with pytest.raises(ValueError, match=r"got \(6, 6\); it was trained on photos: see --data-dir$"):
+        inputs.check_fits(model, data.load(), "photos")
 
 
 def test_denoise_is_silent_of_a_model_that_saw_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def test_help_has_every_command_whole_in_80_columns(monkeypatch: pytest.MonkeyPa
 
 MESSAGES = {
     "data_dir: must be": "--data-dir: must be",
+    "data: images must be of": "--data: images must be of",
     "VLAE: hidden_dim must be 2": "--hidden-dim must be 2",
     "complete: rows must be from": "complete: rows must be from",  # no option of this command
     "resume, overwrite: at most": "--resume, --overwrite: at most",
@@ -80,7 +81,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize(("message", "shown"), MESSAGES.items())
 def test_a_message_names_the_option(message: str, shown: str) -> None:
-    names = ("data_dir", "hidden_dim", "resume", "overwrite")
+    names = ("data", "data_dir", "hidden_dim", "resume", "overwrite")
     assert by_option(message, {name: "--" + name.replace("_", "-") for name in names}) == shown
 
 

@@ -16,7 +16,8 @@ def card_of(found: Checkpoint, *, name: str = "user/model", license: str | None 
     """Markdown that says what the model is, how it was trained, how good it was at the end, and how to use it.
 
     Args:
-        name: of the repository, in the code shown. license: an identifier such as ``mit``; None: none is claimed.
+        found: the checkpoint. name: of the repository, in the code shown.
+        license: an identifier such as ``mit``; None: none is claimed.
     """
     model, training = found.model, found.training
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -24,7 +25,7 @@ def card_of(found: Checkpoint, *, name: str = "user/model", license: str | None 
     data = f" on {_plain(training['data'])}" if training.get("data") else ""
     size = "x".join(map(str, (model.config["input_dim"], *model.config["image_size"])))
     said = [
-        *_front(license, training),
+        *_front(license),
         f"# A {kind}{data}",
         "",
         f"{count:,} parameters, images of {size} (channels, height, width), {model.config['likelihood']} likelihood"
@@ -47,11 +48,10 @@ def card_of(found: Checkpoint, *, name: str = "user/model", license: str | None 
     return "\n".join(said + _figures(found.history)).rstrip() + "\n"
 
 
-def _front(license: str | None, training: Mapping[str, Any]) -> list[str]:
+def _front(license: str | None) -> list[str]:
     """The head that the Hub reads, in YAML; JSON is a part of that."""
     head: dict[str, Any] = {"library_name": "vlae_fast", "pipeline_tag": "unconditional-image-generation"}
     head |= {"license": license} if license else {}
-    head |= {"datasets": [str(training["data"])]} if training.get("data") else {}
     head |= {"tags": ["vae", "pixelcnn", "image-generation"]}
     return ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
 

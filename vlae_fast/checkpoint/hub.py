@@ -75,7 +75,8 @@ def write_text(path: Path, text: str) -> None:
 def from_pretrained(name: str | Path, device: Any = "cpu", **how: Any) -> Checkpoint:
     """The checkpoint in a folder, or in a repository ``user/model`` of the Hub where there is no such folder.
 
-    how: arguments of ``huggingface_hub.snapshot_download``. Only the files of a checkpoint are fetched.
+    Only the files of a checkpoint are fetched. name: of the folder or of the repository. how: arguments of
+    ``huggingface_hub.snapshot_download``.
     """
     if Path(name).exists() or not _REPO.fullmatch(str(name)):
         return load(name, device)
@@ -95,10 +96,12 @@ def push_to_hub(
     model: VLAE | Checkpoint, repo_id: str, *, card: str | None = None, private: bool | None = None,
     token: str | None = None, **how: Any,
 ) -> str:  # fmt: skip
-    """Uploads a model, or a checkpoint with its history, to the repository ``user/model``; gives the commit's address.
+    """Uploads a model, or a checkpoint with its history, to a repository of the Hub; gives the commit's address.
 
-    card: the text of README.md; None: `card_of`. private, token, how: as of ``create_repo``, ``HfApi`` and
-    ``upload_folder`` of huggingface_hub.
+    Args:
+        repo_id: ``user/model``; it is made where it is not there.
+        card: the text of README.md; None: `card_of`.
+        private, token, how: of ``create_repo``, ``HfApi`` and ``upload_folder`` of huggingface_hub.
     """
     api = require("huggingface_hub").HfApi(token=token)
     found = model if isinstance(model, Checkpoint) else Checkpoint(model, 0)

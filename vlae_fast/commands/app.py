@@ -140,14 +140,12 @@ def by_option(message: str, options: Mapping[str, str]) -> str:
     >>> by_option("VLAE: hidden_dim must be at least 2, got 1", {"hidden_dim": "--hidden-dim"})
     '--hidden-dim must be at least 2, got 1'
     """
-    found = re.match(r"(?:\w+: )?(\w+) must |(\w+(?:, \w+)*): ", message)
-    if found is None:
-        return message
-    names = (found[1] or found[2]).split(", ")
-    if not all(name in options for name in names):
-        return message
-    end = " must " if found[1] else ": "
-    return ", ".join(options[name] for name in names) + end + message[found.end() :]
+    for pattern, end in ((r"(?:\w+: )?(\w+) must ", " must "), (r"(\w+(?:, \w+)*): ", ": ")):
+        found = re.match(pattern, message)
+        names = found[1].split(", ") if found else []
+        if found and all(name in options for name in names):
+            return ", ".join(options[name] for name in names) + end + message[found.end() :]
+    return message
 
 
 def picture(out: Path | None, *endings: str) -> None:

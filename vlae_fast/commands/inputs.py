@@ -99,7 +99,8 @@ def _names(images: Images) -> tuple[str, str]:
 
 def check_fits(model: VLAE, images: Images, own: str = "") -> None:
     """Raises ValueError where images are not of the model's shape and levels; own: the data set of its training."""
-    advice = f"; it was trained on {own}: see --data" if own and own != images.name else ""
+    option = "--data" if own in data.NAMES else "--data-dir"
+    advice = f"; it was trained on {own}: see {option}" if own and own != images.name else ""
     size, channels = tuple(model.config["image_size"]), model.config["input_dim"]
     if images.image_size != size:
         raise ValueError(f"data: images must be of the model's size {size}, got {images.image_size}{advice}")

@@ -109,7 +109,12 @@ DATASETS = {
         ),
         _GREY,
     ),
-    **{f"emnist-{kind}": _emnist(f"emnist-{kind}") for kind in emnist.KINDS},
+    "emnist-balanced": _emnist("emnist-balanced"),
+    "emnist-byclass": _emnist("emnist-byclass"),
+    "emnist-bymerge": _emnist("emnist-bymerge"),
+    "emnist-digits": _emnist("emnist-digits"),
+    "emnist-letters": _emnist("emnist-letters"),
+    "emnist-mnist": _emnist("emnist-mnist"),
     "omniglot": Dataset(
         ("omniglot", "OMNIGLOT"),
         (
@@ -168,11 +173,12 @@ def load(
     """A data set by name, from files in `data_dir` or, without it, fetched once into a cache folder.
 
     With a name in ``NAMES``, "digits" needs neither. Files are found in `data_dir` or a folder of it named after the
-    data set, as they are downloaded or as .npz. ``module:name`` is a data set of a Python module, ``torchvision:SVHN``
-    one of torchvision's classes: `data.imported`.
+    data set, as they are downloaded or as .npz. ``module:name`` is a name in a Python module: an `Images`, what
+    `from_dataset` takes, splits of it in a tuple or a dict, or a function without arguments that returns one of these.
+    ``torchvision:SVHN`` is a class of torchvision's.
 
     Without a name `data_dir` has one's own images: a .npz file, or a folder with MNIST-style IDX files, one .npz file,
-    or pictures (`data.npz`, `data.pictures`). Without either: the digits. binarization defaults to "threshold" for the
+    or pictures (`npz_file`, `picture_folder`). Without either: the digits. binarization defaults to "threshold" for the
     digits, "fixed" for binary images, "none" for RGB, else "dynamic". image_size, (H, W), and channels, 1 or 3, are
     what pictures become; other data sets have their own.
 

@@ -14,7 +14,6 @@ from .files import MAX_BYTES, check_zip
 from .idx import idx_images, read_idx, read_idx_stream, spellings
 from .images import Images
 
-KINDS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 ARCHIVE = "gzip.zip"  # of all six
 _PARTS = {
     f"{split} {what}": f"{{name}}-{split}-{what}-idx{rank}-ubyte"

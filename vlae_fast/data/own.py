@@ -43,7 +43,8 @@ def from_dataset(
 
     Args:
         train, valid, test: a tensor or an array ``[N, C, H, W]`` or ``[N, H, W]``, a pair of it and its labels, a data
-            set (``len`` and items by number), a loader, or an iterable of items; see `data.own`.
+            set (``len`` and items by number), a loader, or an iterable of items. An item is an image, a pair of it and
+            its label, or a dict with an "image" and perhaps a "label"; an image may be Pillow's.
         name: of the data set; None: that of the class of `train`, in small letters.
         binarization: as in `Images`; None: "fixed" where all is black and white, "none" for RGB, else "dynamic".
 

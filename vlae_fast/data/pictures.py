@@ -37,11 +37,12 @@ def picture_folder(
 ) -> Images:
     """The pictures in a folder and below it, in the order of their names.
 
-    Folders `train`, `valid` (or `val`) and `test` are the splits; what is missing is held out of the training images.
-    Where every picture lies in a folder of a split's own, those folders are the classes, in the order of their names.
-    Transparent parts become white, and pictures are turned as their EXIF data says.
+    Folders ``train``, ``valid`` (or ``val``) and ``test`` are the splits; what is missing is held out of the training
+    images. Where every picture lies in a folder of a split's own, those folders are the classes, in the order of their
+    names. Transparent parts become white, and pictures are turned as their EXIF data says.
 
     Args:
+        name: of the data set.
         image_size: (H, W): a picture is cut to this ratio around its middle, then scaled. None: all have one size.
         channels: 1 or 3. None: 1 where all pictures are grey, else 3.
 

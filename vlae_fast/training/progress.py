@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,10 +40,9 @@ class Shown:
     def epoch(self, number: int, steps: int) -> Iterator[None]:
         """The bar of an epoch of so many steps, gone at its end."""
         self.number = number
-        layout = "{l_bar}{bar:12}| {elapsed}<{remaining}{postfix}"
-        with progress_bar(
-            self.shown and live(), desc=self._label(), total=steps, leave=False, bar_format=layout
-        ) as self.bar:
+        shown = self.shown and live()
+        short = {"bar_format": "{l_bar}{bar:12}| {elapsed}<{remaining}{postfix}"} if sys.stderr.isatty() else {}
+        with progress_bar(shown, desc=self._label(), total=steps, leave=False, **short) as self.bar:
             yield
 
     def step(self, loss: float) -> None:
