@@ -100,6 +100,8 @@ def test_the_card_says_what_the_checkpoint_is(tmp_path: Path) -> None:
     assert "| hidden_dim | 8 |" in text and "| initial_kernel |" not in text  # the default
     assert "| lr | 0.005 |" in text and f"| -ELBO | {found.history[-1]['loss']:.4g} |" in text
     assert "license" not in checkpoint.card_of(found)
+    found.training["x\n# hostile"] = 1
+    assert "\n# hostile" not in checkpoint.card_of(found)
     found.training["data"] = "a | b\n---\nlicense: gpl"
     assert "\nlicense: gpl" not in checkpoint.card_of(found)
 

@@ -267,11 +267,12 @@ def test_a_module_and_torchvision_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "own_pets.py").write_text(
         "import torch\nfrom torch.utils.data import TensorDataset\n"
         "pets = TensorDataset(torch.arange(40.).div(39)[:, None, None, None].expand(40, 1, 8, 8))\n"
+        "class Pets(TensorDataset):\n    def __init__(self):\n        super().__init__(*pets.tensors)\n"
         "def both():\n    return {'train': pets, 'test': pets}\n"
     )
     monkeypatch.chdir(tmp_path)
     assert len(data.load("own_pets:pets").train) == 32 and data.load("own_pets:pets").name == "pets"
-    assert len(data.load("own_pets:both").test) == 40
+    assert len(data.load("own_pets:both").test) == 40 and len(data.load("own_pets:Pets").train) == 32
     with pytest.raises(ValueError, match="data: must be module:name with a name that the module has, got 'own_pets:x'"):
         data.load("own_pets:x")
     with pytest.raises(ImportError, match="data: nowhere_at_all:x: No module named 'nowhere_at_all'"):

@@ -59,7 +59,7 @@ def _front(license: str | None) -> list[str]:
 def _section(title: str, about: str, values: Mapping[str, Any]) -> list[str]:
     if not values:
         return []
-    rows = [f"| {key} | {_plain(value)} |" for key, value in values.items()]
+    rows = [f"| {_plain(key)} | {_plain(value)} |" for key, value in values.items()]
     return [f"## {title}", "", f"{about[0].upper()}{about[1:]}:", "", "| option | value |", "|---|---|", *rows, ""]
 
 

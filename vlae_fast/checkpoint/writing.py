@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,9 @@ def write_model(
     """
     config, weights = _checked(folder, model, epoch, training, history)
     config["generation"] = generation = _generation(weights)
+    ends = {name: folder / f".{name}.incomplete" for name in NEEDED}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ends = {name: folder / f".{name}.incomplete" for name in NEEDED}
         tensors.write(ends["model.safetensors"], weights, generation)
         text = json.dumps(config, indent=1, allow_nan=False) + "\n"
         ends["config.json"].write_text(text, encoding="utf-8")
@@ -96,6 +97,9 @@ def write_model(
         for name, fresh in ends.items():
             os.replace(fresh, folder / name)
     except OSError as error:
+        for fresh in ends.values():
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
         raise OSError(f"checkpoint: {folder} was not saved: {error}") from error
 
 

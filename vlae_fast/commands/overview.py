@@ -1,6 +1,6 @@
 """What `vlae-fast --help` shows: every command with the first line of its docstring, read from the source files.
 
-Nothing is imported for it but what Python itself has, so that it takes no time; start.py of the script reads this file
+Nothing is imported for it but what Python itself has, so that it takes no time: vlae_fast_start.py reads this file
 without the package, which imports torch.
 """
 

@@ -26,7 +26,7 @@ from .app import (
     only_classes,
     size_of,
     user_errors,
-)  # fmt: skip
+)
 from .declared import Fields, with_fields
 
 ModelOptions = Annotated[

@@ -22,7 +22,7 @@ from .._extras import require
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 BINARIZATIONS = ("dynamic", "threshold", "fixed", "none")
-_SHOWN, _SHOWN_IN_A_ROW = 40, 20  # images in a notebook
+_SHOWN, _SHOWN_IN_A_ROW, _SHOWN_PIXELS = 40, 20, 1 << 20  # images in a notebook
 _MAX_CLASSES = 1 << 16  # a one-hot code is as long as there are classes
 
 
@@ -83,7 +83,8 @@ class Images:
             image = require("PIL.Image")
         except ImportError:
             return None
-        shown = self.train[:_SHOWN] * (255 if self.binarization == "fixed" else 1)
+        count = max(1, min(_SHOWN, _SHOWN_PIXELS // math.prod(self.image_size)))
+        shown = self.train[:count] * (255 if self.binarization == "fixed" else 1)
         tiles = F.pad(shown, (1, 1, 1, 1), value=128)
         rows = [torch.cat(list(row), 2) for row in tiles.split(_SHOWN_IN_A_ROW)]
         rows[-1] = F.pad(rows[-1], (0, rows[0].shape[2] - rows[-1].shape[2]), value=128)

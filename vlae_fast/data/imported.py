@@ -20,9 +20,9 @@ _SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 def imported(name: str, data_dir: str | Path | None, binarization: str | None) -> Images:
     """The data set ``module:name``, of torchvision or of a module that Python finds, the folder of the call included.
 
-    ``module:name`` is an `Images`, what `from_dataset` takes, a tuple or dict of splits of it, or a function without
-    arguments that returns one of these. ``torchvision:SVHN`` is a class of ``torchvision.datasets``, whose files lie in
-    `data_dir`, or are downloaded into the cache where it is None.
+    ``module:name`` is an `Images`, what `from_dataset` takes, a tuple or dict of splits of it, or a function or class
+    without arguments that gives one of these. ``torchvision:SVHN`` is a class of ``torchvision.datasets``, whose files
+    lie in `data_dir`, or are downloaded into the cache where it is None.
 
     Raises:
         ValueError: the module has no such name.
@@ -34,7 +34,7 @@ def imported(name: str, data_dir: str | Path | None, binarization: str | None) -
     if data_dir is not None:
         raise ValueError(f"data: {name} takes no data_dir, got {str(data_dir)!r}")
     found = _attribute(_import(module, name), attribute, name)
-    if callable(found) and not hasattr(found, "__getitem__"):
+    if isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__")):
         found = found()
     if isinstance(found, Images):
         return found
