@@ -98,6 +98,16 @@ PROMISES = [
         "training/test_training.py::test_same_seed_same_model_and_the_random_state_is_left_alone",
     ),
     (
+        "docs/images.md",
+        "a resumed run validates on the same images",
+        "data/test_own_images.py::test_training_takes_a_loader_and_resumes_bit_for_bit",
+    ),
+    (
+        "docs/security.md",
+        "What a checkpoint names as its data is never imported",
+        "commands/test_cli_terminal.py::test_a_name_in_a_checkpoint_is_never_imported",
+    ),
+    (
         "docs/security.md",
         "`vlae_fast` never takes them from",
         "checkpoint/test_checkpoint.py::test_tensors_that_do_not_fit",
