@@ -51,9 +51,10 @@ class PixelCNNRun:
 
     def close(self) -> None:
         """Ends the run; nothing is put or drawn after it."""
-        if self.state.own is not None:
-            self._memory.append(self.state.own.caches)
-            self.state = self.state._replace(own=None)
+        caches = getattr(self.state.own, "caches", None)
+        if caches is not None:
+            self._memory.append(caches)
+        self.state = self.state._replace(own=None)
 
     @property
     def place(self) -> Place:

@@ -34,11 +34,12 @@ class Spread:
 
     On a CPU a row has the same bits in any batch and for any number of threads, elsewhere in any batch. That holds for
     networks of linear layers, convolutions, elementwise functions, interpolation, softmax, layer and group norms;
-    an operation of another kind is PyTorch's own, given one row.
+    an operation of another kind is PyTorch's own, given one row. The backend ``torch``, whose products are PyTorch's
+    anyway, has no such bits to keep: its network is PyTorch's as it is.
     """
 
     def __init__(self, network: nn.Module, backend: str, isa: str | None = None) -> None:
-        self.products = NativeProducts(isa) if backend == "cpu" else Products()
+        self.products = None if backend == "torch" else NativeProducts(isa) if backend == "cpu" else Products()
         self._copy(network)
 
     def _copy(self, network: nn.Module) -> None:
@@ -56,7 +57,10 @@ class Spread:
             self._copy(network)
 
     def __call__(self, z: Tensor) -> Tensor:
-        if z.device.type != "cpu":
+        if self.products is None and getattr(self.network, "takes_batches", False):
+            out: Tensor = self.network(z)
+            return out
+        if self.products is None or z.device.type != "cpu":
             return self._row_by_row(z)
         if isinstance(self.products, NativeProducts) and z.dtype == torch.float32 and self._says_its_layers():
             return self.network.by_layers(z, self.products.linear)  # type: ignore[operator]
