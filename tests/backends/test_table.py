@@ -1,5 +1,8 @@
 """The table of backends: choosing, refusing, reporting."""
 
+import re
+import warnings
+
 import pytest
 import torch
 from cases.rows import require
@@ -12,6 +15,44 @@ def test_report_names_every_row_and_op() -> None:
     report = backends.report()
     assert all(row.name in report for row in backends.TABLE)
     assert all(op in report for op in backends.OPS)
+
+
+def test_report_says_what_auto_takes_and_what_would_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    able = backends.report().partition("auto       float32 on cpu:\n")[2]
+    assert able and all(op in able for op in backends.OPS)
+    why = "not built because no C++ compiler was found (tried c++)"
+    rows = [row._replace(absent=lambda: why) if row.name in ("cpu", "triton") else row for row in backends.TABLE]
+    monkeypatch.setattr(table, "TABLE", tuple(rows))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    said = backends.report().partition("auto       float32 on cpu:\n")[2].splitlines()
+    assert said[0].split() == ["reference", "masked_conv,", "masked_linear"]
+    assert said[1].split() == ["torch", "made_inverse,", "made_sample,", "made_sample_levels,", "pixelcnn_sample"]
+    assert re.search(rf"torch runs it on cpu in float32, .*; cpu {re.escape(why)}: install g\+\+ 11 or", said[-1])
+
+
+@pytest.mark.parametrize("op", table.LOOPS)
+def test_a_loop_without_kernels_warns_once(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_warned", [])
+    wide = torch.zeros(1, dtype=torch.float64)
+    message = rf"^{op}: torch runs it on cpu in float64, .* cpu computes in float32, the input is float64: convert"
+    if table.TABLE[0].absent() is not None:
+        message = rf"^{op}: torch runs it on cpu in float64, .*; cpu not built because"
+    with pytest.warns(UserWarning, match=message):
+        assert backends.pick(op, wide).name == "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.pick(op, wide).name == "torch"
+
+
+def test_who_names_a_row_or_has_kernels_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    require("cpu")
+    monkeypatch.setattr(table, "_warned", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64), "torch")
+        backends.pick("pixelcnn_sample", torch.zeros(1))
+        backends.pick("masked_linear", torch.zeros(1, dtype=torch.float64))  # one pass, no loop
+    assert not table._warned
 
 
 def test_reference_runs_everything() -> None:
@@ -39,7 +80,8 @@ def test_named_backend_runs_or_says_why() -> None:
         backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64), "cpu")
     with pytest.raises(RuntimeError, match="cpu: runs on cpu, the input is on meta"):
         backends.pick("pixelcnn_sample", torch.zeros(1, device="meta"), "cpu")
-    assert backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64)).name == "reference"
+    assert backends.pick("pixelcnn_sample", torch.zeros(1, dtype=torch.float64)).name == "torch"
+    assert backends.pick("masked_linear", torch.zeros(1, dtype=torch.float64)).name == "reference"
 
 
 def test_bfloat16_where_it_pays() -> None:

@@ -32,7 +32,7 @@ def test_a_channel_sees_those_before_it_at_two_resolutions() -> None:
 
 
 @pytest.mark.parametrize("name", ["every fourth pixel", "maps"])
-@pytest.mark.parametrize("backend", ["reference", "triton", "cuda"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "triton", "cuda"])
 def test_backends_draw_the_same_images(name: str, backend: str, request: pytest.FixtureRequest) -> None:
     """CUDA's as compiled for the host."""
     request.getfixturevalue("cuda") if backend == "cuda" else require(backend)

@@ -94,7 +94,11 @@ def test_images_and_logits_are_the_reference_s(row: str, name: str) -> None:
     wide = [w.double() for w in program.weights]
     truth = reference.run_program(plan.stages, wide, None, images.double())
     near = reference.run_program(plan.stages, program.weights, None, images)
-    budget = 4 * (near - truth).abs().max() + 1e-6 * truth.abs().max()
+    error = (near - truth).abs().max()
+    if row == "torch":  # whose products round alike pixels apart: scores of hundreds that were equal no longer are
+        moved = images.double() * (1 + 2 * torch.finfo(torch.float32).eps * (2 * torch.rand_like(images) - 1))
+        error = torch.maximum(error, (reference.run_program(plan.stages, wide, None, moved) - truth).abs().max())
+    budget = 4 * error + 1e-6 * truth.abs().max()
     assert (logits - truth).abs().max() <= budget
 
 
@@ -292,5 +296,6 @@ def test_plans_that_no_library_takes(plan: Plan, message: str) -> None:
 
 def test_rows_that_lack_attention_say_so() -> None:
     for row in (row for row in backends.TABLE if hasattr(row.namespace, "pixelcnn_sample")):
-        assert row.lacks(stage()) == (None if row.name in ("cpu", "reference") else "has no stage of kind attend")
-    assert vf.backends.pick("pixelcnn_sample", torch.zeros(1), "auto", stage()).name in ("cpu", "reference")
+        has_it = row.name in ("cpu", "torch", "reference")
+        assert row.lacks(stage()) == (None if has_it else "has no stage of kind attend")
+    assert vf.backends.pick("pixelcnn_sample", torch.zeros(1), "auto", stage()).name in ("cpu", "torch")

@@ -12,19 +12,20 @@ TIES = 1e-3  # of the images at most: a threshold lies between two roundings of 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("row", ["cpu", "torch"])
 @pytest.mark.parametrize("ways", [of_decoder, of_program])
 def test_same_image_and_same_bits_for_random_decoders(
-    ways: Callable[[int], Ways], record_property: Callable[[str, object], None]
+    ways: Callable[[int, str], Ways], row: str, record_property: Callable[[str, object], None]
 ) -> None:
     """A failure names the seed, which alone gives the decoder, its weights and inputs."""
-    require("cpu")
+    require(row)
     differing = images = 0
     for seed in range(COUNT):
         try:
-            drawn = ways(seed)
+            drawn = ways(seed, row)
             differing += check(drawn)
         except Exception as error:
-            raise AssertionError(f"{ways.__name__}({seed}): {error}") from error
+            raise AssertionError(f"{ways.__name__}({seed}, {row!r}): {error}") from error
         images += len(drawn.noise)
     record_property("images", images)
     record_property("differing", differing)

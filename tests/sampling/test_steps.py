@@ -96,8 +96,9 @@ def test_the_built_in_draw_in_steps_is_sample(row: str, request: pytest.FixtureR
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("batch", [0, 1, 3])
-def test_every_likelihood_in_steps(name: str, batch: int) -> None:
-    sampler = sampler_of(name, require("cpu"))
+@pytest.mark.parametrize("row", ["cpu", "torch"])
+def test_every_likelihood_in_steps(name: str, batch: int, row: str) -> None:
+    sampler = sampler_of(name, require(row))
     check_draws(sampler, *inputs_of(sampler, batch))
 
 
@@ -115,7 +116,7 @@ def check_draws(sampler: vf.PixelCNNSampler, z: Tensor | None, noise: Tensor) ->
     assert run.images.equal(expected.images) and run.logits.equal(expected.logits)
 
 
-@pytest.mark.parametrize("row", ["reference", "cpu"])
+@pytest.mark.parametrize("row", ["reference", "cpu", "torch"])
 @pytest.mark.parametrize("name", ["bernoulli", "categorical", "colours of levels"])
 def test_parameters_are_those_of_sample_given_the_same_pixels(name: str, row: str) -> None:
     """Pixels that nobody would draw: the logits of `sample` with these pixels known have the same bits."""
@@ -196,7 +197,7 @@ def wrong(change: Callable[[Run, Any], Any]) -> None:
 VALUES = torch.zeros(2, 1, 1)
 
 
-@pytest.mark.parametrize("row", ["reference", "cpu"])
+@pytest.mark.parametrize("row", ["reference", "cpu", "torch"])
 def test_values_and_noise_that_are_refused(row: str) -> None:
     sampler = sampler_of("categorical", require(row))
     with sampler.start(torch.zeros(2, 2)) as run:
@@ -223,7 +224,7 @@ def test_values_and_noise_that_are_refused(row: str) -> None:
         next(iter(run)).put(torch.full((2, 2, 1), 5.0))
 
 
-@pytest.mark.parametrize("row", ["reference", "cpu"])
+@pytest.mark.parametrize("row", ["reference", "cpu", "torch"])
 def test_places_are_the_caller_s_own(row: str) -> None:
     sampler = sampler_of("bernoulli", require(row))
     z, noise = inputs_of(sampler, 2)
@@ -236,7 +237,7 @@ def test_places_are_the_caller_s_own(row: str) -> None:
         assert run.images.equal(sampler.sample(z, noise))
 
 
-@pytest.mark.parametrize("row", ["reference", "cpu"])
+@pytest.mark.parametrize("row", ["reference", "cpu", "torch"])
 def test_a_run_in_inference_mode_leaves_nothing_of_it(row: str) -> None:
     sampler = sampler_of("bernoulli", require(row))
     z, noise = inputs_of(sampler, 2)

@@ -1,11 +1,13 @@
 """The table of backends: who can run an op, on which devices, and why not.
 
 A backend is a row here and a namespace of functions named like the ops. ``auto`` takes the first row that is able; a
-named backend runs or raises with its reason. Nothing falls back silently.
+named backend runs or raises with its reason. Nothing falls back silently: where ``auto`` runs a loop without kernels,
+a warning says so.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from . import cpu, cuda, triton
 from . import torch as portable
 
 OPS = reference.OPS
+LOOPS = tuple(op for op in OPS if op.startswith(("made_", "pixelcnn_")))  # over pixels or dimensions
 
 
 class Backend(NamedTuple):
@@ -75,7 +78,7 @@ TABLE = (
         triton.only_named,
         lacks=triton.lacks,
     ),
-    Backend("torch", (), {}, portable, portable.why_not),
+    Backend("torch", (), {}, portable, portable.why_not, lambda: ": PyTorch's own products, on any device"),
     Backend("reference", (), {}, reference, lambda: None),
 )
 NAMES = ("auto", *(row.name for row in TABLE))
@@ -94,14 +97,57 @@ def pick(op: str, x: Tensor, backend: str = "auto", plan: Plan | None = None) ->
         ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
     """
     check_name(op, backend)
+    row, reasons = _first_able(op, x, backend, plan)
+    if row is None:
+        raise RuntimeError(f"{op}: backend {backend!r} cannot run this: " + "; ".join(reasons))
+    if backend == "auto" and not row.devices and op in LOOPS:
+        _warn_once(op, row, x, plan)
+    return row
+
+
+def _first_able(op: str, x: Tensor, backend: str, plan: Plan | None) -> tuple[Backend | None, list[str]]:
+    """The row, None where none is able, and why those before it are not."""
     reasons = []
     for row in TABLE:
         if backend in ("auto", row.name):
             reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan)
             if reason is None:
-                return row
+                return row, reasons
             reasons.append(f"{row.name}: {reason}")
-    raise RuntimeError(f"{op}: backend {backend!r} cannot run this: " + "; ".join(reasons))
+    return None, reasons
+
+
+_warned: list[str] = []  # what was said in this process
+
+
+def _warn_once(op: str, row: Backend, x: Tensor, plan: Plan | None) -> None:
+    """Says which row runs a loop, and what would be faster."""
+    if not _warned:
+        _warned.append(f"{op}: {_without_kernels(op, row, x, plan)}")
+        warnings.warn(f"{_warned[0]}. Said once in a process")
+
+
+_REMEDIES = (
+    ("not built because no C++ compiler", "install g++ 11 or clang++ 14, then vlae_fast again"),
+    ("not built because vlae_fast was not installed", "`pip install` it"),
+    ("failed to load", "install vlae_fast again"),
+    ("runs on cpu", "move the model to the CPU"),
+    ("computes in", "convert the model"),
+)
+
+
+def _without_kernels(op: str, row: Backend, x: Tensor, plan: Plan | None = None) -> str:
+    """Why ``auto`` runs an op by a row without kernels, and what would help."""
+    with_kernels = [other for other in TABLE if other.devices]
+    of_device = [other for other in with_kernels if x.device.type in other.devices]
+    reasons = []
+    for other in of_device or [other for other in with_kernels if "cpu" in other.devices]:
+        reason = other.why_not(op, x, plan)
+        if reason is not None:
+            remedy = next((f": {what}" for start, what in _REMEDIES if reason.startswith(start)), "")
+            reasons.append(f"{other.name} {reason}{remedy}")
+    what = f"{row.name} runs it on {x.device.type} in {_short(x.dtype)}, several times slower than kernels do"
+    return "; ".join([what, *reasons])
 
 
 def _ability(row: Backend, op: str) -> str:
@@ -117,4 +163,19 @@ def report() -> str:
         lines.append(f"{row.name:<10} {'absent: ' + reason if reason else 'ready' + row.detail()}")
         if reason is None:
             lines += [f"  {op:<16} {_ability(row, op)}" for op in OPS]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    for device in ("cpu", *([accelerator.type] if accelerator is not None else [])):
+        lines += _taken(torch.zeros(1, device=device))
     return "\n".join(lines)
+
+
+def _taken(x: Tensor) -> list[str]:
+    """Which rows ``auto`` takes for tensors like x, and what would be faster."""
+    rows = {op: row for op in OPS if (row := _first_able(op, x, "auto", None)[0]) is not None}
+    lines = [f"auto       {_short(x.dtype)} on {x.device.type}:"]
+    for name in dict.fromkeys(row.name for row in rows.values()):
+        lines.append(f"  {name:<16} {', '.join(op for op, row in rows.items() if row.name == name)}")
+    for op, row in rows.items():
+        if not row.devices and op in LOOPS:
+            lines.append(f"  {op:<16} {_without_kernels(op, row, x)}")
+    return lines
