@@ -14,7 +14,7 @@ from torch import Tensor
 
 import vlae_fast as vf
 from vlae_fast import reference
-from vlae_fast.backends.torch.device import device_of_draws
+from vlae_fast.backends.float64 import device_of_float64
 from vlae_fast.backends.torch.pixelcnn_places import Places
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.sampling.naive import naive_sample_with_logits
@@ -83,8 +83,8 @@ def test_a_batch_in_chunks(z_map: bool, monkeypatch: pytest.MonkeyPatch) -> None
     z, noise = inputs(decoder, 7, z_map=z_map)
     whole = sampler.sample_with_logits(z, noise)
     known = (torch.rand(7, 2, *decoder.image_size) < 0.5, whole.images)
-    monkeypatch.setattr(sampler_module, "_BYTES", 3000)
-    chunks = sampler_module.chunks_of(sampler.plan, decoder.image_size, 7, 4)
+    monkeypatch.setitem(sampler_module._BYTES, "cpu", 3000)
+    chunks = sampler_module.chunks_of(sampler.plan, decoder.image_size, 7, noise)
     assert 1 < len(chunks) < 7 and [i for c in chunks for i in range(c.start, c.stop)] == list(range(7))
     parts = sampler.sample_with_logits(z, noise)
     assert parts.images.equal(whole.images)
@@ -156,12 +156,12 @@ def test_draws_are_decided_where_float64_is(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*args: object, **options: object) -> Tensor:
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
 
-    assert device_of_draws(torch.device("cpu")).type == "cpu"
+    assert device_of_float64(torch.device("cpu")).type == "cpu"
     monkeypatch.setattr(torch, "ones", refuse)
-    assert device_of_draws.__wrapped__(torch.device("meta")) == torch.device("cpu")
+    assert device_of_float64.__wrapped__(torch.device("meta")) == torch.device("cpu")
     asked = []
     for module in (sampler_module, sample_module, step_module):
-        monkeypatch.setattr(module, "device_of_draws", lambda device: asked.append(device) or torch.device("cpu"))
+        monkeypatch.setattr(module, "device_of_float64", lambda device: asked.append(device) or torch.device("cpu"))
     decoder = small_decoder()
     z, noise = inputs(decoder, 2)
     sampler = vf.PixelCNNSampler(decoder, "torch")

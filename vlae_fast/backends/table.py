@@ -107,7 +107,7 @@ def pick(op: str, x: Tensor, backend: str = "auto", plan: Plan | None = None) ->
 
 def _first_able(op: str, x: Tensor, backend: str, plan: Plan | None) -> tuple[Backend | None, list[str]]:
     """The row, None where none is able, and why those before it are not."""
-    reasons = []
+    reasons: list[str] = []
     for row in TABLE:
         if backend in ("auto", row.name):
             reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan)

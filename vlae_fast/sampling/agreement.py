@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..backends.float64 import device_of_float64
 from ..plan import Stage
 
 _NEAR = 64  # roundings of an entry's scale: nobody computes another function and comes so close
@@ -61,6 +62,12 @@ def largest_excess(
         finished: what `expected` and `got` are of the program's output; None: the output itself.
         probabilities: they are in [0, 1], relative to 1, and never off by more than 0.1.
     """
+
+    wide_device = device_of_float64(image.device)
+    if wide_device != image.device:
+        expected, got, image = (t.to(wide_device) for t in (expected, got, image))
+        weights = [w.to(wide_device) for w in weights]
+        context, decoders_context = (None if t is None else t.to(wide_device) for t in (context, decoders_context))
 
     def scales_of(values: Tensor) -> Tensor:
         return torch.ones_like(off) if probabilities else scales(_channels(values), same)

@@ -39,7 +39,8 @@ class Spread:
     """
 
     def __init__(self, network: nn.Module, backend: str, isa: str | None = None) -> None:
-        self.products = None if backend == "torch" else NativeProducts(isa) if backend == "cpu" else Products()
+        self.products = NativeProducts(isa) if backend == "cpu" else Products()
+        self.is_fixed = backend != "torch"
         self._copy(network)
 
     def _copy(self, network: nn.Module) -> None:
@@ -57,10 +58,10 @@ class Spread:
             self._copy(network)
 
     def __call__(self, z: Tensor) -> Tensor:
-        if self.products is None and getattr(self.network, "takes_batches", False):
+        if not self.is_fixed and getattr(self.network, "takes_batches", False):
             out: Tensor = self.network(z)
             return out
-        if self.products is None or z.device.type != "cpu":
+        if not self.is_fixed or z.device.type != "cpu":
             return self._row_by_row(z)
         if isinstance(self.products, NativeProducts) and z.dtype == torch.float32 and self._says_its_layers():
             return self.network.by_layers(z, self.products.linear)  # type: ignore[operator]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...reference.arguments import Layers
-from .device import device_of_draws
+from ..float64 import device_of_float64
 from .made_walk import Walk
 
 
@@ -18,7 +18,7 @@ def made_sample(noise: Tensor, layers: Layers, activation: str) -> tuple[Tensor,
     """Bits x ``[B, D]``, which are the inputs themselves, and their log-probability ``[B]``."""
     batch, dim = noise.shape
     walk = Walk(layers, activation, batch, dim)
-    wide = noise.to(device_of_draws(noise.device)).double().T.index_select(0, walk.input_order)
+    wide = noise.to(device_of_float64(noise.device)).double().T.index_select(0, walk.input_order)
     for d, logits, x in walk:
         x.copy_(wide[d] < torch.sigmoid(logits.to(wide)))
     drawn, logits = walk.values[0], walk.values[-1]
@@ -34,7 +34,7 @@ def made_sample_levels(
     batch, dim = noise.shape
     walk = Walk(layers, activation, batch, dim)
     x, terms = noise.new_empty((batch, dim), dtype=torch.int64), []
-    wide = noise.to(device_of_draws(noise.device)).double().T.contiguous()
+    wide = noise.to(device_of_float64(noise.device)).double().T.contiguous()
     inputs = torch.tensor([table.shape[1] for table in tables], device="cpu")
     firsts = layers.degrees[0][(inputs.cumsum(0) - inputs).to(layers.degrees[0].device)]  # degrees of the dimensions
     dimension_of = firsts.argsort().tolist()

@@ -18,7 +18,7 @@ Size = tuple[int, int]
 class Action(NamedTuple):
     """A part of a stage or of a draw: what it does in one step."""
 
-    index: int  # of the stage, or of the draw
+    number: int  # of the stage, or of the draw
     is_draw: bool
     part: int  # its number among the parts of that stage or draw that have pixels
 
@@ -64,10 +64,10 @@ class Places:
     def _actions(self, drawn_after: Sequence[int]) -> list[Action]:
         """All parts in the order in which they run."""
         found = []
-        for index, after in enumerate(drawn_after):  # of the order in a step: draws come before the stage behind them
-            found += [((step, after, 0, index), part) for part, step in enumerate(self.drawn.steps)]
-        for index, parts in enumerate(self.stages):
-            found += [((step, index, 1, index), part) for part, step in enumerate(parts.steps)]
+        for number, after in enumerate(drawn_after):  # in a step a draw comes before the stage that stands behind it
+            found += [((step, after, 0, number), part) for part, step in enumerate(self.drawn.steps)]
+        for number, parts in enumerate(self.stages):
+            found += [((step, number, 1, number), part) for part, step in enumerate(parts.steps)]
         return [Action(key[3], key[2] == 0, part) for key, part in sorted(found)]
 
     def read(self, parts: Parts, taps: Sequence[Offset]) -> Tensor:
@@ -96,7 +96,7 @@ def places_of(plan: Plan, size: Size) -> Places:
     return Places(plan, size)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 @torch.inference_mode(False)
 def indices_of(plan: Plan, size: Size, batch: int, device: torch.device) -> Indices:
     """The places of a plan as indices of rows, B samples side by side at a place."""
@@ -110,20 +110,21 @@ class Indices:
         self._batch, self._device = batch, device
         self.of_pixel = places.of_pixel.to(device)
         self.pixels = places.pixels.to(device)
-        self.own: list[list[Tensor] | None] = []  # of each stage the rows of its pixels, None where they are a stretch
+        self.own: list[list[Tensor] | None] = []  # of each stage the rows of its pixels; None: they are a stretch
         self.sources: list[list[list[Tensor] | None]] = []  # of each source what it reads, likewise
         for stage, parts in zip(plan.stages, places.stages, strict=True):
             own = None if parts.is_stretch else self._rows(parts.places[:, None], parts)
             self.own.append(own)
             self.sources.append(
                 [
-                    own if source.taps == ((0, 0),) else self._rows(places.read(parts, source.taps), parts)
+                    own if source.taps == ((0, 0),) else self._rows(places.read(parts, source.taps).int(), parts)
                     for source in stage.sources
                 ]
             )
 
     def _rows(self, places: Tensor, parts: Parts) -> list[Tensor]:
         """Rows of places ``[pixels, taps]`` in the order of pixel, sample, tap, for each part."""
-        rows = (places[:, None] * self._batch + torch.arange(self._batch, device="cpu")[:, None]).flatten()
+        samples = torch.arange(self._batch, dtype=places.dtype, device="cpu")
+        rows = (places[:, None] * self._batch + samples[:, None]).flatten()
         each = self._batch * places.shape[1]
         return list(rows.to(self._device).split([count * each for count in parts.counts]))

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ...plan import Plan
-from .device import device_of_draws
+from ..float64 import device_of_float64
 from .pixelcnn_draw import Known, draw
 from .pixelcnn_places import Action, Size, indices_of, places_of
 from .pixelcnn_stage import Memory, StageRun
 
-_BYTES = 1 << 27  # of the caches and indices of a chunk of the batch
+_BYTES = {"cpu": 1 << 27}  # of the caches and indices of a chunk of the batch
+_BYTES_ELSEWHERE = 1 << 30
 
 
 def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
@@ -35,11 +36,15 @@ def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
     return packed
 
 
-def chunks_of(plan: Plan, size: Size, batch: int, element_bytes: int) -> list[slice]:
-    """The batch in chunks of nearly one size, whose caches and indices are of a limited size."""
+def chunks_of(plan: Plan, size: Size, batch: int, like: Tensor) -> list[slice]:
+    """The batch in chunks of nearly one size, whose caches and indices are of a limited size.
+
+    like: a tensor of the dtype and device of the images.
+    """
     channels = plan.image_channels + sum(stage.out_channels for stage in plan.stages)
     reads = sum(len(source.taps) for stage in plan.stages for source in stage.sources)
-    n = -(-batch * size[0] * size[1] * (channels * element_bytes + 8 * reads) // _BYTES)
+    most = _BYTES.get(like.device.type, _BYTES_ELSEWHERE)
+    n = -(-batch * size[0] * size[1] * (channels * like.itemsize + 4 * reads) // most)
     n = max(1, min(n, batch))
     return [slice(batch * i // n, batch * (i + 1) // n) for i in range(n)]
 
@@ -86,16 +91,16 @@ class Chunk:
         for action in self._actions:
             if action.is_draw:
                 return action
-            self._stages[action.index](action.part)
+            self._stages[action.number](action.part)
         return None
 
     def params(self, at: Action) -> Tensor:
         """The parameters ``[N, B, P of the draw]`` that a draw draws from, a view."""
-        return self._params[at.index][at.part]
+        return self._params[at.number][at.part]
 
     def pixels(self, at: Action) -> Tensor:
         """The pixels ``[N, B, C of the draw]`` that a draw draws, a view."""
-        return self._pixels[at.index][at.part]
+        return self._pixels[at.number][at.part]
 
     def results(self) -> tuple[Tensor, Tensor]:
         """Images ``[B, C, H, W]`` and parameters ``[B, P, H, W]``."""
@@ -122,7 +127,7 @@ class _Given(NamedTuple):
 
 def _given(chunk: Chunk, noise: Tensor, known_mask: Tensor | None, known: Tensor | None) -> list[_Given]:
     """Of each draw."""
-    wide = chunk.in_places(noise.to(device_of_draws(noise.device)).double())
+    wide = chunk.in_places(noise.to(device_of_float64(noise.device)).double())
     given = []
     for channels in chunk.channels:
         whole = len(chunk.channels) == 1
@@ -144,28 +149,20 @@ def pixelcnn_sample(
     known: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    batch, _, *size = noise.shape
+    batch, _, height, width = noise.shape
     parts = []
-    for rows in chunks_of(plan, (size[0], size[1]), batch, noise.itemsize):
-        own = (None if t is None else t[rows] for t in (context, known_mask, known))
-        parts.append(_sample_chunk(noise[rows], packed, plan, *own, temperature))
+    for rows in chunks_of(plan, (height, width), batch, noise):
+        own, mask, values = (None if t is None else t[rows] for t in (context, known_mask, known))
+        chunk = Chunk(packed, plan, own, rows.stop - rows.start, (height, width), noise)
+        _draw_all(chunk, _given(chunk, noise[rows], mask, values), temperature)
+        parts.append(chunk.results())
     images, params = parts[0] if len(parts) == 1 else (torch.cat(results) for results in zip(*parts, strict=True))
     return images, params
 
 
-def _sample_chunk(
-    noise: Tensor,
-    packed: Sequence[Tensor],
-    plan: Plan,
-    context: Tensor | None,
-    known_mask: Tensor | None,
-    known: Tensor | None,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    chunk = Chunk(packed, plan, context, len(noise), (noise.shape[2], noise.shape[3]), noise)
-    given = _given(chunk, noise, known_mask, known)
+def _draw_all(chunk: Chunk, given: list[_Given], temperature: float) -> None:
+    """Runs a chunk to its end by the built-in draws."""
     while (at := chunk.to_draw()) is not None:
-        own = given[at.index]
-        of_part = None if own.known is None else own.known[at.part]
-        chunk.pixels(at).copy_(draw(chunk.params(at), own.noise[at.part], plan.emit, temperature, of_part))
-    return chunk.results()
+        own = given[at.number]
+        known = None if own.known is None else own.known[at.part]
+        chunk.pixels(at).copy_(draw(chunk.params(at), own.noise[at.part], chunk.plan.emit, temperature, known))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...reference.pixelcnn_step import Place, RunState, write_params
-from .device import device_of_draws
+from ..float64 import device_of_float64
 from .pixelcnn_draw import draw
 from .pixelcnn_places import Action
 from .pixelcnn_sample import Chunk, chunks_of
@@ -26,7 +26,7 @@ class _OwnOfRun(NamedTuple):
 def pixelcnn_start(state: RunState, memory: list[Tensor]) -> _OwnOfRun:
     batch, _, height, width = state.images.shape
     context, size = state.context, (height, width)
-    rows = chunks_of(state.plan, size, batch, state.images.itemsize)
+    rows = chunks_of(state.plan, size, batch, state.images)
     own = [None if context is None else context[part] for part in rows]
     chunks = [
         Chunk(state.packed, state.plan, given, part.stop - part.start, size, state.images)
@@ -55,10 +55,10 @@ def pixelcnn_step(state: RunState, place: Place | None, values: Tensor | None, f
 @torch.no_grad()
 def pixelcnn_step_draw(state: RunState, place: Place, params: Tensor, noise: Tensor, temperature: float) -> Tensor:
     noise = place.of(noise, place.noises) if noise.dim() == 4 else noise
-    wide = noise.to(device_of_draws(noise.device)).double()
+    wide = noise.to(device_of_float64(noise.device)).double()
     own: _OwnOfRun = state.own
     drawn = []
     for rows in own.rows:  # functions of one shape and layout round alike
-        given = (t[rows].permute(2, 0, 1).contiguous() for t in (params, wide))
-        drawn.append(draw(*given, state.plan.emit, temperature, None))
+        p, u = (t[rows].permute(2, 0, 1).contiguous() for t in (params, wide))
+        drawn.append(draw(p, u, state.plan.emit, temperature, None))
     return torch.cat(drawn, 1).permute(1, 2, 0).to(params).contiguous()

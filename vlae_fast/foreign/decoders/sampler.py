@@ -179,7 +179,8 @@ class ForeignSampler(PixelCNNSampler):
         if not rows:
             whole = network(*(t for t in self.decoder.condition.rows(1)))  # type: ignore[union-attr]
             return whole[:0]
-        with FixedOrder(self._spread.products) if self._device.type == "cpu" else torch.no_grad():
+        fixed = self._spread.is_fixed and self._device.type == "cpu"
+        with FixedOrder(self._spread.products) if fixed else torch.no_grad():
             if not tensors:  # constants alone
                 whole = network()
                 return whole.expand(rows, *whole.shape[1:]).contiguous()

@@ -1,4 +1,4 @@
-"""What a device can do."""
+"""Where float64 is: draws are decided in it, and decoders compared."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 
 @lru_cache
-def device_of_draws(device: torch.device) -> torch.device:
-    """Where draws are decided in float64: the device, or the CPU where it has none, as GPUs of Apple, some of Intel."""
+def device_of_float64(device: torch.device) -> torch.device:
+    """The device, or the CPU where it has no float64, as GPUs of Apple and some of Intel."""
     try:
         torch.ones(1, dtype=torch.float64, device=device).sigmoid()
     except (TypeError, RuntimeError):
