@@ -22,6 +22,7 @@ FORMULAS = {
     "csrc/cpu/activate.h",
     "csrc/cuda/activate.h",
     "kernels/activate.py",
+    "vlae_fast/backends/torch/activate.py",
 }
 # The names of PyTorch's operations in a program: an operation that has no activation there is written as a sum.
 TRANSLATION = {"vlae_fast/foreign/decoders/activation_stages.py"}

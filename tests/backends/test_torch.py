@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +13,15 @@ from cases.decoders import inputs, random_decoder, small_decoder
 from cases.made_inverse import any_degrees
 from cases.pixelcnn_sample import CASES, Case, compare
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlae_fast as vf
-from vlae_fast import reference
+from vlae_fast import backends, reference
 from vlae_fast.backends.float64 import device_of_float64
 from vlae_fast.backends.torch.pixelcnn_places import Places
+from vlae_fast.masks import linear_mask
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
+from vlae_fast.reference.arguments import Layers, Transform
 from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.testing import budget, check_op, made_case, made_sample_levels_case, uninitialised_is_nan
 
@@ -94,6 +99,41 @@ def test_a_batch_in_chunks(z_map: bool, monkeypatch: pytest.MonkeyPatch) -> None
         for step in run:
             step.put(step.draw(noise))
     assert run.images.equal(parts.images) and run.logits.equal(parts.logits)
+
+
+class Products(TorchDispatchMode):
+    """Counts the multiply-adds of products of matrices."""
+
+    multiply_adds = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("mm", "addmm", "addmm_"):
+            left, right = args[-2:]
+            self.multiply_adds += left.numel() * right.shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+def test_every_activation_is_computed_once() -> None:
+    """An image takes the products of one pass over it, a flow's inverse those of its live weights."""
+    decoder = small_decoder()
+    sampler = vf.PixelCNNSampler(decoder, "torch")
+    (z, noise), plan = inputs(decoder, 3), sampler.plan
+    context = sampler._context(z, 3)
+    with Products() as products:
+        backends.torch.pixelcnn_sample(noise, sampler._packed, plan, context, None, None, 1.0)
+    weights = iter(sampler._packed)
+    own = [[next(weights) for _ in range(stage.n_weights)] for stage in plan.stages]
+    depths = [sum(w.numel() for w in of_stage[: len(s.sources)]) for s, of_stage in zip(plan.stages, own, strict=True)]
+    once = noise[:, 0].numel() * sum(depths)
+    of_context = 3 * sum(of_stage[-1].numel() for s, of_stage in zip(plan.stages, own, strict=True) if s.context_dim)
+    assert of_context > 0 and products.multiply_adds == once + of_context
+    case = made_case(5, 40, (70, 90))
+    t = case.tensors
+    live = [linear_mask(*degrees).sum().item() for degrees in pairwise(t["degrees"])]
+    with Products() as products:
+        backends.torch.made_inverse(t["eps"], Layers(t["weights"], t["biases"], t["degrees"]), Transform())
+    assert products.multiply_adds == 5 * sum(live)
 
 
 def test_threads_do_not_share_memory() -> None:

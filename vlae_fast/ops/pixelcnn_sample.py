@@ -57,8 +57,9 @@ def pixelcnn_sample(
     Where the plan has a draw for each channel, a channel is drawn given those before it of its own pixel, too.
 
     Args:
-        noise: ``[B, n, H, W]``, uniform in [0, 1) (standard normal for the affine emit), float32 (the reference takes
-            any floating point). n, and P below, are those of `vlae_fast.plan.Emit`: C for Bernoulli pixels.
+        noise: ``[B, n, H, W]``, uniform in [0, 1) (standard normal for the affine emit), float32 (the backends torch
+            and reference take any floating point). n, and P below, are those of `vlae_fast.plan.Emit`: C for
+            Bernoulli pixels.
         packed: what `pixelcnn_pack` gave for the same plan and backend.
         context: ``[B, D]`` or ``[B, D, H, W]``, dtype of noise: what the stages with a context see (z of a VLAE).
         known_mask, known: boolean and values, both ``[B, C, H, W]``: pixels that are given instead of drawn.

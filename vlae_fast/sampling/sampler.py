@@ -137,7 +137,7 @@ class PixelCNNSampler(PackedDecoder):
             z: as in `sample`. batch: B, where z does not say it; None: 1.
 
         The parameters have the bits that `sample` draws from, given the same pixels. Steps of the backends cpu and
-        reference compute each activation once, or each step in one pass; the others take a pass of `sample` a step.
+        torch compute each activation once, those of the reference take a pass each, the others a pass of `sample` each.
 
         >>> from vlae_fast import PixelCNNDecoder
         >>> sampler = PixelCNNSampler(PixelCNNDecoder(1, 0, 8, 1, image_size=(6, 5)))

@@ -7,20 +7,15 @@ that most of the work is in large products; what is left for each degree is smal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...reference.arguments import Layers
+from .activate import ACTIVATE
 
 BLOCK = 32  # degrees
-_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,
-    "elu": lambda x: F.elu(x, inplace=True),
-    "tanh": torch.tanh_,
-}
 
 
 class Walk:
@@ -34,7 +29,7 @@ class Walk:
     """
 
     def __init__(self, layers: Layers, activation: str, batch: int, n_dims: int) -> None:
-        self._activate = _IN_PLACE[activation]
+        self._activate = ACTIVATE[activation]
         found = [degrees.sort(stable=True) for degrees in layers.degrees]
         self.input_order = found[0].indices  # of the sorted inputs
         orders = [None if own.values.equal(d) else own.indices for own, d in zip(found, layers.degrees, strict=True)]
@@ -83,7 +78,7 @@ class Walk:
         seen, own = self._ends[layer - 1][step + 1], self.values[layer][start:end]
         if start < end and known < seen:
             own.addmm_(self._weights[layer - 1][start:end, known:seen], self.values[layer - 1][known:seen])
-        return own if layer == len(self.values) - 1 or start == end else self._activate(own)
+        return own if layer == len(self.values) - 1 or start == end else self._activate(own, own)
 
 
 def _taken(t: Tensor, dim: int, order: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ... import activations
 from ...plan import Plan, Stage
+from .activate import ACTIVATE
 from .pixelcnn_places import Indices, Parts, Places
 
 
@@ -40,7 +41,11 @@ class Memory:
         channels = [plan.image_channels, *(stage.out_channels for stage in plan.stages)]
         own = [True, *(stage.joins < 0 for stage in plan.stages)]
         rows = (places.n_pixels + 1) * batch
-        self.caches = [like.new_zeros(rows if is_own else 0, c) for c, is_own in zip(channels, own, strict=True)]
+        self.caches = [like.new_empty(rows if is_own else 0, c) for c, is_own in zip(channels, own, strict=True)]
+        # Of the image channels are read that are not drawn yet, attention multiplies pixels that it does not see by 0.
+        read = {source.buffer for stage in plan.stages if stage.kind == "attend" for source in stage.sources}
+        for buffer, cache in enumerate(self.caches):
+            cache[0 if buffer in {0} | read else rows - batch :].zero_()
         self.context = context  # [B, D], or of a map [places, B, D + 1]: a bias is the weight of the last channel, 1
         if context is not None and context.dim() == 4:
             self.context = F.pad(context.flatten(2).permute(2, 0, 1), (0, 1), value=1).index_select(0, indices.pixels)
@@ -78,7 +83,7 @@ class StageRun:
             None if other < 0 else self._reads(memory, other, self._own, 1) for other in (stage.factor, stage.residual)
         )
         self._in_place = activations.columns(stage.activation) == 1
-        self._activate = ACTIVATIONS[stage.activation]
+        self._activate = ACTIVATE[stage.activation]
 
     def _reads(self, memory: Memory, buffer: int, rows: Sequence[Tensor] | None, taps: int) -> Reads:
         return memory.stretches(buffer, self._parts) if rows is None else Gathered(memory.caches[buffer], rows, taps)
@@ -171,29 +176,3 @@ class _Attention:
         weights = torch.bmm(q, k.mT).mul_(self._scale).masked_fill_(hidden, -torch.inf).softmax(2)
         summed = torch.bmm(weights.masked_fill_(hidden, 0), v)  # of a pixel that sees none the weights were NaN
         return summed.transpose(0, 1).reshape(len(last) * self._batch, self._v.shape[1])
-
-
-def _gated(pre: Tensor, out: Tensor | None) -> Tensor:
-    a, b = pre.chunk(2, 1)
-    return torch.mul(a.tanh_(), b.sigmoid_(), out=out)
-
-
-def _gated_linear(pre: Tensor, out: Tensor | None) -> Tensor:
-    a, b = pre.chunk(2, 1)
-    return torch.mul(a, b.sigmoid_(), out=out)
-
-
-# Of the pre-activation, which they may overwrite, and of where the result is wanted, which they may leave alone.
-ACTIVATIONS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "none": lambda pre, out: pre,
-    "relu": lambda pre, out: pre.relu_(),
-    "elu": lambda pre, out: F.elu(pre, inplace=True),
-    "gate": _gated,
-    "tanh": lambda pre, out: pre.tanh_(),
-    "sigmoid": lambda pre, out: pre.sigmoid_(),
-    "softplus": lambda pre, out: F.softplus(pre),
-    "silu": lambda pre, out: F.silu(pre, inplace=True),
-    "gelu": lambda pre, out: F.gelu(pre),
-    "gelu_tanh": lambda pre, out: F.gelu(pre, approximate="tanh"),
-    "glu": _gated_linear,
-}
