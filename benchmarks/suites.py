@@ -87,6 +87,9 @@ def _(case: SamplingCase, setup: Setup) -> Contest:
     height = decoder.image_size[0]
     rows = case.naive_rows or height
     whole: dict[str, Callable[[], Tensor]] = {"cached plain PyTorch": lambda: cached.sample(z, noise)}
+    if not setup.on_gpu and sampler.backend != "torch":
+        portable = vf.PixelCNNSampler(decoder, "torch")
+        whole["vlae_fast torch"] = lambda: portable.sample(z, noise)
     some: dict[str, Callable[[], Tensor]] = {"naive eager": lambda: naive_sample(dense, z, noise, rows)}
     if setup.mode and not setup.on_gpu:  # there, it would add little to a graph
         forward = setup.compile(dense.__call__)
@@ -185,6 +188,11 @@ def _(case: InverseCase, setup: Setup) -> Contest:
         for name, inverse in dense.items():
             if not torch.allclose(inverse(), ours()[0], rtol=1e-2, atol=1e-3):
                 raise WrongResultError(f"{case.name}: the inverse differs from that of {name}")
+    if not setup.on_gpu and picked != "torch":
+        checked += f"; torch: {check_ops(case, 'torch', setup.device)}"
+        peers["vlae_fast torch"] = torch.no_grad()(
+            lambda: vf.ops.made_inverse(eps, weights, biases, degrees, backend="torch")
+        )
     peers["one dense forward pass"] = dense_forward(eps, weights, biases, degrees)
     return Contest(ours, picked, peers, checked)
 
