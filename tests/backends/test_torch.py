@@ -25,9 +25,9 @@ from vlae_fast.reference.arguments import Layers, Transform
 from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.testing import budget, check_op, made_case, made_sample_levels_case, uninitialised_is_nan
 
-made_walk, sampler_module, sample_module, step_module = (
+made_walk, sampler_module, stage_module, sample_module, step_module = (
     importlib.import_module(f"vlae_fast.backends.torch.{name}")
-    for name in ("made_walk", "pixelcnn_sample", "made_sample", "pixelcnn_step")
+    for name in ("made_walk", "pixelcnn_sample", "pixelcnn_stage", "made_sample", "pixelcnn_step")
 )
 
 
@@ -48,6 +48,12 @@ def test_programs(name: str, order: str) -> None:
     got_images, got_logits = sample(case, order)
     assert got_images.equal(images)
     torch.testing.assert_close(got_logits, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_programs_by_convolutions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "LARGE", 0)
+    test_programs(name, "wavefront")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

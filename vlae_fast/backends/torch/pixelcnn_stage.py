@@ -14,6 +14,8 @@ from ...plan import Plan, Stage
 from .activate import ACTIVATE
 from .pixelcnn_places import Indices, Parts, Places
 
+LARGE = 1 << 23  # multiply-adds of a product from which on a convolution's overhead pays
+
 
 class Reads(Protocol):
     """What a stage reads of a buffer in each of its parts: ``[pixels * B, C]``."""
@@ -108,24 +110,40 @@ class _Sum:
         self, stage: Stage, parts: Parts, sources: Sequence[Reads], weights: Sequence[Tensor], memory: Memory
     ) -> None:
         products, bias = list(zip(sources, weights, strict=False)), weights[len(sources)]
-        self._biases: Sequence[Tensor] | None = [bias] * len(parts.counts)
+        self._biases: Sequence[Tensor | None] = [bias] * len(parts.counts)
         if memory.context is not None and stage.context_dim:
             if memory.context.dim() == 2:
                 self._biases = _biases_of_rows(torch.addmm(bias, memory.context, weights[-1]), parts)
             else:  # a product of its own takes less time than the copy of a bias for every pixel
-                self._biases = None
-                products.insert(0, (_of_map(memory.context, parts), torch.cat([weights[-1], bias[None]])))
-        self._first, *self._others = products
+                self._biases = [None] * len(parts.counts)
+                products.append((_of_map(memory.context, parts), torch.cat([weights[-1], bias[None]])))
+        self._first, *self._others = sorted(products, key=lambda product: -product[1].shape[0])  # the deepest first
+        weight, work = self._first[1], memory.batch * self._first[1].numel()
+        has_onednn = bias.device.type == "cpu" and bias.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        self._large = [has_onednn and count * work >= LARGE for count in parts.counts]
+        self._kernel = weight.T[:, :, None, None].contiguous() if any(self._large) else weight
 
     def __call__(self, part: int, out: Tensor | None) -> Tensor:
-        reads, weight = self._first
-        if self._biases is None:
+        (reads, weight), bias = self._first, self._biases[part]
+        if self._large[part]:
+            pre = _convolved(reads[part], self._kernel)
+            pre = pre if bias is None else pre.add_(bias)
+        elif bias is None:
             pre = torch.mm(reads[part], weight, out=out)
         else:
-            pre = torch.addmm(self._biases[part], reads[part], weight, out=out)
+            pre = torch.addmm(bias, reads[part], weight, out=out)
         for reads, weight in self._others:
             pre.addmm_(reads[part], weight)
         return pre
+
+
+def _convolved(rows: Tensor, kernel: Tensor) -> Tensor:
+    """The product of rows ``[N, K]`` by a kernel ``[P, K, 1, 1]``: oneDNN's, where that of matrices is MKL's.
+
+    On processors that are not Intel's it is up to twice as fast.
+    """
+    pixels = rows.view(1, len(rows), 1, rows.shape[1]).permute(0, 3, 1, 2)
+    return F.conv2d(pixels, kernel).permute(0, 2, 3, 1).reshape(len(rows), -1)
 
 
 def _biases_of_rows(rows: Tensor, parts: Parts) -> list[Tensor]:
