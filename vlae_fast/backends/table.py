@@ -175,7 +175,6 @@ def _taken(x: Tensor) -> list[str]:
     lines = [f"auto       {_short(x.dtype)} on {x.device.type}:"]
     for name in dict.fromkeys(row.name for row in rows.values()):
         lines.append(f"  {name:<16} {', '.join(op for op, row in rows.items() if row.name == name)}")
-    for op, row in rows.items():
-        if not row.devices and op in LOOPS:
-            lines.append(f"  {op:<16} {_without_kernels(op, row, x)}")
+    slow = [_without_kernels(op, row, x) for op, row in rows.items() if not row.devices and op in LOOPS]
+    lines += [f"  {'':<16} {text}" for text in dict.fromkeys(slow)]
     return lines
