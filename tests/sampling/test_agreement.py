@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import vlae_fast as vf
 from vlae_fast.models import make_decoder, make_likelihood
+from vlae_fast.sampling import agreement
 from vlae_fast.sampling.agreement import scales
 
 
@@ -114,3 +115,18 @@ def test_a_wrong_forward_beside_a_fixed_pixel_or_level_is_refused(name: str) -> 
     vf.fast_sampler(Turning(end, False, out), (1, 5, 6), likelihood=likelihood)
     with pytest.raises(ValueError, match=r"decoder\.forward must be what its program computes, .* that differ by "):
         vf.fast_sampler(Turning(end, True, out), (1, 5, 6), likelihood=likelihood)
+
+
+def test_what_a_device_without_float64_computes_is_compared_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    elsewhere = torch.device("cpu", 0)  # another device than that of the tensors, which have no index
+    monkeypatch.setattr(agreement, "device_of_float64", lambda device: asked.append(device) or elsewhere)
+    monkeypatch.setattr(agreement, "_NEAR", 0)
+    torch.manual_seed(0)
+    decoder = vf.PixelCNNDecoder(1, 3, 8, 2, z_channels=4, image_size=(5, 6))
+    vf.PixelCNNSampler(decoder)
+    assert asked == [torch.device("cpu")]
+    forward = decoder.forward
+    decoder.forward = lambda x, z=None: forward(x, z) + 0.01  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="got logits that differ by"):
+        vf.PixelCNNSampler(decoder)

@@ -62,7 +62,6 @@ def largest_excess(
         finished: what `expected` and `got` are of the program's output; None: the output itself.
         probabilities: they are in [0, 1], relative to 1, and never off by more than 0.1.
     """
-
     wide_device = device_of_float64(image.device)
     if wide_device != image.device:
         expected, got, image = (t.to(wide_device) for t in (expected, got, image))
