@@ -58,10 +58,9 @@ class Spread:
             self._copy(network)
 
     def __call__(self, z: Tensor) -> Tensor:
-        if not self.is_fixed and getattr(self.network, "takes_batches", False):
-            out: Tensor = self.network(z)
-            return out
-        if not self.is_fixed or z.device.type != "cpu":
+        if not self.is_fixed:
+            return self.network(z) if getattr(self.network, "takes_batches", False) else self._row_by_row(z)
+        if z.device.type != "cpu":
             return self._row_by_row(z)
         if isinstance(self.products, NativeProducts) and z.dtype == torch.float32 and self._says_its_layers():
             return self.network.by_layers(z, self.products.linear)  # type: ignore[operator]
