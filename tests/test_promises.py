@@ -65,6 +65,11 @@ PROMISES = [
         "the reference, which is always able",
         "backends/test_table.py::test_reference_runs_everything",
     ),
+    (
+        "docs/backends.md",
+        "Given the noise they draw the same image as every row",
+        "backends/test_torch.py::test_images_are_those_of_one_pass_per_pixel",
+    ),
     ("docs/backends.md", "A named backend runs or raises", NAMED),
     ("docs/backends.md", "a sampler's logits have the same bits for any", SAME_BITS),
     ("docs/backends.md", "a sampler's logits have the same bits for any", SHIPPED),
