@@ -42,7 +42,7 @@ def conv(
 
     def call() -> Results:
         out, sigmoid = triton.masked_conv_with_sigmoid(*args)
-        needs = [True] * 3 + [t["cond"] is not None]
+        needs = [True] * 3 + [t["cond"] is not None, False, False]
         return [out, *triton.masked_conv_backward(grad, out, sigmoid, *args, needs=needs)]
 
     return call

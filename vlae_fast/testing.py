@@ -163,6 +163,8 @@ def opcheck(case: Case, backend: str) -> None:
     defaults = {
         "cond": None,
         "bias": None,
+        "context": None,
+        "context_weight": None,
         "in_degrees": None,
         "out_degrees": None,
         "adjacency": None,
@@ -184,13 +186,14 @@ def conv_case(
     *,
     activation: str = "none",
     cond: str = "none",
+    context: int = 0,
     bias: bool = True,
     image_channels: int = 1,
     dilation: tuple[int, int] = (1, 1),
     layout: str = "sliced",
     dtype: torch.dtype = torch.float32,
 ) -> Case:
-    """A `masked_conv` call; p: channels before the activation; cond: none, vector, map.
+    """A `masked_conv` call; p: channels before the activation; cond: none, vector, map; context: its channels, 0: none.
 
     layout: how x lies in memory: sliced, contiguous, channels_last, expanded.
     """
@@ -210,13 +213,17 @@ def conv_case(
         "bias": sliced(p, generator=g, dtype=dtype) if bias else None,
         "cond": {"none": None, "vector": sliced(b, p, generator=g), "map": sliced(b, p, h, w, generator=g)}[cond],
     }
+    if context:
+        tensors["context"] = sliced(b, context, h, w, generator=g)
+        tensors["context_weight"] = sliced(p, context, generator=g) * context**-0.5
     tensors = _map(tensors, lambda t: t.to(dtype))
     options = {"mask_type": mask_type, "activation": activation, "image_channels": image_channels}
     kernel = f"{mask_type}{k}x{k}"
     if dilation != (1, 1):
         options["dilation"] = dilation
         kernel += "d" + "x".join(map(str, dilation))
-    name = "-".join(map(str, (kernel, *shape, p, activation, cond, layout, dtype)))
+    more = (f"context{context}",) if context else ()
+    name = "-".join(map(str, (kernel, *shape, p, activation, cond, *more, layout, dtype)))
     return Case(name, "masked_conv", tensors, options)
 
 

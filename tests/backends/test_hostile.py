@@ -168,19 +168,28 @@ def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Ra
     cond, live = rng.choice(conds), randn(rng, *weight.shape) > 0 if weight.numel() else None
     activation = data.draw(st.sampled_from(ACTIVATIONS))
     gate = activation == "gate"
-    got = unless_refused(lambda: OPS.masked_conv(x, weight, bias, cond, taps, live, activation, gate, isa))
+    context, context_weight = None, None
+    if data.draw(st.booleans()):
+        told = data.draw(st.sampled_from([0, 1, 3, 16, 140]))
+        context = randn(rng, *x.shape[:3], told if data.draw(st.integers(0, 3)) else told + 1)
+        context_weight = randn(rng, weight.shape[0], told)
+    of_context = (context, context_weight)
+    got = unless_refused(lambda: OPS.masked_conv(x, weight, bias, cond, taps, live, activation, gate, isa, *of_context))
     if got is None:
         return False
     out, sigmoid = got
     grad = randn(rng, *out.movedim(1, -1).shape)
-    given = [x, weight, bias, cond]
+    given = [x, weight, bias, cond] + ([] if context is None else [*of_context])
     grads = OPS.masked_conv_backward(
         grad, out.movedim(1, -1), sigmoid.movedim(1, -1) if gate else None, x, weight, taps, live, activation,
-        [1] * 4, cond.dim() == 4, isa,
+        [1] * len(given) + [0] * (6 - len(given)), cond.dim() == 4, isa, *of_context,
     )  # fmt: skip
     if out.numel() and weight.numel():
         wide = [t.double().requires_grad_() for t in given]
-        truth = conv_truth(wide[0], wide[1] * live, *wide[2:], taps, activation)
+        added = wide[3]
+        if context is not None:
+            added = wide[4] @ wide[5].T + (added if added.dim() == 4 else added[:, None, None])
+        truth = conv_truth(wide[0], wide[1] * live, wide[2], added, taps, activation)
         assert_close(out, truth)
         truths = torch.autograd.grad(truth, wide, grad.movedim(-1, 1).double(), materialize_grads=True)
         for found, expected in zip(grads, truths, strict=True):

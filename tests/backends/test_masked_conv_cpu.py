@@ -31,19 +31,22 @@ def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyP
     dilation=st.tuples(*[st.sampled_from([1, 1, 2, 3, 20])] * 2),
     activation=st.sampled_from(["none", "relu", "elu", "gate"]),
     cond=st.sampled_from(["none", "vector", "map"]),
+    context=st.sampled_from([0, 0, 1, 3, 16, 150]),
     bias=st.booleans(),
     layout=layouts,
     dtype=dtypes,
     isa=st.sampled_from(cpu.isas() or ["absent"]),
 )
 def test_any_call(
-    mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, bias, layout, dtype, isa
+    mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, context, bias, layout, dtype,
+    isa,
 ) -> None:
     require("cpu")
     p = channels * image_channels * (2 if activation == "gate" else 1)
     options = {
         "activation": activation,
         "cond": cond,
+        "context": context,
         "bias": bias,
         "image_channels": image_channels,
         "dilation": dilation,
@@ -89,6 +92,19 @@ NATIVE = {  # arguments of the library's own ops, forward and backward
         ({"live": torch.ones(6, 4)}, "live must be bool"),
         ({"activation": "tanh"}, "activation must be one of none, .*, got tanh"),
         ({"with_sigmoid": True}, "with_sigmoid must be false without activation gate, got true"),
+        ({"context": torch.zeros(2, 5, 5, 3)}, "context_weight must be given with context, and only with it, got None"),
+        (
+            {"context": torch.zeros(2, 5, 4, 3), "context_weight": torch.zeros(6, 3)},
+            r"context must be \(2, 5, 5, 3\), got \(2, 5, 4, 3\)",
+        ),
+        (
+            {"context": torch.zeros(2, 5, 5, 0), "context_weight": torch.zeros(6, 0)},
+            r"context must be \[B, H, W, D\] with D >= 1, got \(2, 5, 5, 0\)",
+        ),
+        (
+            {"context": torch.zeros(2, 5, 5, 3), "context_weight": torch.zeros(6, 4)},
+            r"context_weight must be \(6, 3\), got \(6, 4\)",
+        ),
         ({"isa": "mmx"}, "isa must be empty or one of .*got mmx"),
     ],
 )
@@ -102,12 +118,13 @@ def test_errors_of_the_library(changed: dict, match: str) -> None:
 def test_errors_of_the_library_backward() -> None:
     require("cpu")
     grad = torch.zeros(2, 5, 5, 6)
-    given = NATIVE | {"grad": grad, "out": None, "sigmoid": None, "needs": (1, 1, 1, 1), "cond_map": False}
+    given = NATIVE | {"grad": grad, "out": None, "sigmoid": None, "needs": (1, 1, 1, 1, 0, 0), "cond_map": False}
     for changed, match in (
         ({"grad": torch.zeros(2, 6, 5, 5)}, r"grad must be \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
         ({"activation": "elu"}, "out must be given with this activation, got None"),
         ({"activation": "elu", "out": grad[1:]}, r"out must be \(2, 5, 5, 6\), got \(1, 5, 5, 6\)"),
-        ({"needs": (1, 1)}, "needs must have 4 entries, got 2"),
+        ({"needs": (1, 1)}, "needs must have 6 entries, got 2"),
+        ({"needs": (0, 0, 0, 0, 1, 0)}, "context must be given where its gradients are wanted, got None"),
     ):
         with pytest.raises(RuntimeError, match=f"masked_conv_backward: {match}"):
             torch.ops.vlae_fast_cpu.masked_conv_backward(**given | changed)

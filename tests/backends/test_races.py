@@ -14,7 +14,7 @@ PLANTED = {
         "false && own",
     ),
     "one memory for the scratch of all threads": (
-        "cpu/masked_conv/backward.cpp",
+        "cpu/masked_conv/grad_weight.cpp",
         "partial(chunk)});",
         "partial(0)});",
     ),

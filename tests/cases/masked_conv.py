@@ -49,5 +49,17 @@ CASES = {
     "dilated, no tap in the image": conv_case(
         "A", (2, 3, 1, 1), 4, 3, activation="elu", cond="vector", dilation=(2, 2)
     ),
+    "context": conv_case("B", (2, 8, 9, 7), 16, 3, activation="gate", context=5),
+    "context, first layer": conv_case("A", (2, 1, 9, 7), 8, 7, context=16, layout="contiguous"),
+    "context, cond of each pixel, rgb": conv_case(
+        "B", (2, 6, 5, 4), 12, 3, activation="gate", image_channels=3, cond="map", context=3
+    ),
+    "context, cond": conv_case("B", (2, 33, 7, 5), 34, 3, activation="elu", cond="vector", context=17),
+    "context of many channels": conv_case("B", (1, 3, 6, 5), 7, 3, activation="relu", context=300),
+    "context, whole blocks": conv_case("B", (2, 64, 11, 13), 128, 3, activation="gate", context=16),
+    "context, few channels": conv_case("B", (2, 12, 17, 19), 12, 3, activation="elu", context=4),
+    "context, no live tap": conv_case("A", (2, 3, 1, 1), 4, 1, activation="elu", context=2),
+    "context, batch of 0": conv_case("B", (0, 4, 5, 5), 4, 3, activation="gate", context=2),
+    "context, dilated": conv_case("B", (1, 5, 9, 11), 6, 3, context=3, dilation=(1, 3), layout="channels_last"),
     "dilated by the most": conv_case("B", (1, 4, 3, 5), 4, 3, activation="gate", dilation=(1 << 15, 1 << 15)),
 }

@@ -11,6 +11,7 @@ from vlae_fast.masks import MASK_TYPES, conv_mask, live_taps
 from vlae_fast.ops import masked_conv
 from vlae_fast.testing import Case, check_op, conv_case, opcheck, run
 
+CONTEXT = [name for name in CASES if name.startswith("context")]
 DILATED = [name for name, case in CASES.items() if "dilation" in case.options]
 
 
@@ -28,11 +29,11 @@ def test_agrees_with_reference(case: Case, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
-@pytest.mark.parametrize("wanted", ["x", "weight", "bias", "cond"])
+@pytest.mark.parametrize("wanted", ["x", "weight", "bias", "cond", "context", "context_weight"])
 def test_only_what_is_asked_for(wanted: str, backend: str) -> None:
-    case = conv_case("B", (2, 5, 6, 5), 8, 3, activation="gate", cond="vector")
+    case = conv_case("B", (2, 5, 6, 5), 8, 3, activation="gate", cond="vector", context=3)
     cotangent = torch.randn(2, 4, 6, 5)
-    everything = dict(zip(("x", "weight", "bias", "cond"), run(case, require(backend), [cotangent])[1], strict=True))
+    everything = dict(zip(case.tensors, run(case, require(backend), [cotangent])[1], strict=True))
     tensors = {k: v.detach().requires_grad_(k == wanted) for k, v in case.tensors.items()}
     out = masked_conv(**tensors, **case.options, backend=backend)
     out.backward(cotangent)
@@ -54,7 +55,7 @@ def test_bfloat16_on_the_cpu(case: Case) -> None:
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
 @pytest.mark.parametrize(
-    "name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", *DILATED[:2]]
+    "name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", "context", *DILATED[:2]]
 )
 def test_opcheck(name: str, backend: str) -> None:
     opcheck(CASES[name], require(backend))
@@ -65,11 +66,13 @@ def test_opcheck(name: str, backend: str) -> None:
 def test_opcheck_of_what_training_calls(activation: str, backend: str) -> None:
     require(backend)
     x, weight, bias, cond = torch.randn(2, 3, 5, 4), torch.randn(8, 3, 3, 3), torch.randn(8), torch.randn(2, 8, 5, 4)
-    args = (x, weight, bias, cond, "B", 1, activation, [1, 2], backend)
+    context = (torch.randn(2, 3, 5, 4), torch.randn(8, 3))
+    own = (x, weight, bias, cond, "B", 1, activation, [1, 2], backend)
+    args = (*own, *context)
     library = torch.ops.vlae_fast
     torch.library.opcheck(library.masked_conv_with_sigmoid.default, args, test_utils=("test_schema", "test_faketensor"))
     out, sigmoid = library.masked_conv_with_sigmoid(*args)
-    args = (torch.randn_like(out), None if activation == "none" else out, sigmoid, *args, [True, True, False, True])
+    args = (torch.randn_like(out), None if activation == "none" else out, sigmoid, *own, [True, True, False, True, False, True], *context)
     torch.library.opcheck(library.masked_conv_backward.default, args, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -84,7 +87,7 @@ def test_the_output_must_not_be_overwritten_where_the_gradient_needs_it() -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B", *DILATED],
+    ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B", *CONTEXT, *DILATED],
 )
 def test_reference_is_plain_pytorch(name: str) -> None:
     """The reference, and its hand-written gradients, against autograd of the formula in the docstring."""
@@ -96,6 +99,8 @@ def test_reference_is_plain_pytorch(name: str) -> None:
     y = F.conv2d(t["x"], t["weight"] * mask, t["bias"], padding=padding, dilation=dilation)
     if t["cond"] is not None:
         y = y + (t["cond"] if t["cond"].dim() == 4 else t["cond"][:, :, None, None])
+    if "context" in t:
+        y = y + torch.einsum("pd,bdhw->bphw", t["context_weight"], t["context"])
     y = FORMULAS[case.options["activation"]](y)
     cotangent = torch.randn_like(y)
     outs, grads = run(case, "reference", [cotangent])
@@ -108,12 +113,14 @@ def test_reference_is_plain_pytorch(name: str) -> None:
 @pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
 @pytest.mark.parametrize("activation", ["none", "relu", "elu", "gate"])
 def test_gradcheck(activation: str, dilation: int | tuple[int, int]) -> None:
-    case = conv_case("B", (2, 2, 3, 4), 4, 3, activation=activation, cond="vector", dtype=torch.float64)
+    case = conv_case("B", (2, 2, 3, 4), 4, 3, activation=activation, cond="vector", context=1, dtype=torch.float64)
     tensors = {k: v.clone().requires_grad_() for k, v in case.tensors.items()}
-    assert torch.autograd.gradcheck(
-        lambda *a: masked_conv(*a, mask_type="B", activation=activation, dilation=dilation, backend="reference"),
-        tuple(tensors.values()),
-    )
+
+    def call(*args: torch.Tensor) -> torch.Tensor:
+        given = dict(zip(tensors, args, strict=True))
+        return masked_conv(**given, mask_type="B", activation=activation, dilation=dilation, backend="reference")
+
+    assert torch.autograd.gradcheck(call, tuple(tensors.values()))
 
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
@@ -220,6 +227,16 @@ X, W = torch.zeros(2, 4, 5, 5), torch.zeros(6, 4, 3, 3)
         ({"weight": W[:5], "activation": "gate"}, "weight must have an even P under activation 'gate', got 5"),
         ({"bias": torch.zeros(5)}, r"bias must be \[P\] = \[6\], got \(5,\)"),
         ({"cond": torch.zeros(2, 5)}, r"cond must be \[2, 6\] or \[2, 6, 5, 5\], got \(2, 5\)"),
+        ({"context": X}, "context_weight must be given with context, got None"),
+        ({"context_weight": W[:, :, 0, 0]}, "context must be given with context_weight, got None"),
+        (
+            {"context": X[:, :, 1:], "context_weight": W[:, :, 0, 0]},
+            r"context must be \[2, D, 5, 5\] with D >= 1, got \(2, 4, 4, 5\)",
+        ),
+        (
+            {"context": X, "context_weight": W[:, :3, 0, 0]},
+            r"context_weight must be \[P, D\] = \[6, 4\], got \(6, 3\)",
+        ),
         ({"mask_type": "C"}, "mask_type must be one of A, B.*got 'C'"),
         ({"activation": "tanh"}, "activation must be one of none, .*, got 'tanh'"),
         ({"image_channels": 4}, "image_channels must be positive and divide the 6 output channels, got 4"),

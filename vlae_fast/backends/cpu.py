@@ -74,6 +74,8 @@ def masked_conv_with_sigmoid(
     bias: Tensor | None,
     cond: Tensor | None,
     options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
     *,
     with_sigmoid: bool = True,
     isa: str = "",
@@ -91,13 +93,24 @@ def masked_conv_with_sigmoid(
         options.activation,
         with_sigmoid and options.has_sigmoid,
         isa,
+        nhwc(context),
+        contiguous(context_weight),
     )
 
 
 def masked_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions, *, isa: str = ""
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
+    *,
+    isa: str = "",
 ) -> Tensor:
-    return masked_conv_with_sigmoid(x, weight, bias, cond, options, with_sigmoid=False, isa=isa)[0]
+    tensors = (x, weight, bias, cond)
+    return masked_conv_with_sigmoid(*tensors, options, context, context_weight, with_sigmoid=False, isa=isa)[0]
 
 
 def convolution(x: Tensor, weight: Tensor, isa: str = "") -> Tensor:
@@ -121,6 +134,8 @@ def masked_conv_backward(
     cond: Tensor | None,
     options: ConvOptions,
     needs: Sequence[bool],
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
     *,
     isa: str = "",
 ) -> list[Tensor | None]:
@@ -139,6 +154,8 @@ def masked_conv_backward(
             list(map(int, needs)),
             cond is not None and cond.dim() == 4,
             isa,
+            nhwc(context),
+            contiguous(context_weight),
         )
     )
     return [next(grads) if need else None for need in needs]

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..kept import kept
@@ -88,6 +89,8 @@ def masked_conv_with_sigmoid(
     bias: Tensor | None,
     cond: Tensor | None,
     options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
     *,
     with_sigmoid: bool = True,
 ) -> tuple[Tensor, Tensor]:
@@ -96,12 +99,29 @@ def masked_conv_with_sigmoid(
 
     taps, centre = _live(x, weight, options)
     with_sigmoid = with_sigmoid and options.has_sigmoid
+    cond = _with_context(cond, context, context_weight)
     out, sigmoid = kernels.forward(nhwc(x), weight, bias, nhwc(cond), taps, centre, options.activation, with_sigmoid)
     return nchw(out), nchw(sigmoid) if sigmoid is not None else x.new_empty(0)
 
 
-def masked_conv(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions) -> Tensor:
-    return masked_conv_with_sigmoid(x, weight, bias, cond, options, with_sigmoid=False)[0]
+def _with_context(cond: Tensor | None, context: Tensor | None, context_weight: Tensor | None) -> Tensor | None:
+    """The condition with the context's part in it: the kernels have no product with a context of their own."""
+    if context is None or context_weight is None:
+        return cond
+    own = F.conv2d(context, context_weight[:, :, None, None])
+    return own if cond is None else own + (cond if cond.dim() == 4 else cond[:, :, None, None])
+
+
+def masked_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
+) -> Tensor:
+    return masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight, with_sigmoid=False)[0]
 
 
 @_on_its_device
@@ -115,19 +135,30 @@ def masked_conv_backward(
     cond: Tensor | None,
     options: ConvOptions,
     needs: Sequence[bool],
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
 ) -> list[Tensor | None]:
     from ..kernels import masked_conv as kernels
 
     taps, centre = _live(x, weight, options)
-    gate = nhwc(sigmoid) if options.has_sigmoid else None
+    gate, of_context = nhwc(sigmoid) if options.has_sigmoid else None, any(needs[4:])
     grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
-        nhwc(grad), nhwc(out), gate, nhwc(x), weight, taps, centre, options.activation, needs, cond
-    )
+        nhwc(grad), nhwc(out), gate, nhwc(x), weight, taps, centre, options.activation,
+        [*needs[:3], needs[3] or of_context], None if of_context else cond,
+    )  # fmt: skip
+    if grad_cond is not None and grad_cond.dim() == 4:
+        grad_cond = nchw(grad_cond)
+    grads = [None if grad_x is None else nchw(grad_x), grad_weight, grad_bias]
+    if not of_context or context is None or context_weight is None:
+        return [*grads, grad_cond, None, None]
+    slope = grad_cond  # the gradient of a condition that is a map
+    if cond is not None and cond.dim() == 2:
+        grad_cond = slope.float().sum((2, 3)).to(slope.dtype)
     return [
-        None if grad_x is None else nchw(grad_x),
-        grad_weight,
-        grad_bias,
-        grad_cond if grad_cond is None or grad_cond.dim() == 2 else nchw(grad_cond),
+        *grads,
+        grad_cond if needs[3] else None,
+        F.conv2d(slope, context_weight.t()[:, :, None, None]) if needs[4] else None,
+        torch.einsum("bphw,bdhw->pd", slope, context) if needs[5] else None,
     ]
 
 

@@ -22,6 +22,7 @@ from ..masks import (
     same_padding,
 )
 from ..ops.masked_conv import masked_conv
+from .hooked_weight import only_computes
 from .weight_norm import WeightNormConv2d
 
 
@@ -120,6 +121,12 @@ class MaskedConv2d(WeightNormConv2d):
 
     def condition(self, cond: Tensor) -> Tensor:
         """V cond, the condition's part of the pre-activation: ``[B, P]`` or ``[B, P, H, W]``."""
+        self._check_cond(cond)
+        assert self.cond is not None
+        cond = without_expansion(cond)
+        return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
+
+    def _check_cond(self, cond: Tensor) -> None:
         name = type(self).__name__
         if self.cond is None:
             raise ValueError(f"{name}: cond must be None where cond_channels is 0, got a tensor")
@@ -128,24 +135,28 @@ class MaskedConv2d(WeightNormConv2d):
                 f"{name}: cond must be [B, {self.cond_channels}] or [B, {self.cond_channels}, H, W], "
                 f"got {tuple(cond.shape)}"
             )
-        cond = without_expansion(cond)
-        return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
         """``activation(W x + bias + V cond + added)``, ``[B, C, H, W]``; shapes above."""
         if cond is None and self.cond is not None:
             rule = f"cond must be given, this layer has cond_channels = {self.cond_channels}"
             raise ValueError(f"{type(self).__name__}: {rule}, got None")
+        context = None
         if cond is not None:
-            own = self.condition(cond)
-            added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])
-        return self._run(x, added, self.activation)
+            self._check_cond(cond)
+            cond = without_expansion(cond)
+            if cond.dim() == 4 and self.cond is not None and only_computes(self.cond, nn.Conv2d):
+                context = cond  # its product needs no map of its own
+            else:
+                own = self.condition(cond)
+                added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])
+        return self._run(x, added, self.activation, context)
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """``W x + bias``, ``[B, P, H, W]``, without a condition; `initialize` gives it mean 0 and variance 1."""
         return self._run(x, None, "none")
 
-    def _run(self, x: Tensor, cond: Tensor | None, activation: str) -> Tensor:
+    def _run(self, x: Tensor, cond: Tensor | None, activation: str, context: Tensor | None = None) -> Tensor:
         return masked_conv(
             x,
             self.folded_weight(),
@@ -156,6 +167,8 @@ class MaskedConv2d(WeightNormConv2d):
             activation=activation,
             dilation=self._steps,
             backend=self.backend,
+            context=context,
+            context_weight=None if context is None or self.cond is None else self.cond.weight[:, :, 0, 0],
         )
 
     def _live(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -21,6 +22,12 @@ def refresh(layer: nn.Module) -> None:
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, WEIGHT_HOOKS):
             hook(layer, ())
+
+
+def only_computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """True where calling the layer does what its class ``kind`` does, and nothing else: no hook, no other forward."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return type(layer) is kind and "forward" not in vars(layer) and not hooks and not _has_any_global_hook()
 
 
 def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:

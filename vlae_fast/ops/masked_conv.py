@@ -27,8 +27,10 @@ def masked_conv(
     activation: str = "none",
     dilation: int | Sequence[int] = 1,
     backend: str = "auto",
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
 ) -> Tensor:
-    """``act( sum over live taps t of W[:, :, t] x[. + d t] + bias + cond )`` on a zero-padded image of the same size.
+    """``act( sum over live taps t of W[:, :, t] x[. + d t] + bias + cond + V context )``, on a zero-padded image.
 
     P is the number of channels before the activation: 2 C under ``gate``, which halves them, else C.
 
@@ -43,6 +45,8 @@ def masked_conv(
         dilation: d, pixels from one tap to the next, (vertical, horizontal) or one int for both. The mask is of places
             in the kernel: it is the same for every d.
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
+        context: ``[B, D, H, W]`` or None, what each pixel is told. context_weight: V, ``[P, D]``. ``V context`` is a
+            condition ``[B, P, H, W]`` that need not be made: the cpu backend adds its products to those of x.
 
     Returns:
         ``[B, C, H, W]``, memory format channels_last.
@@ -54,18 +58,29 @@ def masked_conv(
 
         mask = vf.masks.conv_mask(mask_type, weight.shape)
         y = F.conv2d(x, weight * mask, bias, padding=d * (k // 2), dilation=d) + cond[:, :, None, None]
+        y = y + F.conv2d(context, context_weight[:, :, None, None])     # where there is a context
         y = y.chunk(2, 1)[0].tanh() * y.chunk(2, 1)[1].sigmoid()        # activation="gate"
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 (gate) and eq. 4 (condition).
     """
     options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation))
-    _check(x, weight, bias, cond, options)
-    if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond):
-        return reference.masked_conv(x, weight, bias, cond, options)  # a mapped tensor has no memory format
-    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options, backend)
+    of_context = (context, context_weight)
+    _check(x, weight, bias, cond, *of_context, options)
+    if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond, *of_context):
+        # a mapped tensor has no memory format
+        return reference.masked_conv(x, weight, bias, cond, options, *of_context)
+    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options, backend, *of_context)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions) -> None:
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    context: Tensor | None,
+    context_weight: Tensor | None,
+    options: ConvOptions,
+) -> None:
     def fail(rule: str, got: object) -> None:
         raise ValueError(f"masked_conv: {rule}, got {got}")
 
@@ -93,7 +108,16 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, 
     batch, _, height, width = x.shape
     if cond is not None and cond.shape not in ((batch, columns), (batch, columns, height, width)):
         fail(f"cond must be {[batch, columns]} or {[batch, columns, height, width]}", tuple(cond.shape))
-    for name, tensor in (("weight", weight), ("bias", bias), ("cond", cond)):
+    if (context is None) != (context_weight is None):
+        given, missing = ("context_weight", "context") if context is None else ("context", "context_weight")
+        fail(f"{missing} must be given with {given}", None)
+    if context is not None and context_weight is not None:
+        if context.dim() != 4 or context.shape[1] < 1 or context.shape != (batch, context.shape[1], height, width):
+            fail(f"context must be [{batch}, D, {height}, {width}] with D >= 1", tuple(context.shape))
+        if context_weight.shape != (columns, context.shape[1]):
+            fail(f"context_weight must be [P, D] = {[columns, context.shape[1]]}", tuple(context_weight.shape))
+    own = {"weight": weight, "bias": bias, "cond": cond, "context": context, "context_weight": context_weight}
+    for name, tensor in own.items():
         # under autocast the op itself brings every tensor to one dtype
         if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"masked_conv: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
@@ -112,27 +136,51 @@ def _options(mask_type: str, image_channels: int, activation: str, dilation: Seq
     return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]))
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any) -> Tensor:
-    row = backends.pick("masked_conv", x, options[-1]).namespace
-    return _channels_last(row.masked_conv(x, weight, bias, cond, _options(*options[:-1])))
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    dilation: Sequence[int],
+    backend: str,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
+) -> Tensor:
+    row = backends.pick("masked_conv", x, backend).namespace
+    options = _options(mask_type, image_channels, activation, dilation)
+    return _channels_last(row.masked_conv(x, weight, bias, cond, options, context, context_weight))
 
 
-def _forward_fake(x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any) -> Tensor:
-    channels = weight.shape[0] // activations.columns(_options(*options[:-1]).activation)
+def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    channels = weight.shape[0] // activations.columns(args[4])
     return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
 
 
 def _with_sigmoid(
-    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    dilation: Sequence[int],
+    backend: str,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    row = backends.pick("masked_conv", x, options[-1]).namespace
-    out, sigmoid = row.masked_conv_with_sigmoid(x, weight, bias, cond, _options(*options[:-1]))
+    row = backends.pick("masked_conv", x, backend).namespace
+    options = _options(mask_type, image_channels, activation, dilation)
+    out, sigmoid = row.masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight)
     return _channels_last(out), _channels_last(sigmoid) if sigmoid.dim() == 4 else sigmoid
 
 
-def _with_sigmoid_fake(x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any) -> tuple[Tensor, Tensor]:
-    out = _forward_fake(x, weight, bias, cond, *options)
-    return out, torch.empty_like(out) if _options(*options[:-1]).has_sigmoid else x.new_empty(0)
+def _with_sigmoid_fake(x: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    out = _forward_fake(x, weight, *args)
+    return out, torch.empty_like(out) if _options(*args[2:6]).has_sigmoid else x.new_empty(0)
 
 
 def _backward(
@@ -143,26 +191,33 @@ def _backward(
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    *options: Any,
+    mask_type: str,
+    image_channels: int,
+    activation: str,
+    dilation: Sequence[int],
+    backend: str,
+    needs: Sequence[bool],
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
 ) -> list[Tensor]:
-    *listed, backend, needs = options
     row = backends.pick("masked_conv", x, backend).namespace
-    grads = row.masked_conv_backward(grad, out, sigmoid, x, weight, bias, cond, _options(*listed), needs)
+    options = _options(mask_type, image_channels, activation, dilation)
+    own = (x, weight, bias, cond)
+    grads = row.masked_conv_backward(grad, out, sigmoid, *own, options, needs, context, context_weight)
     return [
         _channels_last(g) if g.dim() == 4 and t is not weight else g
-        for g, t in zip(grads, (x, weight, bias, cond), strict=True)
+        for g, t in zip(grads, (*own, context, context_weight), strict=True)
         if g is not None
     ]
 
 
 def _backward_fake(
-    grad: Tensor, out: Any, sigmoid: Any, x: Tensor, weight: Tensor, bias: Any, cond: Any, *options: Any
+    grad: Tensor, out: Any, sigmoid: Any, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any
 ) -> list[Tensor]:
-    formats = [torch.channels_last, torch.contiguous_format, torch.contiguous_format, None]
-    formats[3] = torch.channels_last if cond is not None and cond.dim() == 4 else torch.contiguous_format
+    needs, context, context_weight = (*args[5:], None, None)[:3]
     return [
-        torch.empty_like(t, memory_format=f)
-        for t, f, need in zip((x, weight, bias, cond), formats, options[-1], strict=True)
+        torch.empty_like(t, memory_format=torch.contiguous_format if t is weight or t.dim() != 4 else torch.channels_last)
+        for t, need in zip((x, weight, bias, cond, context, context_weight), needs, strict=True)
         if need
     ]
 
@@ -179,35 +234,40 @@ class _MaskedConv(torch.autograd.Function):
         if not any(ctx.needs_input_grad):
             return registry.below_autograd("masked_conv", *args)
         out, sigmoid = registry.below_autograd("masked_conv_with_sigmoid", *args)
-        ctx.options = args[4:]
-        activation = _options(*args[4:-1]).activation
-        ctx.save_for_backward(None if activation == "none" else out, sigmoid, *args[:4])
+        ctx.options = args[4:9]
+        activation = args[6]
+        ctx.save_for_backward(None if activation == "none" else out, sigmoid, *args[:4], *args[9:])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        needs = list(ctx.needs_input_grad[:4])
-        none = (None for _ in ctx.options)
+        needs = [ctx.needs_input_grad[i] for i in (0, 1, 2, 3, 9, 10)]
+        saved, context = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
         if registry.only_plain_torch_differentiates(*grads):
-            out, sigmoid, x, weight, bias, cond = ctx.saved_tensors
-            args = (grads[0], out, sigmoid, x, weight, bias, cond, _options(*ctx.options[:-1]), needs)
-            return *reference.masked_conv_backward(*args), *none
-        out = iter(registry.below_autograd("masked_conv_backward", grads[0], *ctx.saved_tensors, *ctx.options, needs))
-        return *(next(out) if need else None for need in needs), *none
+            found = reference.masked_conv_backward(grads[0], *saved, _options(*ctx.options[:-1]), needs, *context)
+        else:
+            args = (grads[0], *saved, *ctx.options, needs, *context)
+            given = iter(registry.below_autograd("masked_conv_backward", *args))
+            found = [next(given) if need else None for need in needs]
+        return *found[:4], *(None for _ in ctx.options), *found[4:]
 
 
 def _autograd(*args: Any) -> Tensor:
-    return _MaskedConv.apply(*args) if torch.is_grad_enabled() else registry.below_autograd("masked_conv", *args)
+    if not torch.is_grad_enabled():
+        return registry.below_autograd("masked_conv", *args)
+    return _MaskedConv.apply(*args, *(None for _ in range(_N_ARGS - len(args))))
 
 
-_ARGS = (
-    "Tensor x, Tensor weight, Tensor? bias, Tensor? cond, "
-    "str mask_type, int image_channels, str activation, int[] dilation, str backend"
-)
+_TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? cond"
+_OPTIONS = "str mask_type, int image_channels, str activation, int[] dilation, str backend"
+_CONTEXT = "Tensor? context=None, Tensor? context_weight=None"
+_ARGS = f"{_TENSORS}, {_OPTIONS}, {_CONTEXT}"
+_N_ARGS = 11
 registry.define(f"masked_conv({_ARGS}) -> Tensor", _forward, _forward_fake)
 registry.define(f"masked_conv_with_sigmoid({_ARGS}) -> (Tensor out, Tensor sigmoid)", _with_sigmoid, _with_sigmoid_fake)
 registry.define(
-    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor sigmoid, {_ARGS}, bool[] needs) -> Tensor[]",
+    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor sigmoid, {_TENSORS}, {_OPTIONS}, bool[] needs, {_CONTEXT})"
+    " -> Tensor[]",
     _backward,
     _backward_fake,
 )

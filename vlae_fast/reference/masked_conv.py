@@ -13,16 +13,30 @@ from .activation import activate, activate_backward
 from .arguments import ConvOptions
 
 
-def masked_conv(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions) -> Tensor:
+def masked_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
+) -> Tensor:
     """`vlae_fast.ops.masked_conv`: a dense convolution by the masked weight."""
-    return activate(_pre_activation(x, weight, bias, cond, options), options.activation)
+    return activate(_pre_activation(x, weight, bias, cond, options, context, context_weight), options.activation)
 
 
 def masked_conv_with_sigmoid(
-    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`masked_conv`, and the sigmoid of the gate, which the backward of other backends reads; empty without a gate."""
-    pre = _pre_activation(x, weight, bias, cond, options)
+    pre = _pre_activation(x, weight, bias, cond, options, context, context_weight)
     sigmoid = pre.chunk(2, 1)[1].sigmoid() if options.has_sigmoid else x.new_empty(0)
     return activate(pre, options.activation), sigmoid
 
@@ -37,11 +51,18 @@ def masked_conv_backward(
     cond: Tensor | None,
     options: ConvOptions,
     needs: Sequence[bool],
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
 ) -> list[Tensor | None]:
-    """Gradients of x, weight, bias, cond; None where ``needs`` is False. The pre-activation is computed again."""
+    """Gradients of x, weight, bias, cond, context, context_weight; None where ``needs`` is False.
+
+    The pre-activation is computed again.
+    """
     live = options.mask(weight.shape, weight.device)
     if options.activation != "none":
-        grad = activate_backward(grad, _pre_activation(x, weight, bias, cond, options), options.activation)
+        grad = activate_backward(
+            grad, _pre_activation(x, weight, bias, cond, options, context, context_weight), options.activation
+        )
     padding = same_padding((weight.shape[2], weight.shape[3]), options.dilation)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
@@ -57,15 +78,28 @@ def masked_conv_backward(
         list(needs[:3]),
     )
     grad_cond = None if cond is None or not needs[3] else grad.clone() if cond.dim() == 4 else grad.sum((2, 3))
-    return [grad_x, torch.where(live, grad_weight, 0) if needs[1] else None, grad_bias, grad_cond]
+    grad_context = grad_context_weight = None
+    if context is not None and context_weight is not None:
+        grad_context = F.conv2d(grad, context_weight.t()[:, :, None, None]) if needs[4] else None
+        grad_context_weight = torch.einsum("bphw,bdhw->pd", grad, context) if needs[5] else None
+    grad_weight = torch.where(live, grad_weight, 0) if needs[1] else None
+    return [grad_x, grad_weight, grad_bias, grad_cond, grad_context, grad_context_weight]
 
 
 def _pre_activation(
-    x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, options: ConvOptions
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    context: Tensor | None,
+    context_weight: Tensor | None,
 ) -> Tensor:
     padding = same_padding((weight.shape[2], weight.shape[3]), options.dilation)
     live_weight = torch.where(options.mask(weight.shape, weight.device), weight, 0)
     pre = F.conv2d(x, live_weight, bias, padding=padding, dilation=options.dilation)
+    if context is not None and context_weight is not None:
+        pre = pre + F.conv2d(context, context_weight[:, :, None, None])
     if cond is None:
         return pre
     return pre + (cond if cond.dim() == 4 else cond[:, :, None, None])

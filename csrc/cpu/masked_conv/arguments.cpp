@@ -36,6 +36,20 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
   return a;
 }
 
+int64_t check_context(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
+                      const ConvArguments& a) {
+  VLAE_CHECK(context.has_value() == weight.has_value(), op, "context_weight", "be given with context, and only with it",
+             weight ? "a tensor" : "None");
+  if (!context) return 0;
+  check_float(op, "context", *context);
+  VLAE_CHECK(context->dim() == 4 && context->size(3) > 0, op, "context", "be [B, H, W, D] with D >= 1",
+             shape_text(context->sizes()));
+  check_shape(op, "context", *context, {a.batch, a.image.height, a.image.width, context->size(3)});
+  check_float(op, "context_weight", *weight);
+  check_shape(op, "context_weight", *weight, {a.p, context->size(3)});
+  return context->size(3);
+}
+
 Tensor new_image(const ConvArguments& a, int64_t channels) {
   const std::vector<int64_t> sizes = {a.batch, channels, a.image.height, a.image.width};
   return allocated("masked_conv", sizes, sizeof(float), [&] {

@@ -27,6 +27,10 @@ struct ConvArguments {
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
                          const std::optional<Tensor>& live, const std::string& activation);
 
+// D of a context [B, H, W, D] and its weight [P, D], 0 where there is none.
+int64_t check_context(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
+                      const ConvArguments& arguments);
+
 // [B, channels, H, W] in channels_last memory.
 Tensor new_image(const ConvArguments& arguments, int64_t channels);
 

@@ -1,7 +1,5 @@
 // The backward op. A band's slope and its padded x stay in the nearest caches for all gradients: neither goes to memory.
-//
-// The weight gradient is summed in chunks of bands whose number depends on shapes alone, then over chunks in their order.
-#include <cstring>
+#include <optional>
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -10,6 +8,7 @@
 #include "../panels.h"
 #include "../workers.h"
 #include "arguments.h"
+#include "grad_weight.h"
 #include "grad_x.h"
 
 namespace vlae::masked_conv {
@@ -22,14 +21,16 @@ constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight g
 
 // Where the gradients go; nullptr for what is not wanted.
 struct Gradients {
-  float *x, *weight, *bias, *cond;
+  float *x, *weight, *bias, *cond, *context, *context_weight;
   bool map;  // cond is [B, H, W, P]
 };
 
 class Backward {
  public:
-  Backward(const ConvArguments& a, const Kernels& kernels, const SlopeData& upstream, const Gradients& to)
-      : a_(a), kernels_(kernels), upstream_(upstream), to_(to) {
+  // context: as a 1x1 convolution by its weight.
+  Backward(const ConvArguments& a, const std::optional<ConvArguments>& context, const Kernels& kernels,
+           const SlopeData& upstream, const Gradients& to)
+      : a_(a), context_(context), kernels_(kernels), upstream_(upstream), to_(to) {
     const Reach& reach = a.taps.reach;
     const int64_t vecs = vecs_of(a.activation, a.c, kernels.lanes), halo = reach.above + reach.below;
     slope_ = {a.activation, a.c, 0, vecs % 2 ? 1 : 2, 0, a.image, mirrored(reach), 0};
@@ -43,8 +44,9 @@ class Backward {
     bands_ = cut_bands(a.batch, a.image, x_row_ + slope_.planes * slope_row, halo, kBandFloats);
     slope_.plane_floats = round_up((bands_.rows + halo) * slope_row + slope_.vecs * kernels.lanes, kernels.lanes);
     if (to.x) grad_x_.emplace(a, slope_, kernels, bands_.rows);
+    if (to.context) grad_context_.emplace(*context_, slope_, kernels, bands_.rows);
     chunks_ = bands_.count();
-    if (to.weight) plan_weight();
+    plan_weights();
     if (to.bias || (to.cond && !to.map)) sums_.resize(usize(bands_.count() * 2 * columns_));
   }
 
@@ -56,14 +58,14 @@ class Backward {
     const Tasks tasks = {chunks_, chunks_, slope_floats + x_floats + bands_.rows * run_floats_};
     run_tasks(kOp, tasks, [&](int64_t chunk, const Worker& worker) {
       float* scratch = worker.scratch;
-      if (to_.weight) std::memset(partial(chunk), 0, usize(partial_floats_) * sizeof(float));
+      if (grad_weight_) grad_weight_->clear(chunk);
+      if (grad_context_weight_) grad_context_weight_->clear(chunk);
       for (int64_t band = bands_.count() * chunk / chunks_; band < bands_.count() * (chunk + 1) / chunks_; ++band)
         run_band(band, chunk, scratch, scratch + slope_floats, reinterpret_cast<Run*>(scratch + slope_floats + x_floats));
     });
-    if (to_.weight) {
-      sum_weight();
-      partials_of_thread().give_back();
-    }
+    if (grad_weight_) grad_weight_->finish(to_.weight);
+    if (grad_context_weight_) grad_context_weight_->finish(to_.context_weight);
+    partials_of_thread().give_back();
     if (!sums_.empty()) sum_columns();
   }
 
@@ -75,21 +77,20 @@ class Backward {
     return partials;
   }
 
-  float* partial(int64_t chunk) const { return partials_ + chunk * partial_floats_; }
-
-  void plan_weight() {
-    products_ = forward_products(a_.taps, a_.c_in, a_.p, x_row_);
-    for (size_t r = 0; r < products_.runs.size(); ++r)
-      stretches_.push_back({products_.runs[r].offset, products_.runs[r].weight, products_.runs[r].length, products_.dy[r]});
-    const int64_t depth = static_cast<int64_t>(products_.from.size());
-    outer_ = {stretches_.data(), static_cast<int>(stretches_.size()), depth, a_.c_in, x_row_, slope_};
-    partial_floats_ = slope_.planes * depth * kPanelVecs * kernels_.lanes;
+  void plan_weights() {
+    if (to_.weight) grad_weight_.emplace(a_, slope_, kernels_);
+    if (to_.context_weight) grad_context_weight_.emplace(*context_, slope_, kernels_);
+    if (!grad_weight_ && !grad_context_weight_) return;
+    const int64_t own = grad_weight_ ? grad_weight_->floats_of_chunk() : 0;
+    const int64_t all = own + (grad_context_weight_ ? grad_context_weight_->floats_of_chunk() : 0);
     const int64_t pixels = a_.batch * a_.image.height * a_.image.width;
-    chunks_ = std::min({bands_.count(), pixels / kChunkPixels, kPartialFloats / std::max<int64_t>(partial_floats_, 1)});
+    chunks_ = std::min({bands_.count(), pixels / kChunkPixels, kPartialFloats / std::max<int64_t>(all, 1)});
     chunks_ = std::max<int64_t>(chunks_, 1);
-    const int64_t floats = std::max<int64_t>(chunks_ * partial_floats_, 1);
-    partials_ = partials_of_thread().take(floats);
-    VLAE_CHECK(partials_, kOp, "memory", text("hold ", 4 * floats, " bytes more"), "none");
+    const int64_t floats = std::max<int64_t>(chunks_ * all, 1);
+    float* partials = partials_of_thread().take(floats);
+    VLAE_CHECK(partials, kOp, "memory", text("hold ", 4 * floats, " bytes more"), "none");
+    if (grad_weight_) grad_weight_->start(partials, chunks_);
+    if (grad_context_weight_) grad_context_weight_->start(partials + chunks_ * own, chunks_);
   }
 
   void run_band(int64_t index, int64_t chunk, float* planes, float* x, Run* runs) const {
@@ -104,32 +105,17 @@ class Backward {
     if (to_.weight) {
       pad_band(a_.x + n * pixels * a_.c_in, a_.image, a_.c_in, a_.taps.reach, band, x);
       const float* first = x + a_.taps.reach.above * x_row_ + a_.taps.reach.left * a_.c_in;
-      kernels_.outer(outer_, band, {first, planes, runs, partial(chunk)});
+      grad_weight_->add(band, chunk, first, planes, runs);
+    }
+    if (to_.context) grad_context_->run(band, planes, x, to_.context + n * pixels * context_->c_in);
+    if (to_.context_weight) {
+      const int64_t first = n * pixels + band.first * a_.image.width;
+      grad_context_weight_->add(band, chunk, context_->x + first * context_->c_in, planes, runs);
     }
   }
 
   int64_t column(int64_t lane) const {
     return column_of(a_.activation, a_.c, lane / kernels_.lanes, lane % kernels_.lanes, kernels_.lanes);
-  }
-
-  // The chunks into the first one, then its live entries to where they belong.
-  void sum_weight() const {
-    torch::stable::parallel_for(0, partial_floats_, 1 << 14, [&](int64_t begin, int64_t end) {
-      for (int64_t chunk = 1; chunk < chunks_; ++chunk) {
-        const float* from = partial(chunk);
-        float* to = partial(0);
-        for (int64_t i = begin; i < end; ++i) to[i] += from[i];
-      }
-    });
-    const int64_t lanes = slope_.vecs * kernels_.lanes;
-    for (int64_t i = 0; i < columns_; ++i) {
-      if (column(i) < 0) continue;
-      const float* from = partial(0) + i / lanes * outer_.depth * kPanelVecs * kernels_.lanes + i % lanes;
-      for (int64_t k = 0; k < outer_.depth; ++k, from += kPanelVecs * kernels_.lanes) {
-        const int64_t at = products_.base[usize(column(i))] + products_.from[usize(k)];
-        if (!a_.live || a_.live[at]) to_.weight[at] = *from;
-      }
-    }
   }
 
   void sum_columns() const {
@@ -149,18 +135,16 @@ class Backward {
   }
 
   const ConvArguments& a_;
+  const std::optional<ConvArguments>& context_;
   const Kernels& kernels_;
   const SlopeData upstream_;
   const Gradients to_;
   Bands bands_;
   Slope slope_;
-  int64_t columns_, x_row_, partial_floats_ = 0, chunks_ = 0;
-  Products products_;
-  std::optional<GradX> grad_x_;
+  int64_t columns_, x_row_, chunks_ = 0;
+  std::optional<GradX> grad_x_, grad_context_;
+  std::optional<GradWeight> grad_weight_, grad_context_weight_;
   std::vector<float> sums_;
-  std::vector<Stretch> stretches_;
-  Outer outer_;
-  float* partials_ = nullptr;
 };
 
 const float* check_like_grad(const std::string& name, const std::optional<Tensor>& tensor, bool wanted, const Tensor& grad) {
@@ -171,19 +155,35 @@ const float* check_like_grad(const std::string& name, const std::optional<Tensor
   return floats(*tensor);
 }
 
-Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, bool cond_map) {
+// The context and its weight as those of a 1x1 convolution.
+std::optional<ConvArguments> context_arguments(const ConvArguments& a, const std::optional<Tensor>& context,
+                                               const std::optional<Tensor>& weight) {
+  const int64_t channels = check_context(kOp, context, weight, a);
+  if (!context) return std::nullopt;
+  ConvArguments of_context = a;
+  of_context.taps = {{{0, 0}}, {0}, 1, {0, 0, 0, 0}};
+  of_context.c_in = channels;
+  of_context.x = floats(*context), of_context.weight = floats(*weight), of_context.live = nullptr;
+  return of_context;
+}
+
+Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, bool cond_map, int64_t context_channels) {
   if (index == 0) return new_image(a, a.c_in);
   if (index == 1) return torch::stable::new_empty(weight, weight.sizes());
   if (index == 3 && cond_map) return new_image(a, a.p);
-  const int64_t sizes[] = {a.batch, a.p};
-  return index == 2 ? torch::stable::new_empty(weight, {sizes + 1, 1}) : torch::stable::new_empty(weight, {sizes, 2});
+  if (index == 4) return new_image(a, context_channels);
+  const int64_t bias[] = {a.p}, cond[] = {a.batch, a.p}, context_weight[] = {a.p, context_channels};
+  if (index == 2) return torch::stable::new_empty(weight, {bias, 1});
+  return torch::stable::new_empty(weight, {index == 3 ? cond : context_weight, 2});
 }
 
 std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x, Tensor weight,
                              std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
-                             std::vector<int64_t> needs, bool cond_map, std::string isa_name) {
+                             std::vector<int64_t> needs, bool cond_map, std::string isa_name, std::optional<Tensor> context,
+                             std::optional<Tensor> context_weight) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
+  const std::optional<ConvArguments> of_context = context_arguments(a, context, context_weight);
   check_float(kOp, "grad", grad);
   check_shape(kOp, "grad", grad, {a.batch, a.image.height, a.image.width, a.c});
   const SlopeData upstream = {floats(grad),
@@ -192,17 +192,19 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
                               nullptr,
                               nullptr,
                               nullptr};
-  VLAE_CHECK(needs.size() == 4, kOp, "needs", "have 4 entries", needs.size());
+  VLAE_CHECK(needs.size() == 6, kOp, "needs", "have 6 entries", needs.size());
+  VLAE_CHECK(context || (!needs[4] && !needs[5]), kOp, "context", "be given where its gradients are wanted", "None");
   std::vector<Tensor> grads;
-  float* to[4] = {};
-  for (size_t i = 0; i < 4; ++i) {
+  float* to[6] = {};
+  for (size_t i = 0; i < 6; ++i) {
     if (!needs[i]) continue;
-    grads.push_back(new_gradient(i, a, weight, cond_map));
+    grads.push_back(new_gradient(i, a, weight, cond_map, of_context ? of_context->c_in : 0));
     to[i] = grads.back().mutable_data_ptr<float>();
     // what no pixel adds to, and what dead weights keep, is 0
     if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
   }
-  if (grad.numel() > 0) Backward(a, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], cond_map}).run();
+  if (grad.numel() > 0)
+    Backward(a, of_context, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], to[4], to[5], cond_map}).run();
   return grads;
 }
 
@@ -212,7 +214,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
   m.def(
       "masked_conv_backward(Tensor grad, Tensor? out, Tensor? sigmoid, Tensor x, Tensor weight, int[] taps, Tensor? live, "
-      "str activation, int[] needs, bool cond_map, str isa) -> Tensor[]");
+      "str activation, int[] needs, bool cond_map, str isa, Tensor? context=None, Tensor? context_weight=None) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv::backward)); }

@@ -33,6 +33,8 @@ struct Gather {
   const int64_t* dy;   // of each run
   const int* ends;     // of each part of the runs: a part is summed by itself
   int n_parts;
+  const Run* context_parts;  // products with the context of the pixel itself, a run a part
+  int n_context_parts;
 };
 
 constexpr int kMaxParts = 32;
@@ -43,7 +45,9 @@ struct GatherData {
   const float* cond;   // nullptr: none
   int64_t cond_pixel;  // floats from a pixel to the next; 0: one for the image
   float* out;
-  float* sigmoid;  // nullptr: not kept
+  float* sigmoid;                  // nullptr: not kept
+  const float* context = nullptr;  // nullptr: none
+  int64_t context_pixel = 0;       // floats from a pixel to the next
 };
 
 // The gradient of the pre-activation, in planes of `vecs` vectors of columns (1 or 2, in the order of packed weights):

@@ -14,6 +14,7 @@ constexpr int64_t kPanelsBytes = 192 << 10;  // of weights that a band's blocks 
 
 struct PixelRows {
   const float* source[kMaxRows];
+  const float* context[kMaxRows];
   const float* cond[kMaxRows];
   float* out[kMaxRows];
   float* sigmoid[kMaxRows];
@@ -23,6 +24,7 @@ inline void locate_pixels(const Gather& g, const GatherData& data, int64_t first
   int64_t i = first / g.image.width, j = first % g.image.width;
   for (int r = 0; r < count; ++r) {
     rows.source[r] = data.source + i * g.row + j * g.pixel;
+    if (data.context) rows.context[r] = data.context + (first + r) * data.context_pixel;
     if (data.cond) rows.cond[r] = data.cond + (first + r) * data.cond_pixel;
     rows.out[r] = data.out + (first + r) * g.layer.out_channels;
     if (data.sigmoid) rows.sigmoid[r] = data.sigmoid + (first + r) * g.layer.out_channels;
@@ -30,7 +32,7 @@ inline void locate_pixels(const Gather& g, const GatherData& data, int64_t first
   }
 }
 
-// The parts of the runs that touch the image from some row of first .. last; returns how many.
+// The parts of the runs that touch the image from some row of first .. last, and those of the context; returns how many.
 inline int live_products(const Gather& g, int64_t first, int64_t last, const PixelRows& rows, Product* products) {
   int n = 0;
   for (int part = 0, begin = 0; part < g.n_parts; begin = g.ends[part++]) {
@@ -39,6 +41,7 @@ inline int live_products(const Gather& g, int64_t first, int64_t last, const Pix
     while (from < to && first + g.dy[to - 1] >= g.image.height) --to;
     if (from < to) products[n++] = {g.runs + from, to - from, true, rows.source};
   }
+  for (int part = 0; part < g.n_context_parts; ++part) products[n++] = {g.context_parts + part, 1, true, rows.context};
   return n;
 }
 
@@ -48,7 +51,7 @@ inline void gather_band(const Gather& g, const Band& band, const GatherData& dat
   const int64_t panels = (g.layer.vecs + kPanelVecs - 1) / kPanelVecs;
   const int64_t fit = kPanelsBytes / (g.layer.depth * kPanel * 4 + 1), sweep = fit < 1 ? 1 : fit;
   PixelRows rows;
-  Product products[kMaxParts];
+  Product products[2 * kMaxParts];
   for (int64_t panel = 0; panel < panels; panel += sweep) {
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = pixels * b / blocks, last = pixels * (b + 1) / blocks - 1;

@@ -84,6 +84,16 @@ void cut_parts(Products& products) {
   products.runs = std::move(cut.runs), products.dy = std::move(cut.dy), products.ends = std::move(cut.ends);
 }
 
+std::vector<Run> context_parts(int64_t first, int64_t channels) {
+  const int64_t parts = std::clamp<int64_t>((channels + kPartProducts - 1) / kPartProducts, 1, kMaxParts);
+  std::vector<Run> runs;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t from = channels * part / parts, to = channels * (part + 1) / parts;
+    if (from < to) runs.push_back({from, first + from, to - from});
+  }
+  return runs;
+}
+
 Products forward_products(const Taps& taps, int64_t channels, int64_t columns, int64_t row) {
   Products products;
   for (int64_t c = 0; c < columns; ++c) products.base.push_back(c * channels * taps.kernel * taps.kernel);
@@ -157,7 +167,7 @@ Gather gather_of(const Products& products, const Layer& layer, const Image& imag
 }
 
 std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes) {
-  layer.depth = static_cast<int64_t>(products.from.size());
+  layer.depth = static_cast<int64_t>(products.from.size()) + weights.context_channels;
   layer.vecs = vecs_of(layer.activation, layer.out_channels, lanes);
   const int64_t columns = layer.vecs * lanes;
   std::vector<float> packed(usize(columns * (1 + layer.depth)));
@@ -174,6 +184,8 @@ std::vector<float> pack(const Weights& weights, const Products& products, Layer&
         if (from >= 0 && (!weights.live || weights.live[at])) *to = weights.data[at];
         to += step;
       }
+      for (int64_t d = 0; d < weights.context_channels; ++d, to += step)
+        *to = weights.context[column * weights.context_channels + d];
     }
   }
   layer.bias = packed.data();

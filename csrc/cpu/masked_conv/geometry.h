@@ -34,6 +34,8 @@ struct Products {
 Products forward_products(const Taps& taps, int64_t channels, int64_t columns, int64_t row);
 // Cuts long runs, and the list of runs into parts that are summed by themselves.
 void cut_parts(Products& products);
+// The products with a context of so many channels, behind `first` others, cut in the same way.
+std::vector<Run> context_parts(int64_t first, int64_t channels);
 // The mirrored taps over the planes of a slope.
 Products grad_products(const Taps& taps, int64_t channels, const Slope& slope, int64_t lanes);
 // The pixel itself over the planes of a slope, for columns [tap][channel].
@@ -42,10 +44,12 @@ Products spread_products(const Taps& taps, int64_t channels, const Slope& slope,
 // Reads from a source with `pixel` floats to the right neighbour and `row` to the one below. The products must outlive it.
 Gather gather_of(const Products& products, const Layer& layer, const Image& image, int64_t pixel, int64_t row);
 
-// live: of every weight, or nullptr; dead weights are not read.
+// live: of every weight, or nullptr; dead weights are not read. context: [P, D], of the products behind the others.
 struct Weights {
   const float* data;
   const bool* live;
+  const float* context = nullptr;
+  int64_t context_channels = 0;
 };
 // The panels of a layer, whose depth, vecs and pointers are set.
 std::vector<float> pack(const Weights& weights, const Products& products, Layer& layer, const float* bias, int64_t lanes);

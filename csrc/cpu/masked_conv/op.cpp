@@ -16,6 +16,11 @@ struct Cond {
   int64_t image, pixel, row;  // floats from one to the next
 };
 
+struct Context {
+  const float *data, *weight;  // nullptr: none
+  int64_t channels;
+};
+
 Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
   if (!cond) return {nullptr, 0, 0, 0};
   check_float(kOp, "cond", *cond);
@@ -26,14 +31,17 @@ Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
   return {floats(*cond), a.image.height * a.image.width * a.p, a.p, a.image.width * a.p};
 }
 
-void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bias, const Cond& cond, float* out,
-                 float* sigmoid) {
+void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bias, const Cond& cond, const Context& context,
+                 float* out, float* sigmoid) {
   const Reach& reach = a.taps.reach;
   const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
   Products products = forward_products(a.taps, a.c_in, a.p, row);
   cut_parts(products);
   Gather gather = gather_of(products, {a.activation, a.c, 0, 0, nullptr, nullptr}, a.image, a.c_in, row);
-  const std::vector<float> packed = pack({a.weight, a.live}, products, gather.layer, bias, kernels.lanes);
+  const std::vector<Run> parts = context_parts(static_cast<int64_t>(products.from.size()), context.channels);
+  gather.context_parts = parts.data(), gather.n_context_parts = static_cast<int>(parts.size());
+  const Weights weights = {a.weight, a.live, context.weight, context.channels};
+  const std::vector<float> packed = pack(weights, products, gather.layer, bias, kernels.lanes);
   const int64_t halo = reach.above + reach.below;
   const Bands bands = cut_bands(a.batch, a.image, row, halo, kBandFloats);
   const Tasks tasks = {bands.count(), bands.count(), (bands.rows + halo) * row};
@@ -42,17 +50,19 @@ void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bi
     const int64_t n = task / bands.per_image, pixels = a.image.height * a.image.width;
     const Band band = band_at(bands, a.image, task);
     pad_band(a.x + n * pixels * a.c_in, a.image, a.c_in, reach, band, scratch);
-    const int64_t to = (n * pixels + band.first * a.image.width) * a.c;
-    kernels.gather(gather, band,
-                   {scratch + reach.above * row + reach.left * a.c_in,
-                    cond.data ? cond.data + n * cond.image + band.first * cond.row : nullptr, cond.pixel, out + to,
-                    sigmoid ? sigmoid + to : nullptr});
+    const int64_t first = n * pixels + band.first * a.image.width, to = first * a.c;
+    kernels.gather(
+        gather, band,
+        {scratch + reach.above * row + reach.left * a.c_in,
+         cond.data ? cond.data + n * cond.image + band.first * cond.row : nullptr, cond.pixel, out + to,
+         sigmoid ? sigmoid + to : nullptr, context.data ? context.data + first * context.channels : nullptr, context.channels});
   });
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
                                    std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
-                                   bool with_sigmoid, std::string isa_name) {
+                                   bool with_sigmoid, std::string isa_name, std::optional<Tensor> context,
+                                   std::optional<Tensor> context_weight) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   if (bias) {
@@ -60,13 +70,15 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
     check_shape(kOp, "bias", *bias, {a.p});
   }
   const Cond condition = check_cond(cond, a);
+  Context map = {nullptr, nullptr, check_context(kOp, context, context_weight, a)};
+  if (context) map.data = floats(*context), map.weight = floats(*context_weight);
   VLAE_CHECK(!with_sigmoid || a.activation == Activation::gate, kOp, "with_sigmoid", "be false without activation gate",
              "true");
   const int64_t none = 0;
   Tensor out = new_image(a, a.c);
   Tensor sigmoid = with_sigmoid ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
   if (out.numel() > 0)
-    run_forward(a, kernels_of(isa), bias ? floats(*bias) : nullptr, condition, out.mutable_data_ptr<float>(),
+    run_forward(a, kernels_of(isa), bias ? floats(*bias) : nullptr, condition, map, out.mutable_data_ptr<float>(),
                 with_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);
   return {out, sigmoid};
 }
@@ -77,7 +89,7 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
   m.def(
       "masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, int[] taps, Tensor? live, str activation, "
-      "bool with_sigmoid, str isa) -> (Tensor out, Tensor sigmoid)");
+      "bool with_sigmoid, str isa, Tensor? context=None, Tensor? context_weight=None) -> (Tensor out, Tensor sigmoid)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv::forward)); }

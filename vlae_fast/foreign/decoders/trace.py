@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -128,6 +129,20 @@ class _Conversions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _context_apart(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any) -> Any:
+    """A masked convolution with a context, as one with the condition that a convolution makes of it."""
+    own, (context, context_weight) = options[:5], (*options[5:], None, None)[:2]
+    if context is None or context_weight is None:
+        return NotImplemented
+    added = F.conv2d(context, context_weight[:, :, None, None])
+    if cond is not None:
+        added = added + (cond if cond.dim() == 4 else cond[:, :, None, None])
+    return torch.ops.vlae_fast.masked_conv(x, weight, bias, added, *own)
+
+
+DECOMPOSED = {torch.ops.vlae_fast.masked_conv.default: _context_apart}  # what the stages of a program say otherwise
+
+
 @torch.no_grad()
 def trace(
     decoder: nn.Module,
@@ -139,7 +154,7 @@ def trace(
     """The forward on images like ``[B, C, H, W]``; ``run(decoder, x, tensors)`` calls it. Raises TraceError."""
     root = Root(decoder, run)
     try:
-        graph = make_fx(root, record_module_stack=True)(pixels.of(like), *condition.rows(len(like)))
+        graph = make_fx(root, DECOMPOSED, record_module_stack=True)(pixels.of(like), *condition.rows(len(like)))
     except Exception as error:
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
         raise TraceError(first, root.calls) from error
