@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -17,3 +18,11 @@ def nhwc(x: Tensor | None) -> Tensor | None:
 def nchw(x: Tensor) -> Tensor:
     """An image ``[B, H, W, C]`` becomes ``[B, C, H, W]``, a view whose memory format is channels_last."""
     return x.permute(0, 3, 1, 2)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in the one memory format that outputs have, also where sizes of 1 make a format ambiguous."""
+    _, channels, height, width = (max(size, 1) for size in x.shape)
+    if x.stride() == (height * width * channels, 1, width * channels, channels):
+        return x
+    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)

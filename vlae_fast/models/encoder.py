@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backends.memory_format import channels_last
 from ..layers import WeightNormConv2d
 from .labels import check_no_labels, one_hot
 from .normalization import ACTIVATIONS, convolution, linear
@@ -56,6 +57,7 @@ class Encoder(nn.Module):
     sizes: of input, output and what is between.
     """
 
+    reads_channels_last: ClassVar[bool] = True  # its features are convolutions
     features: nn.Module
     head: nn.Module
 
@@ -77,6 +79,8 @@ class Encoder(nn.Module):
             x = self._join(x, one_hot(who, labels, self.n_classes, x))
         else:
             check_no_labels(who, labels)
+        if self.reads_channels_last and x.device.type == "cpu":
+            x = channels_last(x)  # of oneDNN's two ways the faster one, from 64 channels on by a quarter
         mu, logvar, context = self.head(self.features(x)).split((self.latent_dim, self.latent_dim, self.context_dim), 1)
         return mu, logvar, context
 
@@ -134,6 +138,8 @@ class StridedEncoder(Encoder):
 
 class FullyConnectedEncoder(Encoder):
     """Two hidden layers of hidden_dim units, or half as many in the second; labels are concatenated to the pixels."""
+
+    reads_channels_last = False
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)

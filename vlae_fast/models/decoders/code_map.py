@@ -32,7 +32,7 @@ class CodeMap(nn.Module):
         self.out = nn.Linear(hidden, math.prod(self.coarse))
 
     def forward(self, z: Tensor) -> Tensor:
-        """``[B, D]`` -> ``[B, channels, H, W]``."""
+        """``[B, D]`` -> ``[B, channels, H, W]``, channels_last: as every layer reads it."""
         return self._enlarged(F.elu(self.out(F.elu(self.hidden(z)))))
 
     def by_layers(self, z: Tensor, linear: Callable[[Tensor, nn.Linear, str], Tensor]) -> Tensor:
@@ -41,7 +41,8 @@ class CodeMap(nn.Module):
         return torch.cat([self._enlarged(row.clone()) for row in coarse.split(1)])
 
     def _enlarged(self, coarse: Tensor) -> Tensor:
-        return F.interpolate(coarse.unflatten(1, self.coarse), self.image_size, mode="bilinear", align_corners=False)
+        coarse = coarse.unflatten(1, self.coarse).contiguous(memory_format=torch.channels_last)
+        return F.interpolate(coarse, self.image_size, mode="bilinear", align_corners=False)
 
 
 class ResidualBlock(nn.Module):
