@@ -97,6 +97,7 @@ def train(
         raise ValueError(f"--labels: {images.name} has no labels")
     torch.manual_seed(seed)
     model = _model(images, model_options, n_classes=images.n_classes if labels else 0)
+    training.keep_freed_memory()  # the process is ours
     history = training.train(
         model, images, epochs=epochs, seed=seed, out_dir=out, resume=resume, overwrite=overwrite,
         device=device_of(device), log=logs, **settings,
