@@ -41,7 +41,7 @@ def conv(
     grad = torch.randn(shape[0], *shape[2:], channels, generator=generator).to(device, dtype).permute(0, 3, 1, 2)
 
     def call() -> Results:
-        out, sigmoid = triton.masked_conv_with_sigmoid(*args)
+        out, sigmoid, _ = triton.masked_conv_with_sigmoid(*args)
         needs = [True] * 3 + [t["cond"] is not None, False, False]
         return [out, *triton.masked_conv_backward(grad, out, sigmoid, *args, needs=needs)]
 

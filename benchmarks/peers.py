@@ -98,7 +98,7 @@ class PlainConv(nn.Module):
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         y = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.weight.shape[-1] // 2)
         if z is not None and self.cond is not None:
-            y = y + F.linear(z, self.cond.weight[:, :, 0, 0])[:, :, None, None]
+            y = y + (self.cond(z) if z.dim() == 4 else F.linear(z, self.cond.weight[:, :, 0, 0])[:, :, None, None])
         return activate(y, self.activation)
 
 

@@ -165,6 +165,7 @@ def opcheck(case: Case, backend: str) -> None:
         "bias": None,
         "context": None,
         "context_weight": None,
+        "residual": False,
         "in_degrees": None,
         "out_degrees": None,
         "adjacency": None,
@@ -187,6 +188,7 @@ def conv_case(
     activation: str = "none",
     cond: str = "none",
     context: int = 0,
+    residual: bool = False,
     bias: bool = True,
     image_channels: int = 1,
     dilation: tuple[int, int] = (1, 1),
@@ -222,7 +224,9 @@ def conv_case(
     if dilation != (1, 1):
         options["dilation"] = dilation
         kernel += "d" + "x".join(map(str, dilation))
-    more = (f"context{context}",) if context else ()
+    if residual:
+        options["residual"] = True
+    more = [word for word, on in ((f"context{context}", context), ("residual", residual)) if on]
     name = "-".join(map(str, (kernel, *shape, p, activation, cond, *more, layout, dtype)))
     return Case(name, "masked_conv", tensors, options)
 

@@ -27,6 +27,7 @@ struct RowBlock {
   float* const* out;
   float* const* sigmoid;  // of the gate's second half, kept for its gradient
   const float* const* factor = nullptr;
+  float* const* activated = nullptr;  // the output without its residual
 };
 
 // A vector of columns before the activation: the first channel it holds, and how many of its lanes are no padding.
@@ -118,6 +119,7 @@ void run_panels(const Layer& layer, int64_t first, const RowBlock& rows) {
     const int64_t channel = (first + p) * width, count = least(width, layer.out_channels - channel);
     if (rows.factor) multiply(rows.count, rows.factor, channel, count, sums);
     finish(rows.count, rows.residual, rows.out, channel, count, sums);
+    if (rows.activated) finish(rows.count, nullptr, rows.activated, channel, count, sums);
     if (rows.sigmoid) finish(rows.count, nullptr, rows.sigmoid, channel, count, sums + kLanes);
   }
 }

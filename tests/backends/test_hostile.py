@@ -169,20 +169,27 @@ def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Ra
     activation = data.draw(st.sampled_from(ACTIVATIONS))
     gate = activation == "gate"
     context, context_weight = None, None
-    if data.draw(st.booleans()):
-        told = data.draw(st.sampled_from([0, 1, 3, 16, 140]))
-        context = randn(rng, *x.shape[:3], told if data.draw(st.integers(0, 3)) else told + 1)
+    if data.draw(st.integers(0, 2)) == 0:
+        told = data.draw(st.sampled_from([1, 3, 16, 140]))
+        context = randn(rng, *x.shape[:3], told if data.draw(st.integers(0, 31)) else rng.choice([0, told + 1]))
         context_weight = randn(rng, weight.shape[0], told)
-    of_context = (context, context_weight)
-    got = unless_refused(lambda: OPS.masked_conv(x, weight, bias, cond, taps, live, activation, gate, isa, *of_context))
+    fits = weight.shape[0] == x.shape[-1] * (2 if gate else 1)
+    residual = rng.random() < (0.5 if fits else 0.02)
+    keeps = residual or rng.random() < 0.5  # with a residual the slope does not follow from the output
+    more = (context, context_weight, residual)
+    given = (x, weight, bias, cond, taps, live, activation, gate, isa, *more, keeps)
+    got = unless_refused(lambda: OPS.masked_conv(*given))
     if got is None:
         return False
-    out, sigmoid = got
+    out, sigmoid, activated = got
+    if residual:
+        assert_close(out, activated + x.movedim(-1, 1))
+        out = activated
     grad = randn(rng, *out.movedim(1, -1).shape)
-    given = [x, weight, bias, cond] + ([] if context is None else [*of_context])
+    given = [x, weight, bias, cond] + ([] if context is None else [context, context_weight])
     grads = OPS.masked_conv_backward(
         grad, out.movedim(1, -1), sigmoid.movedim(1, -1) if gate else None, x, weight, taps, live, activation,
-        [1] * len(given) + [0] * (6 - len(given)), cond.dim() == 4, isa, *of_context,
+        [1] * len(given) + [0] * (6 - len(given)), cond.dim() == 4, isa, *more,
     )  # fmt: skip
     if out.numel() and weight.numel():
         wide = [t.double().requires_grad_() for t in given]
@@ -191,9 +198,10 @@ def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Ra
             added = wide[4] @ wide[5].T + (added if added.dim() == 4 else added[:, None, None])
         truth = conv_truth(wide[0], wide[1] * live, wide[2], added, taps, activation)
         assert_close(out, truth)
+        truth = truth + wide[0].movedim(-1, 1) if residual else truth
         truths = torch.autograd.grad(truth, wide, grad.movedim(-1, 1).double(), materialize_grads=True)
-        for found, expected in zip(grads, truths, strict=True):
-            assert_close(found, expected.movedim(-1, 1) if expected.shape != found.shape else expected)
+        for i, (found, expected) in enumerate(zip(grads, truths, strict=True)):
+            assert_close(found, expected.movedim(-1, 1) if i != 1 and expected.dim() == 4 else expected)
     return True
 
 

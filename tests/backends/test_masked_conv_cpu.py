@@ -32,21 +32,26 @@ def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyP
     activation=st.sampled_from(["none", "relu", "elu", "gate"]),
     cond=st.sampled_from(["none", "vector", "map"]),
     context=st.sampled_from([0, 0, 1, 3, 16, 150]),
+    residual=st.booleans(),
     bias=st.booleans(),
     layout=layouts,
     dtype=dtypes,
     isa=st.sampled_from(cpu.isas() or ["absent"]),
 )
 def test_any_call(
-    mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, context, bias, layout, dtype,
-    isa,
+    mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, context, residual, bias,
+    layout, dtype, isa,
 ) -> None:
     require("cpu")
+    if residual:
+        channels = max(1, c_in // image_channels)
+        c_in = channels * image_channels
     p = channels * image_channels * (2 if activation == "gate" else 1)
     options = {
         "activation": activation,
         "cond": cond,
         "context": context,
+        "residual": residual,
         "bias": bias,
         "image_channels": image_channels,
         "dilation": dilation,
@@ -105,6 +110,7 @@ NATIVE = {  # arguments of the library's own ops, forward and backward
             {"context": torch.zeros(2, 5, 5, 3), "context_weight": torch.zeros(6, 4)},
             r"context_weight must be \(6, 3\), got \(6, 4\)",
         ),
+        ({"residual": True}, "residual must be false unless C_in is C, 6, got C_in 4"),
         ({"isa": "mmx"}, "isa must be empty or one of .*got mmx"),
     ],
 )

@@ -61,5 +61,12 @@ CASES = {
     "context, no live tap": conv_case("A", (2, 3, 1, 1), 4, 1, activation="elu", context=2),
     "context, batch of 0": conv_case("B", (0, 4, 5, 5), 4, 3, activation="gate", context=2),
     "context, dilated": conv_case("B", (1, 5, 9, 11), 6, 3, context=3, dilation=(1, 3), layout="channels_last"),
+    "residual": conv_case("B", (2, 8, 9, 7), 16, 3, activation="gate", context=5, cond="vector", residual=True),
+    "residual, no activation": conv_case("B", (2, 12, 6, 5), 12, 3, residual=True, layout="channels_last"),
+    "residual, relu": conv_case("B", (2, 33, 7, 5), 33, 3, activation="relu", residual=True),
+    "residual, elu, rgb": conv_case("B", (1, 3, 9, 8), 3, 5, activation="elu", image_channels=3, residual=True),
+    "residual, one channel": conv_case("B", (2, 1, 9, 7), 2, 3, activation="gate", residual=True),
+    "residual, no live tap": conv_case("A", (2, 3, 1, 1), 6, 1, activation="gate", residual=True),
+    "residual, batch of 0": conv_case("B", (0, 4, 5, 5), 8, 3, activation="gate", residual=True),
     "dilated by the most": conv_case("B", (1, 4, 3, 5), 4, 3, activation="gate", dilation=(1 << 15, 1 << 15)),
 }

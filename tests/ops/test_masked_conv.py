@@ -11,7 +11,7 @@ from vlae_fast.masks import MASK_TYPES, conv_mask, live_taps
 from vlae_fast.ops import masked_conv
 from vlae_fast.testing import Case, check_op, conv_case, opcheck, run
 
-CONTEXT = [name for name in CASES if name.startswith("context")]
+WITH_MORE = [name for name in CASES if name.startswith(("context", "residual"))]
 DILATED = [name for name, case in CASES.items() if "dilation" in case.options]
 
 
@@ -55,7 +55,7 @@ def test_bfloat16_on_the_cpu(case: Case) -> None:
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
 @pytest.mark.parametrize(
-    "name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", "context", *DILATED[:2]]
+    "name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", "context", "residual", *DILATED[:2]]
 )
 def test_opcheck(name: str, backend: str) -> None:
     opcheck(CASES[name], require(backend))
@@ -63,16 +63,20 @@ def test_opcheck(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
 @pytest.mark.parametrize("activation", ["none", "elu", "gate"])
-def test_opcheck_of_what_training_calls(activation: str, backend: str) -> None:
+@pytest.mark.parametrize("residual", [False, True])
+def test_opcheck_of_what_training_calls(residual: bool, activation: str, backend: str) -> None:
     require(backend)
-    x, weight, bias, cond = torch.randn(2, 3, 5, 4), torch.randn(8, 3, 3, 3), torch.randn(8), torch.randn(2, 8, 5, 4)
+    channels = 4 if activation == "gate" else 8
+    x, weight, bias, cond = torch.randn(2, channels, 5, 4), torch.randn(8, channels, 3, 3), torch.randn(8), torch.randn(2, 8, 5, 4)
     context = (torch.randn(2, 3, 5, 4), torch.randn(8, 3))
     own = (x, weight, bias, cond, "B", 1, activation, [1, 2], backend)
-    args = (*own, *context)
+    args = (*own, *context, residual)
     library = torch.ops.vlae_fast
     torch.library.opcheck(library.masked_conv_with_sigmoid.default, args, test_utils=("test_schema", "test_faketensor"))
-    out, sigmoid = library.masked_conv_with_sigmoid(*args)
-    args = (torch.randn_like(out), None if activation == "none" else out, sigmoid, *own, [True, True, False, True, False, True], *context)
+    out, sigmoid, activated = library.masked_conv_with_sigmoid(*args)
+    kept = None if activation == "none" else activated if residual else out
+    needs = [True, True, False, True, False, True]
+    args = (torch.randn_like(out), kept, sigmoid, *own, needs, *context, residual)
     torch.library.opcheck(library.masked_conv_backward.default, args, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -87,7 +91,7 @@ def test_the_output_must_not_be_overwritten_where_the_gradient_needs_it() -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B", *CONTEXT, *DILATED],
+    ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B", *WITH_MORE, *DILATED],
 )
 def test_reference_is_plain_pytorch(name: str) -> None:
     """The reference, and its hand-written gradients, against autograd of the formula in the docstring."""
@@ -102,6 +106,8 @@ def test_reference_is_plain_pytorch(name: str) -> None:
     if "context" in t:
         y = y + torch.einsum("pd,bdhw->bphw", t["context_weight"], t["context"])
     y = FORMULAS[case.options["activation"]](y)
+    if case.options.get("residual"):
+        y = y + t["x"]
     cotangent = torch.randn_like(y)
     outs, grads = run(case, "reference", [cotangent])
     torch.testing.assert_close(outs[0], y.detach(), rtol=0, atol=1e-13)
@@ -147,8 +153,8 @@ def test_reads_what_the_mask_allows_and_nothing_else(mask_type: str, backend: st
 def test_sigmoid_is_that_of_the_gate(backend: str) -> None:
     case = conv_case("B", (2, 5, 6, 5), 8, 3, activation="gate", cond="vector", dilation=(1, 2))
     args = (*case.tensors.values(), "B", 1, "gate", (1, 2))
-    _, sigmoid = torch.ops.vlae_fast.masked_conv_with_sigmoid(*args, require(backend))
-    _, expected = torch.ops.vlae_fast.masked_conv_with_sigmoid(*args, "reference")
+    _, sigmoid, _ = torch.ops.vlae_fast.masked_conv_with_sigmoid(*args, require(backend))
+    _, expected, _ = torch.ops.vlae_fast.masked_conv_with_sigmoid(*args, "reference")
     torch.testing.assert_close(sigmoid, expected)
 
 
@@ -237,6 +243,7 @@ X, W = torch.zeros(2, 4, 5, 5), torch.zeros(6, 4, 3, 3)
             {"context": X, "context_weight": W[:, :3, 0, 0]},
             r"context_weight must be \[P, D\] = \[6, 4\], got \(6, 3\)",
         ),
+        ({"residual": True}, "residual must be False unless C_in = C = 6, got C_in = 4"),
         ({"mask_type": "C"}, "mask_type must be one of A, B.*got 'C'"),
         ({"activation": "tanh"}, "activation must be one of none, .*, got 'tanh'"),
         ({"image_channels": 4}, "image_channels must be positive and divide the 6 output channels, got 4"),

@@ -77,10 +77,10 @@ def masked_conv_with_sigmoid(
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
     *,
-    with_sigmoid: bool = True,
+    saves: bool = True,
     isa: str = "",
-) -> tuple[Tensor, Tensor]:
-    """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, the sigmoid of the gate and the output without its residual: of these the slope follows."""
     taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
     return _native(
         "masked_conv",
@@ -91,10 +91,12 @@ def masked_conv_with_sigmoid(
         taps,
         live,
         options.activation,
-        with_sigmoid and options.has_sigmoid,
+        saves and options.has_sigmoid,
         isa,
         nhwc(context),
         contiguous(context_weight),
+        options.residual,
+        saves and options.keeps_activated,
     )
 
 
@@ -110,7 +112,7 @@ def masked_conv(
     isa: str = "",
 ) -> Tensor:
     tensors = (x, weight, bias, cond)
-    return masked_conv_with_sigmoid(*tensors, options, context, context_weight, with_sigmoid=False, isa=isa)[0]
+    return masked_conv_with_sigmoid(*tensors, options, context, context_weight, saves=False, isa=isa)[0]
 
 
 def convolution(x: Tensor, weight: Tensor, isa: str = "") -> Tensor:
@@ -156,6 +158,7 @@ def masked_conv_backward(
             isa,
             nhwc(context),
             contiguous(context_weight),
+            options.residual,
         )
     )
     return [next(grads) if need else None for need in needs]

@@ -92,16 +92,21 @@ def masked_conv_with_sigmoid(
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
     *,
-    with_sigmoid: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """The output, and the sigmoid of the gate: with the output it gives the slope without a second convolution."""
+    saves: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, the sigmoid of the gate and the output without its residual: of these the slope follows."""
     from ..kernels import masked_conv as kernels
 
     taps, centre = _live(x, weight, options)
-    with_sigmoid = with_sigmoid and options.has_sigmoid
+    with_sigmoid = saves and options.has_sigmoid
     cond = _with_context(cond, context, context_weight)
     out, sigmoid = kernels.forward(nhwc(x), weight, bias, nhwc(cond), taps, centre, options.activation, with_sigmoid)
-    return nchw(out), nchw(sigmoid) if sigmoid is not None else x.new_empty(0)
+    activated, none = nchw(out), x.new_empty(0)
+    return (
+        activated + x if options.residual else activated,
+        none if sigmoid is None else nchw(sigmoid),
+        activated if saves and options.keeps_activated else none,
+    )
 
 
 def _with_context(cond: Tensor | None, context: Tensor | None, context_weight: Tensor | None) -> Tensor | None:
@@ -121,7 +126,7 @@ def masked_conv(
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
 ) -> Tensor:
-    return masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight, with_sigmoid=False)[0]
+    return masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight, saves=False)[0]
 
 
 @_on_its_device
@@ -148,7 +153,9 @@ def masked_conv_backward(
     )  # fmt: skip
     if grad_cond is not None and grad_cond.dim() == 4:
         grad_cond = nchw(grad_cond)
-    grads = [None if grad_x is None else nchw(grad_x), grad_weight, grad_bias]
+    if grad_x is not None:
+        grad_x = nchw(grad_x) + grad if options.residual else nchw(grad_x)
+    grads = [grad_x, grad_weight, grad_bias]
     if not of_context or context is None or context_weight is None:
         return [*grads, grad_cond, None, None]
     slope = grad_cond  # the gradient of a condition that is a map

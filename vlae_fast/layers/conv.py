@@ -138,6 +138,10 @@ class MaskedConv2d(WeightNormConv2d):
 
     def forward(self, x: Tensor, cond: Tensor | None = None, added: Tensor | None = None) -> Tensor:
         """``activation(W x + bias + V cond + added)``, ``[B, C, H, W]``; shapes above."""
+        return self._with_residual(x, cond, added, residual=False)
+
+    def _with_residual(self, x: Tensor, cond: Tensor | None, added: Tensor | None, *, residual: bool) -> Tensor:
+        """The output, to which x is added where `residual`."""
         if cond is None and self.cond is not None:
             rule = f"cond must be given, this layer has cond_channels = {self.cond_channels}"
             raise ValueError(f"{type(self).__name__}: {rule}, got None")
@@ -150,13 +154,13 @@ class MaskedConv2d(WeightNormConv2d):
             else:
                 own = self.condition(cond)
                 added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])
-        return self._run(x, added, self.activation, context)
+        return self._run(x, added, self.activation, context, residual=residual)
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """``W x + bias``, ``[B, P, H, W]``, without a condition; `initialize` gives it mean 0 and variance 1."""
         return self._run(x, None, "none")
 
-    def _run(self, x: Tensor, cond: Tensor | None, activation: str, context: Tensor | None = None) -> Tensor:
+    def _run(self, x: Tensor, cond: Tensor | None, activation: str, context: Tensor | None = None, *, residual: bool = False) -> Tensor:
         return masked_conv(
             x,
             self.folded_weight(),
@@ -169,6 +173,7 @@ class MaskedConv2d(WeightNormConv2d):
             backend=self.backend,
             context=context,
             context_weight=None if context is None or self.cond is None else self.cond.weight[:, :, 0, 0],
+            residual=residual,
         )
 
     def _live(self) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends, reference
+from ..backends.memory_format import channels_last
 from ..masks import MASK_TYPES, dilation_pair
 from ..reference.arguments import ConvOptions
 from . import registry
@@ -29,6 +30,7 @@ def masked_conv(
     backend: str = "auto",
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
+    residual: bool = False,
 ) -> Tensor:
     """``act( sum over live taps t of W[:, :, t] x[. + d t] + bias + cond + V context )``, on a zero-padded image.
 
@@ -47,6 +49,7 @@ def masked_conv(
         backend: ``auto`` or a name of `vlae_fast.backends.report`.
         context: ``[B, D, H, W]`` or None, what each pixel is told. context_weight: V, ``[P, D]``. ``V context`` is a
             condition ``[B, P, H, W]`` that need not be made: the cpu backend adds its products to those of x.
+        residual: adds x to the output, where C_in is C.
 
     Returns:
         ``[B, C, H, W]``, memory format channels_last.
@@ -60,16 +63,17 @@ def masked_conv(
         y = F.conv2d(x, weight * mask, bias, padding=d * (k // 2), dilation=d) + cond[:, :, None, None]
         y = y + F.conv2d(context, context_weight[:, :, None, None])     # where there is a context
         y = y.chunk(2, 1)[0].tanh() * y.chunk(2, 1)[1].sigmoid()        # activation="gate"
+        y = y + x                                                       # residual=True
 
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 (gate) and eq. 4 (condition).
     """
-    options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation))
+    options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation), residual)
     of_context = (context, context_weight)
     _check(x, weight, bias, cond, *of_context, options)
     if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond, *of_context):
         # a mapped tensor has no memory format
         return reference.masked_conv(x, weight, bias, cond, options, *of_context)
-    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options, backend, *of_context)
+    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options[:4], backend, *of_context, residual)
 
 
 def _check(
@@ -84,7 +88,7 @@ def _check(
     def fail(rule: str, got: object) -> None:
         raise ValueError(f"masked_conv: {rule}, got {got}")
 
-    mask_type, image_channels, activation, _ = options
+    mask_type, image_channels, activation, *_ = options
     if mask_type not in MASK_TYPES:
         fail(f"mask_type must be one of {', '.join(MASK_TYPES)}", repr(mask_type))
     if activation not in ACTIVATIONS:
@@ -116,6 +120,8 @@ def _check(
             fail(f"context must be [{batch}, D, {height}, {width}] with D >= 1", tuple(context.shape))
         if context_weight.shape != (columns, context.shape[1]):
             fail(f"context_weight must be [P, D] = {[columns, context.shape[1]]}", tuple(context_weight.shape))
+    if options.residual and x.shape[1] != channels:
+        fail(f"residual must be False unless C_in = C = {channels}", f"C_in = {x.shape[1]}")
     own = {"weight": weight, "bias": bias, "cond": cond, "context": context, "context_weight": context_weight}
     for name, tensor in own.items():
         # under autocast the op itself brings every tensor to one dtype
@@ -123,17 +129,11 @@ def _check(
             raise TypeError(f"masked_conv: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """x in the one memory format an output has, also where sizes of 1 make a format ambiguous."""
-    _, channels, height, width = (max(size, 1) for size in x.shape)
-    if x.stride() == (height * width * channels, 1, width * channels, channels):
-        return x
-    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
-
-
-def _options(mask_type: str, image_channels: int, activation: str, dilation: Sequence[int]) -> ConvOptions:
+def _options(
+    mask_type: str, image_channels: int, activation: str, dilation: Sequence[int], residual: bool = False
+) -> ConvOptions:
     """The record of the arguments that a schema lists."""
-    return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]))
+    return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]), residual)
 
 
 def _forward(
@@ -148,10 +148,11 @@ def _forward(
     backend: str,
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
+    residual: bool = False,
 ) -> Tensor:
     row = backends.pick("masked_conv", x, backend).namespace
-    options = _options(mask_type, image_channels, activation, dilation)
-    return _channels_last(row.masked_conv(x, weight, bias, cond, options, context, context_weight))
+    options = _options(mask_type, image_channels, activation, dilation, residual)
+    return channels_last(row.masked_conv(x, weight, bias, cond, options, context, context_weight))
 
 
 def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
@@ -171,16 +172,21 @@ def _with_sigmoid(
     backend: str,
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    residual: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     row = backends.pick("masked_conv", x, backend).namespace
-    options = _options(mask_type, image_channels, activation, dilation)
-    out, sigmoid = row.masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight)
-    return _channels_last(out), _channels_last(sigmoid) if sigmoid.dim() == 4 else sigmoid
+    options = _options(mask_type, image_channels, activation, dilation, residual)
+    out, *saved = row.masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight)
+    sigmoid, activated = (channels_last(t) if t.dim() == 4 else t for t in saved)
+    return channels_last(out), sigmoid, activated
 
 
-def _with_sigmoid_fake(x: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    out = _forward_fake(x, weight, *args)
-    return out, torch.empty_like(out) if _options(*args[2:6]).has_sigmoid else x.new_empty(0)
+def _with_sigmoid_fake(x: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    out, options = _forward_fake(x, weight, *args), _options(*args[2:6], *args[9:])
+    sigmoid, activated = (
+        torch.empty_like(out) if kept else x.new_empty(0) for kept in (options.has_sigmoid, options.keeps_activated)
+    )
+    return out, sigmoid, activated
 
 
 def _backward(
@@ -199,13 +205,14 @@ def _backward(
     needs: Sequence[bool],
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
+    residual: bool = False,
 ) -> list[Tensor]:
     row = backends.pick("masked_conv", x, backend).namespace
-    options = _options(mask_type, image_channels, activation, dilation)
+    options = _options(mask_type, image_channels, activation, dilation, residual)
     own = (x, weight, bias, cond)
     grads = row.masked_conv_backward(grad, out, sigmoid, *own, options, needs, context, context_weight)
     return [
-        _channels_last(g) if g.dim() == 4 and t is not weight else g
+        channels_last(g) if g.dim() == 4 and t is not weight else g
         for g, t in zip(grads, (*own, context, context_weight), strict=True)
         if g is not None
     ]
@@ -223,7 +230,7 @@ def _backward_fake(
 
 
 class _MaskedConv(torch.autograd.Function):
-    """Keeps the output and the sigmoid of the gate: the slope of every activation follows from these.
+    """Keeps the output before a residual, and the sigmoid of the gate: the slope of every activation follows from these.
 
     Measured on the CPU against computing the pre-activation again: a third less arithmetic in the backward, for one
     tensor like the output under ``gate`` and none otherwise.
@@ -233,10 +240,10 @@ class _MaskedConv(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> Tensor:
         if not any(ctx.needs_input_grad):
             return registry.below_autograd("masked_conv", *args)
-        out, sigmoid = registry.below_autograd("masked_conv_with_sigmoid", *args)
-        ctx.options = args[4:9]
-        activation = args[6]
-        ctx.save_for_backward(None if activation == "none" else out, sigmoid, *args[:4], *args[9:])
+        out, sigmoid, activated = registry.below_autograd("masked_conv_with_sigmoid", *args)
+        ctx.options, ctx.residual = args[4:9], args[11]
+        kept = None if args[6] == "none" else activated if ctx.residual else out
+        ctx.save_for_backward(kept, sigmoid, *args[:4], *args[9:11])
         return out
 
     @staticmethod
@@ -244,27 +251,28 @@ class _MaskedConv(torch.autograd.Function):
         needs = [ctx.needs_input_grad[i] for i in (0, 1, 2, 3, 9, 10)]
         saved, context = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
         if registry.only_plain_torch_differentiates(*grads):
-            found = reference.masked_conv_backward(grads[0], *saved, _options(*ctx.options[:-1]), needs, *context)
+            options = _options(*ctx.options[:-1], ctx.residual)
+            found = reference.masked_conv_backward(grads[0], *saved, options, needs, *context)
         else:
-            args = (grads[0], *saved, *ctx.options, needs, *context)
+            args = (grads[0], *saved, *ctx.options, needs, *context, ctx.residual)
             given = iter(registry.below_autograd("masked_conv_backward", *args))
             found = [next(given) if need else None for need in needs]
-        return *found[:4], *(None for _ in ctx.options), *found[4:]
+        return *found[:4], *(None for _ in ctx.options), *found[4:], None
 
 
 def _autograd(*args: Any) -> Tensor:
     if not torch.is_grad_enabled():
         return registry.below_autograd("masked_conv", *args)
-    return _MaskedConv.apply(*args, *(None for _ in range(_N_ARGS - len(args))))
+    return _MaskedConv.apply(*args, *_DEFAULTS[len(args) - 9 :])
 
 
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? cond"
 _OPTIONS = "str mask_type, int image_channels, str activation, int[] dilation, str backend"
-_CONTEXT = "Tensor? context=None, Tensor? context_weight=None"
+_CONTEXT = "Tensor? context=None, Tensor? context_weight=None, bool residual=False"
+_DEFAULTS = (None, None, False)
 _ARGS = f"{_TENSORS}, {_OPTIONS}, {_CONTEXT}"
-_N_ARGS = 11
 registry.define(f"masked_conv({_ARGS}) -> Tensor", _forward, _forward_fake)
-registry.define(f"masked_conv_with_sigmoid({_ARGS}) -> (Tensor out, Tensor sigmoid)", _with_sigmoid, _with_sigmoid_fake)
+registry.define(f"masked_conv_with_sigmoid({_ARGS}) -> (Tensor out, Tensor sigmoid, Tensor activated)", _with_sigmoid, _with_sigmoid_fake)
 registry.define(
     f"masked_conv_backward(Tensor grad, Tensor? out, Tensor sigmoid, {_TENSORS}, {_OPTIONS}, bool[] needs, {_CONTEXT})"
     " -> Tensor[]",

@@ -19,6 +19,12 @@ class ConvOptions(NamedTuple):
     image_channels: int = 1
     activation: str = "none"
     dilation: Pair = (1, 1)
+    residual: bool = False  # x is added after the activation
+
+    @property
+    def keeps_activated(self) -> bool:
+        """True where the backward is given the output without its residual: the slope does not follow from their sum."""
+        return self.residual and self.activation != "none"
 
     @property
     def has_sigmoid(self) -> bool:

@@ -23,7 +23,8 @@ def masked_conv(
     context_weight: Tensor | None = None,
 ) -> Tensor:
     """`vlae_fast.ops.masked_conv`: a dense convolution by the masked weight."""
-    return activate(_pre_activation(x, weight, bias, cond, options, context, context_weight), options.activation)
+    out = activate(_pre_activation(x, weight, bias, cond, options, context, context_weight), options.activation)
+    return out + x if options.residual else out
 
 
 def masked_conv_with_sigmoid(
@@ -34,11 +35,15 @@ def masked_conv_with_sigmoid(
     options: ConvOptions,
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`masked_conv`, and the sigmoid of the gate, which the backward of other backends reads; empty without a gate."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`masked_conv`, and what the backward of other backends reads: the sigmoid of the gate, and the output without its
+    residual; empty where there is none or no need."""
     pre = _pre_activation(x, weight, bias, cond, options, context, context_weight)
     sigmoid = pre.chunk(2, 1)[1].sigmoid() if options.has_sigmoid else x.new_empty(0)
-    return activate(pre, options.activation), sigmoid
+    activated = activate(pre, options.activation)
+    if not options.residual:
+        return activated, sigmoid, x.new_empty(0)
+    return activated + x, sigmoid, activated if options.keeps_activated else x.new_empty(0)
 
 
 def masked_conv_backward(
@@ -58,7 +63,7 @@ def masked_conv_backward(
 
     The pre-activation is computed again.
     """
-    live = options.mask(weight.shape, weight.device)
+    live, grad_out = options.mask(weight.shape, weight.device), grad
     if options.activation != "none":
         grad = activate_backward(
             grad, _pre_activation(x, weight, bias, cond, options, context, context_weight), options.activation
@@ -83,6 +88,8 @@ def masked_conv_backward(
         grad_context = F.conv2d(grad, context_weight.t()[:, :, None, None]) if needs[4] else None
         grad_context_weight = torch.einsum("bphw,bdhw->pd", grad, context) if needs[5] else None
     grad_weight = torch.where(live, grad_weight, 0) if needs[1] else None
+    if options.residual and needs[0]:
+        grad_x = grad_x + grad_out
     return [grad_x, grad_weight, grad_bias, grad_cond, grad_context, grad_context_weight]
 
 

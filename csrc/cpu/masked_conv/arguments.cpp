@@ -50,6 +50,10 @@ int64_t check_context(const char* op, const std::optional<Tensor>& context, cons
   return context->size(3);
 }
 
+void check_residual(const char* op, bool residual, const ConvArguments& a) {
+  VLAE_CHECK(!residual || a.c == a.c_in, op, "residual", text("be false unless C_in is C, ", a.c), text("C_in ", a.c_in));
+}
+
 Tensor new_image(const ConvArguments& a, int64_t channels) {
   const std::vector<int64_t> sizes = {a.batch, channels, a.image.height, a.image.width};
   return allocated("masked_conv", sizes, sizeof(float), [&] {

@@ -31,6 +31,9 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
 int64_t check_context(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
                       const ConvArguments& arguments);
 
+// A residual is x itself, added to the output.
+void check_residual(const char* op, bool residual, const ConvArguments& arguments);
+
 // [B, channels, H, W] in channels_last memory.
 Tensor new_image(const ConvArguments& arguments, int64_t channels);
 

@@ -22,7 +22,8 @@ constexpr int64_t kPartialFloats = int64_t{4} << 20;  // of all chunks' weight g
 // Where the gradients go; nullptr for what is not wanted.
 struct Gradients {
   float *x, *weight, *bias, *cond, *context, *context_weight;
-  bool map;  // cond is [B, H, W, P]
+  bool map;       // cond is [B, H, W, P]
+  bool residual;  // the gradient of x has that of the output in it
 };
 
 class Backward {
@@ -101,13 +102,15 @@ class Backward {
                    {upstream_.grad + at, upstream_.out + at, upstream_.sigmoid + at, planes,
                     sums_.empty() ? nullptr : const_cast<float*>(sums_.data()) + index * 2 * columns_,
                     to_.cond && to_.map ? to_.cond + n * pixels * a_.p : nullptr});
-    if (to_.x) grad_x_->run(band, planes, x, to_.x + n * pixels * a_.c_in);  // x is not needed yet: its memory is scratch
+    const float* residual = to_.residual ? upstream_.grad + at : nullptr;
+    if (to_.x)
+      grad_x_->run(band, planes, x, residual, to_.x + n * pixels * a_.c_in);  // x is not needed yet: its memory is scratch
     if (to_.weight) {
       pad_band(a_.x + n * pixels * a_.c_in, a_.image, a_.c_in, a_.taps.reach, band, x);
       const float* first = x + a_.taps.reach.above * x_row_ + a_.taps.reach.left * a_.c_in;
       grad_weight_->add(band, chunk, first, planes, runs);
     }
-    if (to_.context) grad_context_->run(band, planes, x, to_.context + n * pixels * context_->c_in);
+    if (to_.context) grad_context_->run(band, planes, x, nullptr, to_.context + n * pixels * context_->c_in);
     if (to_.context_weight) {
       const int64_t first = n * pixels + band.first * a_.image.width;
       grad_context_weight_->add(band, chunk, context_->x + first * context_->c_in, planes, runs);
@@ -180,7 +183,7 @@ Tensor new_gradient(size_t index, const ConvArguments& a, const Tensor& weight, 
 std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::optional<Tensor> sigmoid, Tensor x, Tensor weight,
                              std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
                              std::vector<int64_t> needs, bool cond_map, std::string isa_name, std::optional<Tensor> context,
-                             std::optional<Tensor> context_weight) {
+                             std::optional<Tensor> context_weight, bool residual) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   const std::optional<ConvArguments> of_context = context_arguments(a, context, context_weight);
@@ -192,6 +195,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
                               nullptr,
                               nullptr,
                               nullptr};
+  check_residual(kOp, residual, a);
   VLAE_CHECK(needs.size() == 6, kOp, "needs", "have 6 entries", needs.size());
   VLAE_CHECK(context || (!needs[4] && !needs[5]), kOp, "context", "be given where its gradients are wanted", "None");
   std::vector<Tensor> grads;
@@ -204,7 +208,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
     if (i == 1 || grad.numel() == 0) torch::stable::zero_(grads.back());
   }
   if (grad.numel() > 0)
-    Backward(a, of_context, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], to[4], to[5], cond_map}).run();
+    Backward(a, of_context, kernels_of(isa), upstream, {to[0], to[1], to[2], to[3], to[4], to[5], cond_map, residual}).run();
   return grads;
 }
 
@@ -214,7 +218,8 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
   m.def(
       "masked_conv_backward(Tensor grad, Tensor? out, Tensor? sigmoid, Tensor x, Tensor weight, int[] taps, Tensor? live, "
-      "str activation, int[] needs, bool cond_map, str isa, Tensor? context=None, Tensor? context_weight=None) -> Tensor[]");
+      "str activation, int[] needs, bool cond_map, str isa, Tensor? context=None, Tensor? context_weight=None, bool "
+      "residual=False) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv_backward", TORCH_BOX(&vlae::masked_conv::backward)); }

@@ -45,9 +45,11 @@ struct GatherData {
   const float* cond;   // nullptr: none
   int64_t cond_pixel;  // floats from a pixel to the next; 0: one for the image
   float* out;
-  float* sigmoid;                  // nullptr: not kept
-  const float* context = nullptr;  // nullptr: none
-  int64_t context_pixel = 0;       // floats from a pixel to the next
+  float* sigmoid;                   // nullptr: not kept
+  const float* context = nullptr;   // nullptr: none
+  int64_t context_pixel = 0;        // floats from a pixel to the next
+  const float* residual = nullptr;  // [pixel][C], added after the activation; nullptr: none
+  float* activated = nullptr;       // the output without the residual; nullptr: not kept
 };
 
 // The gradient of the pre-activation, in planes of `vecs` vectors of columns (1 or 2, in the order of packed weights):

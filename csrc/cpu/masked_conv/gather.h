@@ -18,6 +18,8 @@ struct PixelRows {
   const float* cond[kMaxRows];
   float* out[kMaxRows];
   float* sigmoid[kMaxRows];
+  const float* residual[kMaxRows];
+  float* activated[kMaxRows];
 };
 
 inline void locate_pixels(const Gather& g, const GatherData& data, int64_t first, int count, PixelRows& rows) {
@@ -28,6 +30,8 @@ inline void locate_pixels(const Gather& g, const GatherData& data, int64_t first
     if (data.cond) rows.cond[r] = data.cond + (first + r) * data.cond_pixel;
     rows.out[r] = data.out + (first + r) * g.layer.out_channels;
     if (data.sigmoid) rows.sigmoid[r] = data.sigmoid + (first + r) * g.layer.out_channels;
+    if (data.residual) rows.residual[r] = data.residual + (first + r) * g.layer.out_channels;
+    if (data.activated) rows.activated[r] = data.activated + (first + r) * g.layer.out_channels;
     if (++j == g.image.width) j = 0, ++i;
   }
 }
@@ -58,9 +62,9 @@ inline void gather_band(const Gather& g, const Band& band, const GatherData& dat
       const int count = static_cast<int>(last + 1 - first);
       locate_pixels(g, data, first, count, rows);
       const int n = live_products(g, band.first + first / width, band.first + last / width, rows, products);
-      run_columns(
-          g.layer, panel, least(panel + sweep, panels),
-          {count, n, products, data.cond ? rows.cond : nullptr, nullptr, rows.out, data.sigmoid ? rows.sigmoid : nullptr});
+      run_columns(g.layer, panel, least(panel + sweep, panels),
+                  {count, n, products, data.cond ? rows.cond : nullptr, data.residual ? rows.residual : nullptr, rows.out,
+                   data.sigmoid ? rows.sigmoid : nullptr, nullptr, data.activated ? rows.activated : nullptr});
     }
   }
 }

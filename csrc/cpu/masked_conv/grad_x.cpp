@@ -36,13 +36,16 @@ GradX::GradX(const ConvArguments& a, const Slope& slope, const Kernels& kernels,
   if (spread_) scratch_floats_ = (band_rows + slope.reach.above + slope.reach.below) * a.image.width * columns;
 }
 
-void GradX::run(const Band& band, const float* planes, float* scratch, float* out) const {
-  if (spread_) return run_spread(band, planes, scratch, out);
+void GradX::run(const Band& band, const float* planes, float* scratch, const float* residual, float* out) const {
+  if (spread_) return run_spread(band, planes, scratch, residual, out);
   const float* source = planes + slope_.reach.above * gather_.row + slope_.reach.left * gather_.pixel;
-  kernels_.gather(gather_, band, {source, nullptr, 0, out + band.first * a_.image.width * a_.c_in, nullptr});
+  const int64_t first = band.first * a_.image.width * a_.c_in;
+  GatherData data = {source, nullptr, 0, out + first, nullptr};
+  if (residual) data.residual = residual + first;
+  kernels_.gather(gather_, band, data);
 }
 
-void GradX::run_spread(const Band& band, const float* planes, float* scratch, float* out) const {
+void GradX::run_spread(const Band& band, const float* planes, float* scratch, const float* residual, float* out) const {
   const int64_t width = a_.image.width, step = gather_.layer.out_channels;
   const int64_t top = std::max<int64_t>(0, band.first - slope_.reach.above);
   const int64_t end = std::min(a_.image.height, band.first + band.rows + slope_.reach.below);
@@ -50,7 +53,10 @@ void GradX::run_spread(const Band& band, const float* planes, float* scratch, fl
   kernels_.gather(gather_, {top, end - top}, {source, nullptr, 0, scratch, nullptr});
   for (int64_t i = band.first; i < band.first + band.rows; ++i) {
     float* row = out + i * width * a_.c_in;
-    std::fill(row, row + width * a_.c_in, 0.0f);
+    if (residual)
+      std::copy_n(residual + i * width * a_.c_in, width * a_.c_in, row);
+    else
+      std::fill(row, row + width * a_.c_in, 0.0f);
     for (size_t t = 0; t < a_.taps.list.size(); ++t) {  // pixel (i - dy, j - dx) read (i, j)
       const Tap tap = a_.taps.list[t];
       const int64_t from = i - tap.dy, j = std::max<int64_t>(0, tap.dx), last = std::min(width, width + tap.dx);

@@ -16,11 +16,11 @@ class GradX {
   GradX(const ConvArguments& arguments, const Slope& slope, const Kernels& kernels, int64_t band_rows);
 
   int64_t scratch_floats() const { return scratch_floats_; }
-  // out: of the image, [H, W, C_in].
-  void run(const Band& band, const float* planes, float* scratch, float* out) const;
+  // out, and the residual that is added to it, nullptr for none: of the image, [H, W, C_in].
+  void run(const Band& band, const float* planes, float* scratch, const float* residual, float* out) const;
 
  private:
-  void run_spread(const Band& band, const float* planes, float* scratch, float* out) const;
+  void run_spread(const Band& band, const float* planes, float* scratch, const float* residual, float* out) const;
 
   const ConvArguments& a_;
   const Slope& slope_;

@@ -31,8 +31,13 @@ Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
   return {floats(*cond), a.image.height * a.image.width * a.p, a.p, a.image.width * a.p};
 }
 
+// Where the results go; nullptr for what is not wanted.
+struct Results {
+  float *out, *sigmoid, *activated;
+};
+
 void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bias, const Cond& cond, const Context& context,
-                 float* out, float* sigmoid) {
+                 bool residual, const Results& to) {
   const Reach& reach = a.taps.reach;
   const int64_t row = (a.image.width + reach.left + reach.right) * a.c_in;
   Products products = forward_products(a.taps, a.c_in, a.p, row);
@@ -50,19 +55,21 @@ void run_forward(const ConvArguments& a, const Kernels& kernels, const float* bi
     const int64_t n = task / bands.per_image, pixels = a.image.height * a.image.width;
     const Band band = band_at(bands, a.image, task);
     pad_band(a.x + n * pixels * a.c_in, a.image, a.c_in, reach, band, scratch);
-    const int64_t first = n * pixels + band.first * a.image.width, to = first * a.c;
-    kernels.gather(
-        gather, band,
-        {scratch + reach.above * row + reach.left * a.c_in,
-         cond.data ? cond.data + n * cond.image + band.first * cond.row : nullptr, cond.pixel, out + to,
-         sigmoid ? sigmoid + to : nullptr, context.data ? context.data + first * context.channels : nullptr, context.channels});
+    const int64_t first = n * pixels + band.first * a.image.width, at = first * a.c;
+    GatherData data = {scratch + reach.above * row + reach.left * a.c_in,
+                       cond.data ? cond.data + n * cond.image + band.first * cond.row : nullptr, cond.pixel, to.out + at,
+                       to.sigmoid ? to.sigmoid + at : nullptr};
+    if (context.data) data.context = context.data + first * context.channels, data.context_pixel = context.channels;
+    if (residual) data.residual = a.x + at;
+    if (to.activated) data.activated = to.activated + at;
+    kernels.gather(gather, band, data);
   });
 }
 
-std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
-                                   std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
-                                   bool with_sigmoid, std::string isa_name, std::optional<Tensor> context,
-                                   std::optional<Tensor> context_weight) {
+std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> cond,
+                                           std::vector<int64_t> taps, std::optional<Tensor> live, std::string activation,
+                                           bool with_sigmoid, std::string isa_name, std::optional<Tensor> context,
+                                           std::optional<Tensor> context_weight, bool residual, bool with_activated) {
   const Isa& isa = isa_by_name(kOp, isa_name);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation);
   if (bias) {
@@ -74,13 +81,16 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
   if (context) map.data = floats(*context), map.weight = floats(*context_weight);
   VLAE_CHECK(!with_sigmoid || a.activation == Activation::gate, kOp, "with_sigmoid", "be false without activation gate",
              "true");
+  check_residual(kOp, residual, a);
   const int64_t none = 0;
   Tensor out = new_image(a, a.c);
   Tensor sigmoid = with_sigmoid ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
+  Tensor activated = with_activated ? new_image(a, a.c) : torch::stable::new_empty(x, {&none, 1});
   if (out.numel() > 0)
-    run_forward(a, kernels_of(isa), bias ? floats(*bias) : nullptr, condition, map, out.mutable_data_ptr<float>(),
-                with_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr);
-  return {out, sigmoid};
+    run_forward(a, kernels_of(isa), bias ? floats(*bias) : nullptr, condition, map, residual,
+                {out.mutable_data_ptr<float>(), with_sigmoid ? sigmoid.mutable_data_ptr<float>() : nullptr,
+                 with_activated ? activated.mutable_data_ptr<float>() : nullptr});
+  return {out, sigmoid, activated};
 }
 
 }  // namespace
@@ -89,7 +99,9 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Tensor weight, std::optional<Tensor
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
   m.def(
       "masked_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, int[] taps, Tensor? live, str activation, "
-      "bool with_sigmoid, str isa, Tensor? context=None, Tensor? context_weight=None) -> (Tensor out, Tensor sigmoid)");
+      "bool with_sigmoid, str isa, Tensor? context=None, Tensor? context_weight=None, bool residual=False, bool "
+      "with_activated=False) "
+      "-> (Tensor out, Tensor sigmoid, Tensor activated)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv", TORCH_BOX(&vlae::masked_conv::forward)); }

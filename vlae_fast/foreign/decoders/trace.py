@@ -129,18 +129,21 @@ class _Conversions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _context_apart(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any) -> Any:
-    """A masked convolution with a context, as one with the condition that a convolution makes of it."""
-    own, (context, context_weight) = options[:5], (*options[5:], None, None)[:2]
-    if context is None or context_weight is None:
+def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any) -> Any:
+    """A masked convolution without context and residual: one with the condition that a convolution makes, and a sum."""
+    own, (context, context_weight, residual) = options[:5], (*options[5:], *(None, None, False)[len(options) - 5 :])
+    if context is None and not residual:
         return NotImplemented
-    added = F.conv2d(context, context_weight[:, :, None, None])
-    if cond is not None:
-        added = added + (cond if cond.dim() == 4 else cond[:, :, None, None])
-    return torch.ops.vlae_fast.masked_conv(x, weight, bias, added, *own)
+    if context is not None and context_weight is not None:
+        added = F.conv2d(context, context_weight[:, :, None, None])
+        if cond is not None:
+            added = added + (cond if cond.dim() == 4 else cond[:, :, None, None])
+        cond = added
+    out = torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *own)
+    return out + x if residual else out
 
 
-DECOMPOSED = {torch.ops.vlae_fast.masked_conv.default: _context_apart}  # what the stages of a program say otherwise
+DECOMPOSED = {torch.ops.vlae_fast.masked_conv.default: _in_parts}  # what the stages of a program say otherwise
 
 
 @torch.no_grad()

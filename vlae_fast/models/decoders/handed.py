@@ -100,8 +100,7 @@ class ConvOfZ(MaskedConv2d):
         """The layer's output, with x added where it is residual; cond: z as in `HandedZ`; context: what z became."""
         if context is None:
             context = cond if self.handed is None else self.handed.context(cond, self.call)
-        out = super().forward(x, context, added)
-        return out + x if self.residual else out
+        return self._with_residual(x, context, added, residual=self.residual)
 
 
 class GatedLayer(ConvOfZ, GatedMaskedConv2d):
