@@ -39,8 +39,22 @@ def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyP
     isa=st.sampled_from(cpu.isas() or ["absent"]),
 )
 def test_any_call(
-    mask_type, batch, size, c_in, channels, image_channels, k, dilation, activation, cond, context, residual, bias,
-    layout, dtype, isa,
+    mask_type,
+    batch,
+    size,
+    c_in,
+    channels,
+    image_channels,
+    k,
+    dilation,
+    activation,
+    cond,
+    context,
+    residual,
+    bias,
+    layout,
+    dtype,
+    isa,
 ) -> None:
     require("cpu")
     if residual:

@@ -55,7 +55,8 @@ def test_bfloat16_on_the_cpu(case: Case) -> None:
 
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
 @pytest.mark.parametrize(
-    "name", ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", "context", "residual", *DILATED[:2]]
+    "name",
+    ["gate", "gate, channels last", "elu, contiguous", "no bias", "one pixel", "context", "residual", *DILATED[:2]],
 )
 def test_opcheck(name: str, backend: str) -> None:
     opcheck(CASES[name], require(backend))
@@ -67,7 +68,12 @@ def test_opcheck(name: str, backend: str) -> None:
 def test_opcheck_of_what_training_calls(residual: bool, activation: str, backend: str) -> None:
     require(backend)
     channels = 4 if activation == "gate" else 8
-    x, weight, bias, cond = torch.randn(2, channels, 5, 4), torch.randn(8, channels, 3, 3), torch.randn(8), torch.randn(2, 8, 5, 4)
+    x, weight, bias, cond = (
+        torch.randn(2, channels, 5, 4),
+        torch.randn(8, channels, 3, 3),
+        torch.randn(8),
+        torch.randn(2, 8, 5, 4),
+    )
     context = (torch.randn(2, 3, 5, 4), torch.randn(8, 3))
     own = (x, weight, bias, cond, "B", 1, activation, [1, 2], backend)
     args = (*own, *context, residual)
@@ -91,7 +97,17 @@ def test_the_output_must_not_be_overwritten_where_the_gradient_needs_it() -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["gate", "gate, channels last", "elu, contiguous", "rgb", "vertical A", "vertical B", "horizontal B", *WITH_MORE, *DILATED],
+    [
+        "gate",
+        "gate, channels last",
+        "elu, contiguous",
+        "rgb",
+        "vertical A",
+        "vertical B",
+        "horizontal B",
+        *WITH_MORE,
+        *DILATED,
+    ],
 )
 def test_reference_is_plain_pytorch(name: str) -> None:
     """The reference, and its hand-written gradients, against autograd of the formula in the docstring."""

@@ -101,11 +101,11 @@ def masked_conv_with_sigmoid(
     with_sigmoid = saves and options.has_sigmoid
     cond = _with_context(cond, context, context_weight)
     out, sigmoid = kernels.forward(nhwc(x), weight, bias, nhwc(cond), taps, centre, options.activation, with_sigmoid)
-    activated, none = nchw(out), x.new_empty(0)
+    activated = nchw(out)
     return (
         activated + x if options.residual else activated,
-        none if sigmoid is None else nchw(sigmoid),
-        activated if saves and options.keeps_activated else none,
+        x.new_empty(0) if sigmoid is None else nchw(sigmoid),
+        activated if saves and options.keeps_activated else x.new_empty(0),
     )
 
 

@@ -160,7 +160,15 @@ class MaskedConv2d(WeightNormConv2d):
         """``W x + bias``, ``[B, P, H, W]``, without a condition; `initialize` gives it mean 0 and variance 1."""
         return self._run(x, None, "none")
 
-    def _run(self, x: Tensor, cond: Tensor | None, activation: str, context: Tensor | None = None, *, residual: bool = False) -> Tensor:
+    def _run(
+        self,
+        x: Tensor,
+        cond: Tensor | None,
+        activation: str,
+        context: Tensor | None = None,
+        *,
+        residual: bool = False,
+    ) -> Tensor:
         return masked_conv(
             x,
             self.folded_weight(),

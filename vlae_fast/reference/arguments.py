@@ -23,7 +23,7 @@ class ConvOptions(NamedTuple):
 
     @property
     def keeps_activated(self) -> bool:
-        """True where the backward is given the output without its residual: the slope does not follow from their sum."""
+        """True where the backward is given the output without its residual, of which the slope follows."""
         return self.residual and self.activation != "none"
 
     @property

@@ -131,7 +131,8 @@ class _Conversions(TorchFunctionMode):
 
 def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, cond: Tensor | None, *options: Any) -> Any:
     """A masked convolution without context and residual: one with the condition that a convolution makes, and a sum."""
-    own, (context, context_weight, residual) = options[:5], (*options[5:], *(None, None, False)[len(options) - 5 :])
+    own = options[:5]
+    context, context_weight, residual = options[5:] + (None, None, False)[len(options) - 5 :]
     if context is None and not residual:
         return NotImplemented
     if context is not None and context_weight is not None:
