@@ -170,7 +170,9 @@ class InverseCase(MadeCase):
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted. z is the same at every pixel.
+    """One Adam step of a VLAE on a batch of 28x28 binary images; its work is not counted.
+
+    z is the same at every pixel, unless the model says how many channels its map has.
 
     In 16 bits it is a step under autocast, the weights in float32.
     """
@@ -213,7 +215,11 @@ FLOWS = (
     InverseCase("maf-784-2x1024-batch1024", 1024, 784, (1024, 1024)),
 )
 
-TRAINING = (TrainingCase("vlae-default-batch64", 64, quick=True),)
+TRAINING = (
+    TrainingCase("vlae-default-batch64", 64, quick=True),
+    TrainingCase("vlae-code-map-batch64", 64, {"z_channels": 16}),
+    TrainingCase("vlae-mnist-batch64", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}),
+)
 
 BF16, TF32 = {"dtype": "bfloat16"}, {"dtype": "tf32"}
 GPU: tuple[Any, ...] = (  # in the order of what they are worth: the time may not suffice for the last ones
