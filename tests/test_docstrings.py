@@ -112,9 +112,9 @@ def equivalent(function: Callable[..., object], **names: Any) -> dict[str, Any]:
 
 
 def test_equivalent_to_masked_conv() -> None:
-    case = conv_case("A", (2, 3, 6, 5), 8, 3, activation="gate", cond="vector")
+    case = conv_case("A", (2, 4, 6, 5), 8, 3, activation="gate", cond="vector", context=3, residual=True)
     names = equivalent(vf.ops.masked_conv, **case.tensors, mask_type="A", k=3, d=1)
-    torch.testing.assert_close(vf.ops.masked_conv(**case.tensors, mask_type="A", activation="gate"), names["y"])
+    torch.testing.assert_close(vf.ops.masked_conv(**case.tensors, **case.options), names["y"])
 
 
 def test_equivalent_to_masked_linear() -> None:

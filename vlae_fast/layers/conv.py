@@ -126,6 +126,12 @@ class MaskedConv2d(WeightNormConv2d):
         cond = without_expansion(cond)
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
+    @property
+    def _condition_is_product(self) -> bool:
+        """True where `condition` multiplies by the weight of ``cond``: no hook looks on, no other code is there."""
+        own = type(self).condition is MaskedConv2d.condition
+        return own and self.cond is not None and only_computes(self.cond, nn.Conv2d)
+
     def _check_cond(self, cond: Tensor) -> None:
         name = type(self).__name__
         if self.cond is None:
@@ -149,8 +155,8 @@ class MaskedConv2d(WeightNormConv2d):
         if cond is not None:
             self._check_cond(cond)
             cond = without_expansion(cond)
-            if cond.dim() == 4 and self.cond is not None and only_computes(self.cond, nn.Conv2d):
-                context = cond  # its product needs no map of its own
+            if cond.dim() == 4 and self._condition_is_product:
+                context = cond  # which needs no map of its own
             else:
                 own = self.condition(cond)
                 added = own if added is None else added + (own if own.dim() == 4 else own[:, :, None, None])

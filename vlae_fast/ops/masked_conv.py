@@ -254,8 +254,9 @@ class _MaskedConv(torch.autograd.Function):
         if registry.only_plain_torch_differentiates(*grads):
             mask_type, image_channels, activation, dilation, _ = ctx.options
             options = _options(mask_type, image_channels, activation, dilation, ctx.residual)
-            out, sigmoid, *own = saved
-            found = reference.masked_conv_backward(grads[0], out, sigmoid, *own, options, needs, *context)
+            out, sigmoid, x, weight, bias, cond = saved
+            args = (grads[0], out, sigmoid, x, weight, bias, cond, options, needs)
+            found = reference.masked_conv_backward(*args, *context)
         else:
             args = (grads[0], *saved, *ctx.options, needs, *context, ctx.residual)
             given = iter(registry.below_autograd("masked_conv_backward", *args))
