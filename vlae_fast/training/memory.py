@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Lets this process keep memory that it frees, up to 2 GiB, and returns True where the C library can: glibc's.
 
     A step on the CPU frees the maps that the next step needs again. glibc gives what is freed back to the system, which
-    clears every page before it hands it out once more: 5 to 10 % of the default model's step, more where the heap happens
-    to lie worse. It holds for all of the process, from the call on; ``python -m vlae_fast train`` makes it. Blocks of
+    clears every page before it hands it out once more: 5 to 10 % of the default model's step, more where the heap lies
+    worse. It holds for all of the process, from the call on; ``python -m vlae_fast train`` makes it. Blocks of
     more than 32 MiB still go back.
 
     Equivalent to starting the process with ``MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_THRESHOLD_=33554432``.
