@@ -16,7 +16,7 @@ from vlae_fast import VLAE, checkpoint, training
 from vlae_fast.evaluation import evaluate
 from vlae_fast.training import loop
 from vlae_fast.training.average import Average
-from vlae_fast.training.settings import Schedule
+from vlae_fast.training.settings import Schedule, Settings
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
@@ -170,3 +170,10 @@ def test_polyak_average_is_validated_saved_and_left_in_the_model(
     torch.testing.assert_close(found.model.decoder.final_conv.weight.detach(), expected)
     assert same(found.model, averaged) and not same(averaged, plain)
     assert history[-1]["valid_kl"] == evaluate(averaged, halves(), "valid").kl
+
+
+@pytest.mark.parametrize(("name", "fused"), [("adam", True), ("adamax", None)])
+def test_steps_of_adam_are_one_pass(name: str, fused: bool | None) -> None:
+    model = VLAE(1, 2, 4, 1, image_size=(6, 6))
+    optimizer = loop._optimizer(Settings(optimizer=name), model, torch.device("cpu"))
+    assert optimizer.defaults.get("fused") is fused
