@@ -257,9 +257,11 @@ def pixelcnn_step_draw(state: RunState, place: Place, params: Tensor, noise: Ten
 
 
 class _Overloads:
-    """The ops of steps without PyTorch's choice of an overload, which would take as long as they do."""
+    """Ops of a few microseconds without PyTorch's choice of an overload, which would take as long as they do."""
 
     if _WHY_NOT is None:
+        masked_linear = torch.ops.vlae_fast_cpu.masked_linear.default
+        masked_linear_backward = torch.ops.vlae_fast_cpu.masked_linear_backward.default
         pixelcnn_step = torch.ops.vlae_fast_cpu.pixelcnn_step.default
         pixelcnn_draw = torch.ops.vlae_fast_cpu.pixelcnn_draw.default
 
@@ -319,7 +321,8 @@ def masked_linear(
     isa: str = "",
 ) -> Tensor:
     args = (x.contiguous(), weight.contiguous(), contiguous(bias), *_as_read(mask), activation, isa)
-    return _native("masked_linear", *args)
+    y: Tensor = run_native(_Overloads, "masked_linear", *args)
+    return y
 
 
 def masked_linear_backward(
@@ -333,5 +336,5 @@ def masked_linear_backward(
     isa: str = "",
 ) -> list[Tensor | None]:
     args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), *_as_read(mask))
-    grads = _native("masked_linear_backward", *args, activation, *needs, isa)
+    grads = run_native(_Overloads, "masked_linear_backward", *args, activation, *needs, isa)
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

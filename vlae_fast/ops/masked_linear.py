@@ -54,7 +54,10 @@ def masked_linear(
     _check_mask(weight, in_degrees, out_degrees, adjacency)
     if registry.only_plain_torch_follows("masked_linear", backend, x, weight, bias):
         return reference.masked_linear(x, weight, bias, Mask(in_degrees, out_degrees, adjacency), activation)
-    return torch.ops.vlae_fast.masked_linear(x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
+    args = (x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
+    if registry.only_autograd_looks(*args[:6]):
+        return _MaskedLinear.apply(*args) if torch.is_grad_enabled() else _forward(*args)
+    return torch.ops.vlae_fast.masked_linear(*args)
 
 
 def _fail(rule: str, got: object) -> NoReturn:
@@ -115,7 +118,8 @@ def _backward_fake(grad: Tensor, y: Any, x: Tensor, weight: Tensor, *args: Any) 
 class _MaskedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        y = registry.below_autograd("masked_linear", *args)
+        direct = registry.only_autograd_looks(*args[:6])
+        y = _forward(*args) if direct else registry.below_autograd("masked_linear", *args)
         x, weight, _, *mask = args[:6]
         # every activation's derivative follows from its output: nothing is computed again, and y is the next layer's x
         ctx.save_for_backward(y if args[6] != "none" else None, x, weight, *mask)
@@ -130,7 +134,8 @@ class _MaskedLinear(torch.autograd.Function):
             out = reference.masked_linear_backward(grads[0], y, x, weight, Mask(*mask), ctx.options[0], needs)
             return *out, *(None,) * 5
         args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
-        out = iter(registry.below_autograd("masked_linear_backward", *args))
+        direct = registry.only_autograd_looks(*args[:-3])
+        out = iter(_backward(*args) if direct else registry.below_autograd("masked_linear_backward", *args))
         return *(next(out) if need else None for need in needs), *(None,) * 5
 
 

@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 library = torch.library.Library("vlae_fast", "DEF")
 _AUTOCAST = ("CPU", "CUDA")
+_PLAIN = (Tensor, torch.nn.Parameter)  # not their subclasses
 
 
 def define(schema: str, impl: Callable, fake: Callable) -> None:
@@ -58,6 +59,21 @@ def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -
         rule = 'torch.func and forward-mode differentiation need backend "auto" or "reference"'
         raise RuntimeError(f"{name}: {rule}, got {backend!r}")
     return bool(transformed)
+
+
+def only_autograd_looks(*tensors: Tensor | None) -> bool:
+    """True where a call on a CPU is seen by nobody but autograd: no mode, subclass, transform, trace or autocast.
+
+    PyTorch's dispatcher would ask each of them in turn, which takes as long as a layer of a few samples; an op may then
+    be computed without it.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return False
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return not torch.is_autocast_enabled("cpu") and all(t is None or (type(t) in _PLAIN and t.is_cpu) for t in tensors)
 
 
 def only_plain_torch_differentiates(*grads: Tensor) -> bool:

@@ -15,7 +15,7 @@
 namespace vlae::masked_linear {
 
 constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead for every output: a vector may read them
-constexpr int kSlopeVecs = 4;       // vectors of columns of a call of `slopes`
+constexpr int kSlopeVecs = 16;      // vectors of columns of a call of `slopes`
 
 // W is [outputs, inputs]; its entry (o, i) is alive where in_degrees[i] <= out_degrees[o], or where adjacency says so.
 struct LinearLayer {
@@ -49,7 +49,8 @@ struct Panel {
 // out[r, columns] = act(bias + left[r] panel) for r = 0 .. rows - 1.
 struct PanelProduct {
   const float* left;
-  int64_t left_stride, rows;
+  int64_t left_stride, rows;  // floats between two rows of left, whose numbers lie along memory
+  int64_t left_step;          // not 0: the rows lie side by side, and so many floats are between two numbers of one of them
   Panel panel;
   const float *of_both, *of_more;  // the packed panel
   int64_t more_step;               // floats between its rows of `more`
@@ -71,7 +72,8 @@ struct Slopes {
   float* g;           // nullptr: not wanted
   float* transposed;  // nullptr: not wanted
   int64_t transposed_stride;
-  float* sums;  // nullptr: not wanted
+  float* sums;       // nullptr: not wanted
+  int64_t g_stride;  // 0: as many as there are outputs
 };
 
 struct Kernels {

@@ -122,4 +122,28 @@ std::vector<LivePanel> panels_of_inputs(const LinearLayer& layer, int64_t lanes)
   });
 }
 
+std::vector<DeadRun> dead_runs(const std::vector<LivePanel>& panels, const LinearLayer& layer, int64_t lanes) {
+  const int64_t vectors = (layer.inputs + lanes - 1) / lanes;
+  std::vector<uint8_t> covered(usize(layer.outputs * vectors), 0);
+  const auto cover = [&](const std::vector<Run>& runs, const Columns& columns) {
+    for (const Run& run : runs)
+      for (int64_t o = run.offset; columns.count > 0 && o < run.offset + run.length; ++o)
+        covered[usize(o * vectors + columns.first / lanes)] = 1;
+  };
+  for (const LivePanel& panel : panels) {
+    for (const Columns& columns : panel.columns) cover(panel.both, columns);
+    cover(panel.more, panel.columns[1]);
+  }
+  std::vector<DeadRun> dead;
+  for (int64_t o = 0; o < layer.outputs; ++o)
+    for (int64_t v = 0; v < vectors; ++v) {
+      if (covered[usize(o * vectors + v)]) continue;
+      const Columns columns = vector_at(v, lanes, layer.inputs);
+      if (dead.empty() || dead.back().row != o || dead.back().first + dead.back().count != columns.first)
+        dead.push_back({o, columns.first, 0});
+      dead.back().count += columns.count;
+    }
+  return dead;
+}
+
 }  // namespace vlae::masked_linear

@@ -19,4 +19,12 @@ struct LivePanel {
 std::vector<LivePanel> panels_of_outputs(const LinearLayer& layer, int64_t lanes);
 std::vector<LivePanel> panels_of_inputs(const LinearLayer& layer, int64_t lanes);
 
+// Columns first .. first + count - 1 of a row of W that no panel of inputs covers.
+struct DeadRun {
+  int64_t row, first, count;
+};
+
+// Row by row.
+std::vector<DeadRun> dead_runs(const std::vector<LivePanel>& panels_of_inputs, const LinearLayer& layer, int64_t lanes);
+
 }  // namespace vlae::masked_linear

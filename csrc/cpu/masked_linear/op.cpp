@@ -1,6 +1,4 @@
 // The op's arguments: checked here, so that nothing behind this file can be led out of bounds.
-#include <limits>
-
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -11,6 +9,7 @@
 #include "../memory.h"
 #include "order.h"
 #include "run.h"
+#include "structure.h"
 
 namespace vlae::masked_linear {
 
@@ -21,26 +20,19 @@ namespace {
 constexpr const char* kForward = "masked_linear";
 constexpr const char* kBackward = "masked_linear_backward";
 
-std::vector<int32_t> check_degrees(const char* op, const char* name, const Tensor& degrees, int64_t size) {
+const int64_t* check_degrees(const char* op, const char* name, const Tensor& degrees, int64_t size) {
   check_data(op, name, degrees, ScalarType::Long, "int64");
   check_shape(op, name, degrees, {size});
-  const int64_t* data = degrees.const_data_ptr<int64_t>();
-  std::vector<int32_t> narrowed(usize(size));
-  for (int64_t i = 0; i < size; ++i) {
-    VLAE_CHECK(data[i] > std::numeric_limits<int32_t>::min() && data[i] < std::numeric_limits<int32_t>::max(), op, name,
-               "fit in 32 bits", data[i]);
-    narrowed[usize(i)] = static_cast<int32_t>(data[i]);
-  }
-  return narrowed;
+  return degrees.const_data_ptr<int64_t>();
 }
 
 // The layer and the memory behind it.
 struct CheckedLayer {
   LinearLayer layer = {};
-  std::vector<int32_t> in_degrees, out_degrees, in_places, out_places;
+  std::shared_ptr<const Structure> structure;
 
   CheckedLayer(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& in,
-               const std::optional<Tensor>& out, const std::optional<Tensor>& adjacency) {
+               const std::optional<Tensor>& out, const std::optional<Tensor>& adjacency, Side side, int64_t lanes) {
     check_float(op, "x", x);
     VLAE_CHECK(x.dim() == 2, op, "x", "be [B, I]", shape_text(x.sizes()));
     check_float(op, "weight", weight);
@@ -51,33 +43,31 @@ struct CheckedLayer {
     layer.weight = floats(weight);
     VLAE_CHECK(in.has_value() == out.has_value() && in.has_value() != adjacency.has_value(), op, "in_degrees, out_degrees",
                "be given together, or else adjacency", text(in.has_value(), out.has_value(), adjacency.has_value()));
+    MaskData mask = {nullptr, nullptr, nullptr, layer.inputs, layer.outputs};
     if (adjacency) {
       check_data(op, "adjacency", *adjacency, ScalarType::Bool, "bool");
       check_shape(op, "adjacency", *adjacency, {layer.outputs, layer.inputs});
       static constexpr bool kNone = false;  // the pointer says that there is an adjacency, and an empty tensor has none
-      layer.adjacency = adjacency->numel() > 0 ? adjacency->const_data_ptr<bool>() : &kNone;
-      return;
+      mask.adjacency = layer.adjacency = adjacency->numel() > 0 ? adjacency->const_data_ptr<bool>() : &kNone;
+    } else {
+      mask.in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
+      mask.out_degrees = check_degrees(op, "out_degrees", *out, layer.outputs);
     }
-    in_degrees = check_degrees(op, "in_degrees", *in, layer.inputs);
-    if (in_places = order_of(in_degrees); !in_places.empty()) in_degrees = in_order(in_degrees, in_places);
-    in_degrees.resize(usize(layer.inputs + kDegreePadding), std::numeric_limits<int32_t>::max());
-    out_degrees = check_degrees(op, "out_degrees", *out, layer.outputs);
-    if (out_places = order_of(out_degrees); !out_places.empty()) out_degrees = in_order(out_degrees, out_places);
-    layer.in_degrees = in_degrees.data();
-    layer.out_degrees = out_degrees.data();
-    layer.in_order = in_places.empty() ? nullptr : in_places.data();
-    layer.out_order = out_places.empty() ? nullptr : out_places.data();
+    structure = structure_of(op, mask, side, lanes);
+    if (adjacency) return;
+    layer.in_degrees = structure->in_degrees.data();
+    layer.out_degrees = structure->out_degrees.data();
+    layer.in_order = structure->in_places.empty() ? nullptr : structure->in_places.data();
+    layer.out_order = structure->out_places.empty() ? nullptr : structure->out_places.data();
   }
-  CheckedLayer(const CheckedLayer&) = delete;
-  CheckedLayer& operator=(const CheckedLayer&) = delete;
 };
 
 Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) { return new_like(kForward, like, sizes); }
 
 // An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
-int64_t padded_stride(int64_t batch) {
+int64_t padded_stride(int64_t count) {
   constexpr int64_t kLine = 16;
-  return ((batch + kLine - 1) / kLine | 1) * kLine;
+  return ((count + kLine - 1) / kLine | 1) * kLine;
 }
 
 // Uninitialised floats of a call of the backward.
@@ -98,16 +88,17 @@ Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
                std::string isa_name) {
   const Isa& isa = isa_by_name(kForward, isa_name);
   const Activation function = parse_activation(kForward, activation, kMaskedLinear);
-  const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency);
+  const Kernels kernels = kernels_of(isa);
+  const CheckedLayer checked(kForward, x, weight, in_degrees, out_degrees, adjacency, Side::outputs, kernels.lanes);
   if (bias) {
     check_float(kForward, "bias", *bias);
     check_shape(kForward, "bias", *bias, {checked.layer.outputs});
   }
-  x = gathered(x, {}, checked.in_places);
-  if (bias) bias = gathered(*bias, {}, checked.out_places);
+  x = gathered(x, {}, checked.structure->in_places);
+  if (bias) bias = gathered(*bias, {}, checked.structure->out_places);
   Tensor y = empty_like_sizes(x, {x.size(0), checked.layer.outputs});
   if (y.numel() > 0)
-    run_forward(kForward, kernels_of(isa), checked.layer,
+    run_forward(kForward, kernels, checked.layer, *checked.structure,
                 {floats(x), bias ? floats(*bias) : nullptr, x.size(0), function, y.mutable_data_ptr<float>()});
   return y;
 }
@@ -118,7 +109,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
                                             bool needs_weight, bool needs_bias, std::string isa_name) {
   const Isa& isa = isa_by_name(kBackward, isa_name);
   const Activation function = parse_activation(kBackward, activation, kMaskedLinear);
-  const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency);
+  const Kernels kernels = kernels_of(isa);
+  const CheckedLayer checked(kBackward, x, weight, in_degrees, out_degrees, adjacency, Side::inputs, kernels.lanes);
   const int64_t batch = x.size(0), inputs = checked.layer.inputs, outputs = checked.layer.outputs;
   check_float(kBackward, "grad", grad);
   check_shape(kBackward, "grad", grad, {batch, outputs});
@@ -127,28 +119,29 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
     check_float(kBackward, "y", *y);
     check_shape(kBackward, "y", *y, {batch, outputs});
   }
-  const int64_t stride = padded_stride(batch);
-  const bool copies = needs_x && (function != Activation::none || checked.layer.out_order);
+  const bool copies = (needs_x || needs_weight) && (function != Activation::none || checked.layer.out_order);
+  const int64_t stride = copies ? padded_stride(outputs) : outputs;
   Tensor grad_x = empty_like_sizes(x, {needs_x ? batch : 0, inputs});
   Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
   Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});
-  static thread_local KeptFloats kept_g, kept_transposed;  // fresh pages of theirs cost a tenth of the call
-  const Scratch g(kept_g, copies ? batch * outputs : 0), transposed(kept_transposed, needs_weight ? outputs * stride : 0);
+  static thread_local KeptFloats kept;  // fresh pages of its own cost a tenth of the call
+  const Scratch g(kept, copies ? batch * stride : 0);
 
-  run_slopes(kernels_of(isa), {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
-                               copies ? g.data : nullptr, needs_weight ? transposed.data : nullptr, stride,
-                               needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
-  x = gathered(x, {}, checked.in_places);
+  if (copies || needs_bias)
+    run_slopes(kernels, {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
+                         copies ? g.data : nullptr, nullptr, 0, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr,
+                         stride});
+  x = gathered(x, {}, checked.structure->in_places);
   LinearLayer sorted = checked.layer;
-  const Tensor sorted_weight = needs_x ? gathered(weight, checked.out_places, checked.in_places) : weight;
+  const Tensor sorted_weight = needs_x ? gathered(weight, checked.structure->out_places, checked.structure->in_places) : weight;
   sorted.weight = floats(sorted_weight);
   sorted.in_order = sorted.out_order = nullptr;
   if (inputs > 0)
     run_backward(
-        kBackward, kernels_of(isa), sorted,
-        {floats(x), copies ? g.data : floats(grad), transposed.data, batch, stride,
-         needs_x ? grad_x.mutable_data_ptr<float>() : nullptr, needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
-  const std::vector<int32_t> in_back = inverse_of(checked.in_places), out_back = inverse_of(checked.out_places);
+        kBackward, kernels, sorted, *checked.structure,
+        {floats(x), copies ? g.data : floats(grad), batch, stride, needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
+         needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
+  const std::vector<int32_t> in_back = inverse_of(checked.structure->in_places), out_back = inverse_of(checked.structure->out_places);
   return {needs_x ? gathered(grad_x, {}, in_back) : grad_x,
           needs_weight ? gathered(grad_weight, out_back, in_back) : grad_weight, grad_bias};
 }

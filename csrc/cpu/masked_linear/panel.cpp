@@ -170,12 +170,18 @@ void pack_rows(const float* rows, int64_t stride, int64_t count, const Panel& pa
 }
 
 // Never inlined: one copy of the arithmetic, on whole vectors.
-template <int Vecs>
 [[gnu::noinline]] void activate_block(Activation activation, int64_t rows, float* block) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int v = 0; v < Vecs; ++v) {
-      float* at = block + r * kPanel + v * kLanes;
-      store(at, apply(activation, load(at)));
+  for (int64_t i = 0; i < rows * kPanel; i += kLanes) store(block + i, apply(activation, load(block + i)));
+}
+
+// The block's rows go to out, both vectors whole and side by side.
+template <bool Relu>
+void store_rows(int64_t rows, const float* block, float* out, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r, block += kPanel, out += stride)
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVecs; ++v) {
+      const Vec value = load(block + v * kLanes);
+      store(out + v * kLanes, Relu ? relu(value) : value);
     }
 }
 
@@ -196,13 +202,30 @@ void finish(const PanelProduct& p, int64_t first, int64_t count, const Columns& 
     store_at(out, p.to_columns, columns.first, load(block), columns.count);
 }
 
+// Left rows from `first` on, behind place k of the inner dimension.
+struct Left {
+  const PanelProduct& p;
+  int64_t first;
+
+  template <int Vecs>
+  void multiply(const Run& chunk, int64_t rows, int64_t step, bool fresh, const float* panel, float* total) const {
+    if (p.left_step) {
+      const Run here = {0, chunk.weight, chunk.length};
+      const SideBySide left = {p.left + first + chunk.offset * p.left_step, p.left_step, step};
+      return GemmTable<SideBySide, Vecs, 1>::by_rows[rows - 1](left, &here, 1, fresh, panel, 0, total);
+    }
+    const StridedRows left = {p.left + first * p.left_stride, p.left_stride, step};
+    GemmTable<StridedRows, Vecs, 1>::by_rows[rows - 1](left, &chunk, 1, fresh, panel, 0, total);
+  }
+};
+
 // total += rows x panel, at most kChunk products in an accumulator at a time. `fresh`: total has sums already.
 template <int Vecs>
-void accumulate(const Runs& runs, const StridedRows& left, int64_t count, bool fresh, const float* panel, float* total) {
+void accumulate(const Runs& runs, const Left& left, int64_t count, int64_t step, bool fresh, const float* panel, float* total) {
   for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
     for (int64_t k = 0; k < run->length; k += kChunk) {
       const Run chunk = {run->offset + k, run->weight + k, least(kChunk, run->length - k)};
-      GemmTable<StridedRows, Vecs, 1>::by_rows[count - 1](left, &chunk, 1, fresh, panel, 0, total);
+      left.multiply<Vecs>(chunk, count, step, fresh, panel, total);
       fresh = true;
     }
 }
@@ -214,25 +237,47 @@ void fetch_output(const PanelProduct& p, int64_t first, int64_t count) {
     for (const Columns& columns : p.panel.columns) __builtin_prefetch(p.out + r * p.out_stride + columns.first, 1);
 }
 
+// True where the panel is two vectors that lie side by side in out and go there as they are, or after a relu. A gradient of W
+// does so from an output on that reads all of them.
+bool goes_as_it_is(const PanelProduct& p) {
+  const Columns &first = p.panel.columns[0], &second = p.panel.columns[1];
+  return first.count == kLanes && second.count == kLanes && second.first == first.first + kLanes && !p.to_columns &&
+         (p.activation == Activation::none || p.activation == Activation::relu) && (!p.layer || is_plain(*p.layer));
+}
+
+bool all_alive(const PanelProduct& p, int64_t first, int64_t count) {
+  if (!p.layer) return true;
+  const LinearLayer& layer = *p.layer;
+  const int32_t least = least_degree(layer.out_degrees, {p.first_row + first, count});
+  return least >= most_degree(layer.in_degrees, {p.panel.columns[0].first, kPanel});
+}
+
+void finish_block(const PanelProduct& p, int64_t first, int64_t count, float* block) {
+  if (goes_as_it_is(p) && all_alive(p, first, count)) {
+    float* out = p.out + first * p.out_stride + p.panel.columns[0].first;
+    return (p.activation == Activation::relu ? store_rows<true> : store_rows<false>)(count, block, out, p.out_stride);
+  }
+  if (p.activation != Activation::none) activate_block(p.activation, count, block);
+  if (p.panel.columns[0].count > 0) finish(p, first, count, p.panel.columns[0], block);
+  finish(p, first, count, p.panel.columns[1], block + kLanes);
+}
+
 void multiply(const PanelProduct& p) noexcept {
   alignas(64) float block[kBlock] = {};
   const Panel& panel = p.panel;
-  const bool two = panel.columns[0].count > 0;
   Vec bias[kPanelVecs] = {};
-  for (int v = two ? 0 : 1; p.bias && v < kPanelVecs; ++v)
+  for (int v = panel.columns[0].count > 0 ? 0 : 1; p.bias && v < kPanelVecs; ++v)
     bias[v] = load_some(p.bias + panel.columns[v].first, panel.columns[v].count);
   const int64_t blocks = (p.rows + kMaxRows - 1) / kMaxRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = p.rows * b / blocks, count = p.rows * (b + 1) / blocks - first;
     fetch_output(p, first, count);
     for (int64_t r = 0; r < count; ++r)
+#pragma GCC unroll 2
       for (int v = 0; v < kPanelVecs; ++v) store(block + r * kPanel + v * kLanes, bias[v]);
-    const float* left = p.left + first * p.left_stride;
-    accumulate<2>(panel.both, {left, p.left_stride, kPanel}, count, false, p.of_both, block);
-    accumulate<1>(panel.more, {left, p.left_stride, p.more_step}, count, panel.both.count > 0, p.of_more, block + kLanes);
-    if (p.activation != Activation::none) activate_block<2>(p.activation, count, block);
-    if (two) finish(p, first, count, panel.columns[0], block);
-    finish(p, first, count, panel.columns[1], block + kLanes);
+    accumulate<2>(panel.both, {p, first}, count, kPanel, false, p.of_both, block);
+    accumulate<1>(panel.more, {p, first}, count, p.more_step, panel.both.count > 0, p.of_more, block + kLanes);
+    finish_block(p, first, count, block);
   }
 }
 

@@ -15,9 +15,11 @@ constexpr double kThreadWork = 3e5;  // multiply-adds below which another thread
 constexpr int64_t kUnitsPerThread = 4;
 constexpr int64_t kUnitRows = 56;  // fewer rows are not worth packing a panel once more
 
-enum class Kind { forward, grad_x, grad_weight };
+constexpr int64_t kZeroFloats = 1 << 15;
 
-// Rows first .. last - 1 of a panel of a product.
+enum class Kind { forward, grad_x, grad_weight, zeros };
+
+// Rows first .. last - 1 of a panel of a product; of zeros, dead runs, and no panel.
 struct Unit {
   Kind kind;
   const LivePanel* panel;
@@ -38,6 +40,18 @@ class Units {
       const double work = static_cast<double>(panel.both.length * both + panel.more.length * second);
       for (int64_t c = 0; c < chunks; ++c)
         units_.push_back({kind, &live, rows * c / chunks, rows * (c + 1) / chunks, work / static_cast<double>(chunks)});
+    }
+  }
+
+  // Dead runs, in shares of about kZeroFloats.
+  void add_zeros(const std::vector<DeadRun>& dead) {
+    int64_t floats = 0, first = 0;
+    for (int64_t i = 0; i < static_cast<int64_t>(dead.size()); ++i) {
+      floats += dead[usize(i)].count;
+      if (floats < kZeroFloats && i + 1 < static_cast<int64_t>(dead.size())) continue;
+      units_.push_back({Kind::zeros, nullptr, first, i + 1, 0});
+      floats = 0;
+      first = i + 1;
     }
   }
 
@@ -83,45 +97,40 @@ PanelProduct product_of(const Kernels& kernels, const Unit& unit, const float* l
 
 void run_grad_x(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit, float* packed) {
   kernels.pack_inputs(layer, unit.panel->view(), packed);
-  kernels.multiply(product_of(kernels, unit, b.g, layer.outputs, packed, b.grad_x, layer.inputs));
+  kernels.multiply(product_of(kernels, unit, b.g, b.g_stride, packed, b.grad_x, layer.inputs));
 }
 
-// The product's rows are the outputs of the panel's runs; the inner dimension is the batch. Other rows are zeroed.
+// The product's rows are the outputs of the panel's runs, columns of g; the inner dimension is the batch.
 void run_grad_weight(const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b, const Unit& unit,
                      float* packed) {
   const Panel panel = unit.panel->view();
   const Run batch = {0, 0, b.batch};
   const Runs all = {&batch, 1, b.batch}, none = {};
   PanelProduct product = {};
-  product.left_stride = b.transposed_stride;
+  product.left_step = b.g_stride;
   product.of_both = packed;
   product.of_more = packed + kernels.lanes;  // the second vector of rows of two
   product.more_step = kPanelVecs * kernels.lanes;
   product.out_stride = layer.inputs;
   product.layer = &layer;
   kernels.pack_rows(b.x, layer.inputs, b.batch, panel, packed);
-  const auto zero = [&](int64_t first, int64_t last) {
-    for (int64_t o = first; o < last; ++o)
-      for (const Columns& columns : panel.columns)
-        std::fill_n(b.grad_weight + o * layer.inputs + columns.first, columns.count, 0.0f);
-  };
   const auto multiply = [&](int64_t first, int64_t last) {
-    product.left = b.g_transposed + first * b.transposed_stride;
+    product.left = b.g + first;
     product.rows = last - first;
     product.out = b.grad_weight + first * layer.inputs;
     product.first_row = first;
     kernels.multiply(product);
   };
-  int64_t done = unit.first;
   product.panel = {{panel.columns[0], panel.columns[1]}, all, none};
-  for_rows(panel.both, unit, [&](int64_t first, int64_t last) {
-    zero(done, first);
-    multiply(first, last);
-    done = last;
-  });
-  zero(done, unit.last);
+  for_rows(panel.both, unit, multiply);
   product.panel = {{{0, 0}, panel.columns[1]}, none, all};
   for_rows(panel.more, unit, multiply);
+}
+
+// Along the rows of W: columns of panels, one panel after the other, would fetch each of its pages for a line or two.
+void run_zeros(const std::vector<DeadRun>& dead, const Unit& unit, int64_t inputs, float* grad_weight) {
+  for (int64_t i = unit.first; i < unit.last; ++i)
+    std::fill_n(grad_weight + dead[usize(i)].row * inputs + dead[usize(i)].first, dead[usize(i)].count, 0.0f);
 }
 
 int64_t most_length(const std::vector<LivePanel>& panels) {
@@ -132,12 +141,12 @@ int64_t most_length(const std::vector<LivePanel>& panels) {
 
 }  // namespace
 
-void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearForward& f) {
-  const std::vector<LivePanel> panels = panels_of_outputs(layer, kernels.lanes);
+void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const Structure& structure,
+                 const LinearForward& f) {
   const int64_t width = kPanelVecs * kernels.lanes;
   Units units;
-  units.add(Kind::forward, f.batch, panels);
-  units.deal(op, static_cast<double>(f.batch), most_length(panels) * width, [&](const Unit& unit, float* packed) {
+  units.add(Kind::forward, f.batch, structure.panels);
+  units.deal(op, static_cast<double>(f.batch), most_length(structure.panels) * width, [&](const Unit& unit, float* packed) {
     kernels.pack_outputs(layer, unit.panel->view(), packed);
     PanelProduct product = product_of(kernels, unit, f.x, layer.inputs, packed, f.y, layer.outputs);
     product.to_columns = layer.out_order;
@@ -155,14 +164,21 @@ void run_slopes(const Kernels& kernels, const Slopes& slopes) {
   });
 }
 
-void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
-  const std::vector<LivePanel> panels = panels_of_inputs(layer, kernels.lanes);
+void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const Structure& structure,
+                  const LinearBackward& b) {
+  const std::vector<LivePanel>& panels = structure.panels;
   Units units;
   if (b.grad_x) units.add(Kind::grad_x, b.batch, panels);
   if (b.grad_weight) units.add(Kind::grad_weight, layer.outputs, panels);
+  if (b.grad_weight) units.add_zeros(structure.dead);
   const int64_t floats = std::max(most_length(panels), b.batch) * kPanelVecs * kernels.lanes;
   units.deal(op, static_cast<double>(b.batch), floats, [&](const Unit& unit, float* packed) {
-    (unit.kind == Kind::grad_x ? run_grad_x : run_grad_weight)(kernels, layer, b, unit, packed);
+    switch (unit.kind) {
+      case Kind::grad_x: return run_grad_x(kernels, layer, b, unit, packed);
+      case Kind::grad_weight: return run_grad_weight(kernels, layer, b, unit, packed);
+      case Kind::zeros: return run_zeros(structure.dead, unit, layer.inputs, b.grad_weight);
+      case Kind::forward: break;  // not of a backward
+    }
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layer.h"
+#include "structure.h"
 
 namespace vlae::masked_linear {
 
@@ -12,15 +13,18 @@ struct LinearForward {
   float* y;
 };
 
-// g and its transpose, units by their numbers, belong to the gradient that needs them; nullptr: not wanted.
+// Units by their numbers. nullptr: a gradient that is not wanted.
 struct LinearBackward {
-  const float *x, *g, *g_transposed;
-  int64_t batch, transposed_stride;
+  const float *x, *g;
+  int64_t batch, g_stride;
   float *grad_x, *grad_weight;
 };
 
-void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearForward& forward);
+// The structures are those of the layer, for outputs in the forward and for inputs in the backward.
+void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const Structure& structure,
+                 const LinearForward& forward);
 void run_slopes(const Kernels& kernels, const Slopes& slopes);
-void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
+void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const Structure& structure,
+                  const LinearBackward& backward);
 
 }  // namespace vlae::masked_linear
