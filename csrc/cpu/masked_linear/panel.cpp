@@ -5,10 +5,9 @@
 // is ever made and bias, activation and mask are applied to a block that is still in the nearest cache. Most squares of
 // weights are alive as a whole: they are loaded as they are.
 #include "../activate.h"
-#include "../gemm_rows.h"
 #include "../transpose.h"
+#include "block.h"
 #include "kernels.h"
-#include "layer.h"
 
 namespace vlae::masked_linear::VLAE_ISA {
 
@@ -16,7 +15,6 @@ using namespace vlae::VLAE_ISA;
 
 namespace {
 
-constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 constexpr int64_t kAhead = 64;   // floats of a row that are asked for before they are packed
 constexpr int64_t kRowsAhead = 8;
 
@@ -174,17 +172,6 @@ void pack_rows(const float* rows, int64_t stride, int64_t count, const Panel& pa
   for (int64_t i = 0; i < rows * kPanel; i += kLanes) store(block + i, apply(activation, load(block + i)));
 }
 
-// The block's rows go to out, both vectors whole and side by side.
-template <bool Relu>
-void store_rows(int64_t rows, const float* block, float* out, int64_t stride) {
-  for (int64_t r = 0; r < rows; ++r, block += kPanel, out += stride)
-#pragma GCC unroll 2
-    for (int v = 0; v < kPanelVecs; ++v) {
-      const Vec value = load(block + v * kLanes);
-      store(out + v * kLanes, Relu ? relu(value) : value);
-    }
-}
-
 // Rows first .. first + count - 1 of a vector of columns go to their places in out.
 void finish(const PanelProduct& p, int64_t first, int64_t count, const Columns& columns, const float* block) {
   float* out = p.out + first * p.out_stride;
@@ -202,35 +189,7 @@ void finish(const PanelProduct& p, int64_t first, int64_t count, const Columns& 
     store_at(out, p.to_columns, columns.first, load(block), columns.count);
 }
 
-// Left rows from `first` on, behind place k of the inner dimension.
-struct Left {
-  const PanelProduct& p;
-  int64_t first;
-
-  template <int Vecs>
-  void multiply(const Run& chunk, int64_t rows, int64_t step, bool fresh, const float* panel, float* total) const {
-    if (p.left_step) {
-      const Run here = {0, chunk.weight, chunk.length};
-      const SideBySide left = {p.left + first + chunk.offset * p.left_step, p.left_step, step};
-      return GemmTable<SideBySide, Vecs, 1>::by_rows[rows - 1](left, &here, 1, fresh, panel, 0, total);
-    }
-    const StridedRows left = {p.left + first * p.left_stride, p.left_stride, step};
-    GemmTable<StridedRows, Vecs, 1>::by_rows[rows - 1](left, &chunk, 1, fresh, panel, 0, total);
-  }
-};
-
-// total += rows x panel, at most kChunk products in an accumulator at a time. `fresh`: total has sums already.
-template <int Vecs>
-void accumulate(const Runs& runs, const Left& left, int64_t count, int64_t step, bool fresh, const float* panel, float* total) {
-  for (const Run* run = runs.data; run != runs.data + runs.count; ++run)
-    for (int64_t k = 0; k < run->length; k += kChunk) {
-      const Run chunk = {run->offset + k, run->weight + k, least(kChunk, run->length - k)};
-      left.multiply<Vecs>(chunk, count, step, fresh, panel, total);
-      fresh = true;
-    }
-}
-
-// Asks for the lines that finish() will write while there is a product to wait for.
+// Asks for the lines that will be written while there is a product to wait for.
 void fetch_output(const PanelProduct& p, int64_t first, int64_t count) {
   if (p.to_columns) return;
   for (int64_t r = first; r < first + count; ++r)
@@ -252,32 +211,33 @@ bool all_alive(const PanelProduct& p, int64_t first, int64_t count) {
   return least >= most_degree(layer.in_degrees, {p.panel.columns[0].first, kPanel});
 }
 
-void finish_block(const PanelProduct& p, int64_t first, int64_t count, float* block) {
-  if (goes_as_it_is(p) && all_alive(p, first, count)) {
-    float* out = p.out + first * p.out_stride + p.panel.columns[0].first;
-    return (p.activation == Activation::relu ? store_rows<true> : store_rows<false>)(count, block, out, p.out_stride);
-  }
-  if (p.activation != Activation::none) activate_block(p.activation, count, block);
-  if (p.panel.columns[0].count > 0) finish(p, first, count, p.panel.columns[0], block);
-  finish(p, first, count, p.panel.columns[1], block + kLanes);
+void multiply_block(const PanelProduct& p, int64_t first, int64_t count, const Vec (&bias)[kPanelVecs], bool as_relu, float* out,
+                    int64_t stride) {
+  if (p.left_step)
+    return BlockTable<SideBySide>::by_rows[count - 1]({p.left + first, p.left_step, 0}, p, bias, as_relu, out, stride);
+  BlockTable<StridedRows>::by_rows[count - 1]({p.left + first * p.left_stride, p.left_stride, 0}, p, bias, as_relu, out, stride);
 }
 
 void multiply(const PanelProduct& p) noexcept {
-  alignas(64) float block[kBlock] = {};
   const Panel& panel = p.panel;
   Vec bias[kPanelVecs] = {};
   for (int v = panel.columns[0].count > 0 ? 0 : 1; p.bias && v < kPanelVecs; ++v)
     bias[v] = load_some(p.bias + panel.columns[v].first, panel.columns[v].count);
+  const bool as_it_is = goes_as_it_is(p);
   const int64_t blocks = (p.rows + kMaxRows - 1) / kMaxRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = p.rows * b / blocks, count = p.rows * (b + 1) / blocks - first;
     fetch_output(p, first, count);
-    for (int64_t r = 0; r < count; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < kPanelVecs; ++v) store(block + r * kPanel + v * kLanes, bias[v]);
-    accumulate<2>(panel.both, {p, first}, count, kPanel, false, p.of_both, block);
-    accumulate<1>(panel.more, {p, first}, count, p.more_step, panel.both.count > 0, p.of_more, block + kLanes);
-    finish_block(p, first, count, block);
+    if (as_it_is && all_alive(p, first, count)) {
+      float* out = p.out + first * p.out_stride + panel.columns[0].first;
+      multiply_block(p, first, count, bias, p.activation == Activation::relu, out, p.out_stride);
+      continue;
+    }
+    alignas(64) float block[kBlock];
+    multiply_block(p, first, count, bias, false, block, kPanel);
+    if (p.activation != Activation::none) activate_block(p.activation, count, block);
+    if (panel.columns[0].count > 0) finish(p, first, count, panel.columns[0], block);
+    finish(p, first, count, panel.columns[1], block + kLanes);
   }
 }
 
