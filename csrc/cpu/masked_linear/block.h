@@ -15,6 +15,12 @@ constexpr int64_t kChunk = 256;  // longer sums would round worse than those of 
 inline int64_t place_of(const StridedRows&, int64_t k) { return k; }
 inline int64_t place_of(const SideBySide& left, int64_t k) { return k * left.step; }
 
+// Where the vectors of a block's first row go, and how far it is to the next row.
+struct BlockOut {
+  float* vectors[kPanelVecs];
+  int64_t stride;
+};
+
 // The sums of a block. Products are added to a register, at most kChunk of them before it is added to the total.
 template <int Rows>
 struct Sums {
@@ -66,29 +72,29 @@ struct Sums {
       }
   }
 
-  void write(bool as_relu, float* out, int64_t stride) const {
+  void write(bool as_relu, const BlockOut& to) const {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 2
       for (int v = 0; v < kPanelVecs; ++v) {
         const Vec sum = has_total ? load(total + r * kPanel + v * kLanes) + acc[r][v] : acc[r][v];
-        store(out + r * stride + v * kLanes, as_relu ? relu(sum) : sum);
+        store(to.vectors[v] + r * to.stride, as_relu ? relu(sum) : sum);
       }
   }
 };
 
 // out[r] = start + left[r] panel, both vectors, for the rows of a block; negative numbers as 0 where `as_relu`.
 template <typename Left>
-using BlockProduct = void (*)(const Left& left, const PanelProduct& p, const Vec (&start)[kPanelVecs], bool as_relu, float* out,
-                              int64_t stride);
+using BlockProduct = void (*)(const Left& left, const PanelProduct& p, const Vec (&start)[kPanelVecs], bool as_relu,
+                              const BlockOut& out);
 
 template <typename Left, int Rows>
 [[gnu::noinline]] void block_product(const Left& left, const PanelProduct& p, const Vec (&start)[kPanelVecs], bool as_relu,
-                                     float* out, int64_t stride) {
+                                     const BlockOut& out) {
   Sums<Rows> sums(start);
   sums.template add<0>(left, p.panel.both, p.of_both, kPanel);
   sums.template add<1>(left, p.panel.more, p.of_more, p.more_step);
-  sums.write(as_relu, out, stride);
+  sums.write(as_relu, out);
 }
 
 // by_rows[n - 1] is the product for n rows.

@@ -15,7 +15,7 @@
 namespace vlae::masked_linear {
 
 constexpr int kDegreePadding = 16;  // entries behind in_degrees that are dead for every output: a vector may read them
-constexpr int kSlopeVecs = 16;      // vectors of columns of a call of `slopes`
+constexpr int kSlopeVecs = 64;      // vectors of columns of a call of `slopes`
 
 // W is [outputs, inputs]; its entry (o, i) is alive where in_degrees[i] <= out_degrees[o], or where adjacency says so.
 struct LinearLayer {

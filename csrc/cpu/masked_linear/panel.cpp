@@ -16,7 +16,7 @@ using namespace vlae::VLAE_ISA;
 namespace {
 
 constexpr int64_t kAhead = 64;   // floats of a row that are asked for before they are packed
-constexpr int64_t kRowsAhead = 8;
+constexpr int64_t kRowsAhead = 32;
 
 IntVec load_degrees(const LinearLayer& layer, int64_t i) {
   IntVec degrees;
@@ -196,48 +196,50 @@ void fetch_output(const PanelProduct& p, int64_t first, int64_t count) {
     for (const Columns& columns : p.panel.columns) __builtin_prefetch(p.out + r * p.out_stride + columns.first, 1);
 }
 
-// True where the panel is two vectors that lie side by side in out and go there as they are, or after a relu. A gradient of W
-// does so from an output on that reads all of them.
+// True where the panel's vectors are whole and go to out as they are, or after a relu.
 bool goes_as_it_is(const PanelProduct& p) {
-  const Columns &first = p.panel.columns[0], &second = p.panel.columns[1];
-  return first.count == kLanes && second.count == kLanes && second.first == first.first + kLanes && !p.to_columns &&
+  return p.panel.columns[0].count == kLanes && p.panel.columns[1].count == kLanes && !p.to_columns &&
          (p.activation == Activation::none || p.activation == Activation::relu) && (!p.layer || is_plain(*p.layer));
 }
 
-bool all_alive(const PanelProduct& p, int64_t first, int64_t count) {
-  if (!p.layer) return true;
-  const LinearLayer& layer = *p.layer;
-  const int32_t least = least_degree(layer.out_degrees, {p.first_row + first, count});
-  return least >= most_degree(layer.in_degrees, {p.panel.columns[0].first, kPanel});
+// The degree from which on an output reads all inputs of the panel; any degree where out is no gradient of W.
+int32_t all_alive_from(const PanelProduct& p) {
+  int32_t most = INT32_MIN;
+  for (int v = 0; p.layer && v < kPanelVecs; ++v) {
+    const int32_t of_vector = most_degree(p.layer->in_degrees, p.panel.columns[v]);
+    most = of_vector > most ? of_vector : most;
+  }
+  return most;
 }
 
-void multiply_block(const PanelProduct& p, int64_t first, int64_t count, const Vec (&bias)[kPanelVecs], bool as_relu, float* out,
-                    int64_t stride) {
-  if (p.left_step)
-    return BlockTable<SideBySide>::by_rows[count - 1]({p.left + first, p.left_step, 0}, p, bias, as_relu, out, stride);
-  BlockTable<StridedRows>::by_rows[count - 1]({p.left + first * p.left_stride, p.left_stride, 0}, p, bias, as_relu, out, stride);
+void multiply_block(const PanelProduct& p, int64_t first, int64_t count, const Vec (&bias)[kPanelVecs], bool as_relu,
+                    const BlockOut& out) {
+  if (p.left_step) return BlockTable<SideBySide>::by_rows[count - 1]({p.left + first, p.left_step, 0}, p, bias, as_relu, out);
+  const StridedRows left = {p.left + first * p.left_stride, p.left_stride, 0};
+  BlockTable<StridedRows>::by_rows[count - 1](left, p, bias, as_relu, out);
 }
 
 void multiply(const PanelProduct& p) noexcept {
-  const Panel& panel = p.panel;
+  const Columns* columns = p.panel.columns;
   Vec bias[kPanelVecs] = {};
-  for (int v = panel.columns[0].count > 0 ? 0 : 1; p.bias && v < kPanelVecs; ++v)
-    bias[v] = load_some(p.bias + panel.columns[v].first, panel.columns[v].count);
-  const bool as_it_is = goes_as_it_is(p);
+  for (int v = columns[0].count > 0 ? 0 : 1; p.bias && v < kPanelVecs; ++v)
+    bias[v] = load_some(p.bias + columns[v].first, columns[v].count);
+  const bool as_it_is = goes_as_it_is(p), as_relu = p.activation == Activation::relu;
+  const int32_t alive_from = as_it_is ? all_alive_from(p) : 0;
   const int64_t blocks = (p.rows + kMaxRows - 1) / kMaxRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = p.rows * b / blocks, count = p.rows * (b + 1) / blocks - first;
     fetch_output(p, first, count);
-    if (as_it_is && all_alive(p, first, count)) {
-      float* out = p.out + first * p.out_stride + panel.columns[0].first;
-      multiply_block(p, first, count, bias, p.activation == Activation::relu, out, p.out_stride);
+    if (as_it_is && (!p.layer || least_degree(p.layer->out_degrees, {p.first_row + first, count}) >= alive_from)) {
+      float* out = p.out + first * p.out_stride;
+      multiply_block(p, first, count, bias, as_relu, {{out + columns[0].first, out + columns[1].first}, p.out_stride});
       continue;
     }
     alignas(64) float block[kBlock];
-    multiply_block(p, first, count, bias, false, block, kPanel);
+    multiply_block(p, first, count, bias, false, {{block, block + kLanes}, kPanel});
     if (p.activation != Activation::none) activate_block(p.activation, count, block);
-    if (panel.columns[0].count > 0) finish(p, first, count, panel.columns[0], block);
-    finish(p, first, count, panel.columns[1], block + kLanes);
+    if (columns[0].count > 0) finish(p, first, count, columns[0], block);
+    finish(p, first, count, columns[1], block + kLanes);
   }
 }
 

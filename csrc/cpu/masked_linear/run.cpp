@@ -156,10 +156,13 @@ void run_forward(const char* op, const Kernels& kernels, const LinearLayer& laye
   });
 }
 
+// Each thread takes columns that lie side by side: long stretches of rows are read fastest.
 void run_slopes(const Kernels& kernels, const Slopes& slopes) {
-  const int64_t width = kSlopeVecs * kernels.lanes, count = (slopes.outputs + width - 1) / width;
-  const int64_t grain = static_cast<int64_t>(kThreadWork / 10) / std::max<int64_t>(1, slopes.batch * width) + 1;
-  torch::stable::parallel_for(0, count, grain, [&](int64_t first, int64_t last) {
+  const double threads = std::min<double>(torch::stable::get_num_threads(), static_cast<double>(slopes.batch * slopes.outputs) * 10 / kThreadWork + 1);
+  const int64_t vectors = (slopes.outputs + kernels.lanes - 1) / kernels.lanes;
+  const int64_t shared = (vectors + static_cast<int64_t>(threads) - 1) / static_cast<int64_t>(threads);
+  const int64_t width = std::clamp<int64_t>(shared, 1, kSlopeVecs) * kernels.lanes;
+  torch::stable::parallel_for(0, (slopes.outputs + width - 1) / width, threads > 1 ? 1 : slopes.outputs + 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) kernels.slopes(slopes, {i * width, std::min(width, slopes.outputs - i * width)});
   });
 }
