@@ -158,7 +158,7 @@ void run_forward(const char* op, const Kernels& kernels, const LinearLayer& laye
 
 // Each thread takes columns that lie side by side: long stretches of rows are read fastest.
 void run_slopes(const Kernels& kernels, const Slopes& slopes) {
-  const double threads = std::min<double>(torch::stable::get_num_threads(), static_cast<double>(slopes.batch * slopes.outputs) * 10 / kThreadWork + 1);
+  const double threads = std::min<double>(torch::stable::get_num_threads(), static_cast<double>(slopes.batch * slopes.outputs) / kThreadWork + 1);
   const int64_t vectors = (slopes.outputs + kernels.lanes - 1) / kernels.lanes;
   const int64_t shared = (vectors + static_cast<int64_t>(threads) - 1) / static_cast<int64_t>(threads);
   const int64_t width = std::clamp<int64_t>(shared, 1, kSlopeVecs) * kernels.lanes;

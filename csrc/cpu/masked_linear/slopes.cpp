@@ -1,5 +1,5 @@
-// From the gradient of a layer's output to that of its pre-activation, for one instruction set. One pass over kLanes rows of
-// many columns gives g, its transpose and its sum while a square of it is in registers.
+// From the gradient of a layer's output to that of its pre-activation, for one instruction set. One pass over
+// the rows of many columns gives g and its sum, or with them its transpose.
 #include "../activate.h"
 #include "../transpose.h"
 #include "kernels.h"
@@ -10,50 +10,92 @@ using namespace vlae::VLAE_ISA;
 
 namespace {
 
-// g of rows first .. first + rows - 1 of a vector of columns; with Transposes, `square` has them, and 0 in the rows behind.
-// Returns the sum of each column.
-template <Activation Function, bool Transposes>
-Vec slopes_of(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, Vec (&square)[kLanes]) {
-  const int64_t g_stride = s.g_stride ? s.g_stride : s.outputs;
-  Vec total = {};
-  for (int64_t r = 0; r < (Transposes ? kLanes : rows); ++r) {
-    Vec g = {};
-    if (r < rows) {
-      const int64_t row = (first + r) * s.outputs;
-      g = load_at(s.grad + row, s.order, columns.first, columns.count);
-      if (Function != Activation::none)
-        g = times_slope(Function, g, load_at(s.y + row, s.order, columns.first, columns.count));
-      if (s.g) store_some(s.g + (first + r) * g_stride + columns.first, g, columns.count);
-      total += g;
-    }
-    if (Transposes) square[r] = g;
+// Kahan's sums of columns: a batch may be long.
+struct Sums {
+  Vec sum[kSlopeVecs] = {}, lost[kSlopeVecs] = {};
+
+  void add(int64_t v, Vec of_rows) {
+    const Vec term = of_rows - lost[v], next = sum[v] + term;
+    lost[v] = (next - sum[v]) - term;
+    sum[v] = next;
   }
-  return total;
+};
+
+template <Activation Function>
+Vec slope(const Slopes& s, int64_t row, const Columns& columns) {
+  const Vec grad = load_at(s.grad + row * s.outputs, s.order, columns.first, columns.count);
+  if (Function == Activation::none) return grad;
+  return times_slope(Function, grad, load_at(s.y + row * s.outputs, s.order, columns.first, columns.count));
 }
 
-template <Activation Function, bool Transposes>
-void slopes_and_sums(const Slopes& s, const Columns& columns) {
-  Vec sums[kSlopeVecs] = {}, lost[kSlopeVecs] = {};  // Kahan: a batch may be long
-  for (int64_t first = 0; first < s.batch; first += kLanes)
-    for (int64_t v = 0; v * kLanes < columns.count; ++v) {
-      const Columns own = {columns.first + v * kLanes, least(kLanes, columns.count - v * kLanes)};
-      Vec square[kLanes];
-      const Vec of_rows = slopes_of<Function, Transposes>(s, own, first, least(kLanes, s.batch - first), square);
-      const Vec term = of_rows - lost[v], next = sums[v] + term;
-      lost[v] = (next - sums[v]) - term;
-      sums[v] = next;
-      if (!Transposes) continue;
-      transpose(square);
-      for (int64_t c = 0; c < own.count; ++c)  // rows are padded to whole vectors
-        store(s.transposed + (own.first + c) * s.transposed_stride + first, square[c]);
+int64_t g_stride(const Slopes& s) { return s.g_stride ? s.g_stride : s.outputs; }
+
+Columns vector_of(const Columns& columns, int64_t v) {
+  return {columns.first + v * kLanes, least(kLanes, columns.count - v * kLanes)};
+}
+
+// Row by row: memory is read and written in long stretches. Whole vectors of outputs whose numbers are their places.
+template <Activation Function, bool Writes>
+void add_plain_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, Vec* of_rows) {
+  for (int64_t r = first; r < first + rows; ++r) {
+    const float* grad = s.grad + r * s.outputs + columns.first;
+    const float* y = Function == Activation::none ? nullptr : s.y + r * s.outputs + columns.first;
+    float* to = Writes ? s.g + r * g_stride(s) + columns.first : nullptr;
+    for (int64_t i = 0; i + kLanes <= columns.count; i += kLanes, ++of_rows) {
+      const Vec g = Function == Activation::none ? load(grad + i) : times_slope(Function, load(grad + i), load(y + i));
+      if (Writes) store(to + i, g);
+      *of_rows += g;
     }
-  for (int64_t v = 0; s.sums && v * kLanes < columns.count; ++v)
-    store_at(s.sums, s.order, columns.first + v * kLanes, sums[v], least(kLanes, columns.count - v * kLanes));
+    of_rows -= columns.count / kLanes;
+  }
+}
+
+template <Activation Function>
+void add_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, Sums& sums) {
+  const int64_t vecs = (columns.count + kLanes - 1) / kLanes, plain = s.order ? 0 : columns.count / kLanes;
+  Vec of_rows[kSlopeVecs];
+  for (int64_t v = 0; v < vecs; ++v) of_rows[v] = Vec{};
+  if (plain > 0)
+    (s.g ? add_plain_rows<Function, true> : add_plain_rows<Function, false>)(s, columns, first, rows, of_rows);
+  for (int64_t r = first; r < first + rows; ++r)
+    for (int64_t v = plain; v < vecs; ++v) {
+      const Columns own = vector_of(columns, v);
+      const Vec g = slope<Function>(s, r, own);
+      if (s.g) store_some(s.g + r * g_stride(s) + own.first, g, own.count);
+      of_rows[v] += g;
+    }
+  for (int64_t v = 0; v < vecs; ++v) sums.add(v, of_rows[v]);
+}
+
+// Square by square, which is transposed in registers; rows behind the last one are 0 in it.
+template <Activation Function>
+void add_squares(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, Sums& sums) {
+  for (int64_t v = 0; v * kLanes < columns.count; ++v) {
+    const Columns own = vector_of(columns, v);
+    Vec square[kLanes], of_rows = {};
+    for (int64_t r = 0; r < kLanes; ++r) {
+      square[r] = Vec{};
+      if (r >= rows) continue;
+      square[r] = slope<Function>(s, first + r, own);
+      if (s.g) store_some(s.g + (first + r) * g_stride(s) + own.first, square[r], own.count);
+      of_rows += square[r];
+    }
+    sums.add(v, of_rows);
+    transpose(square);
+    for (int64_t c = 0; c < own.count; ++c)  // rows are padded to whole vectors
+      store(s.transposed + (own.first + c) * s.transposed_stride + first, square[c]);
+  }
 }
 
 template <Activation Function>
 void slopes_by(const Slopes& s, const Columns& columns) {
-  (s.transposed ? slopes_and_sums<Function, true> : slopes_and_sums<Function, false>)(s, columns);
+  Sums sums;
+  for (int64_t first = 0; first < s.batch; first += kLanes)
+    (s.transposed ? add_squares<Function> : add_rows<Function>)(s, columns, first, least(kLanes, s.batch - first), sums);
+  for (int64_t v = 0; s.sums && v * kLanes < columns.count; ++v) {
+    const Columns own = vector_of(columns, v);
+    store_at(s.sums, s.order, own.first, sums.sum[v], own.count);
+  }
 }
 
 }  // namespace
