@@ -40,6 +40,7 @@ def test_large_cases_agree_with_reference(case: Case, backend: str) -> None:
         linear_case(100, 70, 45, activation="elu"),
         any_degrees(linear_case(130, 66, 33, activation="tanh")),
         linear_case(61, 40, 77, adjacency=True, activation="relu"),
+        linear_case(8200, 66, 77, activation="relu"),  # x is larger than the second cache: panels go in groups
     ],
     ids=str,
 )

@@ -56,7 +56,7 @@ def masked_linear(
         return reference.masked_linear(x, weight, bias, Mask(in_degrees, out_degrees, adjacency), activation)
     args = (x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
     if registry.only_autograd_looks(*args[:6]):
-        return _MaskedLinear.apply(*args) if torch.is_grad_enabled() else _forward(*args)
+        return _MaskedLinear.apply(*args, True) if torch.is_grad_enabled() else _forward(*args)
     return torch.ops.vlae_fast.masked_linear(*args)
 
 
@@ -117,8 +117,8 @@ def _backward_fake(grad: Tensor, y: Any, x: Tensor, weight: Tensor, *args: Any) 
 
 class _MaskedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
-        direct = registry.only_autograd_looks(*args[:6])
+    def forward(ctx: Any, *call: Any) -> Tensor:
+        *args, direct = call  # without the dispatcher, cf. `registry.only_autograd_looks`
         y = _forward(*args) if direct else registry.below_autograd("masked_linear", *args)
         x, weight, _, *mask = args[:6]
         # every activation's derivative follows from its output: nothing is computed again, and y is the next layer's x
@@ -132,17 +132,17 @@ class _MaskedLinear(torch.autograd.Function):
         if registry.only_plain_torch_differentiates(*grads):
             y, x, weight, *mask = ctx.saved_tensors
             out = reference.masked_linear_backward(grads[0], y, x, weight, Mask(*mask), ctx.options[0], needs)
-            return *out, *(None,) * 5
+            return *out, *(None,) * 6
         args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
         direct = registry.only_autograd_looks(*args[:-3])
         out = iter(_backward(*args) if direct else registry.below_autograd("masked_linear_backward", *args))
-        return *(next(out) if need else None for need in needs), *(None,) * 5
+        return *(next(out) if need else None for need in needs), *(None,) * 6
 
 
 def _apply(*args: Any) -> Tensor:
     """Without a gradient to take, no node is made: on a CPU it costs as much as a layer of a few samples."""
     if torch.is_grad_enabled():
-        return _MaskedLinear.apply(*args)
+        return _MaskedLinear.apply(*args, False)
     return registry.below_autograd("masked_linear", *args)
 
 

@@ -128,9 +128,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   const Scratch g(kept, copies ? batch * stride : 0);
 
   if (copies || needs_bias)
-    run_slopes(kernels, {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
-                         copies ? g.data : nullptr, nullptr, 0, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr,
-                         stride});
+    run_slopes(kernels,
+               {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
+                copies ? g.data : nullptr, nullptr, 0, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr, stride});
   x = gathered(x, {}, checked.structure->in_places);
   LinearLayer sorted = checked.layer;
   const Tensor sorted_weight = needs_x ? gathered(weight, checked.structure->out_places, checked.structure->in_places) : weight;
@@ -141,7 +141,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
         kBackward, kernels, sorted, *checked.structure,
         {floats(x), copies ? g.data : floats(grad), batch, stride, needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
          needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
-  const std::vector<int32_t> in_back = inverse_of(checked.structure->in_places), out_back = inverse_of(checked.structure->out_places);
+  const std::vector<int32_t> in_back = inverse_of(checked.structure->in_places),
+                             out_back = inverse_of(checked.structure->out_places);
   return {needs_x ? gathered(grad_x, {}, in_back) : grad_x,
           needs_weight ? gathered(grad_weight, out_back, in_back) : grad_weight, grad_bias};
 }

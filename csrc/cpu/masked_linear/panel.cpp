@@ -15,7 +15,7 @@ using namespace vlae::VLAE_ISA;
 
 namespace {
 
-constexpr int64_t kAhead = 64;   // floats of a row that are asked for before they are packed
+constexpr int64_t kAhead = 64;  // floats of a row that are asked for before they are packed
 constexpr int64_t kRowsAhead = 32;
 
 IntVec load_degrees(const LinearLayer& layer, int64_t i) {

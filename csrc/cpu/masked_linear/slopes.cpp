@@ -55,8 +55,7 @@ void add_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t ro
   const int64_t vecs = (columns.count + kLanes - 1) / kLanes, plain = s.order ? 0 : columns.count / kLanes;
   Vec of_rows[kSlopeVecs];
   for (int64_t v = 0; v < vecs; ++v) of_rows[v] = Vec{};
-  if (plain > 0)
-    (s.g ? add_plain_rows<Function, true> : add_plain_rows<Function, false>)(s, columns, first, rows, of_rows);
+  if (plain > 0) (s.g ? add_plain_rows<Function, true> : add_plain_rows<Function, false>)(s, columns, first, rows, of_rows);
   for (int64_t r = first; r < first + rows; ++r)
     for (int64_t v = plain; v < vecs; ++v) {
       const Columns own = vector_of(columns, v);

@@ -39,7 +39,8 @@ struct Entry {
     if (!structure || side != of_side || lanes != of_lanes || inputs != of.inputs || outputs != of.outputs) return false;
     if (by_degrees != (of.adjacency == nullptr)) return false;
     const auto [first, second] = parts_of(of);
-    return mask.size() == first.count + second.count && (first.count == 0 || !std::memcmp(mask.data(), first.data, first.count)) &&
+    return mask.size() == first.count + second.count &&
+           (first.count == 0 || !std::memcmp(mask.data(), first.data, first.count)) &&
            (second.count == 0 || !std::memcmp(mask.data() + first.count, second.data, second.count));
   }
 };
