@@ -117,7 +117,9 @@ def test_a_trace_has_the_op(grad: bool) -> None:
     t = CASES["plain"].tensors
     degrees = {name: t[name] for name in ("in_degrees", "out_degrees")}
     with torch.set_grad_enabled(grad):
-        traced = torch.jit.trace(lambda x: masked_linear(x, t["weight"], t["bias"], **degrees), t["x"], check_trace=False)
+        traced = torch.jit.trace(
+            lambda x: masked_linear(x, t["weight"], t["bias"], **degrees), t["x"], check_trace=False
+        )
         assert "vlae_fast::masked_linear" in str(traced.inlined_graph)
         x = torch.randn_like(t["x"])
         assert traced(x).equal(masked_linear(x, t["weight"], t["bias"], **degrees))

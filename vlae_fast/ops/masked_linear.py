@@ -135,8 +135,8 @@ class _MaskedLinear(torch.autograd.Function):
             return *out, *(None,) * 6
         args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
         direct = registry.only_autograd_looks(*args[:-3])
-        out = iter(_backward(*args) if direct else registry.below_autograd("masked_linear_backward", *args))
-        return *(next(out) if need else None for need in needs), *(None,) * 6
+        found = iter(_backward(*args) if direct else registry.below_autograd("masked_linear_backward", *args))
+        return *(next(found) if need else None for need in needs), *(None,) * 6
 
 
 def _apply(*args: Any) -> Tensor:

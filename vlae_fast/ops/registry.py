@@ -75,7 +75,7 @@ def only_autograd_looks(*tensors: Tensor | None) -> bool:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
-    for t in tensors:  # noqa: SIM110 - a generator takes three times as long
+    for t in tensors:  # a generator takes three times as long
         if t is not None and (type(t) not in _PLAIN or not t.is_cpu):
             return False
     return True

@@ -25,7 +25,7 @@ struct BlockOut {
 template <int Rows>
 struct Sums {
   Vec acc[Rows][kPanelVecs];
-  float total[Rows * kPanel];
+  alignas(64) float total[Rows * kPanel];
   bool has_total = false;
   int64_t room = kChunk;
 

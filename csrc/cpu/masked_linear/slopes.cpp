@@ -11,7 +11,7 @@ using namespace vlae::VLAE_ISA;
 namespace {
 
 // Kahan's sums of columns: a batch may be long.
-struct Sums {
+struct ColumnSums {
   Vec sum[kSlopeVecs] = {}, lost[kSlopeVecs] = {};
 
   void add(int64_t v, Vec of_rows) {
@@ -51,7 +51,7 @@ void add_plain_rows(const Slopes& s, const Columns& columns, int64_t first, int6
 }
 
 template <Activation Function>
-void add_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, Sums& sums) {
+void add_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, ColumnSums& sums) {
   const int64_t vecs = (columns.count + kLanes - 1) / kLanes, plain = s.order ? 0 : columns.count / kLanes;
   Vec of_rows[kSlopeVecs];
   for (int64_t v = 0; v < vecs; ++v) of_rows[v] = Vec{};
@@ -68,7 +68,7 @@ void add_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t ro
 
 // Square by square, which is transposed in registers; rows behind the last one are 0 in it.
 template <Activation Function>
-void add_squares(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, Sums& sums) {
+void add_squares(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, ColumnSums& sums) {
   for (int64_t v = 0; v * kLanes < columns.count; ++v) {
     const Columns own = vector_of(columns, v);
     Vec square[kLanes], of_rows = {};
@@ -88,7 +88,7 @@ void add_squares(const Slopes& s, const Columns& columns, int64_t first, int64_t
 
 template <Activation Function>
 void slopes_by(const Slopes& s, const Columns& columns) {
-  Sums sums;
+  ColumnSums sums;
   for (int64_t first = 0; first < s.batch; first += kLanes)
     (s.transposed ? add_squares<Function> : add_rows<Function>)(s, columns, first, least(kLanes, s.batch - first), sums);
   for (int64_t v = 0; s.sums && v * kLanes < columns.count; ++v) {
