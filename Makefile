@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
 FUZZ_SECONDS ?= 60
 OF_SOURCES := $(addprefix test_,docs docstrings extending imports packaging promises) kernels/test_names # the tests that read the package's own files
-KERNEL_TESTS := $(addprefix ops/test_,gradients made_inverse made_sample masked_conv masked_linear pixelcnn_sample) \
+KERNEL_TESTS := $(addprefix ops/test_,gradients made made_inverse made_sample masked_conv masked_linear pixelcnn_sample) \
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
 .DEFAULT_GOAL := help

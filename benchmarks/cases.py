@@ -129,22 +129,25 @@ class MadeCase:
         return sum(self.hidden) + 2 * self.dim
 
 
+@dataclass(frozen=True)
 class LinearCase(MadeCase):
-    """Its `masked_linear` layers, forward + backward (gradients of x, weights, biases)."""
+    """Its layers by `made`, forward + backward (gradients of x, weights, biases) or forward alone."""
+
+    backward: bool = True
 
     @property
     def flops(self) -> int:
-        return 6 * self.batch * self.live
+        return (6 if self.backward else 2) * self.batch * self.live
 
     @property
     def bytes(self) -> int:
         x, weights = self.batch * self.dim, sum(len(i) * len(o) for i, o in pairwise(self.degrees))
-        return traffic(x, self.live + self.biases, weights + self.biases, 2 * x, self.dtype, backward=True)
+        return traffic(x, self.live + self.biases, weights + self.biases, 2 * x, self.dtype, backward=self.backward)
 
     def op_cases(self, batch: int = 16) -> list[testing.Case]:
         """A budget is twice the reference's largest error, which a row or two do not bring to light."""
         activations = ["relu"] * len(self.hidden) + ["none"]
-        cases = []
+        cases = [testing.made_layers_case(batch, self.dim, self.hidden)]
         for (i, o), activation in zip(pairwise(self.degrees), activations, strict=True):
             case = testing.linear_case(batch, len(i), len(o), activation=activation)
             tensors = case.tensors | {"in_degrees": i, "out_degrees": o}
@@ -203,6 +206,8 @@ LAYERS: tuple[ConvCase | LinearCase, ...] = (
     ConvCase("elu-3x3B-12ch-28x28-batch64", "B", 64, 12, 12, 3, 28, "elu"),
     ConvCase("7x7A-1to64ch-28x28-batch64", "A", 64, 1, 64, 7, 28, "none"),
     LinearCase("made-64-640-640-128-batch128", 128, 64, (640, 640), quick=True),
+    LinearCase("made-64-640-640-128-batch1-forward", 1, 64, (640, 640), backward=False),
+    LinearCase("made-64-640-640-128-batch128-forward", 128, 64, (640, 640), backward=False),
     LinearCase("made-64-640-640-128-batch1024", 1024, 64, (640, 640)),
     LinearCase("made-784-1024-1024-1568-batch256", 256, 784, (1024, 1024)),
 )

@@ -151,7 +151,9 @@ def _(case: LinearCase, setup: Setup) -> Contest:
     torch.manual_seed(0)
     made = vf.MADE(case.dim, case.hidden[0], 2 * case.dim, n_hidden=len(case.hidden), backend=setup.backend)
     x = torch.randn(case.batch, case.dim, device=setup.device, dtype=torch_dtype(case.dtype))
-    return _modules(case, "masked_linear", made.to(x), x, True, setup)
+    contest = _modules(case, "made", made.to(x), x, case.backward, setup)
+    contest.peers["layer by layer"] = _step(nn.Sequential(*made.masked_layers()), x, case.backward)
+    return contest
 
 
 def _other_rows(op: str, x: Tensor, picked: str) -> list[str]:

@@ -11,11 +11,12 @@ from vlae_fast.plan import Plan
 from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
-from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case
+from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, made_layers_case
 
 MAKE = {
     "masked_conv": lambda name: conv_case("B", (2, 3, 4, 5), 6, 3, activation=name, cond="vector"),
     "masked_linear": lambda name: linear_case(5, 9, 13, activation=name),
+    "made": lambda name: made_layers_case(3, 4, (6, 5), activation=name, cond=True),
     "made_inverse": lambda name: made_case(3, 4, (6,), activation=name),
 }
 
@@ -73,6 +74,8 @@ def call_with(op: str, case: Case, row: str, activation: str) -> None:
         function(t["x"], t["weight"], t["bias"], t["cond"], ConvOptions("B", activation=activation))
     elif op == "masked_linear":
         function(t["x"], t["weight"], t["bias"], Mask(t["in_degrees"], t["out_degrees"]), activation)
+    elif op == "made":
+        function(t["x"], Layers(t["weights"], t["biases"], t["degrees"]), activation)
     else:
         function(t["eps"], Layers(t["weights"], t["biases"], t["degrees"]), Transform(activation))
 

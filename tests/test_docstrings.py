@@ -19,7 +19,7 @@ import vlae_fast as vf
 from vlae_fast.data import binarize
 from vlae_fast.reference import pixelcnn_draw
 from vlae_fast.sampling.program import build_program
-from vlae_fast.testing import conv_case, linear_case
+from vlae_fast.testing import conv_case, linear_case, made_layers_case
 
 pdoc = pytest.importorskip("pdoc")
 
@@ -121,6 +121,12 @@ def test_equivalent_to_masked_linear() -> None:
     case = linear_case(4, 6, 5, activation="relu")
     names = equivalent(vf.ops.masked_linear, **case.tensors)
     torch.testing.assert_close(vf.ops.masked_linear(**case.tensors, activation="relu"), names["y"])
+
+
+def test_equivalent_to_made() -> None:
+    case = made_layers_case(4, 5, (8, 7), cond=True)
+    names = equivalent(vf.ops.made, **case.tensors, L=3)
+    torch.testing.assert_close(vf.ops.made(**case.tensors), names["h"])
 
 
 def test_equivalent_to_made_inverse() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import flows, made_inverse, masked_conv, masked_linear, modules, pixelcnn_draw
+from cases import flows, made, made_inverse, masked_conv, masked_linear, modules, pixelcnn_draw
 from cases import pixelcnn_sample as sampling
 from cases.decoders import inputs, random_decoder
 from cases.rows import require
@@ -17,17 +17,18 @@ from benchmarks.gpu import captured
 from vlae_fast import backends
 from vlae_fast.backends import triton
 from vlae_fast.plan import Emit
-from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, run
+from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, made_layers_case, run
 
 pytestmark = pytest.mark.gpu
 
-CASES = [case for family in (masked_conv, masked_linear, made_inverse) for case in family.CASES.values()]
+CASES = [case for family in (masked_conv, masked_linear, made, made_inverse) for case in family.CASES.values()]
 CASES += masked_linear.LARGE_CASES
 SMALL = [
     conv_case("B", (2, 32, 9, 7), 64, 3, activation="gate", cond="vector"),
     conv_case("A", (2, 3, 6, 5), 12, 5, activation="relu", image_channels=3, cond="map"),
     linear_case(5, 33, 65, activation="elu"),
     linear_case(7, 16, 20, adjacency=True, activation="tanh"),
+    made_layers_case(5, 9, (33, 40), activation="elu", cond=True),
     made_case(3, 9, (32, 32)),
     made_case(3, 9, (32, 32), steps=2),
 ]
@@ -242,7 +243,7 @@ COMPILED_INPUTS = {"gated": (2, 20, 11, 13), "made": (3, 21), "inverse": (3, 22)
 @pytest.mark.parametrize("row", GPU_ROWS)
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_with_cuda_graphs_from_the_first_call_on(name: str, row: str) -> None:
-    able(row, {"gated": "masked_conv", "made": "masked_linear", "inverse": "made_inverse"}[name])
+    able(row, {"gated": "masked_conv", "made": "made", "inverse": "made_inverse"}[name])
     module = COMPILED[name](row).cuda()
     x = torch.randn(COMPILED_INPUTS[name], device="cuda")
     compiled = torch.compile(module, mode="reduce-overhead")

@@ -137,6 +137,11 @@ PROMISES = [
     ("vlae_fast/ops/masked_conv.py", "Dead entries are never read", DEAD),
     ("vlae_fast/ops/masked_linear.py", "Dead entries are never read", DEAD_LINEAR),
     (
+        "vlae_fast/ops/made.py",
+        "Dead entries of a weight are never",
+        "ops/test_made.py::test_dead_weights_are_never_read",
+    ),
+    (
         "vlae_fast/layers/linear.py",
         "never sees ``x[:, k % D:]``",
         "ops/test_masked_linear.py::test_made_jacobian_is_exactly_zero_ahead",

@@ -21,7 +21,7 @@ class Activation(NamedTuple):
     module: type[nn.Module] | None = None  # PyTorch's, with its default arguments
 
 
-_MADE = ("made_inverse", "made_sample", "made_sample_levels")  # one network, inverted or sampled
+_MADE = ("made", "made_inverse", "made_sample", "made_sample_levels")  # one network, run, inverted or sampled
 TABLE = (
     Activation("none", ("masked_conv", "masked_linear"), 0),
     Activation("relu", ("masked_conv", "masked_linear", *_MADE), 1, module=nn.ReLU),

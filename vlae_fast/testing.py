@@ -294,6 +294,17 @@ def made_case(
     return Case(name, "made_inverse", tensors, {"activation": activation, "scale": scale})
 
 
+def made_layers_case(
+    batch: int, dim: int, hidden: tuple[int, ...], *, dtype: torch.dtype = torch.float32, **options: Any
+) -> Case:
+    """A `made` call: the network of `made_case` with larger weights."""
+    case = made_case(batch, dim, hidden, dtype=dtype, **options)
+    eps, weights = case.tensors["eps"], [2 * w for w in case.tensors["weights"]]
+    tensors = {"x": eps, **case.tensors, "weights": weights}
+    del tensors["eps"]
+    return Case(case.name, "made", tensors, {"activation": case.options["activation"]})
+
+
 def made_sample_case(
     batch: int, dim: int, hidden: tuple[int, ...], *, dtype: torch.dtype = torch.float32, **options: Any
 ) -> Case:

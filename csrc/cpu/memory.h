@@ -34,6 +34,8 @@ class ZeroedFloats {
 // Kept from call to call, unless it is large: what is freed the system may take back, and then faults in anew.
 class KeptFloats {
  public:
+  explicit KeptFloats(int64_t most = 1 << 20) : most_(most) {}
+
   // Uninitialised; nullptr where there is no memory. They are the next call's.
   float* take(int64_t count) {
     if (count > size_) {
@@ -46,16 +48,14 @@ class KeptFloats {
   }
 
   void give_back() {
-    if (size_ <= kMost) return;
+    if (size_ <= most_) return;
     size_ = 0;
     memory_.reset();
   }
 
  private:
-  static constexpr int64_t kMost = 1 << 20;
-
   std::unique_ptr<float, Free> memory_;
-  int64_t size_ = 0;
+  int64_t size_ = 0, most_;
 };
 
 }  // namespace vlae

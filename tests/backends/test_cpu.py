@@ -151,6 +151,11 @@ CALLS = [
     ("masked_linear", [V, L, None, None, None, L.bool(), "elu", ""]),
     ("masked_linear_backward", [Y, Y, V, L, I, O, None, "relu", True, True, True, ""]),
     ("masked_linear_backward", [Y, None, V, L, None, None, L.bool(), "none", True, True, True, ""]),
+    ("made", [V, [L, torch.zeros(5, 4)], [Y[0], G[0, 0, 0, :5]], [I, O, torch.arange(5)], Y, "elu", True, ""]),
+    (
+        "made_backward",
+        [torch.zeros(2, 5), V, [Y], [L, torch.zeros(5, 4)], [I, O, torch.arange(5)], "tanh", [1] * 6, ""],
+    ),
     (
         "made_inverse",
         [V, [L, W[:, :, 0, 0] + 0], [Y[0], G[0, 0, 0]], [I + 1, O - 1, I.repeat(2)], Y, "elu", "softplus", ""],

@@ -232,6 +232,44 @@ def test_masked_linear(
     return True
 
 
+@hammer(
+    data=st.data(),
+    batch=st.integers(0, 40),
+    layers=st.lists(st.lists(near, max_size=40), min_size=2, max_size=5),
+    isa=isas,
+    rng=randoms,
+)
+def test_made(data: st.DataObject, batch: int, layers: list[list[int]], isa: str, rng: random.Random) -> bool:
+    """Degrees in any order and of any size, layers of nothing, too few of one argument; forward and gradients."""
+    require("cpu")
+    if data.draw(st.integers(0, 2)) == 0:
+        layers[data.draw(st.integers(0, len(layers) - 1))] = data.draw(units)
+    ends = list(pairwise(map(len, layers)))
+    weights, biases = [randn(rng, o, i) / 4 for i, o in ends], [randn(rng, o) for _, o in ends]
+    degrees, x = [torch.tensor(layer, dtype=torch.int64) for layer in layers], randn(rng, batch, len(layers[0]))
+    cond = randn(rng, batch, len(layers[1])) if data.draw(st.booleans()) else None
+    if data.draw(st.integers(0, 9)) == 0:  # too few of one
+        tensors = data.draw(st.sampled_from([weights, biases, degrees]))
+        del tensors[data.draw(st.integers(0, len(tensors) - 1)) :]
+    activation, given = data.draw(st.sampled_from(["relu", "elu", "tanh"])), Layers(weights, biases, degrees, cond)
+    outs = unless_refused(lambda: cpu.made_with_hidden(x, given, activation, isa))
+    if outs is None:
+        return False
+    y, *hidden = outs
+    wide = [t.double().requires_grad_() for t in (x, *weights, *biases, *([] if cond is None else [cond]))]
+    n, wide_cond = len(weights), None if cond is None else wide[-1]
+    truth = reference.made(wide[0], Layers(wide[1 : n + 1], wide[n + 1 : 2 * n + 1], degrees, wide_cond), activation)
+    grad = randn(rng, *y.shape)
+    assert_close(y, truth)
+    needs = [data.draw(st.booleans()) for _ in range(2 + 2 * n)]
+    grad_x, grad_cond, *others = cpu.made_backward(grad, x, hidden, given, activation, needs, isa)
+    truths = torch.autograd.grad(truth, wide, grad.double(), materialize_grads=True)
+    for found, expected in zip([grad_x, *others, grad_cond][: len(wide)], truths, strict=True):
+        if found is not None:
+            assert_close(found, expected)
+    return True
+
+
 @hammer(data=st.data(), dim=st.integers(0, 5), hidden=st.lists(units, max_size=3), isa=isas, rng=randoms)
 def test_made_inverse(data: st.DataObject, dim: int, hidden: list[list[int]], isa: str, rng: random.Random) -> bool:
     """Hidden units of any degree, outputs and inputs of degrees that may not be a MADE's."""

@@ -62,6 +62,25 @@ def linear(activation: str) -> Subject:
     return Subject(op, lambda x, w, b: activated(F.linear(x, w * mask, b), activation), inputs)
 
 
+def network(activation: str) -> Subject:
+    """Three layers of a MADE with a condition."""
+    degrees = masks.made_degrees(3, (5, 4), 2)
+    live = [masks.linear_mask(i, o) for i, o in pairwise(degrees)]
+    weights = [normal(*mask.shape, seed=i) / 2 for i, mask in enumerate(live)]
+    biases = [normal(len(mask), seed=9 + i) for i, mask in enumerate(live)]
+
+    def op(x: Tensor, *flat: Tensor, backend: str = "auto") -> Tensor:
+        *own, cond = flat
+        return ops.made(x, own[:3], own[3:], degrees, cond, activation=activation, backend=backend)
+
+    def plain(x: Tensor, *flat: Tensor) -> Tensor:
+        x = activated(F.linear(x, flat[0] * live[0], flat[3]) + flat[6], activation)
+        x = activated(F.linear(x, flat[1] * live[1], flat[4]), activation)
+        return F.linear(x, flat[2] * live[2], flat[5])
+
+    return Subject(op, plain, (normal(2, 3, seed=20), *weights, *biases, normal(2, 5, seed=21)))
+
+
 def inverse(activation: str, scale: str = "exp", steps: int = 2) -> Subject:
     """x and log_det of two steps of an affine flow of 3 dimensions, as one tensor."""
     degrees = masks.made_degrees(3, (5,), 2)
@@ -99,6 +118,7 @@ def inverse(activation: str, scale: str = "exp", steps: int = 2) -> Subject:
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     **{f"masked_conv, {act}": lambda act=act: conv(act) for act in ("none", "relu", "elu", "gate")},
     **{f"masked_linear, {act}": lambda act=act: linear(act) for act in ("none", "relu", "elu", "tanh")},
+    **{f"made, {act}": lambda act=act: network(act) for act in ("relu", "elu", "tanh")},
     **{f"made_inverse, {act}": lambda act=act: inverse(act) for act in ("relu", "elu", "tanh")},
     "made_inverse, softplus": lambda: inverse("tanh", "softplus"),
 }
@@ -214,8 +234,10 @@ def test_gradients_of_each_sample(subject: Subject) -> None:
         cond = subject.inputs[3:] if subject.op.__qualname__.startswith("conv") else ()
         return torch.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(subject.inputs[1], subject.inputs[0], cond)
 
-    if subject.op.__qualname__.startswith("inverse"):
+    if subject.op.__qualname__.startswith(("inverse", "network")):
         rest = subject.inputs[2:]
+        if subject.op.__qualname__.startswith("network"):
+            rest = (*rest[:-1], rest[-1][:1])  # a condition for one sample
 
         def of(function: Callable[..., Tensor]) -> Tensor:  # type: ignore[no-redef]
             def loss(weight: Tensor, row: Tensor) -> Tensor:
@@ -228,7 +250,8 @@ def test_gradients_of_each_sample(subject: Subject) -> None:
 
 def test_a_named_backend_says_that_it_cannot(subject: Subject) -> None:
     name = subject.op.__qualname__.partition(".")[0]
-    message = rf"(masked_|made_){name}: torch\.func and forward-mode differentiation need .*got 'cpu'"
+    op = "made" if name == "network" else f"(masked_|made_){name}"
+    message = rf"^{op}: torch\.func and forward-mode differentiation need .*got 'cpu'"
     with pytest.raises(RuntimeError, match=message):
         torch.func.grad(lambda x: subject.op(x, *subject.inputs[1:], backend="cpu").sum())(subject.inputs[0])
     with pytest.raises(RuntimeError, match=message):

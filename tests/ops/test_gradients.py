@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlae_fast import ops
 from vlae_fast.backends import cpu
-from vlae_fast.testing import Case, conv_case, linear_case, made_case, run
+from vlae_fast.testing import Case, conv_case, linear_case, made_case, made_layers_case, run
 
 CASES = [
     conv_case("B", (3, 4, 6, 5), 8, 3, cond="map"),
@@ -19,6 +19,7 @@ CASES = [
     conv_case("B", (3, 4, 6, 5), 8, 3, activation="gate", cond="map"),
     linear_case(9, 20, 30),
     linear_case(9, 20, 30, adjacency=True, activation="tanh"),
+    made_layers_case(5, 4, (12, 9), activation="elu", cond=True),
     made_case(5, 4, (12, 9), activation="elu", cond=True),
 ]
 ROWS = [(case, backend) for case in CASES for backend in backends_of(case.op)]
@@ -104,6 +105,7 @@ def threads(count: int) -> Iterator[None]:
         conv_case("B", (4, 6, 20, 20), 12, 5, image_channels=3, activation="relu"),
         linear_case(300, 200, 170, activation="elu"),
         linear_case(61, 40, 277, adjacency=True, activation="relu"),
+        made_layers_case(300, 12, (130, 90), activation="tanh", cond=True),
         made_case(150, 12, (130, 90), activation="tanh", cond=True),
     ],
     ids=str,

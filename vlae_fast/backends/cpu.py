@@ -262,6 +262,8 @@ class _Overloads:
     if _WHY_NOT is None:
         masked_linear = torch.ops.vlae_fast_cpu.masked_linear.default
         masked_linear_backward = torch.ops.vlae_fast_cpu.masked_linear_backward.default
+        made = torch.ops.vlae_fast_cpu.made.default
+        made_backward = torch.ops.vlae_fast_cpu.made_backward.default
         pixelcnn_step = torch.ops.vlae_fast_cpu.pixelcnn_step.default
         pixelcnn_draw = torch.ops.vlae_fast_cpu.pixelcnn_draw.default
 
@@ -274,6 +276,50 @@ def _refusing(op: str, *args: Any) -> Any:
         if re.match(rf"{op}: (values|noise) must be ", str(error)):
             raise ValueError(str(error).replace(op, "pixelcnn_step", 1)) from None
         raise
+
+
+def _made_layers(layers: Layers) -> tuple[Any, ...]:
+    weights, biases, degrees, cond = layers
+    contiguous_ones = [t.contiguous() for t in weights], [t.contiguous() for t in biases]
+    return *contiguous_ones, [d.long().contiguous() for d in degrees], contiguous(cond)
+
+
+def made(x: Tensor, layers: Layers, activation: str, isa: str = "") -> Tensor:
+    y: Tensor = run_native(_Overloads, "made", x.contiguous(), *_made_layers(layers), activation, False, isa)[0]
+    return y
+
+
+def made_with_hidden(x: Tensor, layers: Layers, activation: str, isa: str = "") -> list[Tensor]:
+    outs: list[Tensor] = run_native(_Overloads, "made", x.contiguous(), *_made_layers(layers), activation, True, isa)
+    return outs
+
+
+def made_backward(
+    grad: Tensor,
+    x: Tensor,
+    hidden: Sequence[Tensor],
+    layers: Layers,
+    activation: str,
+    needs: Sequence[bool],
+    isa: str = "",
+) -> list[Tensor | None]:
+    weights, _, degrees, _ = _made_layers(layers)
+    kept, wanted = [h.contiguous() for h in hidden], list(map(int, needs))
+    grads = iter(
+        run_native(
+            _Overloads,
+            "made_backward",
+            grad.contiguous(),
+            x.contiguous(),
+            kept,
+            weights,
+            degrees,
+            activation,
+            wanted,
+            isa,
+        )
+    )
+    return [next(grads) if need else None for need in needs]
 
 
 def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:

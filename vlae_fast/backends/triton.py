@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from ..kept import kept
 from ..masks import Tap, tap_at
 from ..plan import Plan
 from ..reference.arguments import ConvOptions, Layers, Mask, Transform
-from . import gpu
+from . import by_layers, gpu
 from .memory_format import contiguous, nchw, nhwc
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter runs the kernels, on the CPU: for tests
@@ -197,6 +198,20 @@ def masked_linear_backward(
 
     args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), _as_tiles(mask), activation)
     return kernels.backward(*args, needs)
+
+
+def made(x: Tensor, layers: Layers, activation: str) -> Tensor:
+    return made_with_hidden(x, layers, activation)[0]
+
+
+def made_with_hidden(x: Tensor, layers: Layers, activation: str) -> list[Tensor]:
+    return by_layers.made_with_hidden(sys.modules[__name__], x, layers, activation)
+
+
+def made_backward(
+    grad: Tensor, x: Tensor, hidden: Sequence[Tensor], layers: Layers, activation: str, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    return by_layers.made_backward(sys.modules[__name__], grad, x, hidden, layers, activation, needs)
 
 
 @_on_its_device

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
 from ..masks import linear_mask, made_degrees, same_mask
+from ..ops.made import made
 from ..ops.masked_linear import masked_linear
 
 
@@ -120,6 +123,24 @@ class MaskedLinear(nn.Linear):
         return f"{super().extra_repr()}, activation={self.activation!r}, backend={self.backend!r}"
 
 
+def _follows(layer: MaskedLinear, before: MaskedLinear) -> bool:
+    """True where a layer reads the units that the one before it computes, on the same backend."""
+    own, others = layer._degrees["in"], before._degrees["out"]
+    return layer.backend == before.backend and (own is others or own == others)
+
+
+def _is_listened_to(layer: nn.Module) -> bool:
+    """True where a call of the layer does more than its class's forward."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or "forward" in layer.__dict__
+        or layer._compiled_call_impl is not None
+    )
+
+
 class MADE(nn.Module):
     """Masked autoencoder: ``out[:, k]`` never sees ``x[:, k % D:]``.
 
@@ -130,6 +151,9 @@ class MADE(nn.Module):
         activation: ``relu``, ``elu``, ``tanh``. backend: of every layer.
 
     Shapes: ``forward(x [B, D], context [B, context_dim] or None) -> [B, output_dim]``.
+
+    All layers run in one call, of `vlae_fast.ops.made`. Where one was replaced, or has a hook or a parametrization,
+    they run one by one.
 
     Source: Germain et al. 2015, arXiv 1502.03509.
     """
@@ -162,6 +186,8 @@ class MADE(nn.Module):
             MaskedLinear(i, o, activation=act, backend=backend)
             for i, o, act in zip(degrees[:-1], degrees[1:], fused, strict=True)
         )
+        for before, layer in pairwise(self.masked_layers()):
+            layer._degrees["in"] = before._degrees["out"]  # one list: a look tells that they go together
         self.context = nn.Linear(context_dim, hidden_dim, bias=False) if context_dim else None
 
     @property
@@ -178,11 +204,47 @@ class MADE(nn.Module):
         """``[B, D]``, and ``[B, context_dim]`` where there is a context -> ``[B, output_dim]``."""
         if x.dim() != 2 or x.shape[1] != self.input_dim:
             raise ValueError(f"MADE: x must be [B, {self.input_dim}], got {tuple(x.shape)}")
-        for i, layer in enumerate(self.layers):
+        cond = None if self.context is None else self.project(context)
+        layers = tuple(self.layers)
+        if self._runs_in_one_call(layers):
+            return self._in_one_call(x, cond, layers)
+        for i, layer in enumerate(layers):
             x = layer(x)
-            if i == 0 and self.context is not None:
-                x = reference.activate(x + self.project(context), self.activation)
+            if i == 0 and cond is not None:
+                x = reference.activate(x + cond, self.activation)
         return x
+
+    def _in_one_call(self, x: Tensor, cond: Tensor | None, layers: tuple[Any, ...]) -> Tensor:
+        degrees = [layer._degrees_on(layer.weight.device) for layer in layers]
+        return made(
+            x,
+            [layer.weight for layer in layers],
+            [layer.bias for layer in layers],
+            [degrees[0]["in"], *(d["out"] for d in degrees)],
+            cond,
+            activation=self.activation,
+            backend=layers[0].backend,
+        )
+
+    def _runs_in_one_call(self, layers: tuple[nn.Module, ...]) -> bool:
+        """True where the op computes what the layers would: they are as they were made, and nobody listens to one.
+
+        Replaced layers, subclasses (parametrizations), hooks, a forward of their own, and an activation or a backend
+        that one of them has for itself are all respected: the layers then run one by one.
+        """
+        if not layers or _has_any_global_hook():
+            return False
+        before: MaskedLinear | None = None
+        for i, layer in enumerate(layers):
+            if type(layer) is not MaskedLinear or layer.bias is None or _is_listened_to(layer):
+                return False
+            waits = i + 1 == len(layers) or (i == 0 and self.context is not None)
+            if layer.activation != ("none" if waits else self.activation):
+                return False
+            if before is not None and not _follows(layer, before):
+                return False
+            before = layer
+        return True
 
     def project(self, context: Tensor | None) -> Tensor:
         """The context's part of the first pre-activation, ``[B, hidden_dim]``."""

@@ -3,6 +3,7 @@
 These modules hold contracts alone: docstring, checks, schema, fake, autograd; `vlae_fast.reference` is the mathematics.
 """
 
+from .made import made
 from .made_inverse import made_inverse
 from .made_sample import made_sample
 from .made_sample_levels import made_sample_levels
@@ -13,6 +14,7 @@ from .pixelcnn_step import PixelCNNRun
 
 __all__ = [
     "PixelCNNRun",
+    "made",
     "made_inverse",
     "made_sample",
     "made_sample_levels",

@@ -110,10 +110,10 @@ def check_layers(
     _check_shapes(op, name, x, layers)
 
 
-def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str) -> None:
-    """As `check_layers`, whatever the numbers of inputs and outputs."""
+def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str, *, any_dtype: bool = False) -> None:
+    """As `check_layers`, whatever the numbers of inputs and outputs. any_dtype: autocast will make them one."""
     _check_counts(op, name, x, layers, activation)
-    _check_shapes(op, name, x, layers)
+    _check_shapes(op, name, x, layers, any_dtype)
 
 
 def _check_counts(op: str, name: str, x: Tensor, layers: Layers, activation: str) -> None:
@@ -129,9 +129,11 @@ def _check_counts(op: str, name: str, x: Tensor, layers: Layers, activation: str
     for i, degree in enumerate(degrees):
         if degree.dim() != 1:
             fail(op, f"degrees[{i}] must be [units of layer {i}]", tuple(degree.shape))
+        if degree.is_floating_point():
+            fail(op, f"degrees[{i}] must be integers", degree.dtype)
 
 
-def _check_shapes(op: str, name: str, x: Tensor, layers: Layers) -> None:
+def _check_shapes(op: str, name: str, x: Tensor, layers: Layers, any_dtype: bool = False) -> None:
     weights, biases, degrees, cond = layers
     n_layers = len(degrees) - 1
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -142,6 +144,8 @@ def _check_shapes(op: str, name: str, x: Tensor, layers: Layers) -> None:
     columns = len(weights) // n_layers * degrees[1].shape[0]
     if cond is not None and cond.shape != (x.shape[0], columns):
         fail(op, f"cond must be {[x.shape[0], columns]}", tuple(cond.shape))
+    if any_dtype:
+        return
     for argument, tensors in (("weights", weights), ("biases", biases), ("cond", [] if cond is None else [cond])):
         for tensor in tensors:
             if tensor.dtype != x.dtype:
@@ -209,9 +213,17 @@ def _backward_fake(
     return [*grads, *(t.new_empty(t.shape) for t in (*weights, *biases))]
 
 
-def _versions(degrees: Sequence[Tensor]) -> list[int | None]:
+def versions(degrees: Sequence[Tensor]) -> list[int | None]:
     """Saved for backward they could not be of inference mode, where a flow's degrees may have come to their device."""
     return [None if d.is_inference() else d._version for d in degrees]
+
+
+def check_versions(op: str, degrees: Sequence[Tensor], before: Sequence[int | None]) -> None:
+    """Raises RuntimeError in the name of `op` unless these are the versions of the degrees still."""
+    for i, (version, now) in enumerate(zip(before, versions(degrees), strict=True)):
+        if version != now:
+            rule = f"degrees[{i}] must be as it was in forward"
+            raise RuntimeError(f"{op}: {rule}, got one that was written to in place")
 
 
 class _MadeInverse(torch.autograd.Function):
@@ -223,16 +235,13 @@ class _MadeInverse(torch.autograd.Function):
         layers = _layers(flat, degrees, cond)
         xs, log_det = registry.below_autograd("made_inverse", eps, *layers, *transform, backend)
         ctx.save_for_backward(xs, cond, *flat)
-        ctx.degrees, ctx.versions, ctx.transform = degrees, _versions(degrees), transform
+        ctx.degrees, ctx.versions, ctx.transform = degrees, versions(degrees), transform
         return xs, log_det
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         xs, cond, *flat = ctx.saved_tensors
-        for i, (before, now) in enumerate(zip(ctx.versions, _versions(ctx.degrees), strict=True)):
-            if before != now:
-                rule = f"degrees[{i}] must be as it was in forward"
-                raise RuntimeError(f"made_inverse: {rule}, got one that was written to in place")
+        check_versions("made_inverse", ctx.degrees, ctx.versions)
         layers = _layers(flat, ctx.degrees, cond)
         if registry.only_plain_torch_differentiates(*grads):
             out = _backward(*grads, xs, *layers, *ctx.transform)

@@ -6,15 +6,8 @@ Shapes: B batch, C channels, H x W image, D dimensions of z. Signatures are thos
 
 from .activation import activate, activate_backward, slope_of_output
 from .arguments import Layers, Mask, Transform
-from .made_inverse import (
-    LEAST_SLOPE,
-    log_slope,
-    made,
-    made_backward,
-    made_inverse,
-    made_inverse_backward,
-    shift_and_log_scale,
-)
+from .made import made, made_backward, made_with_hidden
+from .made_inverse import LEAST_SLOPE, log_slope, made_inverse, made_inverse_backward, shift_and_log_scale
 from .made_sample import made_sample, made_sample_levels
 from .masked_conv import masked_conv, masked_conv_backward, masked_conv_with_sigmoid
 from .masked_linear import masked_linear, masked_linear_backward
@@ -24,6 +17,7 @@ from .pixelcnn_step import pixelcnn_start, pixelcnn_step, pixelcnn_step_draw
 OPS = (
     "masked_conv",
     "masked_linear",
+    "made",
     "made_inverse",
     "made_sample",
     "made_sample_levels",
@@ -45,6 +39,7 @@ __all__ = [
     "made_inverse_backward",
     "made_sample",
     "made_sample_levels",
+    "made_with_hidden",
     "masked_conv",
     "masked_conv_backward",
     "masked_conv_with_sigmoid",

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masks import linear_mask
-from .activation import activate, activate_backward
-from .arguments import Layers, Mask, Transform
-from .masked_linear import masked_linear
-
-
-def made(x: Tensor, layers: Layers, activation: str) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """MADE of one step: parameters ``[B, n_params * D]`` for x ``[B, D]``; inputs and pre-activations of all layers."""
-    inputs, pres = [x], []
-    for i, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):
-        pre = masked_linear(inputs[-1], weight, bias, Mask(layers.degrees[i], layers.degrees[i + 1]), "none")
-        pres.append(pre + layers.cond if i == 0 and layers.cond is not None else pre)
-        inputs.append(activate(pres[-1], activation))
-    return pres[-1], inputs[:-1], pres
-
+from .arguments import Layers, Transform
+from .made import made, made_backward, made_with_hidden
 
 LEAST_SLOPE = 1e-3  # of the transforms other than "exp"
 
@@ -54,27 +41,12 @@ def made_inverse(eps: Tensor, layers: Layers, transform: Transform) -> tuple[Ten
     """
     x, log_det = torch.zeros_like(eps), eps.new_zeros(eps.shape[0])
     for _ in range(eps.shape[1]):  # pass n makes the dimensions of degree <= n right
-        params, _, _ = made(x, layers, transform.activation)
+        params = made(x, layers, transform.activation)
         shift, raw = shift_and_log_scale(params, eps.shape[1])
         log, _ = log_slope(raw, transform.scale)
         x = shift + torch.exp(-log) * eps if transform.scale == "exp" else (eps - shift) * torch.exp(-log)
         log_det = log.sum(1)
     return x[None], log_det
-
-
-def made_backward(
-    grad: Tensor, layers: Layers, inputs: Sequence[Tensor], pres: Sequence[Tensor], activation: str
-) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    """Gradients of x, weights, biases and the first pre-activation (that of cond) from that of the parameters."""
-    grad_weights, grad_biases = [], []
-    for i, weight in reversed(list(enumerate(layers.weights))):
-        if i + 1 < len(layers.weights):
-            grad = activate_backward(grad, pres[i], activation)
-        live = linear_mask(layers.degrees[i], layers.degrees[i + 1])
-        grad_weights.append(torch.where(live, grad.T @ inputs[i], 0))
-        grad_biases.append(grad.sum(0))
-        grad_pre, grad = grad, grad @ torch.where(live, weight, 0)
-    return grad, grad_weights[::-1], grad_biases[::-1], grad_pre
 
 
 def made_inverse_backward(
@@ -85,7 +57,8 @@ def made_inverse_backward(
     With ``J = d eps/d x = diag(slope) + N``, N nilpotent, the gradient of eps solves ``J^T v = g``:
     D steps of ``v = (g - N^T v) / slope`` are exact.
     """
-    params, inputs, pres = made(x, layers, transform.activation)
+    params, *hidden = made_with_hidden(x, layers, transform.activation)
+    n = len(layers.weights)
     shift, raw = shift_and_log_scale(params, x.shape[1])
     log, d_log = log_slope(raw, transform.scale)
     slope, affine = torch.exp(log), params.shape[1] > x.shape[1]
@@ -93,14 +66,14 @@ def made_inverse_backward(
     d_shift = -slope if exp else torch.ones_like(slope)  # of eps
     d_raw = d_log * slope * (x - shift if exp else x)
 
-    def backward(grad_shift: Tensor, grad_raw: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    def backward(grad_shift: Tensor, grad_raw: Tensor) -> list[Any]:
         grad = torch.cat([grad_shift, grad_raw], 1) if affine else grad_shift
-        return made_backward(grad, layers, inputs, pres, transform.activation)
+        return made_backward(grad, x, hidden, layers, transform.activation, [True] * (2 + 2 * n))
 
     from_log_det = grad_log_det[:, None] * d_log
     target = grad_x + backward(torch.zeros_like(x), from_log_det)[0]
     v = torch.zeros_like(x)
     for _ in range(x.shape[1]):
         v = (target - backward(v * d_shift, v * d_raw)[0]) / slope
-    _, grad_weights, grad_biases, grad_cond = backward(-v * d_shift, from_log_det - v * d_raw)
-    return v, grad_cond, grad_weights, grad_biases
+    _, grad_cond, *others = backward(-v * d_shift, from_log_det - v * d_raw)
+    return v, grad_cond, others[:n], others[n:]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..plan import BERNOULLI
 from .arguments import Layers
-from .made_inverse import made
+from .made import made
 from .pixelcnn_draw import draw, draw_index
 
 
@@ -18,7 +18,7 @@ def made_sample(noise: Tensor, layers: Layers, activation: str) -> tuple[Tensor,
     """x ``[B, D]`` of 0 and 1 with ``x_d = 1`` where ``noise_d < sigmoid(logit_d(x))``, and ``log p(x)`` ``[B]``."""
     x, log_prob = torch.zeros_like(noise), noise.new_zeros(noise.shape[0])
     for _ in range(noise.shape[1]):  # pass n makes the dimensions of degree <= n right
-        logits, _, _ = made(x, layers, activation)
+        logits = made(x, layers, activation)
         x = draw(logits, noise, BERNOULLI, 1.0)
         log_prob = -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
     return x, log_prob
@@ -34,7 +34,7 @@ def made_sample_levels(
     x, log_prob = torch.zeros(noise.shape, dtype=torch.int64, device=noise.device), noise.new_zeros(noise.shape[0])
     for _ in tables:  # pass n makes the dimensions of degree <= n right
         rows = torch.cat([table[x[:, d]] for d, table in enumerate(tables)], 1)
-        logits = made(rows, layers, activation)[0].split([len(table) for table in tables], 1)
+        logits = made(rows, layers, activation).split([len(table) for table in tables], 1)
         x = torch.stack([draw_index(own.double().T, noise[:, d].double()) for d, own in enumerate(logits)], 1)
         terms = [-F.cross_entropy(own, x[:, d], reduction="none") for d, own in enumerate(logits)]
         log_prob = torch.stack(terms, 1).sum(1)

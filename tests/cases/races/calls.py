@@ -16,6 +16,7 @@ CASES = [
     testing.conv_case("B", (6, 12, 16, 16), 12, 3, activation="relu", image_channels=3),
     testing.linear_case(150, 96, 130, activation="elu"),
     testing.linear_case(96, 130, 90, adjacency=True, activation="relu"),
+    testing.made_layers_case(150, 20, (96, 130, 90), activation="elu", cond=True),
     testing.made_case(70, 20, (48, 48)),
     testing.made_case(33, 24, (40,), affine=False, cond=True, steps=3),
 ]

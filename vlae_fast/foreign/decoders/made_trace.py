@@ -113,7 +113,12 @@ class Tracer(fx.Interpreter):
         if n.op == "placeholder" or not values:
             return super().run_node(n)
         try:
-            if all(isinstance(v, Encoded) for v in values) and name_of(n) not in ("mm", "addmm", "masked_linear"):
+            if all(isinstance(v, Encoded) for v in values) and name_of(n) not in (
+                "mm",
+                "addmm",
+                "masked_linear",
+                "made",
+            ):
                 return self._encode(n, args, kwargs)
             value = self._symbolic(n, args, kwargs)
             if is_in_place(n) and isinstance(n.args[0], fx.Node):
@@ -329,6 +334,16 @@ class Tracer(fx.Interpreter):
         out = self._op_mm(value, torch.where(live, weight, 0).T)
         out = out if bias is None else out.plus(self._like(bias, out))
         return out if activation == "none" else self._activate(out, activation)
+
+    def _op_made(
+        self, value: Any, weights: list, biases: list, degrees: list, cond: Any, activation: str, *_: Any
+    ) -> Units:
+        """All layers of a MADE of this package, in one op."""
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            value = self._op_masked_linear(value, weight, bias, degrees[i], degrees[i + 1], None, "none")
+            value = value if i or cond is None else value.plus(self._like(cond, value))
+            value = value if i + 1 == len(weights) else self._activate(value, activation)
+        return value
 
     def _op_add(self, a: Any, b: Any, alpha: float = 1) -> Units:
         if not isinstance(a, Units | Encoded):

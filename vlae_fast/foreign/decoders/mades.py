@@ -267,7 +267,7 @@ def _compare(
     if network.tables is not None:
         rows = torch.cat([table[levels[:, d]] for d, table in enumerate(network.tables)], 1)
     layers = Layers(network.weights, network.biases, network.degrees)
-    logits, _, _ = reference.made(rows, layers, network.activation)
+    logits = reference.made(rows, layers, network.activation)
     expected = asked.run(made, form.of(levels, like)).flatten(1)
     if isinstance(out, Ended) and asked.levels is None:
         got = torch.sigmoid(logits)

@@ -1,0 +1,63 @@
+// Tiles of samples and the memory of a call.
+#pragma once
+
+#include <algorithm>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "../../checks.h"
+#include "../memory.h"
+
+namespace vlae::made {
+
+constexpr int64_t kRowGroup = 16;    // samples: tiles begin at multiples, and sums over the batch are made of sums of so many
+constexpr int64_t kMostRows = 128;   // of a tile
+constexpr double kThreadWork = 3e5;  // multiply-adds below which another thread costs more than it brings
+constexpr int64_t kMostPacked = 1 << 19;  // floats: more than these threads would send one another through memory
+constexpr int64_t kMostKept = 1 << 22;    // floats that a thread keeps from call to call
+
+// An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
+inline int64_t padded(int64_t floats) {
+  constexpr int64_t kLine = 16;
+  return ((floats + kLine - 1) / kLine | 1) * kLine;
+}
+
+// Uninitialised floats of a call.
+struct Memory {
+  KeptFloats& kept;
+  float* data;
+
+  Memory(const char* op, KeptFloats& from, int64_t count) : kept(from), data(from.take(std::max<int64_t>(count, 1))) {
+    VLAE_CHECK(data != nullptr, op, "memory", text("hold ", 4 * count, " bytes more"), "none");
+  }
+  ~Memory() { kept.give_back(); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+};
+
+// Tiles of a batch, all of nearly one size, as many as give every thread the same number of them.
+class Tiles {
+ public:
+  Tiles(int64_t batch, double work) : batch_(batch), groups_((batch + kRowGroup - 1) / kRowGroup) {
+    const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), 1 + static_cast<int64_t>(work / kThreadWork));
+    const int64_t in_turn = (batch + threads * kMostRows - 1) / (threads * kMostRows);
+    workers_ = std::min(threads, groups_);
+    enough_ = groups_ >= threads && (workers_ > 1 || count_ == 1);
+    count_ = std::min(threads * in_turn, groups_);
+  }
+
+  // False where threads with work would have no tile, or one thread would have several: layer by layer is then as fast or
+  // faster, panels shared or packed once.
+  bool enough() const { return enough_; }
+  int64_t count() const { return count_; }
+  int64_t workers() const { return workers_; }
+  int64_t most_rows() const { return std::min(batch_, (groups_ + count_ - 1) / count_ * kRowGroup); }
+  int64_t first(int64_t tile) const { return std::min(batch_, groups_ * tile / count_ * kRowGroup); }
+  int64_t rows(int64_t tile) const { return first(tile + 1) - first(tile); }
+
+ private:
+  int64_t batch_, groups_, count_, workers_;
+  bool enough_;
+};
+
+}  // namespace vlae::made
