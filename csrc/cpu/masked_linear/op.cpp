@@ -139,8 +139,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   const float* g_read = copies || batch == 0 ? g.data : floats(grad);  // an empty tensor has no address
   if (inputs > 0)
     run_backward(kBackward, kernels, sorted, *checked.structure,
-                 {floats(x), g_read, nullptr, batch, 0, needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
-                  needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr, stride});
+                 {floats(x), g_read, batch, stride, needs_x ? grad_x.mutable_data_ptr<float>() : nullptr,
+                  needs_weight ? grad_weight.mutable_data_ptr<float>() : nullptr});
   const std::vector<int32_t> in_back = inverse_of(checked.structure->in_places),
                              out_back = inverse_of(checked.structure->out_places);
   return {needs_x ? gathered(grad_x, {}, in_back) : grad_x,

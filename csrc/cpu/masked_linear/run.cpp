@@ -48,8 +48,7 @@ void run_grad_weight(const Kernels& kernels, const LinearLayer& layer, const Lin
   const Run batch = {0, 0, b.batch};
   const Runs all = {&batch, 1, b.batch}, none = {};
   PanelProduct product = {};
-  product.left_stride = b.transposed_stride;
-  product.left_step = b.g_transposed ? 0 : b.g_stride;
+  product.left_step = b.g_stride;
   product.of_both = packed;
   product.of_more = packed + kernels.lanes;  // the second vector of rows of two
   product.more_step = kPanelVecs * kernels.lanes;
@@ -57,7 +56,7 @@ void run_grad_weight(const Kernels& kernels, const LinearLayer& layer, const Lin
   product.layer = &layer;
   kernels.pack_rows(b.x, layer.inputs, b.batch, panel, packed);
   const auto multiply = [&](int64_t first, int64_t last) {
-    product.left = b.g_transposed ? b.g_transposed + first * b.transposed_stride : b.g + first;
+    product.left = b.g + first;
     product.rows = last - first;
     product.out = b.grad_weight + first * layer.inputs;
     product.first_row = first;
@@ -131,13 +130,6 @@ void run_backward(const char* op, const Kernels& kernels, const LinearLayer& lay
       case Kind::forward: break;  // not of a backward
     }
   });
-}
-
-void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& b) {
-  Structure structure;
-  structure.panels = panels_of_inputs(layer, kernels.lanes);
-  structure.dead = dead_runs(structure.panels, layer, kernels.lanes);
-  run_backward(op, kernels, layer, structure, b);
 }
 
 }  // namespace vlae::masked_linear

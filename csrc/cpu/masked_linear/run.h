@@ -13,12 +13,11 @@ struct LinearForward {
   float* y;
 };
 
-// Units by their numbers. nullptr: a gradient that is not wanted. That of W reads g, or its transpose where it is given.
+// Units by their numbers. nullptr: a gradient that is not wanted.
 struct LinearBackward {
-  const float *x, *g, *g_transposed;
-  int64_t batch, transposed_stride;
+  const float *x, *g;
+  int64_t batch, g_stride;
   float *grad_x, *grad_weight;
-  int64_t g_stride;
 };
 
 // The structures are those of the layer, for outputs in the forward and for inputs in the backward.
@@ -27,7 +26,5 @@ void run_forward(const char* op, const Kernels& kernels, const LinearLayer& laye
 void run_slopes(const Kernels& kernels, const Slopes& slopes);
 void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const Structure& structure,
                   const LinearBackward& backward);
-// As above, for a layer whose structure nobody keeps.
-void run_backward(const char* op, const Kernels& kernels, const LinearLayer& layer, const LinearBackward& backward);
 
 }  // namespace vlae::masked_linear
