@@ -140,13 +140,19 @@ X, W, G = torch.zeros(2, 5, 6, 4), torch.zeros(6, 4, 3, 3), torch.zeros(2, 5, 6,
 V, L, Y, I, O = torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(2, 4), torch.arange(3), torch.arange(4)  # noqa: E741
 PACKED, STEP_WORDS = "packed", torch.tensor(WORDS)  # there is none where the library is absent
 CELLS = [n for stage in PLAN.stages for source in stage.sources for n in (len(source.taps), *range(len(source.taps)))]
+MAP, OF_MAP = torch.zeros(2, 5, 6, 3), torch.zeros(6, 3)
 HALF = torch.full((2, 5, 6, 3), 0.5)  # of the gate
 TAPS = [0, -1, -1, 3, 0, -1, 4, 0, 0]
 CALLS = [
     ("masked_conv", [X, W, torch.zeros(6), torch.zeros(2, 6), TAPS, None, "relu", False, ""]),
     ("masked_conv", [X, W, None, G, TAPS, W.bool(), "gate", True, ""]),
-    ("masked_conv_backward", [G, G, None, X, W, TAPS, None, "elu", [1, 1, 1, 1], True, ""]),
-    ("masked_conv_backward", [HALF, HALF, HALF, X, W, TAPS, W.bool(), "gate", [1, 1, 1, 1], False, ""]),
+    ("masked_conv_backward", [G, G, None, X, W, TAPS, None, "elu", [1, 1, 1, 1, 0, 0], True, ""]),
+    ("masked_conv_backward", [HALF, HALF, HALF, X, W, TAPS, W.bool(), "gate", [1, 1, 1, 1, 0, 0], False, ""]),
+    ("masked_conv", [X, W, None, None, TAPS, None, "gate", True, "", MAP, OF_MAP, False]),
+    (
+        "masked_conv_backward",
+        [HALF, HALF, HALF, X, W, TAPS, None, "gate", [1, 1, 1, 0, 1, 1], False, "", MAP, OF_MAP, False],
+    ),
     ("masked_linear", [V, L, torch.zeros(4), I, O, None, "tanh", ""]),
     ("masked_linear", [V, L, None, None, None, L.bool(), "elu", ""]),
     ("masked_linear_backward", [Y, Y, V, L, I, O, None, "relu", True, True, True, ""]),

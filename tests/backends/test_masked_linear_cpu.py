@@ -7,6 +7,7 @@ import torch
 from cases.masked_linear import CASES
 from cases.rows import require
 from torch import Tensor
+from torch.nn import Sequential
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlae_fast.backends import cpu
@@ -91,7 +92,7 @@ class Watched(Tensor):
 def test_who_looks_at_a_call_sees_the_op() -> None:
     """A mode is shown both ops; a call that nobody sees has the same bits, with and without a gradient."""
     require("cpu")
-    made, x = MADE(6, 40, 12), torch.randn(5, 6, requires_grad=True)
+    made, x = Sequential(*MADE(6, 40, 12).layers), torch.randn(5, 6, requires_grad=True)
     y = made(x)
     grads = torch.autograd.grad(y.sum(), [x, *made.parameters()])
     with Seen() as seen:
