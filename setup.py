@@ -150,7 +150,7 @@ def prepare_cpu(plan: dict[str, Any]) -> dict[str, Any]:
     units += [
         Unit("compile", source, (build / source).with_suffix(f".{isa}.o").as_posix(), [*flags, f"-DVLAE_ISA={isa}"])
         for isa, flags in isas.items()
-        for source in plan["isa_kernels"]
+        for source in plan["isa_kernels_of"].get(isa, plan["isa_kernels"])
     ]
     if sys.platform == "darwin":  # torch is in the process before this library is
         link = ["-undefined", "dynamic_lookup", *plan["link_flags"]]

@@ -61,7 +61,8 @@ Tensor allocated(const char* op, const std::vector<int64_t>& sizes, int64_t elem
 
 // Uninitialised, of the dtype and device of `like`.
 inline Tensor new_like(const char* op, const Tensor& like, const std::vector<int64_t>& sizes) {
-  const int64_t element_bytes = like.scalar_type() == ScalarType::Float ? 4 : 8;
+  const ScalarType dtype = like.scalar_type();
+  const int64_t element_bytes = dtype == ScalarType::BFloat16 ? 2 : dtype == ScalarType::Float ? 4 : 8;
   return allocated(op, sizes, element_bytes, [&] { return torch::stable::new_empty(like, {sizes.data(), sizes.size()}); });
 }
 

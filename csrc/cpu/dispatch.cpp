@@ -8,51 +8,61 @@ namespace vlae {
 
 namespace {
 
-std::vector<Isa> find_isas() {
+std::vector<Isa> find_isas(Storage storage) {
   std::vector<Isa> isas;
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma")) {
+    if (storage == Storage::bfloat16 && __builtin_cpu_supports("avx512bf16"))
+      isas.push_back({"avx512_bf16", IsaId::avx512_bf16});
     isas.push_back({"avx512", IsaId::avx512});
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas.push_back({"avx2", IsaId::avx2});
 #endif
   isas.push_back({"baseline", IsaId::baseline});
   return isas;
 }
 
-}  // namespace
-
-const std::vector<Isa>& runnable_isas() {
-  static const std::vector<Isa> isas = find_isas();
-  return isas;
-}
-
-std::string runnable_names() {
+std::string names_of(Storage storage) {
   std::string names;
-  for (const Isa& isa : runnable_isas()) {
+  for (const Isa& isa : runnable_isas(storage)) {
     if (!names.empty()) names += ',';
     names += isa.name;
   }
   return names;
 }
 
-const Isa& isa_by_name(const char* op, const std::string& name) {
-  for (const Isa& isa : runnable_isas())
+std::string runnable_names(std::string dtype) { return names_of(storage_by_name("isas", dtype)); }
+
+}  // namespace
+
+Storage storage_by_name(const char* op, const std::string& dtype) {
+  VLAE_CHECK(dtype == "float32" || dtype == "bfloat16", op, "dtype", "be float32 or bfloat16", dtype);
+  return dtype == "bfloat16" ? Storage::bfloat16 : Storage::float32;
+}
+
+const std::vector<Isa>& runnable_isas(Storage storage) {
+  static const std::vector<Isa> isas[] = {find_isas(Storage::float32), find_isas(Storage::bfloat16)};
+  return isas[static_cast<int>(storage)];
+}
+
+const Isa& isa_by_name(const char* op, const std::string& name, Storage storage) {
+  for (const Isa& isa : runnable_isas(storage))
     if (name.empty() || name == isa.name) return isa;
-  VLAE_CHECK(false, op, "isa", "be empty or one of " + runnable_names(), name);
+  VLAE_CHECK(false, op, "isa", "be empty or one of " + names_of(storage), name);
   __builtin_unreachable();
 }
 
-const Isa& isa_by_id(const char* op, int id) {
-  for (const Isa& isa : runnable_isas())
+const Isa& isa_by_id(const char* op, int id, Storage storage) {
+  for (const Isa& isa : runnable_isas(storage))
     if (id == static_cast<int>(isa.id)) return isa;
-  VLAE_CHECK(false, op, "packed", "be packed for one of " + runnable_names(), text("instruction set number ", id));
+  VLAE_CHECK(false, op, "packed", "be packed for one of " + names_of(storage), text("instruction set number ", id));
   __builtin_unreachable();
 }
 
 }  // namespace vlae
 
-STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) { m.def("isas() -> str"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) { m.def("isas(str dtype=\"float32\") -> str"); }
 
 // No tensor among its arguments tells the dispatcher of a device.
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) { m.impl("isas", TORCH_BOX(&vlae::runnable_names)); }

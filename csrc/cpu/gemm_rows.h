@@ -16,7 +16,7 @@
 #include <utility>
 
 #include "runs.h"
-#include "vec.h"
+#include "values.h"
 
 namespace vlae::VLAE_ISA {
 
@@ -25,8 +25,11 @@ constexpr int kFewRows = 3;
 constexpr int kPanel = kPanelVecs * kLanes;  // floats between two rows of a block
 constexpr int kBlock = kMaxRows * kPanel;    // floats between the blocks of two panels
 
-// Rows anywhere, k along memory.
+// Rows anywhere, k along memory: floats, or pairs of bfloat16, whose k is a pair.
+template <typename Held = Float32>
 struct RowPointers {
+  using Values = Held;
+
   const float* const* rows;
 
   static constexpr int64_t weight_step(int64_t packed) { return packed; }
@@ -45,6 +48,8 @@ struct RowPointers {
 // Rows `stride` floats apart, k along memory. A base for every three rows: an address is then a base plus 0, 1 or 2 strides,
 // and 14 rows fit the general registers, which a pointer for each does not.
 struct StridedRows {
+  using Values = Float32;
+
   const float* first;
   int64_t stride, weights;
 
@@ -65,6 +70,8 @@ struct StridedRows {
 // Rows side by side, `step` floats from k to k + 1: the transpose of a matrix read in place. So are the weights, whose columns
 // may overlap those of k + 1: the surplus of a vector ends in columns of the block that nobody reads.
 struct SideBySide {
+  using Values = Float32;
+
   const float* first;
   int64_t step, weights;
 
@@ -106,7 +113,8 @@ template <typename Left, int Rows, int Vecs, int Panels>
       for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < Panels * Vecs; ++v)
-          acc[r][v / Vecs][v % Vecs] = a.at(r, k) * b[v / Vecs][v % Vecs] + acc[r][v / Vecs][v % Vecs];
+          acc[r][v / Vecs][v % Vecs] =
+              Left::Values::multiply_add(a.at(r, k), b[v / Vecs][v % Vecs], acc[r][v / Vecs][v % Vecs]);
     }
   }
 

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "storage.h"
+
 namespace vlae {
 
 // Kept in packed tensors: never reuse a number.
@@ -12,13 +14,17 @@ enum class IsaId : int {
 #if defined(__x86_64__)
   avx2 = 2,
   avx512 = 3,
+  avx512_bf16 = 4,
 #endif
 };
 
+// Those that every family has kernels for, and those of the families that compute in bfloat16 too.
 #if defined(__x86_64__)
 #define VLAE_FOR_EACH_ISA(use) use(baseline) use(avx2) use(avx512)
+#define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use) use(avx512_bf16)
 #else
 #define VLAE_FOR_EACH_ISA(use) use(baseline)
+#define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use)
 #endif
 
 struct Isa {
@@ -26,27 +32,27 @@ struct Isa {
   IsaId id;
 };
 
-// Best first.
-const std::vector<Isa>& runnable_isas();
-std::string runnable_names();
+// Throws unless the name is that of a storage.
+Storage storage_by_name(const char* op, const std::string& dtype);
+
+// Best first. Every one computes in bfloat16, those without its products on numbers widened to float32.
+const std::vector<Isa>& runnable_isas(Storage storage);
 // "" is the best one.
-const Isa& isa_by_name(const char* op, const std::string& name);
-const Isa& isa_by_id(const char* op, int id);
+const Isa& isa_by_name(const char* op, const std::string& name, Storage storage = Storage::float32);
+const Isa& isa_by_id(const char* op, int id, Storage storage);
 
 }  // namespace vlae
 
 // In the namespace of a family, whose `Kernels` have a member per kernel: `kernels_of(isa)` are those of an instruction set.
 // They come from `<family>::<isa>::kernels()`, compiled for it: only a machine that runs it may ask.
-#define VLAE_KERNELS_OF_ISA                                    \
-  VLAE_FOR_EACH_ISA(VLAE_DECLARE_KERNELS)                      \
-  inline Kernels kernels_of(const Isa& isa) {                  \
-    switch (isa.id) { VLAE_FOR_EACH_ISA(VLAE_RETURN_KERNELS) } \
-    __builtin_unreachable();                                   \
-  }                                                            \
+#define VLAE_KERNELS_OF(for_each)                                            \
+  for_each(VLAE_DECLARE_KERNELS) inline Kernels kernels_of(const Isa& isa) { \
+    for_each(VLAE_RETURN_KERNELS) __builtin_unreachable();                   \
+  }                                                                          \
   static_assert(true)  // takes the semicolon
 #define VLAE_DECLARE_KERNELS(isa) \
   namespace isa {                 \
   Kernels kernels();              \
   }
-#define VLAE_RETURN_KERNELS(isa) \
-  case IsaId::isa: return isa::kernels();
+#define VLAE_RETURN_KERNELS(name) \
+  if (isa.id == IsaId::name) return name::kernels();

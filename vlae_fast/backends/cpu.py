@@ -27,12 +27,19 @@ def why_not() -> str | None:
     return _WHY_NOT
 
 
-def isas() -> tuple[str, ...]:
-    """The instruction sets that the loaded library has kernels for; empty where it is absent."""
+def isas(dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
+    """The instruction sets that the loaded library computes in a dtype by, best first; empty where it is absent.
+
+    Of bfloat16 the sets without its products widen its numbers to float32, which takes longer than float32 does.
+    """
     if _WHY_NOT is not None:
         return ()
-    names: str = torch.ops.vlae_fast_cpu.isas()
+    names: str = torch.ops.vlae_fast_cpu.isas(_name(dtype))
     return tuple(names.split(","))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _native(op: str, *args: Any) -> Any:
@@ -164,10 +171,12 @@ def masked_conv_backward(
     return [next(grads) if need else None for need in needs]
 
 
-def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, isa: str = "") -> list[Tensor]:
-    """The program's weights in panels for one instruction set; the best one of this machine by default."""
+def pixelcnn_pack(
+    weights: Sequence[Tensor], plan: Plan, isa: str = "", dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """The program's weights in panels of a dtype for one instruction set; the best one of this machine by default."""
     own = [w.detach().contiguous() for w in weights]
-    return [_native("pixelcnn_pack", own, plan.words, isa)]
+    return [_native("pixelcnn_pack", own, plan.words, isa, _name(dtype))]
 
 
 def pixelcnn_repack(packed: Tensor, weights: Sequence[Tensor], plan: Plan, cells: Sequence[int]) -> bool:
@@ -323,17 +332,18 @@ def made_backward(
 
 
 def made_inverse(eps: Tensor, layers: Layers, transform: Transform, isa: str = "") -> tuple[Tensor, Tensor]:
+    wide = torch.float32 if eps.dtype == torch.bfloat16 else eps.dtype  # of what is added to sums
     x, log_det = _native(
         "made_inverse",
         eps.contiguous(),
         [w.contiguous() for w in layers.weights],
-        [b.contiguous() for b in layers.biases],
+        [b.contiguous().to(wide) for b in layers.biases],
         [d.long().contiguous() for d in layers.degrees],
-        contiguous(layers.cond),
+        None if layers.cond is None else layers.cond.contiguous().to(wide),
         *transform,
         isa,
     )
-    return x[None], log_det
+    return x[None], log_det.to(eps.dtype)
 
 
 def made_sample(noise: Tensor, layers: Layers, activation: str, isa: str = "") -> tuple[Tensor, Tensor]:

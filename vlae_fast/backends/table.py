@@ -36,9 +36,12 @@ class Backend(NamedTuple):
     only_named: Callable[[str], str | None] = lambda op: None  # why ``auto`` passes it over for an op, or None
     steps_at_once: Callable[[int], int] = lambda n_layers: 1  # steps that a call of made_inverse takes
     lacks: Callable[[Plan], str | None] = lambda plan: None  # what of a plan it has not, or None
+    stores: tuple[torch.dtype, ...] = ()  # in what it holds weights and activations of a plan beside the noise's dtype
 
-    def why_not(self, op: str, x: Tensor | None = None, plan: Plan | None = None) -> str | None:
-        """Reason why ``op`` cannot run here (on a tensor like ``x``, for a plan), or None when it can."""
+    def why_not(
+        self, op: str, x: Tensor | None = None, plan: Plan | None = None, dtype: torch.dtype | None = None
+    ) -> str | None:
+        """Reason why ``op`` cannot run here (on a tensor like ``x``, for a plan, held in a dtype), or None."""
         if x is not None and self.devices and x.device.type not in self.devices:
             return f"runs on {', '.join(self.devices)}, the input is on {x.device.type}"
         if (reason := self.absent()) is not None:  # after the device: to look for a GPU starts CUDA
@@ -48,6 +51,9 @@ class Backend(NamedTuple):
         dtypes = self.dtypes.get(op, ())
         if x is not None and dtypes and x.dtype not in dtypes:
             return f"computes in {', '.join(map(_short, dtypes))}, the input is {_short(x.dtype)}"
+        if x is not None and dtype is not None and dtype not in (x.dtype, *self.stores):
+            own = _short(x.dtype)
+            return f"holds a plan in the dtype of its noise, {own}: give it a decoder in {_short(dtype)}"
         return None if plan is None else self.lacks(plan)
 
 
@@ -63,10 +69,19 @@ def _cuda_only_named(op: str) -> str | None:
 
 # The CPU kernels of masked_conv take bfloat16 as well, as storage: there they are faster than PyTorch's in the cases of
 # benchmarks/cases.py, also where the processor multiplies bfloat16. Those of masked_linear are so in some shapes only.
-_CPU = dict.fromkeys(OPS, (torch.float32,)) | {"masked_conv": (torch.float32, torch.bfloat16)}
+_CPU: dict[str, tuple[torch.dtype, ...]] = dict.fromkeys(OPS, (torch.float32,))
+_CPU |= dict.fromkeys(("masked_conv", "made_inverse"), (torch.float32, torch.bfloat16))
+
+
+def _cpu_detail() -> str:
+    products = set(cpu.isas(torch.bfloat16)) - set(cpu.isas())
+    of_bfloat16 = f"by {', '.join(products)}" if products else "widened: without products of its own"
+    return f": {', '.join(cpu.isas())}; bfloat16 {of_bfloat16}"
+
+
 _GPU = dict.fromkeys(OPS, (torch.float32, torch.bfloat16, torch.float16))
 TABLE = (
-    Backend("cpu", ("cpu",), _CPU, cpu, cpu.why_not, lambda: f": {', '.join(cpu.isas())}"),
+    Backend("cpu", ("cpu",), _CPU, cpu, cpu.why_not, _cpu_detail, stores=(torch.bfloat16,)),
     Backend("cuda", ("cuda",), _GPU, cuda, cuda.why_not, cuda.detail, _cuda_only_named, cuda.steps_at_once, cuda.lacks),
     Backend(
         "triton",
@@ -79,7 +94,7 @@ TABLE = (
         lacks=triton.lacks,
     ),
     Backend("torch", (), {}, portable, portable.why_not, lambda: ": PyTorch's own products, on any device"),
-    Backend("reference", (), {}, reference, lambda: None),
+    Backend("reference", (), {}, reference, lambda: None, stores=(torch.bfloat16, torch.float16)),
 )
 NAMES = ("auto", *(row.name for row in TABLE))
 
@@ -90,14 +105,16 @@ def check_name(op: str, backend: str) -> None:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}, got {backend!r}")
 
 
-def pick(op: str, x: Tensor, backend: str = "auto", plan: Plan | None = None) -> Backend:
-    """The row that runs ``op`` on a tensor like ``x``, for a plan where there is one.
+def pick(
+    op: str, x: Tensor, backend: str = "auto", plan: Plan | None = None, dtype: torch.dtype | None = None
+) -> Backend:
+    """The row that runs ``op`` on a tensor like ``x``, for a plan where there is one, held in `dtype` (None: x's).
 
     Raises:
         ValueError: the name is unknown. RuntimeError: the named backend cannot run this; says why.
     """
     check_name(op, backend)
-    row, reasons = _first_able(op, x, backend, plan)
+    row, reasons = _first_able(op, x, backend, plan, dtype)
     if row is None:
         raise RuntimeError(f"{op}: backend {backend!r} cannot run this: " + "; ".join(reasons))
     if backend == "auto" and not row.devices and op in LOOPS:
@@ -105,12 +122,14 @@ def pick(op: str, x: Tensor, backend: str = "auto", plan: Plan | None = None) ->
     return row
 
 
-def _first_able(op: str, x: Tensor, backend: str, plan: Plan | None) -> tuple[Backend | None, list[str]]:
+def _first_able(
+    op: str, x: Tensor, backend: str, plan: Plan | None, dtype: torch.dtype | None
+) -> tuple[Backend | None, list[str]]:
     """The row, None where none is able, and why those before it are not."""
     reasons: list[str] = []
     for row in TABLE:
         if backend in ("auto", row.name):
-            reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan)
+            reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan, dtype)
             if reason is None:
                 return row, reasons
             reasons.append(f"{row.name}: {reason}")

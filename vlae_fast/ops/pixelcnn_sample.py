@@ -14,7 +14,12 @@ from . import registry
 
 
 def pixelcnn_pack(
-    weights: Sequence[Tensor], plan: Plan, *, backend: str = "auto", isa: str | None = None
+    weights: Sequence[Tensor],
+    plan: Plan,
+    *,
+    backend: str = "auto",
+    isa: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
     """Packs the weights of a program in the order in which a backend reads them; done once per sampler.
 
@@ -23,9 +28,11 @@ def pixelcnn_pack(
             then V ``[P, D]`` where the stage has a context; of a norm gain ``[C]``, bias ``[C]``, eps ``[1]``.
         plan: the program and its schedule. backend: ``auto`` or a name of `vlae_fast.backends.report`.
         isa: instruction set of the backend ``cpu``; None: the best one of this machine.
+        dtype: in which matrices and activations are held, see `docs/precision.md`; None: that of the weights, which is
+            the one of noise, context, images and parameters.
 
     Raises:
-        ValueError: a weight is NaN or infinite, or there is an isa and the backend is not ``cpu``.
+        ValueError: a weight is NaN or infinite, or would be in `dtype`; there is an isa and the backend is not ``cpu``.
         RuntimeError: the named backend cannot run this.
     """
     for i, weight in enumerate(weights):
@@ -33,12 +40,18 @@ def pixelcnn_pack(
             bad = int((~torch.isfinite(weight)).flatten().nonzero()[0])
             value = weight.flatten()[bad].item()
             raise ValueError(f"pixelcnn_pack: weights[{i}] must be finite, got {value} at index {bad}")
-    row = backends.pick("pixelcnn_sample", weights[0], backend, plan)
-    if isa is None:
-        return row.namespace.pixelcnn_pack(list(weights), plan)
-    if row.name != "cpu":
+    row = backends.pick("pixelcnn_sample", weights[0], backend, plan, dtype)
+    options: dict[str, Any] = {}
+    if dtype is not None and dtype != weights[0].dtype:
+        options["dtype"] = dtype
+        if max(float(weight.abs().max()) for weight in weights if weight.numel()) > torch.finfo(dtype).max:
+            raise ValueError(f"pixelcnn_pack: weights must be finite in {dtype}, got a larger one")
+    if isa is not None and row.name != "cpu":
         raise ValueError(f"pixelcnn_pack: isa must be None for backend {row.name!r}, got {isa!r}")
-    return row.namespace.pixelcnn_pack(list(weights), plan, isa)
+    if isa is not None:
+        options["isa"] = isa
+    packed: list[Tensor] = row.namespace.pixelcnn_pack(list(weights), plan, **options)
+    return packed
 
 
 def pixelcnn_sample(

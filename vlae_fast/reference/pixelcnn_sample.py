@@ -41,10 +41,15 @@ def run_plan(plan: Plan, weights: Sequence[Tensor], context: Tensor | None, imag
 def _run_stages(
     stages: Sequence[Stage], weights: Sequence[Tensor], context: Tensor | None, image: Tensor
 ) -> dict[int, Tensor]:
-    """All buffers."""
+    """All buffers. What a stage reads is held in the dtype of the matrices, all else is computed in the image's."""
     weights_left = iter(weights)
     own = [[next(weights_left) for _ in range(stage.n_weights)] for stage in stages]
-    buffers = {0: image}
+    held = next(
+        (own[s][0].dtype for s, stage in enumerate(stages) if stage.kind == "sum" and stage.sources), image.dtype
+    )
+    read = {0} | {m for stage in stages for m in (*(x.buffer for x in stage.sources), stage.residual, stage.factor)}
+    buffers = {0: image.to(held).to(image.dtype)}
+    context = None if context is None else context.to(held).to(image.dtype)
     for s in computable(stages):
         stage, at = stages[s], stages[s].sites.of
         if stage.kind == "norm":
@@ -57,6 +62,7 @@ def _run_stages(
         out = out if stage.factor < 0 else out * at(buffers[stage.factor])
         out = out if stage.residual < 0 else out + at(buffers[stage.residual])
         buffer = stage.writes(s)
+        out = out.to(held).to(image.dtype) if buffer in read else out
         if buffer not in buffers:
             buffers[buffer] = out.new_zeros(*out.shape[:2], *image.shape[2:])
         at(buffers[buffer])[:] = out
@@ -69,11 +75,11 @@ def _summed(stage: Stage, weights: Sequence[Tensor], context: Tensor | None, buf
     for source, weight in zip(stage.sources, weights, strict=False):  # [P, C, taps]
         for t, (dy, dx) in enumerate(source.taps):
             read = stage.sites.of(shifted(buffers[source.buffer], dy, dx))
-            pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t], read)
+            pre = pre + torch.einsum("pc,bchw->bphw", weight[:, :, t].to(read.dtype), read)
     out: Tensor = pre + weights[len(stage.sources)][:, None, None]
     if stage.context_dim and context is not None:
         at = stage.sites.of(context) if context.dim() == 4 else context[:, :, None, None]
-        out = out + torch.einsum("pd,bdhw->bphw", weights[-1], at)
+        out = out + torch.einsum("pd,bdhw->bphw", weights[-1].to(at.dtype), at)
     return out
 
 
@@ -124,9 +130,9 @@ def naive_sample(
     return image, params
 
 
-def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan) -> list[Tensor]:
-    """`vlae_fast.ops.pixelcnn_pack`: the weights as they are."""
-    return list(weights)
+def pixelcnn_pack(weights: Sequence[Tensor], plan: Plan, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """`vlae_fast.ops.pixelcnn_pack`: the weights as they are, and the matrices in `dtype`."""
+    return [w if dtype is None or w.dim() == 1 else w.to(dtype) for w in weights]
 
 
 def pixelcnn_sample(

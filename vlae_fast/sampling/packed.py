@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,10 +28,16 @@ class PackedDecoder:
     """The plan of a decoder, and its weights as they were at the last `refresh`. Arguments as in `PixelCNNSampler`."""
 
     def __init__(
-        self, decoder: Decoder, backend: str = "auto", *, order: str = "wavefront", isa: str | None = None
+        self,
+        decoder: Decoder,
+        backend: str = "auto",
+        *,
+        order: str = "wavefront",
+        isa: str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.decoder = decoder
-        self._asked: dict[str, Any] = {"backend": backend, "order": order, "isa": isa}
+        self._asked: dict[str, Any] = {"backend": backend, "order": order, "isa": isa, "dtype": dtype}
         self.program, emit = write_program(decoder), emit_of_plan(decoder)
         self._size = (int(decoder.image_size[0]), int(decoder.image_size[1]))
         parts = in_turn(self.program, emit, self._size)
@@ -38,17 +45,22 @@ class PackedDecoder:
         channels, weights = self.program.image_channels, parts.weights
         self.plan = Plan(channels, schedule.slope, parts.stages, schedule.leads, emit, parts.draws)
         self.steps = schedule.steps
-        self.backend = backends.pick("pixelcnn_sample", weights[0], backend, self.plan).name
         self._dtype, self._device = weights[0].dtype, weights[0].device
-        self.isa = isa_of(self.backend, isa)
-        self._packed = pixelcnn_pack(weights, self.plan, backend=self.backend, isa=self.isa)
+        self.dtype = held_in(self._dtype, dtype)
+        self.backend = backends.pick("pixelcnn_sample", weights[0], backend, self.plan, self.dtype).name
+        self.isa = isa_of(self.backend, isa, self.dtype)
+        self._packed = self._pack(weights)
         self._live = live_weights(decoder, self.program, self.plan) if self.backend == "cpu" else None
         # a copy: training goes on, and a sampler stays what it was, as the packed weights do
         code_map = getattr(decoder, "code_map", None)
-        self._spread = None if code_map is None else Spread(code_map, self.backend, self.isa)
+        wide = self.isa if self.isa in cpu.isas() else None  # the map of z stays in the decoder's dtype
+        self._spread = None if code_map is None else Spread(code_map, self.backend, wide)
         self._refreshes = 0
         self._memory: list[Tensor] = []  # of runs in steps
         self._check_forward()
+
+    def _pack(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        return pixelcnn_pack(weights, self.plan, backend=self.backend, isa=self.isa, dtype=self.dtype)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -82,7 +94,7 @@ class PackedDecoder:
         same = now == (plan.stages, plan.draws, self._dtype, self._device, self._spread is None)
         if not same or emit_of_plan(self.decoder) != plan.emit or tuple(self.decoder.image_size) != self._size:
             return False
-        self._packed = pixelcnn_pack(parts.weights, plan, backend=self.backend, isa=self.isa)
+        self._packed = self._pack(parts.weights)
         self.program = program
         self._live = live_weights(self.decoder, program, plan) if self.backend == "cpu" else None
         return True
@@ -155,7 +167,7 @@ class PackedDecoder:
             expected, context = emit_params(decoder, decoder(x, z)), self._context(z, 1)
             got = self.params_of(x, z)
             # convolutions on a GPU may round their inputs to 10 bits
-            eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
+            eps = max(torch.finfo(self.dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
             own = None if context is None or self._spread is None or z is None else self._spread.network(z)
             error = largest_excess(expected, got, stages, weights, context, x, eps, own)
         if error:
@@ -167,9 +179,17 @@ class PackedDecoder:
             raise ValueError(f"PixelCNNSampler: decoder.forward must be {rule}, got logits that differ by {error:.3g}")
 
 
-def isa_of(backend: str, isa: str | None) -> str | None:
-    """The instruction set of a sampler, or ValueError."""
-    choices = cpu.isas() if backend == "cpu" else ()
+def held_in(own: torch.dtype, dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype of a sampler's weights and activations, `own` being the decoder's, or ValueError."""
+    choices = [own, *(narrow for narrow in (torch.bfloat16, torch.float16) if own.itemsize > narrow.itemsize)]
+    if dtype is not None and dtype not in choices:
+        raise ValueError(f"PixelCNNSampler: dtype must be None or one of {', '.join(map(str, choices))}, got {dtype}")
+    return dtype or own
+
+
+def isa_of(backend: str, isa: str | None, dtype: torch.dtype) -> str | None:
+    """The instruction set of a sampler that holds weights and activations in a dtype, or ValueError."""
+    choices = cpu.isas(dtype) if backend == "cpu" else ()
     if isa is not None and isa not in choices:
         rule = f"one of {', '.join(choices)} on this machine" if choices else f"None for backend {backend!r}"
         raise ValueError(f"PixelCNNSampler: isa must be {rule}, got {isa!r}")

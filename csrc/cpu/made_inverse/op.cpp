@@ -13,7 +13,7 @@
 
 namespace vlae::made_inverse {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_BFLOAT16_ISA);
 
 namespace {
 
@@ -27,6 +27,11 @@ const int64_t* check_degrees(const char* op, const std::string& name, const Tens
   return degrees.const_data_ptr<int64_t>();
 }
 
+void check_held(const char* op, const std::string& name, const Tensor& tensor, Storage storage) {
+  if (storage == Storage::float32) return check_float(op, name, tensor);
+  check_data(op, name, tensor, ScalarType::BFloat16, "bfloat16, as eps");
+}
+
 void check_layers(const char* op, MadeTensors& made, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                   const std::vector<Tensor>& degrees) {
   const size_t n = weights.size();
@@ -35,13 +40,13 @@ void check_layers(const char* op, MadeTensors& made, const std::vector<Tensor>& 
   made.degrees.push_back(check_degrees(op, "degrees[0]", degrees[0], made.sizes[0]));
   for (size_t l = 0; l < n; ++l) {
     const std::string weight = text("weights[", l, "]"), bias = text("biases[", l, "]");
-    check_float(op, weight, weights[l]);
+    check_held(op, weight, weights[l], made.storage);
     VLAE_CHECK(weights[l].dim() == 2 && weights[l].size(1) == made.sizes[l], op, weight, text("be [O, ", made.sizes[l], "]"),
                shape_text(weights[l].sizes()));
     made.sizes.push_back(weights[l].size(0));
     check_float(op, bias, biases[l]);
     check_shape(op, bias, biases[l], {made.sizes[l + 1]});
-    made.weights.push_back(floats(weights[l]));
+    made.weights.push_back(weights[l].const_data_ptr());
     made.biases.push_back(floats(biases[l]));
     made.degrees.push_back(check_degrees(op, text("degrees[", l + 1, "]"), degrees[l + 1], made.sizes[l + 1]));
   }
@@ -79,22 +84,22 @@ void run_tiles(const char* op, const MadePlan& plan, const Kernels& kernels, Mad
   });
 }
 
-// x and the log-determinant, or the log-probability, of checked layers; of eps, or noise, [B, D].
+// x and the log-determinant, or the log-probability, of checked layers; of eps, or noise, [B, D]. like: any float32 tensor.
 std::tuple<Tensor, Tensor> run(const char* op, const MadeTensors& made, const Isa& isa, const Tensor& eps,
-                               const std::optional<Tensor>& cond) {
+                               const std::optional<Tensor>& cond, const Tensor& like) {
   const int64_t batch = eps.size(0);
   if (cond) {
     check_float(op, "cond", *cond);
     check_shape(op, "cond", *cond, {batch, made.sizes[1]});
   }
-  Tensor x = new_like(op, eps, {batch, eps.size(1)}), log_det = new_like(op, eps, {batch});
+  Tensor x = new_like(op, eps, {batch, eps.size(1)}), log_det = new_like(op, like, {batch});
   if (batch == 0) return {x, log_det};
   const PackedMade packed(made);
   MadeTile tile = {};
-  tile.eps = floats(eps);
+  tile.eps = eps.const_data_ptr();
   tile.cond = cond ? floats(*cond) : nullptr;
   tile.cond_size = made.sizes[1];
-  tile.x = x.mutable_data_ptr<float>();
+  tile.x = x.mutable_data_ptr();
   tile.log_det = log_det.mutable_data_ptr<float>();
   run_tiles(op, packed.plan(), kernels_of(isa), tile, batch);
   return {x, log_det};
@@ -103,17 +108,19 @@ std::tuple<Tensor, Tensor> run(const char* op, const MadeTensors& made, const Is
 std::tuple<Tensor, Tensor> inverse(Tensor eps, std::vector<Tensor> weights, std::vector<Tensor> biases,
                                    std::vector<Tensor> degrees, std::optional<Tensor> cond, std::string activation,
                                    std::string scale, std::string isa_name) {
-  const Isa& isa = isa_by_name(kOp, isa_name);
-  check_float(kOp, "eps", eps);
+  const Storage storage = eps.scalar_type() == ScalarType::BFloat16 ? Storage::bfloat16 : Storage::float32;
+  const Isa& isa = isa_by_name(kOp, isa_name, storage);
+  check_held(kOp, "eps", eps, storage);
   VLAE_CHECK(eps.dim() == 2, kOp, "eps", "be [B, D]", shape_text(eps.sizes()));
   MadeTensors made;
+  made.storage = storage;
   made.activation = parse_activation(kOp, activation, kMadeInverse);
   made.scale = scale_by_name(kOp, scale);
   made.sizes.push_back(eps.size(1));
   check_layers(kOp, made, weights, biases, degrees);
   check_ends(kOp, made.degrees.front(), made.sizes.front(), made.degrees.back(), made.sizes.back());
   check_scale(kOp, made.scale, made.sizes.front(), made.sizes.back());
-  return run(kOp, made, isa, eps, cond);
+  return run(kOp, made, isa, eps, cond, biases[0]);
 }
 
 std::tuple<Tensor, Tensor> sample(Tensor noise, std::vector<Tensor> weights, std::vector<Tensor> biases,
@@ -138,7 +145,7 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, std::vector<Tensor> weights, std
   VLAE_CHECK(made.sizes.back() == outputs, kSample, "weights[-1]", text("have ", outputs, " outputs, a logit for each level"),
              made.sizes.back());
   check_variables(kSample, made.degrees.front(), made.degrees.back(), inputs, levels);
-  return run(kSample, made, isa, noise, cond);
+  return run(kSample, made, isa, noise, cond, biases[0]);
 }
 
 }  // namespace

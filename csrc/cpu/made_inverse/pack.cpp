@@ -1,11 +1,13 @@
 #include "pack.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include <torch/csrc/stable/ops.h>
 
 #include "../../narrow.h"
+#include "../halves.h"
 
 namespace vlae::made_inverse {
 
@@ -25,6 +27,7 @@ PackedMade::PackedMade(const MadeTensors& made) {
   plan_.n_layers = static_cast<int64_t>(n);
   plan_.activation = made.activation;
   plan_.scale = made.scale;
+  plan_.storage = made.storage;
   units_.resize(n + 1);
   sort_variables(made);
   find_negatives(made);
@@ -85,18 +88,25 @@ void PackedMade::sort_units(const MadeTensors& made, size_t layer) {
 void PackedMade::bind_weights(const MadeTensors& made, size_t layer) {
   Units& u = units_[layer];
   const Units& before = units_[layer - 1];
-  const float *weight = made.weights[layer - 1], *bias = made.biases[layer - 1];
+  const char* weight = static_cast<const char*>(made.weights[layer - 1]);
+  const float* bias = made.biases[layer - 1];
+  const int64_t bytes = made.storage == Storage::bfloat16 ? 2 : 4;  // of a weight
   const int64_t columns = made.sizes[layer - 1], kept = static_cast<int64_t>(before.order.size());
   const int64_t rows = static_cast<int64_t>(u.order.size());
   for (const int64_t j : u.order) u.bias.push_back(bias[j]);
-  for (const int64_t j : u.order) u.rows.push_back(weight + j * columns);
+  for (const int64_t j : u.order) u.rows.push_back(weight + j * columns * bytes);
   if (before.in_place) return;
-  u.copy.resize(usize(rows * kept));
+  u.copy.resize(usize(rows * kept * bytes));
   torch::stable::parallel_for(0, rows, kCopyGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      const float*& row = u.rows[usize(r)];
-      float* to = u.copy.data() + r * kept;
-      for (int64_t k = 0; k < kept; ++k) to[k] = row[before.order[usize(k)]];
+      const void*& row = u.rows[usize(r)];
+      char* to = u.copy.data() + r * kept * bytes;
+      const auto copy = [&](auto zero) {
+        const int64_t* order = before.order.data();
+        for (int64_t k = 0; k < kept; ++k)
+          std::memcpy(to + k * bytes, static_cast<const char*>(row) + order[k] * bytes, sizeof zero);
+      };
+      bytes == 2 ? copy(uint16_t{}) : copy(0.0f);
       row = to;
     }
   });
@@ -118,19 +128,27 @@ void PackedMade::cut_blocks() {
   plan_.blocks = blocks_.data();
 }
 
-void PackedMade::place() {
-  plan_.floats = 0;
-  for (size_t l = 0; l + 1 < units_.size(); ++l) {
-    offsets_.push_back(plan_.floats);
-    plan_.floats += static_cast<int64_t>(units_[l].order.size());
-  }
-  const std::vector<int64_t>& ends = units_.back().ends;
-  int64_t most = 0;  // outputs of a block
+// Of a block in a layer.
+int64_t PackedMade::most_units(size_t layer) const {
+  const std::vector<int64_t>& ends = units_[layer].ends;
+  int64_t most = 0;
   for (size_t b = 0; b < usize(plan_.n_blocks); ++b)
     most = std::max(most, ends[usize(blocks_[b + 1] - 1)] - (b > 0 ? ends[usize(blocks_[b] - 1)] : 0));
-  offsets_.push_back(plan_.floats);
-  plan_.floats += most;
+  return most;
+}
+
+void PackedMade::place() {
+  const bool pairs = plan_.storage == Storage::bfloat16;
+  plan_.floats = 0;
+  for (size_t l = 0; l < units_.size(); ++l) {
+    const bool is_kept = l + 1 < units_.size();  // outputs are sums alone
+    offsets_.push_back(plan_.floats);
+    if (is_kept) plan_.floats += floats_of(plan_.storage, static_cast<int64_t>(units_[l].order.size()));
+    sums_.push_back(is_kept && !pairs ? offsets_.back() : plan_.floats);
+    if (l > 0 && (pairs || !is_kept)) plan_.floats += most_units(l);
+  }
   plan_.offsets = offsets_.data();
+  plan_.sums = sums_.data();
 }
 
 }  // namespace vlae::made_inverse

@@ -11,11 +11,13 @@ namespace vlae::made_inverse {
 // The tensors of a call: layer l has weights [sizes[l + 1], sizes[l]], and sizes[0] = D inputs.
 struct MadeTensors {
   std::vector<int64_t> sizes;
-  std::vector<const float*> weights, biases;
+  std::vector<const void*> weights;  // in the storage
+  std::vector<const float*> biases;
   std::vector<const int64_t*> degrees;
   std::vector<MadeVariable> variables;  // none where the inputs are x itself
   Activation activation;
   MadeScale scale;
+  Storage storage = Storage::float32;
 };
 
 class PackedMade {
@@ -30,8 +32,9 @@ class PackedMade {
   struct Units {
     std::vector<int64_t> order, ends;  // by degree, of those that are read; see MadeLayer
     bool in_place;                     // they lie in that order
-    std::vector<float> bias, copy;
-    std::vector<const float*> rows;
+    std::vector<float> bias;
+    std::vector<char> copy;
+    std::vector<const void*> rows;
   };
 
   void sort_variables(const MadeTensors& made);
@@ -45,7 +48,9 @@ class PackedMade {
   std::vector<Units> units_;
   std::vector<MadeLayer> layers_;
   std::vector<MadeVariable> variables_;
-  std::vector<int64_t> negatives_, blocks_, offsets_;
+  int64_t most_units(size_t layer) const;
+
+  std::vector<int64_t> negatives_, blocks_, offsets_, sums_;
   MadePlan plan_;
 };
 

@@ -7,6 +7,7 @@
 
 #include "../../activation.h"
 #include "../../made_inverse/scale.h"
+#include "../storage.h"
 
 namespace vlae::made_inverse {
 
@@ -15,10 +16,10 @@ namespace vlae::made_inverse {
 
 // A layer's units that are ever read, sorted by degree.
 struct MadeLayer {
-  const float* const* rows;  // [units] weights in the order of the layer before
-  const float* bias;         // [units]
-  const int64_t* units;      // [units] where a unit is in the tensors
-  const int64_t* ends;       // [steps] how many units are known once a step's inputs are, and its own units
+  const void* const* rows;  // [units] weights in the order of the layer before, in the plan's storage
+  const float* bias;        // [units]
+  const int64_t* units;     // [units] where a unit is in the tensors
+  const int64_t* ends;      // [steps] how many units are known once a step's inputs are, and its own units
 };
 
 // A dimension that is drawn among levels: the network is given the row of a table that belongs to the level, one number for
@@ -37,17 +38,21 @@ struct MadePlan {
   const MadeVariable* variables;  // [dim] by degree, or nullptr where the inputs are x itself
   Activation activation;
   MadeScale scale;
+  Storage storage;
   int64_t n_blocks;
   const int64_t* blocks;   // [n_blocks + 1] first step of each block of steps
   const int64_t* offsets;  // [n_layers + 1] floats per lane before a layer's activations
+  const int64_t* sums;     // likewise before its sums: the same place, unless activations are bfloat16
   int64_t floats;          // of a tile, per lane
 };
 
 // Samples first .. first + count - 1; scratch is `floats` x vecs x lanes, aligned to 64 bytes.
 struct MadeTile {
-  const float *eps, *cond;  // [B, D]; [B, H] or nullptr
-  float *x, *log_det;       // [B, D], [B]
-  int64_t cond_size;        // H
+  const void* eps;    // [B, D] in the plan's storage
+  const float* cond;  // [B, H] or nullptr
+  void* x;            // as eps
+  float* log_det;     // [B]
+  int64_t cond_size;  // H
   int64_t first, count;
   int vecs;  // vectors of samples, 1 to kMadeMaxVecs
   float* scratch;

@@ -7,8 +7,12 @@
 //
 // A unit adds its products in an order that the degrees alone decide, kChunk of them in an accumulator at a time: a sample's
 // bits depend neither on its batch nor on the number of threads.
+//
+// In bfloat16 weights are read where they are as well, two at a time, and activations lie in pairs of units that follow each
+// other. A unit's sum is float32 until its activation is rounded.
 #include <utility>
 
+#include "../values.h"
 #include "draw.h"
 #include "plan.h"
 
@@ -22,28 +26,52 @@ constexpr int kAccumulators = kManyRegisters ? 24 : 12;
 constexpr int kMostRows = 8;     // more rows a power of two apart would evict one another from the first cache
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 
-// out[r] += sum over k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add.
-template <int Rows, int Vecs>
-[[gnu::noinline]] void product(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out) {
+// One unit of a pair, of weights that lie anywhere.
+template <typename Number>
+Number read(const void* weights, int64_t index) {
+  Number value;
+  __builtin_memcpy(&value, static_cast<const char*>(weights) + index * static_cast<int64_t>(sizeof value), sizeof value);
+  return value;
+}
+
+// out[r] += sum over units k in [begin, end) of rows[r][k] * in[k], where `apart` says to sum first and then add. Half a pair
+// at an end is multiplied by 0 in the place of the other half, which may be anything: so may the weight behind the last.
+template <typename Values, int Rows, int Vecs>
+[[gnu::noinline]] void product(const void* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out) {
   constexpr int kWidth = Vecs * kLanes;
+  constexpr bool kPairs = Values::kTogether == 2;
   Vec acc[Rows][Vecs];
-  const float* w[Rows];
+  const void* w[Rows];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
     w[r] = rows[r];
 #pragma GCC unroll 4
     for (int v = 0; v < Vecs; ++v) acc[r][v] = apart ? Vec{} : load(out + r * kWidth + v * kLanes);
   }
-  const float* a = in + begin * kWidth;
-  for (int64_t k = begin; k < end; ++k, a += kWidth) {
+  int64_t k = begin / Values::kTogether;
+  const float* a = in + k * kWidth;
+  const auto add_half = [&](bool second) {
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+      const float weight = Bfloat16::alone(read<uint16_t>(w[r], 2 * k + second), second);
+#pragma GCC unroll 4
+      for (int v = 0; v < Vecs; ++v)
+        acc[r][v] = Values::multiply_add(weight, Bfloat16::half(load(a + v * kLanes), second), acc[r][v]);
+    }
+    ++k;
+    a += kWidth;
+  };
+  if (kPairs && begin % 2 && begin < end) add_half(true);
+  for (; k < end / Values::kTogether; ++k, a += kWidth) {
     Vec x[Vecs];
 #pragma GCC unroll 4
     for (int v = 0; v < Vecs; ++v) x[v] = load(a + v * kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < Vecs; ++v) acc[r][v] = w[r][k] * x[v] + acc[r][v];
+      for (int v = 0; v < Vecs; ++v) acc[r][v] = Values::multiply_add(read<float>(w[r], k), x[v], acc[r][v]);
   }
+  if (kPairs && end % 2 && begin < end) add_half(false);
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
@@ -53,25 +81,27 @@ template <int Rows, int Vecs>
     }
 }
 
-using Product = void (*)(const float* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out);
+using Product = void (*)(const void* const* rows, int64_t begin, int64_t end, const float* in, bool apart, float* out);
 
-template <int Vecs>
+template <typename Values, int Vecs>
 struct Products {
   static constexpr int kRows = kAccumulators / Vecs < kMostRows ? kAccumulators / Vecs : kMostRows;
 
   template <int... R>
   static Product of(int rows, std::integer_sequence<int, R...>) {
-    static constexpr Product by_rows[] = {product<R + 1, Vecs>...};
+    static constexpr Product by_rows[] = {product<Values, R + 1, Vecs>...};
     return by_rows[rows - 1];
   }
 
-  static void run(const float* const* rows, int64_t count, int64_t begin, int64_t end, const float* in, float* out) {
+  static void run(const void* const* rows, int64_t count, int64_t begin, int64_t end, const float* in, float* out) {
     const int64_t groups = (count + kRows - 1) / kRows;
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = count * g / groups, n = count * (g + 1) / groups - first;
       const Product multiply = of(static_cast<int>(n), std::make_integer_sequence<int, kRows>());
-      for (int64_t k = begin; k < end; k += kChunk)
-        multiply(rows + first, k, least(k + kChunk, end), in, k > begin, out + first * Vecs * kLanes);
+      for (int64_t k = begin, next; k < end; k = next) {
+        next = k - k % Values::kTogether + kChunk;  // no pair is in two chunks
+        multiply(rows + first, k, least(next, end), in, k > begin, out + first * Vecs * kLanes);
+      }
     }
   }
 };
@@ -99,7 +129,7 @@ Vec exp_to_the_ends(Vec x) {
   return ((x > splat(-87.0f)) & (x < splat(88.0f))) ? exp(x) : root * root;
 }
 
-template <int Vecs>
+template <typename Values, int Vecs>
 class Inverse {
  public:
   Inverse(const MadePlan& plan, const MadeTile& tile) : plan_(plan), tile_(tile) {}
@@ -118,14 +148,20 @@ class Inverse {
 
  private:
   static constexpr int64_t kWidth = Vecs * kLanes;
+  static constexpr bool kPairs = Values::kTogether == 2;
+  using Number = typename Values::Number;
 
   float* at(int64_t layer) const { return tile_.scratch + plan_.offsets[layer] * kWidth; }
   int64_t end(int64_t layer, int64_t step) const { return step < 0 ? 0 : plan_.layers[layer].ends[step]; }
 
-  // The outputs of one block are all that is kept of them.
+  // The sums of a unit. Those of one block are all that is kept of the outputs, and of pairs, which lie elsewhere.
   float* unit(int64_t layer, int64_t index, int64_t first_step) const {
-    return at(layer) + (index - (layer == plan_.n_layers ? end(layer, first_step - 1) : 0)) * kWidth;
+    const int64_t gone = kPairs || layer == plan_.n_layers ? end(layer, first_step - 1) : 0;
+    return tile_.scratch + (plan_.sums[layer] + index - gone) * kWidth;
   }
+
+  // Unit `index` among pairs; the second of a pair is not known before the first.
+  float* pair(int64_t layer, int64_t index) const { return at(layer) + index / 2 * kWidth; }
 
   // The lanes behind the last sample repeat it: they do no harm and need no care.
   int64_t sample(int64_t lane) const { return tile_.first + least(lane, tile_.count - 1); }
@@ -133,15 +169,27 @@ class Inverse {
   // x holds eps until it is overwritten.
   void read_eps() const {
     for (int64_t lane = 0; lane < kWidth; ++lane) {
-      const float* eps = tile_.eps + sample(lane) * plan_.dim;
-      for (int64_t i = 0; i < plan_.dim; ++i) at(0)[i * kWidth + lane] = eps[plan_.layers[0].units[i]];
+      const Number* eps = static_cast<const Number*>(tile_.eps) + sample(lane) * plan_.dim;
+      for_inputs(lane, [&](int64_t unit, Number& input) { input = eps[unit]; });
     }
   }
 
   void write_x() const {
     for (int64_t lane = 0; lane < tile_.count; ++lane) {
-      float* x = tile_.x + (tile_.first + lane) * plan_.dim;
-      for (int64_t i = 0; i < plan_.dim; ++i) x[plan_.layers[0].units[i]] = at(0)[i * kWidth + lane];
+      Number* x = static_cast<Number*>(tile_.x) + (tile_.first + lane) * plan_.dim;
+      for_inputs(lane, [&](int64_t unit, Number& input) { x[unit] = input; });
+    }
+  }
+
+  // Calls body(where a dimension is in the tensors, where it is among the inputs) for each of a lane.
+  template <typename Body>
+  void for_inputs(int64_t lane, const Body& body) const {
+    constexpr int64_t kTogether = Values::kTogether;
+    const int64_t* units = plan_.layers[0].units;
+    Number* input = reinterpret_cast<Number*>(at(0)) + lane * kTogether;
+    for (int64_t i = 0; i < plan_.dim; i += kTogether, input += kWidth * kTogether) {
+      body(units[i], input[0]);
+      if (kPairs && i + 1 < plan_.dim) body(units[i + 1], input[1]);
     }
   }
 
@@ -156,7 +204,7 @@ class Inverse {
       if (layer == 1 && tile_.cond)
         for (int64_t lane = 0; lane < kWidth; ++lane) row[lane] += tile_.cond[sample(lane) * tile_.cond_size + here.units[j]];
     }
-    Products<Vecs>::run(here.rows + begin, stop - begin, 0, end(layer - 1, first - 1), at(layer - 1), out);
+    Products<Values, Vecs>::run(here.rows + begin, stop - begin, 0, end(layer - 1, first - 1), at(layer - 1), out);
   }
 
   // The units of one step, layer by layer, then the next dimension of x.
@@ -164,8 +212,15 @@ class Inverse {
     for (int64_t l = 1; l <= plan_.n_layers; ++l) {
       const int64_t begin = end(l, step - 1), count = end(l, step) - begin;
       float* out = unit(l, begin, first);
-      Products<Vecs>::run(plan_.layers[l].rows + begin, count, end(l - 1, first - 1), end(l - 1, step), at(l - 1), out);
-      if (l < plan_.n_layers) activate(plan_.activation, count * Vecs, out);
+      Products<Values, Vecs>::run(plan_.layers[l].rows + begin, count, end(l - 1, first - 1), end(l - 1, step), at(l - 1), out);
+      if (l == plan_.n_layers) continue;
+      activate(plan_.activation, count * Vecs, out);
+      for (int64_t j = 0; kPairs && j < count; ++j)
+        for (int v = 0; v < Vecs; ++v) {
+          float* to = pair(l, begin + j) + v * kLanes;
+          const bool second = (begin + j) % 2;
+          store(to, Bfloat16::joined(second ? load(to) : Vec{}, second, load(out + j * kWidth + v * kLanes)));
+        }
     }
     const int64_t i = step - (plan_.steps - plan_.dim);
     if (i < 0) return;
@@ -173,43 +228,54 @@ class Inverse {
     if (plan_.variables)
       draw(plan_.variables[i], outputs, at(0) + end(0, step) * kWidth);
     else
-      transform(at(0) + i * kWidth, outputs);
+      transform(i, outputs);
+  }
+
+  Vec get_input(int64_t i, int v) const {
+    if constexpr (kPairs) return Bfloat16::widened(load(pair(0, i) + v * kLanes), i % 2);
+    return load(at(0) + i * kWidth + v * kLanes);
+  }
+
+  void put_input(int64_t i, int v, Vec x) const {
+    float* to = (kPairs ? pair(0, i) : at(0) + i * kWidth) + v * kLanes;
+    store(to, kPairs ? Bfloat16::joined(load(to), i % 2, x) : x);
   }
 
   // Draws a variable from its logits and writes the row of its table that the network is given.
   void draw(const MadeVariable& variable, const float* logits, float* inputs) {
     for (int v = 0; v < Vecs; ++v, logits += kLanes, inputs += kLanes) {
       Vec u;
-      for (int lane = 0; lane < kLanes; ++lane) u[lane] = tile_.eps[sample(v * kLanes + lane) * plan_.dim + variable.index];
+      for (int lane = 0; lane < kLanes; ++lane)
+        u[lane] = static_cast<const float*>(tile_.eps)[sample(v * kLanes + lane) * plan_.dim + variable.index];
       const Draw drawn = draw_categorical(u, logits, kWidth, variable.levels);
       log_det_[v].add(drawn.log_prob);
       for (int lane = 0; lane < kLanes; ++lane) {
         const float* row = variable.table + static_cast<int64_t>(drawn.level[lane]) * variable.inputs;
         for (int64_t e = 0; e < variable.inputs; ++e) inputs[e * kWidth + lane] = row[e];
-        tile_.x[sample(v * kLanes + lane) * plan_.dim + variable.index] = drawn.level[lane];
+        static_cast<float*>(tile_.x)[sample(v * kLanes + lane) * plan_.dim + variable.index] = drawn.level[lane];
       }
     }
   }
 
   // x of eps in its place; log_det += log(d eps / d x).
-  void transform(float* x, const float* params) {
-    for (int v = 0; v < Vecs; ++v, x += kLanes, params += kLanes) {
-      const Vec shift = load(params);
+  void transform(int64_t i, const float* params) {
+    for (int v = 0; v < Vecs; ++v, params += kLanes) {
+      const Vec shift = load(params), eps = get_input(i, v);
       if (plan_.scale == MadeScale::bernoulli) {
-        const Vec drawn = draw_bernoulli(load(x), shift);
-        store(x, drawn);
+        const Vec drawn = draw_bernoulli(eps, shift);
+        put_input(i, v, drawn);
         log_det_[v].add(log_sigmoid(drawn > splat(0.5f) ? shift : -shift));
         continue;
       }
       if (plan_.params == 1) {
-        store(x, shift + load(x));
+        put_input(i, v, shift + eps);
         continue;
       }
       const Vec raw = load(params + kWidth);
       const bool plain = plan_.scale == MadeScale::exp;
       const Vec log = plain ? -raw : log_slopes(plan_.scale, raw);
       const Vec scale = exp_to_the_ends(-log);
-      store(x, plain ? scale * load(x) + shift : scale * (load(x) - shift));
+      put_input(i, v, plain ? scale * eps + shift : scale * (eps - shift));
       log_det_[v].add(log);
     }
   }
@@ -219,13 +285,18 @@ class Inverse {
   Sum log_det_[Vecs];
 };
 
-void run_tile(const MadePlan& plan, const MadeTile& tile) noexcept {
+template <typename Values>
+void run_in(const MadePlan& plan, const MadeTile& tile) {
   switch (tile.vecs) {
-    case 1: return Inverse<1>(plan, tile).run();
-    case 2: return Inverse<2>(plan, tile).run();
-    case 3: return Inverse<3>(plan, tile).run();
-    default: return Inverse<kMadeMaxVecs>(plan, tile).run();
+    case 1: return Inverse<Values, 1>(plan, tile).run();
+    case 2: return Inverse<Values, 2>(plan, tile).run();
+    case 3: return Inverse<Values, 3>(plan, tile).run();
+    default: return Inverse<Values, kMadeMaxVecs>(plan, tile).run();
   }
+}
+
+void run_tile(const MadePlan& plan, const MadeTile& tile) noexcept {
+  (plan.storage == Storage::bfloat16 ? run_in<Bfloat16> : run_in<Float32>)(plan, tile);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 
 namespace vlae::masked_conv {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_ISA);
 
 struct ConvArguments {
   Activation activation;

@@ -13,7 +13,7 @@
 
 namespace vlae::masked_linear {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_ISA);
 
 namespace {
 

@@ -10,10 +10,11 @@ void check_sides(const char* op, const char* name, const Tensor& tensor) {
                shape_text(tensor.sizes()));
 }
 
-const Isa& check_packed(const char* op, const Tensor& packed, const Plan& plan) {
+PackedFor check_packed(const char* op, const Tensor& packed, const Plan& plan) {
   check_float(op, "packed", packed);
   VLAE_CHECK(packed.dim() == 1, op, "packed", "have one dimension", shape_text(packed.sizes()));
-  return isa_by_id(op, read_header(op, floats(packed), packed.numel(), plan));
+  const Header header = read_header(op, floats(packed), packed.numel(), plan);
+  return {isa_by_id(op, header.isa, header.storage), header.storage};
 }
 
 ContextTensor check_context(const char* op, const std::optional<Tensor>& context, const Plan& plan, const Tensor& image) {

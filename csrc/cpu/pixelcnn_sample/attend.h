@@ -6,7 +6,7 @@
 #pragma once
 
 #include "../transpose.h"
-#include "../vec.h"
+#include "../values.h"
 
 namespace vlae::pixelcnn_sample::VLAE_ISA {
 
@@ -22,8 +22,8 @@ struct Stretch {
 };
 
 struct Head {
-  const float* q;
-  int64_t depth, width;  // channels of q and k, of v
+  const float* q;                        // the pixel
+  int64_t depth, first, width, v_first;  // channels of q and k from `first` on, of v from `v_first` on
   float scale;
 };
 
@@ -40,12 +40,14 @@ inline float sum_lanes(Vec v) {
 }
 
 // The scores of kLanes keys, of which `count` are there: a product and a sum over the lanes for each.
-inline Vec score(const Head& head, const float* k, int64_t stride, int64_t count) {
+template <typename Values>
+Vec score(const Head& head, const float* k, int64_t stride, int64_t count) {
   Vec sums[kLanes] = {};
   for (int64_t c = 0; c < head.depth; c += kLanes) {
     const int64_t some = least(kLanes, head.depth - c);
-    const Vec q = load_some(head.q + c, some);
-    for (int64_t key = 0; key < kLanes; ++key) sums[key] += q * load_some(k + least(key, count - 1) * stride + c, some);
+    const Vec q = Values::load(head.q, head.first + c, some);
+    for (int64_t key = 0; key < kLanes; ++key)
+      sums[key] += q * Values::load(k + least(key, count - 1) * stride, head.first + c, some);
   }
   transpose(sums);
   for (int step = kLanes / 2; step > 0; step /= 2)
@@ -55,15 +57,15 @@ inline Vec score(const Head& head, const float* k, int64_t stride, int64_t count
 
 // sums = factor * sums + sum of weights * values, of `Vecs` vectors of values. Where these are few, neighbouring keys have sums
 // of their own, so that one need not wait for the other.
-template <int Vecs>
-void add_values(const float* weights, const Stretch& keys, int64_t last, float factor, float* sums) {
+template <typename Values, int Vecs>
+void add_values(const float* weights, const Stretch& keys, int64_t first, int64_t last, float factor, float* sums) {
   constexpr int kApart = kValueVecs / Vecs;
   Vec parts[kApart][Vecs] = {};
   const auto add = [&](int64_t key, int apart) {
     const Vec weight = splat(weights[key]);
     const float* v = keys.v + key * keys.v_stride;
     for (int i = 0; i < Vecs; ++i)
-      parts[apart][i] += weight * (i < Vecs - 1 ? load(v + i * kLanes) : load_some(v + i * kLanes, last));
+      parts[apart][i] += weight * Values::load(v, first + i * kLanes, i < Vecs - 1 ? kLanes : last);
   };
   int64_t key = 0;
   for (; key + kApart <= keys.count; key += kApart)
@@ -78,11 +80,15 @@ void add_values(const float* weights, const Stretch& keys, int64_t last, float f
   }
 }
 
-inline void add_all_values(const float* weights, Stretch keys, int64_t width, float factor, float* sums) {
-  for (int64_t c = 0; c < width; c += kValueVecs * kLanes, keys.v += kValueVecs * kLanes) {
-    const int64_t vecs = least(kValueVecs, (width - c + kLanes - 1) / kLanes), last = width - c - (vecs - 1) * kLanes;
-    const auto add = vecs == 1 ? add_values<1> : vecs == 2 ? add_values<2> : vecs == 3 ? add_values<3> : add_values<4>;
-    add(weights, keys, least(kLanes, last), factor, sums + c);
+template <typename Values>
+void add_all_values(const float* weights, const Stretch& keys, const Head& head, float factor, float* sums) {
+  for (int64_t c = 0; c < head.width; c += kValueVecs * kLanes) {
+    const int64_t left = head.width - c, vecs = least(kValueVecs, (left + kLanes - 1) / kLanes);
+    const auto add = vecs == 1   ? add_values<Values, 1>
+                     : vecs == 2 ? add_values<Values, 2>
+                     : vecs == 3 ? add_values<Values, 3>
+                                 : add_values<Values, 4>;
+    add(weights, keys, head.v_first + c, least(kLanes, left - (vecs - 1) * kLanes), factor, sums + c);
   }
 }
 
@@ -92,12 +98,13 @@ struct Softmax {
 };
 
 // A block of up to kKeys keys.
-inline void add_block(const Head& head, const Stretch& keys, Softmax& softmax, float* sums) {
+template <typename Values>
+void add_block(const Head& head, const Stretch& keys, Softmax& softmax, float* sums) {
   alignas(64) float weights[kKeys];
   float most = softmax.most;
   for (int64_t key = 0; key < keys.count; key += kLanes) {
     const int64_t count = least(kLanes, keys.count - key);
-    const Vec scores = score(head, keys.k + key * keys.k_stride, keys.k_stride, count);
+    const Vec scores = score<Values>(head, keys.k + key * keys.k_stride, keys.k_stride, count);
     store(weights + key, scores);
     const float here = largest_lane(scores);  // what stands in for keys that are not there is one that is
     most = here > most ? here : most;
@@ -110,15 +117,16 @@ inline void add_block(const Head& head, const Stretch& keys, Softmax& softmax, f
   }
   const float factor = softmax.sum > 0 ? exp(splat(softmax.most - most))[0] : 0.0f;
   softmax = {most, softmax.sum * factor + sum_lanes(sum)};
-  add_all_values(weights, keys, head.width, factor, sums);
+  add_all_values<Values>(weights, keys, head, factor, sums);
 }
 
-inline void add_stretch(const Head& head, const Stretch& all, Softmax& softmax, float* sums) {
+template <typename Values>
+void add_stretch(const Head& head, const Stretch& all, Softmax& softmax, float* sums) {
   for (int64_t first = 0; first < all.count; first += kKeys)
-    add_block(head,
-              {all.k + first * all.k_stride, all.v + first * all.v_stride, all.k_stride, all.v_stride,
-               least(kKeys, all.count - first)},
-              softmax, sums);
+    add_block<Values>(head,
+                      {all.k + first * all.k_stride, all.v + first * all.v_stride, all.k_stride, all.v_stride,
+                       least(kKeys, all.count - first)},
+                      softmax, sums);
 }
 
 }  // namespace vlae::pixelcnn_sample::VLAE_ISA

@@ -25,9 +25,9 @@ class BoundProgram {
   const Program& program() const { return program_; }
 
  private:
-  void place_buffers(const char* op, const Plan& plan);
+  void place_buffers(const char* op, const Plan& plan, Storage storage);
   // Without a border: one value per sample, or per pixel.
-  int64_t place_context(const char* op, int64_t channels, bool per_pixel);
+  int64_t place_context(const char* op, int64_t channels, bool per_pixel, Storage storage);
   void add_context(const char* op, const Plan& plan, const Packing& packing, const float* packed, const ContextTensor& context);
   void add_runs(const PlanStage& stage);
   void add_source(size_t stage, int64_t buffer, const Run& run);

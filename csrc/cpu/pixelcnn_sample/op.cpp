@@ -14,7 +14,7 @@
 
 namespace vlae::pixelcnn_sample {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_BFLOAT16_ISA);
 
 namespace {
 
@@ -72,8 +72,8 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, std::vector<int64
   check_noise(noise, plan);
   const int64_t batch = noise.size(0), height = noise.size(2), width = noise.size(3);
   check_schedule(kSample, plan, height, width);
-  const Isa& isa = check_packed(kSample, packed, plan);
-  const Packing packing = packing_of(kSample, plan, kernels_of(isa).lanes);
+  const auto [isa, storage] = check_packed(kSample, packed, plan);
+  const Packing packing = packing_of(kSample, plan, kernels_of(isa).lanes, storage);
   VLAE_CHECK(packed.numel() == packing.size, kSample, "packed", text("have ", packing.size, " floats"), packed.numel());
   const ContextTensor bound = check_context(kSample, context, plan, noise);
   const std::vector<int64_t> image = {batch, plan.image_channels(), height, width};
@@ -108,7 +108,8 @@ int64_t cache_floats(Tensor packed, std::vector<int64_t> words, std::vector<int6
              text("be two sides in 1..", kMaxSide), sizes_text(size));
   VLAE_CHECK(1 <= batch && batch <= kMaxFloats, kSample, "batch", text("be in 1..", kMaxFloats), batch);
   check_schedule(kSample, plan, size[0], size[1]);
-  const Packing packing = packing_of(kSample, plan, kernels_of(check_packed(kSample, packed, plan)).lanes);
+  const auto [isa, storage] = check_packed(kSample, packed, plan);
+  const Packing packing = packing_of(kSample, plan, kernels_of(isa).lanes, storage);
   const BoundProgram program(kSample, plan, packing, floats(packed), size[0], size[1], {nullptr, per_pixel}, {});
   const int threads = static_cast<int>(torch::stable::get_num_threads());
   return cached_samples(program.program(), batch, threads) * program.program().sample_floats;

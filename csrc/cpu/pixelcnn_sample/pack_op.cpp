@@ -1,6 +1,5 @@
 // Packing of a program's weights: into a tensor of its own, or into one that is there.
 #include <cmath>
-#include <cstring>
 
 #include <torch/csrc/stable/library.h>
 
@@ -11,15 +10,16 @@
 
 namespace vlae::pixelcnn_sample {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_BFLOAT16_ISA);
 
 namespace {
 
 constexpr const char* kPack = "pixelcnn_pack";
 constexpr const char* kRepack = "pixelcnn_repack";
 
-Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name) {
-  const Isa& isa = isa_by_name(kPack, isa_name);
+Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string isa_name, std::string dtype) {
+  const Storage storage = storage_by_name(kPack, dtype);
+  const Isa& isa = isa_by_name(kPack, isa_name, storage);
   const Plan plan = parse_plan(kPack, words);
   std::vector<int64_t> places(1);  // 0, 1, ...: of all taps
   for (const PlanStage& stage : plan.stages)
@@ -35,9 +35,10 @@ Tensor pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string
     next += count_weights(stage);
   }
   const int lanes = kernels_of(isa).lanes;
-  const Packing packing = packing_of(kPack, plan, lanes);
+  const Packing packing = packing_of(kPack, plan, lanes, storage);
   Tensor packed = new_like(kPack, weights[0], {packing.size});
   pack_program(packed.mutable_data_ptr<float>(), plan, packing, static_cast<int>(isa.id), lanes, tensors.data());
+  VLAE_CHECK(all_finite(floats(packed), plan, packing, lanes), kPack, "weights", "be finite in " + dtype, "larger numbers");
   return packed;
 }
 
@@ -87,35 +88,24 @@ std::vector<WeightTensor> find_weights(const std::vector<Tensor>& weights, const
   return found;
 }
 
-bool all_finite(const float* data, int64_t n) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t infinite = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, data + i, sizeof bits);
-    infinite |= (bits & kExponent) == kExponent;
-  }
-  return !infinite;
-}
-
 // Checks what is packed, not what is read: dead weights may be anything. After an error `packed` is of no use.
 void repack(Tensor packed, std::vector<Tensor> weights, std::vector<int64_t> words, std::vector<int64_t> cells) {
   const Plan plan = parse_plan(kRepack, words);
-  const Isa& isa = check_packed(kRepack, packed, plan);
+  const auto [isa, storage] = check_packed(kRepack, packed, plan);
   const int lanes = kernels_of(isa).lanes;
-  const Packing packing = packing_of(kRepack, plan, lanes);
+  const Packing packing = packing_of(kRepack, plan, lanes, storage);
   VLAE_CHECK(packed.numel() == packing.size, kRepack, "packed", text("have ", packing.size, " floats"), packed.numel());
   const std::vector<WeightTensor> tensors = find_weights(weights, plan, cells);
   float* out = packed.mutable_data_ptr<float>();
   pack_program(out, plan, packing, static_cast<int>(isa.id), lanes, tensors.data());
-  VLAE_CHECK(all_finite(out, packing.size), kRepack, "weights", "be finite", "nan or inf");
+  VLAE_CHECK(all_finite(out, plan, packing, lanes), kRepack, "weights", "be finite", "nan or inf");
 }
 
 }  // namespace
 }  // namespace vlae::pixelcnn_sample
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
-  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa) -> Tensor");
+  m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str isa, str dtype=\"float32\") -> Tensor");
   m.def("pixelcnn_repack(Tensor(a!) packed, Tensor[] weights, int[] plan, int[] cells) -> ()");
 }
 

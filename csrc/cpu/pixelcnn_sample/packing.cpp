@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "../../checks.h"
 #include "../../narrow.h"
 #include "../../pixelcnn_sample/weights.h"
+#include "../halves.h"
 #include "../panels.h"
+#include "program.h"
 
 namespace vlae::pixelcnn_sample {
 
@@ -14,7 +17,7 @@ namespace {
 
 constexpr float kMagic = 0x564c41;
 constexpr float kFormat = 2;
-constexpr int64_t kHeaderWords = 8;
+constexpr int64_t kHeaderWords = 9;
 constexpr int64_t kNumberFloats = 16;  // as many as keep what follows aligned; the first is an eps or a scale
 
 constexpr int64_t kFirst = 0;
@@ -54,7 +57,7 @@ StagePacking place_stage(const char* op, const PlanStage& stage, int64_t depth, 
 }
 
 // Whole numbers of at most 24 bits: as floats they are exact and never NaN, so any copy of the tensor keeps them.
-std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, int64_t size) {
+std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, Storage storage, int64_t size) {
   const auto piece = [](uint64_t value, int shift) { return static_cast<float>(value >> shift & 0xffffff); };
   return {kMagic,
           kFormat,
@@ -63,11 +66,12 @@ std::array<float, kHeaderWords> header_words(const Plan& plan, int isa, int64_t 
           piece(usize(size), 24),
           piece(plan.checksum, 0),
           piece(plan.checksum, 24),
-          piece(plan.checksum, 48)};
+          piece(plan.checksum, 48),
+          static_cast<float>(storage)};
 }
 
-void write_header(float* packed, const Plan& plan, int isa, int64_t size) {
-  const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
+void write_header(float* packed, const Plan& plan, int isa, const Packing& packing) {
+  const std::array<float, kHeaderWords> words = header_words(plan, isa, packing.storage, packing.size);
   std::fill_n(std::copy(words.begin(), words.end(), packed), kHeaderFloats - kHeaderWords, 0.0f);
 }
 
@@ -101,8 +105,20 @@ void pack_source(const PackedSource& source, const float* const* rows, int64_t w
       }
 }
 
+// As pack_source in bfloat16: [taps][pairs of channels][width][2]. What has no channel or no column is 0.
+void pack_pairs(const PackedSource& source, const float* const* rows, int64_t width, float* out) {
+  const int64_t pairs = floats_of(Storage::bfloat16, source.channels);
+  for (int64_t tap = 0; tap < source.taps; ++tap)
+    for (int64_t c = 0; c < 2 * pairs; ++c) {
+      const int64_t from = c * source.weights.cell + source.weights.places[tap];
+      float* to = out + (tap * pairs + c / 2) * width;
+      for (int64_t lane = 0; lane < width; ++lane)
+        set_value(Storage::bfloat16, to, 2 * lane + c % 2, rows[lane] && c < source.channels ? rows[lane][from] : 0.0f);
+    }
+}
+
 void pack_stage(float* packed, const PlanStage& stage, const std::vector<PackedSource>& sources, const float* bias,
-                const StagePacking& packing, int lanes) {
+                const StagePacking& packing, Storage storage, int lanes) {
   std::vector<const float*> rows(usize(int64_t{kPanelVecs} * lanes));
   for (int64_t first = 0; first < packing.vecs; first += kPanelVecs) {
     const int64_t width = std::min<int64_t>(kPanelVecs, packing.vecs - first) * lanes;
@@ -116,8 +132,8 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<PackedS
       const int64_t step = source.channels * source.weights.cell;
       for (int64_t lane = 0; lane < width; ++lane)
         rows[usize(lane)] = column_at(lane) < 0 ? nullptr : source.weights.data + column_at(lane) * step;
-      pack_source(source, rows.data(), width, out);
-      out += source.taps * source.channels * width;
+      (storage == Storage::float32 ? pack_source : pack_pairs)(source, rows.data(), width, out);
+      out += source.taps * floats_of(storage, source.channels) * width;
     }
   }
 }
@@ -126,35 +142,43 @@ void pack_stage(float* packed, const PlanStage& stage, const std::vector<PackedS
 
 PlanStage context_stage(const PlanStage& stage) { return {stage.columns(), -1, 0, Activation::none, 0, {{0, {{0, 0}}}}}; }
 
-Packing packing_of(const char* op, const Plan& plan, int lanes) {
+Packing packing_of(const char* op, const Plan& plan, int lanes, Storage storage) {
   Packing packing;
   packing.size = kHeaderFloats;
+  packing.storage = storage;
   for (const PlanStage& stage : plan.stages) {
     int64_t depth = stage.kind == StageKind::norm;  // its gain
     if (stage.kind == StageKind::sum)
-      for (const PackedSource& source : sources_of(plan, stage, nullptr)) depth += source.channels * source.taps;
+      for (const PackedSource& source : sources_of(plan, stage, nullptr))
+        depth += floats_of(storage, source.channels) * source.taps;
+    VLAE_CHECK(
+        stage.kind != StageKind::attend || storage == Storage::float32 || stage.out_channels <= stage.heads * kMaxPairedWidth,
+        op, "plan", text("have at most ", kMaxPairedWidth, " channels in a head of attention in bfloat16"),
+        text(stage.out_channels, " in ", stage.heads));
     packing.stages.push_back(place_stage(op, stage, depth, lanes, packing.size));
   }
   for (const PlanStage& stage : plan.stages)
     if (stage.context_dim > 0)
-      packing.contexts.push_back(place_stage(op, context_stage(stage), stage.context_dim, lanes, packing.size));
+      packing.contexts.push_back(
+          place_stage(op, context_stage(stage), floats_of(storage, stage.context_dim), lanes, packing.size));
   return packing;
 }
 
-int read_header(const char* op, const float* packed, int64_t size, const Plan& plan) {
+Header read_header(const char* op, const float* packed, int64_t size, const Plan& plan) {
   VLAE_CHECK(size >= kHeaderFloats && packed[0] == kMagic && packed[1] == kFormat, op, "packed", "come from pixelcnn_pack",
              text("a tensor of ", size, " floats without its header"));
   const int isa = packed[2] >= 0 && packed[2] < 256 ? static_cast<int>(packed[2]) : -1;
-  const std::array<float, kHeaderWords> words = header_words(plan, isa, size);
+  const Storage storage = packed[8] == 1 ? Storage::bfloat16 : Storage::float32;
+  const std::array<float, kHeaderWords> words = header_words(plan, isa, storage, size);
   VLAE_CHECK(packed[3] == words[3] && packed[4] == words[4], op, "packed", "have the size its header says",
              text(size, " floats"));
   VLAE_CHECK(packed[5] == words[5] && packed[6] == words[6] && packed[7] == words[7], op, "packed", "be packed for this plan",
              "the weights of another plan");
-  return isa;
+  return {isa, storage};
 }
 
 void pack_program(float* packed, const Plan& plan, const Packing& packing, int isa, int lanes, const WeightTensor* weights) {
-  write_header(packed, plan, isa, packing.size);
+  write_header(packed, plan, isa, packing);
   auto context = packing.contexts.begin();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
@@ -163,13 +187,35 @@ void pack_program(float* packed, const Plan& plan, const Packing& packing, int i
     else if (stage.kind == StageKind::attend)
       pack_attend(packed, packing.stages[s], weights[0].data[0], lanes);
     else
-      pack_stage(packed, stage, sources_of(plan, stage, weights), weights[stage.sources.size()].data, packing.stages[s], lanes);
+      pack_stage(packed, stage, sources_of(plan, stage, weights), weights[stage.sources.size()].data, packing.stages[s],
+                 packing.storage, lanes);
     weights += count_weights(stage);
     if (stage.context_dim == 0) continue;
     const std::vector<float> no_bias(usize(stage.columns()));  // the stage itself adds its bias
     const PackedSource matrix = {{weights[-1].data, 1, &kFirst}, stage.context_dim, 1};
-    pack_stage(packed, context_stage(stage), {matrix}, no_bias.data(), *context++, lanes);
+    pack_stage(packed, context_stage(stage), {matrix}, no_bias.data(), *context++, packing.storage, lanes);
   }
+}
+
+bool all_finite(const float* packed, const Plan& plan, const Packing& packing, int lanes) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t infinite = 0;
+  const auto look = [&](int64_t first, int64_t last, int shift) {
+    for (int64_t i = first; i < last; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, packed + i, sizeof bits);
+      infinite |= (bits << shift & kExponent) == kExponent;
+    }
+  };
+  look(0, packing.size, 0);
+  if (packing.storage == Storage::float32) return !infinite;
+  const auto look_at_first = [&](const StagePacking& place) {  // of pairs: the look above saw the second
+    look(place.weight, place.weight + place.depth * place.vecs * lanes, 16);
+  };
+  for (size_t s = 0; s < plan.stages.size(); ++s)
+    if (plan.stages[s].kind == StageKind::sum) look_at_first(packing.stages[s]);
+  for (const StagePacking& place : packing.contexts) look_at_first(place);
+  return !infinite;
 }
 
 }  // namespace vlae::pixelcnn_sample

@@ -8,15 +8,18 @@
 #include "../../pixelcnn_sample/limits.h"
 #include "../../pixelcnn_sample/sites.h"
 #include "../layer.h"
+#include "../storage.h"
 
 namespace vlae::pixelcnn_sample {
 
 // One cache of one sample: channels_last, with a border of zeros as wide as the taps that read it reach. Strides of 0 make one
 // value serve every pixel.
 struct Buffer {
-  int64_t origin;    // floats from the sample's cache to pixel (0, 0)
-  int64_t row;       // pixels from a pixel to the one below
-  int64_t channels;  // floats from a pixel to its right neighbour
+  int64_t origin;  // floats from the sample's cache to pixel (0, 0)
+  int64_t row;     // pixels from a pixel to the one below
+  int64_t pixel;   // floats from a pixel to its right neighbour
+  int64_t channels;
+  Storage storage;
 };
 
 constexpr int kMaxProducts = kMaxSources + 1;  // of a stage: with its sources, with a map of the context
@@ -36,19 +39,20 @@ struct Stage {
   int64_t columns, out_channels, lead;
   int64_t depth, vecs;  // of the packed weights: products per output, vectors of columns
   const float *bias, *weight;
-  int64_t cond;    // buffer added before the activation, or -1
-  int64_t factor;  // buffer that the activation is multiplied by, or -1
-  bool is_norm;    // of the channels of its source: bias, and in place of weights gain and then eps
-  Sites sites;     // that it computes
-  int64_t heads;   // of attention, whose sources are q, k and v and whose one weight is its scale, else 0
-  bool itself;     // attention sees its own pixel
+  int64_t cond;           // buffer added before the activation, or -1
+  int64_t factor;         // buffer that the activation is multiplied by, or -1
+  bool is_norm;           // of the channels of its source: bias, and in place of weights gain and then eps
+  Sites sites;            // that it computes
+  int64_t heads;          // of attention, whose sources are q, k and v and whose one weight is its scale, else 0
+  bool itself;            // attention sees its own pixel
+  Storage reads, writes;  // that of the buffers behind `sources`, `residual` and `factor`; that of `out`
 };
 
 // The tensor that stages see beside the image: [B, H, W, D] channels_last, a source of theirs; or [B, D], whose stages run once
 // per sample, before the first step: their outputs are the conditions that the program's stages add.
 struct Context {
-  const float* data;       // nullptr: none
-  int64_t buffer, floats;  // where a sample's copy goes, and its size
+  const float* data;              // nullptr: none
+  int64_t buffer, pixels, depth;  // where a sample's copy goes; its numbers
   int64_t n_stages;
   const Stage* stages;
 };
@@ -79,6 +83,8 @@ struct Program {
   Context context;
   Draw draw;
 };
+
+constexpr int64_t kMaxPairedWidth = 4096;  // channels of a head of attention whose values are bfloat16
 
 // Pixels (i, j) with j + slope * i == index: rows i = top, top + step, ..., `pixels` of them.
 struct Wave {

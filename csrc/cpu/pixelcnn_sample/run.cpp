@@ -6,6 +6,7 @@
 
 #include "../../narrow.h"
 #include "../../pixelcnn_sample/waves.h"
+#include "../halves.h"
 #include "../team.h"
 #include "../workers.h"
 
@@ -27,9 +28,11 @@ int64_t panels_of(const Stage& stage) { return (stage.vecs + kPanelVecs - 1) / k
 // Copies the tile's context into its caches and computes conditions from it.
 void run_context(const Program& program, const Kernels& kernels, const Tile& tile) {
   const Context& context = program.context;
-  for (int64_t i = 0; i < tile.count && context.data; ++i)
-    std::memcpy(tile.cache + i * program.sample_floats + program.buffers[context.buffer].origin,
-                context.data + (tile.first + i) * context.floats, usize(context.floats) * sizeof(float));
+  for (int64_t i = 0; i < tile.count && context.data; ++i) {
+    const Buffer& buffer = program.buffers[context.buffer];
+    put_values(buffer.storage, context.data + (tile.first + i) * context.pixels * context.depth, context.pixels, context.depth,
+               tile.cache + i * program.sample_floats + buffer.origin);
+  }
   for (int64_t s = 0; s < context.n_stages; ++s) kernels.run_stage(program, context.stages[s], {0, 0, 1, 1}, tile, {0, 1});
 }
 

@@ -24,7 +24,7 @@ struct Rows {
 
 float* pixel_at(const Program& p, int64_t buffer, float* cache, int64_t i, int64_t j) {
   const Buffer& b = p.buffers[buffer];
-  return cache + b.origin + (i * b.row + j) * b.channels;
+  return cache + b.origin + (i * b.row + j) * b.pixel;
 }
 
 void locate(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, int64_t first, Rows& rows) {
@@ -41,74 +41,79 @@ void locate(const Program& p, const Stage& stage, const Wave& wave, const Tile& 
 }
 
 // out = act(pre) (* factor, + residual), `count` channels of a pixel from `at` on.
+template <typename Values, typename Out>
 void write_some(const Stage& stage, Vec pre, int64_t at, int64_t count, const Rows& rows, int row) {
   Vec value = apply_in_stage(stage.activation, pre);
-  if (stage.factor >= 0) value *= load_some(rows.factor[row] + at, count);
-  if (stage.residual >= 0) value += load_some(rows.residual[row] + at, count);
-  store_some(rows.out[row] + at, value, count);
+  if (stage.factor >= 0) value *= Values::load(rows.factor[row], at, count);
+  if (stage.residual >= 0) value += Values::load(rows.residual[row], at, count);
+  Out::store(rows.out[row], at, value, count);
 }
 
 // out = act( (x - mean) / sqrt(var + eps) * gain + bias ) (* factor, + residual), channels added in one order in every call.
+template <typename Values, typename Out>
 void normalise(const Stage& stage, const Rows& rows, int row) {
   const float* x = rows.source[0][row];
   const int64_t n = stage.out_channels, vecs = (n + kLanes - 1) / kLanes;
   const float *gain = stage.weight, scale = 1.0f / static_cast<float>(n), eps = gain[stage.vecs * kLanes];
   Vec sum = {}, squares = {};
-  for (int64_t v = 0; v < vecs; ++v) sum += load_some(x + v * kLanes, least(kLanes, n - v * kLanes));
+  for (int64_t v = 0; v < vecs; ++v) sum += Values::load(x, v * kLanes, least(kLanes, n - v * kLanes));
   const Vec mean = splat(sum_lanes(sum) * scale);
   for (int64_t v = 0; v < vecs; ++v) {
     alignas(64) float centred[kLanes] = {};
     const int64_t count = least(kLanes, n - v * kLanes);
-    store_some(centred, load_some(x + v * kLanes, count) - mean, count);
+    store_some(centred, Values::load(x, v * kLanes, count) - mean, count);
     squares = load(centred) * load(centred) + squares;
   }
   const Vec factors = splat(1.0f / __builtin_sqrtf(sum_lanes(squares) * scale + eps));
   for (int64_t v = 0; v < vecs; ++v) {
     const int64_t at = v * kLanes, count = least(kLanes, n - at);
-    const Vec pre = (load_some(x + at, count) - mean) * factors * load(gain + at) + load(stage.bias + at);
-    write_some(stage, pre, at, count, rows, row);
+    const Vec pre = (Values::load(x, at, count) - mean) * factors * load(gain + at) + load(stage.bias + at);
+    write_some<Values, Out>(stage, pre, at, count, rows, row);
   }
 }
 
+template <typename Values, typename Out>
 void run_norm(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile) {
   const int64_t all = wave.pixels * tile.count;
   Rows rows;
   for (int64_t first = 0; first < all; first += kMaxRows) {
     rows.count = static_cast<int>(least(kMaxRows, all - first));
     locate(p, stage, wave, tile, first, rows);
-    for (int r = 0; r < rows.count; ++r) normalise(stage, rows, r);
+    for (int r = 0; r < rows.count; ++r) normalise<Values, Out>(stage, rows, r);
   }
 }
 
 // The pixels of row i up to column `end`, from the pixel (i, 0) of k and v on.
-Stretch row_of(const Program& p, const Stage& stage, float* cache, int64_t head, int64_t i, int64_t end) {
+Stretch row_of(const Program& p, const Stage& stage, float* cache, int64_t i, int64_t end) {
   const int64_t k = stage.sources[1].buffer, v = stage.sources[2].buffer;
-  const int64_t depth = p.buffers[k].channels / stage.heads, width = p.buffers[v].channels / stage.heads;
-  return {pixel_at(p, k, cache, i, 0) + head * depth, pixel_at(p, v, cache, i, 0) + head * width, p.buffers[k].channels,
-          p.buffers[v].channels, end};
+  return {pixel_at(p, k, cache, i, 0), pixel_at(p, v, cache, i, 0), p.buffers[k].pixel, p.buffers[v].pixel, end};
 }
 
-// One head of pixel (i, j), whose sums of values grow where the result goes.
+// One head of pixel (i, j), whose sums of values grow where the result goes, if that is float32.
+template <typename Values, typename Out>
 void attend(const Program& p, const Stage& stage, float* cache, int64_t n, int64_t i, int64_t j, const Rows& rows) {
   const Buffer &k = p.buffers[stage.sources[1].buffer], &v = p.buffers[stage.sources[2].buffer];
   const int64_t width = v.channels / stage.heads, depth = k.channels / stage.heads, first = n * width, end = j + stage.itself;
-  const Head head = {rows.source[0][0] + n * depth, depth, width, stage.weight[0]};
-  float* sums = rows.out[0] + first;
+  const Head head = {rows.source[0][0], depth, n * depth, width, first, stage.weight[0]};
+  alignas(64) float apart[Out::floats(2) == 2 ? 1 : kMaxPairedWidth];
+  float* sums = Out::floats(2) == 2 ? rows.out[0] + first : apart;
   for (int64_t c = 0; c < width; c += kLanes) store_some(sums + c, Vec{}, least(kLanes, width - c));
   Softmax softmax = {-3e38f, 0};
   if (k.row == p.width && v.row == p.width) {  // one row goes on in the next
-    add_stretch(head, row_of(p, stage, cache, n, 0, i * p.width + end), softmax, sums);
+    add_stretch<Values>(head, row_of(p, stage, cache, 0, i * p.width + end), softmax, sums);
   } else {
-    for (int64_t y = 0; y <= i; ++y) add_stretch(head, row_of(p, stage, cache, n, y, y < i ? p.width : end), softmax, sums);
+    for (int64_t y = 0; y <= i; ++y)
+      add_stretch<Values>(head, row_of(p, stage, cache, y, y < i ? p.width : end), softmax, sums);
   }
   const Vec scale = splat(softmax.sum > 0 ? 1.0f / softmax.sum : 0.0f);
   for (int64_t c = 0; c < width; c += kLanes) {
     const int64_t count = least(kLanes, width - c);
-    write_some(stage, load_some(sums + c, count) * scale, first + c, count, rows, 0);
+    write_some<Values, Out>(stage, load_some(sums + c, count) * scale, first + c, count, rows, 0);
   }
 }
 
 // A part is a range of heads of pixels.
+template <typename Values, typename Out>
 void run_attention(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) {
   const int64_t all = wave.pixels * tile.count * stage.heads;
   Rows rows;
@@ -116,17 +121,14 @@ void run_attention(const Program& p, const Stage& stage, const Wave& wave, const
   for (int64_t item = all * part.index / part.count; item < all * (part.index + 1) / part.count; ++item) {
     const int64_t row = item / stage.heads, i = wave.top + row % wave.pixels * wave.step;
     locate(p, stage, wave, tile, row, rows);
-    attend(p, stage, tile.cache + row / wave.pixels * p.sample_floats, item % stage.heads, i, wave.index - p.slope * i, rows);
+    attend<Values, Out>(p, stage, tile.cache + row / wave.pixels * p.sample_floats, item % stage.heads, i,
+                        wave.index - p.slope * i, rows);
   }
 }
 
 // A part is a range of panels and a range of rows.
-void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) noexcept {
-  if (stage.is_norm) {
-    if (part.index == 0) run_norm(p, stage, wave, tile);
-    return;
-  }
-  if (stage.heads > 0) return run_attention(p, stage, wave, tile, part);
+template <typename Values, typename Out>
+void run_sum(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) {
   const int64_t panels = (stage.vecs + kPanelVecs - 1) / kPanelVecs;
   const int64_t columns = least(part.count, panels), lines = part.count / columns;
   const int64_t column = part.index % columns, line = part.index / columns;
@@ -151,8 +153,21 @@ void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Til
                             rows.out,
                             nullptr,
                             stage.factor >= 0 ? rows.factor : nullptr};
-    run_columns(layer, panels * column / columns, panels * (column + 1) / columns, block);
+    run_columns<Values, Out>(layer, panels * column / columns, panels * (column + 1) / columns, block);
   }
+}
+
+template <typename Values, typename Out>
+void run_as(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) {
+  if (stage.heads > 0) return run_attention<Values, Out>(p, stage, wave, tile, part);
+  if (!stage.is_norm) return run_sum<Values, Out>(p, stage, wave, tile, part);
+  if (part.index == 0) run_norm<Values, Out>(p, stage, wave, tile);
+}
+
+void run_stage(const Program& p, const Stage& stage, const Wave& wave, const Tile& tile, Part part) noexcept {
+  const bool pairs = stage.reads == Storage::bfloat16, pairs_out = stage.writes == Storage::bfloat16;
+  const auto run = !pairs ? run_as<Float32, Float32> : pairs_out ? run_as<Bfloat16, Bfloat16> : run_as<Bfloat16, Float32>;
+  run(p, stage, wave, tile, part);
 }
 
 }  // namespace

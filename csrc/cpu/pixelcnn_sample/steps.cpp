@@ -13,7 +13,7 @@
 
 namespace vlae::pixelcnn_sample {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_BFLOAT16_ISA);
 
 namespace {
 
@@ -60,8 +60,8 @@ Tensor step(Tensor caches, Tensor images, Tensor logits, Tensor packed, Tensor w
   check_float(kStep, "logits", logits);
   check_shape(kStep, "logits", logits, {batch, plan.params(), height, width});
   check_schedule(kStep, plan, height, width);
-  const Isa& isa = check_packed(kStep, packed, plan);
-  const Packing packing = packing_of(kStep, plan, kernels_of(isa).lanes);
+  const auto [isa, storage] = check_packed(kStep, packed, plan);
+  const Packing packing = packing_of(kStep, plan, kernels_of(isa).lanes, storage);
   VLAE_CHECK(packed.numel() == packing.size, kStep, "packed", text("have ", packing.size, " floats"), packed.numel());
   const ContextTensor bound = check_context(kStep, context, plan, images);
   const Draw tensors = {plan.emit,
