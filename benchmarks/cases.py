@@ -47,6 +47,7 @@ class SamplingCase:
     quick: bool = False
     naive_rows: int | None = None  # the naive sampler is timed on so many rows and scaled; None: on whole images
     dtype: str = "float32"
+    held: str | None = None  # in what our sampler holds weights and activations, where that is another dtype
 
     def build(self) -> vf.PixelCNNDecoder:
         torch.manual_seed(0)
@@ -195,6 +196,8 @@ SAMPLING = (
     SamplingCase("28x28-64ch-3gated-batch16", 16, quick=True, naive_rows=2),
     SamplingCase("28x28-64ch-3gated-batch64", 64, naive_rows=1),
     SamplingCase("28x28-64ch-3gated-batch256", 256, naive_rows=1),
+    SamplingCase("28x28-64ch-3gated-batch16-held-bf16", 16, naive_rows=1, held="bfloat16"),
+    SamplingCase("28x28-64ch-3gated-batch64-held-bf16", 64, naive_rows=1, held="bfloat16"),
     SamplingCase("28x28-64ch-3gated-3x3first-batch1", 1, {"initial_kernel": 3}),
     SamplingCase("28x28-32ch-6gated-residual-batch1", 1, {"hidden_dim": 32, "n_layers": 6, "residual": True}),
 )
@@ -218,6 +221,7 @@ FLOWS = (
     InverseCase("maf-784-2x1024-batch64", 64, 784, (1024, 1024)),
     InverseCase("maf-784-2x1024-batch1", 1, 784, (1024, 1024)),
     InverseCase("maf-784-2x1024-batch1024", 1024, 784, (1024, 1024)),
+    InverseCase("maf-784-2x1024-batch1024-bf16", 1024, 784, (1024, 1024), dtype="bfloat16"),
 )
 
 TRAINING = (

@@ -82,7 +82,7 @@ def _(case: SamplingCase, setup: Setup) -> Contest:
     options = {"dtype": torch_dtype(case.dtype), "device": setup.device}
     z = torch.randn(case.batch, decoder.latent_dim, **options)
     noise = torch.rand(case.batch, decoder.input_dim, *decoder.image_size, **options)
-    sampler = vf.PixelCNNSampler(decoder, setup.backend)
+    sampler = vf.PixelCNNSampler(decoder, setup.backend, dtype=None if case.held is None else torch_dtype(case.held))
     dense, cached = PlainDecoder(decoder), CachedSampler(decoder, case.batch)
     height = decoder.image_size[0]
     rows = case.naive_rows or height
@@ -103,6 +103,9 @@ def _(case: SamplingCase, setup: Setup) -> Contest:
         check_images(case, drawn, noise, call(), peer, height if peer in whole else rows)
         for peer, call in {**some, **whole}.items()
     ]
+    if case.held:
+        wide = vf.PixelCNNSampler(decoder, setup.backend)
+        whole["held in float32"] = lambda: wide.sample(z, noise)
     scaled = "" if rows == height else f" ({rows} of {height} rows, scaled)"
     peers = {**whole, **{f"{peer}{scaled}": call for peer, call in some.items()}}
     scale = {f"{peer}{scaled}": height / rows for peer in some}

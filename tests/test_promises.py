@@ -123,6 +123,16 @@ PROMISES = [
         "sampling/test_steps.py::test_parameters_are_those_of_sample_given_the_same_pixels",
     ),
     (
+        "docs/precision.md",
+        "logits have the same bits whatever the batch, the threads, the order, in steps or in one call",
+        "sampling/test_bfloat16.py::test_logits_are_the_same_bits",
+    ),
+    (
+        "docs/precision.md",
+        "logits have the same bits whatever the batch, the threads, the order, in steps or in one call",
+        "sampling/test_bfloat16.py::test_steps_scores_and_refreshing",
+    ),
+    (
         "docs/wavefront.md",
         "has no schedule, and making its sampler raises",
         "sampling/test_sampling.py::test_a_decoder_that_reads_a_pixel_yet_to_be_drawn_raises",

@@ -10,6 +10,7 @@ from vlae_fast.reference.arguments import Layers, Transform
 from vlae_fast.testing import Case, budget, made_case, run
 
 T = made_case(2, 3, (6,)).tensors
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,9 @@ def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torc
     return x, sum(log_dets)
 
 
-@pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
+@pytest.mark.parametrize(
+    ("dtype", "isa"), [(dtype, isa) for dtype in DTYPES for isa in cpu.isas(dtype)] or [(torch.float32, "absent")]
+)
 @pytest.mark.parametrize(
     "case",
     [
@@ -49,9 +52,10 @@ def natively(case: Case, isa: str = "", rows: slice = slice(None)) -> tuple[torc
     ],
     ids=str,
 )
-def test_same_bits(case: Case, isa: str) -> None:
+def test_same_bits(case: Case, dtype: torch.dtype, isa: str) -> None:
     """A sample's result depends neither on its batch nor on the threads, on every instruction set."""
     require("cpu")
+    case = case.to(dtype)
     (truth, _), (same_dtype, _) = run(case.to(torch.float64), "reference"), run(case, "reference")
     whole = natively(case, isa)
     for got, want, same in zip(whole, truth, same_dtype, strict=True):
