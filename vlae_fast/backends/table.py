@@ -123,7 +123,7 @@ def pick(
 
 
 def _first_able(
-    op: str, x: Tensor, backend: str, plan: Plan | None, dtype: torch.dtype | None
+    op: str, x: Tensor, backend: str, plan: Plan | None, dtype: torch.dtype | None = None
 ) -> tuple[Backend | None, list[str]]:
     """The row, None where none is able, and why those before it are not."""
     reasons: list[str] = []
