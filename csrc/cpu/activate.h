@@ -24,6 +24,24 @@ inline Vec apply(Activation activation, Vec x) {
   return splat(__builtin_nanf(""));
 }
 
+// body.operator()<activation>(), for those of layers: a loop whose function is a constant. Nothing for the others.
+template <typename Body>
+void with_function(Activation activation, const Body& body) {
+  switch (activation) {
+    case Activation::none: return body.template operator()<Activation::none>();
+    case Activation::relu: return body.template operator()<Activation::relu>();
+    case Activation::elu: return body.template operator()<Activation::elu>();
+    case Activation::tanh: return body.template operator()<Activation::tanh>();
+    case Activation::gate:
+    case Activation::sigmoid:
+    case Activation::softplus:
+    case Activation::silu:
+    case Activation::gelu:
+    case Activation::gelu_tanh:
+    case Activation::glu: break;
+  }
+}
+
 // Those of a stage. NaN for gate and glu, which are of two vectors: no caller comes with them.
 inline Vec apply_in_stage(Activation activation, Vec x) {
   switch (activation) {

@@ -25,7 +25,7 @@ def test_report_says_what_auto_takes_and_what_would_be_faster(monkeypatch: pytes
     monkeypatch.setattr(table, "TABLE", tuple(rows))
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     said = backends.report().partition("auto       float32 on cpu:\n")[2].splitlines()
-    assert said[0].split() == ["reference", "masked_conv,", "masked_linear"]
+    assert said[0].split() == ["reference", "masked_conv,", "masked_linear,", "made"]
     assert said[1].split() == ["torch", "made_inverse,", "made_sample,", "made_sample_levels,", "pixelcnn_sample"]
     assert re.search(rf"torch runs it on cpu in float32, .*; cpu {re.escape(why)}: install g\+\+ 11 or", said[-1])
 

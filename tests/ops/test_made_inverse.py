@@ -198,7 +198,10 @@ T = made_case(2, 3, (6,)).tensors
         ),
         ({"weights": [*T["weights"], T["weights"][0]]}, r"weights, biases, degrees must have .* got \(3, 2, 3\)"),
         ({"degrees": [T["degrees"][0][:2], *T["degrees"][1:]]}, r"degrees\[0\] must be \[D\] = \[3\], got \(2,\)"),
-        ({"degrees": [*T["degrees"][:2], torch.zeros(4)]}, r"degrees\[-1\] must have D = 3 .* entries, got 4"),
+        (
+            {"degrees": [*T["degrees"][:2], torch.zeros(4, dtype=torch.int64)]},
+            r"degrees\[-1\] must have D = 3 .* entries, got 4",
+        ),
         (
             {"degrees": [T["degrees"][0], torch.zeros(1, 6), T["degrees"][2]]},
             r"degrees\[1\] must be \[units of layer 1\], got",

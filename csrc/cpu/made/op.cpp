@@ -11,13 +11,13 @@
 
 namespace vlae::masked_linear {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_ISA);
 
 }
 
 namespace vlae::made {
 
-VLAE_KERNELS_OF_ISA;
+VLAE_KERNELS_OF(VLAE_FOR_EACH_ISA);
 
 namespace {
 

@@ -100,19 +100,7 @@ void slopes_by(const Slopes& s, const Columns& columns) {
 }  // namespace
 
 void slopes(const Slopes& s, const Columns& columns) noexcept {
-  switch (s.activation) {
-    case Activation::none: return slopes_by<Activation::none>(s, columns);
-    case Activation::relu: return slopes_by<Activation::relu>(s, columns);
-    case Activation::elu: return slopes_by<Activation::elu>(s, columns);
-    case Activation::tanh: return slopes_by<Activation::tanh>(s, columns);
-    case Activation::gate:
-    case Activation::sigmoid:
-    case Activation::softplus:
-    case Activation::silu:
-    case Activation::gelu:
-    case Activation::gelu_tanh:
-    case Activation::glu: break;  // no layer has them
-  }
+  with_function(s.activation, [&]<Activation Function>() { slopes_by<Function>(s, columns); });
 }
 
 }  // namespace vlae::masked_linear::VLAE_ISA
