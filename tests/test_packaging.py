@@ -34,7 +34,7 @@ LIBRARIES = ("cpu", "cuda")
 
 def run(*args: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
     """Python on `args`, in our environment but for `env`."""
-    ours = ("CXX", "VLAE_FAST_WITHOUT_CUDA", *(f"VLAE_FAST_REQUIRE_{library.upper()}" for library in LIBRARIES))
+    ours = ("CXX", "VLAE_FAST_CUDA", "VLAE_FAST_REQUIRE_CPU")
     inherited = {key: value for key, value in os.environ.items() if key not in ours}
     return subprocess.run([sys.executable, *args], cwd=cwd, env=inherited | env, text=True, capture_output=True)
 
@@ -85,7 +85,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (folder / "src" / "dist").exists():
             return folder / "src" / "dist"
         source = checkout(folder)
-        make = ["make", "-o", f"{sys.prefix}/.installed", "wheel", f"VENV={sys.prefix}"]  # -o: installed is installed
+        make = ["make", "-o", f"{sys.prefix}/.packages", "wheel", f"VENV={sys.prefix}"]  # -o: installed is installed
         done = subprocess.run(make, cwd=source, text=True, capture_output=True)
         if done.returncode != 0:
             shutil.rmtree(source)
@@ -178,7 +178,7 @@ def test_without_a_working_compiler_the_reason_is_kept(tmp_path: Path, env: dict
     broken.write_text("#!/bin/sh\necho 'broken-c++: error: no such luck'\nexit 1\n")
     broken.chmod(0o755)
     path = env.get("PATH", f"{broken.parent}{os.pathsep}{os.environ['PATH']}")
-    env = env | {"VLAE_FAST_WITHOUT_CUDA": "1"}
+    env = env | {"VLAE_FAST_CUDA": "0"}
 
     done = build(tmp_path, **env | {"PATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -213,30 +213,43 @@ def fake_nvcc(tmp: Path, release: str, says: str) -> Path:
 
 @slow
 @pytest.mark.parametrize(
-    ("release", "reason"),
+    ("release", "wanted", "reason"),
     [
-        (None, "nvcc was not found"),
-        ("11.8", "nvcc 11.8 is too old"),
-        ("13.0", "compilation failed: nvcc error: no such luck"),
-        ("unwanted", "VLAE_FAST_WITHOUT_CUDA=1"),
+        (None, "1", "nvcc was not found"),
+        ("11.8", "1", "nvcc 11.8 is too old"),
+        ("13.0", "1", "compilation failed: nvcc error: no such luck"),
+        ("13.0", "0", "VLAE_FAST_CUDA=0"),
     ],
     ids=["absent", "old", "broken", "unwanted"],
 )
-def test_without_a_working_nvcc_the_reason_is_kept(tmp_path: Path, release: str | None, reason: str) -> None:
+def test_without_a_working_nvcc_the_reason_is_kept(
+    tmp_path: Path, release: str | None, wanted: str, reason: str
+) -> None:
+    """Where nobody asks for it, it is left out; VLAE_FAST_CUDA=1 asks, with or without a GPU."""
     home = fake_nvcc(tmp_path, release, "nvcc error: no such luck") if release else tmp_path
-    env = {"CUDA_HOME": str(home), "CXX": "g++" if shutil.which("g++") else "c++"}
-    env |= {"VLAE_FAST_WITHOUT_CUDA": "1"} if release == "unwanted" else {}
+    env = {"CUDA_HOME": str(home), "CXX": "g++" if shutil.which("g++") else "c++", "VLAE_FAST_CUDA": wanted}
     source = checkout(tmp_path)
     plan = json.loads((source / "csrc/build.json").read_text())
     not_again = {"common": [], "isa_kernels": [], "isa_kernels_of": {}}  # the cpu's
     (source / "csrc/build.json").write_text(json.dumps(plan | not_again))
     options = ("-v", "--no-build-isolation", "--no-deps", "--no-index", "-w", str(tmp_path / "dist"), ".")
     done = run("-m", "pip", "wheel", *options, cwd=source, **env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"no cuda library: {reason}" in done.stdout + done.stderr
-    required = run("-m", "pip", "wheel", *options, cwd=source, **env, VLAE_FAST_REQUIRE_CUDA="1")
-    assert required.returncode != 0
-    assert reason in required.stdout + required.stderr
+    said = done.stdout + done.stderr
+    assert (done.returncode == 0) == (wanted == "0"), said
+    assert (f"no cuda library: {reason}" if wanted == "0" else f"was not built: {reason}") in said
+
+
+def test_a_checkout_that_hides_the_installed_package_says_so(tmp_path: Path) -> None:
+    """`python` finds the folder that it is started in first: a plain install has no kernels there, and no libraries."""
+    shutil.copytree(ROOT / "vlae_fast", tmp_path / "vlae_fast", ignore=shutil.ignore_patterns(*BUILT))
+    finders = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in repr(f)]"
+    done = run("-c", f"{finders}; sys.path.insert(0, {str(tmp_path)!r}); import vlae_fast", cwd=tmp_path)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith(
+        f"ImportError: vlae_fast: {tmp_path / 'vlae_fast'} is a checkout's folder and hides the installed"
+    )
+    assert "go to another folder" in message and "`pip install -e .`" in message
 
 
 def test_the_build_in_use_agrees_with_its_report() -> None:

@@ -19,7 +19,11 @@ std::vector<Isa> find_isas(Storage storage) {
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas.push_back({"avx2", IsaId::avx2});
 #endif
+#if defined(__aarch64__)
+  isas.push_back({"neon", IsaId::neon});  // every one has it
+#else
   isas.push_back({"baseline", IsaId::baseline});
+#endif
   return isas;
 }
 

@@ -20,7 +20,8 @@
 
 namespace vlae::VLAE_ISA {
 
-constexpr int kMaxRows = kManyRegisters ? 14 : 6;
+// With scalars in registers, two sums and a value for each row beside two weights: GCC loads all values first, and more spill.
+constexpr int kMaxRows = kScalarsInRegisters ? 10 : kManyRegisters ? 14 : 6;
 constexpr int kFewRows = 3;
 constexpr int kPanel = kPanelVecs * kLanes;  // floats between two rows of a block
 constexpr int kBlock = kMaxRows * kPanel;    // floats between the blocks of two panels

@@ -10,7 +10,11 @@ namespace vlae {
 
 // Kept in packed tensors: never reuse a number.
 enum class IsaId : int {
+#if defined(__aarch64__)
+  neon = 5,
+#else
   baseline = 1,
+#endif
 #if defined(__x86_64__)
   avx2 = 2,
   avx512 = 3,
@@ -18,10 +22,13 @@ enum class IsaId : int {
 #endif
 };
 
-// Those that every family has kernels for, and those of the families that compute in bfloat16 too.
+// Those of csrc/build.json that every family has kernels for, and those of the families that compute in bfloat16 too.
 #if defined(__x86_64__)
 #define VLAE_FOR_EACH_ISA(use) use(baseline) use(avx2) use(avx512)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use) use(avx512_bf16)
+#elif defined(__aarch64__)
+#define VLAE_FOR_EACH_ISA(use) use(neon)
+#define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use)
 #else
 #define VLAE_FOR_EACH_ISA(use) use(baseline)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use)

@@ -31,11 +31,17 @@ constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 typedef float Vec __attribute__((vector_size(4 * VLAE_LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * VLAE_LANES)));
 
-// 32 vector registers or 16: the register blocks are sized by this.
+// 32 vector registers or 16: the register blocks are sized by this. NEON multiplies by one lane of a register, not of memory:
+// a row's value takes a register as well.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr bool kManyRegisters = true;
 #else
 constexpr bool kManyRegisters = false;
+#endif
+#if defined(__aarch64__)
+constexpr bool kScalarsInRegisters = true;
+#else
+constexpr bool kScalarsInRegisters = false;
 #endif
 
 inline Vec load(const float* p) {

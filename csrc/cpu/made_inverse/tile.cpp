@@ -22,7 +22,7 @@ using namespace vlae::VLAE_ISA;
 
 namespace {
 
-constexpr int kAccumulators = kManyRegisters ? 24 : 12;
+constexpr int kAccumulators = kScalarsInRegisters ? 21 : kManyRegisters ? 24 : 12;  // 7 x 3, 3 inputs and 7 weights are 31
 constexpr int kMostRows = 8;     // more rows a power of two apart would evict one another from the first cache
 constexpr int64_t kChunk = 128;  // longer sums would round worse than those of a blocked matrix product
 

@@ -37,7 +37,7 @@ def build(folder: Path, planted: tuple[str, str, str] | None = None) -> Path:
         text = (csrc / name).read_text(encoding="utf-8")
         assert text.count(right) == 1, f"{name} must hold {right!r} once, got {text.count(right)}"
         (csrc / name).write_text(text.replace(right, wrong), encoding="utf-8")
-    environment = {"CXX": "g++ -fsanitize=thread -g", "VLAE_FAST_WITHOUT_CUDA": "1", "VLAE_FAST_REQUIRE_CPU": "1"}
+    environment = {"CXX": "g++ -fsanitize=thread -g", "VLAE_FAST_CUDA": "0", "VLAE_FAST_REQUIRE_CPU": "1"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, check=True, env=os.environ | environment | {"VLAE_FAST_WERROR": "0"})
     return folder / "vlae_fast" / "_native_cpu.so"
