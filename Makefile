@@ -5,19 +5,21 @@ PYTEST_ARGS ?=
 PARALLEL := -n auto --maxprocesses=8 --dist worksteal
 
 BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages
 STAMP := $(VENV)/.installed
 SANITIZE := build/sanitize
 FUZZ_SECONDS ?= 60
-OF_SOURCES := $(addprefix test_,docs docstrings extending imports packaging promises) kernels/test_names # the tests that read the package's own files
+OF_SOURCES := $(addprefix test_,docs docstrings extending imports packaging promises releases) kernels/test_names # the tests that read the package's own files
 KERNEL_TESTS := $(addprefix ops/test_,gradients made made_inverse made_sample masked_conv masked_linear pixelcnn_sample) \
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize tsan fuzz kernels notebooks docs lint bench bench-gpu wheel wheel-test clean
+.PHONY: help demo test aarch64 sanitize tsan fuzz kernels notebooks docs lint lock bench bench-gpu wheel wheel-test clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
 	@echo "make test    the tests (PYTEST_ARGS='-m \"not gpu\"' for the slow ones too; VLAE_FAST_DATA=folder for real data)"
+	@echo "make aarch64  kernel tests on the library cross-compiled for aarch64, emulated (Debian on x86-64)"
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
 	@echo "make tsan     every op of the CPU library under ThreadSanitizer, on four threads (GCC): a race fails"
 	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
@@ -27,23 +29,37 @@ help:
 	@echo "make lint    ruff, mypy, and clang-format and clang-tidy for C++"
 	@echo "make bench   the benchmarks, quick settings"
 	@echo "make bench-gpu  the tests and benchmarks that need a CUDA device, into out/gpu"
-	@echo "make wheel   the sdist and the wheel, into dist/ (VLAE_FAST_WITHOUT_CUDA=1 for one without the CUDA library)"
+	@echo "make lock    requirements.lock: the hashes of what requirements.txt pins, by uv"
+	@echo "make wheel   the sdist and the wheel, into dist/ (VLAE_FAST_CUDA=1 for one with the CUDA library)"
 	@echo "make wheel-test TORCH=2.10.0 PYTHON=python3.10  the tests on that wheel, away from the checkout, with that torch"
 	@echo "make clean   remove what was built; $(VENV) stays"
 	@echo "PYTHON=$(PYTHON) VENV=$(VENV)"
 
-$(STAMP): requirements.txt setup.py pyproject.toml $(shell find csrc -type f)
+# Files with the hashes that the lock has; then torch and triton, of which an index has builds of its own.
+$(PACKAGES): requirements.txt requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --no-deps -r requirements.lock
 	$(BIN)/python -m pip install -q -r requirements.txt
-	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
-	@cat vlae_fast/_build_report.json # pip is silent about a build that succeeded without the native library
 	@touch $@
+
+# -v: pip shows nothing else of the build, which takes minutes.
+$(STAMP): $(PACKAGES) setup.py pyproject.toml $(shell find csrc -type f)
+	$(BIN)/python -m pip install -v --no-build-isolation --no-deps -e .
+	@cat vlae_fast/_build_report.json
+	@touch $@
+
+lock:
+	grep -vE '^(torch|triton)==' requirements.txt | uv pip compile -q - --generate-hashes --no-deps --universal --python-version 3.10 \
+		--no-annotate --no-header -o requirements.lock
 
 demo: $(STAMP)
 	$(BIN)/python -m vlae_fast demo --out out
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+aarch64: $(PACKAGES)
+	VENV=$(VENV) .ci/aarch64
 
 # A copy of the sources, so that the library in use stays; -O3 would only take longer to compile. The tests run in the folder
 # that it is installed into, where it is found before any other. GCC's warnings mistake what the sanitizers add. Python is not instrumented: the runtime (and libstdc++,
@@ -55,7 +71,7 @@ sanitize: $(STAMP)
 	cp -a csrc kernels vlae_fast vlae_fast_start.py setup.py pyproject.toml README.md LICENSE $(SANITIZE)/src
 	rm -f $(SANITIZE)/src/vlae_fast/*.so
 	sed -i 's/-O3/-O1/' $(SANITIZE)/src/csrc/build.json
-	VLAE_FAST_WERROR=0 CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" VLAE_FAST_WITHOUT_CUDA=1 VLAE_FAST_REQUIRE_CPU=1 \
+	VLAE_FAST_WERROR=0 CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" VLAE_FAST_CUDA=0 VLAE_FAST_REQUIRE_CPU=1 \
 		$(BIN)/python -m pip install -q --no-build-isolation --no-deps --target $(SANITIZE)/site $(SANITIZE)/src
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
@@ -89,9 +105,10 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	PYTHON=$(BIN)/python benchmarks/on_gpu.sh out/gpu test suite
 
-# The wheel is built of the sdist. Where it names torch's libraries, torch is there to answer: it is not carried along. From
-# the other symbols auditwheel reads how old a Linux may be, and the wheel is named for that.
-wheel: $(STAMP)
+# The wheel is built of the sdist, the one time that C++ is compiled. Where it names torch's libraries, torch is there to
+# answer: it is not carried along. From the other symbols auditwheel reads how old a Linux may be, and the wheel is named for
+# that.
+wheel: $(PACKAGES)
 	rm -rf build/wheel dist
 	$(BIN)/python -m build --no-isolation --outdir build/wheel
 	mkdir dist
