@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -94,7 +94,10 @@ def any_call(**strategies: st.SearchStrategy) -> Callable[[Callable], Callable]:
     def decorate(check: Callable) -> Callable:
         @pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=pytest.mark.slow)])
         def test(examples: int) -> None:
-            chosen = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+            slow = [HealthCheck.too_slow]  # a machine that is emulated or shared, and no fault of the strategies
+            chosen = settings(
+                max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=slow
+            )
             chosen(given(**strategies)(check))()
 
         test.__name__, test.__doc__ = check.__name__, check.__doc__
