@@ -20,7 +20,7 @@ from .dot import dot
 from .masked_conv_weight import grad_weight
 from .parts import add_parts
 from .slope import slope
-from .taps import FLAT_BELOW, Taps, k_block, offsets, pack, rows_and_columns
+from .taps import FLAT_BELOW, Taps, blocks_per_tap, k_block, pack, raster, rows_and_columns
 
 
 def _name(specialization: Any) -> str:
@@ -34,7 +34,6 @@ def masked_conv_forward_kernel(
     p_weight,
     p_bias,
     p_cond,
-    p_taps,
     p_out,
     p_sigmoid,
     pixels,
@@ -51,7 +50,8 @@ def masked_conv_forward_kernel(
     HAS_BIAS: tl.constexpr,
     COND: tl.constexpr,  # none, vector, map
     WITH_SIGMOID: tl.constexpr,
-    FLAT: tl.constexpr,
+    PER_TAP: tl.constexpr,  # blocks of K in one tap; 0: a block spans taps
+    RASTER: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -68,9 +68,9 @@ def masked_conv_forward_kernel(
     p_tile = p_x + (i_m * BM).to(tl.int64) * C_in
     b_a = tl.zeros([BM, BN], tl.float32)
     b_b = tl.zeros([BM, BN], tl.float32)
-    k_blocks = tl.cdiv(T * C_in, BK) if FLAT else T * tl.cdiv(C_in, BK)
+    k_blocks = tl.cdiv(T * C_in, BK) if PER_TAP == 0 else T * PER_TAP
     for i_k in range(k_blocks):
-        o_tap, o_c, m_k, o_dy, o_dx = k_block(p_taps, i_k, C_in, T, SIGN, FLAT, BK)
+        o_tap, o_c, m_k, o_dy, o_dx = k_block(i_k, C_in, T, SIGN, PER_TAP, RASTER, BK)
         o_y, o_x = o_i[:, None] + o_dy, o_j[:, None] + o_dx
         m_x = (o_y >= 0) & (o_y < H) & (o_x >= 0) & (o_x < W) & m_k[None, :]
         o_tile = (o_row[:, None] + o_dy * W + o_dx) * C_in + o_c[None, :]
@@ -107,14 +107,13 @@ def masked_conv_forward_kernel(
 
 
 def _blocks(x: Tensor, channels: int, n_taps: int) -> launch.Config:
-    """Block sizes for a convolution of x to so many channels, and whether a block of K spans taps."""
+    """Block sizes for a convolution of x to so many channels, and how many blocks of K a tap has."""
     batch, height, width, in_channels = x.shape
     config = launch.config("masked_conv", x, in_channels, channels)
-    flat = in_channels < FLAT_BELOW
     config["BM"] = launch.shrunk(config["BM"], batch * height * width)
     config["BN"] = launch.shrunk(config["BN"], channels)
-    config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if flat else 1))
-    return config | {"FLAT": flat}
+    config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if in_channels < FLAT_BELOW else 1))
+    return config | {"PER_TAP": blocks_per_tap(in_channels, config["BK"])}
 
 
 def _conv(
@@ -146,7 +145,6 @@ def _conv(
         packed,
         bias,
         cond,
-        offsets(taps, x.device),
         out,
         sigmoid,
         pixels,
@@ -163,6 +161,7 @@ def _conv(
         HAS_BIAS=bias is not None,
         COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
         WITH_SIGMOID=with_sigmoid,
+        RASTER=raster(taps),
         PRECISION=launch.conv_precision(x.dtype),
         **config,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import launch
 from .dot import dot
-from .taps import FLAT_BELOW, Taps, k_block, offsets, rows_and_columns, tap_of
+from .taps import FLAT_BELOW, Taps, blocks_per_tap, k_block, raster, rows_and_columns, tap_of
 
 PROGRAMS = 264  # at least, where the pixels allow it; fixed, so that the order of sums does not depend on the device
 
@@ -20,7 +20,6 @@ PROGRAMS = 264  # at least, where the pixels allow it; fixed, so that the order 
 def masked_conv_grad_weight_kernel(
     p_x,
     p_grad,
-    p_taps,
     p_parts,
     pixels,
     pixels_per_part,
@@ -29,7 +28,8 @@ def masked_conv_grad_weight_kernel(
     C_in,
     P,
     T,
-    FLAT: tl.constexpr,
+    PER_TAP: tl.constexpr,  # blocks of K in one tap; 0: a block spans taps
+    RASTER: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -37,7 +37,7 @@ def masked_conv_grad_weight_kernel(
 ):
     """A program sums BK rows (tap, channel) x BN columns over its part of the pixels, BM at a time."""
     i_k, i_n, i_part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    o_tap, o_c, m_k, o_dy, o_dx = k_block(p_taps, i_k, C_in, T, 1, FLAT, BK)
+    o_tap, o_c, m_k, o_dy, o_dx = k_block(i_k, C_in, T, 1, PER_TAP, RASTER, BK)
     o_n = i_n * BN + tl.arange(0, BN)
     o_row = tl.arange(0, BM)
     begin = i_part * pixels_per_part
@@ -93,7 +93,7 @@ class _Plan(NamedTuple):
 
     grid: tuple[int, int, int]  # blocks of K, blocks of N, parts of the pixels
     pixels_per_part: int
-    flat: bool
+    per_tap: int  # blocks of K in one tap; 0: a block spans taps
     config: launch.Config
 
 
@@ -101,16 +101,15 @@ def _plan(x: Tensor, columns: int, n_taps: int) -> _Plan:
     batch, height, width, in_channels = x.shape
     pixels = batch * height * width
     config = launch.config("masked_conv_weight", x, in_channels, columns)
-    flat = in_channels < FLAT_BELOW
     config["BM"] = launch.shrunk(config["BM"], pixels)
     config["BN"] = launch.shrunk(config["BN"], columns)
-    config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if flat else 1))
-    block_k = config["BK"]
-    k_blocks = launch.cdiv(n_taps * in_channels, block_k) if flat else n_taps * launch.cdiv(in_channels, block_k)
+    config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if in_channels < FLAT_BELOW else 1))
+    per_tap = blocks_per_tap(in_channels, config["BK"])
+    k_blocks = n_taps * per_tap if per_tap else launch.cdiv(n_taps * in_channels, config["BK"])
     n_blocks = launch.cdiv(columns, config["BN"])
     parts = min(launch.cdiv(PROGRAMS, k_blocks * n_blocks), launch.cdiv(pixels, 4 * config["BM"]))
     per_part = launch.cdiv(launch.cdiv(pixels, parts), config["BM"]) * config["BM"]
-    return _Plan((k_blocks, n_blocks, launch.cdiv(pixels, per_part)), per_part, flat, config)
+    return _Plan((k_blocks, n_blocks, launch.cdiv(pixels, per_part)), per_part, per_tap, config)
 
 
 def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
@@ -125,7 +124,6 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
     masked_conv_grad_weight_kernel[plan.grid](
         x,
         grad,
-        offsets(taps, x.device),
         parts,
         pixels,
         plan.pixels_per_part,
@@ -134,7 +132,8 @@ def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Ten
         in_channels,
         columns,
         n_taps,
-        FLAT=plan.flat,
+        PER_TAP=plan.per_tap,
+        RASTER=raster(taps),
         PRECISION=launch.conv_precision(x.dtype),
         **plan.config,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
@@ -19,6 +20,36 @@ FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
 Taps = tuple[Tap, ...]
 
 
+class Raster(NamedTuple):
+    """Taps in the order of a raster: tap t reads at the first one's offset + step * (t // per_row, t % per_row)."""
+
+    per_row: int
+    first_y: int
+    first_x: int
+    step_y: int
+    step_x: int
+
+
+@cache
+def raster(taps: Taps) -> Raster:
+    """The raster that live taps are the first of; `k_block` takes it as a constant."""
+    rows, columns = (sorted({tap.offset[axis] for tap in taps}) or [0] for axis in (0, 1))
+    steps = [places[1] - places[0] if len(places) > 1 else 0 for places in (rows, columns)]
+    found = Raster(len(columns), rows[0], columns[0], *steps)
+    for t, tap in enumerate(taps):
+        row, column = divmod(t, found.per_row)
+        assert tap.offset == (
+            found.first_y + found.step_y * row,
+            found.first_x + found.step_x * column,
+        ), f"taps in the order of a raster were expected, got {taps}"
+    return found
+
+
+def blocks_per_tap(in_channels: int, block: int) -> int:
+    """Blocks of K in one tap; 0 where a block spans taps."""
+    return 0 if in_channels < FLAT_BELOW else launch.cdiv(in_channels, block)
+
+
 @triton.jit
 def rows_and_columns(o_m, pixels, H, W):
     """Row and column of a pixel in its image; past the last pixel a row that no tap brings back into the image."""
@@ -27,26 +58,29 @@ def rows_and_columns(o_m, pixels, H, W):
 
 
 @triton.jit
-def k_block(p_taps, i_k, C_in, T, SIGN: tl.constexpr, FLAT: tl.constexpr, BK: tl.constexpr):
+def k_block(i_k, C_in, T, SIGN: tl.constexpr, PER_TAP: tl.constexpr, RASTER: tl.constexpr, BK: tl.constexpr):
     """Block i_k of K = taps x channels: taps, channels, which of them exist, and the taps' offsets times SIGN.
 
-    FLAT blocks span taps, [BK]; the others are channels of one tap, a scalar.
+    With PER_TAP 0 a block spans taps, [BK]; else it is one of the PER_TAP blocks of channels of one tap, a scalar. The
+    offsets are computed: a load of them inside the loop would stand before those of x and the weight, and the pipeline
+    would be half as deep.
     """
-    if FLAT:
+    if PER_TAP == 0:
         o_k = i_k * BK + tl.arange(0, BK)
         o_tap = o_k // C_in
         o_c = o_k % C_in
         m_k = o_k < T * C_in
-        o_dy = tl.load(p_taps + 2 * o_tap, m_k, other=0)[None, :]
-        o_dx = tl.load(p_taps + 2 * o_tap + 1, m_k, other=0)[None, :]
+        o_row = (o_tap // RASTER[0])[None, :]
+        o_column = (o_tap % RASTER[0])[None, :]
     else:
-        n_blocks = tl.cdiv(C_in, BK)
-        o_tap = i_k // n_blocks
-        o_c = (i_k % n_blocks) * BK + tl.arange(0, BK)
+        o_tap = i_k // PER_TAP
+        o_c = (i_k % PER_TAP) * BK + tl.arange(0, BK)
         m_k = o_c < C_in
-        o_dy = tl.load(p_taps + 2 * o_tap)
-        o_dx = tl.load(p_taps + 2 * o_tap + 1)
-    return o_tap, o_c, m_k, SIGN * o_dy, SIGN * o_dx
+        o_row = o_tap // RASTER[0]
+        o_column = o_tap % RASTER[0]
+    o_dy = SIGN * RASTER[1] + SIGN * RASTER[3] * o_row
+    o_dx = SIGN * RASTER[2] + SIGN * RASTER[4] * o_column
+    return o_tap, o_c, m_k, o_dy, o_dx
 
 
 @triton.jit
@@ -76,13 +110,6 @@ def masked_conv_pack_kernel(
     y, x = tl.load(p_places + 2 * i_tap), tl.load(p_places + 2 * i_tap + 1)
     o_weight = o_out * s_out + o_in * s_in + y * s_y + x * s_x
     tl.store(p_packed + i_tap * C_in * P + o_packed, tl.load(p_weight + o_weight, m_live, other=0.0), m_packed)
-
-
-@cache  # a captured graph knows the address of the table
-def offsets(taps: Taps, device: torch.device) -> Tensor:
-    """dy, dx of each tap."""
-    pairs = [tap.offset for tap in taps] or [(0, 0)]
-    return kept(device, lambda: torch.tensor(pairs, dtype=torch.int32, device=device))
 
 
 @cache  # a captured graph knows the address of the table

@@ -1,0 +1,44 @@
+"""What the Triton kernels of masked_conv are told of a mask."""
+
+import pytest
+import torch
+from cases.rows import require
+
+from vlae_fast.masks import MASK_TYPES, conv_taps
+from vlae_fast.reference.arguments import ConvOptions
+
+
+@pytest.fixture(autouse=True)
+def _triton() -> None:
+    require("triton", "cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("image_channels", [1, 3])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3), (5, 3), (3, 7)])
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+def test_taps_are_the_first_of_a_raster(
+    mask_type: str, kernel_size: tuple[int, int], dilation: tuple[int, int], image_channels: int
+) -> None:
+    from vlae_fast.kernels.taps import raster
+
+    options = ConvOptions(mask_type, image_channels, dilation=dilation)
+    for size in [(1, 1), (1, 9), (2, 2), (4, 3), (3, 30), (30, 30)]:
+        taps = options.taps_inside(kernel_size, size)
+        found = raster(taps)
+        offsets = [
+            (
+                found.first_y + found.step_y * (t // found.per_row),
+                found.first_x + found.step_x * (t % found.per_row),
+            )
+            for t in range(len(taps))
+        ]
+        assert offsets == [tap.offset for tap in taps]
+
+
+def test_other_taps_are_refused() -> None:
+    from vlae_fast.kernels.taps import raster
+
+    taps = conv_taps("B", (3, 3))
+    with pytest.raises(AssertionError, match="raster"):
+        raster((*taps[:1], *taps[2:]))
