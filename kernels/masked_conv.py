@@ -57,17 +57,22 @@ def masked_conv_forward_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """A program computes BM pixels x BN channels; under the gate both halves of P, so that they never reach memory."""
+    """A program computes BM pixels x BN channels; under the gate both halves of P, so that they never reach memory.
+
+    They are one product of 2 BN columns, the two of a channel side by side, which a thread then holds both.
+    """
     GATE: tl.constexpr = ACTIVATION == "gate"
     n_blocks = tl.cdiv(C, BN)
     i_m, i_n = tl.program_id(0) // n_blocks, tl.program_id(0) % n_blocks
     o_row = tl.arange(0, BM)
     o_m = i_m * BM + o_row
     o_n = i_n * BN + tl.arange(0, BN)
+    N: tl.constexpr = 2 * BN if GATE else BN
+    o_p = i_n * N + tl.arange(0, N)  # columns of the weight
+    P = 2 * C if GATE else C
     o_i, o_j = rows_and_columns(o_m, pixels, H, W)
     p_tile = p_x + (i_m * BM).to(tl.int64) * C_in
-    b_a = tl.zeros([BM, BN], tl.float32)
-    b_b = tl.zeros([BM, BN], tl.float32)
+    b_sum = tl.zeros([BM, N], tl.float32)
     k_blocks = tl.cdiv(T * C_in, BK) if PER_TAP == 0 else T * PER_TAP
     for i_k in range(k_blocks):
         o_tap, o_c, m_k, o_dy, o_dx = k_block(i_k, C_in, T, SIGN, PER_TAP, RASTER, BK)
@@ -75,21 +80,20 @@ def masked_conv_forward_kernel(
         m_x = (o_y >= 0) & (o_y < H) & (o_x >= 0) & (o_x < W) & m_k[None, :]
         o_tile = (o_row[:, None] + o_dy * W + o_dx) * C_in + o_c[None, :]
         b_x = tl.load(p_tile + o_tile, m_x, other=0.0)  # [BM, BK]
-        p_w = p_weight + (o_tap * s_tap + o_c * s_k)[:, None] + o_n[None, :] * s_n
-        m_w = m_k[:, None] & (o_n < C)[None, :]
-        b_w = tl.load(p_w, m_w, other=0.0)  # [BK, BN]
-        b_a = dot(b_x, b_w, b_a, PRECISION)
-        if GATE:
-            b_w = tl.load(p_w + C * s_n, m_w, other=0.0)  # [BK, BN]
-            b_b = dot(b_x, b_w, b_b, PRECISION)
+        p_w = p_weight + (o_tap * s_tap + o_c * s_k)[:, None] + o_p[None, :] * s_n
+        b_w = tl.load(p_w, m_k[:, None] & (o_p < P)[None, :], other=0.0)  # [BK, N]
+        b_sum = dot(b_x, b_w, b_sum, PRECISION)
 
+    if GATE:
+        b_a, b_b = tl.split(tl.reshape(b_sum, (BM, BN, 2)))
+    else:
+        b_a = b_sum
     m_out = (o_m < pixels)[:, None] & (o_n < C)[None, :]
     if HAS_BIAS:
         b_a += tl.load(p_bias + o_n, o_n < C, other=0.0).to(tl.float32)[None, :]
         if GATE:
             b_b += tl.load(p_bias + C + o_n, o_n < C, other=0.0).to(tl.float32)[None, :]
     if COND != "none":
-        P = 2 * C if GATE else C
         o_cond = o_m // (H * W) if COND == "vector" else o_m
         p_c = p_cond + o_cond.to(tl.int64)[:, None] * P + o_n[None, :]
         b_a += tl.load(p_c, m_out, other=0.0).to(tl.float32)
@@ -186,7 +190,8 @@ def forward(
         taps: those with a live weight. centre: boolean ``[P, C_in]``, the mask of the last tap, None where all of it
             is alive.
     """
-    return _conv(x, pack(weight, taps, centre), bias, cond, taps, activation, with_sigmoid)
+    packed = pack(weight, taps, centre, paired=activation == "gate")
+    return _conv(x, packed, bias, cond, taps, activation, with_sigmoid)
 
 
 def backward(

@@ -96,12 +96,18 @@ def masked_conv_pack_kernel(
     s_y,
     s_x,
     HAS_CENTRE: tl.constexpr,
+    PAIRED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Copies live taps of ``[P, C_in, k, k]`` to ``[T, C_in, P]``. Dead weights are not read: they may be anything."""
+    """Copies live taps of ``[P, C_in, k, k]`` to ``[T, C_in, P]``. Dead weights are not read: they may be anything.
+
+    PAIRED: columns a_0, b_0, a_1, b_1, ... of a gate's halves a and b.
+    """
     i_tap = tl.program_id(1)
     o_packed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     o_in, o_out = o_packed // P, o_packed % P
+    if PAIRED:
+        o_out = o_out % 2 * (P // 2) + o_out // 2
     m_packed = o_packed < C_in * P
     m_live = m_packed
     if HAS_CENTRE:  # the last tap is alive in part
@@ -128,8 +134,11 @@ def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Te
     return kept(device, lambda: torch.tensor(indices, dtype=torch.int32, device=device))
 
 
-def pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
-    """Weights ``[T, C_in, P]`` of the live taps of ``[P, C_in, k, k]``, any strides."""
+def pack(weight: Tensor, taps: Taps, centre: Tensor | None, *, paired: bool = False) -> Tensor:
+    """Weights ``[T, C_in, P]`` of the live taps of ``[P, C_in, k, k]``, any strides.
+
+    ``paired``: columns c and P / 2 + c, the two of a gate's channel, stand side by side.
+    """
     out_channels, in_channels = weight.shape[:2]
     packed = weight.new_empty(len(taps), in_channels, out_channels)
     if packed.numel():
@@ -143,6 +152,7 @@ def pack(weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
             in_channels,
             *weight.stride(),
             centre is not None,
+            paired,
             1024,
         )
     return packed
