@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from .dot import INTERPRETED
+
 # The activations of a stage; an index is the code in the table of stages.
 ACTIVATIONS = (
     "none",
@@ -33,6 +35,24 @@ def tanh(b_x):
     b_e = tl.exp(-2.0 * tl.abs(b_x))  # never overflows
     b_t = (1.0 - b_e) / (1.0 + b_e)
     return tl.where(tl.abs(b_x) < 0.625, b_p * b_z * b_x + b_x, tl.where(b_x < 0, -b_t, b_t))
+
+
+@triton.jit
+def tanh_of_16_bits(b_x):
+    """tanh for results of 16 bits, in one instruction: within 2^-11 of the value, as much as float16 rounds."""
+    if INTERPRETED:  # rounded to 11 bits: as far off as the instruction may be
+        b_bits = tanh(b_x).to(tl.int32, bitcast=True)
+        return ((b_bits + 0x1000) & ~0x1FFF).to(tl.float32, bitcast=True)
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [b_x], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def sigmoid_of_16_bits(b_x):
+    """The sigmoid for results of 16 bits: the quotient by an approximate reciprocal, within 2^-22 of the value."""
+    b_e = 1.0 + tl.exp(-b_x)
+    if INTERPRETED:
+        return 1.0 / b_e
+    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [b_e], tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit

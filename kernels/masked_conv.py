@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import launch
-from .activate import activate, tanh
+from .activate import activate, sigmoid_of_16_bits, tanh, tanh_of_16_bits
 from .dot import dot
 from .masked_conv_weight import grad_weight
 from .parts import add_parts
@@ -101,8 +101,12 @@ def masked_conv_forward_kernel(
             b_b += tl.load(p_c + C, m_out, other=0.0).to(tl.float32)
     o_out = o_m.to(tl.int64)[:, None] * C + o_n[None, :]
     if GATE:
-        b_sigmoid = tl.sigmoid(b_b)
-        b_a = tanh(b_a) * b_sigmoid
+        if p_out.dtype.element_ty == tl.float32:
+            b_sigmoid = tl.sigmoid(b_b)
+            b_a = tanh(b_a) * b_sigmoid
+        else:
+            b_sigmoid = sigmoid_of_16_bits(b_b)
+            b_a = tanh_of_16_bits(b_a) * b_sigmoid
         if WITH_SIGMOID:
             tl.store(p_sigmoid + o_out, b_sigmoid.to(p_sigmoid.dtype.element_ty), m_out)
     else:
