@@ -70,8 +70,9 @@ def k_block(i_k, C_in, T, SIGN: tl.constexpr, PER_TAP: tl.constexpr, RASTER: tl.
         o_tap = o_k // C_in
         o_c = o_k % C_in
         m_k = o_k < T * C_in
-        o_row = (o_tap // RASTER[0])[None, :]
-        o_column = (o_tap % RASTER[0])[None, :]
+        b_tap = o_tap.to(tl.uint32, bitcast=True)  # a division by a constant takes fewer registers without a sign
+        o_row = (b_tap // RASTER[0]).to(tl.int32, bitcast=True)[None, :]
+        o_column = (b_tap % RASTER[0]).to(tl.int32, bitcast=True)[None, :]
     else:
         o_tap = i_k // PER_TAP
         o_c = (i_k % PER_TAP) * BK + tl.arange(0, BK)
