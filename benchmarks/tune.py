@@ -1,9 +1,10 @@
 """`python -m benchmarks.tune`: tries the listed configurations of every kernel on this GPU, and keeps what is faster.
 
 Tuned are the entries of kernels/configs.json that the launches of benchmarks/launches.py look up: kernel, dtype and
-size class, never the batch. A winner is written under the device's name, where it is found before the default. bfloat16
-is tuned for float16 too; float32 under PyTorch's own settings (convolutions may round to TF32). A block size along K
-changes the order of additions: after tuning a result may have other last bits, which again are the same every time.
+size class, never the batch. A winner is written under the device's name and under its architecture, for devices that
+nobody has tuned; the default comes after both. bfloat16 is tuned for float16 too; float32 under PyTorch's own settings
+(convolutions may round to TF32). A block size along K changes the order of additions: after tuning a result may have
+other last bits, which again are the same every time.
 """
 
 from __future__ import annotations
@@ -150,9 +151,10 @@ class Tuner:
 
     def keep(self, entry: Entry, config: Config) -> None:
         kernel, dtype, sizes = entry
-        name = "interpreter" if self.device == "cpu" else torch.cuda.get_device_name(self.device)
         config = {key: value for key, value in config.items() if key not in SETTINGS}
-        write(self.table, name, {f"{kernel}/{other}/{sizes}": config for other in TUNED_FOR[dtype]})
+        entries = {f"{kernel}/{other}/{sizes}": config for other in TUNED_FOR[dtype]}
+        for name in launch.device_names(torch.device(self.device)):
+            write(self.table, name, entries)
 
 
 def run(tuner: Tuner, cases: list[str], until: float) -> list[str]:

@@ -24,11 +24,18 @@ def size_class(*sizes: int) -> str:
     return "-".join(str(triton.next_power_of_2(max(size, 1))) for size in sizes)
 
 
+def device_names(device: torch.device) -> tuple[str, ...]:
+    """Parts of the table that are a device's own, the first that has an entry first: its name, its architecture."""
+    if device.type != "cuda":
+        return ("interpreter",)
+    major, minor = torch.cuda.get_device_capability(device)
+    return torch.cuda.get_device_name(device), f"sm_{major}{minor}"
+
+
 @lru_cache
 def _config(kernel: str, dtype: torch.dtype, sizes: tuple[int, ...], device: torch.device) -> Config:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
     short = f"{kernel}/{str(dtype).removeprefix('torch.')}"
-    for table in (_table().get(name, {}), _table()["default"]):
+    for table in (*(_table().get(name, {}) for name in device_names(device)), _table()["default"]):
         for key in (f"{short}/{size_class(*sizes)}", short):
             if key in table:
                 # the default for the fusion of a product and a sum into one rounding is not the same in all releases
@@ -37,7 +44,8 @@ def _config(kernel: str, dtype: torch.dtype, sizes: tuple[int, ...], device: tor
 
 
 def config(kernel: str, x: torch.Tensor, *sizes: int) -> Config:
-    """The configuration of a kernel for the device and dtype of x: the device's own for these sizes, else a default.
+    """The configuration of a kernel for the device and dtype of x: the device's own for these sizes, else its
+    architecture's, else a default.
 
     ``sizes`` are channels or units: what a model fixes.
     """

@@ -98,3 +98,15 @@ def test_candidates_name_what_a_kernel_is_configured_by() -> None:
     for entry, config in json.loads(launch.TABLE.read_text())["default"].items():
         tried = CANDIDATES[entry.partition("/")[0]]
         assert len(tried) <= 12 and all(candidate.keys() <= config.keys() for candidate in tried)
+
+
+def test_a_device_without_a_table_takes_its_architecture_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name first, then the architecture, then the default."""
+    key = "masked_conv/bfloat16/64-64"
+    table = {"H1": {key: {"BM": 1}}, "sm_90": {key: {"BM": 2}}, "default": {"masked_conv/bfloat16": {"BM": 3}}}
+    monkeypatch.setattr(launch, "_table", lambda: table)
+    for name, capability, block in (("H1", (9, 0), 1), ("H2", (9, 0), 2), ("A1", (8, 0), 3)):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        found = launch._config.__wrapped__("masked_conv", torch.bfloat16, (64, 64), torch.device("cuda"))
+        assert found["BM"] == block
