@@ -30,8 +30,10 @@ def conv(
     activation: str,
     dtype: torch.dtype,
     device: str = "cpu",
+    *,
+    backward: bool = True,
 ) -> Callable[[], Results]:
-    """Forward and backward of `masked_conv` with a condition per sample, every gradient."""
+    """Forward and backward of `masked_conv` with a condition per sample, every gradient; or the forward alone."""
     cond = "vector" if activation == "gate" else "none"
     case = conv_case(mask_type, shape, p, k, activation=activation, cond=cond, layout="channels_last", dtype=dtype)
     t = case.to(device=device).tensors
@@ -41,7 +43,9 @@ def conv(
     grad = torch.randn(shape[0], *shape[2:], channels, generator=generator).to(device, dtype).permute(0, 3, 1, 2)
 
     def call() -> Results:
-        out, sigmoid, _ = triton.masked_conv_with_sigmoid(*args)
+        out, sigmoid, _ = triton.masked_conv_with_sigmoid(*args, saves=backward)
+        if not backward:
+            return [out]
         needs = [True] * 3 + [t["cond"] is not None, False, False]
         return [out, *triton.masked_conv_backward(grad, out, sigmoid, *args, needs=needs)]
 

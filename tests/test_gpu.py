@@ -1,9 +1,10 @@
 """On a GPU: the checks of every family again, and what only a GPU has: streams, graphs, TF32, the sanitizer."""
 
+import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,25 +14,18 @@ from cases.decoders import inputs, random_decoder
 from cases.rows import require
 
 import vlae_fast as vf
+from benchmarks import on_gpu
 from benchmarks.gpu import captured
+from benchmarks.small_calls import SMALL
 from vlae_fast import backends
 from vlae_fast.backends import triton
 from vlae_fast.plan import Emit
-from vlae_fast.testing import Case, check_op, conv_case, linear_case, made_case, made_layers_case, run
+from vlae_fast.testing import Case, check_op, made_case, run
 
 pytestmark = pytest.mark.gpu
 
 CASES = [case for family in (masked_conv, masked_linear, made, made_inverse) for case in family.CASES.values()]
 CASES += masked_linear.LARGE_CASES
-SMALL = [
-    conv_case("B", (2, 32, 9, 7), 64, 3, activation="gate", cond="vector"),
-    conv_case("A", (2, 3, 6, 5), 12, 5, activation="relu", image_channels=3, cond="map"),
-    linear_case(5, 33, 65, activation="elu"),
-    linear_case(7, 16, 20, adjacency=True, activation="tanh"),
-    made_layers_case(5, 9, (33, 40), activation="elu", cond=True),
-    made_case(3, 9, (32, 32)),
-    made_case(3, 9, (32, 32), steps=2),
-]
 GPU_ROWS = [row.name for row in backends.TABLE if "cuda" in row.devices]
 
 
@@ -278,12 +272,11 @@ def test_report_names_the_compiler() -> None:
 
 
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not installed")
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-def test_sanitizer(tool: str) -> None:
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q"]
-    words = [*command, "-m", "gpu", "-p", "no:cacheprovider"]
-    words += [f"{__file__}::{name}" for name in ("test_every_row_agrees_on_small_cases", "test_every_row_samples")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=500)
+@pytest.mark.parametrize("tool", on_gpu.TOOLS)
+def test_sanitizer(tool: str, tmp_path: Path) -> None:
+    (command,) = (command for command in on_gpu.STEPS["sanitizer"] if command.name == tool)
+    words, environment = on_gpu.words_of(command, tmp_path), os.environ | dict(command.environment)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stdout[-4000:]
 
 

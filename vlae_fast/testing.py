@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -78,10 +78,15 @@ def sliced(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.f
     return big[tuple(slice(1, s + 1) for s in shape)]
 
 
-def run(case: Case, backend: str, cotangents: list[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs of a case, and the gradients of its floating-point tensors for the given cotangents."""
+def run(
+    case: Case, backend: str, cotangents: list[Tensor] | None = None, *, poisoned: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs of a case, and the gradients of its floating-point tensors for the given cotangents.
+
+    ``poisoned``: under `uninitialised_is_nan`.
+    """
     tensors = _map(case.tensors, lambda t: t.detach().requires_grad_(t.is_floating_point()))
-    with uninitialised_is_nan():
+    with uninitialised_is_nan() if poisoned else nullcontext():
         out = getattr(ops, case.op)(**tensors, **case.options, backend=backend)
         outs = list(out) if isinstance(out, tuple) else [out]
         if cotangents is None:
