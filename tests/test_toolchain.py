@@ -53,14 +53,19 @@ def test_a_compiler_that_names_no_target_compiles_for_this_machine(
 
 @pytest.mark.parametrize(
     ("machine", "isas"),
-    [("x86_64", ["baseline", "avx2", "avx512"]), ("aarch64", ["neon"]), ("riscv64", ["baseline"])],
+    [
+        ("x86_64", ["baseline", "avx2", "avx512", "avx512_bf16"]),
+        ("aarch64", ["neon"]),
+        ("riscv64", ["baseline"]),
+    ],
 )
 def test_instruction_sets_are_those_that_the_sources_list(toolchain: ModuleType, machine: str, isas: list[str]) -> None:
     """csrc/cpu/isa.h declares the kernels of each, and csrc/build.json compiles them: one list for both."""
     assert list(toolchain.isas_of(PLAN, toolchain.Target(machine, "linux"))) == isas
     text = (ROOT / "csrc" / "cpu" / "isa.h").read_text(encoding="utf-8")
-    lists = re.findall(r"#define VLAE_FOR_EACH_ISA\(use\) (.*)", text)
-    assert [re.findall(r"use\((\w+)\)", line) for line in lists].count(isas) == 1
+    of_all, more = (re.findall(rf"#define VLAE_FOR_EACH_{name}\(use\) (.*)", text) for name in ("ISA", "BFLOAT16_ISA"))
+    lists = [re.findall(r"\buse\((\w+)\)", a + b) for a, b in zip(of_all, more, strict=True)]
+    assert lists.count(isas) == 1
 
 
 def test_flags_of_linux(toolchain: ModuleType) -> None:

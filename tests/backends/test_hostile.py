@@ -166,7 +166,7 @@ def test_masked_conv(data: st.DataObject, sides: Sides, isa: str, rng: random.Ra
     if data.draw(st.integers(0, 3)) == 0:
         taps = data.draw(mutated_words(taps))
     cond, live = rng.choice(conds), randn(rng, *weight.shape) > 0 if weight.numel() else None
-    activation = data.draw(st.sampled_from(ACTIVATIONS))
+    activation = data.draw(st.sampled_from([*("none", "relu", "elu", "gate") * 4, *ACTIVATIONS]))
     gate = activation == "gate"
     context, context_weight = None, None
     if data.draw(st.integers(0, 2)) == 0:

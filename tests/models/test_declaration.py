@@ -90,10 +90,10 @@ def test_a_new_option_is_on_the_command_line(monkeypatch: pytest.MonkeyPatch) ->
     command = read_again(train)
     monkeypatch.setattr(command, "_model", lambda images, options, **others: given.append(options))
     monkeypatch.setattr(command.training, "train", lambda *_, **others: [{"valid_loss": 0, "valid_bits_per_dim": 0}])
-    done = CliRunner().invoke(app, ["--decoder", "shifted", "--shift", "3"])
+    done = CliRunner().invoke(app, ["train", "--decoder", "shifted", "--shift", "3"])
     assert done.exit_code == 0, done.output
     assert (given[0]["decoder"], given[0]["shift"]) == ("shifted", 3)
-    shown = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+    shown = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
     assert "--shift <int range> Added to the logits [default: 0; x>=0]" in shown and "deconv, shifted" in shown
 
 

@@ -83,6 +83,7 @@ def cases() -> list[testing.Case]:
         testing.conv_case("B", (2, 4, 6, 5), 8, 3, activation="gate", cond="vector"),
         testing.linear_case(5, 6, 9, activation="relu"),
         testing.linear_case(5, 6, 9, adjacency=True),
+        testing.made_layers_case(4, 6, (9, 9)),
         testing.made_case(4, 6, (9, 9)),
         testing.made_case(4, 6, (9,), steps=2, reverse=True),
         testing.made_sample_case(4, 6, (9, 9)),

@@ -71,7 +71,9 @@ def made(
 
 
 def _check(x: Tensor, layers: Layers, activation: str) -> None:
-    check_network("made", "x", x, layers, activation, any_dtype=torch.is_autocast_enabled(x.device.type))
+    tensors = (*layers.weights, *layers.biases, *([] if layers.cond is None else [layers.cond]))
+    mixed = any(t.dtype != x.dtype for t in tensors)
+    check_network("made", "x", x, layers, activation, any_dtype=mixed and torch.is_autocast_enabled(x.device.type))
     if len(layers.weights) != len(layers.degrees) - 1:
         fail("made", f"weights must be those of one MADE, {len(layers.degrees) - 1}", len(layers.weights))
 

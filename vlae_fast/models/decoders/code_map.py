@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...backends.memory_format import nchw
 from ...layers import WeightNormConv2d
 
 
@@ -41,7 +42,7 @@ class CodeMap(nn.Module):
         return torch.cat([self._enlarged(row.clone()) for row in coarse.split(1)])
 
     def _enlarged(self, coarse: Tensor) -> Tensor:
-        coarse = coarse.unflatten(1, self.coarse).contiguous(memory_format=torch.channels_last)
+        coarse = nchw(coarse.unflatten(1, self.coarse).permute(0, 2, 3, 1).contiguous())
         return F.interpolate(coarse, self.image_size, mode="bilinear", align_corners=False)
 
 
