@@ -24,7 +24,7 @@ struct Parts {
 };
 
 Parts parts_of(const MaskData& mask) {
-  if (mask.adjacency) return {{mask.adjacency, usize(mask.inputs) * usize(mask.outputs)}, {nullptr, 0}};
+  if (mask.adjacency != nullptr) return {{mask.adjacency, usize(mask.inputs) * usize(mask.outputs)}, {nullptr, 0}};
   return {{mask.in_degrees, usize(mask.inputs) * sizeof(int64_t)}, {mask.out_degrees, usize(mask.outputs) * sizeof(int64_t)}};
 }
 
