@@ -1,6 +1,7 @@
 """The condition of a masked convolution: multiplied in the kernel, unless somebody listens to who multiplies it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,13 @@ def test_a_cond_of_somebody_else_is_called(change: Callable[[vf.GatedMaskedConv2
     condition = 2 * layer.cond(z)
     change(layer)
     torch.testing.assert_close(layer(x, z), by_hand(layer, x, condition))
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 1}, {"kernel_size": 3, "padding": 1, "bias": False}])
+def test_a_cond_of_another_form_is_called(options: dict[str, Any]) -> None:
+    layer, x, z = layer_and_inputs()
+    layer.cond = nn.Conv2d(3, 8, **options)
+    torch.testing.assert_close(layer(x, z), by_hand(layer, x, layer.cond(z)))
 
 
 def test_a_condition_of_ones_own_is_called() -> None:

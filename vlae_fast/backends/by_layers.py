@@ -40,7 +40,7 @@ def made_backward(
         out, own = (hidden[i], activation) if i < n - 1 else (None, "none")
         if i == 0 and needs[1]:  # the gradient of cond is that of the pre-activation
             grad = grad if out is None else grad * slope_of_output(out, own)
-            grads[1], out, own = grad, None, "none"
+            grads[1], out, own = grad.clone(), None, "none"
         own_needs = (wanted[i] if i else needs[0], needs[2 + i], needs[2 + n + i])
         before = hidden[i - 1] if i else x
         found = namespace.masked_linear_backward(grad, out, before, layers.weights[i], _mask(layers, i), own, own_needs)

@@ -129,8 +129,11 @@ class MaskedConv2d(WeightNormConv2d):
     @property
     def _condition_is_product(self) -> bool:
         """True where `condition` multiplies by the weight of ``cond``: no hook looks on, no other code is there."""
-        own = type(self).condition is MaskedConv2d.condition
-        return own and self.cond is not None and only_computes(self.cond, nn.Conv2d)
+        cond = self.cond
+        if type(self).condition is not MaskedConv2d.condition or cond is None or not only_computes(cond, nn.Conv2d):
+            return False
+        pointwise = (cond.kernel_size, cond.stride, cond.padding, cond.groups) == ((1, 1), (1, 1), (0, 0), 1)
+        return pointwise and cond.bias is None
 
     def _check_cond(self, cond: Tensor) -> None:
         name = type(self).__name__

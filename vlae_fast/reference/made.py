@@ -40,5 +40,5 @@ def made_backward(
         grad_weights.append(torch.where(live, grad.T @ inputs[i], 0))
         grad_biases.append(grad.sum(0))
         grad_cond, grad = grad, grad @ torch.where(live, weight, 0)
-    grads = [grad, grad_cond, *grad_weights[::-1], *grad_biases[::-1]]
+    grads = [grad, grad_cond.clone(), *grad_weights[::-1], *grad_biases[::-1]]
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..backends import cpu
+from ..layers.hooked_weight import only_computes
 from ..layers.weight_norm import WeightNormConv2d
 from ..reference.arguments import Mask
 from .live import LiveCopy
@@ -72,9 +73,9 @@ class Spread:
 
     def _says_its_layers(self) -> bool:
         """True where `by_layers` is of the class whose `forward` runs: PyTorch would be stopped at every operation."""
-        parts = list(self.network.modules())
-        plain = not any("forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks for part in parts)
-        return plain and {"by_layers", "forward"} <= vars(type(self.network)).keys()
+        network, kind = self.network, type(self.network)
+        plain = all(only_computes(part, kind if part is network else nn.Linear) for part in network.modules())
+        return plain and {"by_layers", "forward"} <= vars(kind).keys()
 
     def _row_by_row(self, z: Tensor) -> Tensor:
         return torch.cat([self.network(row.clone()) for row in z.split(1)])

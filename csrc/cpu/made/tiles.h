@@ -42,8 +42,8 @@ class Tiles {
     const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), 1 + static_cast<int64_t>(work / kThreadWork));
     const int64_t in_turn = (batch + threads * kMostRows - 1) / (threads * kMostRows);
     workers_ = std::min(threads, groups_);
-    enough_ = groups_ >= threads && (workers_ > 1 || count_ == 1);
     count_ = std::min(threads * in_turn, groups_);
+    enough_ = groups_ >= threads && (workers_ > 1 || count_ == 1);
   }
 
   // False where threads with work would have no tile, or one thread would have several: layer by layer is then as fast or
