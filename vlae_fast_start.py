@@ -4,6 +4,7 @@ It stands outside of the package, for importing any module of a package imports 
 """
 
 import importlib.util
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -12,13 +13,22 @@ from pathlib import Path
 def main() -> None:
     words = sys.argv[1:]
     if words == ["--version"]:
-        print(f"vlae_fast {metadata.version('vlae-fast')}")
+        _say(f"vlae_fast {metadata.version('vlae-fast')}\n")
     elif words == ["--help"]:
-        print(_overview(), end="")
+        _say(_overview())
     else:
         from vlae_fast.__main__ import main as run
 
         run()
+
+
+def _say(text: str) -> None:
+    """Prints; who reads no further ends it without a word."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python writes at its end goes there
+        sys.exit(1)
 
 
 def _overview() -> str:

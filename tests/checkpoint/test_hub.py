@@ -224,3 +224,16 @@ def test_the_card_command(tmp_path: Path) -> None:
     assert result.exit_code == 2 and result.stderr.startswith("error: --overwrite: must be given where ")
     assert call("card", tmp_path, "--overwrite").exit_code == 0
     assert "license" not in (tmp_path / "checkpoint" / "README.md").read_text()
+
+
+def test_a_card_goes_where_the_model_is_of_another_form(tmp_path: Path) -> None:
+    """A card stays with more training of a model; of another model it would be untrue."""
+    folder = tmp_path / "checkpoint"
+    for hidden in (4, 8):
+        model = vf.VLAE(1, 2, hidden, 1, image_size=(6, 6))
+        options = {"epoch": 0, "training": {}, "history": []}
+        checkpoint.save(folder, model, torch.optim.Adam(model.parameters()), **options)
+        assert not (folder / "README.md").exists()
+        (folder / "README.md").write_text("# Mine")
+        checkpoint.save(folder, model, torch.optim.Adam(model.parameters()), **options)
+        assert (folder / "README.md").read_text() == "# Mine"

@@ -130,6 +130,8 @@ def _first_able(
     for row in TABLE:
         if backend in ("auto", row.name):
             reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan, dtype)
+            if reason is None and backend == "auto" and not row.devices and dtype not in (None, x.dtype):
+                reason = "would take hundreds of times as long: name it, or leave dtype out"
             if reason is None:
                 return row, reasons
             reasons.append(f"{row.name}: {reason}")
@@ -165,7 +167,8 @@ def _without_kernels(op: str, row: Backend, x: Tensor, plan: Plan | None = None)
         if reason is not None:
             remedy = next((f": {what}" for start, what in _REMEDIES if reason.startswith(start)), "")
             reasons.append(f"{other.name} {reason}{remedy}")
-    what = f"{row.name} runs it on {x.device.type} in {_short(x.dtype)}, several times slower than kernels do"
+    slower = "several times" if row.name == "torch" else "hundreds of times"
+    what = f"{row.name} runs it on {x.device.type} in {_short(x.dtype)}, {slower} slower than kernels do"
     return "; ".join([what, *reasons])
 
 

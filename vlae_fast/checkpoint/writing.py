@@ -68,7 +68,7 @@ def save(
             tensors.write(fresh / "model.safetensors", weights, generation)
             tensors.write(fresh / "optimizer.safetensors", state, generation)
             (fresh / "config.json").write_text(text, encoding="utf-8")
-            if (folder / CARD).is_file():
+            if _describes(folder, model):
                 shutil.copyfile(folder / CARD, fresh / CARD)
             for name in FILES:
                 to_disk(fresh / name)
@@ -76,6 +76,15 @@ def save(
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise OSError(f"checkpoint: {folder} was not saved, and is what it was: {error}") from error
+
+
+def _describes(folder: Path, model: VLAE) -> bool:
+    """True where the folder has a card, and a checkpoint of a model of the same form: another one it would belie."""
+    try:
+        before = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, LookupError, TypeError):
+        before = None
+    return (folder / CARD).is_file() and before in (None, json.loads(json.dumps(model.config)))
 
 
 def write_model(

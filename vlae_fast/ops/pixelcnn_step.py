@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +60,14 @@ class PixelCNNRun:
     def place(self) -> Place:
         return self.places[self.at]
 
+    def _in_own_dtype(self, call: Callable[..., Any], *args: Any) -> Any:
+        """The same bits inside autocast and outside: the caller's loop may stand in it."""
+        device = self.state.images.device.type
+        if not torch.is_autocast_enabled(device):
+            return call(*args)
+        with torch.autocast(device, enabled=False):
+            return call(*args)
+
     def put(self, values: Tensor) -> None:
         """Takes the values ``[B, C of the draw, pixels]`` of the place, and moves to the next.
 
@@ -69,7 +77,7 @@ class PixelCNNRun:
         if not self._checks_itself:
             check_values(self.state, values)
         following = self.places[self.at + 1] if self.at + 1 < len(self.places) else None
-        self.params = self._row.pixelcnn_step(self.state, self.places[self.at], values, following)
+        self.params = self._in_own_dtype(self._row.pixelcnn_step, self.state, self.places[self.at], values, following)
         self.at += 1
 
     def draw(self, noise: Tensor, temperature: float) -> Tensor:
@@ -89,8 +97,13 @@ class PixelCNNRun:
             check_noise(
                 noise if noise.dim() == 3 else place.of(noise, place.noises), self.state.plan.emit.noise_is_normal
             )
-        values: Tensor = self._row.pixelcnn_step_draw(
-            self.state, place, self.params, noise.detach() if noise.requires_grad else noise, temperature
+        values: Tensor = self._in_own_dtype(
+            self._row.pixelcnn_step_draw,
+            self.state,
+            place,
+            self.params,
+            noise.detach() if noise.requires_grad else noise,
+            temperature,
         )
         return values
 
