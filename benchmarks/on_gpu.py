@@ -145,7 +145,9 @@ def tests_of(command: Command) -> int:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
     counts = re.findall(r"^\S+\.py: (\d+)$", done.stdout, re.MULTILINE)
     if done.returncode or not counts:
-        raise RuntimeError(f"pytest collects no tests: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"pytest collects no tests (exit status {done.returncode}): {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
     return sum(map(int, counts))
 
 

@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 CHANGELOG = "# Changelog\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- B.\n\n## [0.1.0] - Unreleased\n\n- A.\n"
 
-notes = runpy.run_path(str(ROOT / ".ci" / "release_notes.py"))["notes"]
+
+def notes(*args: Any) -> str:
+    text: str = runpy.run_path(str(ROOT / ".ci" / "release_notes.py"))["notes"](*args)
+    return text
 
 
 def read(path: Path) -> dict[str, Any]:
