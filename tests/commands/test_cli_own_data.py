@@ -125,3 +125,23 @@ def test_denoise_is_silent_of_a_model_that_saw_noise(tmp_path: Path, monkeypatch
     checkpoint.save(tmp_path / "c", model, torch.optim.Adam(model.parameters()), epoch=0, training=training, history=[])
     result = call("denoise", tmp_path / "c", "-n", 2, "--out", tmp_path / "x.png")
     assert result.exit_code == 0 and "note" not in result.output
+
+
+def test_a_model_of_a_folder_called_digits_is_not_evaluated_on_the_digits_without_a_word(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "digits").mkdir()
+    for i in range(4):
+        image.fromarray(torch.full(SIZE, 40 * i, dtype=torch.uint8).numpy()).save(tmp_path / "digits" / f"{i}.png")
+    own = data.load(None, tmp_path / "digits")
+    trained = {"data": own.name, "binarization": own.binarization}
+    assert inputs.other_data(trained, inputs.images_for(trained, None, tmp_path / "digits", None)) is None
+    note = inputs.other_data(trained, inputs.images_for(trained, None, None, None))
+    assert note is not None and "trained on digits (own) (dynamic); these are digits (threshold)" in note
+    assert "name its own by --data-dir" in note
+
+
+@pytest.mark.parametrize("command", ["train", "collapse"])
+def test_image_size_is_refused_where_it_would_be_ignored(command: str, tmp_path: Path) -> None:
+    result = call(command, "--data", "own:x", "--image-size", 16, "--out", tmp_path / "out")
+    message = "error: --image-size: is for folders of pictures only, got (16, 16) for own:x\n"
+    assert result.exit_code == 2 and result.stderr == message, result.output

@@ -222,7 +222,7 @@ def test_files_of_another_set_are_not_taken_for_the_one_asked_for(
 ) -> None:
     """MNIST and Fashion-MNIST have files of the same names and shapes."""
     first = hashlib.sha256(data.load(data_dir=folder).train[0].numpy().tobytes()).hexdigest()
-    monkeypatch.setitem(data.datasets._FIRST_IMAGES, "mnist", first)
+    monkeypatch.setitem(data.names.FIRST_IMAGES, "mnist", first)
     assert data.load("mnist", folder).name == "mnist"
     with pytest.raises(ValueError, match=r"must hold fashion-mnist, got the files of mnist"):
         data.load("fashion-mnist", folder)

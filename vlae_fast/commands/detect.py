@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -87,10 +87,11 @@ def detect(
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     images = only_classes(images, classes)
     if other:
-        like: dict[str, Any] = {}
-        if against_dir is not None:
-            like = {"image_size": images.image_size, "channels": images.channels}
-        unlike = data.load(against, against_dir, binarization, **like)
+        if against is None and against_dir is not None:
+            size, channels = images.image_size, images.channels
+            unlike = data.own_images(against_dir, binarization, image_size=size, channels=channels)
+        else:
+            unlike = data.load(against, against_dir, binarization)
         check_fits(found.model, unlike)
         groups = [_group(each.name, each, range(len(each.test)), limit, seed) for each in (images, unlike)]
     else:

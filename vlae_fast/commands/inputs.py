@@ -69,8 +69,10 @@ def images_for(
     if data_name is not None:
         return data.load(data_name, data_dir, how)
     try:
-        sizes = {"image_size": like[0], "channels": like[1]} if like else {}
-        found = data.load(None, data_dir, binarization, **sizes)
+        if like is None:
+            found = data.load(None, data_dir, binarization)
+        else:
+            found = data.own_images(data_dir, binarization, image_size=like[0], channels=like[1])
     except FileNotFoundError:
         if not by_name:
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +15,7 @@ from .fetch import Download, cached, fetch
 from .idx import TRAIN_IMAGES, idx_folder, spellings
 from .images import Images
 from .imported import imported
+from .names import FIRST_IMAGES, NAMES, first_image, name_of, own_name
 from .npz import npz_file
 from .pictures import has_pictures, picture_folder
 
@@ -154,12 +155,6 @@ DATASETS = {
         _RGB,
     ),
 }
-NAMES = ("digits", *DATASETS)
-# SHA-256 of the bytes of the first training image: these two have files of the same names and shapes.
-_FIRST_IMAGES = {
-    "mnist": "23ceaef5eb61f0e70d64ac18fdf0f60df3d5971cf30bbadac7b6ebf07f782d2c",
-    "fashion-mnist": "5bd44e331a6d6998daf675700cd0c13dcd7af8ab954b7585124124da61459e7b",
-}
 
 
 def load(
@@ -180,17 +175,21 @@ def load(
     Without a name `data_dir` has one's own images: a .npz file, or a folder with MNIST-style IDX files, one .npz file,
     or pictures (`npz_file`, `picture_folder`). Without either: the digits. binarization defaults to "threshold" for the
     digits, "fixed" for binary images, "none" for RGB, else "dynamic". image_size, (H, W), and channels, 1 or 3, are
-    what pictures become; other data sets have their own.
+    what pictures become. Images of one's own whose name would be in ``NAMES`` are called "mnist (own)".
 
     Raises:
-        ValueError: an unknown name or a bad file.
+        ValueError: an unknown name, a bad file, or image_size or channels where there is no folder of pictures.
         FileNotFoundError: a folder or a file is missing.
         OSError: fetching fails.
     """
+    if name is None and data_dir is not None:
+        found = own_images(Path(data_dir), binarization, image_size=image_size, channels=channels)
+        if not _of_pictures(Path(data_dir)):
+            _check_unsized(str(data_dir), image_size, channels)
+        return found
+    _check_unsized(name or "digits", image_size, channels)
     if name is not None and ":" in name:
         return imported(name, data_dir, binarization)
-    if name is None and data_dir is not None:
-        return _own(Path(data_dir), binarization, image_size, channels)
     name = (name or "digits").replace("_", "-")
     if name == "digits":
         if data_dir is not None:
@@ -198,7 +197,7 @@ def load(
         return digits(binarization or "threshold")
     if name not in DATASETS:
         raise ValueError(f"data: must be one of {', '.join(NAMES)}, module:name, or no name for one's own images in "
-                         f"data_dir, got {name!r}")  # fmt: skip
+                         f"data_dir (--data-dir on the command line), got {name!r}")  # fmt: skip
     dataset = DATASETS[name]
     how = binarization or dataset.binarizations[0]
     if how not in dataset.binarizations:
@@ -207,20 +206,45 @@ def load(
     return _read(name, folder, how)
 
 
-def _own(path: Path, binarization: str | None, image_size: tuple[int, int] | None, channels: int | None) -> Images:
-    """The images of a file or folder without a name."""
+def own_images(
+    path: Path,
+    binarization: str | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> Images:
+    """The images of a file or folder without a name; see `load`. Images other than pictures keep size and channels.
+
+    Raises:
+        ValueError: a bad file.
+        FileNotFoundError: no images.
+    """
     if path.suffix == ".npz" and path.is_file():
         return npz_file(path, path.stem, binarization)
     folder, archives = _existing(path), sorted(path.glob("*.npz"))
     name = folder.resolve().name
     if any((folder / file).is_file() for file in _IDX.files):
-        return idx_folder(folder, name, binarization or "dynamic")
+        found = idx_folder(folder, name, binarization or "dynamic")
+        return found if name_of(found) in FIRST_IMAGES else dataclasses.replace(found, name=own_name(name))
     if len(archives) == 1:
         return npz_file(archives[0], name, binarization)
-    if not archives and has_pictures(folder):
+    if _of_pictures(folder):
         return picture_folder(folder, name, binarization, image_size=image_size, channels=channels)
     looked = f"looked for {TRAIN_IMAGES}[.gz], for one .npz file, and for pictures"
     raise FileNotFoundError(f"data_dir: no IDX files with the train images in {folder}, nor other images: {looked}")
+
+
+def _of_pictures(path: Path) -> bool:
+    """True where `own_images` reads pictures."""
+    others = any((path / file).is_file() for file in _IDX.files) or any(path.glob("*.npz"))
+    return path.is_dir() and not others and has_pictures(path)
+
+
+def _check_unsized(what: str, image_size: tuple[int, int] | None, channels: int | None) -> None:
+    """Raises ValueError where a size is asked for of images that are not cut to one."""
+    for argument, value in (("image_size", image_size), ("channels", channels)):
+        if value is not None:
+            raise ValueError(f"{argument}: is for folders of pictures only, got {value} for {what}")
 
 
 def find(name: str, binarization: str | None = None) -> Images | None:
@@ -246,12 +270,6 @@ def find(name: str, binarization: str | None = None) -> Images | None:
     return None if folder is None else load(name, folder, binarization)
 
 
-def name_of(images: Images) -> str:
-    """The name of a data set, by its first training image where that is known: a folder may be called anything."""
-    first = _first_image(images)
-    return next((name for name, digest in _FIRST_IMAGES.items() if digest == first), images.name)
-
-
 def _existing(data_dir: str | Path) -> Path:
     folder = Path(data_dir)
     if not folder.is_dir():
@@ -274,11 +292,7 @@ def _read(name: str, data_dir: Path, binarization: str) -> Images:
 
 def _check_origin(name: str, folder: Path, images: Images) -> None:
     """Raises ValueError where the files are known to be another data set's."""
-    first = _first_image(images)
-    for other, digest in _FIRST_IMAGES.items():
+    first = first_image(images)
+    for other, digest in FIRST_IMAGES.items():
         if first == digest and other != name:
             raise ValueError(f"data_dir: {folder} must hold {name}, got the files of {other}")
-
-
-def _first_image(images: Images) -> str:
-    return hashlib.sha256(images.train[0].contiguous().numpy().tobytes()).hexdigest()

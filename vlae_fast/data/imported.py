@@ -22,10 +22,11 @@ def imported(name: str, data_dir: str | Path | None, binarization: str | None) -
 
     ``module:name`` is an `Images`, what `from_dataset` takes, a tuple or dict of splits of it, or a function or class
     without arguments that gives one of these. ``torchvision:SVHN`` is a class of ``torchvision.datasets``, whose files
-    lie in `data_dir`, or are downloaded into the cache where it is None.
+    lie in `data_dir`, or are downloaded into the cache where it is None. Two splits in a tuple are (train, test), as
+    Keras gives ((x, y), (x, y)); three are (train, valid, test).
 
     Raises:
-        ValueError: the module has no such name.
+        ValueError: the module has no such name, or it is a tuple of another number of splits.
         ImportError: there is no such module.
     """
     module, _, attribute = name.partition(":")
@@ -40,8 +41,18 @@ def imported(name: str, data_dir: str | Path | None, binarization: str | None) -
         return found
     if isinstance(found, dict) and "train" in found:
         return from_dataset(**found, name=attribute, binarization=binarization)
-    splits = found if isinstance(found, tuple) and not hasattr(found[0], "shape") else (found,)
-    return from_dataset(*splits, name=attribute, binarization=binarization)
+    if isinstance(found, tuple) and not (found and hasattr(found[0], "shape")):
+        found = dict(zip(_in_order(len(found), name), found, strict=True))
+        return from_dataset(**found, name=attribute, binarization=binarization)
+    return from_dataset(found, name=attribute, binarization=binarization)
+
+
+def _in_order(n: int, name: str) -> tuple[str, ...]:
+    """The splits of a tuple of n."""
+    orders = {1: ("train",), 2: ("train", "test"), 3: ("train", "valid", "test")}
+    if n not in orders:
+        raise ValueError(f"data: {name} must be (train, test) or (train, valid, test) where it is a tuple, got {n}")
+    return orders[n]
 
 
 def _import(module: str, name: str) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from .images import SPLITS, Images, Split
+from .names import own_name
 
 Source = Any  # what `from_dataset` reads; code that is given one asks nothing of its type
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "img", "pixel_values", "x"), ("label", "labels", "y")
@@ -37,19 +38,21 @@ def from_dataset(
     """Images of one's own in three splits, read into memory once.
 
     Of a split that is not given, a tenth of the training images is held out, drawn with seed 0. Random transformations
-    are drawn once, with seed 0 too: a loop of one's own is for those that change from epoch to epoch. Numbers in [0, 1]
-    are rounded to bytes; bytes that are all 0 or 1 are black and white. A loader that shuffles is read in the order of
-    its data set, whole.
+    are drawn once, with seed 0 too where they draw from torch's generator; NumPy's and Python's are not seeded. A
+    loop of one's own is for those that change from epoch to epoch. Labels that are no whole numbers (texts, numbers
+    with a fraction, dicts), or several an image, are left out. Numbers in [0, 1] are rounded to bytes; bytes that are
+    all 0 or 1 are black and white. A loader that shuffles is read in the order of its data set, whole.
 
     Args:
         train, valid, test: a tensor or an array ``[N, C, H, W]`` or ``[N, H, W]``, a pair of it and its labels, a data
             set (``len`` and items by number), a loader, or an iterable of items. An item is an image, a pair of it and
             its label, or a dict with an "image" and perhaps a "label"; an image may be Pillow's.
-        name: of the data set; None: that of the class of `train`, in small letters.
+        name: of the data set; None: that of the class of `train`, in small letters. "mnist" becomes "mnist (own)", as
+            every name in ``data.NAMES``.
         binarization: as in `Images`; None: "fixed" where all is black and white, "none" for RGB, else "dynamic".
 
     Raises:
-        ValueError: no items, images of other shapes or ranges, labels of some items only.
+        ValueError: no items, images of other shapes or ranges, labels of some items only, or not one an image.
         TypeError: something that is no image.
     """
     parts = {"train": _read(train)} | {s: _read(x) for s, x in (("valid", valid), ("test", test)) if x is not None}
@@ -85,7 +88,7 @@ def for_training(source: Any, levels: int) -> Images:
     both = assembled({"train": read, "test": read}, name, _for_levels(read, levels))
     labels = None if both.labels is None else both.labels | {"test": both.labels["valid"]}
     counts = f"{len(both.train):,} train / {len(both.valid):,} valid (drawn with seed 0)"
-    return Images(name, both.train, both.valid, both.valid, counts, both.binarization, labels)
+    return Images(both.name, both.train, both.valid, both.valid, counts, both.binarization, labels)
 
 
 def for_split(source: Any, levels: int) -> Images:
@@ -106,7 +109,7 @@ def _images(parts: Mapping[str, Read], name: str, how: str | None, said: str) ->
     if labelled and len(labelled) < len(SPLITS):
         raise ValueError(f"{name}: must have labels in every split or in none, got them in {', '.join(labelled)}")
     labels = {str(s): part.labels for s in labelled if (part := parts[s]).labels is not None}
-    return Images(name, pixels["train"], pixels["valid"], pixels["test"], said, how, labels or None)
+    return Images(own_name(name), pixels["train"], pixels["valid"], pixels["test"], said, how, labels or None)
 
 
 def _is_binary(pixels: Tensor) -> bool:
@@ -147,14 +150,17 @@ def _pairs(source: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
         yield _bytes(source, "data", batch=True), None
     elif isinstance(source, tuple) and len(source) == 2 and all(hasattr(part, "shape") for part in source):
         image = _bytes(source[0], "data", batch=True)
-        yield image, _labels(source[1], len(image), "data")
+        if len(source[1].shape) > 2:
+            rule = "of two arrays the second must be the labels [N] of the first; splits are arguments of their own"
+            raise ValueError(f"data: {rule}, got shapes {tuple(source[0].shape)} and {tuple(source[1].shape)}")
+        yield image, _labels(source[1], len(image), "data", batch=True)
     else:
         batch = isinstance(source, DataLoader) and source.batch_sampler is not None
         for number, item in enumerate(_items(source)):
             where = f"{'batch' if batch else 'item'} {number}"
             image, label = _apart(item, where)
             pixels = _bytes(image, where, batch=batch)
-            yield pixels, _labels(label, len(pixels), where)
+            yield pixels, _labels(label, len(pixels), where, batch=batch)
 
 
 def _items(source: Any) -> Iterable[Any]:
@@ -185,14 +191,38 @@ def _apart(item: Any, where: str) -> tuple[Any, Any]:
     return item, None
 
 
-def _labels(label: Any, n: int, where: str) -> Tensor | None:
-    """Classes ``[n]``; None where labels are none: no whole numbers, or more than one an image."""
-    if label is None:
+def _labels(label: Any, n: int, where: str, *, batch: bool) -> Tensor | None:
+    """Classes ``[n]``; None where labels are none: no whole numbers, or more than one an image.
+
+    Raises:
+        ValueError: a batch of n images has another number of labels.
+    """
+    if label is None or isinstance(label, Mapping):
         return None
-    found = torch.as_tensor(np.asarray(label)) if not isinstance(label, Tensor) else label.detach().cpu()
-    if found.is_floating_point() or found.dtype == torch.bool or found.numel() != n:
+    if isinstance(label, list | tuple) and any(getattr(part, "shape", ()) for part in label):
+        return None  # several labels an image, as loaders batch them
+    try:
+        found = _array(label)
+    except (TypeError, ValueError):  # torch's types that NumPy lacks; lists of several lengths
         return None
-    return found.reshape(n).long()
+    if found.dtype.kind not in "iu":
+        return None
+    if found.size == n and found.ndim <= 2:
+        return torch.from_numpy(found.reshape(n).astype(np.int64))
+    if batch and (found.ndim == 0 or len(found) != n):
+        raise ValueError(f"{where}: must have one label an image ({n}), got labels of shape {found.shape}")
+    return None
+
+
+def _array(given: Any) -> np.ndarray:
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """An array of any strides, byte order and width: torch takes few of them."""
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 1:
+        array = array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64)
+    return torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def _bytes(image: Any, where: str, *, batch: bool) -> Tensor:
@@ -202,7 +232,7 @@ def _bytes(image: Any, where: str, *, batch: bool) -> Tensor:
         image = np.array(image)
     channels_last = not isinstance(image, Tensor)  # as pictures are in arrays
     try:
-        pixels = torch.as_tensor(np.asarray(image)) if channels_last else image.detach().cpu()
+        pixels = _tensor(np.asarray(image)) if channels_last else image.detach().cpu()
     except TypeError:
         raise TypeError(f"{where}: image must be a tensor, an array or a picture, got {type(image).__name__}") from None
     plain = 3 if batch else 2  # dimensions without channels
@@ -222,6 +252,8 @@ def _as_bytes(pixels: Tensor, where: str) -> Tensor:
         return pixels
     if pixels.dtype == torch.bool:
         return pixels.byte() * 255
+    if pixels.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch finds no least of them
+        pixels = pixels.long()
     low, high = pixels.min().item(), pixels.max().item()
     real = pixels.is_floating_point()
     if not (0 <= low and high <= (1 if real else 255)):  # NaN is neither

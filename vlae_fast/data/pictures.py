@@ -24,7 +24,7 @@ _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "va
 
 def has_pictures(folder: Path) -> bool:
     """True where a picture lies in the folder or below it."""
-    return any(_is_picture(path) for path in folder.rglob("*"))
+    return any(_is_picture(path, folder) for path in folder.rglob("*"))
 
 
 def picture_folder(
@@ -39,7 +39,8 @@ def picture_folder(
 
     Folders ``train``, ``valid`` (or ``val``) and ``test`` are the splits; what is missing is held out of the training
     images. Where every picture lies in a folder of a split's own, those folders are the classes, in the order of their
-    names. Transparent parts become white, and pictures are turned as their EXIF data says.
+    names. Transparent parts become white, and pictures are turned as their EXIF data says. Hidden files and folders,
+    whose names start with a dot, are left out.
 
     Args:
         name: of the data set.
@@ -48,17 +49,18 @@ def picture_folder(
 
     Raises:
         FileNotFoundError: no picture.
-        ValueError: pictures of several sizes where image_size is None, or one that cannot be read.
+        ValueError: pictures of several sizes where image_size is None, one that cannot be read, or one outside of the
+            splits where there is a folder ``train`` and one of another split.
     """
-    paths = sorted(path for path in folder.rglob("*") if _is_picture(path))
+    paths = sorted(path for path in folder.rglob("*") if _is_picture(path, folder))
     if not paths:
         raise FileNotFoundError(f"data_dir: no pictures ({', '.join(ENDINGS)}) in {folder}")
-    split_of = {path: _SPLITS.get(path.relative_to(folder).parts[0].lower(), "") for path in paths}
-    if not any(split == "train" for split in split_of.values()) or not all(split_of.values()):
-        split_of = dict.fromkeys(paths, "train")  # a class may be called "test"
-        roots = dict.fromkeys(paths, folder)
-    else:
+    split_of = _splits_of(paths, folder)
+    if split_of:
         roots = {path: folder / path.relative_to(folder).parts[0] for path in paths}
+    else:
+        split_of = dict.fromkeys(paths, "train")
+        roots = dict.fromkeys(paths, folder)
     inside = {path: path.relative_to(roots[path]).parts for path in paths}
     named = all(len(parts) == 2 for parts in inside.values())
     classes = sorted({parts[0] for parts in inside.values()}) if named else []
@@ -74,8 +76,21 @@ def picture_folder(
     return assembled(parts, name, binarization, note)
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+def _splits_of(paths: list[Path], folder: Path) -> dict[Path, str]:
+    """The split of each picture; none where the folder has no splits: a class may be called "test", or "train"."""
+    tops = {path: path.relative_to(folder).parts for path in paths}
+    found = {path: _SPLITS.get(parts[0].lower(), "") if len(parts) > 1 else "" for path, parts in tops.items()}
+    splits = {split for split in found.values() if split}
+    stray = next((path for path, split in found.items() if not split), None)
+    if stray is not None and "train" in splits and len(splits) > 1:
+        rule = f"every picture must lie in a folder of a split, as others do in {', '.join(sorted(splits))}"
+        raise ValueError(f"data_dir: {rule}, got {stray}")
+    return found if "train" in splits and stray is None else {}
+
+
+def _is_picture(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in ENDINGS and not hidden and path.is_file()
 
 
 def _size_and_colour(paths: list[Path], wanted: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
