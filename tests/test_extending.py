@@ -44,7 +44,7 @@ LISTS = {
     ),
     "backend": ([row.name for row in backends.TABLE], {"vlae_fast/backends/table.py"}),
     "decoder": (KINDS, {"vlae_fast/models/decoders/kinds.py"}),
-    "data set": (data.NAMES, {"vlae_fast/data/datasets.py"}),
+    "data set": (data.NAMES, {"vlae_fast/data/datasets.py", "vlae_fast/data/names.py"}),
     "command": (COMMANDS, {"vlae_fast/commands/__init__.py"}),
 }
 

@@ -275,7 +275,6 @@ NO_PROMISES = [
     ("README.md", "everything built of the same parts"),
     ("README.md", "in the case's dtype in the same run"),
     ("README.md", "on a GPU 1 GiB, in the same run"),
-    ("README.md", "the same one after another"),
     ("README.md", "the same restriction makes the wavefront wide"),
     ("docs/extending.md", "formula, shapes, dtypes, Raises, source"),
     ("docs/glossary.md", "is always called so"),

@@ -27,9 +27,7 @@ def refresh(layer: nn.Module) -> None:
 def only_computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """True where calling the layer does what its class ``kind`` does, and nothing else: no hook, no other forward."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    # of a key that is absent torch.compile takes no note, of the function that a call leads to it does
-    own = getattr(layer.forward, "__func__", None) is not kind.forward
-    return type(layer) is kind and not own and not hooks and not _has_any_global_hook()
+    return type(layer) is kind and "forward" not in vars(layer) and not hooks and not _has_any_global_hook()
 
 
 def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
