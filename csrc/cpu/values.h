@@ -120,7 +120,8 @@ struct Bfloat16 {
     return q * r + splat(6.931355595e-1f);
   }
   static Vec fraction(Vec t) { return (Vec)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF); }
-  static Vec times_two_to(Vec x, Vec t) { return (Vec)_mm512_scalef_ps((__m512)x, (__m512)t); }  // 2^floor(t)
+  // 2^floor(t). A mask of all lanes: without one, GCC 12 takes its header for a read of what nobody set.
+  static Vec times_two_to(Vec x, Vec t) { return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)x, (__m512)t); }
 #endif
   // Not splat(): its subtraction would make a normal number or a quiet NaN of the bits.
   static Vec splat_bits(float a) {
