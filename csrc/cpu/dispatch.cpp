@@ -8,7 +8,7 @@ namespace vlae {
 
 namespace {
 
-std::vector<Isa> find_isas(Storage storage) {
+std::vector<Isa> find_isas([[maybe_unused]] Storage storage) {
   std::vector<Isa> isas;
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
