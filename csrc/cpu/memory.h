@@ -1,10 +1,12 @@
 // Floats aligned to a cache line. Not for the files of one instruction set: it has inline functions.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 
+#include "../checks.h"
 #include "../narrow.h"
 
 namespace vlae {
@@ -57,5 +59,24 @@ class KeptFloats {
   std::unique_ptr<float, Free> memory_;
   int64_t size_ = 0, most_;
 };
+
+// Uninitialised floats for the length of a call; an error of the op where there is no memory.
+struct FloatsOfCall {
+  KeptFloats& kept;
+  float* data;
+
+  FloatsOfCall(const char* op, KeptFloats& from, int64_t count) : kept(from), data(from.take(std::max<int64_t>(count, 1))) {
+    VLAE_CHECK(data != nullptr, op, "memory", text("hold ", 4 * count, " bytes more"), "none");
+  }
+  ~FloatsOfCall() { kept.give_back(); }
+  FloatsOfCall(const FloatsOfCall&) = delete;
+  FloatsOfCall& operator=(const FloatsOfCall&) = delete;
+};
+
+// An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
+inline int64_t padded_stride(int64_t floats) {
+  constexpr int64_t kLine = kLineBytes / sizeof(float);
+  return ((floats + kLine - 1) / kLine | 1) * kLine;
+}
 
 }  // namespace vlae

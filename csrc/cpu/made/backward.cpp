@@ -9,6 +9,7 @@ namespace {
 
 using masked_linear::kSlopeVecs;
 using masked_linear::PanelProduct;
+using masked_linear::set_panel;
 using masked_linear::Slopes;
 
 // Rows of units, `stride` floats apart.
@@ -90,10 +91,7 @@ class TileBackward {
       product.left = g.data;
       product.left_stride = g.stride;
       product.rows = rows;
-      product.panel = network_.panel(l, index);
-      product.of_both = panels_.packed(l, index, worker.scratch);
-      product.of_more = product.of_both + product.panel.both.length * kPanelVecs * kernels_.linear.lanes;
-      product.more_step = kernels_.linear.lanes;
+      set_panel(product, network_.panel(l, index), panels_.packed(l, index, worker.scratch), kernels_.linear.lanes);
       product.out = out;
       product.out_stride = layer.inputs;
       kernels_.linear.multiply(product);
@@ -132,9 +130,9 @@ void add_sums(const float* sums, int64_t groups, int64_t columns, float* total) 
 void run_layers(const char* op, const Both& kernels, const Network& network, const Backward& b) {
   const int64_t first_layer = b.first_layer();
   int64_t widest = 0;
-  for (int64_t l = first_layer; l < network.size(); ++l) widest = std::max(widest, padded(network.layer(l).outputs));
+  for (int64_t l = first_layer; l < network.size(); ++l) widest = std::max(widest, padded_stride(network.layer(l).outputs));
   static thread_local KeptFloats kept(kMostKept);
-  const Memory memory(op, kept, 2 * widest * b.batch);
+  const FloatsOfCall memory(op, kept, 2 * widest * b.batch);
   const float* grad = b.grad;
   for (int64_t l = network.size() - 1; l >= first_layer; --l) {
     const LinearLayer& layer = network.layer(l);
@@ -148,7 +146,7 @@ void run_layers(const char* op, const Both& kernels, const Network& network, con
     s.outputs = layer.outputs;
     s.activation = last ? Activation::none : b.activation;
     s.g = is_cond ? b.grad_cond : writes ? memory.data + widest * b.batch : nullptr;
-    s.g_stride = is_cond || !writes ? layer.outputs : padded(layer.outputs);
+    s.g_stride = is_cond || !writes ? layer.outputs : padded_stride(layer.outputs);
     s.sums = b.grad_biases[usize(l)];
     if (s.g || s.sums) masked_linear::run_slopes(kernels.linear, s);
     if (layer.inputs > 0 && (before || b.grad_weights[usize(l)]))
@@ -185,17 +183,17 @@ void run_backward(const char* op, const Both& kernels, const Network& network, c
       } else if (network.is_last(l)) {
         g = {const_cast<float*>(b.grad), outputs};  // nothing is written there
       } else if (b.grad_weights[usize(l)]) {
-        g = {memory ? memory + at : nullptr, padded(outputs)};
+        g = {memory ? memory + at : nullptr, padded_stride(outputs)};
         at += b.batch * g.stride;
       }
       if (!b.grad_biases[usize(l)]) continue;
       of_batch.sums[usize(l)] = memory ? memory + at : nullptr;
-      at += padded(outputs * groups);
+      at += padded_stride(outputs * groups);
     }
     return at;
   };
   static thread_local KeptFloats kept(kMostKept);
-  const Memory memory(op, kept, place(nullptr));
+  const FloatsOfCall memory(op, kept, place(nullptr));
   place(memory.data);
   Panels panels(kernels.linear, network, Side::inputs, shared ? memory.data : nullptr);
   const TileBackward run(kernels, network, panels, b, tiles, of_batch);

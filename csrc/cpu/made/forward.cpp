@@ -8,6 +8,7 @@ namespace vlae::made {
 namespace {
 
 using masked_linear::PanelProduct;
+using masked_linear::set_panel;
 
 // Takes a tile through all layers. A worker's memory: a panel, and two layers' activations of a tile where nobody asked for
 // them.
@@ -16,7 +17,7 @@ class TileForward {
   TileForward(const Both& kernels, const Network& network, Panels& panels, const Forward& f, const Tiles& tiles)
       : kernels_(kernels), network_(network), panels_(panels), f_(f), tiles_(tiles), most_(network.most()) {
     for (int64_t l = 0; !network.is_last(l); ++l)
-      if (!f.outs[usize(l)]) widest_ = std::max(widest_, padded(network.layer(l).outputs));
+      if (!f.outs[usize(l)]) widest_ = std::max(widest_, padded_stride(network.layer(l).outputs));
   }
 
   int64_t floats() const { return most_ + 2 * widest_ * tiles_.most_rows(); }
@@ -29,7 +30,7 @@ class TileForward {
       const int64_t columns = network_.layer(l).outputs;
       float* kept = f_.outs[usize(l)];
       const Rows out = kept ? Rows{kept + first * columns, columns, rows}
-                            : Rows{of_tile + l % 2 * widest_ * tiles_.most_rows(), padded(columns), rows};
+                            : Rows{of_tile + l % 2 * widest_ * tiles_.most_rows(), padded_stride(columns), rows};
       multiply(l, left, out, worker);
       if (l == 0 && f_.cond)
         kernels_.own.add_condition({f_.cond + first * columns, out.data, out.stride, rows, columns, activation(0)});
@@ -55,10 +56,7 @@ class TileForward {
       product.left = left.data;
       product.left_stride = left.stride;
       product.rows = left.count;
-      product.panel = network_.panel(l, index);
-      product.of_both = panels_.packed(l, index, worker.scratch);
-      product.of_more = product.of_both + product.panel.both.length * kPanelVecs * kernels_.linear.lanes;
-      product.more_step = kernels_.linear.lanes;
+      set_panel(product, network_.panel(l, index), panels_.packed(l, index, worker.scratch), kernels_.linear.lanes);
       product.out = out.data;
       product.out_stride = out.stride;
       product.bias = f_.biases[usize(l)];
@@ -82,7 +80,7 @@ void run_layers(const char* op, const Both& kernels, const Network& network, con
   for (int64_t l = 0; !network.is_last(l); ++l)
     if (!f.outs[usize(l)]) widest = std::max(widest, network.layer(l).outputs);
   static thread_local KeptFloats kept(kMostKept);
-  const Memory memory(op, kept, 2 * widest * f.batch);
+  const FloatsOfCall memory(op, kept, 2 * widest * f.batch);
   const float* left = f.x;
   for (int64_t l = 0; l < network.size(); ++l) {
     const LinearLayer& layer = network.layer(l);
@@ -103,7 +101,7 @@ void run_forward(const char* op, const Both& kernels, const Network& network, co
   if (!tiles.enough() || network.floats() > kMostPacked) return run_layers(op, kernels, network, f);
   static thread_local KeptFloats kept(kMostKept);
   const bool shared = tiles.count() > 1;
-  const Memory memory(op, kept, shared ? network.floats() : 0);
+  const FloatsOfCall memory(op, kept, shared ? network.floats() : 0);
   Panels panels(kernels.linear, network, Side::outputs, shared ? memory.data : nullptr);
   const TileForward run(kernels, network, panels, f, tiles);
   run_tasks(op, {tiles.count(), tiles.workers(), run.floats()}, run);

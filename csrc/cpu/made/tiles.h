@@ -1,39 +1,20 @@
-// Tiles of samples and the memory of a call.
+// Tiles of samples, as threads take them.
 #pragma once
 
 #include <algorithm>
 
 #include <torch/csrc/stable/ops.h>
 
-#include "../../checks.h"
-#include "../memory.h"
+#include "../masked_linear/units.h"
 
 namespace vlae::made {
 
-constexpr int64_t kRowGroup = 16;    // samples: tiles begin at multiples, and sums over the batch are made of sums of so many
-constexpr int64_t kMostRows = 128;   // of a tile
-constexpr double kThreadWork = 3e5;  // multiply-adds below which another thread costs more than it brings
+using masked_linear::kThreadWork;
+
+constexpr int64_t kRowGroup = 16;   // samples: tiles begin at multiples, and sums over the batch are made of sums of so many
+constexpr int64_t kMostRows = 128;  // of a tile
 constexpr int64_t kMostPacked = 1 << 19;  // floats: more than these threads would send one another through memory
 constexpr int64_t kMostKept = 1 << 22;    // floats that a thread keeps from call to call
-
-// An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
-inline int64_t padded(int64_t floats) {
-  constexpr int64_t kLine = 16;
-  return ((floats + kLine - 1) / kLine | 1) * kLine;
-}
-
-// Uninitialised floats of a call.
-struct Memory {
-  KeptFloats& kept;
-  float* data;
-
-  Memory(const char* op, KeptFloats& from, int64_t count) : kept(from), data(from.take(std::max<int64_t>(count, 1))) {
-    VLAE_CHECK(data != nullptr, op, "memory", text("hold ", 4 * count, " bytes more"), "none");
-  }
-  ~Memory() { kept.give_back(); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-};
 
 // Tiles of a batch, all of nearly one size, as many as give every thread the same number of them.
 class Tiles {

@@ -63,17 +63,15 @@ struct PanelProduct {
   int64_t first_row;         // the output that row 0 is then
 };
 
-// g = grad * act'(y), its transpose (rows `transposed_stride` apart) and its sum over the batch, for a range of columns.
+// g = grad * act'(y) and its sum over the batch, for a range of columns.
 struct Slopes {
   const float *grad, *y;  // [batch, outputs]
   int64_t batch, outputs;
   const int32_t* order;  // the places of the outputs in grad, y and sums; nullptr: their numbers
   Activation activation;
-  float* g;           // nullptr: not wanted
-  float* transposed;  // nullptr: not wanted
-  int64_t transposed_stride;
-  float* sums;       // nullptr: not wanted
-  int64_t g_stride;  // 0: as many as there are outputs
+  float* g;  // nullptr: not wanted
+  int64_t g_stride;
+  float* sums;  // nullptr: not wanted
 };
 
 struct Kernels {

@@ -64,25 +64,6 @@ struct CheckedLayer {
 
 Tensor empty_like_sizes(const Tensor& like, std::vector<int64_t> sizes) { return new_like(kForward, like, sizes); }
 
-// An odd number of cache lines: rows a power of two apart would evict one another from the first cache.
-int64_t padded_stride(int64_t count) {
-  constexpr int64_t kLine = 16;
-  return ((count + kLine - 1) / kLine | 1) * kLine;
-}
-
-// Uninitialised floats of a call of the backward.
-struct Scratch {
-  KeptFloats& kept;
-  float* data;
-
-  Scratch(KeptFloats& from, int64_t count) : kept(from), data(from.take(std::max<int64_t>(count, 1))) {
-    VLAE_CHECK(data != nullptr, kBackward, "memory", text("hold ", 4 * count, " bytes more"), "none");
-  }
-  ~Scratch() { kept.give_back(); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-};
-
 Tensor forward(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> in_degrees,
                std::optional<Tensor> out_degrees, std::optional<Tensor> adjacency, std::string activation,
                std::string isa_name) {
@@ -125,12 +106,11 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> y
   Tensor grad_weight = empty_like_sizes(x, {needs_weight ? outputs : 0, inputs});
   Tensor grad_bias = empty_like_sizes(x, {needs_bias ? outputs : 0});
   static thread_local KeptFloats kept;  // fresh pages of its own cost a tenth of the call
-  const Scratch g(kept, copies ? batch * stride : 0);
+  const FloatsOfCall g(kBackward, kept, copies ? batch * stride : 0);
 
   if (copies || needs_bias)
-    run_slopes(kernels,
-               {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
-                copies ? g.data : nullptr, nullptr, 0, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr, stride});
+    run_slopes(kernels, {floats(grad), y ? floats(*y) : nullptr, batch, outputs, checked.layer.out_order, function,
+                         copies ? g.data : nullptr, stride, needs_bias ? grad_bias.mutable_data_ptr<float>() : nullptr});
   x = gathered(x, {}, checked.structure->in_places);
   LinearLayer sorted = checked.layer;
   const Tensor sorted_weight = needs_x ? gathered(weight, checked.structure->out_places, checked.structure->in_places) : weight;

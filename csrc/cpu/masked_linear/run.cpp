@@ -32,10 +32,7 @@ void run_panels(const Kernels& kernels, const Unit& unit, int64_t inner, int64_t
     PanelProduct product = whole;
     product.left += first * product.left_stride;
     product.rows = last - first;
-    product.panel = unit.panels[p].view();
-    product.of_both = packed + p * floats;
-    product.of_more = product.of_both + product.panel.both.length * kPanelVecs * kernels.lanes;
-    product.more_step = kernels.lanes;
+    set_panel(product, unit.panels[p].view(), packed + p * floats, kernels.lanes);
     product.out += first * product.out_stride;
     kernels.multiply(product);
   });

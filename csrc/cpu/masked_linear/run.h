@@ -20,6 +20,14 @@ struct LinearBackward {
   float *grad_x, *grad_weight;
 };
 
+// A panel as `pack_outputs` or `pack_inputs` has packed it.
+inline void set_panel(PanelProduct& product, const Panel& panel, const float* packed, int lanes) {
+  product.panel = panel;
+  product.of_both = packed;
+  product.of_more = packed + panel.both.length * kPanelVecs * lanes;
+  product.more_step = lanes;
+}
+
 // The structures are those of the layer, for outputs in the forward and for inputs in the backward.
 void run_forward(const char* op, const Kernels& kernels, const LinearLayer& layer, const Structure& structure,
                  const LinearForward& forward);

@@ -1,7 +1,6 @@
 // From the gradient of a layer's output to that of its pre-activation, for one instruction set. One pass over
-// the rows of many columns gives g and its sum, or with them its transpose.
+// the rows of many columns gives g and its sum.
 #include "../activate.h"
-#include "../transpose.h"
 #include "kernels.h"
 
 namespace vlae::masked_linear::VLAE_ISA {
@@ -28,8 +27,6 @@ Vec slope(const Slopes& s, int64_t row, const Columns& columns) {
   return times_slope(Function, grad, load_at(s.y + row * s.outputs, s.order, columns.first, columns.count));
 }
 
-int64_t g_stride(const Slopes& s) { return s.g_stride ? s.g_stride : s.outputs; }
-
 Columns vector_of(const Columns& columns, int64_t v) {
   return {columns.first + v * kLanes, least(kLanes, columns.count - v * kLanes)};
 }
@@ -40,7 +37,7 @@ void add_plain_rows(const Slopes& s, const Columns& columns, int64_t first, int6
   for (int64_t r = first; r < first + rows; ++r) {
     const float* grad = s.grad + r * s.outputs + columns.first;
     const float* y = Function == Activation::none ? nullptr : s.y + r * s.outputs + columns.first;
-    float* to = Writes ? s.g + r * g_stride(s) + columns.first : nullptr;
+    float* to = Writes ? s.g + r * s.g_stride + columns.first : nullptr;
     for (int64_t i = 0; i + kLanes <= columns.count; i += kLanes, ++of_rows) {
       const Vec g = Function == Activation::none ? load(grad + i) : times_slope(Function, load(grad + i), load(y + i));
       if (Writes) store(to + i, g);
@@ -60,37 +57,17 @@ void add_rows(const Slopes& s, const Columns& columns, int64_t first, int64_t ro
     for (int64_t v = plain; v < vecs; ++v) {
       const Columns own = vector_of(columns, v);
       const Vec g = slope<Function>(s, r, own);
-      if (s.g) store_some(s.g + r * g_stride(s) + own.first, g, own.count);
+      if (s.g) store_some(s.g + r * s.g_stride + own.first, g, own.count);
       of_rows[v] += g;
     }
   for (int64_t v = 0; v < vecs; ++v) sums.add(v, of_rows[v]);
-}
-
-// Square by square, which is transposed in registers; rows behind the last one are 0 in it.
-template <Activation Function>
-void add_squares(const Slopes& s, const Columns& columns, int64_t first, int64_t rows, ColumnSums& sums) {
-  for (int64_t v = 0; v * kLanes < columns.count; ++v) {
-    const Columns own = vector_of(columns, v);
-    Vec square[kLanes], of_rows = {};
-    for (int64_t r = 0; r < kLanes; ++r) {
-      square[r] = Vec{};
-      if (r >= rows) continue;
-      square[r] = slope<Function>(s, first + r, own);
-      if (s.g) store_some(s.g + (first + r) * g_stride(s) + own.first, square[r], own.count);
-      of_rows += square[r];
-    }
-    sums.add(v, of_rows);
-    transpose(square);
-    for (int64_t c = 0; c < own.count; ++c)  // rows are padded to whole vectors
-      store(s.transposed + (own.first + c) * s.transposed_stride + first, square[c]);
-  }
 }
 
 template <Activation Function>
 void slopes_by(const Slopes& s, const Columns& columns) {
   ColumnSums sums;
   for (int64_t first = 0; first < s.batch; first += kLanes)
-    (s.transposed ? add_squares<Function> : add_rows<Function>)(s, columns, first, least(kLanes, s.batch - first), sums);
+    add_rows<Function>(s, columns, first, least(kLanes, s.batch - first), sums);
   for (int64_t v = 0; s.sums && v * kLanes < columns.count; ++v) {
     const Columns own = vector_of(columns, v);
     store_at(s.sums, s.order, own.first, sums.sum[v], own.count);
