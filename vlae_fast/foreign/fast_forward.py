@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
 
+from ..layers.hooked_weight import has_hooks
 from .by_op import FORMATS, Cond, Crops, conv_by_op, is_channels_last, linear_by_op
 from .layer import Names
 from .measured import BETWEEN_LAYERS, PATIENCE, Measured, ratio_of, step_of
@@ -305,7 +306,5 @@ def fast_forward_of(module: nn.Module) -> FastForward | None:
 def has_hooks_inside(module: nn.Module) -> bool:
     """True where a part of a module, other than the module itself, has a hook that calling the part would fire."""
     return _has_any_global_hook() or any(
-        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-        for _, child in children_of(module)
-        for part in parts_of(child)
+        has_hooks(part) for _, child in children_of(module) for part in parts_of(child)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
@@ -10,6 +10,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+_Kind = TypeVar("_Kind", bound=nn.Module)
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # they compute by the layer's parameters, not by its input
 
 
@@ -24,10 +25,18 @@ def refresh(layer: nn.Module) -> None:
             hook(layer, ())
 
 
-def only_computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """True where calling the layer does what its class ``kind`` does, and nothing else: no hook, no other forward."""
-    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    return type(layer) is kind and "forward" not in vars(layer) and not hooks and not _has_any_global_hook()
+def has_hooks(layer: nn.Module) -> bool:
+    """True where the layer has a hook of its own that a call would fire."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def only_computes(layer: nn.Module, kind: type[_Kind]) -> TypeGuard[_Kind]:
+    """True where calling the layer does what its class ``kind`` does, and nothing else.
+
+    It has no hook, no forward of its own, and is not compiled by itself.
+    """
+    plain = type(layer) is kind and "forward" not in vars(layer) and layer._compiled_call_impl is None
+    return plain and not has_hooks(layer) and not _has_any_global_hook()
 
 
 def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:

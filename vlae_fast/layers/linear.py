@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
 from ..masks import linear_mask, made_degrees, same_mask
 from ..ops.made import made
 from ..ops.masked_linear import masked_linear
+from .hooked_weight import only_computes
 
 
 class MaskedLinear(nn.Linear):
@@ -129,18 +129,6 @@ def _follows(layer: MaskedLinear, before: MaskedLinear) -> bool:
     return layer.backend == before.backend and (own is others or own == others)
 
 
-def _is_listened_to(layer: nn.Module) -> bool:
-    """True where a call of the layer does more than its class's forward."""
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or "forward" in layer.__dict__
-        or layer._compiled_call_impl is not None
-    )
-
-
 class MADE(nn.Module):
     """Masked autoencoder: ``out[:, k]`` never sees ``x[:, k % D:]``.
 
@@ -232,11 +220,11 @@ class MADE(nn.Module):
         Replaced layers, subclasses (parametrizations), hooks, a forward of their own, and an activation or a backend
         that one of them has for itself are all respected: the layers then run one by one.
         """
-        if not layers or _has_any_global_hook():
+        if not layers:
             return False
         before: MaskedLinear | None = None
         for i, layer in enumerate(layers):
-            if type(layer) is not MaskedLinear or layer.bias is None or _is_listened_to(layer):
+            if not only_computes(layer, MaskedLinear) or layer.bias is None:
                 return False
             waits = i + 1 == len(layers) or (i == 0 and self.context is not None)
             if layer.activation != ("none" if waits else self.activation):

@@ -136,7 +136,7 @@ def _options(
     return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]), residual)
 
 
-def _forward(
+def _of_row(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -149,10 +149,16 @@ def _forward(
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
     residual: bool = False,
-) -> Tensor:
-    row = backends.pick("masked_conv", x, backend).namespace
+) -> tuple[Any, tuple[Any, ...]]:
+    """The module of the row that runs a call with a schema's arguments, and those as its functions take them."""
     options = _options(mask_type, image_channels, activation, dilation, residual)
-    return channels_last(row.masked_conv(x, weight, bias, cond, options, context, context_weight))
+    row = backends.pick("masked_conv", x, backend).namespace
+    return row, (x, weight, bias, cond, options, context, context_weight)
+
+
+def _forward(*args: Any) -> Tensor:
+    row, given = _of_row(*args)
+    return channels_last(row.masked_conv(*given))
 
 
 def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
@@ -160,23 +166,9 @@ def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
 
 
-def _with_sigmoid(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    dilation: Sequence[int],
-    backend: str,
-    context: Tensor | None = None,
-    context_weight: Tensor | None = None,
-    residual: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    row = backends.pick("masked_conv", x, backend).namespace
-    options = _options(mask_type, image_channels, activation, dilation, residual)
-    out, *saved = row.masked_conv_with_sigmoid(x, weight, bias, cond, options, context, context_weight)
+def _with_sigmoid(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    row, given = _of_row(*args)
+    out, *saved = row.masked_conv_with_sigmoid(*given)
     sigmoid, activated = (channels_last(t) if t.dim() == 4 else t for t in saved)
     return channels_last(out), sigmoid, activated
 
@@ -189,31 +181,13 @@ def _with_sigmoid_fake(x: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, T
     return out, sigmoid, activated
 
 
-def _backward(
-    grad: Tensor,
-    out: Tensor | None,
-    sigmoid: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    dilation: Sequence[int],
-    backend: str,
-    needs: Sequence[bool],
-    context: Tensor | None = None,
-    context_weight: Tensor | None = None,
-    residual: bool = False,
-) -> list[Tensor]:
-    row = backends.pick("masked_conv", x, backend).namespace
-    options = _options(mask_type, image_channels, activation, dilation, residual)
-    own = (x, weight, bias, cond)
-    grads = row.masked_conv_backward(grad, out, sigmoid, *own, options, needs, context, context_weight)
+def _backward(grad: Tensor, out: Tensor | None, sigmoid: Tensor, *args: Any) -> list[Tensor]:
+    *own, needs = args[:10]
+    row, (*tensors, options, context, context_weight) = _of_row(*own, *args[10:])
+    grads = row.masked_conv_backward(grad, out, sigmoid, *tensors, options, needs, context, context_weight)
     return [
-        channels_last(g) if g.dim() == 4 and t is not weight else g
-        for g, t in zip(grads, (*own, context, context_weight), strict=True)
+        channels_last(g) if g.dim() == 4 and t is not tensors[1] else g
+        for g, t in zip(grads, (*tensors, context, context_weight), strict=True)
         if g is not None
     ]
 
