@@ -1,5 +1,6 @@
 """Programs of pixelcnn_sample that every backend must get right, and what its images and logits must be."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from vlae_fast import activations, reference
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan, Sites, Source, Stage
+from vlae_fast.sampling import PixelCNNSampler
 from vlae_fast.sampling.schedule import derive
 from vlae_fast.testing import budget, uninitialised_is_nan
 
@@ -26,6 +28,22 @@ def compare(images: torch.Tensor, naive: torch.Tensor, logits: torch.Tensor, noi
         assert (at < GAP).all(), f"sample {b} differs at pixel {first} where the gap is {at.tolist()}"
         differing += 1
     return differing
+
+
+def check_same_bits(samplers: Sequence[PixelCNNSampler], z: Tensor | None, noise: Tensor) -> None:
+    """Every sampler gives images and logits of 9 samples the same bits, in any batch and on any number of threads."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        images, logits = samplers[0].sample_with_logits(z, noise)
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            for s in samplers:
+                for rows in (slice(0, 9), slice(4, 5), slice(2, 4), slice(1, 8)):
+                    got_images, got = s.sample_with_logits(None if z is None else z[rows], noise[rows])
+                    assert got.equal(logits[rows]) and got_images.equal(images[rows])
+    finally:
+        torch.set_num_threads(threads)
 
 
 A3, B3 = live_taps("A", (3, 3)), live_taps("B", (3, 3))

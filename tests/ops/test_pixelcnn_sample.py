@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from cases.decoders import gated_stacks, inputs, random_decoder, small_decoder
-from cases.pixelcnn_sample import CASES, compare
+from cases.pixelcnn_sample import CASES, check_same_bits, compare
 from cases.rows import backends_and_cases, backends_of, require
 from torch import nn
 
@@ -57,18 +57,7 @@ def test_logits_are_the_same_bits(seed: int, isa: str) -> None:
     z, noise = inputs(decoder, 9)
     samplers = [vf.PixelCNNSampler(decoder, "cpu", order=order, isa=isa) for order in ("wavefront", "raster")]
     assert all(s.isa == isa for s in samplers)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        images, logits = samplers[0].sample_with_logits(z, noise)
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
-            for s in samplers:
-                for rows in (slice(0, 9), slice(4, 5), slice(2, 4), slice(1, 8)):
-                    got_images, got = s.sample_with_logits(None if z is None else z[rows], noise[rows])
-                    assert got.equal(logits[rows]) and got_images.equal(images[rows])
-    finally:
-        torch.set_num_threads(threads)
+    check_same_bits(samplers, z, noise)
 
 
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases.decoders import inputs, random_decoder, randomize, small_decoder
-from cases.pixelcnn_sample import CASES, Case
+from cases.pixelcnn_sample import CASES, Case, check_same_bits
 from cases.rows import require
 from torch import Tensor, nn
 
@@ -112,18 +112,7 @@ def test_logits_are_the_same_bits(seed: int, isa: str) -> None:
     z, noise = inputs(decoder, 9)
     samplers = [vf.PixelCNNSampler(decoder, "cpu", order=o, isa=isa, dtype=BF16) for o in ("wavefront", "raster")]
     assert all(s.isa == isa and s.dtype == BF16 for s in samplers)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        images, logits = samplers[0].sample_with_logits(z, noise)
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
-            for s in samplers:
-                for rows in (slice(0, 9), slice(4, 5), slice(2, 4), slice(1, 8)):
-                    got_images, got = s.sample_with_logits(None if z is None else z[rows], noise[rows])
-                    assert got.equal(logits[rows]) and got_images.equal(images[rows])
-    finally:
-        torch.set_num_threads(threads)
+    check_same_bits(samplers, z, noise)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 6, 8, 9, 12])
