@@ -219,7 +219,10 @@ setup(
     packages=[*find_packages(include=["vlae_fast", "vlae_fast.*"]), "vlae_fast.kernels"],
     package_dir={"vlae_fast.kernels": "kernels"},
     py_modules=["vlae_fast_start"],
-    package_data={"vlae_fast.kernels": ["configs.json"], "vlae_fast": ["py.typed", "pretrained/*/*"]},
+    package_data={
+        "vlae_fast.kernels": ["configs.json"],
+        "vlae_fast": ["py.typed", "pretrained/*/*", *(f"explore/*.{kind}" for kind in ("html", "css", "js"))],
+    },
     ext_modules=[Extension("vlae_fast._native_cpu", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": TaggedWheel},
     setup_requires=build_requires(),

@@ -30,6 +30,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "readme": ("README", "README.md"),
     "tutorials": ("If you come from a tutorial", "docs/tutorials.md"),
     "images": ("Your own images", "docs/images.md"),
+    "explore": ("A page to touch", "docs/explore.md"),
     "exercises": ("Exercises", "docs/exercises.md"),
     "exercises-cure": ("Exercises: flows, the cure", "docs/exercises-cure.md"),
     "accelerate": ("Your own PixelCNN", "docs/accelerate.md"),
@@ -57,7 +58,7 @@ MODULES = tuple(
         "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
         ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".foreign", ".masks",
         ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation", ".generation.inpainting",
-        ".generation.latent_space", ".experiments.collapse", ".visualization", ".plan", ".reference",
+        ".generation.latent_space", ".experiments.collapse", ".explore", ".visualization", ".plan", ".reference",
         ".reference.pixelcnn_draw", ".testing",
     )
 )  # fmt: skip

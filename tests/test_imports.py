@@ -23,7 +23,7 @@ ROWS = [
     {"foreign", "models"},
     {"testing", "evaluation", "checkpoint", "generation"},
     {"training", "visualization"},
-    {"experiments"},
+    {"experiments", "explore"},
     {"__init__"},
     {"commands"},
     {"__main__"},

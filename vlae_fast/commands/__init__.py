@@ -1,6 +1,6 @@
 """The commands, each a page of glue over the library; importing this puts them all into `app`."""
 
-from . import card, check, collapse, curves, demo, detect, evaluate, info, latent, reconstruct, sample, train
+from . import card, check, collapse, curves, demo, detect, evaluate, explore, info, latent, reconstruct, sample, train
 from .app import app
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "demo",
     "detect",
     "evaluate",
+    "explore",
     "info",
     "latent",
     "reconstruct",
