@@ -114,7 +114,7 @@ def roofline_figure(ours: dict[str, list[Row]]) -> Figure:
             axes.plot(intensity, rate, marker, color=SUITES[suite], markersize=8, alpha=0.8, label=row["case"])
     ceilings(axes, rows, min(intensities) / 2, max(intensities) * 2)
     axes.set(xscale="log", yscale="log", ylabel="GFLOP/s of live work")
-    axes.set_xlabel("live floating-point operations / byte that must be moved")
+    axes.set_xlabel(f"live floating-point operations / byte that must be moved{why_above(rows)}")
     axes.grid(which="both", color="0.92")
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
@@ -133,9 +133,20 @@ def ceilings(axes: Axes, rows: list[Row], left: float, right: float) -> None:
         flop_rate = median([float(row["matmul_gflops"]) for row in rows if row["dtype"] == dtype])
         xs = [left, min(max(flop_rate / byte_rate, left), right), right]
         axes.plot(xs, [min(x * byte_rate, flop_rate) for x in xs], color="black", linewidth=1.5)
-        roof = f"matmul {dtype}: {flop_rate:.0f} GFLOP/s"
+        by = " or ".join(sorted({row["matmul_by"] for row in rows if row["dtype"] == dtype}))
+        roof = f"matmul {dtype}, the faster library's ({by}): {flop_rate:.0f} GFLOP/s"
         axes.annotate(roof, (right, flop_rate), xytext=(-4, -14), ha="right", **place)
     axes.set_xlim(left, right)
+
+
+def why_above(rows: list[Row]) -> str:
+    """Where points lie above the roof, a line that says why they may; else nothing."""
+    above = sum(float(row["gflops"]) > float(row["matmul_gflops"]) for row in rows)
+    if not above:
+        return ""
+    path = rows[0]["mkl"]
+    slower = f"\nMKL runs its code for {path} here" if path and "AVX" not in path else ""
+    return f"\n{above} of {len(rows)} points lie above the roof: it is a library's, not the processor's peak{slower}"
 
 
 def median(values: list[float]) -> float:

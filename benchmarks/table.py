@@ -9,18 +9,16 @@ from .records import RESULTS, Row, Run, by_processor, share
 README = RESULTS.parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks/table.py -->\n", "<!-- end -->"
 PICTURES = {"speedup": "How much longer others take", "roofline": "Live work and the measured ceilings"}
-CHOSEN = {  # case -> what it is, of the README's table
-    "28x28-64ch-3gated-batch1": "an image, default decoder",
-    "gated-3x3B-64ch-28x28-batch64": "gated 3x3, 64 channels, forward + backward",
-    "made-784-1024-1024-1568-batch256": "MADE 784-1024-1024-1568, forward + backward",
-    "maf-784-2x1024-batch64": "inverse of a MAF, D = 784, batch 64",
-    "vlae-default-batch64": "training step of the default VLAE",
+CHOSEN = {  # case -> what it is, of the README's table, and the peers that stand there
+    "28x28-64ch-3gated-batch1": ("draw an image, default decoder", ("cached plain PyTorch", "naive eager")),
+    "gated-3x3B-64ch-28x28-batch64": ("gated 3x3, 64 channels, forward + backward", ("torch.compile", "eager")),
+    "made-784-1024-1024-1568-batch256": ("MADE of 784 inputs, forward + backward", ("torch.compile", "eager")),
+    "maf-784-2x1024-batch64": ("inverse of a MAF of 784 dimensions", ("one dense forward pass", "zuko")),
+    "vlae-default-batch64": ("training step of the default VLAE", ("torch.compile", "eager")),
 }
 BRIEF = """\
-Medians of one run on each processor, by `python -m benchmarks.run`, contenders taking turns, each case checked against
-the reference first. First comes live work as a share of the fastest matrix product there (MKL's or oneDNN's, in that
-run), then the time, and how much longer others take. All cases, contenders and pictures:
-[benchmarks](benchmarks/README.md).
+Live work as a share of the fastest matrix product on that processor (MKL's or oneDNN's, in that run), how much longer
+others take, and our time: medians of one run, each case checked first. More: [benchmarks](benchmarks/README.md).
 """
 ABOUT = """\
 # Benchmarks
@@ -75,24 +73,34 @@ def together(suites: dict[str, Run]) -> Run:
 
 
 def machine(runs: Run) -> str:
-    row = next(iter(runs.values()))[0]
+    row = _any_row(runs)
     mkl = f", MKL's code for {row['mkl']}" if row["mkl"] else ""
     return f"{row['device']}, {row['threads']} threads, {row['isa']}, torch {row['torch']}{mkl}"
 
 
 def brief(processors: list[Run]) -> str:
     """The chosen cases, a column for each processor."""
-    lines = [f"| | {' | '.join(map(machine, processors))} |", "|---" * (1 + len(processors)) + "|"]
-    for case, name in CHOSEN.items():
-        cells = [_cell(runs[case]) if case in runs else "" for runs in processors]
+    heads = [_head(_any_row(runs)) for runs in processors]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(processors)) + "|"]
+    for case, (name, peers) in CHOSEN.items():
+        cells = [_cell(runs[case], peers) if case in runs else "" for runs in processors]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(rows: list[Row]) -> str:
-    ours, *peers = rows
-    others = ", ".join(f"{row['contender'].partition(' (')[0]} **{times(row)}**" for row in peers)
-    return "; ".join(part for part in (share(ours), milliseconds(ours), others) if part)
+def _head(row: Row) -> str:
+    return f"{row['device']}, {row['isa']}, {row['threads']} thread{'' if row['threads'] == '1' else 's'}"
+
+
+def _any_row(runs: Run) -> Row:
+    return next(iter(runs.values()))[0]
+
+
+def _cell(rows: list[Row], chosen: tuple[str, ...]) -> str:
+    """Share, ratios of the chosen peers in their order, time."""
+    by_name = {row["contender"].partition(" (")[0]: row for row in rows[1:]}
+    others = ", ".join(f"**{times(by_name[name])}** {name}" for name in chosen if name in by_name)
+    return "; ".join(part for part in (share(rows[0]), others, milliseconds(rows[0])) if part)
 
 
 def pictures(name: str, suffix: str) -> str:

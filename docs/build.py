@@ -29,6 +29,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "index": ("Start", "docs/index.md"),
     "readme": ("README", "README.md"),
     "tutorials": ("If you come from a tutorial", "docs/tutorials.md"),
+    "faq": ("Questions", "docs/faq.md"),
     "images": ("Your own images", "docs/images.md"),
     "explore": ("A page to touch", "docs/explore.md"),
     "exercises": ("Exercises", "docs/exercises.md"),
@@ -44,6 +45,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "precision": ("Lower precision where asked", "docs/precision.md"),
     "mades": ("Sampling a MADE", "docs/mades.md"),
     "ising": ("Spins", "docs/ising.md"),
+    "benchmarks": ("Benchmarks", "benchmarks/README.md"),
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "extending": ("Extending", "docs/extending.md"),
@@ -64,6 +66,7 @@ MODULES = tuple(
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
+FILE = re.compile(r"\]\(([\w./-]+\.(?:png|ipynb))\)")
 OTHERS = ("nn.", "torch.", "plt.")  # described elsewhere
 BLOCK = re.compile(r"^(.*)::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
 TABLE = re.compile(r"(?<=\S\n\n)(?: {4}.*\n)+", re.MULTILINE)
@@ -75,7 +78,7 @@ def build(out: Path) -> None:
     configure()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        modules = {name: guide(name, (ROOT / path).read_text(encoding="utf-8")) for name, (_, path) in PAGES.items()}
+        modules = {name: guide(name, start() if name == "index" else read(path)) for name, (_, path) in PAGES.items()}
         modules["examples"] = guide("examples", examples())
         modules |= {name: pdoc.doc.Module.from_name(name) for name in MODULES}
         docs = [pair for name in MODULES for pair in ((modules[name], modules[name]), *members(modules[name]))]
@@ -88,8 +91,8 @@ def build(out: Path) -> None:
             file = out / f"{name.replace('.', '/')}.html"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(pdoc.render.html_module(module, modules), encoding="utf-8")
-    for file in pictures():
-        shutil.copy(file, out)
+    for file, name in pictures():
+        shutil.copy(file, out / name)
     if wrong := [*wrong, *dead_links(out)]:
         raise ValueError("the site has errors:\n" + "\n".join(wrong))
 
@@ -110,18 +113,46 @@ def guide(name: str, text: str) -> pdoc.doc.Module:
     for page in by_length:  # links to files become links to pages
         path = re.escape(PAGES[page][1].removeprefix("docs/"))
         text = re.sub(rf"\]\([\w./]*\b{path}(?=[)#])", f"]({page}.html", text)
-    text = re.sub(r"\]\([\w./-]*?([\w-]+\.(?:png|ipynb))\)", r"](\1)", text)
+    text = FILE.sub(lambda m: f"]({flat(m[1])})", text)
     text = outside_code(text, lambda part: re.sub(r"(`vf\.(\w+)(?:\([^`]*\))?`)", r"[\1](vlae_fast.html#\2)", part))
     module = ModuleType(name, re.sub(r"\]\([./]*examples/(\w+)\.py\)", r"](examples.html#\1)", text))
     vars(module)["__docformat__"] = "markdown"
     return pdoc.doc.Module(module)
 
 
-def pictures() -> Iterator[Path]:
-    """The images that the pages show, and the notebooks that they lead to."""
+def read(path: str) -> str:
+    """The text of a file, by its path from the root of the checkout."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def start() -> str:
+    """The first page: the README's first screen (for whom, install, speed, hardware), then what docs/index.md has."""
+    before, mark, _ = read("README.md").replace("](#", "](readme.html#").partition("\n## What it does\n")
+    if not mark:
+        raise ValueError("README.md: must have a section 'What it does' behind its first screen")
+    parts = {"```sh": "## Install\n\n```sh", "<!-- benchmarks": "## How fast\n\n<!-- benchmarks"}
+    parts["| | supported |"] = f"{charts()}\n\n## Hardware\n\n| | supported |"
+    for first, headed in parts.items():
+        before = before.replace(f"\n{first}", f"\n{headed}", 1)
+    return before + "\n" + read("docs/index.md").replace("# Documentation of vlae_fast", "## These pages", 1)
+
+
+def charts() -> str:
+    """The pictures of how much longer others take, one of each processor."""
+    return "\n\n".join(re.findall(r"!\[[^]]*\]\([^)]*/speedup\w*\.png\)", read("benchmarks/README.md")))
+
+
+def pictures() -> Iterator[tuple[Path, str]]:
+    """The images that the pages show, and the notebooks that they lead to; each with its name on the site."""
     for file in (ROOT / path for _, path in PAGES.values()):
-        for link in re.findall(r"\]\(([\w./-]+\.(?:png|ipynb))\)", file.read_text(encoding="utf-8")):
-            yield file.parent / link
+        for link in FILE.findall(file.read_text(encoding="utf-8")):
+            yield file.parent / link, flat(link)
+
+
+def flat(link: str) -> str:
+    """The name of a file beside the pages; results of a processor, which all have the same, get that of its folder."""
+    *folders, name = link.split("/")
+    return f"{folders[-1]}-{name}" if "results" in folders else name
 
 
 def examples() -> str:

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def test_pages_name_files_that_are_there() -> None:
 def test_citation_is_of_this_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.*)$", text, re.MULTILINE) == [vlae_fast.__version__]
+
+
+def test_the_site_starts_with_install_speed_and_hardware() -> None:
+    """The first page has the README's first screen, whose links lead to the README; charts have names of their own."""
+    pytest.importorskip("pdoc")
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    assert spec is not None and spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    text = build.start()
+    heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert heads[:4] == ["Install", "How fast", "Hardware", "These pages"] and text.startswith("# vlae_fast\n")
+    assert text.index("## How fast") < text.index("speedup.png") < text.index("## Hardware") and "](#" not in text
+    files = list(build.pictures())
+    assert len({name for _, name in files}) == len({path.resolve() for path, _ in files}) and all(
+        path.is_file() for path, _ in files
+    )
+    assert build.flat("results/amd/speedup.png") == "amd-speedup.png" and build.flat("docs/mnist.png") == "mnist.png"
 
 
 @pytest.mark.slow

@@ -129,8 +129,9 @@ def test_a_processor_has_a_folder_and_a_column_of_its_own(tmp_path: Path) -> Non
     table.write(found, readme)
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("behind\n") and "old" not in text and "another" not in text
-    cells = "193%; 1.00 ms; naive eager **2.33x** | 84%; 1.00 ms; naive eager **2.16x** |"
-    assert f"| {table.CHOSEN[case]} | {cells}" in text
+    cells = "193%; **2.33x** naive eager; 1.00 ms | 84%; **2.16x** naive eager; 1.00 ms |"
+    assert f"| {table.CHOSEN[case][0]} | {cells}" in text
+    assert "| AMD EPYC, avx512, 1 thread | Intel(R) Xeon(R) CPU, avx512, 1 thread |" in text
     page = (tmp_path / "benchmarks" / "README.md").read_text()
     assert page.count("| another | ") == 2 and page.index("code for AMD") < page.index("code for Intel")
     table.write(found, readme)
@@ -287,3 +288,17 @@ def test_cases_have_names_of_their_own_and_known_dtypes() -> None:
     every = [case for suite in SUITES.values() for case in suite]
     assert len({case.name for case in every}) == len(every)
     assert all(case.dtype in checks.TOLERANCE and case.dtype in checks.GAP for case in cases.GPU)
+
+
+def test_a_roofline_says_why_points_lie_above_it() -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import plot
+
+    below = ROW | {"gflops": "90", "matmul_gflops": "100", "matmul_by": "onednn", "gb_per_s": "1", "copy_gb_per_s": "9"}
+    above = below | {"gflops": "150", "mkl": "Intel(R) Architecture processors"}
+    for rows, said in (([below], ""), ([above, below], "1 of 2 points lie above the roof: it is a library's")):
+        figure = plot.roofline_figure({"layers": rows})
+        label = figure.axes[0].get_xlabel()
+        assert said in label and ("above" in label) == bool(said)
+        assert any("onednn" in text.get_text() for text in figure.axes[0].texts)
+    assert "MKL runs its code for Intel(R) Architecture processors" in label

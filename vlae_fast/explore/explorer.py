@@ -29,8 +29,8 @@ _PLANE_SIDE, _PARTICLES, _THUMBNAILS = 12, 128, 24
 class Explorer:
     """A model and its data set, as the page of `vlae-fast explore` asks them.
 
-    The methods take what a request says (`Asked`) and give what JSON has. Pixels are bytes, row by row, the channels of
-    a pixel side by side, in base64; a pixel's number is ``row * W + column``. The sampler is made once, of the weights
+    The methods take what a request says and give what JSON has. Pixels are bytes, row by row, the channels of a pixel
+    side by side, in base64; a pixel's number is ``row * W + column``. The sampler is made once, of the weights
     as they are then; `refresh` takes them anew. Not thread-safe: `Server` calls it in one thread.
 
     Args:

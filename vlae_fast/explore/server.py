@@ -102,7 +102,7 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self._host, self.server_address[1]
 
     def serve(self, explorer: Explorer) -> None:
-        """Answers until `shutdown` is called, or Ctrl-C."""
+        """Answers until Ctrl-C, or until another thread shuts it down."""
         self.explorer = explorer
         try:
             self.serve_forever()
