@@ -98,6 +98,7 @@ def test_the_card_says_what_the_checkpoint_is(tmp_path: Path) -> None:
     count = sum(p.numel() for p in found.model.parameters())
     assert f"{count:,} parameters, images of 1x8x8" in text and 'from_pretrained("ann/halves")' in text
     assert "| hidden_dim | 8 |" in text and "| initial_kernel |" not in text  # the default
+    assert "| z_channels |" not in text and found.model.config["z_channels"] == 16  # the decoder's own
     assert "| lr | 0.005 |" in text and f"| -ELBO | {found.history[-1]['loss']:.4g} |" in text
     assert "license" not in checkpoint.card_of(found)
     found.training["x\n# hostile"] = 1

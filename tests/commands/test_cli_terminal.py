@@ -155,6 +155,16 @@ def test_json_of_info() -> None:
     assert rows["reference"] == {"name": "reference", "absent": None, "ops": dict.fromkeys(backends.OPS)}
 
 
+def test_json_of_info_says_what_auto_takes() -> None:
+    found = json.loads(call("info", "--json").output)["auto"]
+    kinds = [(row["device"], row["dtype"]) for row in found]
+    assert kinds[:4] == [("cpu", dtype) for dtype in ("float32", "bfloat16", "float16", "float64")]
+    for row in found:
+        x = torch.zeros(1, dtype=getattr(torch, row["dtype"]), device=row["device"])
+        assert row["ops"] == {op: backends.pick(op, x).name for op in backends.OPS}
+    assert set(found[3]["ops"].values()) <= {"torch", "reference"}  # no kernel has float64
+
+
 def test_json_of_evaluate_is_what_the_lines_say(folder: Path) -> None:
     lines = call("evaluate", folder, "--samples", 2).output
     result = call("evaluate", folder, "--samples", 2, "--json")

@@ -58,6 +58,16 @@ def read_again(module: ModuleType) -> ModuleType:
 
 
 @pytest.mark.usefixtures("with_shift")
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"z_channels": 0}, {"decoder": "resnet"}, {"decoder": "mlp", "use_flow": False}, {"encoder_norm": "weight"},
+     {"latent_dim": 18, "latent_map": [3, 3]}, {"likelihood": "gaussian", "likelihood_sigma": 0.5}],
+)  # fmt: skip
+def test_a_config_is_made_again_of_the_options_that_it_must_be_given(given: dict[str, Any]) -> None:
+    config = options.chosen(**given).config()
+    assert options.to_give(config) == given and options.chosen(**options.to_give(config)).config() == config
+
+
 def test_a_new_option_is_one_of_the_constructor() -> None:
     plain, model = (vf.VLAE(**SMALL, decoder="shifted", shift=shift) for shift in (0, 3))
     model.load_state_dict(plain.state_dict())

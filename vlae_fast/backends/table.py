@@ -185,10 +185,21 @@ def report() -> str:
         lines.append(f"{row.name:<10} {'absent: ' + reason if reason else 'ready' + row.detail()}")
         if reason is None:
             lines += [f"  {op:<16} {_ability(row, op)}" for op in OPS]
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    for device in ("cpu", *([accelerator.type] if accelerator is not None else [])):
+    for device in devices():
         lines += _taken(torch.zeros(1, device=device))
     return "\n".join(lines)
+
+
+def devices() -> tuple[str, ...]:
+    """The types of devices that there are: the CPU, and an accelerator where torch has one."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return ("cpu", *([accelerator.type] if accelerator is not None else []))
+
+
+def taken(x: Tensor) -> dict[str, str | None]:
+    """The row that ``auto`` takes of each op for tensors like x; None where none is able."""
+    rows = {op: _first_able(op, x, "auto", None)[0] for op in OPS}
+    return {op: None if row is None else row.name for op, row in rows.items()}
 
 
 def _taken(x: Tensor) -> list[str]:

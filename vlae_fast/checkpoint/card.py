@@ -42,8 +42,7 @@ def card_of(found: Checkpoint, *, name: str = "user/model", license: str | None 
     ]
     if model.n_classes:
         said.insert(said.index("import vlae_fast as vf"), "import torch")
-    changed = {key: value for key, value in model.config.items() if value != _default(key)}
-    said += _section("Model", "what differs from the defaults of `vf.VLAE`", changed)
+    said += _section("Model", "what differs from the defaults of `vf.VLAE`", options.to_give(model.config))
     said += _section("Training", f"{found.epoch} epochs", training)
     return "\n".join(said + _figures(found.history)).rstrip() + "\n"
 
@@ -74,12 +73,6 @@ def _figures(history: list[dict[str, float]]) -> list[str]:
         return []
     head = ["## Figures", "", f"Of epoch {len(history)}, in nats per image unless named otherwise:", ""]
     return [*head, "| | training | validation |", "|---|---|---|", *rows, ""]
-
-
-def _default(key: str) -> Any:
-    found = options.known().get(key)
-    value = None if found is None else found.default
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _plain(value: Any) -> str:

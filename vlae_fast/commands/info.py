@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ import typer
 import vlae_fast as vf
 
 from .. import backends
-from ..backends.table import Backend
+from ..backends.table import Backend, devices, taken
 from .app import Json, app, as_json, user_errors
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @app.command()
@@ -27,6 +30,7 @@ def info(json: Json = False) -> None:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "backends": [_row(row) for row in backends.TABLE],
+            "auto": list(_auto()),
         })  # fmt: skip
         return
     python = f"Python {platform.python_version()}, {platform.machine()}"
@@ -35,6 +39,17 @@ def info(json: Json = False) -> None:
         f"threads {torch.get_num_threads()}, torch's CPU code {torch.backends.cpu.get_cpu_capability()}, GPU {gpu}"
     )
     typer.echo(backends.report())
+
+
+def _auto() -> Iterator[dict[str, Any]]:
+    """The rows that ``auto`` takes, for each kind of device and dtype that there is."""
+    for device in devices():
+        for dtype in _DTYPES:
+            try:
+                x = torch.zeros(1, dtype=dtype, device=device)
+            except (TypeError, RuntimeError):  # Apple's GPUs have no float64
+                continue
+            yield {"device": device, "dtype": str(dtype).removeprefix("torch."), "ops": taken(x)}
 
 
 def _row(row: Backend) -> dict[str, Any]:

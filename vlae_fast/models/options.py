@@ -205,6 +205,25 @@ def chosen(*args: Any, **options: Any) -> Options:
     return Options(*bound.args, **bound.kwargs)
 
 
+def to_give(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a config that a call must give: without any one of them the model is another, or none.
+
+    The last ones are left out first: an older name stands at the end.
+
+    >>> to_give(chosen(latent_dim=8, decoder="resnet", z_channels=4).config())
+    {'latent_dim': 8, 'decoder': 'resnet'}
+    """
+    left = dict(config)
+    for name in reversed(config):
+        without = {key: value for key, value in left.items() if key != name}
+        try:
+            if chosen(**without).config() == config:
+                left = without
+        except ValueError:  # a rule about two options
+            continue
+    return left
+
+
 def takes_options(cls: Model) -> Model:
     """Decorates a class that is made by ``(*args, **options)``: signature and docstring show those of `Options`."""
     own = inspect.signature(Options)
