@@ -14,7 +14,7 @@ KERNEL_TESTS := $(addprefix ops/test_,gradients made made_inverse made_sample ma
 	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test aarch64 sanitize tsan fuzz kernels notebooks docs lint lock bench bench-gpu wheel wheel-test clean
+.PHONY: help demo test aarch64 sanitize tsan fuzz kernels notebooks help-pages docs lint lock bench bench-gpu wheel wheel-test clean
 
 help:
 	@echo "make demo    the main job: train, sample and plot into out/"
@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
 	@echo "make notebooks  the notebooks of examples/, executed and written with their outputs"
+	@echo "make help-pages  what \`vlae-fast COMMAND --help\` shows, after a change of an option"
 	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
 	@echo "make lint    ruff, mypy, and clang-format and clang-tidy for C++"
 	@echo "make bench   the benchmarks, quick settings"
@@ -89,6 +90,9 @@ kernels: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/python examples/notebooks/execute.py
+
+help-pages: $(STAMP)
+	$(BIN)/python -c "from vlae_fast.commands.help_pages import write; write()"
 
 docs: $(STAMP)
 	$(BIN)/python docs/build.py out/docs

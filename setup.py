@@ -221,7 +221,12 @@ setup(
     py_modules=["vlae_fast_start"],
     package_data={
         "vlae_fast.kernels": ["configs.json"],
-        "vlae_fast": ["py.typed", "pretrained/*/*", *(f"explore/*.{kind}" for kind in ("html", "css", "js"))],
+        "vlae_fast": [
+            "py.typed",
+            "commands/help.json",
+            "pretrained/*/*",
+            *(f"explore/*.{kind}" for kind in ("html", "css", "js")),
+        ],
     },
     ext_modules=[Extension("vlae_fast._native_cpu", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": TaggedWheel},

@@ -6,16 +6,20 @@ It stands outside of the package, for importing any module of a package imports 
 import importlib.util
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 
 def main() -> None:
     words = sys.argv[1:]
     if words == ["--version"]:
+        from importlib import metadata
+
         _say(f"vlae_fast {metadata.version('vlae-fast')}\n")
     elif words == ["--help"]:
-        _say(_overview())
+        _say(_overview().overview())
+    elif len(words) == 2 and words[1] == "--help" and (page := _overview().page(words[0])):
+        _say(page)
     else:
         from vlae_fast.__main__ import main as run
 
@@ -31,8 +35,8 @@ def _say(text: str) -> None:
         sys.exit(1)
 
 
-def _overview() -> str:
-    """What vlae_fast/commands/overview.py gives, without an import of the package."""
+def _overview() -> ModuleType:
+    """vlae_fast/commands/overview.py, without an import of the package."""
     package = importlib.util.find_spec("vlae_fast")
     assert package is not None and package.origin is not None
     path = Path(package.origin).parent / "commands" / "overview.py"
@@ -40,8 +44,7 @@ def _overview() -> str:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text: str = module.overview()
-    return text
+    return module
 
 
 if __name__ == "__main__":

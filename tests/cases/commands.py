@@ -32,13 +32,13 @@ def trained(folder: Path, latent_dim: int) -> Path:
     return folder / "checkpoint"
 
 
-def call(*arguments: object) -> Any:
-    """Runs the command line with these words; gives its exit code, output and errors."""
+def call(*arguments: object, env: dict[str, str] | None = None) -> Any:
+    """Runs the command line with these words, and env in its environment; gives its exit code, output and errors."""
     from typer.testing import CliRunner
 
     from vlae_fast import commands
 
-    return CliRunner().invoke(commands.app, [str(a) for a in arguments])
+    return CliRunner().invoke(commands.app, [str(a) for a in arguments], env=env)
 
 
 PICTURES: dict[str, tuple[list[object], str]] = {

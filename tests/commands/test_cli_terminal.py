@@ -21,8 +21,11 @@ from cases.commands import SIZE, call, small_images
 import vlae_fast as vf
 import vlae_fast_start
 from vlae_fast import VLAE, backends, checkpoint, commands, data
+from vlae_fast.commands import help_pages
+from vlae_fast.commands import overview as overview_module
 from vlae_fast.commands.app import by_option, size_of
-from vlae_fast.commands.overview import overview
+from vlae_fast.commands.overview import HELP_PAGES, overview
+from vlae_fast.commands.overview import commands as overview_of_commands
 from vlae_fast.generation import inpainting
 from vlae_fast.training.progress import duration
 
@@ -48,6 +51,53 @@ def test_help_and_version_import_no_torch_and_take_little_time() -> None:
         done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert done.stdout == f"vlae_fast {vf.__version__}\n"
+
+
+def test_help_of_every_command_is_kept_and_imports_no_torch() -> None:
+    """help.json has what the commands say, and the script shows it as they do."""
+    pages = help_pages.all_pages()
+    assert json.loads(HELP_PAGES.read_text()) == pages, "commands have changed: run `make help-pages`"
+    assert len(pages) > 15 and list(pages) == list(overview_of_commands())
+    code = (
+        "import sys, vlae_fast_start\n"
+        "for name in sys.argv[1:]:\n"
+        "    sys.argv = ['vlae-fast', name, '--help']\n"
+        "    vlae_fast_start.main()\n"
+        "assert 'torch' not in sys.modules and 'typer' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *pages], capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(call(name, "--help", env={"COLUMNS": "80"}).output for name in pages)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([*SCRIPT, "train", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_a_page_says_kinds_bounds_and_defaults() -> None:
+    options = dict(help_pages.all_pages()["sample"]["options"])
+    assert options["-n <int>"].endswith("(default: 100; at least 1)") and "--json" in options
+    assert options["--out <path>"] == "PNG file to write (default: out/samples.png)"
+    assert options["--temperature <number>"].endswith("(default: 1.0)")
+    train = dict(help_pages.all_pages()["train"]["options"])
+    assert any(flags.startswith("--flow, ") and "/--no-flow" in flags for flags in train)
+    assert help_pages.all_pages()["card"]["arguments"][0][1].endswith("(required)")
+
+
+def test_the_script_asks_the_command_where_no_page_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = overview_module.page("sample")
+    assert found == call("sample", "--help").output and overview_module.page("nothing") is None
+    for text in ("", "{}"):
+        (tmp_path / "help.json").write_text(text)
+        monkeypatch.setattr(overview_module, "HELP_PAGES", tmp_path / "help.json")
+        assert overview_module.page("sample") is None
+    help_pages.write(tmp_path / "help.json")
+    assert overview_module.page("sample") == found
 
 
 def test_the_script_runs_the_commands() -> None:

@@ -104,7 +104,7 @@ def test_a_new_option_is_on_the_command_line(monkeypatch: pytest.MonkeyPatch) ->
     assert done.exit_code == 0, done.output
     assert (given[0]["decoder"], given[0]["shift"]) == ("shifted", 3)
     shown = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
-    assert "--shift <int range> Added to the logits [default: 0; x>=0]" in shown and "deconv, shifted" in shown
+    assert "--shift <int> Added to the logits (default: 0; at least 0)" in shown and "deconv, shifted" in shown
 
 
 def test_the_constructor_shows_the_options() -> None:

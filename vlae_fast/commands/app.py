@@ -14,14 +14,15 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
 import vlae_fast as vf
 
 from .. import data, training
 from ..visualization.figures import check_target
-from .overview import overview
+from .help_pages import page_of
+from .overview import as_text, overview
 
 
 class Group(TyperGroup):
@@ -31,9 +32,21 @@ class Group(TyperGroup):
         formatter.write(overview())
 
 
-app = typer.Typer(
-    cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+class Command(TyperCommand):
+    """A command whose help is its page, as the script of the package shows it without torch."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(as_text(page_of(self, str(self.name))))
+
+
+class App(typer.Typer):
+    """An app of such commands."""
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, cls=Command, **options)
+
+
+app = App(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -91,10 +104,10 @@ Folder = Annotated[
     ),
 ]
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def user_errors(command: Command) -> Command:
+def user_errors(command: Function) -> Function:
     """Turns an error into one line, which names the option, and exit code 2.
 
     VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback.

@@ -214,7 +214,7 @@ def to_give(config: Mapping[str, Any]) -> dict[str, Any]:
     {'latent_dim': 8, 'decoder': 'resnet'}
     """
     left = dict(config)
-    for name in reversed(config):
+    for name in reversed(list(config)):
         without = {key: value for key, value in left.items() if key != name}
         try:
             if chosen(**without).config() == config:
