@@ -70,7 +70,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_gpu
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """Counts the samples that differ from the naive sampler (each at a logit too close to its threshold to decide)."""
     found = [dict(report.user_properties) for report in terminalreporter.stats.get("passed", [])]
     found = [properties for properties in found if "differing_samples" in properties]
