@@ -21,7 +21,7 @@ ROWS = [
     {"layers"},
     {"sampling"},
     {"foreign", "models"},
-    {"testing", "evaluation", "checkpoint", "generation"},
+    {"testing", "evaluation", "checkpoint", "generation", "codec"},
     {"training", "visualization"},
     {"experiments", "explore"},
     {"__init__"},

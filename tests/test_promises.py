@@ -73,6 +73,18 @@ PROMISES = [
     ("docs/backends.md", "A named backend runs or raises", NAMED),
     ("docs/backends.md", "a sampler's logits have the same bits for any", SAME_BITS),
     ("docs/backends.md", "a sampler's logits have the same bits for any", SHIPPED),
+    (
+        "docs/codec.md",
+        "must compute the same probabilities",
+        "codec/test_numbers.py::test_every_machine_has_these_bits",
+    ),
+    (
+        "docs/codec.md",
+        "must compute the same probabilities",
+        "codec/test_lossless.py::test_the_file_is_the_same_for_any_number_of_threads",
+    ),
+    ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_changed_bit_is_an_error"),
+    ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_cut_is_an_error"),
     ("docs/extending.md", "its gradient is exactly 0", DEAD),
     ("docs/extending.md", "weight is never read, so that NaN there changes nothing", DEAD),
     ("docs/extending.md", "its gradient is exactly 0", DEAD_LINEAR),

@@ -9,6 +9,7 @@ from typing import Any
 
 INSTALL = 'install vlae-fast with its extra "app", e.g. pip install ".[app]" in a checkout'
 _OTHERS = {  # what brings a package that is not in that extra
+    "constriction": INSTALL.replace("app", "codec"),
     "huggingface_hub": INSTALL.replace("app", "hub"),
     "tensorboard": INSTALL.replace("app", "log"),
     "torchvision": "pip install torchvision, the release that goes with your torch",

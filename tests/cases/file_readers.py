@@ -16,8 +16,11 @@ import torch
 from PIL import Image
 
 from cases.checkpoints import save
+from cases.codec import images_of, model_of
 from cases.datasets import BINARY, FORMS, scipy_io
-from vlae_fast import checkpoint
+from vlae_fast import checkpoint, codec
+from vlae_fast.codec import container
+from vlae_fast.codec.coder import LOSSLESS
 from vlae_fast.data import cifar_pickle, files, idx, layouts, pictures
 
 KEYS = ("shape", *(f"{split}_bits" for split in BINARY))
@@ -135,6 +138,15 @@ def read_picture(folder: Path) -> None:
     pictures.picture_folder(folder / "c", "c", image_size=(4, 4))
 
 
+def codec_files() -> list[bytes]:
+    model = model_of("bernoulli")
+    return [codec.encode(model, images_of(model, 3), mode=mode, per_chunk=2) for mode in LOSSLESS]
+
+
+def read_codec(folder: Path) -> None:
+    codec.decode(model_of("bernoulli"), (folder / "x.vlae").read_bytes(), limit=1 << 20)
+
+
 READERS = [
     Reader("config", "c/config.json", lambda: of_checkpoint("config.json"), load_all, around=save_all),
     Reader("safetensors", "c/model.safetensors", lambda: of_checkpoint("model.safetensors"), load_all, around=save_all),
@@ -161,6 +173,8 @@ READERS = [
         "cifar-pickle", "x", lambda: [written("cifar pickles", "test_batch")],
         lambda folder: cifar_pickle.cifar_of_pickle((folder / "x").read_bytes(), "x"),
     ),
+    Reader("codec", "x.vlae", codec_files, read_codec),
+    Reader("codec-behind-checksums", "x.vlae", codec_files, read_codec, pack=container.signed),
     Reader("picture", "c/x.png", lambda: [png()], read_picture, around=lambda folder: (folder / "c").mkdir()),
     Reader(
         "cifar-tar", layouts.CIFAR_TAR, lambda: [small_tar()],

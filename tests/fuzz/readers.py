@@ -22,7 +22,7 @@ except ImportError:
     atheris = None
 
 if atheris is not None:
-    with atheris.instrument_imports(include=["vlae_fast.data", "vlae_fast.checkpoint"]):
+    with atheris.instrument_imports(include=["vlae_fast.data", "vlae_fast.checkpoint", "vlae_fast.codec"]):
         pass
 
 from cases.file_readers import READERS, Reader, try_input

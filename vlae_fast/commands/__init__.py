@@ -1,6 +1,21 @@
 """The commands, each a page of glue over the library; importing this puts them all into `app`."""
 
-from . import card, check, collapse, curves, demo, detect, evaluate, explore, info, latent, reconstruct, sample, train
+from . import (
+    card,
+    check,
+    collapse,
+    compress,
+    curves,
+    demo,
+    detect,
+    evaluate,
+    explore,
+    info,
+    latent,
+    reconstruct,
+    sample,
+    train,
+)
 from .app import app
 
 __all__ = [
@@ -8,6 +23,7 @@ __all__ = [
     "card",
     "check",
     "collapse",
+    "compress",
     "curves",
     "demo",
     "detect",

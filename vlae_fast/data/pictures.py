@@ -139,6 +139,30 @@ def _opened(path: Path) -> Any:
     return picture
 
 
+def pictures_at(path: Path) -> list[Path]:
+    """The file itself, or the pictures in a folder and below it, in the order of their names."""
+    return sorted(found for found in path.rglob("*") if _is_picture(found, path)) if path.is_dir() else [path]
+
+
+def read_exactly(path: Path, size: tuple[int, int], channels: int) -> Tensor:
+    """uint8 ``[1, C, H, W]`` of a picture, nothing of which is lost.
+
+    Raises:
+        ValueError: it is damaged, of another size, or of other modes than grey, palette or RGB, or has colours where
+            `channels` is 1.
+    """
+    with _opened(path) as picture:
+        height, width = _upright_size(picture)
+        if (height, width) != size:
+            raise ValueError(f"images: {path}: must be {size[0]}x{size[1]} as the model's are, got {height}x{width}")
+        if picture.mode not in (("1", "L") if channels == 1 else ("1", "L", "RGB")):
+            rule = "must be grey" if channels == 1 else "must be grey or RGB"
+            raise ValueError(f"images: {path}: {rule}, got a picture of mode {picture.mode}")
+        if "transparency" in picture.info:
+            raise ValueError(f"images: {path}: must have no transparent colour, got one")
+    return _read([path], size, channels)
+
+
 def _read(paths: list[Path], size: tuple[int, int], channels: int) -> Tensor:
     """uint8 ``[N, C, H, W]``."""
     pixels = torch.empty(len(paths), channels, *size, dtype=torch.uint8)

@@ -1,0 +1,64 @@
+"""Bytes an image and images a second of the codec, on MNIST's test images by the model that ships.
+
+`python -m benchmarks.codec --data FOLDER` encodes and decodes them, and writes a row for each mode once every pixel was
+found again. A folder of the data set is asked for: nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from vlae_fast import VLAE, checkpoint, codec, data
+from vlae_fast.codec.coder import LOSSLESS
+
+FIELDS = ("data", "binarization", "mode", "isa", "images", "per_chunk", "bytes", "bytes_per_image", "encode_per_s",
+          "decode_per_s", "pixels_wrong")  # fmt: skip
+
+
+def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None) -> dict[str, object]:
+    """Bytes and rates of one mode; pixels_wrong is counted."""
+    start = time.perf_counter()
+    file = codec.encode(model, x, mode=mode, isa=isa)
+    between = time.perf_counter()
+    wrong = int((codec.decode(model, file) != x).sum())
+    end = time.perf_counter()
+    header = codec.File(file).header
+    return {
+        "mode": mode, "isa": header.isa, "images": len(x), "per_chunk": header.per_chunk, "bytes": len(file),
+        "bytes_per_image": f"{len(file) / len(x):.4f}", "encode_per_s": f"{len(x) / (between - start):.1f}",
+        "decode_per_s": f"{len(x) / (end - between):.1f}", "pixels_wrong": wrong,
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with MNIST's files")
+    parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold"])
+    parser.add_argument("--mode", nargs="+", choices=LOSSLESS, default=LOSSLESS)
+    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument("--isa", help="default: the best of this machine")
+    parser.add_argument("--out", type=Path, default=Path("out/codec.csv"))
+    options = parser.parse_args()
+    images = data.load("mnist", options.data, options.binarization)
+    batches = images.batches("test", 1000, generator=torch.Generator().manual_seed(0))
+    x, model = torch.cat(list(batches))[: options.limit], checkpoint.load(checkpoint.MNIST).model
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for mode in options.mode:
+        rows.append({"data": "mnist", "binarization": options.binarization, **row(model, x, mode, options.isa)})
+        print(rows[-1], flush=True)
+    with options.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return int(any(r["pixels_wrong"] for r in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""Images as files: lossless under a model's distribution, by an entropy coder; `docs/codec.md`."""
+
+from .coder import Opened, decode, encode
+from .container import File, FileError, Header
+
+__all__ = ["File", "FileError", "Header", "Opened", "decode", "encode"]
