@@ -90,7 +90,7 @@ class Latent:
         centre, mean, scale = self._centre(mean, scale)
         if (np.abs(levels - centre) > self.around).any():
             raise FileError("codes must be ones that the posterior may give: the file is damaged")
-        stack.push_normal(*map(by_dimension, (levels - centre, mean, scale)), self.around)
+        stack.push_normal(by_dimension(levels - centre), by_dimension(mean), by_dimension(scale), self.around)
 
     def push_prior(self, stack: Stack, levels: Symbols) -> None:
         turned = self._turned(levels)
@@ -99,7 +99,7 @@ class Latent:
             mean, log_scale = self.last(self._float(turned * self.step))
             scale = exp(log_scale)
         mean, scale = self._in_cells(mean, scale)
-        stack.push_normal(*map(by_dimension, (turned, mean, scale)), MOST + self.around)
+        stack.push_normal(by_dimension(turned), by_dimension(mean), by_dimension(scale), MOST + self.around)
 
     def pop_prior(self, stack: Stack, n: int) -> tuple[Symbols, Tensor]:
         """Levels of u ``[n, D]`` that `push_prior` was given, and z ``[n, D]``."""

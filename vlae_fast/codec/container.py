@@ -2,7 +2,7 @@
 
 In order, all numbers little-endian; a varint has 7 bits a byte, the lowest first, the last byte below 128::
 
-    magic, 8 bytes; version, 1; mode, 1; instruction set, 1 (0: portable); fingerprint of the model, 16
+    magic, 8 bytes; version, 1; mode, 1; instruction set, 1 (0 is none); fingerprint of the model, 16
     likelihood, 1; then varints: levels, components, C, H, W, images, images of a chunk, bytes of the code's settings
     the settings, which codes.py reads
     of each chunk: varint of its bytes; CRC-32 of them, 4; CRC-32 of the levels of its images, 4
@@ -23,8 +23,8 @@ from ..plan import Emit
 
 MAGIC = b"\x93VLAE\r\n\x1a"  # no text, and what a transfer as text would change
 VERSION = 1
-MODES = ("mean", "bits_back", "lossy")  # the index is the byte
-ISAS = ("portable", "baseline", "avx2", "avx512", "avx512_bf16", "neon")  # likewise, as in csrc/cpu/isa.h
+MODES = ("mean", "bits_back")  # the index is the byte
+ISAS = ("none", "baseline", "avx2", "avx512", "avx512_bf16", "neon")  # likewise, as in csrc/cpu/isa.h
 LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")  # likewise
 MOST_IN_CHUNK = 1 << 16
 MOST_NUMBERS = 1 << 28  # parameters of the pixels of a chunk: they are in memory at once
