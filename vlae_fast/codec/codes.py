@@ -22,7 +22,7 @@ from .container import Reader, varint
 from .numbers import Floats, exp
 from .stack import Stack
 
-SHARE = 4.5  # of the standard deviation, which is the step; `docs/codec.md` has the bytes at others
+SHARE = 4.5  # of the standard deviation, which is the step; how it was chosen: `docs/codec.md`
 _MOST_LEVEL = 1 << 14
 _MOST_WEIGHT = 1 << 12  # of the levels of a dimension together, about
 _MOST_TABLE = 1 << 15  # levels of a dimension
