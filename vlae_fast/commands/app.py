@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import math
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,7 +21,7 @@ from typer.models import OptionInfo
 
 import vlae_fast as vf
 
-from .. import data, training
+from .. import data, processes, training
 from ..visualization.figures import check_target
 from .help_pages import page_of
 from .overview import as_text, overview
@@ -110,15 +112,17 @@ Function = TypeVar("Function", bound=Callable[..., None])
 def user_errors(command: Function) -> Function:
     """Turns an error into one line, which names the option, and exit code 2.
 
-    VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback.
+    VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback. Of several processes one shows it, the first to fail.
     """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _one_of_several(command):
+                command(*args, **kwargs)
         except training.Interrupted as interrupt:
-            typer.echo(str(interrupt), err=True)
+            if processes.fails_first():
+                typer.echo(str(interrupt), err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # as by `| head -1`: typer ends the process without a word
             raise
@@ -126,10 +130,35 @@ def user_errors(command: Function) -> Function:
             if os.environ.get("VLAE_FAST_TRACEBACK") == "1":
                 raise
             message = by_option(" ".join((str(error) or type(error).__name__).split()), _options(command))
-            typer.echo(f"error: {message}", err=True)
+            if processes.fails_first():
+                which = f"process {processes.rank()} of {processes.count()}: " if processes.count() > 1 else ""
+                typer.echo(f"error: {which}{message}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+_IN_PROCESSES: set[Callable[..., None]] = set()
+
+
+def in_processes(command: Command) -> Command:
+    """Marks a command, under `user_errors`, that several processes share."""
+    _IN_PROCESSES.add(command)
+    return command
+
+
+@contextlib.contextmanager
+def _one_of_several(command: Callable[..., None]) -> Iterator[None]:
+    """Joins the other processes of a launcher; only the first of them says something."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and size != "1" and command not in _IN_PROCESSES:
+        raise ValueError(f"WORLD_SIZE: must be 1, for several processes do not share this command, got {size}")
+    processes.join()
+    with contextlib.ExitStack() as silence:
+        if not processes.is_first():
+            silence.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            silence.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield
 
 
 _ARGUMENTS = {"data": "data_name", "path": "out", "out_dir": "out"}  # of the library, by other names here
@@ -213,12 +242,12 @@ def only_classes(images: data.Images, text: str | None) -> data.Images:
 
 def device_of(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return processes.device_of("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         if device.type in ("cpu", "cuda"):
             torch.empty(0, device=device)
-            return device
+            return processes.device_of(device)
         reason = "of another type"
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         reason = str(error)

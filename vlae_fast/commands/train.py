@@ -23,6 +23,7 @@ from .app import (
     Seed,
     app,
     device_of,
+    in_processes,
     only_classes,
     size_of,
     user_errors,
@@ -64,6 +65,7 @@ Preset = Annotated[
 
 @app.command()
 @user_errors
+@in_processes
 @with_fields
 def train(
     *,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import processes
 from ..data import Images, Source, Split, for_split
 from ..models.likelihood_base import Likelihood
 from ..models.mode import evaluating
@@ -61,16 +62,24 @@ def bits_per_dim(nats_per_image: float, dims: int, likelihood: Likelihood | None
 
 
 def evaluate(
-    model: VLAE, images: Images | Source, split: Split = "test", *, batch_size: int = 256, seed: int = 0
+    model: VLAE,
+    images: Images | Source,
+    split: Split = "test",
+    *,
+    batch_size: int = 256,
+    seed: int = 0,
+    shared: bool = False,
 ) -> Evaluation:
     """The mean ELBO of `split`. The seed decides binarization and z.
 
     images: `Images`, or a data set, loader or tensor of one's own, all of which is evaluated: `data.from_dataset`.
+    shared: as in `per_image`.
 
     The caller's random state and the model's mode are kept, an exception or not.
     """
     images = for_split(images, model.likelihood.levels)
-    return summary(model, per_image(model, images, split, batch_size=batch_size, seed=seed), images.dims)
+    terms = per_image(model, images, split, batch_size=batch_size, seed=seed, shared=shared)
+    return summary(model, terms, images.dims)
 
 
 def summary(model: VLAE, terms: LossTerms, dims: int) -> Evaluation:
@@ -83,14 +92,35 @@ def summary(model: VLAE, terms: LossTerms, dims: int) -> Evaluation:
 
 @torch.no_grad()
 def per_image(
-    model: VLAE, images: Images | Source, split: Split = "test", *, batch_size: int = 256, seed: int = 0
+    model: VLAE,
+    images: Images | Source,
+    split: Split = "test",
+    *,
+    batch_size: int = 256,
+    seed: int = 0,
+    shared: bool = False,
 ) -> LossTerms:
-    """Reconstruction and KL of every image of `split`, ``[N]`` in nats, float64 on the CPU."""
-    rows: list[Tensor] = []
+    """Reconstruction and KL of every image of `split`, ``[N]`` in nats, float64 on the CPU.
+
+    shared: of several processes (`vlae_fast.processes`), all of which call this: each takes its batches of the split,
+    and all get the figures of every image, those of one process to the last bit.
+    """
+    rows: dict[int, Tensor] = {}
+    count, rank = (processes.count(), processes.rank()) if shared else (1, 0)
     with repeatable(model, seed):
-        for x, labels in batches(model, images, split, batch_size, seed):
-            rows.append(torch.stack(list(model.loss_terms(x, labels))).double().cpu())
-    return LossTerms(*torch.cat(rows, 1))
+        for number, (x, labels) in enumerate(batches(model, images, split, batch_size, seed)):
+            if number % count == rank:
+                rows[number] = torch.stack(list(model.loss_terms(x, labels))).double().cpu()
+            else:
+                pass_over(model, len(x))
+    found = {number: row for part in processes.in_each(rows) for number, row in part.items()} if shared else rows
+    return LossTerms(*torch.cat([found[number] for number in sorted(found)], 1))
+
+
+def pass_over(model: VLAE, images: int) -> None:
+    """Draws from the global generator what the model would draw for so many images: one z each."""
+    like = next(model.parameters())
+    torch.randn(images, model.latent_dim, dtype=like.dtype, device=like.device)
 
 
 def by_class(terms: LossTerms, labels: Tensor) -> list[ClassRow]:

@@ -95,10 +95,12 @@ class VLAE(Pretrained, nn.Module):
     def final_conv(self) -> nn.Module:
         return self.decoder.get_submodule("final_conv")
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """z = mu + exp(logvar / 2) * N(0, I)."""
+    def reparameterize(
+        self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """z = mu + exp(logvar / 2) * N(0, I); noise: that draw, in the shape of mu."""
         mu, logvar = wide_under_autocast(mu), wide_under_autocast(logvar)
-        return mu + torch.exp(0.5 * logvar) * _noise_like(mu, generator)
+        return mu + torch.exp(0.5 * logvar) * (_noise_like(mu, generator) if noise is None else noise)
 
     @property
     def kl_is_closed_form(self) -> bool:
@@ -150,14 +152,21 @@ class VLAE(Pretrained, nn.Module):
         return images.unflatten(0, (len(z), draws)).mean(1)
 
     def posterior_sample(
-        self, x: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> PosteriorSample:
-        """z ~ q(z|x), with the mu and logvar that score it: ``log q(z|x) = log N(z; mu, exp(logvar))``."""
+        """z ~ q(z|x), with the mu and logvar that score it: ``log q(z|x) = log N(z; mu, exp(logvar))``.
+
+        noise: standard normal, ``[B, D]``: given it, z is a function of x.
+        """
         if self.posterior is None or self.encoder is None:
             mu, logvar = self.encode(x, labels)
-            return PosteriorSample(self.reparameterize(mu, logvar, generator), mu, logvar)
+            return PosteriorSample(self.reparameterize(mu, logvar, generator, noise), mu, logvar)
         mu, logvar, context = self.encoder.with_context(x, labels)
-        return self.posterior(mu, logvar, context, _noise_like(mu, generator))
+        return self.posterior(mu, logvar, context, _noise_like(mu, generator) if noise is None else noise)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """``log p(z)`` in nats, ``[B]``, of z ``[B, D]``."""
@@ -188,38 +197,52 @@ class VLAE(Pretrained, nn.Module):
             return z
         return torch.cat([z, one_hot("VLAE", labels, self.n_classes, z)], 1)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None) -> VLAEOutput:
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None, noise: Tensor | None = None
+    ) -> VLAEOutput:
         """x ``[B, C, H, W]`` in [0, 1], encoded, and decoded given one draw of z.
 
-        seen: the encoder's input in place of x, as for a model that removes noise.
+        seen: the encoder's input in place of x, as for a model that removes noise. noise: as in `posterior_sample`.
         """
-        z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels)
+        given = {} if noise is None else {"noise": noise}  # a posterior in this one's place may take none
+        z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels, **given)
         return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
 
     def loss_terms(
-        self, x: Tensor, labels: Tensor | None = None, *, seen: Tensor | None = None, closed_form: bool = True
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        *,
+        seen: Tensor | None = None,
+        noise: Tensor | None = None,
+        closed_form: bool = True,
     ) -> LossTerms:
         """The two terms of the negative ELBO in nats, ``[B]`` each: the reconstruction of one draw of z, and the KL.
 
         Args:
             seen: the encoder's input in place of x, as for a model that removes noise.
+            noise: as in `posterior_sample`.
             closed_form: takes the KL itself where posterior and prior are Gaussian, free of the noise of a draw. False:
                 ``log q(z|x) - log p(z)`` of the draw, as for importance weights ``exp(-(reconstruction + kl))``.
         """
-        out = self(x, labels, seen=seen)
+        given = {} if noise is None else {"noise": noise}
+        out = self(x, labels, seen=seen, **given)
         terms = loss_terms(out.logits, x, out.mu, out.logvar, out.z, out.log_pz, self.likelihood)
         if closed_form and self.kl_is_closed_form:
             return terms._replace(kl=gaussian_kl(out.mu, out.logvar).sum(1))
         return terms
 
     @torch.no_grad()
-    def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n draws of z from the prior, ``[n, D]``: eps ~ N(0, I), then the flow's inverse."""
+    def sample_prior(self, n: int, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
+        """n draws of z from the prior, ``[n, D]``: eps ~ N(0, I), then the flow's inverse. noise: that eps."""
         if n < 0:
             raise ValueError(f"VLAE: n must not be negative, got {n}")
+        if noise is not None and tuple(noise.shape) != (n, self.latent_dim):
+            raise ValueError(f"VLAE: noise must be [{n}, {self.latent_dim}], got {tuple(noise.shape)}")
         _check_generator(generator)
         weight = next(self.decoder.parameters())
-        eps = torch.randn(n, self.latent_dim, dtype=weight.dtype, device=weight.device, generator=generator)
+        how: Any = {"dtype": weight.dtype, "device": weight.device}
+        eps = torch.randn(n, self.latent_dim, generator=generator, **how) if noise is None else noise
         return eps if self.prior is None else self.prior.inverse(eps.unflatten(1, self.prior.shape))[0].flatten(1)
 
     def sampler(self, backend: str = "auto") -> PixelCNNSampler | FactorizedSampler:

@@ -7,7 +7,8 @@ model's own prior, or the closed form where posterior and prior are Gaussian. It
 z is in use before it is paid for. Figures shown are those of the ELBO (weight 1, no free bits) whatever is minimised.
 
 Epoch e draws its random numbers (order, binarization, noise, z) from (seed, e) alone: a run that was interrupted after
-epoch e and resumed is the run that was not.
+epoch e and resumed is the run that was not. In several processes (processes.py) each takes its share of every batch;
+their losses and gradients are put together, so that the run is that of one process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import checkpoint
+from .. import checkpoint, processes
 from ..data import Images, Source, for_training
 from ..evaluation import batches, bits_per_dim, evaluate
 from ..layers import WeightNorm, initialize
@@ -33,6 +34,7 @@ from ..models.vlae import VLAE
 from . import progress as shown
 from . import resume as resuming
 from .average import Average
+from .checks import check_run, check_same_run
 from .logs import check_logs, make_logs
 from .objective import Batch, Objective, update
 from .progress import History, Shown
@@ -63,15 +65,21 @@ def train(
     With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights, and averages of
     the running statistics of batch normalisation.
 
+    Under torchrun, or in a process group of the caller's, all processes call this alike, share each batch of
+    `batch_size` images, and have the model in the end. The first one writes and shows. Where torchrun starts them anew
+    (``--max-restarts``) the run goes on from its checkpoint.
+
     Args:
         images: `Images`, or a data set, loader or tensor of one's own, of which a tenth is held out to validate; with
             `data.from_dataset` you choose. It is read into memory once.
         resume: continues from out_dir/checkpoint, and starts afresh where there is none.
         overwrite: starts afresh where there is one, and replaces it after the first epoch. One of the two at most.
+        device: of the model; in several processes ``cuda`` is a GPU for each, by its number on its machine.
         time_limit: seconds; no epoch starts that would likely end later.
         log: some of "csv" (out_dir/log.csv) and "tensorboard" (out_dir/tensorboard), a row or a point per epoch.
         on_epoch: called with the epoch's figures, those that are returned, once its checkpoint is written; the model is
-            in evaluation mode then, with averaged weights where there are any. It returns True to end the run there.
+            in evaluation mode then, with averaged weights where there are any. It returns True to end the run there, in
+            one process or all.
         on_step: called after each update with its number, from 0 and on from epoch to epoch, and the batch's loss in
             nats per image. It leaves torch's global generator alone, from which the run draws z.
         settings: the fields of `Settings`.
@@ -81,8 +89,10 @@ def train(
         per image, bits_per_dim; and kl_weight and lr, the KL's weight and the step size at the epoch's end.
 
     Raises:
-        ValueError: a bad argument, a checkpoint of other settings, a non-finite loss.
+        ValueError: a bad argument, a checkpoint of other settings, a non-finite loss; processes with different
+            arguments.
         TypeError: an unknown setting.
+        RuntimeError: another process ended.
         Interrupted: on Ctrl-C; says what is saved.
     """
     if epochs < 1:
@@ -90,12 +100,18 @@ def train(
     if resume and overwrite:
         raise ValueError("resume, overwrite: at most one must be given (go on, or start afresh), got both")
     check_logs(log)
-    images = for_training(images, model.likelihood.levels)
-    run = _Run(model.to(device), images, Settings(**settings), epochs, Path(out_dir) / "checkpoint", overwrite)
-    _open(run, resume=resume)
-    run.logs = make_logs(log, Path(out_dir), len(run.history))
+    processes.join()
+    images, folder = for_training(images, model.likelihood.levels), Path(out_dir) / "checkpoint"
+    resume, overwrite = resuming.after_restart(folder, resume=resume, overwrite=overwrite)
+    said = Shown(progress and processes.is_first(), epochs)
+    run = _Run(model.to(processes.device_of(device)), images, Settings(**settings), epochs, folder, overwrite)
+    _open(run, said, resume=resume)
+    if (count := processes.count()) > 1:
+        said.note(f"{count} processes share each batch of {run.settings.batch_size}; the step size is that of one")
+    check_same_run(model, images, run.description, epochs=epochs, resume=resume, overwrite=overwrite, epoch=run.done)
+    run.logs = make_logs(log, Path(out_dir), run.done) if processes.is_first() else ()
     run.on_epoch, run.on_step = on_epoch or run.on_epoch, on_step or run.on_step
-    run.up_to(epochs, time_limit, Shown(progress, epochs))
+    run.up_to(epochs, time_limit, said)
     if run.average is not None:
         run.average.swap()
     model.eval()
@@ -117,25 +133,33 @@ class _Run:
         self.device = next(model.parameters()).device
         self.schedule = Schedule(settings, epochs, math.ceil(len(images.train) / settings.batch_size))
         self.description = resuming.describe(self.schedule, images)
+        check_run(model, images, settings)
         self.optimizer = _optimizer(settings, model, self.device)
+        self.optimizer.register_step_pre_hook(lambda *_: processes.total_gradients(model.parameters()))
         if settings.clip_grad:
             self.optimizer.register_step_pre_hook(self._clip)
-        self.objective = Objective(settings, _levels(model, images))
-        _check_code(model, settings)
+        self.objective = Objective(settings, model.likelihood.levels)
         self.bits = functools.partial(bits_per_dim, dims=images.dims, likelihood=model.likelihood)
-        _check_last_batch(model, len(images.train), settings)
         self.average = Average(model, settings.polyak) if settings.polyak else None
         self.history: History = []
+        self.draws: torch.Generator | None = None  # of one of several processes
+
+    @property
+    def done(self) -> int:
+        """Epochs that are done."""
+        return len(self.history)
 
     def up_to(self, epochs: int, time_limit: float | None, said: Shown) -> None:
         """Runs the epochs that are left, while there is time; an interruption says what is saved."""
         start = time.perf_counter()
         try:
-            for number in range(len(self.history) + 1, epochs + 1):
-                if _out_of_time(start, time_limit, self.history) or self.epoch(number, said):
+            for number in range(self.done + 1, epochs + 1):
+                if any(processes.in_each(_out_of_time(start, time_limit, self.history))) or self.epoch(number, said):
                     break
         except KeyboardInterrupt as interrupt:
             raise resuming.Interrupted("interrupted: " + "; ".join(self.saved())) from interrupt
+        except processes.LostProcessError as lost:
+            raise processes.LostProcessError("; ".join([str(lost), *self.saved()])) from lost
 
     def epoch(self, number: int, said: Shown) -> bool:
         """Trains, validates and saves; returns whether the caller ends the run here."""
@@ -145,24 +169,28 @@ class _Run:
             with said.epoch(number, self.schedule.steps):
                 if number == 1:
                     self._initialize()
-                torch.manual_seed(_seed(self.settings.seed, number, "z"))
+                    processes.spread(self.model.state_dict().values())
+                self._start_draws(number)
                 terms, kl_weight = self._updates(number, said)
             with self._averaged() as trained:
-                valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed)
+                valid = evaluate(self.model, self.images, "valid", seed=self.settings.seed, shared=True)
                 if not math.isfinite(valid.elbo):
                     raise self._not_finite(f"epoch {number}: the validation loss is {-valid.elbo}")
                 lr = self.optimizer.param_groups[0]["lr"]
-                row = {"epoch": number, "seconds": time.perf_counter() - start, "kl_weight": kl_weight, "lr": lr}
+                seconds = processes.from_first(time.perf_counter() - start)
+                row = {"epoch": number, "seconds": seconds, "kl_weight": kl_weight, "lr": lr}
                 row |= shown.row("", *terms, self.bits) | shown.row("valid_", valid.reconstruction, valid.kl, self.bits)
                 self.history.append(row)
-                checkpoint.save(
-                    self.folder, self.model, self.optimizer, epoch=number, training=self.description,
-                    history=self.history, trained=trained,
-                )  # fmt: skip
+                if processes.is_first():
+                    checkpoint.save(
+                        self.folder, self.model, self.optimizer, epoch=number, training=self.description,
+                        history=self.history, trained=trained,
+                    )  # fmt: skip
+                    resuming.replaced(self.folder)
                 figures = f"{shown.text(*terms, self.bits)}; valid {-valid.elbo:.2f} nats/image"
                 figures += f"; lr {lr:.3g}" if lr < self.settings.lr else ""
                 said.end(figures, row["seconds"])
-                return self._tell(row)
+                return any(processes.in_each(self._tell(row)))
 
     def _tell(self, row: dict[str, float]) -> bool:
         """Writes the logs, and calls back; True where the caller wants no more epochs."""
@@ -170,6 +198,17 @@ class _Run:
             write(self.history)
         with evaluating(self.model):
             return self.on_epoch(dict(row)) is True
+
+    def _start_draws(self, number: int) -> None:
+        """Starts what an epoch draws beside its batches: by torch's global generators, as a model does by itself.
+
+        Of several processes each has a generator in the state of that of one, and other global ones: for dropout.
+        """
+        seed = _seed(self.settings.seed, number, "z")
+        if processes.count() > 1:
+            self.draws = torch.Generator(self.device).manual_seed(seed)
+            seed = _seed(self.settings.seed, number, f"z of {processes.rank()}")
+        torch.manual_seed(seed)
 
     def _initialize(self) -> None:
         """Initialises the weight-normalised layers of a new model by the first batch."""
@@ -188,7 +227,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.lr(step) * reduced
             scheduled = self.schedule.kl_weight(step)
-            terms = update(self.model, self.optimizer, batch, self.objective, scheduled)
+            terms = update(self.model, self.optimizer, batch, self.objective, scheduled, self.draws)
             if not math.isfinite(sum(terms)):
                 raise self._not_finite(
                     f"epoch {number}, step {step % self.schedule.steps + 1}: the loss is {sum(terms)}"
@@ -229,51 +268,19 @@ def _optimizer(settings: Settings, model: VLAE, device: torch.device) -> torch.o
     return _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr, **fused)
 
 
-def _open(run: _Run, *, resume: bool) -> None:
+def _open(run: _Run, said: Shown, *, resume: bool) -> None:
     """Goes on from the run's folder where there is a checkpoint and resume; checks that a save into it will work."""
     if checkpoint.exists(run.folder):
         if resume:
-            run.history = resuming.resume(
+            run.history, before = resuming.resume(
                 run.folder, run.model, run.optimizer, run.average, run.objective, run.description
             )
+            if before != processes.count():
+                said.note(f"resumed after epoch {run.done}, until which there were {before} processes")
         elif not run.overwrite:
             raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
     checkpoint.prepare(run.folder)
     checkpoint.check_loadable(run.model, run.folder)
-
-
-def _levels(model: VLAE, images: Images) -> int:
-    """The levels of the likelihood; ValueError where the images have other levels."""
-    levels = model.likelihood.levels
-    if images.levels not in (2, levels):
-        rule = f"levels that a {model.likelihood.kind} likelihood of {levels} has"
-        advice = ""
-        if levels == 2:
-            advice = (
-                ': choose binarization "dynamic", or a likelihood of grey values: categorical, logistic_mixture, '
-                "gaussian, or continuous_bernoulli with decoder mlp or deconv"
-            )
-        found = f"{images.levels} (binarization {images.binarization!r})"
-        raise ValueError(f"images: must have {rule}, got {found}{advice}")
-    return levels
-
-
-def _check_code(model: VLAE, settings: Settings) -> None:
-    """ValueError where a setting is about z and the model has none."""
-    if model.latent_dim:
-        return
-    for name in ("objective", "samples", "free_bits", "soft_free_bits", "denoise"):
-        value, default = getattr(settings, name), getattr(Settings, name)
-        if value != default:
-            raise ValueError(f"{name}: must be {default!r} for a model without z (latent_dim 0), got {value!r}")
-
-
-def _check_last_batch(model: VLAE, images: int, settings: Settings) -> None:
-    """ValueError where batch normalisation of vectors would get one of them: it has no variance."""
-    smallest = images % settings.batch_size or settings.batch_size
-    if smallest * settings.samples == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules()):
-        rule = f"must leave no batch of one image of {images:,}: batch normalisation has no variance of one"
-        raise ValueError(f"batch_size: {rule}, got {settings.batch_size}")
 
 
 def _seed(seed: int, epoch: int, use: str) -> int:

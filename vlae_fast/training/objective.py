@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import processes
 from ..data.corruption import check_amount, corrupt
 from ..models.objectives import SoftFreeBits, free_bits, iwae_bound, negative_elbo
 from ..models.vlae import VLAE, LossTerms
@@ -47,23 +48,55 @@ class Objective:
 
     def terms(self, model: VLAE, batch: Batch) -> LossTerms:
         """Terms for `samples` draws of z an image; with `denoise` only the decoder sees clean images."""
+        return self._terms(model, batch, self._seen(batch.x))
+
+    def shared_terms(self, model: VLAE, batch: Batch, draws: torch.Generator) -> LossTerms:
+        """`terms`, of one of several processes: of the whole batch, with the gradient of this process's share alone.
+
+        draws: what one process draws from torch's global generator. An own draw of a share would depend on N.
+        """
+        rows, n, like = len(batch.x), self.settings.samples, next(model.parameters())
+        mine, seen = processes.share(rows), self._seen(batch.x, draws)
+        noise = torch.randn(n, rows, model.latent_dim, generator=draws, dtype=like.dtype, device=like.device)[:, mine]
+        own = Batch(batch.x[mine], None if batch.labels is None else batch.labels[mine])
+        if len(own.x):
+            terms = self._terms(model, own, None if seen is None else seen[mine], noise.flatten(0, 1))
+        else:  # fewer images than processes are left for the last batch of an epoch
+            terms = LossTerms(batch.x.new_zeros(0), batch.x.new_zeros(0))
+        parts = torch.stack(list(terms)).unflatten(1, (n, len(own.x)))
+        return LossTerms(*processes.whole(parts, rows).flatten(1))
+
+    def _seen(self, x: Tensor, draws: torch.Generator | None = None) -> Tensor | None:
+        amount = self.settings.denoise
+        return corrupt(x, amount, levels=self.levels, generator=draws) if amount else None
+
+    def _terms(self, model: VLAE, batch: Batch, seen: Tensor | None, noise: Tensor | None = None) -> LossTerms:
         x, labels = batch
-        seen = corrupt(x, self.settings.denoise, levels=self.levels) if self.settings.denoise else None
         if (n := self.settings.samples) > 1:
             x, seen = x.repeat(n, 1, 1, 1), None if seen is None else seen.repeat(n, 1, 1, 1)
             labels = None if labels is None else labels.repeat(n)
         # importance weights are of the draw; with its KL in closed form they would bound nothing
-        return model.loss_terms(x, labels, seen=seen, closed_form=self.settings.objective != "iwae")
+        return model.loss_terms(x, labels, seen=seen, noise=noise, closed_form=self.settings.objective != "iwae")
 
 
 def update(
-    model: VLAE, optimizer: torch.optim.Optimizer, batch: Batch, objective: Objective, kl_weight: float
+    model: VLAE,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    objective: Objective,
+    kl_weight: float,
+    draws: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """One update, none where the loss is not finite; returns mean reconstruction and KL before it, nats per image."""
-    terms = objective.terms(model, batch)
+    """One update, none where the loss is not finite; returns mean reconstruction and KL before it, nats per image.
+
+    draws: of one of several processes, see `Objective.shared_terms`; the optimizer sums their gradients before a step.
+    """
+    terms = objective.terms(model, batch) if draws is None else objective.shared_terms(model, batch, draws)
     reconstruction, kl = torch.stack([terms.reconstruction.mean(), terms.kl.mean()]).tolist()  # one wait for a GPU
     if math.isfinite(reconstruction + kl):
         optimizer.zero_grad(set_to_none=True)
-        objective(terms, kl_weight).backward()
+        loss = objective(terms, kl_weight)
+        if loss.requires_grad:  # a process without an image of this batch has no gradient, and gets those of the others
+            loss.backward()
         optimizer.step()
     return reconstruction, kl

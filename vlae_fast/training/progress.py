@@ -57,6 +57,11 @@ class Shown:
             coming = f", about {duration(left)} left" if left else ""
             progress_line(f"{self._label()}: {figures}; {duration(seconds)}{coming}")
 
+    def note(self, text: str) -> None:
+        """A line about the run."""
+        if self.shown:
+            progress_line(text)
+
     def _label(self) -> str:
         return f"epoch {self.number:>{len(str(self.epochs))}}/{self.epochs}"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .. import checkpoint
+from .. import checkpoint, processes
 from ..data import Images
 from ..models.vlae import VLAE
 from .average import Average
@@ -25,7 +25,41 @@ def describe(schedule: Schedule, images: Images) -> dict[str, Any]:
     """Settings and data that a resumed run must share with the run that it goes on from."""
     planned = {"epochs": schedule.epochs} if schedule.settings.lr_schedule == "cosine" else {}
     data = {"data": images.name, "split": images.split, "binarization": images.binarization}
-    return asdict(schedule.settings) | planned | data
+    several = {"processes": processes.count()} if processes.count() > 1 else {}
+    return asdict(schedule.settings) | planned | data | several
+
+
+def after_restart(folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """resume and overwrite as they are meant now: started anew by torchrun, a run goes on from its own checkpoint.
+
+    With overwrite a mark beside the folder names the checkpoint of an earlier run, until there is one of this run.
+    """
+    found, mark = _generation(folder), _mark(folder)
+    if processes.restarts():
+        earlier = mark.is_file() and mark.read_text(encoding="utf-8") == found
+        return (resume, overwrite) if earlier else (True, False)
+    if processes.is_launched() and processes.is_first():
+        replaced(folder)
+        if overwrite and found:
+            mark.write_text(found, encoding="utf-8")
+    return resume, overwrite
+
+
+def replaced(folder: Path) -> None:
+    """The checkpoint in the folder is this run's."""
+    _mark(folder).unlink(missing_ok=True)
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.overwritten")
+
+
+def _generation(folder: Path) -> str:
+    """The name of the save in a folder, "" where there is none."""
+    try:
+        return str(checkpoint.load(folder).generation) if checkpoint.exists(folder) else ""
+    except (ValueError, OSError):
+        return "damaged"
 
 
 def resume(
@@ -35,13 +69,17 @@ def resume(
     average: Average | None,
     objective: Objective,
     description: dict[str, Any],
-) -> History:
-    """Puts the weights, their average, the optimizer's and the objective's state back; returns the history."""
+) -> tuple[History, int]:
+    """Puts the weights, their average, the optimizer's and the objective's state back.
+
+    Returns:
+        the history, and how many processes there were.
+    """
     found = checkpoint.load(folder)
     earlier = asdict(Settings()) | found.training  # a setting that came later has its default in an older checkpoint
     theirs, ours = {"model": found.model.config} | earlier, {"model": model.config} | description
     for key in ours | theirs:
-        if _plain(theirs.get(key)) != _plain(ours.get(key)):
+        if key != "processes" and _plain(theirs.get(key)) != _plain(ours.get(key)):
             raise ValueError(f"resume: {key} must be that of {folder}, {theirs.get(key)!r}, got {ours.get(key)!r}")
     figures = FIGURES | ({"kl_weight"} if objective.soft else set())
     for row in found.history:
@@ -54,7 +92,7 @@ def resume(
         objective.soft.gamma = found.history[-1]["kl_weight"]
     if average is not None:
         average.load(found.model.state_dict())
-    return list(found.history)
+    return list(found.history), int(earlier.get("processes", 1))
 
 
 def _plain(value: Any) -> Any:
