@@ -133,6 +133,13 @@ def device_of(device: torch.device | str) -> torch.device:
     return device
 
 
+def place(shared: bool) -> tuple[int, int]:
+    """How many share some work, and this one's rank: those of the processes, which are joined, or 1 and 0."""
+    if shared:
+        join()
+    return (count(), rank()) if shared else (1, 0)
+
+
 def share(rows: int) -> slice:
     """The rows of this process: the shares of all, in the order of their ranks, are 0 to rows - 1."""
     return slice(rows * rank() // count(), rows * (rank() + 1) // count())

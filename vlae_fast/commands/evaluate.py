@@ -9,16 +9,30 @@ from typing import Annotated, cast
 import typer
 from torch import Tensor
 
-from .. import checkpoint, evaluation
+from .. import checkpoint, evaluation, processes
 from ..data import Images, Split
 from ..models.vlae import VLAE
 from ..visualization import plot_evaluation, save_figure
-from .app import Binarization, Data, DataDir, Device, Folder, Json, Seed, app, as_json, picture, user_errors
+from .app import (
+    Binarization,
+    Data,
+    DataDir,
+    Device,
+    Folder,
+    Json,
+    Seed,
+    app,
+    as_json,
+    in_processes,
+    picture,
+    user_errors,
+)
 from .inputs import BatchSize, SplitName, open_run
 
 
 @app.command()
 @user_errors
+@in_processes
 def evaluate(
     folder: Folder = checkpoint.MNIST,
     data_name: Data = None,
@@ -30,6 +44,10 @@ def evaluate(
     ] = 0,
     limit: Annotated[int | None, typer.Option(min=2, help="Only so many images of the split, drawn at random")] = None,
     batch_size: BatchSize = 256,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the NLL of each image: an interrupted command goes on from it"),
+    ] = None,
     json: Json = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -37,6 +55,8 @@ def evaluate(
 ) -> None:
     """ELBO, NLL, KL per dimension: nats/image, bits/dim."""
     picture(out)
+    if keep is not None and not samples:
+        raise ValueError(f"--keep: must not be given without --samples, of which it keeps the NLL, got {keep}")
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     part, model = cast(Split, split), found.model
     if not model.latent_dim and (samples or out is not None):
@@ -45,7 +65,7 @@ def evaluate(
     total = len(images.pixels(part))
     images = evaluation.subset(images, part, limit, seed)
     say = _silent if json else typer.echo
-    terms = evaluation.per_image(model, images, part, batch_size=batch_size, seed=seed)
+    terms = evaluation.per_image(model, images, part, batch_size=batch_size, seed=seed, shared=True)
     figures = evaluation.summary(model, terms, images.dims)
     some = f" ({len(terms.kl):,} of {total:,} images)" if len(terms.kl) < total else ""
     say(f"{images.name} {split}{some}, epoch {found.epoch}: {figures}")
@@ -56,13 +76,21 @@ def evaluate(
     for row in classes:
         shares = f"reconstruction {row.reconstruction:.2f} + KL {row.kl:.2f} nats/image"
         say(f"class {row.label}: {shares} ({row.images:,} images)")
-    if out is not None and use is not None:
+    if out is not None and use is not None and processes.is_first():
         save_figure(plot_evaluation(use[1], classes, active=use[0]), out)
         say(f"picture: {out}")
     bound = None
     if samples:
         bound = evaluation.importance_bound(
-            model, images, part, samples=samples, batch_size=batch_size, seed=seed, progress=True
+            model,
+            images,
+            part,
+            samples=samples,
+            batch_size=batch_size,
+            seed=seed,
+            progress=processes.is_first(),
+            shared=True,
+            keep=keep,
         )._replace(total=total)
         say(str(bound))
     if json:
@@ -83,7 +111,7 @@ def _use(model: VLAE, images: Images, split: Split, batch_size: int, seed: int) 
     """How many latent dimensions are active, and the KL of each ``[D]``; None without a z."""
     if not model.latent_dim:
         return None
-    codes = evaluation.encode(model, images, split, batch_size=batch_size, seed=seed)
+    codes = evaluation.encode(model, images, split, batch_size=batch_size, seed=seed, shared=True)
     return evaluation.active_units(codes.mean, codes.again), codes.kl.mean(0)
 
 

@@ -1,4 +1,4 @@
-"""`sample`: a grid of images from a checkpoint."""
+"""`sample`: a grid of images from a checkpoint, or files of as many as are wanted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import torch
 import typer
 from torch import Tensor
 
-from .. import checkpoint
+from .. import checkpoint, processes
 from ..generation.decompression import MEAN_OF, mean_images, shows_means
+from ..generation.shards import PER_SHARD, draw_shards
+from ..models.vlae import VLAE
 from ..visualization import plot_table, save_figure, save_grid
-from .app import Device, Folder, Json, Seed, app, as_json, device_of, picture, user_errors
+from .app import Device, Folder, Json, Seed, app, as_json, device_of, in_processes, picture, user_errors
 from .inputs import Show, mean_of
 
 _COLUMNS = 60  # names of more classes than that do not fit above their columns
@@ -22,6 +24,7 @@ _COLUMNS = 60  # names of more classes than that do not fit above their columns
 
 @app.command()
 @user_errors
+@in_processes
 def sample(
     folder: Folder = checkpoint.MNIST,
     n: Annotated[
@@ -40,18 +43,35 @@ def sample(
     json: Json = False,
     seed: Seed = 0,
     device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="PNG file to write")] = Path("out/samples.png"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="PNG file to write; or a folder, for images in .npz files, which several processes share and which an "
+            "interrupted command goes on with"
+        ),
+    ] = Path("out/samples.png"),
+    per_shard: Annotated[int, typer.Option(min=1, help="Images in a file of a folder")] = PER_SHARD,
 ) -> None:
-    """Draw images into a PNG grid; shows images/s."""
+    """Draw images into a PNG grid, or into files of a folder; shows images/s."""
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"--temperature: must be finite and > 0, got {temperature}")
     if show == "mean" and temperature != 1:
         raise ValueError(f"--temperature: must be 1 with --show mean, got {temperature}")
     mean, where = mean_of(show), device_of(device)
-    picture(out)
+    many = not out.suffix or out.is_dir()
+    if not many:
+        if processes.count() > 1:
+            raise ValueError(
+                f"--out: must be a folder in {processes.count()} processes, which share its files, got {out}"
+            )
+        picture(out)
     model = checkpoint.load(folder, where).model
-    generator = torch.Generator(where).manual_seed(seed)
     _check_label(label, model.n_classes)
+    if many:
+        means = shows_means(model, mean) and temperature == 1
+        _draw_many(model, out, n, seed, per_shard, label, temperature, means, backend, json)
+        return
+    generator = torch.Generator(where).manual_seed(seed)
     columns = model.n_classes if label is None else 0
     if not 0 < columns <= _COLUMNS:  # a grid of pixels, not a figure
         picture(out, ".png")
@@ -81,6 +101,31 @@ def sample(
         f"{n} images{of_means if means else ''}: prior {between - start:.3f} s, pixels {seconds:.3f} s "
         f"({n / seconds:,.1f} images/s), backend {backend}, {sampler.steps} steps; {out}"
     )
+
+
+def _draw_many(
+    model: VLAE,
+    out: Path,
+    n: int,
+    seed: int,
+    per_shard: int,
+    label: int | None,
+    temperature: float,
+    means: bool,
+    backend: str,
+    json: bool,
+) -> None:
+    done = draw_shards(
+        model, out, n, seed=seed, per_shard=per_shard, label=label, temperature=temperature, mean=means,
+        backend=backend, progress=True,
+    )  # fmt: skip
+    speed, count = done.drawn / done.seconds, processes.count()
+    if json:
+        as_json(done._asdict() | {"images_per_second": speed, "processes": count, "means": means, "out": out})
+        return
+    before = f", {n - done.drawn} of them before" if done.drawn < n else ""
+    by = f"; {count} processes" if count > 1 else ""
+    typer.echo(f"{n} images in {done.shards} files{before}: {done.seconds:.3f} s ({speed:,.1f} images/s){by}; {out}")
 
 
 def _save(images: Tensor, out: Path, columns: int) -> None:

@@ -106,7 +106,7 @@ def per_image(
     and all get the figures of every image, those of one process to the last bit.
     """
     rows: dict[int, Tensor] = {}
-    count, rank = (processes.count(), processes.rank()) if shared else (1, 0)
+    count, rank = processes.place(shared)
     with repeatable(model, seed):
         for number, (x, labels) in enumerate(batches(model, images, split, batch_size, seed)):
             if number % count == rank:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import processes
 from .._extras import progress_bar
 from ..data import Images, Source, Split, for_split
+from ..models.digest import digest_of
 from ..models.vlae import VLAE
-from .elbo import batches, bits_per_dim, repeatable, subset
+from .elbo import batches, bits_per_dim, pass_over, repeatable, subset
+from .records import Records, mean_and_error
 
 
 class ImportanceBound(NamedTuple):
@@ -55,22 +59,26 @@ def importance_bound(
     batch_size: int = 256,
     seed: int = 0,
     progress: bool = False,
+    shared: bool = False,
+    keep: str | Path | None = None,
 ) -> ImportanceBound:
     """The importance-weighted bound of `split`, or of `limit` images of it drawn at random.
 
     samples: draws of z an image. batch_size: pairs (image, sample) per forward pass. With ``samples=1`` this is the
     ELBO of `evaluate`, draw for draw unless that has its KL in closed form. Without a z every weight is p(x): one
-    sample gives the exact NLL. Ctrl-C ends the run early, with the bound of the images that are done.
+    sample gives the exact NLL. Ctrl-C ends the run of one process early, with the bound of the images that are done.
+    shared, keep: as in `importance_nll`.
     """
     images = for_split(images, model.likelihood.levels)
-    total, done = len(images.pixels(split)), list[Tensor]()
+    total, few = len(images.pixels(split)), subset(images, split, limit, seed)
+    records = _records(model, few, split, samples, batch_size, seed, shared, keep)
     try:
-        _collect(done, model, subset(images, split, limit, seed), split, samples, batch_size, seed, progress)
+        _collect(records, model, few, split, samples, batch_size, seed, progress)
     except KeyboardInterrupt:
-        if not done:
+        if not records.nats or records.count > 1:
             raise
-    nlls = torch.cat(done)
-    mean, error = nlls.mean().item(), nlls.std(correction=0).item() / math.sqrt(len(nlls))
+    nlls = records.all()
+    mean, error = mean_and_error(nlls)
     return ImportanceBound(mean, error, bits_per_dim(mean, images.dims, model.likelihood), samples, len(nlls), total)
 
 
@@ -83,19 +91,53 @@ def importance_nll(
     batch_size: int = 256,
     seed: int = 0,
     progress: bool = False,
+    shared: bool = False,
+    keep: str | Path | None = None,
 ) -> Tensor:
     """``-log mean_k p(x|z_k) p(z_k) / q(z_k|x)`` of every image in order, ``[N]`` in nats, float64 on the CPU.
 
-    samples: draws z_k an image.
+    Args:
+        samples: draws z_k an image.
+        progress: a bar, with the mean of the images that this process knows and its standard error.
+        shared: of several processes (`vlae_fast.processes`), all of which call this: each takes images in turn, and all
+            get the figures of every image, those of one process to the last bit.
+        keep: a folder for the figures, each written when it is known. The same call, by any number of processes, goes
+            on where another one ended.
+
+    Raises:
+        ValueError: `keep` has figures of another model, of other images or settings.
     """
-    done: list[Tensor] = []
-    _collect(done, model, for_split(images, model.likelihood.levels), split, samples, batch_size, seed, progress)
-    return torch.cat(done)
+    images = for_split(images, model.likelihood.levels)
+    records = _records(model, images, split, samples, batch_size, seed, shared, keep)
+    _collect(records, model, images, split, samples, batch_size, seed, progress)
+    return records.all()
+
+
+def _records(
+    model: VLAE,
+    images: Images,
+    split: Split,
+    samples: int,
+    batch_size: int,
+    seed: int,
+    shared: bool,
+    keep: str | Path | None,
+) -> Records:
+    for name, value in (("samples", samples), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: must be at least 1, got {value}")
+    what: dict[str, Any] = {}
+    if keep is not None or processes.place(shared)[0] > 1:
+        pixels = {"pixels": images.pixels(split)}
+        labels = {} if images.labels is None else {"labels": images.labels[split]}
+        what = {"samples": samples, "batch_size": batch_size, "seed": seed, "binarization": images.binarization}
+        what |= {"model": digest_of(model.state_dict()), "data": digest_of(pixels | labels)}
+    return Records(what, None if keep is None else Path(keep), shared=shared)
 
 
 @torch.no_grad()
 def _collect(
-    done: list[Tensor],
+    records: Records,
     model: VLAE,
     images: Images,
     split: Split,
@@ -104,17 +146,26 @@ def _collect(
     seed: int,
     progress: bool,
 ) -> None:
-    """Appends the bounds of some images at a time, so that what is done outlives an interruption."""
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1, got {value}")
+    """Adds the bounds of some images at a time, so that what is done outlives an interruption.
+
+    What is known, or another process's, is passed over with its random numbers.
+    """
     at_once = max(1, batch_size // samples)
     chunks = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
     bar = progress_bar(progress, desc=f"{samples} samples", total=len(images.pixels(split)), unit=" images")
+    first, turn = 0, 0
     with bar, repeatable(model, seed):
         for x, labels in batches(model, images, split, at_once, seed):
-            weights = [_log_weights(model, x, labels, chunk) for chunk in chunks]
-            done.append(-log_mean_exp(torch.cat(weights, 1)))
+            known = records.before.issuperset(range(first, first + len(x)))
+            if not known and turn % records.count == records.rank:
+                weights = [_log_weights(model, x, labels, chunk) for chunk in chunks]
+                records.add(first, -log_mean_exp(torch.cat(weights, 1)))
+                if progress:
+                    bar.set_postfix_str("NLL at most {:.2f} +- {:.2f}".format(*records.mean()), refresh=False)
+            else:
+                for chunk in chunks:
+                    pass_over(model, len(x) * chunk)
+            first, turn = first + len(x), turn + (not known)
             bar.update(len(x))
 
 

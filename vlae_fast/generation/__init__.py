@@ -2,14 +2,20 @@
 
 from .decompression import DECOMPRESSIONS, decompress, mean_images
 from .inpainting import complete, denoise
+from .numbered import numbered_images, numbered_noise
 from .particles import Completions, weighted_samples
+from .shards import Drawn, draw_shards
 
 __all__ = [
     "DECOMPRESSIONS",
     "Completions",
+    "Drawn",
     "complete",
     "decompress",
     "denoise",
+    "draw_shards",
     "mean_images",
+    "numbered_images",
+    "numbered_noise",
     "weighted_samples",
 ]
