@@ -48,6 +48,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "benchmarks": ("Benchmarks", "benchmarks/README.md"),
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
+    "scale": ("More than one process", "docs/scale.md"),
     "extending": ("Extending", "docs/extending.md"),
     "glossary": ("Glossary", "docs/glossary.md"),
     "contributing": ("Contributing", "CONTRIBUTING.md"),
@@ -61,7 +62,7 @@ MODULES = tuple(
         ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".foreign", ".masks",
         ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation", ".generation.inpainting",
         ".generation.latent_space", ".experiments.collapse", ".explore", ".visualization", ".plan", ".reference",
-        ".reference.pixelcnn_draw", ".testing",
+        ".reference.pixelcnn_draw", ".testing", ".processes",
     )
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)

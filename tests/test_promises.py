@@ -130,6 +130,16 @@ PROMISES = [
         "checkpoint/test_checkpoint.py::test_tensors_that_do_not_fit",
     ),
     (
+        "docs/scale.md",
+        "the same command goes on, image by image",
+        "generation/test_shards.py::test_what_is_written_is_not_drawn_again",
+    ),
+    (
+        "docs/scale.md",
+        "the same command goes on, image by image",
+        "evaluation/test_evaluation_processes.py::test_what_is_known_is_not_computed_again",
+    ),
+    (
         "docs/steps.md",
         "The parameters have the bits that `sample` draws from, given the same pixels",
         "sampling/test_steps.py::test_parameters_are_those_of_sample_given_the_same_pixels",

@@ -17,7 +17,9 @@ def main() -> None:
         raise SystemExit(2) from None
     os.environ["MPLBACKEND"] = "agg"  # commands write pictures: no window is made for them
     from .commands import app
+    from .commands.threads import keep_to_limits
 
+    keep_to_limits()
     app(prog_name="vlae-fast")
 
 

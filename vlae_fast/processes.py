@@ -124,7 +124,7 @@ def device_of(device: torch.device | str) -> torch.device:
         return device
     if not dist.is_nccl_available():
         raise ValueError(f"device: must be cpu in {count()} processes, for torch is built without NCCL, got {device}")
-    if device.index is None:
+    if str(device) == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())))
         if device.index >= torch.cuda.device_count():
             rule = f"must be cpu, or a machine must have a GPU for each of its processes, {device.index + 1} at least"
@@ -146,7 +146,7 @@ def share(rows: int) -> slice:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of the processes' tensors, in the place of each: the same bits everywhere."""
+    """The sum over the processes of each one's tensor, in its place: the same bits everywhere."""
     if count() > 1:
         with _meeting():
             dist.all_reduce(tensor)
@@ -166,7 +166,7 @@ def whole(own: Tensor, rows: int) -> Tensor:
 
 @torch.no_grad()
 def total_gradients(parameters: Iterable[Tensor]) -> None:
-    """The sum of the processes' gradients, in the place of each; one that nobody has stays None."""
+    """The sum over the processes of these parameters' gradients, in their place; one that nobody has stays None."""
     if count() == 1:
         return
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
@@ -202,7 +202,7 @@ def from_first(value: Value) -> Value:
 
 
 def in_each(value: Value) -> list[Value]:
-    """The values of all processes, by rank."""
+    """The value of each process, by rank."""
     found = [value] * count()
     if count() > 1:
         with _meeting():
@@ -211,7 +211,7 @@ def in_each(value: Value) -> list[Value]:
 
 
 def check_same(values: Mapping[str, Any]) -> None:
-    """Raises ValueError, in every process, where one has another value than the first under a name."""
+    """Raises ValueError, in every process, where the values of one differ from those of the first under some name."""
     first, *others = in_each(dict(values))
     for number, theirs in enumerate(others, start=1):
         for name in first | theirs:

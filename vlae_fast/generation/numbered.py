@@ -60,9 +60,10 @@ def numbered_noise(
     It is uniform in [0, 1), or standard normal, by a generator whose state is a counter: no earlier number is drawn.
 
     Args:
-        seed: from 0, below 2^64. stream: images have as many independent ones as are asked for, from 0, below 2^64.
+        dtype: of a floating-point number. seed: from 0, below 2^64.
+        stream: images have as many independent ones as are asked for, from 0, below 2^64.
 
-    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", as `numpy.random.Philox`; Box and Muller
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", as numpy.random.Philox; Box and Muller
     1958 for normal numbers.
     """
     numbers = math.prod(shape)

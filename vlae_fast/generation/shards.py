@@ -30,7 +30,11 @@ _AT_ONCE = 100  # on a CPU, where more images at once are no faster
 
 
 class Drawn(NamedTuple):
-    """What `draw_shards` did: images and files of the folder, images that were drawn now, and in how many seconds."""
+    """What `draw_shards` did.
+
+    images, shards: images of the folder, and files that they are in. drawn: images that were not there before. seconds:
+    of this call.
+    """
 
     images: int
     shards: int

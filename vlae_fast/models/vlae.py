@@ -204,7 +204,7 @@ class VLAE(Pretrained, nn.Module):
 
         seen: the encoder's input in place of x, as for a model that removes noise. noise: as in `posterior_sample`.
         """
-        given = {} if noise is None else {"noise": noise}  # a posterior in this one's place may take none
+        given: Any = {} if noise is None else {"noise": noise}  # a posterior in this one's place may take none
         z, mu, logvar = self.posterior_sample(x if seen is None else seen, labels, **given)
         return VLAEOutput(self.decoder(x, self.condition(z, labels)), mu, logvar, z, self.log_prior(z))
 

@@ -66,8 +66,8 @@ def train(
     the running statistics of batch normalisation.
 
     Under torchrun, or in a process group of the caller's, all processes call this alike, share each batch of
-    `batch_size` images, and have the model in the end. The first one writes and shows. Where torchrun starts them anew
-    (``--max-restarts``) the run goes on from its checkpoint.
+    ``batch_size`` images, and have the model in the end. The first one writes and shows. Where torchrun starts them
+    anew (``--max-restarts``) the run goes on from its checkpoint.
 
     Args:
         images: `Images`, or a data set, loader or tensor of one's own, of which a tenth is held out to validate; with
