@@ -161,9 +161,10 @@ def test_a_picture_that_cannot_be_written_is_refused_first(
 ) -> None:
     (tmp_path / "file").write_text("")
     more = ["--anomalous", 1] if command == "detect" else []
+    one_file = "--out: must be a file or not be there, for it is replaced, got"
     for out, message in (
         (tmp_path / "x.doc", "--out: must end in .*, got '.*x.doc'"),
-        (tmp_path, "--out: must be a file or not be there, for it is replaced, got"),
+        (tmp_path, "--out: .* must be empty, or hold images that were begun" if command == "sample" else one_file),
         (tmp_path / "file" / "x.png", "--out: '.*x.png' cannot be written: .*file must be a folder"),
     ):
         result = call(command, folder, *more, "--out", out)
@@ -174,8 +175,9 @@ def test_sample_refuses_first(folder: Path, tmp_path: Path, no_work: None) -> No
     cases = {
         ("--label", 3): "--label: must not be given, for the model was trained without labels, got 3",
         ("--out", tmp_path / "x.jpg"): "--out: must end in .png, got",
-        ("--out", f"{tmp_path}/"): "--out: must be a file or not",
+        ("--out", f"{tmp_path}/"): f"--out: {tmp_path} must be empty, or hold images that were begun, got other files",
     }
+    (tmp_path / "thesis.txt").touch()
     for options, message in cases.items():
         result = call("sample", folder, *options)
         assert result.exit_code == 2 and result.stderr.startswith(f"error: {message}"), result.output
