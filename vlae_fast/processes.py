@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -23,6 +26,7 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 _NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PATIENCE, _PAUSE = 300, 0.02  # seconds in which all must have come, and between two looks
 _joined: list[Any] = []  # the store by which the processes met, where `join` made their group
 
 
@@ -85,6 +89,7 @@ def join() -> None:
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     try:
         store, number, of = next(dist.rendezvous("env://"))
+        store = _of_this_start(store, number, of)
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", store=store, rank=number, world_size=of)
     except (RuntimeError, OSError) as error:
         if "EADDRINUSE" in str(error) or "already in use" in str(error):
@@ -93,6 +98,31 @@ def join() -> None:
         raise RuntimeError(f"processes: {where}:{port} was not joined by rank {os.environ['RANK']}: {error}") from error
     _joined.append(store)
     atexit.register(_leave)
+
+
+def _of_this_start(store: Any, number: int, of: int) -> Any:
+    """The part of a store that these processes alone know: torchrun's outlives a restart, with words of the dead.
+
+    Each writes a word of its own. The first one repeats the words that it sees beside a name for the start; who finds
+    his word there has the name, and says so.
+    """
+    own, end = uuid.uuid4().hex, time.monotonic() + _PATIENCE
+    words, answers = ({r: f"vlae_fast/{what}/{r}" for r in range(1, of)} for what in ("word", "answer"))
+    if number:
+        store.set(words[number], own)
+    while time.monotonic() < end:
+        if number == 0:
+            found = {str(r): store.get(key).decode() for r, key in words.items() if store.check([key])}
+            store.set("vlae_fast/start", json.dumps({"name": own, "words": found}))
+            if all(store.check([key]) and store.get(key).decode() == own for key in answers.values()):
+                return dist.PrefixStore(own, store)
+        elif store.check(["vlae_fast/start"]):
+            start = json.loads(store.get("vlae_fast/start"))
+            if start["words"].get(str(number)) == own:
+                store.set(answers[number], start["name"])
+                return dist.PrefixStore(start["name"], store)
+        time.sleep(_PAUSE)
+    raise RuntimeError(f"the processes did not meet within {_PATIENCE} s")
 
 
 def _leave() -> None:

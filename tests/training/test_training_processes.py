@@ -89,9 +89,20 @@ def train_until(rank: int, out: str, deaths: dict[int, tuple[int, float]], epoch
 def restarted(out: Path, kills: int, epochs: int) -> int:
     """What torchrun does: starts both processes, and again where one died; gives how often one did."""
     chance, died = random.Random(3), 0
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)  # torchrun's, with what the dead wrote
     for attempt in range(2 * kills + 3):
         deaths = {chance.randrange(2): (chance.randint(1, 9), chance.uniform(0, 0.02))} if died < kills else {}
-        started = start(train_until, 2, str(out), deaths, epochs, True, TORCHELASTIC_RESTART_COUNT=str(attempt))
+        started = start(
+            train_until,
+            2,
+            str(out),
+            deaths,
+            epochs,
+            True,
+            port=store.port,
+            TORCHELASTIC_RESTART_COUNT=str(attempt),
+            TORCHELASTIC_USE_AGENT_STORE="True",
+        )
         multiprocessing.connection.wait([process.sentinel for process, _ in started])
         first = {rank: process.exitcode for rank, (process, _) in enumerate(started) if not process.is_alive()}
         if any(first.values()):
