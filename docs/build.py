@@ -61,8 +61,8 @@ MODULES = tuple(
         "", ".ops", ".layers", ".models", ".models.decoders", ".models.encoder", ".models.flow",
         ".models.likelihood", ".models.objectives", ".sampling", ".sampling.program", ".foreign", ".masks",
         ".backends", ".data", ".training", ".evaluation", ".checkpoint", ".generation", ".generation.inpainting",
-        ".generation.latent_space", ".experiments.collapse", ".explore", ".visualization", ".plan", ".reference",
-        ".reference.pixelcnn_draw", ".testing", ".processes",
+        ".generation.latent_space", ".experiments.collapse", ".explore", ".codec", ".visualization", ".plan",
+        ".reference", ".reference.pixelcnn_draw", ".testing", ".processes",
     )
 )  # fmt: skip
 CODE = re.compile(r"```.*?```|``.+?``", re.DOTALL)
