@@ -69,6 +69,31 @@ def test_why_there_is_no_library(present: bool, reason: str, tmp_path: Path, mon
     assert cuda._load().startswith(reason)
 
 
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the host computes before a launch, and a check of every kind of divisor."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ is not installed")
+    program = tmp_path_factory.mktemp("numbers") / "numbers"
+    sources = ["tests/cases/cuda_host/numbers.cpp", "csrc/cuda/pixelcnn_sample/tiling.cpp"]
+    subprocess.run([compiler, "-std=c++20", "-Icsrc", *sources, "-o", str(program)], cwd=cuda_kernels.ROOT, check=True)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("batch", "fitting", "tile", "tiles", "last"),
+    [(1, 6, 1, 1, 1), (133, 6, 2, 67, 1), (793, 6, 4, 199, 1), (4096, 6, 6, 683, 4), (4096, 7, 7, 586, 1)],
+)
+def test_tiles_are_as_equal_as_their_rounds_allow(
+    numbers: Path, batch: int, fitting: int, tile: int, tiles: int, last: int
+) -> None:
+    """132 processors. 793 samples need two rounds of tiles: of four samples each, not of six and then of one."""
+    done = subprocess.run([str(numbers), str(batch), "132", str(fitting)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split() == [str(tile), str(tiles), str(last)]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(cuda_kernels.nvcc() is None, reason="nvcc is not installed")
 def test_resources_of_the_kernels() -> None:

@@ -51,11 +51,11 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
     const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), channels = round_up(plan.channels[m], format.group);
     const int64_t stride = channels + format.pad;
     p.rings[m] = {static_cast<int32_t>(size), static_cast<int32_t>(stride), static_cast<int32_t>(channels / format.group),
-                  static_cast<int32_t>(waves)};
-    VLAE_CHECK(waves * p.rows <= (kMaxSampleSize - size) / stride, op, "plan",
+                  divisor_of(waves)};
+    VLAE_CHECK(waves * p.rows.value <= (kMaxSampleSize - size) / stride, op, "plan",
                text("keep at most ", kMaxSampleSize, " activations of a sample"),
-               text(waves, " waves of ", p.rows, " rows of ", plan.channels[m], " channels"));
-    size += waves * p.rows * stride;
+               text(waves, " waves of ", p.rows.value, " rows of ", plan.channels[m], " channels"));
+    size += waves * p.rows.value * stride;
     p.zero_size = std::max(p.zero_size, static_cast<int32_t>(stride));
   }
   p.sample_size = static_cast<int32_t>(size);
@@ -67,6 +67,7 @@ void cut(Stage& stage) {
   const int64_t chunk = kLanes * stage.lane_columns;
   stage.chunks = static_cast<int32_t>((stage.columns + chunk - 1) / chunk);
   for (stage.slices = 1; 2 * stage.slices * stage.chunks <= kWarps;) stage.slices *= 2;
+  stage.slice_bits = std::countr_zero(static_cast<uint64_t>(stage.slices));
   stage.chunk_bits = std::countr_zero(static_cast<uint64_t>(chunk));
   const uint64_t pass = static_cast<uint64_t>(kWarps / stage.slices * chunk);
   stage.pass_bits = std::countr_zero(pass) - is_pair(stage.activation);
@@ -83,7 +84,7 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
       group += p.rings[source.buffer].groups;
       for (int32_t slice = 0; slice < stage.slices; ++slice) {
         const int64_t first = static_cast<int64_t>(stage.groups) * slice / stage.slices;
-        if (before <= first && first < group) stage.slice_taps[slice] = n_taps - 1 - stage.taps;
+        if (before <= first && first < group) stage.slice_taps[slice] = static_cast<uint16_t>(n_taps - 1 - stage.taps);
       }
     }
   stage.n_taps = n_taps - stage.taps;
@@ -93,7 +94,7 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
 Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dtype dtype) {
   Stage stage = {};
   stage.out = static_cast<int32_t>(out);
-  stage.stride = static_cast<int32_t>(from.sites.stride);
+  stage.stride = divisor_of(from.sites.stride);
   stage.row = static_cast<int32_t>(from.sites.row);
   stage.column = static_cast<int32_t>(from.sites.column);
   stage.activation = from.activation;
@@ -118,7 +119,7 @@ Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dt
   draw.buffer = static_cast<int32_t>(from.buffer);
   draw.first = static_cast<int32_t>(from.first);
   draw.count = static_cast<int32_t>(from.count);
-  draw.params = static_cast<int32_t>(params);
+  draw.params = divisor_of(params);
   return draw;
 }
 
@@ -144,9 +145,9 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
   p.dtype = packing.dtype;
   p.height = static_cast<int32_t>(height);
   p.width = static_cast<int32_t>(width);
-  p.slope = static_cast<int32_t>(plan.slope);
+  p.slope = divisor_of(plan.slope);
   p.steps = static_cast<int32_t>(steps);
-  p.rows = static_cast<int32_t>(most_rows(height, width, plan.slope));
+  p.rows = divisor_of(most_rows(height, width, plan.slope));
   p.emit = plan.emit;
   p.image_channels = static_cast<int32_t>(plan.image_channels());
   p.params = static_cast<int32_t>(plan.params());
@@ -161,6 +162,8 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
     p.stages[s] = stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype);
     p.first_step = std::min(p.first_step, -p.stages[s].lead);
     add_taps(plan.stages[s], p, p.stages[s], n_taps);
+    p.stages[s].first_bias = p.biases;
+    p.biases += p.stages[s].columns;
     if (plan.stages[s].context_dim == 0) continue;
     p.stages[s].cond = cond;
     cond += p.stages[s].columns;

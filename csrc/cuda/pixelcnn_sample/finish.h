@@ -7,29 +7,37 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-template <typename T>
-struct Finish {
-  const Stage& stage;
-  const float *sums, *cond;
-  const T* bias;
-  int warp_sums, first_chunk;
+__device__ inline float sum_of(float a, float b) { return a + b; }
+__device__ inline float2 sum_of(float2 a, float2 b) { return {a.x + b.x, a.y + b.y}; }
 
-  // Adds the slices of a row in their order, bias, condition.
-  __device__ float pre_activation(int row, int column, int64_t cond_row) const {
-    const int width = 1 << stage.chunk_bits, chunk = (column >> stage.chunk_bits) - first_chunk;
-    const float* from = sums + chunk * stage.slices * warp_sums + row * width + (column & (width - 1));
-    float sum = *from;
-    for (int slice = 1; slice < stage.slices; ++slice) sum += from[slice * warp_sums];
-    sum += to_float(bias[column]);
-    return cond ? sum + cond[cond_row + column] : sum;
-  }
+// Adds slices in their order. All are on their way before the first is added.
+template <typename Value>
+__device__ inline Value sum_of_slices(const float* from, int slices, int apart) {
+  Value parts[kWarps] = {};
+#pragma unroll
+  for (int slice = 0; slice < kWarps; ++slice)
+    if (slice < slices) parts[slice] = *reinterpret_cast<const Value*>(from + slice * apart);
+  Value sum = parts[0];
+#pragma unroll
+  for (int slice = 1; slice < kWarps; ++slice)
+    if (slice < slices) sum = sum_of(sum, parts[slice]);
+  return sum;
+}
 
-  __device__ float output(int row, int channel, int64_t cond_row) const {
-    if (!is_pair(stage.activation)) return activate_in_stage(stage.activation, pre_activation(row, channel, cond_row));
-    const float a = pre_activation(row, 2 * channel, cond_row), b = pre_activation(row, 2 * channel + 1, cond_row);
-    return times_sigmoid(stage.activation == Activation::gate ? tanhf(a) : a, b);
-  }
-};
+// The biases of a channel's columns, from where they are kept or from the packed weights.
+template <typename Value, typename T>
+__device__ inline Value bias_of(const float* kept, const T* packed) {
+  if (kept) return *reinterpret_cast<const Value*>(kept);
+  if constexpr (sizeof(Value) == sizeof(float))
+    return to_float(packed[0]);
+  else
+    return {to_float(packed[0]), to_float(packed[1])};
+}
+
+__device__ inline float activated(Activation activation, float x) { return activate_in_stage(activation, x); }
+__device__ inline float activated(Activation activation, float2 x) {
+  return times_sigmoid(activation == Activation::gate ? tanhf(x.x) : x.x, x.y);
+}
 
 // Multiplies an output by its factor, adds the residual, and writes it.
 template <typename T>
@@ -63,7 +71,32 @@ __device__ void normalise_rows(const Stage& stage, const Tensors& t, int rows, c
     const float factor = 1.0f / sqrtf(sum_of_lanes(squares) * scale + eps);
     for (int c = lane; c < stage.channels; c += 32) {
       const float pre = (to_float(x[c]) - mean) * factor * to_float(gain[c]) + to_float(bias[c]);
-      write_output(stage, row, c, activate_in_stage(stage.activation, pre), block);
+      write_output(stage, row, c, activated(stage.activation, pre), block);
+    }
+  }
+}
+
+// Value: what a channel is made of, one column or two. A thread's rows are of one channel as far as there are threads for all.
+template <typename Value, typename T>
+__device__ void finish_channels(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
+                                const ThreadBlock<T>& block) {
+  constexpr int kColumns = sizeof(Value) / sizeof(float);
+  const int channels = 1 << stage.pass_bits, width = 1 << stage.chunk_bits, warp_sums = block.rows * kMaxColumns;
+  const int row_step = max(1, kThreads >> stage.pass_bits);
+  const int first = (first_chunk << stage.chunk_bits) / kColumns;
+  const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
+  const T* packed = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
+  const int* conditions = block.offsets + (stage.n_taps + 2) * block.rows;
+  const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
+  for (int c = threadIdx.x & (channels - 1); c < channels && first + c < stage.channels; c += kThreads) {
+    const int column = (first + c) * kColumns, chunk = (c * kColumns) >> stage.chunk_bits;
+    const float* sums = block.sums + chunk * stage.slices * warp_sums + (column & (width - 1));
+    const Value bias = bias_of<Value>(block.biases ? block.biases + stage.first_bias + column : nullptr, packed + column);
+    for (int row = static_cast<int>(threadIdx.x) >> stage.pass_bits; row < rows; row += row_step) {
+      Value pre = sum_of(sum_of_slices<Value>(sums + row * width, stage.slices, warp_sums), bias);
+      if (cond)
+        pre = sum_of(pre, *reinterpret_cast<const Value*>(cond + (cond_start + conditions[row]) * p.cond_columns + column));
+      write_output(stage, row, first + c, activated(stage.activation, pre), block);
     }
   }
 }
@@ -72,18 +105,10 @@ __device__ void normalise_rows(const Stage& stage, const Tensors& t, int rows, c
 template <typename T>
 __device__ void finish_chunks(const Program& p, const Stage& stage, const Tensors& t, int first_chunk, int rows,
                               const ThreadBlock<T>& block) {
-  const int first = (first_chunk << stage.chunk_bits) / (is_pair(stage.activation) ? 2 : 1);
-  const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
-  const T* bias = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
-  const Finish<T> finish = {stage, block.sums, cond, bias, block.rows * kMaxColumns, first_chunk};
-  const int* entries = block.offsets + stage.n_taps * block.rows;
-  const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
-  for (int item = threadIdx.x; item < rows << stage.pass_bits; item += kThreads) {
-    const int row = item >> stage.pass_bits, channel = first + (item & ((1 << stage.pass_bits) - 1));
-    if (channel >= stage.channels) continue;
-    const float out = finish.output(row, channel, (cond_start + entries[2 * block.rows + row]) * p.cond_columns);
-    write_output(stage, row, channel, out, block);
-  }
+  if (is_pair(stage.activation))
+    finish_channels<float2>(p, stage, t, first_chunk, rows, block);
+  else
+    finish_channels<float>(p, stage, t, first_chunk, rows, block);
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

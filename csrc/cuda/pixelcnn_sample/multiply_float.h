@@ -11,14 +11,13 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-template <int Columns>
 struct Weights {
-  float at[4][Columns];  // [product, column]
+  float at[4][4];  // [product, column]
 };
 
 template <int Columns>
-__device__ inline Weights<Columns> load_weights(const float* from, int columns) {
-  Weights<Columns> w;
+__device__ inline Weights load_weights(const float* from, int columns) {
+  Weights w = {};
 #pragma unroll
   for (int k = 0; k < 4; ++k, from += columns) {
     if constexpr (Columns == 4) {
@@ -34,7 +33,7 @@ __device__ inline Weights<Columns> load_weights(const float* from, int columns) 
 
 // Adds an output's products in ascending order, in one accumulator: the bits do not depend on Rows.
 template <int Rows, int Columns>
-__device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weights<Columns>& w, const float4* (&at)[Rows]) {
+__device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weights& w, const float4* (&at)[Rows]) {
 #pragma unroll
   for (int r = 0; r < Rows; ++r) {
     const float4 a = *at[r]++;
@@ -48,18 +47,14 @@ __device__ inline void multiply_group(float (&sums)[Rows][Columns], const Weight
   }
 }
 
-// weight: at this lane's first column. offsets: [tap][most_rows]. sums_out: [row][32 x Columns] of this warp.
+// weight: this lane's part of the slice's first group, `next` what is there. offsets: [tap][most_rows]. sums_out:
+// [row][32 x Columns] of this warp.
 template <int Rows, int Columns>
-__device__ void multiply(const Program& p, const Stage& stage, int slice, const float* weight, const float* cache,
+__device__ void multiply(const Program& p, const Stage& stage, int slice, const float* from, Weights next, const float* cache,
                          const int* offsets, int most_rows, float* sums_out) {
   float sums[Rows][Columns] = {};
-  const int last = stage.groups * (slice + 1) / stage.slices;
-  int group = stage.groups * slice / stage.slices;
-  int tap = stage.slice_taps[slice];
-  const int step = 4 * stage.columns;
-  const float* from = weight + static_cast<int64_t>(group) * step;
-  Weights<Columns> next;
-  if (group < last) next = load_weights<Columns>(from, stage.columns);
+  const int last = first_group(stage, slice + 1), step = 4 * stage.columns;
+  int group = first_group(stage, slice), tap = stage.slice_taps[slice];
   for (; group < last; ++tap) {
     const SourceTap& source = p.taps[stage.taps + tap];
     const float4* at[Rows];
@@ -69,7 +64,7 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, const 
       at[r] = reinterpret_cast<const float4*>(cache + offsets[tap * most_rows + r]) + (group - source.group);
 #pragma unroll 1  // more take so many registers that they spill
     for (; group < end; ++group) {
-      const Weights<Columns> w = next;
+      const Weights w = next;
       from += step;
       if (group + 1 < last) next = load_weights<Columns>(from, stage.columns);
       multiply_group<Rows, Columns>(sums, w, at);

@@ -11,14 +11,13 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-template <int Tiles>
 struct RightOperands {
-  uint4 pair[Tiles / 2];  // one per two tiles
+  uint4 pair[8];  // one per two tiles
 };
 
 // Leaves the pairs behind the last column as they were: nobody reads their products.
 template <int Tiles>
-__device__ inline void load_right(RightOperands<Tiles>& right, const uint4* from, int pairs) {
+__device__ inline void load_right(RightOperands& right, const uint4* from, int pairs) {
 #pragma unroll
   for (int i = 0; i < Tiles / 2; ++i)
     if (i < pairs) right.pair[i] = __ldg(from + i * 32);
@@ -29,17 +28,15 @@ __device__ inline uint32_t load_two(const T* from) {
   return *reinterpret_cast<const uint32_t*>(from);
 }
 
-// weight: this lane's part of the chunk's first right operands. rows: the most at a time. sums_out: [row][8 x Tiles].
+// from: this lane's part of the slice's first right operands, `next` what is there. rows: the most at a time. sums_out:
+// [row][8 x Tiles].
 template <int Tiles, typename T>
-__device__ void multiply(const Program& p, const Stage& stage, int slice, int pairs, const uint4* weight, const T* cache,
-                         const int* offsets, int rows, float* sums_out) {
+__device__ void multiply(const Program& p, const Stage& stage, int slice, int pairs, const uint4* from, RightOperands next,
+                         const T* cache, const int* offsets, int rows, float* sums_out) {
   const int lane = threadIdx.x % 32, row = lane / 4, two = lane % 4 * 2;
-  const int last = stage.groups * (slice + 1) / stage.slices, step = stage.columns / 16 * 32;
-  int group = stage.groups * slice / stage.slices;
-  const uint4* from = weight + static_cast<int64_t>(group) * step;
+  const int last = first_group(stage, slice + 1), step = stage.columns / 16 * 32;
+  int group = first_group(stage, slice);
   float sums[Tiles][4] = {};
-  RightOperands<Tiles> next = {};
-  if (group < last) load_right(next, from, pairs);
   for (int tap = stage.slice_taps[slice]; group < last; ++tap) {
     const SourceTap& source = p.taps[stage.taps + tap];
     const int end = min(last, source.group + p.rings[source.buffer].groups), first = 16 * (group - source.group) + two;
@@ -47,9 +44,9 @@ __device__ void multiply(const Program& p, const Stage& stage, int slice, int pa
     const T* below = cache + (row + 8 < rows ? offsets[tap * rows + row + 8] : 0) + first;
 #pragma unroll 1
     for (; group < end; ++group, above += 16, below += 16) {
-      const RightOperands<Tiles> right = next;
+      const RightOperands right = next;
       from += step;
-      if (group + 1 < last) load_right(next, from, pairs);
+      if (group + 1 < last) load_right<Tiles>(next, from, pairs);
       const uint32_t left[4] = {load_two(above), load_two(below), load_two(above + 8), load_two(below + 8)};
 #pragma unroll
       for (int tile = 0; tile < Tiles; tile += 2) {

@@ -6,6 +6,7 @@
 
 #include "../../activation.h"
 #include "../../pixelcnn_sample/emit.h"
+#include "../divisor.h"
 #include "format.h"
 
 namespace vlae::cuda::pixelcnn_sample {
@@ -20,7 +21,7 @@ struct Ring {
   int32_t at;      // place, in values from the start of a sample's rings
   int32_t stride;  // values per pixel: its channels, rounded up to whole groups, and padding
   int32_t groups;  // of channels
-  int32_t waves;
+  Divisor waves;
 };
 
 // A tap of one of a stage's sources.
@@ -36,31 +37,36 @@ struct Stage {
   int32_t channels;  // C: the channels that are written
   int32_t columns;   // P: the channels before the gate, rounded up as in the packed weights
   int32_t lane_columns, chunks, slices;
-  int32_t chunk_bits, pass_bits;  // binary logarithms: columns in a chunk; channels that the warps compute at once
+  int32_t slice_bits, chunk_bits, pass_bits;  // binary logarithms: slices, columns in a chunk, channels computed at once
   int32_t lead, out, residual, factor;
-  int32_t stride, row, column;  // of its sites
-  bool is_norm;                 // of its source's channels: bias, and in place of weights gain and then eps
+  Divisor stride;  // of its sites, as row and column
+  int32_t row, column;
+  bool is_norm;  // of its source's channels: bias, and in place of weights gain and then eps
   int32_t taps, n_taps;
-  int32_t groups;              // of products
-  int32_t bias, weight;        // in units of 16 bytes
-  int32_t cond;                // the first column of its condition, or -1
-  int32_t slice_taps[kWarps];  // the tap in which each slice starts
+  int32_t groups;               // of products
+  int32_t bias, weight;         // in units of 16 bytes
+  int32_t first_bias;           // among those of all stages
+  int32_t cond;                 // the first column of its condition, or -1
+  uint16_t slice_taps[kWarps];  // the tap in which each slice starts
 };
 
 // Channels first .. first + count - 1, from the `params` values of a buffer, when the first `after` stages of a step have run.
 struct DrawAt {
-  int32_t after, buffer, first, count, params;
+  int32_t after, buffer, first, count;
+  Divisor params;
 };
 
 struct Program {
   Dtype dtype;
-  int32_t height, width, slope, steps;
+  int32_t height, width, steps;
+  Divisor slope;
   int32_t first_step;                      // below 0: stages that run ahead start before the first pixel is drawn
-  int32_t rows;                            // in the widest wave
+  Divisor rows;                            // in the widest wave
   int32_t sample_size;                     // values in the rings of a sample
   int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
   int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
   int32_t n_stages, most_taps, n_draws;
+  int32_t biases;  // of all stages
   Emit emit;
   int32_t cond_columns, cond_pixels;  // pixels of a sample's conditions: 0 without a context, 1 or height * width
   Ring rings[kMaxStages + 1];
@@ -68,6 +74,12 @@ struct Program {
   SourceTap taps[kMaxTaps];
   DrawAt draws[kMaxDraws];
 };
+static_assert(sizeof(Program) <= 32600, "a kernel has 32764 bytes of parameters");
+
+// The first group of products of a slice, or where the last one ends.
+VLAE_HOST_DEVICE inline int32_t first_group(const Stage& stage, int32_t slice) {
+  return stage.groups * slice >> stage.slice_bits;
+}
 
 // The tensors of a call. images and known [B, C, H, W], noise and params [B, n, H, W], all of the program's dtype; cond
 // [B, cond_pixels, cond_columns].

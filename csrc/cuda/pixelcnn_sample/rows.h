@@ -7,6 +7,7 @@
 namespace vlae::cuda::pixelcnn_sample {
 
 constexpr int kThreads = 32 * kWarps;
+static_assert(kThreads % kMaxRows == 0, "a thread locates one row at all of its entries");
 
 // A thread block's memory and its samples. T: the type of activations and weights.
 template <typename T>
@@ -14,14 +15,16 @@ struct ThreadBlock {
   // [taps + kRowEntries][rows], twice: the next rows are located while the last are still being finished.
   int* offsets;
   int* next_offsets;
-  float* sums;  // [warp][row][column of its chunk]
-  int rows;     // the most at a time, 1 << row_bits
+  float* sums;          // [warp][row][column of its chunk]
+  const float* biases;  // of all stages; nullptr where they are too many to be held
+  int rows;             // the most at a time, 1 << row_bits
   int row_bits;
   T* cache;  // zero_size zeros, then the rings of each sample
-  int first_sample, samples;
+  int first_sample;
+  Divisor samples;
 };
 
-// Rows first .. first + count - 1 of a stage's wave; row r is pixel r % pixels.count of sample r / pixels.count.
+// Rows first .. first + count - 1 of a stage's wave; row r is pixel r / samples of sample r % samples.
 struct RowBlock {
   int wave, first, count;
   WaveRows<int> pixels;
@@ -46,11 +49,10 @@ __device__ inline int entry_of(const Program& p, const Stage& stage, const RowBl
 // Finds where each row reads and writes. Rows behind the last read zeros.
 template <typename T>
 __device__ void locate(const Program& p, const Stage& stage, const RowBlock& rows, const ThreadBlock<T>& block) {
-  for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads) {
-    const int r = e & (block.rows - 1), row = rows.first + r;
-    const int sample = row / rows.pixels.count, i = rows.pixels.top + row % rows.pixels.count * rows.pixels.step;
+  const int r = threadIdx.x & (block.rows - 1), row = rows.first + r, pixel = row / block.samples;
+  const int sample = row - pixel * block.samples, i = rows.pixels.top + pixel * rows.pixels.step;
+  for (int e = threadIdx.x; e < (stage.n_taps + kRowEntries) * block.rows; e += kThreads)
     block.offsets[e] = r < rows.count ? entry_of(p, stage, rows, e >> block.row_bits, sample, i) : 0;
-  }
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

@@ -15,63 +15,100 @@ namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
+// A warp's part of the products of some chunks: a slice of one. Warps behind the last chunk have none.
+struct Part {
+  int chunk, slice;
+  bool is_any;
+};
+
+__device__ inline Part part_of(const Stage& stage, int first_chunk) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, chunk = first_chunk + (warp >> stage.slice_bits);
+  return {chunk, warp & (stage.slices - 1), chunk < stage.chunks};
+}
+
+// The first weights of a part, which wait for nothing that was computed. from: where this lane reads.
+struct FloatStart {
+  const float* from;
+  Weights weights;
+};
+
+__device__ inline FloatStart start_of(const Stage& stage, const Part& part, const float* packed) {
+  const int column = (part.chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
+  FloatStart start = {packed + 4 * static_cast<int64_t>(stage.weight), {}};
+  start.from += static_cast<int64_t>(first_group(stage, part.slice)) * 4 * stage.columns;
+  start.from += column < stage.columns ? column : 0;  // nobody reads the products of lanes behind the last column
+  if (first_group(stage, part.slice) == first_group(stage, part.slice + 1)) return start;
+  start.weights =
+      stage.lane_columns == 4 ? load_weights<4>(start.from, stage.columns) : load_weights<2>(start.from, stage.columns);
+  return start;
+}
+
 template <int Columns>
-__device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const float* weight,
+__device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const FloatStart& start,
                               const ThreadBlock<float>& block, float* sums) {
+  const auto multiply_up_to = [&]<int Rows>() {
+    multiply<Rows, Columns>(p, stage, slice, start.from, start.weights, block.cache, block.offsets, block.rows, sums);
+  };
   if (rows > 12)
-    multiply<16, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
+    multiply_up_to.template operator()<16>();
   else if (rows > 8)
-    multiply<12, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
+    multiply_up_to.template operator()<12>();
   else if (rows > 4)
-    multiply<8, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
+    multiply_up_to.template operator()<8>();
   else
-    multiply<4, Columns>(p, stage, slice, weight, block.cache, block.offsets, block.rows, sums);
+    multiply_up_to.template operator()<4>();
 }
 
-// Computes a slice of the products of a chunk of columns.
-__device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int rows, const float* weight,
-                               const ThreadBlock<float>& block, float* sums) {
-  const int column = (chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
-  weight += column < stage.columns ? column : 0;  // nobody reads the products of lanes behind the last column
+__device__ void multiply_part(const Program& p, const Stage& stage, const Part& part, int rows, const FloatStart& start,
+                              const ThreadBlock<float>& block, float* sums) {
   if (stage.lane_columns == 4)
-    multiply_rows<4>(p, stage, rows, slice, weight, block, sums);
+    multiply_rows<4>(p, stage, rows, part.slice, start, block, sums);
   else
-    multiply_rows<2>(p, stage, rows, slice, weight, block, sums);
+    multiply_rows<2>(p, stage, rows, part.slice, start, block, sums);
+}
+
+struct HalfStart {
+  const uint4* from;
+  int pairs;
+  RightOperands operands;
+};
+
+template <typename T>
+__device__ inline HalfStart start_of(const Stage& stage, const Part& part, const T* packed) {
+  const int first = part.chunk * 2 * stage.lane_columns, group = first_group(stage, part.slice);
+  const uint4* from = reinterpret_cast<const uint4*>(packed) + stage.weight + first * 32 + threadIdx.x % 32;
+  HalfStart start = {from + static_cast<int64_t>(group) * (stage.columns / 16 * 32), stage.columns / 16 - first, {}};
+  if (group < first_group(stage, part.slice + 1))
+    load_right<16>(start.operands, start.from, min(start.pairs, 2 * stage.lane_columns));
+  return start;
 }
 
 template <typename T>
-__device__ void multiply_slice(const Program& p, const Stage& stage, int chunk, int slice, int, const T* weight,
-                               const ThreadBlock<T>& block, float* sums) {
-  const int first = chunk * 2 * stage.lane_columns, pairs = stage.columns / 16 - first;
-  const uint4* right = reinterpret_cast<const uint4*>(weight) + first * 32 + threadIdx.x % 32;
+__device__ void multiply_part(const Program& p, const Stage& stage, const Part& part, int, const HalfStart& start,
+                              const ThreadBlock<T>& block, float* sums) {
   if (stage.lane_columns == 4)
-    multiply<16>(p, stage, slice, pairs, right, block.cache, block.offsets, block.rows, sums);
+    multiply<16>(p, stage, part.slice, start.pairs, start.from, start.operands, block.cache, block.offsets, block.rows, sums);
   else
-    multiply<8>(p, stage, slice, pairs, right, block.cache, block.offsets, block.rows, sums);
-}
-
-// Gives every warp a slice of a chunk; the warps behind the last chunk have none.
-template <typename T>
-__device__ void multiply_chunks(const Program& p, const Stage& stage, int first_chunk, int rows, const T* packed,
-                                const ThreadBlock<T>& block) {
-  const int warp = threadIdx.x / 32, chunk = first_chunk + warp / stage.slices;
-  if (chunk >= stage.chunks) return;
-  const T* weight = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.weight);
-  multiply_slice(p, stage, chunk, warp % stage.slices, rows, weight, block, block.sums + warp * block.rows * kMaxColumns);
+    multiply<8>(p, stage, part.slice, start.pairs, start.from, start.operands, block.cache, block.offsets, block.rows, sums);
 }
 
 template <typename T>
 __device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t, const RowBlock& rows,
                          const ThreadBlock<T>& block) {
-  locate(p, stage, rows, block);
   if (stage.is_norm) {
+    locate(p, stage, rows, block);
     __syncthreads();  // offsets and activations of the stage before are written
     normalise_rows(stage, t, rows.count, block);
     return;
   }
-  for (int chunk = 0; chunk < stage.chunks; chunk += kWarps / stage.slices) {
+  for (int chunk = 0; chunk < stage.chunks; chunk += kWarps >> stage.slice_bits) {
+    const Part part = part_of(stage, chunk);
+    decltype(start_of(stage, part, static_cast<const T*>(nullptr))) start = {};
+    if (part.is_any) start = start_of(stage, part, static_cast<const T*>(t.packed));
+    if (chunk == 0) locate(p, stage, rows, block);
     __syncthreads();  // offsets and activations of the stage before are written; the last sums have been read
-    multiply_chunks(p, stage, chunk, rows.count, static_cast<const T*>(t.packed), block);
+    float* sums = block.sums + static_cast<int>(threadIdx.x) / 32 * block.rows * kMaxColumns;
+    if (part.is_any) multiply_part(p, stage, part, rows.count, start, block, sums);
     __syncthreads();
     finish_chunks(p, stage, t, chunk, rows.count, block);
   }
@@ -81,7 +118,7 @@ template <typename T>
 __device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> all = wave_rows(p.height, p.width, p.slope, wave);
-  const WaveRows<int> pixels = wave_rows_at(all, p.slope, wave, stage.stride, stage.row, stage.column);
+  const WaveRows<int> pixels = wave_rows_at(all, p.slope.value, wave, stage.stride, stage.row, stage.column);
   const int rows = pixels.count * block.samples;
   for (int first = 0; first < rows; first += block.rows) {
     run_rows(p, stage, t, {wave, first, min(block.rows, rows - first), pixels}, block);
@@ -119,7 +156,7 @@ __device__ void draw(const Program& p, const DrawAt& which, int wave, const Tens
   const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
   const int64_t plane = static_cast<int64_t>(p.height) * p.width;
   const auto each = [&](int item, const auto& work) {
-    const int sample = item / pixels.count, i = pixels.top + item % pixels.count;
+    const int pixel = item / block.samples, sample = item - pixel * block.samples, i = pixels.top + pixel;
     T* cache = block.cache + p.zero_size + sample * p.sample_size;
     work(static_cast<int64_t>(block.first_sample + sample), static_cast<int64_t>(i) * p.width + wave - p.slope * i,
          cache + slot_of(p, which.buffer, wave, i), cache + slot_of(p, 0, wave, i));
@@ -140,6 +177,15 @@ __device__ void draw(const Program& p, const DrawAt& which, int wave, const Tens
     });
 }
 
+template <typename T>
+__device__ void keep_biases(const Program& p, const Tensors& t, float* biases) {
+  for (int s = 0; s < p.n_stages; ++s) {
+    const Stage& stage = p.stages[s];
+    const T* packed = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
+    for (int c = threadIdx.x; c < stage.columns; c += kThreads) biases[stage.first_bias + c] = to_float(packed[c]);
+  }
+}
+
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate.
 template <typename T, bool InShared>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -147,18 +193,21 @@ __global__ void __launch_bounds__(kThreads, 1)
                                   const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
   float* sums = reinterpret_cast<float*>(memory);
-  T* behind = reinterpret_cast<T*>(sums + kWarps * tiling.rows * kMaxColumns);
-  const int size = p.zero_size + tiling.samples * p.sample_size;
+  float* biases = sums + kWarps * tiling.rows * kMaxColumns;
+  T* behind = reinterpret_cast<T*>(biases + tiling.biases);
+  const int size = p.zero_size + tiling.samples.value * p.sample_size;
   ThreadBlock<T> block;
   block.sums = sums;
+  block.biases = tiling.biases ? biases : nullptr;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
   block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
   block.next_offsets = block.offsets + (p.most_taps + kRowEntries) * tiling.rows;
   block.rows = tiling.rows;
   block.row_bits = tiling.row_bits;
-  block.first_sample = blockIdx.x * tiling.samples;
-  block.samples = static_cast<int>(min(static_cast<int64_t>(tiling.samples), t.batch - block.first_sample));
+  block.first_sample = blockIdx.x * tiling.samples.value;
+  block.samples = blockIdx.x + 1 == gridDim.x ? tiling.left : tiling.samples;
 
+  if (tiling.biases) keep_biases<T>(p, t, biases);
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
   for (int step = p.first_step; step < p.steps; ++step) {
     for (int s = 0, d = 0;; ++s) {

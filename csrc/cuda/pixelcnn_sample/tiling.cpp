@@ -9,37 +9,49 @@ namespace {
 
 constexpr int64_t kMaxTile = (int64_t{1} << 31) - 1;  // reached by 32-bit offsets
 
-// Memory of a thread block beside its activations: two tables of offsets and every warp's sums.
-int64_t work_bytes(const Program& p, int64_t rows) {
-  return (2 * (p.most_taps + kRowEntries) + kWarps * kMaxColumns) * rows * static_cast<int64_t>(sizeof(float));
+int64_t quotient_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+// Biases that are kept: at most a 16th of the memory.
+int64_t kept_biases(const Program& p, const Limits& limits) {
+  return p.biases * static_cast<int64_t>(sizeof(float)) <= limits.shared_bytes / 16 ? p.biases : 0;
+}
+
+// Memory of a thread block beside its activations: every warp's sums, the biases and two tables of offsets.
+int64_t work_bytes(const Program& p, int64_t rows, const Limits& limits) {
+  const int64_t tables = 2 * (p.most_taps + kRowEntries) * rows, sums = kWarps * kMaxColumns * rows;
+  return (sums + kept_biases(p, limits) + tables) * static_cast<int64_t>(sizeof(float));
 }
 
 // Samples whose activations fit into shared memory beside that.
 int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
-  const int64_t left = (limits.shared_bytes - work_bytes(p, rows)) / format_of(p.dtype).bytes;
+  const int64_t left = (limits.shared_bytes - work_bytes(p, rows, limits)) / format_of(p.dtype).bytes;
   return std::max<int64_t>(0, left - p.zero_size) / p.sample_size;
 }
 
 }  // namespace
 
-// Gives every processor a tile before one gets a larger tile. Activations in global memory are worse than few rows at a time.
+// Gives every processor a tile before one gets a larger tile; where a processor gets several in turn, they are as equal as
+// whole samples can be. Activations in global memory are worse than few rows at a time.
 Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
-  int64_t samples = std::max<int64_t>(1, (batch + limits.processors - 1) / limits.processors), rows = kMaxRows;
+  int64_t samples = std::max<int64_t>(1, quotient_up(batch, limits.processors)), rows = kMaxRows;
   while (rows > kMinRows && fitting(p, rows, limits) == 0) rows /= 2;
   const bool shared = fitting(p, rows, limits) > 0;
   if (shared) {
-    samples = std::min(samples, fitting(p, rows, limits));
+    const int64_t rounds = quotient_up(samples, fitting(p, rows, limits));
+    samples = quotient_up(batch, rounds * limits.processors);
   } else {  // enough samples to fill the rows
-    for (rows = kMaxRows; rows > kMinRows && work_bytes(p, rows) > limits.shared_bytes;) rows /= 2;
-    const int64_t full = (kMaxRows + p.rows - 1) / p.rows, most = (kMaxTile - p.zero_size) / p.sample_size;
+    for (rows = kMaxRows; rows > kMinRows && work_bytes(p, rows, limits) > limits.shared_bytes;) rows /= 2;
+    const int64_t full = quotient_up(kMaxRows, p.rows.value), most = (kMaxTile - p.zero_size) / p.sample_size;
     samples = std::min({samples, full, most});
   }
-  const int64_t size = p.zero_size + samples * p.sample_size;
-  return {.samples = static_cast<int32_t>(samples),
+  const int64_t size = p.zero_size + samples * p.sample_size, blocks = quotient_up(batch, samples);
+  return {.samples = divisor_of(samples),
+          .left = divisor_of(batch - (blocks - 1) * samples),
           .rows = static_cast<int32_t>(rows),
           .row_bits = std::countr_zero(static_cast<uint64_t>(rows)),
-          .blocks = static_cast<int32_t>((batch + samples - 1) / samples),
-          .shared_bytes = static_cast<int32_t>(work_bytes(p, rows) + (shared ? size * format_of(p.dtype).bytes : 0)),
+          .blocks = static_cast<int32_t>(blocks),
+          .shared_bytes = static_cast<int32_t>(work_bytes(p, rows, limits) + (shared ? size * format_of(p.dtype).bytes : 0)),
+          .biases = static_cast<int32_t>(kept_biases(p, limits)),
           .global_size = shared ? 0 : size};
 }
 

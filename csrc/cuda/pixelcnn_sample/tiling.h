@@ -16,11 +16,13 @@ struct Limits {
 };
 
 struct Tiling {
-  int32_t samples;   // per tile
+  Divisor samples;   // per tile
+  Divisor left;      // in the last tile
   int32_t rows;      // in a block of rows: kMaxRows, less where shared memory is scarce
   int32_t row_bits;  // binary logarithm of `rows`
   int32_t blocks;    // thread blocks
   int32_t shared_bytes;
+  int32_t biases;  // that a thread block keeps in shared memory: all, or none where they would take too much of it
   // Values in a tile's activations in global memory; 0: they are in shared memory.
   int64_t global_size;
 };
