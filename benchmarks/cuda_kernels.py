@@ -1,13 +1,15 @@
 """`python -m benchmarks.cuda_kernels`: compiles every CUDA kernel for every architecture, without a GPU.
 
-Writes registers, stack and static shared memory of each to ``results/``; fails where a kernel spills or has a stack.
-``--check`` compares with what is there instead: by the same compiler, more registers are a finding too.
+Writes registers, stack and static shared memory of each to ``results/``, and how many of its instructions divide
+integers, convert, or load constants; fails where a kernel spills or has a stack. ``--check`` compares with what is
+there instead: by the same compiler, more registers are a finding too.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -22,6 +24,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "cuda_kernels.csv"
 COLUMNS = "source kernel arch registers stack_bytes spill_bytes shared_bytes compiler".split()
+# Instructions that begin with one of these. Each division of integers converts its divisor with this rounding, once.
+COUNTED = {
+    "instructions": ("",),
+    "integer_divisions": ("I2F.U32.RP", "I2F.RP", "I2F.U64.RP"),
+    "conversions": ("I2F", "F2I"),
+    "constant_loads": ("LDC", "ULDC"),
+    "local_accesses": ("LDL", "STL"),
+    "matrix_products": ("HMMA",),
+}
 KERNEL = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<arch>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
@@ -35,6 +46,26 @@ def nvcc() -> str | None:
     return shutil.which(f"{home}/bin/nvcc" if home else "nvcc") or (
         None if home else shutil.which("/usr/local/cuda/bin/nvcc")
     )
+
+
+def disassembler(compiler: str) -> str | None:
+    """cuobjdump, of the compiler's toolkit or of triton."""
+    triton = importlib.util.find_spec("triton")
+    places = [Path(compiler).with_name("cuobjdump")]
+    if triton is not None and triton.origin is not None:
+        places.append(Path(triton.origin).with_name("backends") / "nvidia" / "bin" / "cuobjdump")
+    return next((str(place) for place in places if os.access(place, os.X_OK)), shutil.which("cuobjdump"))
+
+
+def counts(listing: str) -> dict[str, dict[str, str]]:
+    """Of every kernel in a disassembly the numbers of instructions that `COUNTED` names."""
+    found = {}
+    for part in re.split(r"^\s*Function : ", listing, flags=re.MULTILINE)[1:]:
+        names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)", part, flags=re.MULTILINE)
+        found[part.split()[0]] = {
+            column: str(sum(name.startswith(starts) for name in names)) for column, starts in COUNTED.items()
+        }
+    return found
 
 
 def release(compiler: str) -> str:
@@ -57,14 +88,17 @@ def rows_of(compiler: str, source: str, flags: list[str]) -> Iterator[dict[str, 
         target = str(Path(folder, "kernel.o"))
         command = [compiler, *flags, "-Icsrc", "--resource-usage", "-c", f"csrc/{source}", "-o", target]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+        tool = disassembler(compiler)
+        listing = [tool, "-sass", target] if tool else ["true"]
+        counted = counts(subprocess.run(listing, capture_output=True, text=True, check=True).stdout)
     found = list(KERNEL.finditer(done.stdout + done.stderr))
     for match, kernel in zip(found, demangled([m["kernel"] for m in found]), strict=True):
         shared = re.search(r"(\d+) bytes smem", match["rest"])
         spills = int(match["stores"]) + int(match["loads"])
         values = (source, kernel, match["arch"], match["registers"], match["stack"], spills, shared[1] if shared else 0)
-        yield dict(zip(COLUMNS, (*map(str, values), release(compiler)), strict=True))
+        yield dict(zip(COLUMNS, (*map(str, values), release(compiler)), strict=True)) | counted.get(match["kernel"], {})
 
 
 def report(compiler: str) -> list[dict[str, str]]:
@@ -114,11 +148,13 @@ def main(argv: list[str] | None = None) -> int:
     compiler = nvcc()
     if compiler is None:
         parser.error("nvcc was not found")
+    if not options.check and disassembler(compiler) is None:
+        parser.error("cuobjdump was not found: it comes with CUDA's toolkit and with triton")
     rows = report(compiler)
     wrong = offences(rows, committed_rows() if options.check else None)
     if not options.check:
         with RESULTS.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, [*COLUMNS, *COUNTED])
             writer.writeheader()
             writer.writerows(rows)
     print("\n".join(wrong) or f"{len(rows)} kernels without an offence")

@@ -29,6 +29,17 @@ __device__ inline float activate(Activation activation, float x) {
 
 __device__ inline float times_sigmoid(float a, float b) { return a / (1.0f + expf(-b)); }
 
+// Within 2^-11 of the value, as the hardware has it.
+__device__ inline float tanh_fast(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return vlae::host::tanh_fast(x);
+#endif
+}
+
 __device__ inline float gelu_tanh(float x) { return times_sigmoid(x, x * (0.0713548163f * x * x + 1.5957691216f)); }
 
 // Those of a stage. NaN for gate and glu, which are of two numbers: no caller comes with them.

@@ -14,6 +14,13 @@ __device__ inline float to_float(BFloat16 x) { return __bfloat162float(x); }
 __device__ inline float to_float(Float16 x) { return __half2float(x); }
 
 template <typename T>
+constexpr Dtype dtype_of = Dtype::float32;
+template <>
+constexpr Dtype dtype_of<BFloat16> = Dtype::bfloat16;
+template <>
+constexpr Dtype dtype_of<Float16> = Dtype::float16;
+
+template <typename T>
 __device__ T from_float(float x);
 template <>
 __device__ inline float from_float<float>(float x) {

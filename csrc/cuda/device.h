@@ -21,6 +21,14 @@ inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
   throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
 }
 
+// The same number, of which the compiler knows nothing: it keeps nothing in registers that follows from it.
+__device__ inline int hidden(int number) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
 // A limit of the current device.
 inline int device_attribute(const char* op, cudaDeviceAttr which) {
   int device = 0, value = 0;

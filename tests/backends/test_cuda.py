@@ -109,6 +109,26 @@ def test_a_profiler_shows_family_and_work_of_a_kernel() -> None:
         assert re.fullmatch(rf"{Path(row['source']).parent.name}_[a-z]+_kernel<.*>", row["kernel"]), row
 
 
+def test_instructions_are_counted() -> None:
+    listing = """
+\t\tFunction : first
+        /*0000*/                   LDC R1, c[0x0][0x28] ;      /* 0x00000a00ff017b82 */
+        /*0010*/              @!P0 LDC.64 R2, c[0x0][R4] ;     /* 0x00000a00ff017b82 */
+        /*0020*/                   I2F.U32.RP R4, R5 ;         /* 0x00000a00ff017b82 */
+\t\tFunction : second
+        /*0000*/                   HMMA.16816.F32 R0, R4, R8, R0 ;
+"""
+    first, second = cuda_kernels.counts(listing).values()
+    assert (first["instructions"], first["constant_loads"], first["integer_divisions"]) == ("3", "2", "1")
+    assert (second["instructions"], second["matrix_products"], second["conversions"]) == ("1", "1", "0")
+
+
+def test_no_kernel_of_the_sampler_divides_integers() -> None:
+    """What is divided by is known before the launch: a `Divisor`."""
+    rows = [row for row in cuda_kernels.committed_rows() if "sample_sample" in row["kernel"]]
+    assert rows and all(row["integer_divisions"] == "0" for row in rows)
+
+
 def test_spills_and_more_registers_are_offences() -> None:
     row = {**dict.fromkeys(cuda_kernels.COLUMNS, "0"), "kernel": "k", "arch": "sm_80", "registers": "40"}
     assert cuda_kernels.offences([row], [row]) == []

@@ -106,6 +106,9 @@ def test_widths(width: int, activation: str) -> None:
         (1, "relu"),
         (30, "gate"),
         (64, "gate"),
+        (30, "glu"),
+        (17, "elu"),
+        (17, "softplus"),
         pytest.param(130, "relu", marks=pytest.mark.slow),
         pytest.param(280, "relu", marks=pytest.mark.slow),
     ],
@@ -118,12 +121,12 @@ def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Ca
         Stage(width, activation, 1, 0, (b,)),
         Stage(1, "none", -1, 0, (Source(2, ((0, 0),)), Source(1, ((0, -1),)))),
     ]
-    size = (4, 5)
+    size = (4, 5)  # waves of up to 3 pixels: 7 samples in a tile take 32 rows at a time, one takes 16
     weights, plan = program(stages, 1, size, "wavefront")
-    weights, noise = [w.to(dtype) for w in weights], torch.rand(3, 1, *size, dtype=dtype)
-    context = torch.randn(3, 5).to(dtype)
-    image = (torch.rand(3, 1, *size) < 0.5).to(dtype)  # given: all see the same pixels
-    known = torch.ones(3, 1, *size, dtype=torch.bool)
+    weights, noise = [w.to(dtype) for w in weights], torch.rand(7, 1, *size, dtype=dtype)
+    context = torch.randn(7, 5).to(dtype)
+    image = (torch.rand(7, 1, *size) < 0.5).to(dtype)  # given: all see the same pixels
+    known = torch.ones(7, 1, *size, dtype=torch.bool)
     packed = pixelcnn_pack(weights, plan, backend="cuda")
     _, logits = pixelcnn_sample(noise, packed, plan, context, known, image, backend="cuda")
     same = reference.run_program(stages, weights, context, image)
@@ -132,9 +135,30 @@ def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Ca
     images, logits = pixelcnn_sample(noise, packed, plan, context, backend="cuda")
     for settings in ({"processors": 1, "order": "backward"}, {"shared": 24}):
         gpu(**settings)
-        for rows in (slice(0, 3), slice(2, 3)):
+        for rows in (slice(0, 7), slice(6, 7)):
             got = pixelcnn_sample(noise[rows], packed, plan, context[rows], backend="cuda")
             assert got[0].equal(images[rows]) and got[1].equal(logits[rows]), settings
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_norms_residuals_and_factors_of_half_precision(dtype: torch.dtype) -> None:
+    """Of 70 channels, which are more groups than a batch holds, behind one group of the image."""
+    program, size, taps = Program(1), (4, 5), live_taps("A", (3, 3))
+    h = program.add([(0, torch.randn(70, 1, 3, 3), taps)], torch.randn(70) * 0.1)
+    n = program.norm(h, torch.rand(70) + 0.5, torch.randn(70) * 0.1, activation="silu", residual=h)
+    sources = [(0, torch.randn(140, 1, 3, 3), taps), (n, torch.randn(140, 70, 1, 1) * 0.1, ((0, 0),))]
+    g = program.add(sources, torch.randn(140) * 0.1, "gate", residual=h, factor=n)
+    program.add([(g, torch.randn(1, 70, 1, 1) * 0.1, ((0, 0),))], torch.zeros(1))
+    stages = tuple(program.stages)
+    schedule = derive(stages, size)
+    plan = Plan(1, schedule.slope, stages, schedule.leads)
+    weights, noise = [w.to(dtype).contiguous() for w in program.weights], torch.rand(7, 1, *size, dtype=dtype)
+    image, known = (torch.rand(7, 1, *size) < 0.5).to(dtype), torch.ones(7, 1, *size, dtype=torch.bool)
+    packed = pixelcnn_pack(weights, plan, backend="cuda")
+    _, logits = pixelcnn_sample(noise, packed, plan, None, known, image, backend="cuda")
+    same = reference.run_program(stages, weights, None, image)
+    truth = reference.run_program(stages, [w.double() for w in weights], None, image.double())
+    assert (logits.double() - truth).abs().max() <= budget(truth, same)
 
 
 def test_known_pixels_and_temperature() -> None:
@@ -221,6 +245,24 @@ def test_plans_that_the_kernel_cannot_hold(plan: Plan, message: str) -> None:
     packed = cuda.pixelcnn_pack(weights, plan)
     with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
         cuda.pixelcnn_sample(NOISE, packed, plan, None, None, None, 1.0)
+
+
+def test_a_stage_of_more_products_than_a_thread_block_can_locate(gpu: Callable[..., None]) -> None:
+    taps = live_taps("B", (3, 3))
+    stages = [
+        Stage(300, "relu", -1, 0, (Source(0, live_taps("A", (3, 3))),)),
+        Stage(1, "none", -1, 0, (Source(1, taps),)),
+    ]
+    weights, plan = program(stages, 1, (4, 5), "wavefront")
+    packed = pixelcnn_pack([w.bfloat16() for w in weights], plan, backend="cuda")
+    noise = torch.rand(2, 1, 4, 5, dtype=torch.bfloat16)
+    expected = pixelcnn_sample(noise, packed, plan, backend="cuda")
+    gpu(shared=4)  # of which 3,200 bytes for where four rows read 96 groups of products
+    assert all(map(torch.equal, pixelcnn_sample(noise, packed, plan, backend="cuda"), expected))
+    gpu(shared=3)
+    message = r"pixelcnn_sample: plan must need at most 3072 bytes of shared memory, got \d+"
+    with pytest.raises(RuntimeError, match=message):
+        pixelcnn_sample(noise, packed, plan, backend="cuda")
 
 
 def test_attention_is_refused() -> None:

@@ -88,7 +88,8 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
       }
     }
   stage.n_taps = n_taps - stage.taps;
-  p.most_taps = std::max(p.most_taps, stage.n_taps);
+  stage.reads = p.dtype == Dtype::float32 ? stage.n_taps : std::max(stage.groups, stage.is_norm ? format_of(p.dtype).batch : 0);
+  p.most_reads = std::max(p.most_reads, stage.reads);
 }
 
 Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dtype dtype) {
@@ -158,6 +159,11 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
   for (const PlanDraw& draw : plan.draws) p.draws[p.n_draws++] = draw_of(draw, plan.channels[usize(draw.buffer)]);
   place_rings(op, plan, p);
   int32_t n_taps = 0, cond = 0;
+  uint8_t next = 0;
+  const auto link = [&](size_t s) {
+    p.stages[s].next = next;
+    if (!p.stages[s].is_norm) next = static_cast<uint8_t>(s);
+  };
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     p.stages[s] = stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype);
     p.first_step = std::min(p.first_step, -p.stages[s].lead);
@@ -168,6 +174,9 @@ Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t h
     p.stages[s].cond = cond;
     cond += p.stages[s].columns;
   }
+  p.n_taps = n_taps;
+  for (int round = 0; round < 2; ++round)  // the first of a step is behind the last
+    for (size_t s = plan.stages.size(); s-- > 0;) link(s);
   return p;
 }
 

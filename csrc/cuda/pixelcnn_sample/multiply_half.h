@@ -1,8 +1,8 @@
-// Sums of 16-bit products of a block of rows: 16 x (up to 16 tiles of 8 columns) of one warp, over its slice.
+// Sums of 16-bit products of a block of rows: 16 or 32 rows x 16 columns of one warp, over all products.
 //
-// The matrix instruction mma.m16n8k16 does 2048 products. A lane's part of the left operand is 4 reads of two values of
-// shared memory, without bank conflicts since pixels are padded; its part of two right operands lies together in L2, and the
-// next group of 16 products is on its way while this one is multiplied.
+// The matrix instruction mma.m16n8k16 does 2048 products. Its left operand comes from shared memory, without bank conflicts
+// since pixels are padded. A lane's part of two right operands lies together in L2. The weights of kAhead groups of 16 products
+// come at once, into registers, also over the end of a stage: what comes next is known before it is due.
 #pragma once
 
 #include "../matrix_product.h"
@@ -11,57 +11,111 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-struct RightOperands {
-  uint4 pair[8];  // one per two tiles
+constexpr int kAhead = 20;  // groups of products
+constexpr int kBatch = format_of(Dtype::bfloat16).batch;
+static_assert(kBatch == kPlaces && kAhead % kBatch == 0);
+
+// 16 columns of a stage over all of its groups of products. from: this lane's part of the first; nullptr for none.
+struct PairWeights {
+  const uint4* from = nullptr;
+  int step, groups;  // step: from a group to the next
 };
 
-// Leaves the pairs behind the last column as they were: nobody reads their products.
+// The weights of the first kAhead groups of some columns, each in the place of its number.
+struct Ahead {
+  const uint4* from = nullptr;  // of which columns
+  uint4 at[kAhead];
+};
+
+// Loads groups first .. first + kAhead - 1, as far as there are. All are on their way at once: a load between the products
+// would let what is loaded for the next ones wait for it.
+__device__ inline void load_ahead(Ahead& ahead, const PairWeights& columns, int first) {
+  const int step = hidden(columns.step);
+#pragma unroll
+  for (int place = 0; place < kAhead; place += kBatch) {
+    if (first + place >= columns.groups) break;
+#pragma unroll
+    for (int d = place; d < place + kBatch; ++d) ahead.at[d] = __ldg(columns.from + (first + d) * step);
+  }
+}
+
+// Loads what is not there yet.
+__device__ inline void look_ahead(Ahead& ahead, const PairWeights& columns) {
+  if (ahead.from != columns.from) load_ahead(ahead, columns, 0);
+  ahead.from = columns.from;
+}
+
+// The left operand of 16 products of 16 rows. at: of row lane % 16 the first product.
+template <bool InShared, typename T>
+__device__ inline void load_left(uint32_t (&left)[4], const T* cache, int at) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if constexpr (InShared) {
+    load_matrices(left, cache + at + lane / 16 * 8);
+  } else {
+    const T* above = cache + __shfl_sync(~0u, at, lane / 4) + lane % 4 * 2;
+    const T* below = cache + __shfl_sync(~0u, at, lane / 4 + 8) + lane % 4 * 2;
+    left[0] = *reinterpret_cast<const uint32_t*>(above), left[1] = *reinterpret_cast<const uint32_t*>(below);
+    left[2] = *reinterpret_cast<const uint32_t*>(above + 8), left[3] = *reinterpret_cast<const uint32_t*>(below + 8);
+  }
+}
+
+// A lane's sums: [tile of 16 rows][tile of 8 columns], of even and of odd groups, as a matrix instruction has them.
 template <int Tiles>
-__device__ inline void load_right(RightOperands& right, const uint4* from, int pairs) {
+struct Sums {
+  float of[2][Tiles][2][4];
+};
+
+// Where a lane reads kBatch groups of row lane % 16 of each tile.
+template <int Tiles>
+struct Reads {
+  int4 of[Tiles];
+};
+
+// reads: [kBatch groups][row][group]. rows: a power of two; lanes behind the last read those of other rows.
+template <int Tiles>
+__device__ inline void load_reads(Reads<Tiles>& four, const int* reads, int rows) {
 #pragma unroll
-  for (int i = 0; i < Tiles / 2; ++i)
-    if (i < pairs) right.pair[i] = __ldg(from + i * 32);
+  for (int tile = 0; tile < Tiles; ++tile)
+    four.of[tile] = reinterpret_cast<const int4*>(reads)[(static_cast<int>(threadIdx.x) % 16 + 16 * tile) & (rows - 1)];
 }
 
-template <typename T>
-__device__ inline uint32_t load_two(const T* from) {
-  return *reinterpret_cast<const uint32_t*>(from);
+template <bool InShared, int Tiles, typename T>
+__device__ inline void multiply_group(float (&sums)[Tiles][2][4], const uint4& right, const T* cache, int tile, int at) {
+  uint32_t left[4];
+  load_left<InShared>(left, cache, at);
+  multiply_matrices<T>(sums[tile][0], left, right.x, right.y);
+  multiply_matrices<T>(sums[tile][1], left, right.z, right.w);
 }
 
-// from: this lane's part of the slice's first right operands, `next` what is there. rows: the most at a time. sums_out:
-// [row][8 x Tiles].
-template <int Tiles, typename T>
-__device__ void multiply(const Program& p, const Stage& stage, int slice, int pairs, const uint4* from, RightOperands next,
-                         const T* cache, const int* offsets, int rows, float* sums_out) {
-  const int lane = threadIdx.x % 32, row = lane / 4, two = lane % 4 * 2;
-  const int last = first_group(stage, slice + 1), step = stage.columns / 16 * 32;
-  int group = first_group(stage, slice);
-  float sums[Tiles][4] = {};
-  for (int tap = stage.slice_taps[slice]; group < last; ++tap) {
-    const SourceTap& source = p.taps[stage.taps + tap];
-    const int end = min(last, source.group + p.rings[source.buffer].groups), first = 16 * (group - source.group) + two;
-    const T* above = cache + (row < rows ? offsets[tap * rows + row] : 0) + first;
-    const T* below = cache + (row + 8 < rows ? offsets[tap * rows + row + 8] : 0) + first;
-#pragma unroll 1
-    for (; group < end; ++group, above += 16, below += 16) {
-      const RightOperands right = next;
-      from += step;
-      if (group + 1 < last) load_right<Tiles>(next, from, pairs);
-      const uint32_t left[4] = {load_two(above), load_two(below), load_two(above + 8), load_two(below + 8)};
+// Adds all products of some columns. The weights of `next` take the places of those that have been multiplied. Nobody reads the
+// sums of rows behind the last. What is behind the last batch of `reads` is read too, and not used.
+template <bool InShared, int Tiles, typename T>
+__device__ void multiply(Sums<Tiles>& sums, Ahead& ahead, const PairWeights& columns, const PairWeights& next, const T* cache,
+                         const int* reads, int rows) {
+  if (columns.groups == 0) return;
+  look_ahead(ahead, columns);
+  Reads<Tiles> four;
+  load_reads(four, reads, rows);
+  for (int first = 0; first < columns.groups; first += kAhead) {
 #pragma unroll
-      for (int tile = 0; tile < Tiles; tile += 2) {
-        const uint4& b = right.pair[tile / 2];
-        multiply_matrices<T>(sums[tile], left, b.x, b.y);
-        multiply_matrices<T>(sums[tile + 1], left, b.z, b.w);
+    for (int place = 0; place < kAhead; place += kBatch) {
+      if (first + place >= columns.groups) break;
+      const Reads<Tiles> now = four;
+      load_reads(four, reads += kBatch * rows, rows);
+#pragma unroll
+      for (int tile = 0; tile < Tiles; ++tile) {
+        multiply_group<InShared>(sums.of[0], ahead.at[place], cache, tile, now.of[tile].x);
+        multiply_group<InShared>(sums.of[1], ahead.at[place + 1], cache, tile, now.of[tile].y);
+        multiply_group<InShared>(sums.of[0], ahead.at[place + 2], cache, tile, now.of[tile].z);
+        multiply_group<InShared>(sums.of[1], ahead.at[place + 3], cache, tile, now.of[tile].w);
       }
     }
+    const bool is_last = first + kAhead >= columns.groups;
+    const PairWeights then = {is_last ? next.from : columns.from, is_last ? next.step : columns.step,
+                              is_last ? next.groups : columns.groups};
+    load_ahead(ahead, then, is_last ? 0 : first + kAhead);
   }
-#pragma unroll
-  for (int tile = 0; tile < Tiles; ++tile) {
-    float* out = sums_out + row * 8 * Tiles + tile * 8 + two;
-    if (row < rows) *reinterpret_cast<float2*>(out) = {sums[tile][0], sums[tile][1]};
-    if (row + 8 < rows) *reinterpret_cast<float2*>(out + 64 * Tiles) = {sums[tile][2], sums[tile][3]};
-  }
+  ahead.from = next.from;
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

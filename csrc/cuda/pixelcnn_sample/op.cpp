@@ -23,7 +23,7 @@ constexpr int64_t kMaxSide = int64_t{1} << 20;
 constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch: reached by 32-bit indices
 
 constexpr int64_t kMagic = 0x564c4143;
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 
 std::vector<int64_t> header_of(const Plan& plan, const Packing& packing) {
   return {kMagic, kFormat, static_cast<int64_t>(packing.dtype), packing.size, static_cast<int64_t>(plan.checksum)};
@@ -131,7 +131,10 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, st
              shape_text(params.sizes()));
   if (noise.size(0) == 0) return {images, params};
   const Current current(kSample, noise);
-  const Tiling tiling = tiling_of(program, noise.size(0), device_limits(kSample));
+  const Limits limits = device_limits(kSample);
+  const Tiling tiling = tiling_of(program, noise.size(0), limits);
+  VLAE_CHECK(tiling.shared_bytes <= limits.shared_bytes, kSample, "plan",
+             text("need at most ", limits.shared_bytes, " bytes of shared memory"), tiling.shared_bytes);
   Tensor caches = new_vector(noise, tiling.blocks * tiling.global_size, noise.scalar_type());
   const Tensor cond = conditions(noise, packed, context, plan, packing, program, current.stream());
   const Tensors tensors = {.packed = packed.const_data_ptr(),

@@ -9,12 +9,13 @@ namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
-int64_t groups_of(const Plan& plan, const PlanStage& stage, int64_t group) {
+int64_t groups_of(const Plan& plan, const PlanStage& stage, const Format& format) {
   int64_t groups = 0;
   if (stage.kind == StageKind::norm) return 0;
   for (const PlanSource& source : stage.sources)
-    groups += round_up(plan.channels[usize(source.buffer)], group) / group * static_cast<int64_t>(source.taps.size());
-  return groups;
+    groups +=
+        round_up(plan.channels[usize(source.buffer)], format.group) / format.group * static_cast<int64_t>(source.taps.size());
+  return round_up(groups, format.batch);
 }
 
 // The packed column of a column of the weights as they are given.
@@ -37,7 +38,7 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
   packing.dtype = dtype;
   for (const PlanStage& stage : plan.stages) {
     VLAE_CHECK(stage.kind != StageKind::attend, op, "plan", "have stages of kinds 0 and 1 alone", "one of kind 2");
-    StagePacking place = {packing.size, 0, groups_of(plan, stage, format.group), round_up(stage.columns(), format.columns)};
+    StagePacking place = {packing.size, 0, groups_of(plan, stage, format), round_up(stage.columns(), format.columns)};
     grow(op, packing.size, 1, place.columns);
     place.weight = packing.size;
     grow(op, packing.size, stage.kind == StageKind::norm ? 2 : place.groups * format.group, place.columns);

@@ -42,7 +42,9 @@ struct Stage {
   Divisor stride;  // of its sites, as row and column
   int32_t row, column;
   bool is_norm;  // of its source's channels: bias, and in place of weights gain and then eps
+  uint8_t next;  // the next stage that has products
   int32_t taps, n_taps;
+  int32_t reads;                // places that a row reads: taps, or groups of products in 16-bit dtypes
   int32_t groups;               // of products
   int32_t bias, weight;         // in units of 16 bytes
   int32_t first_bias;           // among those of all stages
@@ -65,7 +67,7 @@ struct Program {
   int32_t sample_size;                     // values in the rings of a sample
   int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
   int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
-  int32_t n_stages, most_taps, n_draws;
+  int32_t n_stages, n_taps, most_reads, n_draws;
   int32_t biases;  // of all stages
   Emit emit;
   int32_t cond_columns, cond_pixels;  // pixels of a sample's conditions: 0 without a context, 1 or height * width

@@ -1,127 +1,51 @@
 // A whole batch of images in one launch: a thread block draws a tile of samples and stays in the kernel from pixel to pixel.
 //
 // A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: its rows are samples x pixels
-// of the wave, 16 at a time, its columns the P channels before the gate. The thread block's 8 warps share the products of a
-// row, so that even one image at a time reads every weight once a step, at the rate of L2; the sums meet in shared memory.
-// The last waves of every activation stay in shared memory from the first pixel to the last.
+// of the wave, 16 or 32 at a time, its columns the P channels before the gate. The thread block's 8 warps share the columns, in
+// float32 the products of a row, so that even one image at a time reads every weight once a step, at the rate of L2. The last
+// waves of every activation stay in shared memory from the first pixel to the last.
 #include "../../pixelcnn_sample/draw.h"
-#include "finish.h"
 #include "kernel.h"
-#include "multiply_float.h"
-#include "multiply_half.h"
-#include "rows.h"
+#include "stage_float.h"
+#include "stage_half.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
-// A warp's part of the products of some chunks: a slice of one. Warps behind the last chunk have none.
-struct Part {
-  int chunk, slice;
-  bool is_any;
-};
-
-__device__ inline Part part_of(const Stage& stage, int first_chunk) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, chunk = first_chunk + (warp >> stage.slice_bits);
-  return {chunk, warp & (stage.slices - 1), chunk < stage.chunks};
-}
-
-// The first weights of a part, which wait for nothing that was computed. from: where this lane reads.
-struct FloatStart {
-  const float* from;
-  Weights weights;
-};
-
-__device__ inline FloatStart start_of(const Stage& stage, const Part& part, const float* packed) {
-  const int column = (part.chunk * 32 + static_cast<int>(threadIdx.x) % 32) * stage.lane_columns;
-  FloatStart start = {packed + 4 * static_cast<int64_t>(stage.weight), {}};
-  start.from += static_cast<int64_t>(first_group(stage, part.slice)) * 4 * stage.columns;
-  start.from += column < stage.columns ? column : 0;  // nobody reads the products of lanes behind the last column
-  if (first_group(stage, part.slice) == first_group(stage, part.slice + 1)) return start;
-  start.weights =
-      stage.lane_columns == 4 ? load_weights<4>(start.from, stage.columns) : load_weights<2>(start.from, stage.columns);
-  return start;
-}
-
-template <int Columns>
-__device__ void multiply_rows(const Program& p, const Stage& stage, int rows, int slice, const FloatStart& start,
-                              const ThreadBlock<float>& block, float* sums) {
-  const auto multiply_up_to = [&]<int Rows>() {
-    multiply<Rows, Columns>(p, stage, slice, start.from, start.weights, block.cache, block.offsets, block.rows, sums);
-  };
-  if (rows > 12)
-    multiply_up_to.template operator()<16>();
-  else if (rows > 8)
-    multiply_up_to.template operator()<12>();
-  else if (rows > 4)
-    multiply_up_to.template operator()<8>();
-  else
-    multiply_up_to.template operator()<4>();
-}
-
-__device__ void multiply_part(const Program& p, const Stage& stage, const Part& part, int rows, const FloatStart& start,
-                              const ThreadBlock<float>& block, float* sums) {
-  if (stage.lane_columns == 4)
-    multiply_rows<4>(p, stage, rows, part.slice, start, block, sums);
-  else
-    multiply_rows<2>(p, stage, rows, part.slice, start, block, sums);
-}
-
-struct HalfStart {
-  const uint4* from;
-  int pairs;
-  RightOperands operands;
-};
-
+// What a thread carries from stage to stage: weights of the next one, in 16-bit dtypes.
 template <typename T>
-__device__ inline HalfStart start_of(const Stage& stage, const Part& part, const T* packed) {
-  const int first = part.chunk * 2 * stage.lane_columns, group = first_group(stage, part.slice);
-  const uint4* from = reinterpret_cast<const uint4*>(packed) + stage.weight + first * 32 + threadIdx.x % 32;
-  HalfStart start = {from + static_cast<int64_t>(group) * (stage.columns / 16 * 32), stage.columns / 16 - first, {}};
-  if (group < first_group(stage, part.slice + 1))
-    load_right<16>(start.operands, start.from, min(start.pairs, 2 * stage.lane_columns));
-  return start;
-}
+struct Carried : Ahead {};
+template <>
+struct Carried<float> {};
 
-template <typename T>
-__device__ void multiply_part(const Program& p, const Stage& stage, const Part& part, int, const HalfStart& start,
-                              const ThreadBlock<T>& block, float* sums) {
-  if (stage.lane_columns == 4)
-    multiply<16>(p, stage, part.slice, start.pairs, start.from, start.operands, block.cache, block.offsets, block.rows, sums);
-  else
-    multiply<8>(p, stage, part.slice, start.pairs, start.from, start.operands, block.cache, block.offsets, block.rows, sums);
-}
-
-template <typename T>
-__device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t, const RowBlock& rows,
-                         const ThreadBlock<T>& block) {
-  if (stage.is_norm) {
+// is_last: the last rows of their wave.
+template <bool InShared, typename T>
+__device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t, const RowBlock& rows, bool is_last,
+                         const ThreadBlock<T>& block, Carried<T>& carried) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (!stage.is_norm) return run_sums(p, stage, t, rows, block);
     locate(p, stage, rows, block);
     __syncthreads();  // offsets and activations of the stage before are written
-    normalise_rows(stage, t, rows.count, block);
-    return;
+  } else {
+    const Turn turn = turn_of(p, stage, t, is_last);
+    locate(p, stage, rows, block);
+    __syncthreads();  // offsets and activations of the stage before are written
+    if (!stage.is_norm) return run_pairs<InShared>(p, stage, t, rows.count, turn, block, carried);
   }
-  for (int chunk = 0; chunk < stage.chunks; chunk += kWarps >> stage.slice_bits) {
-    const Part part = part_of(stage, chunk);
-    decltype(start_of(stage, part, static_cast<const T*>(nullptr))) start = {};
-    if (part.is_any) start = start_of(stage, part, static_cast<const T*>(t.packed));
-    if (chunk == 0) locate(p, stage, rows, block);
-    __syncthreads();  // offsets and activations of the stage before are written; the last sums have been read
-    float* sums = block.sums + static_cast<int>(threadIdx.x) / 32 * block.rows * kMaxColumns;
-    if (part.is_any) multiply_part(p, stage, part, rows.count, start, block, sums);
-    __syncthreads();
-    finish_chunks(p, stage, t, chunk, rows.count, block);
-  }
+  normalise_rows(stage, t, rows.count, block);
 }
 
-template <typename T>
-__device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block) {
+template <bool InShared, typename T>
+__device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block,
+                          Carried<T>& carried, const Entry* entries) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> all = wave_rows(p.height, p.width, p.slope, wave);
   const WaveRows<int> pixels = wave_rows_at(all, p.slope.value, wave, stage.stride, stage.row, stage.column);
   const int rows = pixels.count * block.samples;
   for (int first = 0; first < rows; first += block.rows) {
-    run_rows(p, stage, t, {wave, first, min(block.rows, rows - first), pixels}, block);
+    const RowBlock some = {wave, first, min(block.rows, rows - first), pixels, entries};
+    run_rows<InShared>(p, stage, t, some, first + block.rows >= rows, block, carried);
     int* const offsets = block.offsets;
     block.offsets = block.next_offsets;
     block.next_offsets = offsets;
@@ -193,22 +117,26 @@ __global__ void __launch_bounds__(kThreads, 1)
                                   const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
   float* sums = reinterpret_cast<float*>(memory);
-  float* biases = sums + kWarps * tiling.rows * kMaxColumns;
-  T* behind = reinterpret_cast<T*>(biases + tiling.biases);
+  float* biases = sums + tiling.sums;
+  Entry* entries = reinterpret_cast<Entry*>(biases + tiling.biases);
+  T* behind = reinterpret_cast<T*>(entries + tiling.entries);
   const int size = p.zero_size + tiling.samples.value * p.sample_size;
   ThreadBlock<T> block;
+  Carried<T> carried = {};
   block.sums = sums;
   block.biases = tiling.biases ? biases : nullptr;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
   block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
-  block.next_offsets = block.offsets + (p.most_taps + kRowEntries) * tiling.rows;
+  block.next_offsets = block.offsets + (p.most_reads + kPlaces) * tiling.rows;
   block.rows = tiling.rows;
   block.row_bits = tiling.row_bits;
   block.first_sample = blockIdx.x * tiling.samples.value;
   block.samples = blockIdx.x + 1 == gridDim.x ? tiling.left : tiling.samples;
 
   if (tiling.biases) keep_biases<T>(p, t, biases);
+  list_entries<T>(p, entries);
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
+  __syncthreads();  // the entries are listed
   for (int step = p.first_step; step < p.steps; ++step) {
     for (int s = 0, d = 0;; ++s) {
       for (; d < p.n_draws && p.draws[d].after == s; ++d) {
@@ -216,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (step >= 0) draw(p, p.draws[d], step, t, block);
       }
       if (s == p.n_stages) break;
-      run_stage(p, p.stages[s], step + p.stages[s].lead, t, block);
+      run_stage<InShared>(p, p.stages[s], step + p.stages[s].lead, t, block, carried, entries + p.stages[s].taps + kPlaces * s);
     }
   }
 }

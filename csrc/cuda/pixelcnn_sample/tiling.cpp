@@ -16,10 +16,17 @@ int64_t kept_biases(const Program& p, const Limits& limits) {
   return p.biases * static_cast<int64_t>(sizeof(float)) <= limits.shared_bytes / 16 ? p.biases : 0;
 }
 
-// Memory of a thread block beside its activations: every warp's sums, the biases and two tables of offsets.
+// In float32 those of every warp.
+int64_t sums_of(const Program& p, int64_t rows) { return p.dtype == Dtype::float32 ? kWarps * kMaxColumns * rows : 0; }
+
+// What all stages' rows read and write.
+int64_t entries_of(const Program& p) { return p.n_taps + kPlaces * p.n_stages; }
+
+// Memory of a thread block beside its activations: sums, biases, entries and two tables of offsets.
 int64_t work_bytes(const Program& p, int64_t rows, const Limits& limits) {
-  const int64_t tables = 2 * (p.most_taps + kRowEntries) * rows, sums = kWarps * kMaxColumns * rows;
-  return (sums + kept_biases(p, limits) + tables) * static_cast<int64_t>(sizeof(float));
+  const int64_t tables = 2 * (p.most_reads + kPlaces) * rows;
+  const int64_t words = sums_of(p, rows) + kept_biases(p, limits) + tables;
+  return words * static_cast<int64_t>(sizeof(float)) + entries_of(p) * kEntryBytes;
 }
 
 // Samples whose activations fit into shared memory beside that.
@@ -33,15 +40,17 @@ int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
 // Gives every processor a tile before one gets a larger tile; where a processor gets several in turn, they are as equal as
 // whole samples can be. Activations in global memory are worse than few rows at a time.
 Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
-  int64_t samples = std::max<int64_t>(1, quotient_up(batch, limits.processors)), rows = kMaxRows;
+  int64_t samples = std::max<int64_t>(1, quotient_up(batch, limits.processors));
+  const int64_t most_rows = p.dtype == Dtype::float32 || samples * p.rows <= kMaxRows / 2 ? kMaxRows / 2 : kMaxRows;
+  int64_t rows = most_rows;
   while (rows > kMinRows && fitting(p, rows, limits) == 0) rows /= 2;
   const bool shared = fitting(p, rows, limits) > 0;
   if (shared) {
     const int64_t rounds = quotient_up(samples, fitting(p, rows, limits));
     samples = quotient_up(batch, rounds * limits.processors);
   } else {  // enough samples to fill the rows
-    for (rows = kMaxRows; rows > kMinRows && work_bytes(p, rows, limits) > limits.shared_bytes;) rows /= 2;
-    const int64_t full = quotient_up(kMaxRows, p.rows.value), most = (kMaxTile - p.zero_size) / p.sample_size;
+    for (rows = most_rows; rows > kMinRows && work_bytes(p, rows, limits) > limits.shared_bytes;) rows /= 2;
+    const int64_t full = quotient_up(most_rows, p.rows.value), most = (kMaxTile - p.zero_size) / p.sample_size;
     samples = std::min({samples, full, most});
   }
   const int64_t size = p.zero_size + samples * p.sample_size, blocks = quotient_up(batch, samples);
@@ -51,6 +60,8 @@ Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
           .row_bits = std::countr_zero(static_cast<uint64_t>(rows)),
           .blocks = static_cast<int32_t>(blocks),
           .shared_bytes = static_cast<int32_t>(work_bytes(p, rows, limits) + (shared ? size * format_of(p.dtype).bytes : 0)),
+          .sums = static_cast<int32_t>(sums_of(p, rows)),
+          .entries = static_cast<int32_t>(entries_of(p)),
           .biases = static_cast<int32_t>(kept_biases(p, limits)),
           .global_size = shared ? 0 : size};
 }

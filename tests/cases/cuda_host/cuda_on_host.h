@@ -35,6 +35,9 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(16) int4 {
+  int32_t x, y, z, w;
+};
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
@@ -66,6 +69,15 @@ inline __half __float2half(float x) { return {static_cast<_Float16>(x)}; }
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+// As far from the value as the hardware's may be by its specification, to one side or the other.
+inline float with_error(float value, float most) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return value * (bits % 2 ? 1 + most : 1 - most);
+}
+inline float __expf(float x) { return with_error(std::exp(x), 0x1p-21f); }
+inline float __fdividef(float x, float y) { return std::fabs(y) > 0x1p126f ? x * 0 : with_error(x / y, 0x1p-22f); }
+
 inline float normcdff(float x) { return static_cast<float>(std::erfc(-x / std::sqrt(2.0)) / 2); }
 
 using std::max;
@@ -76,7 +88,7 @@ namespace vlae::host {
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kLanes = 32;
 
-enum class At { start, matrix_product, shuffle, block_barrier, end };
+enum class At { start, matrix_product, matrix_load, shuffle, block_barrier, end };
 
 struct Fiber {
   ucontext_t context;
@@ -92,18 +104,26 @@ struct Operands {
 
 // A lane's part of a shuffle.
 struct Shuffle {
-  float mine, theirs;
+  uint32_t mine, theirs;
   size_t lane;  // whose
+};
+
+// A lane's part of a load of matrices: the row that it names, what it gets.
+struct Load {
+  const uint32_t* row;
+  uint32_t* to;
 };
 
 struct Block {
   std::vector<Fiber> fibers;
   std::unique_ptr<float4[]> shared;
+  size_t shared_bytes = 0;
   std::function<void()> body;
   ucontext_t scheduler;
   size_t current = 0;
   Operands operands[kLanes];  // of the warp that runs
   Shuffle shuffles[kLanes];
+  Load loads[kLanes];
 };
 
 inline Block* block = nullptr;
@@ -152,12 +172,20 @@ inline void exchange() {
   for (Shuffle& shuffle : block->shuffles) shuffle.theirs = block->shuffles[shuffle.lane % kLanes].mine;
 }
 
+// ldmatrix.x4: lane l names row l % 8 of matrix l / 8, and gets numbers l % 4 * 2 and the next of row l / 4 of each.
+inline void load_rows() {
+  for (size_t lane = 0; lane < kLanes; ++lane)
+    for (size_t i = 0; i < 4; ++i) block->loads[lane].to[i] = block->loads[8 * i + lane / 4].row[lane % 4];
+}
+
 // A warp as far as its next barrier of the block. It waits for its matrix instructions and shuffles alone.
 inline At run_warp(size_t first, bool backward) {
   for (;;) {
     const At at = run_some(first, kLanes, backward);
     if (at == At::matrix_product)
       multiply_operands();
+    else if (at == At::matrix_load)
+      load_rows();
     else if (at == At::shuffle)
       exchange();
     else
@@ -186,6 +214,7 @@ inline void start(Fiber& fiber) {
 inline void run_block(unsigned threads, size_t shared_bytes, const std::function<void()>& body) {
   Block b;
   b.body = body;
+  b.shared_bytes = shared_bytes;
   b.shared = std::make_unique<float4[]>((shared_bytes + sizeof(float4) - 1) / sizeof(float4));
   std::fill_n(reinterpret_cast<float*>(b.shared.get()), shared_bytes / sizeof(float), std::numeric_limits<float>::quiet_NaN());
   b.fibers.resize(threads);
@@ -214,12 +243,26 @@ void multiply_matrices(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
   stop(At::matrix_product);
 }
 
-inline float shuffle(float mine, size_t lane) {
-  Shuffle& own = block->shuffles[threadIdx.x % kLanes];
-  own = {mine, mine, lane};
-  stop(At::shuffle);
-  return own.theirs;
+inline void load_matrices(uint32_t (&a)[4], const void* row) {
+  const char *shared = reinterpret_cast<const char*>(block->shared.get()), *at = static_cast<const char*>(row);
+  if (at < shared || at + 16 > shared + block->shared_bytes || (at - shared) % 16 != 0)
+    throw std::runtime_error("cuda on host: a matrix is loaded from what is no 16 bytes of shared memory");
+  block->loads[threadIdx.x % kLanes] = {static_cast<const uint32_t*>(row), a};
+  stop(At::matrix_load);
 }
+
+template <typename T>
+T shuffle(T mine, size_t lane) {
+  static_assert(sizeof(T) == sizeof(uint32_t));
+  Shuffle& own = block->shuffles[threadIdx.x % kLanes];
+  own.lane = lane;
+  std::memcpy(&own.mine, &mine, sizeof mine);
+  stop(At::shuffle);
+  std::memcpy(&mine, &own.theirs, sizeof mine);
+  return mine;
+}
+
+inline float tanh_fast(float x) { return with_error(std::tanh(x), 0x1p-11f); }
 
 inline int setting(const char* name, int otherwise) {
   const char* value = std::getenv(name);
@@ -230,7 +273,10 @@ inline int setting(const char* name, int otherwise) {
 
 inline void __syncthreads() { vlae::host::stop(vlae::host::At::block_barrier); }
 
-inline float __shfl_sync(unsigned, float value, int lane) { return vlae::host::shuffle(value, static_cast<size_t>(lane)); }
+template <typename T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return vlae::host::shuffle(value, static_cast<size_t>(lane));
+}
 inline float __shfl_xor_sync(unsigned, float value, int bits) {
   return vlae::host::shuffle(value, threadIdx.x % vlae::host::kLanes ^ static_cast<size_t>(bits));
 }
