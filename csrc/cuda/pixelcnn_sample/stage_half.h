@@ -7,31 +7,6 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-// Errors of these, 2^-11 of tanh and less of the others, are below the rounding to 16 bits.
-__device__ inline float times_sigmoid_fast(float a, float b) { return __fdividef(a, 1.0f + __expf(-b)); }
-
-// Those that are short enough to be there once for every output of a lane; NaN for the others, cf. is_short.
-__device__ inline float activate_fast(Activation activation, float x) {
-  switch (activation) {
-    case Activation::none:
-    case Activation::relu:
-    case Activation::elu: return activate(activation, x);
-    case Activation::tanh: return tanh_fast(x);
-    case Activation::sigmoid: return times_sigmoid_fast(1.0f, x);
-    case Activation::silu: return times_sigmoid_fast(x, x);
-    case Activation::softplus:
-    case Activation::gelu:
-    case Activation::gelu_tanh:
-    case Activation::gate:
-    case Activation::glu: break;
-  }
-  return nanf("");
-}
-
-__device__ inline bool is_short(Activation activation) {
-  return activation != Activation::softplus && activation != Activation::gelu && activation != Activation::gelu_tanh;
-}
-
 __device__ inline int lane_of() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ inline int warp_of() { return static_cast<int>(threadIdx.x) / 32; }
 
@@ -147,14 +122,18 @@ __device__ void compute_columns(const Program& p, const Stage& stage, const Tens
     out = sum_of(sum_of(float2{even[0], even[1]}, float2{odd[0], odd[1]}), conditions.of[tile][half][right]);
   });
   activate_outputs(stage.activation, outputs);
+  // the usual stage of a gated decoder, without a branch
   const bool plain = stage.factor < 0 && stage.residual < 0, pairs = is_pair(stage.activation);
   const int channels = stage.channels, first = first_column(pair);
+  if (plain && pairs) {
+    for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
+      const int channel = first / 2 + 4 * right;
+      if (row_of(tile, half) < rows && channel < channels) block.cache[places[tile][half] + channel] = from_float<T>(out.x);
+    });
+    return;
+  }
   const auto write = [&](bool is_any, int tile, int half, int channel, float out) {
-    if (!is_any || channel >= channels) return;
-    if (plain)
-      block.cache[places[tile][half] + channel] = from_float<T>(out);
-    else
-      write_output(stage, row_of(tile, half), places[tile][half], channel, out, block);
+    if (is_any && channel < channels) write_output(stage, row_of(tile, half), places[tile][half], channel, out, block);
   };
   for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
     const int column = first + 8 * right;
