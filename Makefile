@@ -23,7 +23,8 @@ help:
 	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
 	@echo "make tsan     every op of the CPU library under ThreadSanitizer, on four threads (GCC): a race fails"
 	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
-	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail"
+	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail;"
+	@echo "              TRITON=3.6.0 compiles by that version, which is put into build/"
 	@echo "make notebooks  the notebooks of examples/, executed and written with their outputs"
 	@echo "make help-pages  what \`vlae-fast COMMAND --help\` shows, after a change of an option"
 	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
@@ -85,8 +86,11 @@ tsan: $(STAMP)
 fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/readers.py --seconds $(FUZZ_SECONDS)
 
-kernels: $(STAMP)
-	env -u TRITON_INTERPRET $(BIN)/python -m benchmarks.kernels
+kernels: $(STAMP) $(if $(TRITON),build/triton-$(TRITON)/triton)
+	env -u TRITON_INTERPRET PYTHONPATH=$(if $(TRITON),build/triton-$(TRITON)) $(BIN)/python -m benchmarks.kernels
+
+build/triton-%/triton:
+	$(BIN)/python -m pip install -q --no-deps --target build/triton-$* triton==$*
 
 notebooks: $(STAMP)
 	$(BIN)/python examples/notebooks/execute.py

@@ -1,7 +1,8 @@
 """`python -m benchmarks.kernels`: compiles every Triton kernel ahead of time, as the ops launch it, without a GPU.
 
-Writes registers, local memory (spills), shared memory and the matrix instruction of each to ``results/``; fails where a
-kernel spills, or where a matrix product in 16 bits is done without a matrix instruction.
+Writes registers, local memory (spills), shared memory, the matrix instructions and counts of the hot loops of each to
+``results/``; fails where a kernel spills, or where a matrix product in 16 bits is done without a matrix instruction.
+Rows are those of the Triton that is imported; what others compiled stays in the file.
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from .launches import LAUNCHES
+from .machine_code import hot_loops, matrix_instruction
 
 RESULTS = Path(__file__).parent / "results" / "triton_kernels.csv"
-COLUMNS = "case kernel dtype arch registers local_bytes shared_bytes warps matrix_instruction async_copies".split()
+COLUMNS = (
+    *("triton", "case", "kernel", "dtype", "arch", "registers", "local_bytes", "shared_bytes", "warps"),
+    *("matrix_instruction", "async_copies", "loops", "loop_instructions"),
+    *("loop_divisions", "loop_conversions", "loop_constant_loads"),
+)
 ARCHITECTURES = (80, 90)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TYPES = {
@@ -43,7 +49,7 @@ TYPES = {
     torch.int64: "i64",
     torch.bool: "i1",
 }
-CUOBJDUMP = Path(triton.backends.nvidia.__file__ or "").parent / "bin" / "cuobjdump"
+TOOLS = Path(triton.backends.nvidia.__file__ or "").parent / "bin"
 
 
 @contextmanager
@@ -64,15 +70,25 @@ def source_of(kernel: JITFunction, args: dict[str, Any]) -> ASTSource:
     """The specialisation that a launch with these arguments would compile: constants, ones, multiples of 16."""
     signature, constants, attributes = {}, {}, {}
     for i, (parameter, value) in enumerate(zip(kernel.params, args.values(), strict=True)):
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[(i,)] = "constexpr", value
+            continue
         free = parameter.do_not_specialize  # whatever its value, the binary is the same
-        constant = parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not free)
-        if constant:
-            constants[(i,)] = value
-        signature[parameter.name] = "constexpr" if constant else _type_of(value)
-        aligned = value.data_ptr() if isinstance(value, Tensor) else value
-        if not constant and not free and not isinstance(aligned, float) and aligned % 16 == 0:
-            attributes[(i,)] = [["tt.divisibility", 16]]
+        signature[parameter.name] = _specialised(value, (i,), free, constants, attributes)
     return ASTSource(kernel, signature, constants, attributes)
+
+
+def _specialised(value: Any, path: tuple[int, ...], free: bool, constants: dict, attributes: dict) -> Any:
+    """The type of an argument, or of each in a tuple; what is known of it goes into constants and attributes."""
+    if isinstance(value, tuple):
+        return tuple(_specialised(one, (*path, i), free, constants, attributes) for i, one in enumerate(value))
+    if value is None or (type(value) is int and value == 1 and not free):
+        constants[path] = value
+        return "constexpr"
+    aligned = value.data_ptr() if isinstance(value, Tensor) else value
+    if not free and not isinstance(aligned, float) and aligned % 16 == 0:
+        attributes[path] = [["tt.divisibility", 16]]
+    return _type_of(value)
 
 
 def _type_of(value: Tensor | int | float) -> str:
@@ -87,23 +103,31 @@ def compiled(kernel: JITFunction, args: dict[str, Any], options: dict[str, Any],
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        words = [str(CUOBJDUMP), "-res-usage", file.name]
-        usage = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        usage, code = (_said(*words, file.name) for words in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c")))
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, f"no resource usage in {usage!r}"
-    ptx = binary.asm["ptx"]
-    instruction = next((name for name in ("wgmma.mma_async", "mma.sync") if name in ptx), "")
+    loops = hot_loops(code)
     return {
+        "triton": triton.__version__,
         "kernel": binary.metadata.name,  # as a profiler shows it
         "arch": f"sm_{arch}",
         "registers": int(found[1]),
         "local_bytes": int(found[2]),
         "shared_bytes": binary.metadata.shared,
         "warps": binary.metadata.num_warps,
-        "matrix_instruction": instruction,
-        "async_copies": "cp.async.c" in ptx,
+        "matrix_instruction": matrix_instruction(binary.asm["ptx"]),
+        "async_copies": "cp.async.c" in binary.asm["ptx"],
+        "loops": loops.loops,
+        "loop_instructions": loops.instructions,
+        "loop_divisions": loops.divisions,
+        "loop_conversions": loops.conversions,
+        "loop_constant_loads": loops.constant_loads,
         "product": "tt.dot" in binary.asm["ttir"],
     }
+
+
+def _said(tool: str, *words: str) -> str:
+    return subprocess.run([str(TOOLS / tool), *words], capture_output=True, text=True, check=True).stdout
 
 
 def rows_of(case: str) -> list[dict[str, Any]]:
@@ -133,6 +157,26 @@ def offence(row: dict[str, Any]) -> str | None:
     return None
 
 
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Puts rows into a report, in the place of those of the same Triton and case; by Triton, then as `LAUNCHES` is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replaced = {(row["triton"], row["case"]) for row in rows}
+    kept = [row for row in read(path) if (row["triton"], row["case"]) not in replaced and row["case"] in LAUNCHES]
+    order = list(LAUNCHES)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(sorted([*kept, *rows], key=lambda row: (row["triton"], order.index(row["case"]))))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a report; none where it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=LAUNCHES, action="append", help="default: all")
@@ -140,20 +184,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 replaces the compiler by the interpreter: unset it")
-    rows, offences = [], []
+    count, offences = 0, []
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for case_rows in pool.map(rows_of, options.case or LAUNCHES):
             for row in case_rows:
                 if (wrong := offence(row)) is not None:
                     offences.append(f"{row['case']} {row['kernel']} {row['dtype']} {row['arch']}: {wrong}")
-                rows.append({name: row[name] for name in COLUMNS})
+            write(options.out, [{name: row[name] for name in COLUMNS} for row in case_rows])
+            count += len(case_rows)
             print(f"{case_rows[0]['case']}: {len(case_rows)} kernels", flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print("\n".join(offences) or f"{len(rows)} kernels without an offence: {options.out}")
+    print("\n".join(offences) or f"{count} kernels without an offence: {options.out}")
     return 1 if offences else 0
 
 
