@@ -10,6 +10,7 @@ other last bits, which again are the same every time.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -21,10 +22,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 import triton
+from triton.runtime.jit import JITFunction
 from vlae_fast.kernels import launch
 from vlae_fast.kernels.launch import Config
 
@@ -54,6 +57,21 @@ def lookups(tried: Choice) -> Iterator[dict[Entry, Config]]:
 
     with mock.patch.object(launch, "_config", config):
         yield seen
+
+
+@contextmanager
+def compiled_code() -> Iterator[list[tuple[Any, ...]]]:
+    """Machine code and launch of every kernel that runs while it lasts; nothing of one that is interpreted."""
+    run, found = JITFunction.run, []
+
+    def recorded(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=warmup, **options)
+        code = hashlib.sha256(kernel.asm["cubin"]).hexdigest()
+        found.append((code, grid, kernel.metadata.num_warps, kernel.metadata.shared))
+        return kernel
+
+    with mock.patch.object(JITFunction, "run", recorded):
+        yield found
 
 
 def milliseconds(call: Callable[[], object], device: str) -> float:
@@ -117,15 +135,22 @@ class Tuner:
         """Chooses an entry's configuration by the time of a case, writes it down, and says what was found."""
         kernel, dtype, _ = entry
         call = LAUNCHES[case](dtype, self.device)
-        with lookups(self.chosen):
+        with lookups(self.chosen), compiled_code() as code:
             expected = call()
+        with lookups(self.chosen):
             before = self.timer(call, self.device)
-        best, best_ms, left_out = base, before, ""
+        best, best_ms, left_out, timed = base, before, "", [code]
         tries = [{**base, **candidate} for candidate in CANDIDATES[kernel]]
         for config, reason in zip(tries, self.failures(case, entry, tries), strict=True):
             with lookups({**self.chosen, entry: config}):
-                if reason is None and not agree(call(), expected, dtype):
-                    reason = "wrong results"
+                if reason is None:
+                    with compiled_code() as code:
+                        results = call()
+                    if not agree(results, expected, dtype):
+                        reason = "wrong results"
+                    elif code and code in timed:
+                        reason = "compiles to the code of one before it"
+                    timed.append(code)
                 if reason is not None:
                     left_out += f"\n  left out {config}: {reason}"
                 elif (ms := self.timer(call, self.device)) < best_ms:

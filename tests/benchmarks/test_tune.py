@@ -2,9 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +77,38 @@ def test_what_fails_or_is_wrong_is_left_out(
     tune.run(tuner, [CASE], float("inf"))
     told = capsys.readouterr().out
     assert "wrong results" in told and "'NONE': 1" in told and "interpreter" not in tuner.table.read_text()
+
+
+def test_equal_code_is_timed_once(
+    tuner: tune.Tuner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two candidates whose machine code and launches are those of one that was timed before them."""
+
+    @contextmanager
+    def code() -> Iterator[list[tuple]]:
+        found: list[tuple] = []
+        yield found
+        found.append(("code", (1,)))
+
+    timed: list[float] = []
+    monkeypatch.setattr(tune, "compiled_code", code)
+    monkeypatch.setitem(CANDIDATES, "masked_conv", [{"num_stages": 4}, {"num_stages": 5}])
+    tuner.timer = lambda call, device: timed.append(1.0) or 1.0
+    tune.run(tuner, [CASE], float("inf"))
+    assert capsys.readouterr().out.count("compiles to the code of one before it") == 4 and len(timed) == 2
+
+
+def test_what_counts_as_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.jit import JITFunction
+
+    def run(self: object, *args: object, grid: tuple[int, ...], warmup: bool, **options: bytes) -> SimpleNamespace:
+        return SimpleNamespace(asm={"cubin": options["cubin"]}, metadata=SimpleNamespace(num_warps=4, shared=0))
+
+    monkeypatch.setattr(JITFunction, "run", run)
+    with tune.compiled_code() as code:
+        for cubin, grid in ((b"a", (1,)), (b"a", (1,)), (b"b", (1,)), (b"a", (2,))):
+            JITFunction.run(None, grid=grid, warmup=False, cubin=cubin)
+    assert code[0] == code[1] and len({*code}) == 3
 
 
 def test_no_time(tuner: tune.Tuner) -> None:
