@@ -64,6 +64,15 @@ CANDIDATES: dict[str, list[Config]] = {
         "64 128 32 64 128 32 4 4",
         "64 64 64 64 64 64 4 4",
     ),
+    "made": listed(  # with more rows a program, fewer networks would be worth one launch: kernels/made.py
+        "BN BK num_warps num_stages",
+        "64 64 4 4",
+        "64 64 8 4",
+        "128 128 8 3",
+        "128 64 8 3",
+        "256 64 8 3",
+        "128 32 8 4",
+    ),
     "made_inverse": listed(
         "BM BN BK S num_warps num_stages",
         "8 64 64 64 4 3",

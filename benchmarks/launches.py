@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from vlae_fast.plan import Plan, Sites
 from vlae_fast.reference.arguments import ConvOptions, Layers, Mask, Transform
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
-from vlae_fast.testing import conv_case, linear_case, made_case
+from vlae_fast.testing import conv_case, linear_case, made_case, made_layers_case
 
 Results = list[Tensor | None]
 Launch = Callable[..., Callable[[], Results]]  # (dtype, device="cpu") -> what launches kernels and gives their results
@@ -66,6 +68,23 @@ def linear(
         return [y, *triton.masked_linear_backward(grad, y, t["x"], t["weight"], mask, activation, [True] * 3)]
 
     return call
+
+
+def made(
+    batch: int, dim: int, hidden: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"
+) -> Callable[[], Results]:
+    """The forward pass of `made` in one launch, a condition with it."""
+    from vlae_fast.kernels import live_tiles
+    from vlae_fast.kernels import made as kernels
+
+    t = made_layers_case(batch, dim, hidden, cond=True, dtype=dtype).to(device=device).tensors
+    x, cond, weights, biases = (_contiguous(t[name]) for name in ("x", "cond", "weights", "biases"))
+    masks = [live_tiles.Mask(outs, ins) for ins, outs in pairwise(t["degrees"])]
+    return lambda: list(kernels.forward(x, weights, biases, masks, cond, "relu"))
+
+
+def _contiguous(value: Any) -> Any:
+    return [one.contiguous() for one in value] if isinstance(value, list) else value.contiguous()
 
 
 def inverse(
@@ -148,6 +167,8 @@ LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decide
     "linear-4096-4096-adjacency": partial(linear, 4096, 4096, 4096, True, "elu"),
     "linear-640-640-batch128": partial(linear, 128, 640, 640, False, "relu"),
     "linear-32-64": partial(linear, 64, 32, 64, False, "tanh"),
+    "made-64-640-640-128": partial(made, 128, 64, (640, 640)),
+    "made-784-1024-1024-1568": partial(made, 256, 784, (1024, 1024)),
     "inverse-784-512-512-relu": partial(inverse, 100, 784, (512, 512), "relu", False),
     "inverse-64-512-512-elu-cond": partial(inverse, 100, 64, (512, 512), "elu", True),
     "inverse-32-64-tanh": partial(inverse, 100, 32, (64,), "tanh", False),

@@ -80,6 +80,55 @@ def walk(
 
 
 @triton.jit
+def product_block(
+    i_m,
+    p_walk,
+    p_x,
+    p_weight,
+    p_bias,
+    p_cond,
+    p_mask,
+    p_y,
+    B,
+    N,
+    K,
+    TRANSPOSED: tl.constexpr,
+    ADJACENCY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """Block i_m of the rows of y, of the columns of a walk: act( products + bias + cond ), cond ``[B, N]`` or None."""
+    i_n, full_runs, runs = tl.load(p_walk), tl.load(p_walk + 1), tl.load(p_walk + 2)
+    b_y = tl.zeros([BM, BN], tl.float32)
+    for i_run in range(full_runs):
+        begin, end = tl.load(p_walk + 3 + 2 * i_run), tl.load(p_walk + 4 + 2 * i_run)
+        b_y = walk(
+            b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
+            False, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK,
+        )  # fmt: skip
+    # a partial tile passes through registers to be masked: in steps half as long, it needs half of them
+    STEPS: tl.constexpr = 2 if BK > 16 else 1
+    for i_run in range(full_runs, runs):
+        begin, end = tl.load(p_walk + 3 + 2 * i_run) * STEPS, tl.load(p_walk + 4 + 2 * i_run) * STEPS
+        b_y = walk(
+            b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
+            True, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK // STEPS,
+        )  # fmt: skip
+    o_m, o_n = tl.arange(0, BM), i_n * BN + tl.arange(0, BN)
+    m_n = o_n < N
+    if p_bias is not None:
+        b_y += tl.load(p_bias + o_n, m_n, other=0.0).to(tl.float32)[None, :]
+    p_y += i_m.to(tl.int64) * BM * N
+    o_y, m_y = o_m[:, None] * N + o_n[None, :], (o_m < B - i_m * BM)[:, None] & m_n[None, :]
+    if p_cond is not None:
+        b_y += tl.load(p_cond + i_m.to(tl.int64) * BM * N + o_y, m_y, other=0.0).to(tl.float32)
+    tl.store(p_y + o_y, activate(b_y, ACTIVATION).to(p_y.dtype.element_ty), m_y)
+
+
+@triton.jit
 def product(
     i_program,
     p_x,
@@ -110,29 +159,10 @@ def product(
     height = tl.minimum(tl.cdiv(B, BM) - first, GROUP)
     i_group = i_program % (GROUP * columns)
     p_walk = p_walks + i_group // height * (3 + 2 * tl.cdiv(K, BK))
-    i_m, i_n, full_runs, runs = first + i_group % height, tl.load(p_walk), tl.load(p_walk + 1), tl.load(p_walk + 2)
-    b_y = tl.zeros([BM, BN], tl.float32)
-    for i_run in range(full_runs):
-        begin, end = tl.load(p_walk + 3 + 2 * i_run), tl.load(p_walk + 4 + 2 * i_run)
-        b_y = walk(
-            b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
-            False, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK,
-        )  # fmt: skip
-    # a partial tile passes through registers to be masked: in steps half as long, it needs half of them
-    STEPS: tl.constexpr = 2 if BK > 16 else 1
-    for i_run in range(full_runs, runs):
-        begin, end = tl.load(p_walk + 3 + 2 * i_run) * STEPS, tl.load(p_walk + 4 + 2 * i_run) * STEPS
-        b_y = walk(
-            b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
-            True, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK // STEPS,
-        )  # fmt: skip
-    o_m, o_n = tl.arange(0, BM), i_n * BN + tl.arange(0, BN)
-    m_n = o_n < N
-    if p_bias is not None:
-        b_y += tl.load(p_bias + o_n, m_n, other=0.0).to(tl.float32)[None, :]
-    p_y += i_m.to(tl.int64) * BM * N
-    m_y = (o_m < B - i_m * BM)[:, None] & m_n[None, :]
-    tl.store(p_y + o_m[:, None] * N + o_n[None, :], activate(b_y, ACTIVATION).to(p_y.dtype.element_ty), m_y)
+    product_block(
+        first + i_group % height, p_walk, p_x, p_weight, p_bias, None, p_mask, p_y, B, N, K,
+        TRANSPOSED, ADJACENCY, ACTIVATION, PRECISION, BM, BN, BK,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["B"])  # another batch, the same binary

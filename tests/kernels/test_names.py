@@ -11,7 +11,7 @@ from cases.rows import require
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(
-    r"(masked_conv|masked_linear|made_inverse|pixelcnn_sample|activation|parts)"
+    r"(masked_conv|masked_linear|made|made_inverse|pixelcnn_sample|activation|parts)"
     r"_(forward|backward|grad_x|grad_weight|pack|unpack|walk|add)_kernel"
 )
 GRAD_X = "masked_conv_grad_x_kernel"  # the forward kernel, mirrored

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -204,7 +205,16 @@ def made(x: Tensor, layers: Layers, activation: str) -> Tensor:
     return made_with_hidden(x, layers, activation)[0]
 
 
+@_on_its_device
 def made_with_hidden(x: Tensor, layers: Layers, activation: str) -> list[Tensor]:
+    """In one launch where `kernels.made.why_not` has nothing against it, else in one for each layer."""
+    from ..kernels import made as kernels
+
+    if kernels.why_not(layers.weights, len(x)) is None:
+        masks = [_as_tiles(Mask(*degrees)) for degrees in pairwise(layers.degrees)]
+        weights, biases = ([t.contiguous() for t in tensors] for tensors in (layers.weights, layers.biases))
+        *hidden, y = kernels.forward(x.contiguous(), weights, biases, masks, contiguous(layers.cond), activation)
+        return [y, *hidden]
     return by_layers.made_with_hidden(sys.modules[__name__], x, layers, activation)
 
 

@@ -1,0 +1,111 @@
+"""made in Triton: which MADEs go through one launch, in blocks of any size, and that dead tiles are not read."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from cases.extents import Memory
+from cases.made import CASES, any_order
+from cases.rows import require
+
+from vlae_fast.testing import Case, check_op, made_layers_case, run
+
+
+@pytest.fixture(autouse=True)
+def _triton() -> None:
+    require("triton")
+
+
+def launched(ran: list[Memory]) -> list[str]:
+    return [memory.kernel for memory in ran]
+
+
+@pytest.mark.parametrize("name", ["plain", "five layers", "condition", "any order", "some dead", "batch of 1"])
+def test_a_forward_pass_is_one_launch(name: str, ran: list[Memory]) -> None:
+    require("triton", "cuda" if torch.cuda.is_available() else "cpu")
+    run(CASES[name], "triton")
+    assert launched(ran) == ["made_forward_kernel"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "blocks",
+    [{"BM": 16, "BN": 16, "BK": 16}, {"BM": 32, "BN": 32, "BK": 64}, {"BM": 64, "BN": 128, "BK": 32}],
+    ids=str,
+)
+def test_any_blocks(blocks: dict[str, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlae_fast.kernels import launch
+
+    own = launch.config
+    of_made = {**blocks, "num_warps": 4, "num_stages": 2}
+    monkeypatch.setattr(launch, "config", lambda *args: of_made.copy() if args[0] == "made" else own(*args))
+    for case in (
+        made_layers_case(35, 11, (140, 97), activation="elu", cond=True),
+        any_order(made_layers_case(18, 9, (33,), activation="tanh")),
+    ):
+        check_op(case.to(dtype), "triton", grad=False)
+
+
+def wider(case: Case, layer: int) -> list[torch.Tensor]:
+    weights = list(case.tensors["weights"])
+    weights[layer] = torch.empty(1100, weights[layer].shape[1], device="meta")
+    return weights
+
+
+def test_what_is_not_taken_through_one_launch() -> None:
+    from vlae_fast.kernels.made import why_not
+
+    case = made_layers_case(1, 4, (6, 5))
+    assert why_not(case.tensors["weights"]) is None
+    assert why_not(wider(case, 2)) is None  # outputs may be more
+    assert why_not(wider(case, 1)) == "at most 1024 units of a hidden layer are taken, got 1100"
+    assert why_not(case.tensors["weights"][:1]) == "one layer is one launch anyway"
+    assert why_not([torch.empty(4, 4)] * 9) == "at most 8 layers are taken, got 9"
+    assert why_not([torch.empty(0, 4), torch.empty(3, 0)]) == "a layer has no weights"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "batch", "cycles"),
+    [
+        ((64, 640, 640, 128), torch.float32, 2048, None),
+        ((64, 640, 640, 128), torch.float32, 2049, 66560),
+        ((64, 640, 640, 128), torch.bfloat16, 8192, None),
+        ((64, 640, 640, 128), torch.bfloat16, 8193, 41600),  # in 5 turns
+        ((784, 1024, 1024, 1568), torch.bfloat16, 1, 54016),  # 1.7 M live weights of 2 bytes, 64 bytes a cycle
+        ((784, 1024, 1024, 1568), torch.float32, 1, 216064),  # of 16 rows, 128 products a cycle
+    ],
+)
+def test_a_network_with_more_work_than_its_launches_goes_by_layers(
+    sizes: tuple[int, ...], dtype: torch.dtype, batch: int, cycles: int | None
+) -> None:
+    from vlae_fast.kernels.made import why_not
+
+    weights = [torch.empty(o, i, dtype=dtype, device="meta") for i, o in pairwise(sizes)]
+    reason = why_not(weights, batch)
+    told = f"weights would take {cycles} cycles, more than the 40000 of the launches that are saved"
+    assert reason == (None if cycles is None else told)
+
+
+def test_more_units_go_by_layers(ran: list[Memory]) -> None:
+    check_op(made_layers_case(3, 5, (1100, 8)), "triton")
+    assert "made_forward_kernel" not in launched(ran) and launched(ran).count("masked_linear_forward_kernel") >= 3
+
+
+def test_dead_tiles_are_not_read(ran: list[Memory], monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlae_fast.kernels import launch
+
+    from vlae_fast.masks import linear_mask
+
+    blocks = {"BM": 16, "BN": 16, "BK": 16, "num_warps": 4, "num_stages": 2}
+    monkeypatch.setattr(launch, "config", lambda *_: blocks.copy())
+    case = made_layers_case(5, 48, (96, 80))
+    run(case, "triton")
+    (memory,) = ran
+    degrees = case.tensors["degrees"]
+    for i, weight in enumerate(case.tensors["weights"]):
+        read = torch.from_numpy(memory[f"p_weights[{i}]"].touched).view(weight.shape)
+        live = linear_mask(degrees[i], degrees[i + 1])
+        tiles = torch.nn.functional.max_pool2d(live.float()[None], 16, ceil_mode=True)[0].bool()
+        near = tiles.repeat_interleave(16, 0).repeat_interleave(16, 1)[: len(live), : live.shape[1]]
+        assert (read | ~live).all() and not (read & ~near).any()
+        assert read.float().mean() < 0.75
