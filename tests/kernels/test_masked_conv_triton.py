@@ -6,6 +6,7 @@ from cases.rows import require
 
 from vlae_fast.masks import MASK_TYPES, conv_taps
 from vlae_fast.reference.arguments import ConvOptions
+from vlae_fast.testing import check_op, conv_case
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,21 @@ def test_other_taps_are_refused() -> None:
     taps = conv_taps("B", (3, 3))
     with pytest.raises(AssertionError, match="raster"):
         raster((*taps[:1], *taps[2:]))
+
+
+@pytest.mark.parametrize(("channels", "columns"), [(64, 64), (100, 128), (160, 64), (256, 128)])
+def test_gradient_of_x_in_wider_blocks(channels: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as wide where that leaves no block empty; of 100 channels as of 128."""
+    from vlae_fast.kernels import masked_conv
+
+    own, found = masked_conv._blocks, []
+
+    def blocks(*args: object, mirrored: bool) -> dict[str, int]:
+        config = own(*args, mirrored=mirrored)
+        found.extend([config["BN"]] if mirrored else [])
+        return config
+
+    monkeypatch.setattr(masked_conv, "_blocks", blocks)
+    case = conv_case("B", (1, channels, 3, 2), 16, 3, activation="relu").to(torch.bfloat16)
+    check_op(case, "triton")
+    assert found == [columns]
