@@ -122,6 +122,9 @@ def _blocks(weight: Tensor, batch: int) -> launch.Config:
     config["BO"] = launch.shrunk(config["BO"], launch.cdiv(outputs, 8))
     config["BI"] = launch.shrunk(config["BI"], launch.cdiv(inputs, 8))
     config["BB"] = launch.shrunk(config["BB"], batch)
+    # a thread has 32 outputs of the larger product at least; with fewer, Triton 3.6 spills
+    largest = max(config["BM"] * config["BN"], config["BO"] * config["BI"])
+    config["num_warps"] = min(config["num_warps"], max(4, largest // 1024))
     return config
 
 
