@@ -141,7 +141,7 @@ def user_errors(command: Function) -> Function:
 _IN_PROCESSES: set[Callable[..., None]] = set()
 
 
-def in_processes(command: Command) -> Command:
+def in_processes(command: Function) -> Function:
     """Marks a command, under `user_errors`, that several processes share."""
     _IN_PROCESSES.add(command)
     return command
