@@ -210,6 +210,7 @@ def test_the_command_refuses_before_it_loads(server: Server, monkeypatch: pytest
 
 
 COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
     "import vlae_fast.data as d, cases.commands as c; d.load = c.small_images; "
     "from vlae_fast.__main__ import main; main()"
 )

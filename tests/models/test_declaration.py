@@ -57,7 +57,6 @@ def read_again(module: ModuleType) -> ModuleType:
     return again
 
 
-@pytest.mark.usefixtures("with_shift")
 @pytest.mark.parametrize(
     "given",
     [{}, {"z_channels": 0}, {"decoder": "resnet"}, {"decoder": "mlp", "use_flow": False}, {"encoder_norm": "weight"},
@@ -68,6 +67,7 @@ def test_a_config_is_made_again_of_the_options_that_it_must_be_given(given: dict
     assert options.to_give(config) == given and options.chosen(**options.to_give(config)).config() == config
 
 
+@pytest.mark.usefixtures("with_shift")
 def test_a_new_option_is_one_of_the_constructor() -> None:
     plain, model = (vf.VLAE(**SMALL, decoder="shifted", shift=shift) for shift in (0, 3))
     model.load_state_dict(plain.state_dict())

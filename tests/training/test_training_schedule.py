@@ -26,7 +26,7 @@ def test_every_step_has_its_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     step, weights = loop.update, []
 
     def noting(*args: Any) -> Any:
-        weights.append(args[-1])
+        weights.append(args[4])  # kl_weight
         return step(*args)
 
     monkeypatch.setattr(loop, "update", noting)

@@ -113,7 +113,7 @@ def decode(
 
 
 class Opened:
-    """A file and the model that decodes it, chunk by chunk. Arguments and errors are those of `decode`."""
+    """A file's data and the model that decodes it, chunk by chunk. Arguments and errors are those of `decode`."""
 
     def __init__(self, model: VLAE, data: bytes, *, limit: int = MOST_VALUES, where: str = "file") -> None:
         check_model(model)
@@ -142,7 +142,7 @@ class Opened:
 
     @torch.no_grad()
     def chunk(self, i: int) -> Tensor:
-        """The images of a chunk."""
+        """The images of chunk i."""
         if not 0 <= i < self.header.n_chunks:
             raise ValueError(f"codec.decode: chunks must be from 0 to {self.header.n_chunks - 1}, got {i}")
         n, payload = len(self.header.rows_of(i)), self.file.payload(i)

@@ -43,19 +43,25 @@ class Chunk(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of itself."""
+    """What a file says of itself.
 
-    mode: str  # one of MODES
-    isa: str  # one of ISAS
-    fingerprint: bytes  # of the model, 16 bytes
-    emit: Emit  # the likelihood
-    shape: tuple[int, int, int]  # C, H, W
+    mode: one of MODES. isa: instruction set, one of ISAS. fingerprint: of the model, 16 bytes. emit: the likelihood.
+    shape: ``(C, H, W)``. images: how many. per_chunk: images of every chunk but the last, which may have fewer.
+    settings: of the code z, which codes.py reads.
+    """
+
+    mode: str
+    isa: str
+    fingerprint: bytes
+    emit: Emit
+    shape: tuple[int, int, int]
     images: int
-    per_chunk: int  # images of every chunk but the last, which may have fewer
-    settings: bytes  # of the code z
+    per_chunk: int
+    settings: bytes
 
     @property
     def n_chunks(self) -> int:
+        """How many chunks hold the images."""
         return -(-self.images // self.per_chunk)
 
     def rows_of(self, chunk: int) -> range:
@@ -178,7 +184,7 @@ class File:
         return payload
 
     def fail(self, chunk: int, rule: str) -> FileError:
-        """The error of a chunk."""
+        """The error of a chunk that breaks a rule."""
         rows = self.header.rows_of(chunk)
         return FileError(f"{self.where}: chunk {chunk} (images {rows.start} to {rows.stop - 1}): {rule}")
 

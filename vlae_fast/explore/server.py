@@ -122,7 +122,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{shown}:{self.server_port}/" + (f"#token={self.token}" if self.token else "")
 
     def ask(self, method: Callable[[Explorer, Asked], dict[str, Any]], asked: Asked) -> dict[str, Any]:
-        """The explorer's answer."""
+        """The explorer's answer, by a method of it, to what a request asked."""
         return self._worker.submit(method, self.explorer, asked).result()
 
     def knows(self, host: str) -> bool:
@@ -140,7 +140,7 @@ class Server(ThreadingHTTPServer):
         return address.is_loopback or not self.loopback
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that goes away is no news."""
+        """http.server's, of the request of a client_address; but a browser that goes away is no news."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 

@@ -1,7 +1,7 @@
 // A stage of float32: the 8 warps share the products of a row, and their sums meet in shared memory.
 //
-// Not on tensor cores: their TF32 keeps 10 bits of a factor, which draws other pixels than the reference; three products of
-// split factors, which would not, take longer than the FMAs of the 8 rows that a stage has at batch 1.
+// Not on tensor cores: their TF32 keeps 10 bits of a factor, which draws other pixels than the reference. Three products of
+// split factors would not; for the 8 rows of batch 1 they were estimated to take as long as the FMAs, and were not built.
 #pragma once
 
 #include "finish.h"
