@@ -40,7 +40,7 @@ def check_ops(case: ConvCase | LinearCase | InverseCase, backend: str, device: t
     Never in TF32: whether the reference rounds to it is the choice of a library, and with it the budget.
     """
     grad = not isinstance(case, InverseCase)
-    nudges = 0 if grad else 1  # a log-determinant is a number a sample: the reference may owe its error to luck
+    nudges = 0 if grad else 3  # a log-determinant is a number a sample: the reference may owe its error to luck
     op_cases = [op_case.to(torch_dtype(case.dtype), str(device)) for op_case in case.op_cases()]
     try:
         with precision("float32"):

@@ -27,6 +27,7 @@ PEERS = {  # words that a peer's name starts with -> marker and colour: one look
     "vlae_fast torch.compile": ("*", "tab:olive"),
     "vlae_fast torch": ("h", "tab:gray"),
     "layer by layer": ("<", "tab:green"),
+    "held in float32": (">", "tab:pink"),
     "D passes in a CUDA graph": ("v", "tab:brown"),
     "D passes, plain PyTorch": ("o", "tab:blue"),
     "zuko": ("P", "tab:green"),
