@@ -302,3 +302,7 @@ def test_a_name_in_a_checkpoint_is_never_imported(tmp_path: Path, monkeypatch: p
     checkpoint.save(tmp_path / "c", model, torch.optim.Adam(model.parameters()), epoch=0, training=training, history=[])
     result = call("evaluate", tmp_path / "c", "--limit", 2)
     assert result.exit_code == 0 and "trained on stranger:images" in result.stderr
+
+
+def test_no_page_names_a_folder_of_the_machine_that_wrote_it() -> None:
+    assert str(Path(vf.__file__).parent) not in json.dumps(help_pages.all_pages())

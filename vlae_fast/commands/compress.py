@@ -14,7 +14,12 @@ from ..visualization.figures import check_target, replace_file
 from .app import Json, app, as_json, user_errors
 
 Model = Annotated[
-    Path, typer.Option("--checkpoint", help="Checkpoint folder; default: the MNIST model that ships with the package")
+    Path,
+    typer.Option(
+        "--checkpoint",
+        help="Checkpoint folder; default: the MNIST model that ships with the package",
+        show_default=False,
+    ),
 ]
 
 
