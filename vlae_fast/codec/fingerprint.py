@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 
+from ..models.digest import add_tensors
 from ..models.vlae import VLAE
 from ..plan import Plan
 
@@ -19,9 +19,5 @@ def fingerprint(model: VLAE, plan: Plan) -> bytes:
     """
     options = {name: value for name, value in model.config.items() if name != "backend"}
     found = hashlib.sha256(json.dumps([options, plan.words], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous()
-        found.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        numbers = array.reshape(-1).numpy()
-        found.update((numbers if sys.byteorder == "little" else numbers.byteswap()).tobytes())
+    add_tensors(found, model.state_dict())
     return found.digest()[:BYTES]
