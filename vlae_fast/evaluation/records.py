@@ -6,9 +6,7 @@ part-0.bin     of the process of rank 0: (image, nats), as int64 and float64, li
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import processes
+from ..data.begun import begun, write_index
 
 _RECORD = np.dtype([("image", "<i8"), ("nats", "<f8")])
 
@@ -79,24 +78,9 @@ def mean_and_error(nats: Tensor) -> tuple[float, float]:
 
 
 def _open(folder: Path, what: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    index = folder / "index.json"
     what = {"format": "vlae_fast.records", "version": 1, **what}
-    if index.is_file():
-        try:
-            found = json.loads(index.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"keep: {index} is no index of figures: {error}") from error
-        for name, value in what.items():
-            if not isinstance(found, dict) or found.get(name) != value:
-                theirs = found.get(name) if isinstance(found, dict) else found
-                raise ValueError(f"keep: {folder} has figures of another {name}, {theirs!r:.80}, got {value!r:.80}")
-    elif any(folder.iterdir()):
-        raise ValueError(f"keep: {folder} must be empty, or hold figures that were begun, got other files in it")
-    else:
-        fresh = folder / ".index.json.incomplete"
-        fresh.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, index)
+    if not begun(folder, what, argument="keep", holds="figures"):
+        write_index(folder, what)
 
 
 def _read(folder: Path) -> dict[int, float]:

@@ -7,7 +7,6 @@ shard-00000.npz      images [n, C, H, W] of the numbers from 0 on: levels k of k
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -20,11 +19,11 @@ from torch import Tensor
 
 from .. import processes
 from .._extras import progress_bar
+from ..data.begun import begun, write_index
 from ..models.digest import digest_of
 from ..models.vlae import VLAE
 from .numbered import numbered_images
 
-INDEX = "index.json"
 PER_SHARD = 1000
 _AT_ONCE = 100  # on a CPU, where more images at once are no faster
 
@@ -85,7 +84,7 @@ def draw_shards(
             bar.update()
     processes.in_each(None)  # all have written
     if rank == 0:
-        _write_index(folder, index | {"complete": True})
+        write_index(folder, index | {"complete": True})
     drawn = sum(min(per_shard, n - index["shards"].index(name) * per_shard) for name in todo)
     return Drawn(n, len(index["shards"]), drawn, time.perf_counter() - start)
 
@@ -104,31 +103,11 @@ def _index(model: VLAE, n: int, per_shard: int, **how: Any) -> dict[str, Any]:
 
 def _prepare(folder: Path, index: dict[str, Any]) -> list[str]:
     """Makes the folder, or checks that it is of this call; returns the files that are missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise ValueError(f"out: must be a folder for files of images, got the file {folder}") from None
-    if (folder / INDEX).is_file():
-        try:
-            found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"out: {folder / INDEX} is no index of images: {error}") from error
-        for name, value in index.items():
-            if not isinstance(found, dict) or found.get(name) != value:
-                theirs = found.get(name) if isinstance(found, dict) else found
-                raise ValueError(f"out: {folder} has images of another {name}, {theirs!r:.80}, got {value!r:.80}")
-    elif any(folder.iterdir()):
-        raise ValueError(f"out: {folder} must be empty, or hold images that were begun, got other files in it")
+    begun(folder, index, argument="out", holds="images")
     missing = [name for name in index["shards"] if not (folder / name).is_file()]
     if missing:
-        _write_index(folder, index | {"complete": False})
+        write_index(folder, index | {"complete": False})
     return missing
-
-
-def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    fresh = folder / f".{INDEX}.incomplete"
-    fresh.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    os.replace(fresh, folder / INDEX)
 
 
 def _drawn(model: VLAE, first: int, end: int, index: dict[str, Any], sampler: Any) -> Iterator[dict[str, np.ndarray]]:
