@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from ..data import Images, Source, Split, for_split
 from ..models.likelihood_base import Likelihood
 from ..models.mode import evaluating
 from ..models.vlae import VLAE, LossTerms
+
+Found = TypeVar("Found")
 
 
 class Evaluation(NamedTuple):
@@ -106,15 +108,29 @@ def per_image(
     and all get the figures of every image, those of one process to the last bit.
     """
     rows: dict[int, Tensor] = {}
-    count, rank = processes.place(shared)
     with repeatable(model, seed):
-        for number, (x, labels) in enumerate(batches(model, images, split, batch_size, seed)):
-            if number % count == rank:
-                rows[number] = torch.stack(list(model.loss_terms(x, labels))).double().cpu()
-            else:
+        for number, x, labels in in_turn(model, batches(model, images, split, batch_size, seed), shared):
+            rows[number] = torch.stack(list(model.loss_terms(x, labels))).double().cpu()
+    return LossTerms(*torch.cat(of_all(rows, shared), 1))
+
+
+def in_turn(
+    model: VLAE, all_batches: Iterable[tuple[Tensor, Tensor | None]], shared: bool, draws: int = 1
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Number, images and labels of the batches that are this process's; the others' `draws` of z are passed over."""
+    count, rank = processes.place(shared)
+    for number, (x, labels) in enumerate(all_batches):
+        if number % count == rank:
+            yield number, x, labels
+        else:
+            for _ in range(draws):
                 pass_over(model, len(x))
-    found = {number: row for part in processes.in_each(rows) for number, row in part.items()} if shared else rows
-    return LossTerms(*torch.cat([found[number] for number in sorted(found)], 1))
+
+
+def of_all(own: dict[int, Found], shared: bool) -> list[Found]:
+    """What all processes found of their batches, in the order of the numbers."""
+    found = {number: of for part in processes.in_each(own) for number, of in part.items()} if shared else own
+    return [found[number] for number in sorted(found)]
 
 
 def pass_over(model: VLAE, images: int) -> None:

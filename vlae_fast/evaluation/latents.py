@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import processes
 from ..data import Images, Source, Split
 from ..models.vlae import VLAE
-from .elbo import batches, pass_over, repeatable
+from .elbo import batches, in_turn, of_all, repeatable
 
 ACTIVE = 0.01  # variance of a posterior mean, the threshold of Burda et al. 2016, arXiv 1509.00519, section 5.2
 
@@ -51,20 +50,14 @@ def encode(
     if not model.latent_dim:
         raise ValueError("encode: model must have a z, got one with latent_dim 0, a PixelCNN by itself")
     found: dict[int, tuple[Tensor, ...]] = {}
-    count, rank = processes.place(shared)
     with repeatable(model, seed):
-        for number, (x, labels) in enumerate(batches(model, images, split, batch_size, seed)):
-            if number % count != rank:
-                for _ in range(1 if model.posterior is None else 2):
-                    pass_over(model, len(x))
-                continue
+        every = batches(model, images, split, batch_size, seed)
+        for number, x, labels in in_turn(model, every, shared, draws=1 if model.posterior is None else 2):
             z, mu, logvar = model.posterior_sample(x, labels)
             means = (mu, mu) if model.posterior is None else (z, model.posterior_sample(x, labels)[0])
             columns = (mu, logvar, z, model.kl_per_dim(z, mu, logvar), *means)
             found[number] = tuple(column.double().cpu() for column in columns)
-    if shared:
-        found = {number: columns for part in processes.in_each(found) for number, columns in part.items()}
-    return Codes(*(torch.cat(rows) for rows in zip(*(found[number] for number in sorted(found)), strict=True)))
+    return Codes(*(torch.cat(rows) for rows in zip(*of_all(found, shared), strict=True)))
 
 
 def active_units(mean: Tensor, again: Tensor | None = None) -> int:
