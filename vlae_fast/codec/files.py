@@ -33,7 +33,7 @@ def read_pictures(sources: Sequence[Path], model: VLAE, *, threshold: bool = Fal
     if threshold:
         grey = (grey >= 128).to(torch.uint8) * 255
     levels = model.likelihood.levels
-    k = (grey.float() / 255 * (levels - 1)).round()
+    k = model.likelihood.index(grey.float() / 255)
     exact = (k / (levels - 1) * 255).round() == grey
     if not exact.all():
         i = int((~exact).flatten(1).any(1).nonzero()[0])

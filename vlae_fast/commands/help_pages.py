@@ -7,10 +7,10 @@ has; `make help-pages` writes it anew, and a test fails where it is not what the
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from ..visualization.figures import replace_file
 from .overview import HELP, HELP_PAGES
 
 _KINDS = {int: "int", float: "number", Path: "path"}
@@ -68,6 +68,5 @@ def all_pages() -> dict[str, dict[str, Any]]:
 
 def write(path: Path = HELP_PAGES) -> None:
     """Writes help.json."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(all_pages(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    text = json.dumps(all_pages(), indent=1, ensure_ascii=False) + "\n"
+    replace_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))

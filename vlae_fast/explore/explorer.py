@@ -221,7 +221,7 @@ class Explorer:
         likelihood, x = self.model.likelihood, image.float() / 255
         if likelihood.is_density or not likelihood.levels:
             return x
-        return (x * (likelihood.levels - 1)).round() / (likelihood.levels - 1)
+        return likelihood.index(x) / (likelihood.levels - 1)
 
     def _fits(self, mask: Tensor) -> bool:
         emit = self.model.likelihood.emit

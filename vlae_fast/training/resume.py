@@ -34,13 +34,13 @@ def after_restart(folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool,
 
     With overwrite a mark beside the folder names the checkpoint of an earlier run, until there is one of this run.
     """
-    found, mark = _generation(folder), _mark(folder)
+    mark = _mark(folder)
     if processes.restarts():
-        earlier = mark.is_file() and mark.read_text(encoding="utf-8") == found
+        earlier = mark.is_file() and mark.read_text(encoding="utf-8") == _generation(folder)
         return (resume, overwrite) if earlier else (True, False)
     if processes.is_launched() and processes.is_first():
         replaced(folder)
-        if overwrite and found:
+        if overwrite and (found := _generation(folder)):
             mark.write_text(found, encoding="utf-8")
     return resume, overwrite
 
