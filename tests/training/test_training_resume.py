@@ -164,7 +164,9 @@ def test_resume_of_a_run_from_before_a_setting_came(tmp_path: Path) -> None:
     run(new_model(), tmp_path, epochs=1)
     path = tmp_path / "checkpoint" / "config.json"
     config = json.loads(path.read_text())
-    for name in ("optimizer", "lr_schedule", "polyak"):
+    for name in ("optimizer", "lr_schedule", "polyak", "path_derivative"):
         del config["training"][name]
     path.write_text(json.dumps(config))
-    assert len(run(new_model(), tmp_path, epochs=2, resume=True)) == 2
+    with pytest.raises(ValueError, match=r"resume: path_derivative must be that of .*, False, got True"):
+        run(new_model(), tmp_path, epochs=2, resume=True)
+    assert len(run(new_model(), tmp_path, epochs=2, resume=True, path_derivative=False)) == 2

@@ -75,8 +75,11 @@ class Objective:
         if (n := self.settings.samples) > 1:
             x, seen = x.repeat(n, 1, 1, 1), None if seen is None else seen.repeat(n, 1, 1, 1)
             labels = None if labels is None else labels.repeat(n)
-        # importance weights are of the draw; with its KL in closed form they would bound nothing
-        return model.loss_terms(x, labels, seen=seen, noise=noise, closed_form=self.settings.objective != "iwae")
+        # Importance weights are of the draw: with its KL in closed form they would bound nothing. And what a path
+        # derivative leaves out has mean 0 for one draw, but not for weighted ones.
+        one = self.settings.objective != "iwae"
+        path = one and self.settings.path_derivative
+        return model.loss_terms(x, labels, seen=seen, noise=noise, closed_form=one, path_derivative=path)
 
 
 def update(

@@ -76,7 +76,8 @@ def resume(
         the history, and how many processes there were.
     """
     found = checkpoint.load(folder)
-    earlier = asdict(Settings()) | found.training  # a setting that came later has its default in an older checkpoint
+    # a setting that came later has in an older checkpoint the value by which that run was trained
+    earlier = asdict(Settings(path_derivative=False)) | found.training
     theirs, ours = {"model": found.model.config} | earlier, {"model": model.config} | description
     for key in ours | theirs:
         if key != "processes" and _plain(theirs.get(key)) != _plain(ours.get(key)):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..models.rules import OneOf, Real, Whole, declaration, declared, option
+from ..models.rules import Flag, OneOf, Real, Whole, declaration, declared, option
 
 _POSITIVE, _NOT_NEGATIVE = Real(above=0), Real(low=0)
 _BETTER = 1e-4  # of the best loss so far, by which a better one is below it
@@ -51,6 +51,12 @@ class Settings:
         "elbo", OneOf(("elbo", "iwae")), "elbo, or iwae: the importance-weighted bound of `samples`"
     )
     samples: int = option(1, Whole(1), "Draws of z per image and update")
+    path_derivative: bool = option(
+        True,
+        Flag(),
+        "elbo: gradient of log q(z|x) through z alone, which has less noise, where the posterior is Gaussian and the "
+        "KL is that of a draw",
+    )
     beta: float = option(1.0, _NOT_NEGATIVE, "Weight of the KL; 1 is the ELBO")
     warmup_epochs: float = option(
         0.0, _NOT_NEGATIVE, "Epochs over which the weight of the KL rises from 0, or a fraction of one"

@@ -1,0 +1,77 @@
+"""The gradient of log q(z|x) through z alone: the mean of the whole gradient, and no noise at the best posterior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import vlae_fast as vf
+from vlae_fast import training
+from vlae_fast.training.objective import Batch, Objective
+
+SIZES: dict[str, Any] = {"latent_dim": 4, "hidden_dim": 8, "n_layers": 1, "image_size": (6, 5), "flow_hidden": 8}
+X = torch.rand(3, 1, 6, 5, generator=torch.Generator().manual_seed(3)).round()
+
+
+def model_of(**options: Any) -> vf.VLAE:
+    torch.manual_seed(0)
+    return vf.VLAE(**(SIZES | options))
+
+
+def gradient(model: vf.VLAE, loss: torch.Tensor) -> torch.Tensor:
+    """With respect to the parameters that log q(z|x) has, in one vector."""
+    of_q = [*model.encoder.parameters(), *(model.posterior.parameters() if model.posterior else [])]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, of_q)])
+
+
+def test_values_are_the_same() -> None:
+    model, noise = model_of(), torch.randn(3, 4)
+    whole, path = (model.loss_terms(X, noise=noise, path_derivative=path) for path in (False, True))
+    assert whole.kl.equal(path.kl) and whole.reconstruction.equal(path.reconstruction)
+
+
+def test_the_mean_is_that_of_the_closed_form() -> None:
+    """The gradient of ``log q - log p`` averaged over draws against that of the KL itself, 5 standard errors."""
+    model = model_of(use_flow=False)
+    torch.nn.init.normal_(model.encoder.head.bias, std=0.7)
+    exact = gradient(model, model.loss_terms(X).kl.mean())
+    many = X.repeat(50, 1, 1, 1)
+    drawn = torch.stack(
+        [gradient(model, model.loss_terms(many, closed_form=False, path_derivative=True).kl.mean()) for _ in range(60)]
+    )
+    error = drawn.std(0) / 60**0.5
+    assert (drawn.mean(0) - exact).abs().le(5 * error + 1e-6).all()
+    assert exact.abs().max() > 20 * error.max()
+
+
+def test_no_noise_is_left_where_the_posterior_is_the_prior() -> None:
+    model = model_of(use_flow=False)
+    for parameter in model.encoder.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    for path in (True, False):
+        found = gradient(model, model.loss_terms(X, closed_form=False, path_derivative=path).kl.mean())
+        assert (found.abs().max().item() < 1e-6) == path
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "taken"),
+    [
+        ({}, {}, True),
+        ({}, {"path_derivative": False}, False),
+        ({}, {"objective": "iwae", "samples": 2}, False),  # a weighted draw would be biased
+        ({"posterior": "iaf"}, {}, False),
+    ],
+)
+def test_when_training_takes_it(options: dict[str, Any], settings: dict[str, Any], taken: bool) -> None:
+    model, found = model_of(**options), []
+    objective = Objective(training.Settings(**settings), levels=2)
+    torch.manual_seed(1)
+    found.append(gradient(model, objective.terms(model, Batch(X)).kl.mean()))
+    many = X.repeat(objective.settings.samples, 1, 1, 1)
+    for path in (True, False):
+        torch.manual_seed(1)
+        found.append(gradient(model, model.loss_terms(many, closed_form=False, path_derivative=path).kl.mean()))
+    trained, path, whole = found
+    assert trained.equal(path if taken else whole) and path.equal(whole) == ("posterior" in options)
