@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import vlae_fast as vf
 from vlae_fast import training
+from vlae_fast.models.objectives import LossTerms
 from vlae_fast.training.objective import Batch, Objective
 
 SIZES: dict[str, Any] = {"latent_dim": 4, "hidden_dim": 8, "n_layers": 1, "image_size": (6, 5), "flow_hidden": 8}
@@ -22,6 +24,7 @@ def model_of(**options: Any) -> vf.VLAE:
 
 def gradient(model: vf.VLAE, loss: torch.Tensor) -> torch.Tensor:
     """With respect to the parameters that log q(z|x) has, in one vector."""
+    assert model.encoder is not None
     of_q = [*model.encoder.parameters(), *(model.posterior.parameters() if model.posterior else [])]
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, of_q)])
 
@@ -34,7 +37,7 @@ def test_values_are_the_same() -> None:
 
 def test_the_mean_is_that_of_the_closed_form() -> None:
     """The gradient of ``log q - log p`` averaged over draws against that of the KL itself, 5 standard errors."""
-    model = model_of(use_flow=False)
+    model: Any = model_of(use_flow=False)
     torch.nn.init.normal_(model.encoder.head.bias, std=0.7)
     exact = gradient(model, model.loss_terms(X).kl.mean())
     many = X.repeat(50, 1, 1, 1)
@@ -47,7 +50,7 @@ def test_the_mean_is_that_of_the_closed_form() -> None:
 
 
 def test_no_noise_is_left_where_the_posterior_is_the_prior() -> None:
-    model = model_of(use_flow=False)
+    model: Any = model_of(use_flow=False)
     for parameter in model.encoder.head.parameters():
         torch.nn.init.zeros_(parameter)
     for path in (True, False):
@@ -65,13 +68,14 @@ def test_no_noise_is_left_where_the_posterior_is_the_prior() -> None:
     ],
 )
 def test_when_training_takes_it(options: dict[str, Any], settings: dict[str, Any], taken: bool) -> None:
-    model, found = model_of(**options), []
-    objective = Objective(training.Settings(**settings), levels=2)
-    torch.manual_seed(1)
-    found.append(gradient(model, objective.terms(model, Batch(X)).kl.mean()))
+    model, objective = model_of(**options), Objective(training.Settings(**settings), levels=2)
     many = X.repeat(objective.settings.samples, 1, 1, 1)
-    for path in (True, False):
+
+    def by(terms: Callable[[], LossTerms]) -> torch.Tensor:
         torch.manual_seed(1)
-        found.append(gradient(model, model.loss_terms(many, closed_form=False, path_derivative=path).kl.mean()))
-    trained, path, whole = found
+        return gradient(model, terms().kl.mean())
+
+    trained = by(lambda: objective.terms(model, Batch(X)))
+    path = by(lambda: model.loss_terms(many, closed_form=False, path_derivative=True))
+    whole = by(lambda: model.loss_terms(many, closed_form=False))
     assert trained.equal(path if taken else whole) and path.equal(whole) == ("posterior" in options)
