@@ -64,6 +64,18 @@ def test_an_error_is_said_once(tmp_path: Path, options: list[list[Any]], message
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("words", [["train", "--nope"], ["train", "--epochs", "x"], ["nope"], ["--nope"]])
+def test_a_command_line_that_is_wrong_is_said_by_the_first(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        result = call(*words)
+        said.append(result.output)
+        assert result.exit_code == 2
+    assert words[-1] in said[0] and said[1] == ""
+
+
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

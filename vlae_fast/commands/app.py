@@ -27,11 +27,33 @@ from .help_pages import page_of
 from .overview import as_text, overview
 
 
+_UsageError: Any = typer.BadParameter.__base__  # click's, or that of a typer which has its own click
+
+
+@contextlib.contextmanager
+def _usage_said_once() -> Iterator[None]:
+    """Of several processes with the same wrong command line, the first says what is wrong with it."""
+    try:
+        yield
+    except _UsageError:
+        if os.environ.get("RANK", "0") != "0":
+            raise typer.Exit(2) from None
+        raise
+
+
 class Group(TyperGroup):
     """The commands together, whose help is that of overview.py, which the script of the package shows without torch."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(overview())
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _usage_said_once():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _usage_said_once():
+            return super().invoke(ctx)
 
 
 class Command(TyperCommand):
