@@ -26,7 +26,6 @@ from ..visualization.figures import check_target
 from .help_pages import page_of
 from .overview import as_text, overview
 
-
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of a typer which has its own click
 
 
