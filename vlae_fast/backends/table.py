@@ -198,13 +198,16 @@ def devices() -> tuple[str, ...]:
 
 def taken(x: Tensor) -> dict[str, str | None]:
     """The row that ``auto`` takes of each op for tensors like x; None where none is able."""
-    rows = {op: _first_able(op, x, "auto", None)[0] for op in OPS}
-    return {op: None if row is None else row.name for op, row in rows.items()}
+    return {op: None if row is None else row.name for op, row in _first_rows(x).items()}
+
+
+def _first_rows(x: Tensor) -> dict[str, Backend | None]:
+    return {op: _first_able(op, x, "auto", None)[0] for op in OPS}
 
 
 def _taken(x: Tensor) -> list[str]:
     """Which rows ``auto`` takes for tensors like x, and what would be faster."""
-    rows = {op: row for op in OPS if (row := _first_able(op, x, "auto", None)[0]) is not None}
+    rows = {op: row for op, row in _first_rows(x).items() if row is not None}
     lines = [f"auto       {_short(x.dtype)} on {x.device.type}:"]
     for name in dict.fromkeys(row.name for row in rows.values()):
         lines.append(f"  {name:<16} {', '.join(op for op, row in rows.items() if row.name == name)}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import processes
 from ..data.corruption import check_amount, corrupt
-from ..models.objectives import SoftFreeBits, free_bits, iwae_bound, negative_elbo
+from ..models.objectives import SoftFreeBits, free_bits, iwae_bound, loss_terms, negative_elbo
 from ..models.vlae import VLAE, LossTerms
 from .settings import Settings
 
@@ -28,6 +28,7 @@ class Objective:
     def __init__(self, settings: Settings, levels: int) -> None:
         check_amount("denoise", settings.denoise, levels)
         self.settings, self.levels = settings, levels
+        self.kl_weight = 1.0  # of the last loss, whose gradient is to come
         self.soft = SoftFreeBits(settings.soft_free_bits * math.log(2)) if settings.soft_free_bits else None
 
     def weight(self, scheduled: float) -> float:
@@ -36,7 +37,7 @@ class Objective:
 
     def __call__(self, terms: LossTerms, kl_weight: float) -> Tensor:
         """terms: of K draws of z an image, ``[K * B]`` each, the first draw of every image first."""
-        settings = self.settings
+        settings, self.kl_weight = self.settings, kl_weight
         if settings.objective == "iwae":
             log_weights = -(terms.reconstruction + kl_weight * terms.kl).unflatten(0, (settings.samples, -1))
             return -iwae_bound(log_weights).mean()
@@ -60,7 +61,7 @@ class Objective:
         noise = torch.randn(n, rows, model.latent_dim, generator=draws, dtype=like.dtype, device=like.device)[:, mine]
         own = Batch(batch.x[mine], None if batch.labels is None else batch.labels[mine])
         if len(own.x):
-            terms = self._terms(model, own, None if seen is None else seen[mine], noise.flatten(0, 1))
+            terms = self._terms(model, own, None if seen is None else seen[mine], noise.flatten(0, 1), rows)
         else:  # fewer images than processes are left for the last batch of an epoch
             terms = LossTerms(batch.x.new_zeros(0), batch.x.new_zeros(0))
         parts = torch.stack(list(terms)).unflatten(1, (n, len(own.x)))
@@ -70,16 +71,38 @@ class Objective:
         amount = self.settings.denoise
         return corrupt(x, amount, levels=self.levels, generator=draws) if amount else None
 
-    def _terms(self, model: VLAE, batch: Batch, seen: Tensor | None, noise: Tensor | None = None) -> LossTerms:
+    def _terms(
+        self, model: VLAE, batch: Batch, seen: Tensor | None, noise: Tensor | None = None, images: int | None = None
+    ) -> LossTerms:
+        """images: how many the whole batch has, if not those of this one."""
         x, labels = batch
+        images = len(x) if images is None else images
         if (n := self.settings.samples) > 1:
             x, seen = x.repeat(n, 1, 1, 1), None if seen is None else seen.repeat(n, 1, 1, 1)
             labels = None if labels is None else labels.repeat(n)
-        # Importance weights are of the draw: with its KL in closed form they would bound nothing. And what a path
-        # derivative leaves out has mean 0 for one draw, but not for weighted ones.
-        one = self.settings.objective != "iwae"
-        path = one and self.settings.path_derivative
-        return model.loss_terms(x, labels, seen=seen, noise=noise, closed_form=one, path_derivative=path)
+        path = self.settings.path_derivative
+        if self.settings.objective != "iwae":
+            return model.loss_terms(x, labels, seen=seen, noise=noise, path_derivative=path)
+        if not path or model.posterior is not None:
+            # importance weights are of the draw; with its KL in closed form they would bound nothing
+            return model.loss_terms(x, labels, seen=seen, noise=noise, closed_form=False)
+        out = model(x, labels, seen=seen, **({} if noise is None else {"noise": noise}))
+        scored_by = out.mu.detach(), out.logvar.detach()
+        terms = loss_terms(out.logits, x, *scored_by, out.z, out.log_pz, model.likelihood)
+        if out.z.requires_grad:
+            self._weigh_again(terms.reconstruction, out.z, images)
+        return terms
+
+    def _weigh_again(self, reconstruction: Tensor, z: Tensor, images: int) -> None:
+        """Makes the gradient that reaches z that of Tucker et al. 2018 (DReG), arXiv 1810.04152.
+
+        With w the normalised weight of a draw, ``w d log(weight) / dz`` through z alone is biased: what log q(z|x) has
+        left out has mean 0 for one draw, and not once draws are weighted. ``w^2`` in place of w makes good for it; with
+        a weight b of the KL, ``(1 - b) w + b w^2``. The gradient of the reconstruction is w / images.
+        """
+        weights: list[Tensor] = []
+        reconstruction.register_hook(lambda gradient: weights.append(images * gradient))
+        z.register_hook(lambda gradient: gradient * (1 - self.kl_weight + self.kl_weight * weights.pop())[:, None])
 
 
 def update(

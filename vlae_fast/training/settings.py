@@ -54,8 +54,8 @@ class Settings:
     path_derivative: bool = option(
         True,
         Flag(),
-        "elbo: gradient of log q(z|x) through z alone, which has less noise, where the posterior is Gaussian and the "
-        "KL is that of a draw",
+        "Gradient of log q(z|x) through z alone, which has less noise, where the posterior is Gaussian and the KL that "
+        "of a draw; with iwae the doubly reparameterised one",
     )
     beta: float = option(1.0, _NOT_NEGATIVE, "Weight of the KL; 1 is the ELBO")
     warmup_epochs: float = option(
