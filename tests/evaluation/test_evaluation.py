@@ -158,15 +158,15 @@ def test_all_images_together_have_probability_one() -> None:
 def test_an_interrupted_bound_is_that_of_the_images_done(
     off: VLAE, images: data.Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms, calls = off.loss_terms, []
+    draw, calls = off.posterior_sample, []
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return terms(*arguments, **options)
+        return draw(*arguments, **options)
 
-    monkeypatch.setattr(off, "loss_terms", interrupted)
+    monkeypatch.setattr(off, "posterior_sample", interrupted)
     bound = evaluation.importance_bound(off, images, samples=4, batch_size=4)
     assert (bound.images, bound.total) == (2, 7) and "(2 of 7 images)" in str(bound)
     calls[:] = [1, 1]

@@ -74,6 +74,11 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _one_for_all(cond: Tensor | None) -> Tensor | None:
+    """The one map ``[1, P, H, W]`` of a cond that is expanded over the batch: it need not be made for each image."""
+    return cond[:1] if cond is not None and cond.dim() == 4 and len(cond) > 1 and cond.stride(0) == 0 else cond
+
+
 @_in_float32
 def masked_conv_with_sigmoid(
     x: Tensor,
@@ -94,7 +99,7 @@ def masked_conv_with_sigmoid(
         nhwc(x),
         weight.contiguous(),
         contiguous(bias),
-        nhwc(cond),
+        nhwc(_one_for_all(cond)),
         taps,
         live,
         options.activation,

@@ -13,9 +13,14 @@ from .. import processes
 from .._extras import progress_bar
 from ..data import Images, Source, Split, for_split
 from ..models.digest import digest_of
+from ..models.objectives import loss_terms
+from ..models.posterior import PosteriorSample
+from ..models.shapes import each
 from ..models.vlae import VLAE
 from .elbo import batches, bits_per_dim, pass_over, repeatable, subset
 from .records import Records, mean_and_error
+
+_PAIRS = 128  # of an image and a draw at a time, on a CPU: what a layer makes of them stays in its caches
 
 
 class ImportanceBound(NamedTuple):
@@ -170,7 +175,21 @@ def _collect(
 
 
 def _log_weights(model: VLAE, x: Tensor, labels: Tensor | None, samples: int) -> Tensor:
-    """``log p(x|z_k) + log p(z_k) - log q(z_k|x)``, ``[B, samples]``, float64 on the CPU."""
-    repeated = None if labels is None else labels.repeat_interleave(samples, 0)
-    terms = model.loss_terms(x.repeat_interleave(samples, 0), repeated, closed_form=False)
-    return -(terms.reconstruction.double() + terms.kl.double()).cpu().unflatten(0, (len(x), samples))
+    """``log p(x|z_k) + log p(z_k) - log q(z_k|x)``, ``[B, samples]``, float64 on the CPU.
+
+    As by ``model.loss_terms`` of every image `samples` times, but for what depends on x alone, which is computed once.
+    """
+    drawn = model.posterior_sample(x, labels, draws=samples)
+    at_once = max(1, _PAIRS // len(x)) if x.device.type == "cpu" else samples
+    columns = (of_draws.unflatten(0, (len(x), samples)).split(at_once, 1) for of_draws in drawn)
+    parts = [_of_draws(model, x, labels, PosteriorSample(*part)) for part in zip(*columns, strict=True)]
+    return torch.cat(parts, 1)
+
+
+def _of_draws(model: VLAE, x: Tensor, labels: Tensor | None, drawn: PosteriorSample) -> Tensor:
+    """The log weights ``[B, n]`` of n draws of every image: z, mu and logvar are ``[B, n, D]``."""
+    n = drawn.z.shape[1]
+    z, mu, logvar = (of_draws.flatten(0, 1) for of_draws in drawn)
+    params = model.decoder.of_draws(x, model.condition(z, None if labels is None else each(labels, n)), n)
+    terms = loss_terms(params, each(x, n), mu, logvar, z, model.log_prior(z), model.likelihood)
+    return -(terms.reconstruction.double() + terms.kl.double()).cpu().unflatten(0, (len(x), n))

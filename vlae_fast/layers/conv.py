@@ -127,7 +127,7 @@ class MaskedConv2d(WeightNormConv2d):
         return self.cond(cond) if cond.dim() == 4 else F.linear(cond, self.cond.weight[:, :, 0, 0])
 
     @property
-    def _condition_is_product(self) -> bool:
+    def condition_is_product(self) -> bool:
         """True where `condition` multiplies by the weight of ``cond``: no hook looks on, no other code is there."""
         cond = self.cond
         if type(self).condition is not MaskedConv2d.condition or cond is None or not only_computes(cond, nn.Conv2d):
@@ -158,7 +158,7 @@ class MaskedConv2d(WeightNormConv2d):
         if cond is not None:
             self._check_cond(cond)
             cond = without_expansion(cond)
-            if cond.dim() == 4 and self._condition_is_product:
+            if cond.dim() == 4 and self.condition_is_product:
                 context = cond  # which needs no map of its own
             else:
                 own = self.condition(cond)

@@ -22,6 +22,7 @@ from .posterior import InverseAutoregressivePosterior, PosteriorSample, gaussian
 from .precision import wide_under_autocast
 from .pretrained import Pretrained
 from .prior import make_prior
+from .shapes import each
 
 __all__ = ["VLAE", "LossTerms", "VLAEOutput", "loss_function", "loss_terms"]
 
@@ -157,15 +158,17 @@ class VLAE(Pretrained, nn.Module):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        draws: int = 1,
     ) -> PosteriorSample:
         """z ~ q(z|x), with the mu and logvar that score it: ``log q(z|x) = log N(z; mu, exp(logvar))``.
 
-        noise: standard normal, ``[B, D]``: given it, z is a function of x.
+        noise: standard normal, ``[B, D]``: given it, z is a function of x. draws: of every image, side by side: each of
+        the three and the noise are ``[B draws, D]``, and the encoder sees an image once.
         """
         if self.posterior is None or self.encoder is None:
-            mu, logvar = self.encode(x, labels)
+            mu, logvar = (each(of_x, draws) for of_x in self.encode(x, labels))
             return PosteriorSample(self.reparameterize(mu, logvar, generator, noise), mu, logvar)
-        mu, logvar, context = self.encoder.with_context(x, labels)
+        mu, logvar, context = (each(of_x, draws) for of_x in self.encoder.with_context(x, labels))
         return self.posterior(mu, logvar, context, _noise_like(mu, generator) if noise is None else noise)
 
     def log_prior(self, z: Tensor) -> Tensor:

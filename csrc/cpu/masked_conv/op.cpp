@@ -25,10 +25,12 @@ Cond check_cond(const std::optional<Tensor>& cond, const ConvArguments& a) {
   if (!cond) return {nullptr, 0, 0, 0};
   check_float(kOp, "cond", *cond);
   const std::vector<int64_t> vector = {a.batch, a.p}, map = {a.batch, a.image.height, a.image.width, a.p};
-  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map), kOp, "cond",
-             "be " + sizes_text(vector) + " or " + sizes_text(map), shape_text(cond->sizes()));
+  const std::vector<int64_t> one = {1, a.image.height, a.image.width, a.p};  // for all images
+  VLAE_CHECK(has_shape(*cond, vector) || has_shape(*cond, map) || has_shape(*cond, one), kOp, "cond",
+             "be " + sizes_text(vector) + ", " + sizes_text(map) + " or " + sizes_text(one), shape_text(cond->sizes()));
   if (cond->dim() == 2) return {floats(*cond), a.p, 0, 0};
-  return {floats(*cond), a.image.height * a.image.width * a.p, a.p, a.image.width * a.p};
+  const int64_t of_image = a.image.height * a.image.width * a.p;
+  return {floats(*cond), has_shape(*cond, map) ? of_image : 0, a.p, a.image.width * a.p};
 }
 
 // Where the results go; nullptr for what is not wanted.

@@ -12,7 +12,7 @@ from ...masks import Offset
 from ...sampling.window import receptive_field
 from ..likelihood import make_likelihood
 from ..likelihood_base import Likelihood
-from ..shapes import check_images
+from ..shapes import check_images, each
 from .code_map import CodeMap
 from .handed import HandedZ
 
@@ -118,9 +118,21 @@ class Decoder(nn.Module):
 
         z may be expanded over the image, as by ``z.view(B, D, 1, 1).expand(-1, -1, H, W)``.
         """
+        return self.of_draws(x, z, 1)
+
+    def of_draws(self, x: Tensor, z: Tensor | None, draws: int) -> Tensor:
+        """Parameters ``[B draws, P, H, W]`` of every image of x ``[B, C, H, W]`` given so many codes of its own.
+
+        z: as in `forward`, ``B draws`` of them, those of an image side by side. What depends on x alone is computed
+        once an image. Equivalent to ``decoder(x.repeat_interleave(draws, 0), z)``.
+        """
         check_images(type(self).__name__, x, (self.input_dim, *self.image_size))
         self.check_z(z)
-        return self.parameters_of(x, None if z is None or not self.latent_dim else self.spread(z))
+        return self.parameters_of_draws(x, None if z is None or not self.latent_dim else self.spread(z), draws)
+
+    def parameters_of_draws(self, x: Tensor, context: Tensor | None, draws: int) -> Tensor:
+        """Parameters as from `of_draws`, for a checked x and the context of the codes."""
+        return self.parameters_of(each(x, draws), context)
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Parameters as from `Decoder.forward`, for a checked x and the context that `Decoder.spread` makes of z."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from ...layers import MaskedConv2d
 from ...layers.conv import carries_residual
 from ..likelihood_base import Likelihood
+from ..shapes import each
 from .base import Decoder
-from .handed import GatedLayer, see
+from .handed import GatedLayer, can_share, see
 
 
 class PixelCNNDecoder(Decoder):
@@ -78,8 +79,15 @@ class PixelCNNDecoder(Decoder):
         self.final_conv = nn.Conv2d(hidden_dim, self.likelihood.params, 1)
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = self.initial_conv(x)
-        for layer in self.decoder_layers:
+        return self.parameters_of_draws(x, context, 1)
+
+    def parameters_of_draws(self, x: Tensor, context: Tensor | None, draws: int) -> Tensor:
+        h, layers = self.initial_conv(x), list(self.decoder_layers)
+        if draws > 1 and layers and can_share(layers[0], context):
+            h = layers.pop(0).of_draws(h, context, draws)
+        else:
+            h = each(h, draws)
+        for layer in layers:
             out = see(layer, h, context=context)
             h = out + h if self.residual and not carries_residual(layer) else out
         return self.final_conv(h)

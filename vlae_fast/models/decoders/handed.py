@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from ...layers import GatedMaskedConv2d, MaskedConv2d
 from ...layers.conv import is_expanded
+from ...layers.hooked_weight import only_computes
+from ...ops.masked_conv import masked_conv
+from ..shapes import each
 
 
 class HandedZ:
@@ -117,5 +120,29 @@ class GatedLayer(ConvOfZ, GatedMaskedConv2d):
         super().__init__(*args, call="layer(h, z)", **options)
         self.residual = residual
 
+    def of_draws(self, h: Tensor, context: Tensor, draws: int) -> Tensor:
+        """``layer(h.repeat_interleave(draws, 0), context)``, with ``W h + bias`` computed once an image.
+
+        h: ``[B, C, H, W]``. context: ``[B draws, z_channels, H, W]``, as from `Decoder.spread`. What is left for a draw
+        is V context, a 1x1 convolution of the context under the condition W h + bias.
+        """
+        assert self.cond is not None
+        out = masked_conv(
+            context,
+            self.cond.weight,
+            None,
+            each(self.pre_activation(h), draws),
+            mask_type="B",
+            activation=self.activation,
+            backend=self.backend,
+        )
+        return out + each(h, draws) if self.residual else out
+
     def extra_repr(self) -> str:
         return super().extra_repr() + (", residual=True" if self.residual else "")
+
+
+def can_share(layer: nn.Module, context: Tensor | None) -> TypeGuard[GatedLayer]:
+    """True where `GatedLayer.of_draws` is what a call computes: z is a map, and no hook or other code looks on."""
+    plain = only_computes(layer, GatedLayer) and layer.condition_is_product
+    return plain and context is not None and context.dim() == 4
