@@ -49,6 +49,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "backends": ("Backends", "docs/backends.md"),
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "scale": ("More than one process", "docs/scale.md"),
+    "models": ("Models and recipes", "docs/models.md"),
     "codec": ("Images as files", "docs/codec.md"),
     "extending": ("Extending", "docs/extending.md"),
     "glossary": ("Glossary", "docs/glossary.md"),

@@ -86,7 +86,11 @@ def test_readme_targets_exist() -> None:
     assert targets and all(f"\n{target}:" in makefile for target in targets)
 
 
-@pytest.mark.parametrize("page", [README, PACKAGE / "pretrained" / "mnist" / "README.md"], ids=["README", "mnist"])
+@pytest.mark.parametrize(
+    "page",
+    [README, ROOT / "docs" / "models.md", *sorted(PACKAGE.glob("pretrained/*/README.md"))],
+    ids=lambda page: page.parent.name + "-" + page.stem,
+)
 def test_commands_exist_with_their_options(page: Path) -> None:
     typer = pytest.importorskip("typer")
     from vlae_fast.commands import app

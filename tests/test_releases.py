@@ -122,6 +122,9 @@ def test_the_package_says_where_it_runs() -> None:
     assert all(f'"Operating System :: {name}"' in text for name in ("POSIX :: Linux", "MacOS"))
 
 
-def test_the_model_card_has_a_licence() -> None:
-    card = (Path(vlae_fast.__file__).parent / "pretrained" / "mnist" / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"^## Licence$", card, re.MULTILINE) and "MIT" in card
+def test_the_model_cards_have_a_licence() -> None:
+    cards = list((Path(vlae_fast.__file__).parent / "pretrained").glob("*/README.md"))
+    for card in cards:
+        text = card.read_text(encoding="utf-8")
+        assert re.search(r"^## Licence$", text, re.MULTILINE) and "MIT" in text, card
+    assert cards

@@ -16,11 +16,13 @@ from vlae_fast import checkpoint, data, evaluation
 CARD = (checkpoint.MNIST / "README.md").read_text(encoding="utf-8")
 
 
-def test_it_is_small_and_loads_in_float32() -> None:
-    assert sum(file.stat().st_size for file in checkpoint.MNIST.iterdir()) < 2_000_000
-    found = checkpoint.load(checkpoint.MNIST)
+@pytest.mark.parametrize("model", checkpoint.shipped(), ids=lambda model: model.name)
+def test_it_is_small_and_loads_in_float32(model: checkpoint.Shipped) -> None:
+    assert model.size < 2_100_000 and "+-" in model.figure
+    found = checkpoint.load(model.name)
     assert all(p.dtype == torch.float32 for p in found.model.parameters())
-    assert found.epoch == json.loads((checkpoint.MNIST / "config.json").read_text())["training"]["epochs"]
+    assert found.epoch <= json.loads((model.folder / "config.json").read_text())["training"]["epochs"]
+    assert f"--data {found.training['data']}" in (model.folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_sample_without_arguments_draws_digits(tmp_path: Path) -> None:

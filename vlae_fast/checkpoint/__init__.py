@@ -4,11 +4,13 @@ from .card import card_of
 from .folder import MNIST, check_replaceable, exists, prepare
 from .hub import from_pretrained, push_to_hub, save_pretrained
 from .reading import Checkpoint, build, load, load_optimizer
+from .shipped import Shipped, shipped
 from .writing import check_loadable, save
 
 __all__ = [
     "MNIST",
     "Checkpoint",
+    "Shipped",
     "build",
     "card_of",
     "check_loadable",
@@ -21,4 +23,5 @@ __all__ = [
     "push_to_hub",
     "save",
     "save_pretrained",
+    "shipped",
 ]

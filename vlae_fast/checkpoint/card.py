@@ -19,15 +19,25 @@ def card_of(found: Checkpoint, *, name: str = "user/model", license: str | None 
         found: the checkpoint. name: of the repository, in the code shown.
         license: an identifier such as ``mit``; None: none is claimed.
     """
-    model, training = found.model, found.training
-    count = sum(parameter.numel() for parameter in model.parameters())
+    said = [*_front(license), f"# {title_of(found)}", "", *use_of(found, name)]
+    said += section("Model", "what differs from the defaults of `vf.VLAE`", options.to_give(found.model.config))
+    said += section("Training", f"{found.epoch} epochs", found.training)
+    return "\n".join(said + _figures(found.history)).rstrip() + "\n"
+
+
+def title_of(found: Checkpoint) -> str:
+    """What the model is, and of which data."""
+    model, data = found.model, found.training.get("data")
     kind = "PixelCNN" if not model.latent_dim else "VLAE" if model.decoder.autoregressive else "VAE"
-    data = f" on {_plain(training['data'])}" if training.get("data") else ""
+    return f"A {kind} on {_plain(data)}" if data else f"A {kind}"
+
+
+def use_of(found: Checkpoint, name: str) -> list[str]:
+    """How large the model is, and the code that draws from it."""
+    model = found.model
+    count = sum(parameter.numel() for parameter in model.parameters())
     size = "x".join(map(str, (model.config["input_dim"], *model.config["image_size"])))
     said = [
-        *_front(license),
-        f"# A {kind}{data}",
-        "",
         f"{count:,} parameters, images of {size} (channels, height, width), {model.config['likelihood']} likelihood"
         + (f", {model.latent_dim} latent dimensions" if model.latent_dim else "")
         + ". A model of vlae_fast, which samples it exactly and fast.",
@@ -42,9 +52,7 @@ def card_of(found: Checkpoint, *, name: str = "user/model", license: str | None 
     ]
     if model.n_classes:
         said.insert(said.index("import vlae_fast as vf"), "import torch")
-    said += _section("Model", "what differs from the defaults of `vf.VLAE`", options.to_give(model.config))
-    said += _section("Training", f"{found.epoch} epochs", training)
-    return "\n".join(said + _figures(found.history)).rstrip() + "\n"
+    return said
 
 
 def _front(license: str | None) -> list[str]:
@@ -55,7 +63,8 @@ def _front(license: str | None) -> list[str]:
     return ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
 
 
-def _section(title: str, about: str, values: Mapping[str, Any]) -> list[str]:
+def section(title: str, about: str, values: Mapping[str, Any]) -> list[str]:
+    """A table of options and their values; nothing where there are none."""
     if not values:
         return []
     rows = [f"| {_plain(key)} | {_plain(value)} |" for key, value in values.items()]

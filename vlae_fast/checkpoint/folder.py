@@ -32,7 +32,8 @@ if sys.platform != "win32":
 CARD = "README.md"  # kept where the folder is replaced
 FILES = ("model.safetensors", "optimizer.safetensors", "config.json")
 NEEDED = ("model.safetensors", "config.json")  # to load a model; to train on, the optimizer's state as well
-MNIST = Path(__file__).parents[1] / "pretrained" / "mnist"  # ships with the package, its weights in float16
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # ships with the package: a folder for each model, in float16
+MNIST = PRETRAINED / "mnist"
 
 
 def exists(folder: str | Path) -> bool:
@@ -111,16 +112,28 @@ def replace(folder: Path, fresh: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def names() -> list[str]:
+    """The names of the models that ship."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
+
+
 def place_of(folder: Path) -> Path:
-    """The folder that holds the checkpoint; FileNotFoundError says which file is missing."""
+    """The folder that holds the checkpoint, or of the model of that name that ships, where there is none here.
+
+    FileNotFoundError says which file is missing, or which models ship.
+    """
     run = folder / "checkpoint"  # training writes it there: a run's folder is as good a name as its checkpoint's
-    for place in (folder, beside(folder, ".previous"), run, beside(run, ".previous")):
+    is_name = str(folder) == folder.name
+    own = [PRETRAINED / folder.name] if is_name and folder.name in names() else []
+    for place in (folder, beside(folder, ".previous"), run, beside(run, ".previous"), *own):
         if (place / "config.json").is_file():
             for name in NEEDED:
                 if not (place / name).is_file():
                     raise FileNotFoundError(f"checkpoint: {place} has no {name}")
             return place
     problem = "has no config.json" if folder.is_dir() else "is not an existing folder"
+    if is_name and not folder.is_dir():
+        problem += f", nor a model that ships: those are {', '.join(names())}"
     raise FileNotFoundError(f"checkpoint: {folder} {problem}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import json
 import math
@@ -122,10 +123,12 @@ Folder = Annotated[
     Path,
     typer.Argument(
         metavar="[CHECKPOINT]",
-        help="Checkpoint folder, e.g. out/checkpoint; default: the MNIST model that ships with the package",
+        help="Checkpoint folder, e.g. out/checkpoint, or the name of a model that ships (`models` lists them); "
+        "default: mnist",
         show_default=False,
     ),
 ]
+Named = Annotated[str | None, typer.Option("--model", help="The model, in place of CHECKPOINT, e.g. mnist")]
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -136,11 +139,13 @@ def user_errors(command: Function) -> Function:
     VLAE_FAST_TRACEBACK=1 in the environment keeps the traceback. Of several processes one shows it, the first to fail.
     """
 
-    @functools.wraps(command)
+    run = _with_model(command)
+
+    @functools.wraps(run)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             with _one_of_several(command):
-                command(*args, **kwargs)
+                run(*args, **kwargs)
         except training.Interrupted as interrupt:
             if processes.fails_first():
                 typer.echo(str(interrupt), err=True)
@@ -156,6 +161,30 @@ def user_errors(command: Function) -> Function:
                 typer.echo(f"error: {which}{message}", err=True)
             raise typer.Exit(2) from None
 
+    return wrapped  # type: ignore[return-value]
+
+
+def _with_model(command: Function) -> Function:
+    """Gives a command that takes a `Folder` the option --model, another way to say which; others stay as they are."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    taking = [name for name, hint in hints.items() if hint == Folder]
+    if not taking:
+        return command
+    own = inspect.signature(command)
+    default = own.parameters[taking[0]].default
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, model: str | None = None, **given: Any) -> None:
+        if model is not None:
+            if given.get(taking[0], default) != default:
+                raise ValueError(f"--model: must not be given beside CHECKPOINT {given[taking[0]]}, got {model}")
+            given[taking[0]] = Path(model)
+        command(*args, **given)
+
+    named = inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Named)
+    parameters = [p.replace(annotation=hints[p.name]) for p in own.parameters.values()]
+    wrapped.__signature__ = own.replace(parameters=[*parameters, named])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {**hints, "model": Named}
     return wrapped  # type: ignore[return-value]
 
 

@@ -17,7 +17,8 @@ Model = Annotated[
     Path,
     typer.Option(
         "--checkpoint",
-        help="Checkpoint folder; default: the MNIST model that ships with the package",
+        "--model",
+        help="Checkpoint folder, or the name of a model that ships; default: mnist",
         show_default=False,
     ),
 ]

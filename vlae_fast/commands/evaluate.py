@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import checkpoint, evaluation, processes
 from ..data import Images, Split
-from ..models.vlae import VLAE
+from ..models.vlae import VLAE, LossTerms
 from ..visualization import plot_evaluation, save_figure
 from .app import (
     Binarization,
@@ -96,11 +96,16 @@ def evaluate(
     if json:
         as_json({
             "data": images.name, "split": split, "binarization": images.binarization, "total": total,
-            "epoch": found.epoch, **figures._asdict(), "latent_dim": model.latent_dim,
+            "epoch": found.epoch, **figures._asdict(), "elbo_error": _error_of(terms), "latent_dim": model.latent_dim,
             "active_units": None if use is None else use[0], "kl_per_dim": None if use is None else use[1].tolist(),
             "classes": [row._asdict() for row in classes], "nll": None if bound is None else bound._asdict(),
             "picture": out,
         })  # fmt: skip
+
+
+def _error_of(terms: LossTerms) -> float:
+    """The standard error over images of the mean ELBO, in nats."""
+    return evaluation.mean_and_error(terms.reconstruction + terms.kl)[1]
 
 
 def _silent(line: str) -> None:

@@ -60,7 +60,7 @@ def images_for(
     own, asked = str(training.get("data") or ""), (data_name or "").replace("_", "-")
     name = asked or own
     how = training.get("binarization") if binarization is None and name == own else binarization
-    by_name = name in data.NAMES and name != "digits"
+    by_name = _is_found(name)
     if data_dir is None:
         found = data.find(name, how) if by_name else None
         if found is not None:
@@ -80,6 +80,20 @@ def images_for(
     if how and own in _names(found) and (how == "fixed") == (found.binarization == "fixed"):
         return dataclasses.replace(found, binarization=how)
     return found
+
+
+def own_images_of(training: Mapping[str, Any], binarization: str | None) -> Images | None:
+    """The data set that a checkpoint was trained on, where it is here already; else None."""
+    name = str(training.get("data") or "")
+    how = training.get("binarization") if binarization is None else binarization
+    if name == "digits":
+        return data.load(name, None, how)
+    return data.find(name, how) if _is_found(name) else None
+
+
+def _is_found(name: str) -> bool:
+    """True of a data set whose files may be here."""
+    return name in data.NAMES and name != "digits"
 
 
 def other_data(training: Mapping[str, Any], images: Images) -> str | None:

@@ -15,6 +15,7 @@ from .elbo import (
 )
 from .importance import ImportanceBound, importance_bound, importance_nll, log_mean_exp
 from .latents import ACTIVE, Codes, active_units, encode
+from .records import mean_and_error
 
 __all__ = [
     "ACTIVE",
@@ -36,6 +37,7 @@ __all__ = [
     "importance_bound",
     "importance_nll",
     "log_mean_exp",
+    "mean_and_error",
     "most_anomalous",
     "per_image",
     "subset",
