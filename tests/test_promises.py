@@ -284,6 +284,11 @@ PROMISES = [
         "the same call: columns keep",
         "visualization/test_visualization.py::test_columns_and_bars_have_the_dimensions_number",
     ),
+    (
+        "docs/models.md",
+        "ends with the same weights as a run without a stop",
+        "training/test_recipes.py::test_a_recipe_trains_and_goes_on_bit_for_bit",
+    ),
     ("docs/ising.md", "same spins: True", "test_ising.py::test_fast_spins_are_the_naive_ones"),
     (
         "docs/ising.md",

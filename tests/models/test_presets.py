@@ -109,7 +109,7 @@ def test_a_preset_is_a_model_and_settings_of_a_run(name: str) -> None:
     expected = options.Options(**{**found.model, **small}).config()
     assert model.config == expected
     out = model(torch.zeros(2, 1, 9, 8), torch.tensor([0, 1]) if model.n_classes else None)
-    assert out.logits.shape == (2, 1, 9, 8)
+    assert out.logits.shape == (2, model.likelihood.params, 9, 8)
     training.Settings(**found.settings)
     assert "\n" not in found.about and found.parameters.items() >= found.settings.items()
 

@@ -19,13 +19,17 @@ FIGURES = "figures.json"
 
 @dataclass(frozen=True)
 class Shipped:
-    """A model that ships: its name, its folder, what it was trained on, how good it is, and how large its files are."""
+    """A model that ships.
+
+    name: of its folder, a path. data: what it was trained on. figure: how good it is, in a line. size: of its files,
+    in bytes.
+    """
 
     name: str
     folder: Path
     data: str
     figure: str
-    size: int  # bytes
+    size: int
 
 
 def shipped() -> list[Shipped]:
