@@ -2,7 +2,8 @@
 
 Writes registers, local memory (spills), shared memory, the matrix instructions and counts of the hot loops of each to
 ``results/``; fails where a kernel spills, or where a matrix product in 16 bits is done without a matrix instruction.
-Rows are those of the Triton that is imported; what others compiled stays in the file.
+Rows are those of the Triton that is imported; what others compiled stays in the file. Cases are written one by one:
+``--missing`` goes on where a run was ended.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -52,15 +53,22 @@ TYPES = {
 TOOLS = Path(triton.backends.nvidia.__file__ or "").parent / "bin"
 
 
+class Launched(NamedTuple):
+    kernel: JITFunction
+    args: dict[str, Any]  # by name
+    options: dict[str, Any]
+    grid: tuple[int, ...]
+
+
 @contextmanager
-def recorded() -> Iterator[list[tuple[JITFunction, dict[str, Any], dict[str, Any]]]]:
-    """Launches are written down instead of made: kernel, its arguments by name, and the options."""
-    launches: list[tuple[JITFunction, dict[str, Any], dict[str, Any]]] = []
+def recorded() -> Iterator[list[Launched]]:
+    """Launches are written down instead of made."""
+    launches: list[Launched] = []
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         given = dict(zip(self.arg_names, args, strict=False))
         given |= {name: kwargs.pop(name) for name in list(kwargs) if name in self.arg_names}
-        launches.append((self, {name: given[name] for name in self.arg_names}, kwargs))
+        launches.append(Launched(self, {name: given[name] for name in self.arg_names}, kwargs, grid))
 
     with mock.patch.object(JITFunction, "run", run):
         yield launches
@@ -97,22 +105,38 @@ def _type_of(value: Tensor | int | float) -> str:
     return "fp32" if isinstance(value, float) else "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
-def compiled(kernel: JITFunction, args: dict[str, Any], options: dict[str, Any], arch: int) -> dict[str, Any]:
-    """Row of the report for one launch."""
-    binary = triton.compile(source_of(kernel, args), target=GPUTarget("cuda", arch, 32), options=options)
+class Binary(NamedTuple):
+    """What Triton made of a kernel; its registers, bytes of stack and machine code, as ``nvdisasm -hex`` writes it."""
+
+    made: Any
+    registers: int
+    stack: int
+    code: str
+
+
+def compiled(launched: Launched, arch: int) -> Binary:
+    """A launch, compiled for an architecture such as 90."""
+    source, target = source_of(launched.kernel, launched.args), GPUTarget("cuda", arch, 32)
+    binary = triton.compile(source, target=target, options=launched.options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage, code = (_said(*words, file.name) for words in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c")))
+        usage, code = (_said(*words, file.name) for words in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c", "-hex")))
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, f"no resource usage in {usage!r}"
+    return Binary(binary, int(found[1]), int(found[2]), code)
+
+
+def row_of(launched: Launched, arch: int) -> dict[str, Any]:
+    """Row of the report for one launch."""
+    binary, registers, stack, code = compiled(launched, arch)
     loops = hot_loops(code)
     return {
         "triton": triton.__version__,
         "kernel": binary.metadata.name,  # as a profiler shows it
         "arch": f"sm_{arch}",
-        "registers": int(found[1]),
-        "local_bytes": int(found[2]),
+        "registers": registers,
+        "local_bytes": stack,
         "shared_bytes": binary.metadata.shared,
         "warps": binary.metadata.num_warps,
         "matrix_instruction": matrix_instruction(binary.asm["ptx"]),
@@ -140,8 +164,8 @@ def _rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any
     with recorded() as launches:
         call()
     seen = set()
-    for kernel, args, options in launches:
-        row = compiled(kernel, args, options, arch)
+    for launched in launches:
+        row = row_of(launched, arch)
         key = (row["kernel"], row["registers"], row["shared_bytes"], row["matrix_instruction"])
         if key not in seen:
             seen.add(key)
@@ -177,16 +201,27 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def missing(path: Path, cases: Sequence[str]) -> list[str]:
+    """The cases that a report has no rows of by this Triton."""
+    there = {row["case"] for row in read(path) if row["triton"] == triton.__version__}
+    return [case for case in cases if case not in there]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=LAUNCHES, action="append", help="default: all")
+    parser.add_argument("--missing", action="store_true", help="only cases that the report has no rows of")
+    parser.add_argument("--jobs", type=int, help="processes that compile, default: one for each core")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 replaces the compiler by the interpreter: unset it")
+    cases = list(options.case or LAUNCHES)
+    if options.missing:
+        cases = missing(options.out, cases)
     count, offences = 0, []
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for case_rows in pool.map(rows_of, options.case or LAUNCHES):
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for case_rows in pool.map(rows_of, cases):
             for row in case_rows:
                 if (wrong := offence(row)) is not None:
                     offences.append(f"{row['case']} {row['kernel']} {row['dtype']} {row['arch']}: {wrong}")

@@ -125,11 +125,11 @@ def sections(found: dict[str, dict[str, dict[str, Run]]]) -> str:
     return "\n".join(parts)
 
 
-def replaced(text: str, between: str) -> str:
+def replaced(text: str, between: str, begin: str = BEGIN) -> str:
     """The text of a file with `between` in place of what stands between the marks."""
-    before, _, rest = text.partition(BEGIN)
+    before, _, rest = text.partition(begin)
     _, _, after = rest.partition(END)
-    return before + BEGIN + between + END + after
+    return before + begin + between + END + after
 
 
 def write(found: dict[str, dict[str, dict[str, Run]]], readme: Path) -> None:

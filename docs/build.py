@@ -42,6 +42,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "flows": ("Your own flow", "docs/flows.md"),
     "steps": ("Steps and scores", "docs/steps.md"),
     "speed": ("The time of a training step", "docs/speed.md"),
+    "gpu": ("On a GPU", "docs/gpu.md"),
     "precision": ("Lower precision where asked", "docs/precision.md"),
     "mades": ("Sampling a MADE", "docs/mades.md"),
     "ising": ("Spins", "docs/ising.md"),

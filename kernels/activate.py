@@ -137,8 +137,9 @@ def activate_by_code(b_x, code, CODES_USED: tl.constexpr):
     """
     for CODE in tl.static_range(CODES):
         if (CODES_USED >> CODE) % 2 == 1 and CODE != GATE and CODE != GLU:
+            NAME: tl.constexpr = NAMES[CODE]  # Triton 3.6 takes no string that is computed in a call
             if code == CODE:
-                b_x = activate(b_x, NAMES[CODE])
+                b_x = activate(b_x, NAME)
     return b_x
 
 

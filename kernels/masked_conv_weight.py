@@ -13,7 +13,9 @@ from . import launch
 from .dot import dot
 from .taps import FLAT_BELOW, Taps, blocks_per_tap, k_block, raster, rows_and_columns, tap_of
 
-PROGRAMS = 264  # at least, where the pixels allow it; fixed, so that the order of sums does not depend on the device
+# At most: two for each processor of an H100, where one more would make a third round. Fixed, so that the order of sums
+# does not depend on the device.
+PROGRAMS = 264
 
 
 @triton.jit
@@ -107,7 +109,7 @@ def _plan(x: Tensor, columns: int, n_taps: int) -> _Plan:
     per_tap = blocks_per_tap(in_channels, config["BK"])
     k_blocks = n_taps * per_tap if per_tap else launch.cdiv(n_taps * in_channels, config["BK"])
     n_blocks = launch.cdiv(columns, config["BN"])
-    parts = min(launch.cdiv(PROGRAMS, k_blocks * n_blocks), launch.cdiv(pixels, 4 * config["BM"]))
+    parts = min(max(PROGRAMS // (k_blocks * n_blocks), 1), launch.cdiv(pixels, 4 * config["BM"]))
     per_part = launch.cdiv(launch.cdiv(pixels, parts), config["BM"]) * config["BM"]
     return _Plan((k_blocks, n_blocks, launch.cdiv(pixels, per_part)), per_part, per_tap, config)
 

@@ -108,6 +108,17 @@ def test_matrix_instructions_by_kind_and_shape() -> None:
     assert matrix_instruction("fma.rn.f32 %f1, %f2;") == ""
 
 
+def test_a_run_that_was_ended_goes_on(tmp_path: Path) -> None:
+    """What others compiled does not count."""
+    import triton
+
+    from benchmarks.kernels import COLUMNS, missing, write
+
+    row = dict.fromkeys(COLUMNS, "") | {"triton": triton.__version__, "case": "linear-32-64"}
+    write(tmp_path / "report.csv", [row, row | {"triton": "3.5.0", "case": "sample-64ch"}])
+    assert missing(tmp_path / "report.csv", ["sample-64ch", "linear-32-64"]) == ["sample-64ch"]
+
+
 def test_a_report_keeps_rows_of_another_triton(tmp_path: Path) -> None:
     from benchmarks.kernels import COLUMNS, read, write
 
