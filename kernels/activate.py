@@ -130,6 +130,12 @@ def activate(b_x, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def _activate_code(b_x, CODE: tl.constexpr):
+    NAME: tl.constexpr = NAMES[CODE]  # Triton 3.6 takes no string that is computed in a call
+    return activate(b_x, NAME)
+
+
+@triton.jit
 def activate_by_code(b_x, code, CODES_USED: tl.constexpr):
     """`activate` where the activation is known at run time alone: an index of ACTIVATIONS, none of PAIRS.
 
@@ -137,9 +143,8 @@ def activate_by_code(b_x, code, CODES_USED: tl.constexpr):
     """
     for CODE in tl.static_range(CODES):
         if (CODES_USED >> CODE) % 2 == 1 and CODE != GATE and CODE != GLU:
-            NAME: tl.constexpr = NAMES[CODE]  # Triton 3.6 takes no string that is computed in a call
             if code == CODE:
-                b_x = activate(b_x, NAME)
+                b_x = _activate_code(b_x, CODE)
     return b_x
 
 

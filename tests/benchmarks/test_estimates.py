@@ -92,9 +92,16 @@ def test_every_target_launches_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, with launches stubbed: what is called is made as on a GPU."""
     from benchmarks import host_time, targets
 
-    sampler = targets.vf.PixelCNNSampler
-    monkeypatch.setattr(targets.vf, "PixelCNNSampler", lambda decoder: sampler(decoder, "triton"))
-    # a sampler looks at the decoder's logits
+    checked = targets.vf.PixelCNNSampler
+
+    def sampler(decoder: torch.nn.Module) -> Any:
+        """One of triton's, whose check of the decoder ran by the reference."""
+        made = checked(decoder, "reference")
+        made.backend = "triton"
+        made._packed = made._pack(made.program.weights)
+        return made
+
+    monkeypatch.setattr(targets.vf, "PixelCNNSampler", sampler)
     monkeypatch.setattr(targets, "make_decoder", partial(targets.make_decoder, backend="reference"))
     kernels = {"conv": "masked_conv", "made": "masked_linear", "maf": "made_inverse"}
     with host_time.stubbed() as names:
