@@ -1,7 +1,7 @@
 """`python -m benchmarks.host_time`: what the Triton row costs the host, and how many kernels a step launches.
 
 Launches are stubbed, so no GPU is asked for: the time is that of contract, autograd and launchers, up to where Triton's
-own launcher would begin. Rows go to ``results/host_time.csv``.
+own launcher would begin. Rows are added to ``results/host_time.csv``, with the commit and the machine.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import vlae_fast as vf
 from vlae_fast.backends import table
 
 from .measure import quantile
+from .run import about
 
 RESULTS = Path(__file__).parent / "results" / "host_time.csv"
-COLUMNS = "call kernels host_us torch triton".split()
+COLUMNS = "call kernels host_us triton device isa threads torch mkl commit date".split()
 BATCHES, CALLS = 20, 50
 BF16 = torch.bfloat16
 
@@ -117,22 +118,23 @@ def row_of(name: str) -> dict[str, object]:
 
     with stubbed():
         ours = microseconds(STEPS[name]())
-    versions = {"torch": torch.__version__, "triton": triton.__version__}
-    return {"call": name, "kernels": len(kernels_of(name)), "host_us": f"{ours:.0f}", **versions}
+    told = {"call": name, "kernels": len(kernels_of(name)), "host_us": f"{ours:.0f}", "triton": triton.__version__}
+    return told | about(torch.device("cpu"), 1)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file that rows are added to")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    with options.out.open("w", newline="") as file:
+    rows, new = [row_of(name) for name in STEPS], not options.out.exists()
+    with options.out.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for name in STEPS:
-            row = row_of(name)
-            writer.writerow(row)
-            print(*row.values(), flush=True)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(f"{row['call']:36} {row['kernels']:3} kernels {row['host_us']:>6} us")
     return 0
 
 
