@@ -1,6 +1,7 @@
 """The CUDA kernels against the reference without a GPU: the same sources, compiled for the host and run by fibers."""
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,8 @@ from cases.mutated import mutated
 from cases.pixelcnn_sample import compare
 
 import vlae_fast as vf
-from vlae_fast import activations, reference
-from vlae_fast.backends import cuda
+from vlae_fast import activations, backends, reference
+from vlae_fast.backends import cuda, table
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Plan, Source, Stage
@@ -240,11 +241,45 @@ def chain_of(n: int, taps: int = 1, lead: int = 0) -> Plan:
         ),
     ],
 )
-def test_plans_that_the_kernel_cannot_hold(plan: Plan, message: str) -> None:
+def test_plans_that_the_kernel_cannot_run(plan: Plan, message: str) -> None:
     weights = [w for s in plan.stages for w in (torch.zeros(1, 1, len(s.sources[0].taps)), torch.zeros(1))]
     packed = cuda.pixelcnn_pack(weights, plan)
     with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
         cuda.pixelcnn_sample(NOISE, packed, plan, None, None, None, 1.0)
+
+
+def channels_of(n: int, taps: int) -> Plan:
+    """A program of a stage of n channels that reads as many."""
+    first, wide = (Stage(n, "none", -1, 0, (Source(i, ((-1, 0),) * taps),)) for i in range(2))
+    return Plan(1, 6, (first, wide, Stage(1, "none", -1, 0, (Source(2, ((0, 0),)),))), (0, 0, 0))
+
+
+def reason(plan: Plan, dtype: torch.dtype = torch.float32) -> str | None:
+    row = next(row for row in table.TABLE if row.name == "cuda")
+    return row.why_not("pixelcnn_sample", torch.zeros(1, dtype=dtype), plan)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (chain_of(96), None),
+        (chain_of(97), "plan must have at most 96 stages, got 97"),
+        (chain_of(1, taps=1024), None),
+        (chain_of(2, taps=600), "plan must have at most 1024 taps, got 1200"),
+        (channels_of(1 << 16, 9), "plan must need at most 2147483648 weights, got a stage of 589824 x 65536"),
+    ],
+)
+def test_limits_of_a_plan_are_reasons_before_any_launch(plan: Plan, message: str | None) -> None:
+    assert reason(plan) == (None if message is None else f"cannot hold it: {message}")
+
+
+def test_auto_goes_on_where_the_row_cannot_hold_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in table.TABLE if row.name != "cpu"]
+    monkeypatch.setattr(table, "TABLE", tuple(rows))
+    for plan, row in ((chain_of(96), "cuda"), (chain_of(97), "torch")):
+        assert backends.pick("pixelcnn_sample", torch.zeros(1), "auto", plan).name == row
+    with pytest.raises(RuntimeError, match="cuda: cannot hold it: plan must have at most 96 stages, got 97"):
+        pixelcnn_pack([torch.zeros(1)], chain_of(97), backend="cuda")
 
 
 def test_a_stage_of_more_products_than_a_thread_block_can_locate(gpu: Callable[..., None]) -> None:
@@ -258,11 +293,15 @@ def test_a_stage_of_more_products_than_a_thread_block_can_locate(gpu: Callable[.
     noise = torch.rand(2, 1, 4, 5, dtype=torch.bfloat16)
     expected = pixelcnn_sample(noise, packed, plan, backend="cuda")
     gpu(shared=4)  # of which 3,200 bytes for where four rows read 96 groups of products
+    assert reason(plan, torch.bfloat16) is None
     assert all(map(torch.equal, pixelcnn_sample(noise, packed, plan, backend="cuda"), expected))
     gpu(shared=3)
-    message = r"pixelcnn_sample: plan must need at most 3072 bytes of shared memory, got \d+"
-    with pytest.raises(RuntimeError, match=message):
+    message = r"plan must need at most 3072 bytes of shared memory, got \d+"
+    assert re.fullmatch(f"cannot hold it: {message}", reason(plan, torch.bfloat16) or "")
+    with pytest.raises(RuntimeError, match=f"cuda: cannot hold it: {message}"):
         pixelcnn_sample(noise, packed, plan, backend="cuda")
+    with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
+        cuda.pixelcnn_sample(noise, packed, plan, None, None, None, 1.0)
 
 
 def test_attention_is_refused() -> None:

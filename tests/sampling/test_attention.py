@@ -25,7 +25,7 @@ def able(row: str, plan: Plan) -> str:
     """The row's name; skips where it is absent, or lacks attention and says so."""
     require(row)
     table = next(r for r in backends.TABLE if r.name == row)
-    if (reason := table.lacks(plan)) is not None:
+    if (reason := table.lacks(plan, None)) is not None:
         assert "attend" in reason
         pytest.skip(reason)
     return row
@@ -297,5 +297,5 @@ def test_plans_that_no_library_takes(plan: Plan, message: str) -> None:
 def test_rows_that_lack_attention_say_so() -> None:
     for row in (row for row in backends.TABLE if hasattr(row.namespace, "pixelcnn_sample")):
         has_it = row.name in ("cpu", "torch", "reference")
-        assert row.lacks(stage()) == (None if has_it else "has no stage of kind attend")
+        assert row.lacks(stage(), None) == (None if has_it else "has no stage of kind attend")
     assert vf.backends.pick("pixelcnn_sample", torch.zeros(1), "auto", stage()).name in ("cpu", "torch")

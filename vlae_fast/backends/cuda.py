@@ -39,9 +39,14 @@ def why_not() -> str | None:
     return unable or None
 
 
-def lacks(plan: Plan) -> str | None:
-    """The part of a plan that the kernel has not, or None."""
-    return "has no stage of kind attend" if any(stage.kind == "attend" for stage in plan.stages) else None
+def lacks(plan: Plan, like: Tensor | None) -> str | None:
+    """The part of a plan that the kernel has not, or what the device has too little of for weights like these, or None.
+
+    Limits of the image's size are not among them: weights are packed before it is known.
+    """
+    if any(stage.kind == "attend" for stage in plan.stages):
+        return "has no stage of kind attend"
+    return None if like is None else _OPS.pixelcnn_lacks(like, plan.words) or None
 
 
 def detail() -> str:

@@ -35,7 +35,7 @@ class Backend(NamedTuple):
     detail: Callable[[], str] = lambda: ""  # text that `report` adds to a backend that is there
     only_named: Callable[[str], str | None] = lambda op: None  # why ``auto`` passes it over for an op, or None
     steps_at_once: Callable[[int], int] = lambda n_layers: 1  # steps that a call of made_inverse takes
-    lacks: Callable[[Plan], str | None] = lambda plan: None  # what of a plan it has not, or None
+    lacks: Callable[[Plan, Tensor | None], str | None] = lambda plan, like: None  # of a plan, for weights like these
     stores: tuple[torch.dtype, ...] = ()  # in what it holds weights and activations of a plan beside the noise's dtype
 
     def why_not(
@@ -54,7 +54,7 @@ class Backend(NamedTuple):
         if x is not None and dtype is not None and dtype not in (x.dtype, *self.stores):
             own = _short(x.dtype)
             return f"holds a plan in the dtype of its noise, {own}: give it a decoder in {_short(dtype)}"
-        return None if plan is None else self.lacks(plan)
+        return None if plan is None else self.lacks(plan, x)
 
 
 def _short(dtype: torch.dtype) -> str:

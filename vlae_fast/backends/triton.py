@@ -41,7 +41,7 @@ def only_named(op: str) -> str | None:
     return "runs in Triton's interpreter, which is for tests: name it" if INTERPRETED else None
 
 
-def lacks(plan: Plan) -> str | None:
+def lacks(plan: Plan, like: Tensor | None) -> str | None:
     """The part of a plan that the kernel has not, or None."""
     missing = [stage.kind for stage in plan.stages if stage.kind not in ("sum", "norm")]
     return f"has no stage of kind {missing[0]}" if missing else None

@@ -48,10 +48,10 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
   int64_t size = 0;
   for (size_t m = 0; m < ages.size(); ++m) {
     if (!plan.is_own(m)) continue;  // the stage of that number writes another one
-    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), channels = round_up(plan.channels[m], format.group);
-    const int64_t stride = channels + format.pad;
-    p.rings[m] = {static_cast<int32_t>(size), static_cast<int32_t>(stride), static_cast<int32_t>(channels / format.group),
-                  divisor_of(waves)};
+    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), stride = p.rings[m].groups * format.group + format.pad;
+    p.rings[m].at = static_cast<int32_t>(size);
+    p.rings[m].stride = static_cast<int32_t>(stride);
+    p.rings[m].waves = divisor_of(waves);
     VLAE_CHECK(waves * p.rows.value <= (kMaxSampleSize - size) / stride, op, "plan",
                text("keep at most ", kMaxSampleSize, " activations of a sample"),
                text(waves, " waves of ", p.rows.value, " rows of ", plan.channels[m], " channels"));
@@ -124,59 +124,78 @@ Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dt
   return draw;
 }
 
-void check_limits(const char* op, const Plan& plan, int64_t height, int64_t width, int64_t steps) {
-  VLAE_CHECK(steps <= kMaxSteps, op, "plan", text("take at most ", kMaxSteps, " steps"), steps);
+void check_limits(const char* op, const Plan& plan) {
   VLAE_CHECK(plan.stages.size() <= kMaxStages, op, "plan", text("have at most ", kMaxStages, " stages"), plan.stages.size());
   size_t taps = 0;
-  for (const PlanStage& stage : plan.stages) {
+  for (const PlanStage& stage : plan.stages)
     for (const PlanSource& source : stage.sources) taps += source.taps.size();
-    VLAE_CHECK(std::abs(stage.lead) <= width + plan.slope * height, op, "plan",
-               text("have leads of at most ", width + plan.slope * height, ", all waves of the image"), stage.lead);
-  }
   VLAE_CHECK(plan.draws.size() <= kMaxDraws, op, "plan", text("have at most ", kMaxDraws, " draws"), plan.draws.size());
   VLAE_CHECK(taps <= kMaxTaps, op, "plan", text("have at most ", kMaxTaps, " taps"), taps);
 }
 
-}  // namespace
+void check_image(const char* op, const Plan& plan, int64_t height, int64_t width, int64_t steps) {
+  VLAE_CHECK(steps <= kMaxSteps, op, "plan", text("take at most ", kMaxSteps, " steps"), steps);
+  for (const PlanStage& stage : plan.stages)
+    VLAE_CHECK(std::abs(stage.lead) <= width + plan.slope * height, op, "plan",
+               text("have leads of at most ", width + plan.slope * height, ", all waves of the image"), stage.lead);
+}
 
-Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t height, int64_t width, ContextKind context) {
-  const int64_t steps = width + plan.slope * (height - 1);
-  check_limits(op, plan, height, width, steps);
-  Program p = {};
-  p.dtype = packing.dtype;
-  p.height = static_cast<int32_t>(height);
-  p.width = static_cast<int32_t>(width);
-  p.slope = divisor_of(plan.slope);
-  p.steps = static_cast<int32_t>(steps);
-  p.rows = divisor_of(most_rows(height, width, plan.slope));
-  p.emit = plan.emit;
-  p.image_channels = static_cast<int32_t>(plan.image_channels());
-  p.params = static_cast<int32_t>(plan.params());
-  p.noises = static_cast<int32_t>(plan.noises());
-  p.n_stages = static_cast<int32_t>(plan.stages.size());
-  p.cond_columns = static_cast<int32_t>(packing.context_columns);
-  p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);
-  for (const PlanDraw& draw : plan.draws) p.draws[p.n_draws++] = draw_of(draw, plan.channels[usize(draw.buffer)]);
-  place_rings(op, plan, p);
-  int32_t n_taps = 0, cond = 0;
-  uint8_t next = 0;
-  const auto link = [&](size_t s) {
-    p.stages[s].next = next;
-    if (!p.stages[s].is_norm) next = static_cast<uint8_t>(s);
-  };
+void add_stages(const Plan& plan, const Packing& packing, Program& p) {
+  int32_t cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     p.stages[s] = stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype);
-    p.first_step = std::min(p.first_step, -p.stages[s].lead);
-    add_taps(plan.stages[s], p, p.stages[s], n_taps);
+    add_taps(plan.stages[s], p, p.stages[s], p.n_taps);
     p.stages[s].first_bias = p.biases;
     p.biases += p.stages[s].columns;
     if (plan.stages[s].context_dim == 0) continue;
     p.stages[s].cond = cond;
     cond += p.stages[s].columns;
   }
-  p.n_taps = n_taps;
-  for (int round = 0; round < 2; ++round)  // the first of a step is behind the last
-    for (size_t s = plan.stages.size(); s-- > 0;) link(s);
+}
+
+// Notes for each stage the next one that has products: behind the last the first, in the next step.
+void link_stages(Program& p) {
+  uint8_t next = 0;
+  for (int round = 0; round < 2; ++round)
+    for (int s = p.n_stages; s-- > 0;) {
+      p.stages[s].next = next;
+      if (!p.stages[s].is_norm) next = static_cast<uint8_t>(s);
+    }
+}
+
+}  // namespace
+
+Program program_of(const char* op, const Plan& plan, const Packing& packing) {
+  check_limits(op, plan);
+  const int64_t group = format_of(packing.dtype).group;
+  Program p = {};
+  p.dtype = packing.dtype;
+  p.slope = divisor_of(plan.slope);
+  p.emit = plan.emit;
+  p.image_channels = static_cast<int32_t>(plan.image_channels());
+  p.params = static_cast<int32_t>(plan.params());
+  p.noises = static_cast<int32_t>(plan.noises());
+  p.n_stages = static_cast<int32_t>(plan.stages.size());
+  p.cond_columns = static_cast<int32_t>(packing.context_columns);
+  for (size_t m = 0; m < plan.channels.size(); ++m)
+    if (plan.is_own(m)) p.rings[m].groups = static_cast<int32_t>(round_up(plan.channels[m], group) / group);
+  for (const PlanDraw& draw : plan.draws) p.draws[p.n_draws++] = draw_of(draw, plan.channels[usize(draw.buffer)]);
+  add_stages(plan, packing, p);
+  link_stages(p);
+  return p;
+}
+
+Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t height, int64_t width, ContextKind context) {
+  const int64_t steps = width + plan.slope * (height - 1);
+  Program p = program_of(op, plan, packing);
+  check_image(op, plan, height, width, steps);
+  p.height = static_cast<int32_t>(height);
+  p.width = static_cast<int32_t>(width);
+  p.steps = static_cast<int32_t>(steps);
+  p.rows = divisor_of(most_rows(height, width, plan.slope));
+  p.cond_pixels = static_cast<int32_t>(context == ContextKind::none ? 0 : context == ContextKind::map ? height * width : 1);
+  for (const PlanStage& stage : plan.stages) p.first_step = std::min(p.first_step, static_cast<int32_t>(-stage.lead));
+  place_rings(op, plan, p);
   return p;
 }
 

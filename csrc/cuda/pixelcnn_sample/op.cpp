@@ -2,6 +2,7 @@
 // file can be led out of bounds. Data on the GPU is not looked into, which would wait for it.
 #include <algorithm>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -19,6 +20,7 @@ namespace {
 
 constexpr const char* kPack = "pixelcnn_pack";
 constexpr const char* kSample = "pixelcnn_sample";
+constexpr const char* kLacks = "cannot hold it";
 constexpr int64_t kMaxSide = int64_t{1} << 20;
 constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch: reached by 32-bit indices
 
@@ -92,6 +94,26 @@ Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional
   return cond;
 }
 
+void check_memory(const char* op, const Program& program, const Limits& limits) {
+  const int64_t bytes = least_shared_bytes(program, limits);
+  VLAE_CHECK(bytes <= limits.shared_bytes, op, "plan", text("need at most ", limits.shared_bytes, " bytes of shared memory"),
+             bytes);
+}
+
+// "", or why no image can be sampled by a plan whose weights are like this tensor, on its device.
+std::string lacks(Tensor like, std::vector<int64_t> words) {
+  const Plan plan = parse_plan(kSample, words);
+  const Dtype dtype = dtype_of(kSample, "weights", like);
+  const Current current(kSample, like);
+  const Limits limits = device_limits(kSample);
+  try {
+    check_memory(kLacks, program_of(kLacks, plan, packing_of(kLacks, plan, dtype)), limits);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
 // Returns the weights in the order that the kernel reads in `dtype`, themselves still in float32, and a header that says which
 // plan and dtype they are for. Both are on the CPU.
 std::tuple<Tensor, Tensor> pack(std::vector<Tensor> weights, std::vector<int64_t> words, std::string dtype) {
@@ -132,9 +154,8 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, st
   if (noise.size(0) == 0) return {images, params};
   const Current current(kSample, noise);
   const Limits limits = device_limits(kSample);
+  check_memory(kSample, program, limits);
   const Tiling tiling = tiling_of(program, noise.size(0), limits);
-  VLAE_CHECK(tiling.shared_bytes <= limits.shared_bytes, kSample, "plan",
-             text("need at most ", limits.shared_bytes, " bytes of shared memory"), tiling.shared_bytes);
   Tensor caches = new_vector(noise, tiling.blocks * tiling.global_size, noise.scalar_type());
   const Tensor cond = conditions(noise, packed, context, plan, packing, program, current.stream());
   const Tensors tensors = {.packed = packed.const_data_ptr(),
@@ -154,6 +175,7 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, st
 }  // namespace vlae::cuda::pixelcnn_sample
 
 VLAE_CUDA_SCHEMAS(m) {
+  m.def("pixelcnn_lacks(Tensor like, int[] plan) -> str");
   m.def("pixelcnn_pack(Tensor[] weights, int[] plan, str dtype) -> (Tensor packed, Tensor header)");
   m.def(
       "pixelcnn_sample(Tensor noise, Tensor packed, Tensor header, int[] plan, Tensor? context, Tensor? known_mask, "
@@ -162,4 +184,7 @@ VLAE_CUDA_SCHEMAS(m) {
 
 VLAE_CUDA_IMPL(CPU, m) { m.impl("pixelcnn_pack", TORCH_BOX(&vlae::cuda::pixelcnn_sample::pack)); }
 
-VLAE_CUDA_IMPL(VLAE_GPU, m) { m.impl("pixelcnn_sample", TORCH_BOX(&vlae::cuda::pixelcnn_sample::sample)); }
+VLAE_CUDA_IMPL(VLAE_GPU, m) {
+  m.impl("pixelcnn_lacks", TORCH_BOX(&vlae::cuda::pixelcnn_sample::lacks));
+  m.impl("pixelcnn_sample", TORCH_BOX(&vlae::cuda::pixelcnn_sample::sample));
+}

@@ -37,6 +37,8 @@ int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
 
 }  // namespace
 
+int64_t least_shared_bytes(const Program& p, const Limits& limits) { return work_bytes(p, kMinRows, limits); }
+
 // Gives every processor a tile before one gets a larger tile; where a processor gets several in turn, they are as equal as
 // whole samples can be. Activations in global memory are worse than few rows at a time.
 Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {

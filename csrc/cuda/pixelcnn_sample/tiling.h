@@ -33,6 +33,10 @@ struct Tiling {
   int64_t global_size;
 };
 
+// Bytes of shared memory without which no thread block can run a program, on images of any size: beside its activations, which
+// may be in global memory.
+int64_t least_shared_bytes(const Program& program, const Limits& limits);
+
 Tiling tiling_of(const Program& program, int64_t batch, const Limits& limits);
 
 }  // namespace vlae::cuda::pixelcnn_sample
