@@ -1,0 +1,217 @@
+"""Cycles that one warp takes for a piece of work, from a kernel's machine code: what no profiler can say without a GPU.
+
+Every instruction carries the cycles until the next may issue, and the scoreboards that it sets and waits for. With an
+assumed latency for each kind of instruction a path through the code has a time. Of all paths from a barrier of the
+block to the next that do exactly the work of an event (so many matrix products, loads, stores), the time of the
+shortest is the event's: what the code can take at best. Other warps of the scheduler, bank conflicts and misses of a
+cache are not in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from heapq import heappop, heappush
+from itertools import count, pairwise
+from typing import Any, NamedTuple
+
+# Cycles until a result can be read; 20 for the others that set a scoreboard. LDG: a hit in L2.
+LATENCY = {
+    "LDS": 30,
+    "LDG": 280,
+    "LDC": 45,
+    "MUFU": 24,
+    "I2F": 24,
+    "F2I": 24,
+    "SHFL": 25,
+    "LDSM": 33,
+    "HMMA": 33,
+    "S2R": 30,
+}
+LATENCY |= {"R2UR": 12, "POPC": 16, "FLO": 16}
+OTHER, SOURCES, JUMP = 20, 20, 6  # of an operation; until its sources may be overwritten; added by a jump
+SCOREBOARDS = 6
+
+FUNCTION = re.compile(r"^\.text\.(\S+):", re.MULTILINE)
+LABEL = re.compile(r"^(\.L_x?_?\d+):")
+LOW = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?(\S+)\s*(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
+HIGH = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
+TARGET = re.compile(r"\.L_x?_?\d+")
+ENDS = ("BRA", "BRX", "JMP", "EXIT", "RET", "CALL", "BAR")  # of a block of instructions
+
+
+class Instruction(NamedTuple):
+    opcode: str
+    targets: tuple[str, ...]  # labels to which it may jump
+    conditional: bool
+    control: int  # the bits for the scheduler
+
+    @property
+    def kind(self) -> str:
+        return self.opcode.split(".")[0]
+
+
+class Block(NamedTuple):
+    """Instructions that run in a row, and the blocks that may follow."""
+
+    instructions: tuple[Instruction, ...]
+    after: tuple[int, ...]
+
+    @property
+    def is_barrier(self) -> bool:
+        return self.instructions[-1].kind == "BAR"
+
+
+class Step(NamedTuple):
+    """What an instruction does to a clock."""
+
+    waits: tuple[int, ...]  # scoreboards
+    holds: tuple[tuple[int, int], ...]  # scoreboard and cycles
+    issue: int
+
+
+class Clock(NamedTuple):
+    """Cycles so far, and when each scoreboard is free."""
+
+    now: int = 0
+    free: tuple[int, ...] = (0,) * SCOREBOARDS
+
+
+def functions(listing: str) -> dict[str, str]:
+    """Code of each kernel in what ``nvdisasm -c -hex`` writes."""
+    parts = FUNCTION.split(listing)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def blocks_of(code: str) -> list[Block]:
+    """The blocks of a kernel, in the order of their addresses."""
+    instructions, labels = _parse(code)
+    bounds = sorted(
+        {0, len(instructions), *labels.values(), *(i + 1 for i, x in enumerate(instructions) if x.kind in ENDS)}
+    )
+    index = {start: number for number, start in enumerate(bounds[:-1])}
+    found = []
+    for number, (first, end) in enumerate(pairwise(bounds)):
+        last = instructions[end - 1]
+        after = [index[labels[target]] for target in last.targets if labels.get(target) in index]
+        falls = last.kind not in ("BRA", "BRX", "JMP", "EXIT", "RET", "CALL") or last.conditional
+        if falls and number + 2 < len(bounds):
+            after.append(number + 1)
+        found.append(Block(tuple(instructions[first:end]), tuple(after)))
+    return found
+
+
+def _parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    low: re.Match[str] | None = None
+    for line in code.splitlines():
+        if label := LABEL.match(line):
+            labels[label[1]] = len(instructions)
+        elif found := LOW.match(line):
+            low = found
+        elif low is not None and (high := HIGH.match(line)):
+            opcode, operands = low[2], low[3]
+            jumps = opcode.split(".")[0] in ("BRA", "BRX")
+            targets = tuple(TARGET.findall(operands)) if jumps and ".DIV" not in opcode else ()
+            by_operand = re.match(r"!?U?P\d", operands) is not None or ".DIV" in opcode
+            instructions.append(Instruction(opcode, targets, low[1] is not None or by_operand, int(high[1], 16) >> 41))
+            low = None
+    return instructions, labels
+
+
+def steps_of(block: Block) -> list[Step]:
+    """Of each instruction what it waits for, which scoreboards it holds until when, and how long it takes to issue."""
+    found = []
+    for x in block.instructions:
+        wait, write, read = x.control >> 11 & 63, x.control >> 5 & 7, x.control >> 8 & 7
+        latency = LATENCY.get(x.kind, OTHER)
+        holds = ((write, latency), (read, min(latency, SOURCES)))
+        issue = max(1, x.control & 15) + (JUMP if x.kind == "BRA" else 0)
+        waits = tuple(board for board in range(SCOREBOARDS) if wait >> board & 1)
+        found.append(Step(waits, tuple(hold for hold in holds if hold[0] < SCOREBOARDS), issue))
+    return found
+
+
+def run(steps: list[Step], clock: Clock) -> Clock:
+    """The clock of a warp behind some instructions."""
+    now, free = clock.now, list(clock.free)
+    for waits, holds, issue in steps:
+        for board in waits:
+            now = max(now, free[board])
+        for board, latency in holds:
+            free[board] = max(free[board], now + latency)
+        now += issue
+    return Clock(now, tuple(free))
+
+
+def cycles(blocks: list[Block], work: Mapping[str, int]) -> int | None:
+    """The least time from a barrier to the next in which exactly this much work is done; None where no path does it.
+
+    Args:
+        work: how many instructions begin with each opcode, in the order in which blocks do them: a block begins with
+            one when those before are done. Of those with 0 none runs: they are off where they have a predicate, and no
+            path leads through one without.
+    """
+    return min((time for time, _ in paths(blocks, work)), default=None)
+
+
+def paths(blocks: list[Block], work: Mapping[str, int]) -> Iterator[tuple[int, list[int]]]:
+    """From each barrier the least time of the work, and the blocks that do it."""
+    absent = tuple(start for start, number in work.items() if number == 0)
+    live = [block._replace(instructions=_without(block.instructions, absent)) for block in blocks]
+    search = _Search(live, work)
+    for start, block in enumerate(live):
+        if block.is_barrier and (found := search.shortest(start)):
+            yield found
+
+
+def _without(instructions: tuple[Instruction, ...], absent: tuple[str, ...]) -> tuple[Instruction, ...]:
+    """Those that have no predicate stay, so that the work is seen to be another."""
+    return tuple(x for x in instructions if not (x.conditional and absent and x.opcode.startswith(absent)))
+
+
+class _Search:
+    """Takes the earliest state again and again: a block and the work done before it, at a clock."""
+
+    def __init__(self, blocks: list[Block], work: Mapping[str, int]) -> None:
+        order = sorted(work, key=lambda start: work[start] > 0)  # of those that are wanted as they stand
+        self._blocks, self._wanted = blocks, tuple(work[start] for start in order)
+        self._done = [tuple(sum(x.opcode.startswith(s) for x in b.instructions) for s in order) for b in blocks]
+        self._steps = [steps_of(block) for block in blocks]
+
+    def shortest(self, start: int) -> tuple[int, list[int]] | None:
+        order, seen = count(), set()
+        nothing = (0,) * len(self._wanted)
+        queue = [(0, next(order), Clock(), after, nothing, (after, None)) for after in self._blocks[start].after]
+        while queue:
+            _, _, clock, at, before, path = heappop(queue)
+            if (at, before) in seen:
+                continue
+            seen.add((at, before))
+            now = tuple(a + b for a, b in zip(before, self._done[at], strict=True))
+            if not self._in_order(now):
+                continue
+            clock = run(self._steps[at], clock)
+            if self._blocks[at].is_barrier:
+                if now == self._wanted:
+                    return clock.now, _listed(path)
+                continue
+            for after in self._blocks[at].after:
+                if (after, now) not in seen:
+                    heappush(queue, (clock.now, next(order), clock, after, now, (after, path)))
+        return None
+
+    def _in_order(self, done: tuple[int, ...]) -> bool:
+        """True where none is done more often than wanted, and of what comes behind something undone nothing."""
+        first = next((i for i, n in enumerate(done) if n != self._wanted[i]), len(done))
+        return not any(done[first + 1 :]) and done[first : first + 1] <= self._wanted[first : first + 1]
+
+
+def _listed(path: Any) -> list[int]:
+    """The blocks of a path, given as the last and the path before it."""
+    found = []
+    while path is not None:
+        at, path = path
+        found.append(at)
+    return found[::-1]
