@@ -20,7 +20,6 @@ from cases.codec import images_of, model_of
 from cases.datasets import BINARY, FORMS, scipy_io
 from vlae_fast import checkpoint, codec
 from vlae_fast.codec import container
-from vlae_fast.codec.coder import LOSSLESS
 from vlae_fast.data import cifar_pickle, files, idx, layouts, pictures
 
 KEYS = ("shape", *(f"{split}_bits" for split in BINARY))
@@ -140,7 +139,7 @@ def read_picture(folder: Path) -> None:
 
 def codec_files() -> list[bytes]:
     model = model_of("bernoulli")
-    return [codec.encode(model, images_of(model, 3), mode=mode, per_chunk=2) for mode in LOSSLESS]
+    return [codec.encode(model, images_of(model, 3), mode=mode, per_chunk=2) for mode in container.MODES]
 
 
 def read_codec(folder: Path) -> None:

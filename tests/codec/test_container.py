@@ -9,7 +9,7 @@ from cases.mutated import mutated_bytes
 
 from vlae_fast import codec
 from vlae_fast.backends import cpu
-from vlae_fast.codec.container import Chunk, File, FileError, Header, Reader, signed, varint, write
+from vlae_fast.codec.container import MODES, Chunk, File, FileError, Header, Reader, signed, varint, write
 from vlae_fast.plan import Emit
 
 HEADER = Header("mean", "avx2", bytes(range(16)), Emit("categorical", 5), (1, 2, 3), 5, 2, b"abc")
@@ -68,7 +68,7 @@ def test_a_lie_takes_no_memory(case: str) -> None:
 
 
 @pytest.mark.skipif(cpu.why_not() is not None, reason="the codec runs on the CPU library")
-@pytest.mark.parametrize("mode", ["mean", "bits_back"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["bernoulli", "categorical"])
 def test_a_hostile_file_with_right_checksums_is_an_error_or_images(name: str, mode: str) -> None:
     pytest.importorskip("constriction")

@@ -116,7 +116,7 @@ def test_models_that_the_codec_has_no_way_for() -> None:
     no_bits_back = {
         "got iaf": VLAE(1, **small, posterior="iaf"),
         "at most 2 flow_steps, got 3": VLAE(1, **small, flow_steps=3),
-        "prior of MADEs, got ConvFlow": VLAE(1, **small, latent_map=(2, 2)),
+        r"prior of MADEs \(latent_map=None\), got ConvFlow": VLAE(1, **small, latent_map=(2, 2)),
     }
     for message, model in no_bits_back.items():
         with pytest.raises(ValueError, match=message):

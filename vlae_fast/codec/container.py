@@ -5,7 +5,7 @@ In order, all numbers little-endian; a varint has 7 bits a byte, the lowest firs
     magic, 8 bytes; version, 1; mode, 1; instruction set, 1 (0 is none); fingerprint of the model, 16
     likelihood, 1; then varints: levels, components, C, H, W, images, images of a chunk, bytes of the code's settings
     the settings, which codes.py reads
-    of each chunk: varint of its bytes; CRC-32 of them, 4; CRC-32 of the levels of its images, 4
+    of each chunk: varint of its bytes; CRC-32 of them, 4; CRC-32 of the levels of its images (lossy: its codes), 4
     CRC-32 of all that stands above, 4
     the chunks
 
@@ -23,7 +23,7 @@ from ..plan import Emit
 
 MAGIC = b"\x93VLAE\r\n\x1a"  # no text, and what a transfer as text would change
 VERSION = 1
-MODES = ("mean", "bits_back")  # the index is the byte
+MODES = ("mean", "bits_back", "lossy")  # the index is the byte
 ISAS = ("none", "baseline", "avx2", "avx512", "avx512_bf16", "neon")  # likewise, as in csrc/cpu/isa.h
 LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")  # likewise
 MOST_IN_CHUNK = 1 << 16
@@ -36,7 +36,7 @@ class FileError(ValueError):
 
 
 class Chunk(NamedTuple):
-    """Bytes of a chunk, their CRC-32 and that of the levels of its images."""
+    """Bytes of a chunk, their CRC-32 and that of what is decoded from them: levels of images, or lossy codes."""
 
     payload: bytes
     images_crc: int

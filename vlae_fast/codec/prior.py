@@ -1,0 +1,136 @@
+"""The prior of a code z as normal distributions in turn, by steps whose rows have the same bits in any batch.
+
+A flow maps z by one step after the other, the order of the dimensions turned between two. What is coded is u, the
+variable before the last step, on a grid: its dimensions are normal in turn, so that nothing of the prior is
+approximated but for the grid::
+
+    eps_d = (v_d - m(v_<d)) e^-s(v_<d)  =>  v_d | v_<d ~ N(m, e^s)    of  v = u, turned where there are two steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..backends import cpu
+from ..layers import MADE
+from ..models.flow import AutoregressiveFlow
+from ..models.vlae import VLAE
+from ..reference.arguments import Mask
+from .numbers import Floats, exp
+from .stack import Stack, Symbols
+
+MOST = 1 << 12  # levels on either side of 0, about
+_BEYOND = 128  # levels more that the coder has, for means at the edge
+
+Params = Callable[[Tensor], tuple[Floats, Floats]]  # v [B, D] -> shift and log_scale
+
+
+class Prior:
+    """The prior of a model's code on a grid. Levels are ``[B, D]``, in the order of the last step but one.
+
+    isa: instruction set of the kernels. step: of the grid, of each dimension.
+    """
+
+    def __init__(self, model: VLAE, isa: str, step: Floats) -> None:
+        check_prior(model)
+        self.dims, self.step = model.latent_dim, step
+        self.steps = [of_made(made, isa) for made in model.prior.steps] if model.prior is not None else []
+        self.last = self.steps[-1] if self.steps else None
+        self.is_turned = len(self.steps) > 1
+
+    def push(self, stack: Stack, levels: Symbols) -> None:
+        """Levels of u, under the last step."""
+        levels, step = self._turned(levels), self._turned(self.step)
+        mean, scale = np.zeros(levels.shape), np.ones(levels.shape)
+        if self.last is not None:
+            mean, log_scale = self.last(floats(levels * step))
+            scale = exp(log_scale)
+        mean, scale = in_cells(mean, scale, step)
+        stack.push_normal(by_dimension(levels), by_dimension(mean), by_dimension(scale), MOST + _BEYOND)
+
+    def pop(self, stack: Stack, n: int) -> Symbols:
+        """Levels of u ``[n, D]`` that `push` was given."""
+        levels, step = np.zeros((n, self.dims), np.int32), self._turned(self.step)
+        mean, scale = np.zeros(n), np.ones(n)
+        v = torch.zeros(n, self.dims)
+        for d in range(self.dims):
+            if self.last is not None:
+                means, log_scales = self.last(v)
+                mean, scale = means[:, d], exp(log_scales[:, d])
+            levels[:, d] = stack.pop_normal(*in_cells(mean, scale, step[d]), MOST + _BEYOND)
+            v[:, d] = floats(levels[:, d] * step[d])
+        return self._turned(levels)
+
+    def z_of(self, levels: Symbols) -> Tensor:
+        """z ``[B, D]`` of levels of u."""
+        z = floats(levels * self.step)
+        for i, step in reversed(list(enumerate(self.steps[:-1]))):
+            z = inverse(step, z.double().numpy())
+            z = z.flip(1) if i else z
+        return z
+
+    def _turned(self, of_dimensions: Any) -> Any:
+        return np.ascontiguousarray(of_dimensions[..., ::-1]) if self.is_turned else of_dimensions
+
+
+def walk(params: Params, n: int, dims: int, value: Callable[[int, Floats, Floats], Floats]) -> Tensor:
+    """``x_i = value(i, shift, factor) factor + shift`` ``[n, D]``, dimension after dimension.
+
+    value: is asked for the output of the step, of all rows of a dimension, given its shift and factor ``e^log_scale``.
+    """
+    x = torch.zeros(n, dims)
+    for i in range(dims):
+        shifts, log_scales = params(x)
+        shift, factor = shifts[:, i], exp(log_scales[:, i])
+        x[:, i] = floats(value(i, shift, factor) * factor + shift)
+    return x
+
+
+def inverse(params: Params, y: Floats) -> Tensor:
+    """The x ``[B, D]`` that a step maps to y."""
+    return walk(params, *y.shape, lambda i, shift, factor: y[:, i])
+
+
+def in_cells(mean: Floats, scale: Floats, step: Any) -> tuple[Floats, Floats]:
+    """In cells, and within what there is: a pair of numbers that is not finite makes no difference to others."""
+    mean, scale = np.clip(mean / step, -MOST, MOST), np.clip(scale / step, 1 / 16, 4.0 * MOST)
+    return np.ascontiguousarray(mean), np.ascontiguousarray(scale)
+
+
+def by_dimension(of_images: Any) -> Any:
+    """``[B, D]`` -> ``[D B]``: the first dimension of all images is popped first."""
+    return np.ascontiguousarray(of_images.T).reshape(-1)
+
+
+def floats(x: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x, np.float32))
+
+
+def check_prior(model: VLAE) -> None:
+    """Raises ValueError where the prior is not normal in turn."""
+    if model.prior is not None and not isinstance(model.prior, AutoregressiveFlow):
+        rule = "bits back and lossy codes must have a prior of MADEs (latent_map=None)"
+        raise ValueError(f"codec: {rule}, got {type(model.prior).__name__}")
+
+
+def of_made(made: nn.Module, isa: str) -> Params:
+    """shift and log_scale of a step, layer by layer: an output sums over the inputs before it alone, in one order."""
+    assert isinstance(made, MADE)
+    layers: Sequence[Any] = made.masked_layers()
+    masks = [Mask(layer.in_degrees, layer.out_degrees) for layer in layers]
+
+    @torch.no_grad()
+    def params(v: Tensor) -> tuple[Floats, Floats]:
+        h = v
+        for layer, mask in zip(layers, masks, strict=True):
+            h = cpu.masked_linear(h, layer.weight, layer.bias, mask, layer.activation, isa)
+        found = h.double().numpy()
+        dims = v.shape[1]
+        return found[:, :dims], found[:, dims:] if found.shape[1] > dims else np.zeros_like(found)
+
+    return params
