@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "shape": ({"x": torch.zeros(2, 1, 5, 5)}, ValueError, r"x must be \[B, 1, 5, 6\], got \[2, 1, 5, 5\]"),
     "dtype": ({"x": torch.zeros(2, 1, 5, 6).double()}, TypeError, "x must be float32, got torch.float64"),
     "level": ({"x": torch.full((2, 1, 5, 6), 0.5)}, ValueError, "x must be 0 or 1, got 0.5"),
-    "mode": ({"mode": "zip"}, ValueError, "mode must be one of mean, bits_back, got 'zip'"),
+    "mode": ({"mode": "zip"}, ValueError, "mode must be one of mean, bits_back, lossy, got 'zip'"),
     "chunk": ({"per_chunk": 0}, ValueError, "per_chunk must be from 1 to 65,536, got 0"),
     "isa": ({"isa": "avx9"}, ValueError, "isa must be one of"),
     "share": ({"share": 0.0}, ValueError, "share must be above 0"),

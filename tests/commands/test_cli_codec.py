@@ -56,3 +56,36 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, model: Path) -> None:
     done = call("decompress", file, tmp_path / "out", "--checkpoint", model)
     assert done.exit_code == 2 and "truncated" in done.stderr and not (tmp_path / "out").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"grey", "x.vlae"}
+
+
+def test_a_lossy_file_is_small_and_decodes_each_way(tmp_path: Path, model: Path) -> None:
+    pictures(tmp_path / "in", 3)
+    file = tmp_path / "x.vlae"
+    done = call("compress", tmp_path / "in", file, "--checkpoint", model, "--lossy", "--bits", "6")
+    assert done.exit_code == 0 and f"3 images, {file.stat().st_size:,} bytes: " in done.output, done.output
+    for way in ("likeliest", "draw", "mean"):
+        done = call("decompress", file, tmp_path / way, "--checkpoint", model, "--pixels", way)
+        assert done.exit_code == 0, done.output
+    call("decompress", file, tmp_path / "again", "--checkpoint", model)
+    names = ["00000.png", "00001.png", "00002.png"]
+    for name in names:
+        found = {way: np.array(Image.open(tmp_path / way / name)) for way in ("likeliest", "draw", "mean", "again")}
+        assert set(np.unique(found["likeliest"])) | set(np.unique(found["draw"])) <= {0, 255}
+        assert set(np.unique(found["mean"])) <= {round(255 * k / 16) for k in range(17)}
+        assert (found["again"] == found["likeliest"]).all()
+    assert sorted(path.name for path in (tmp_path / "mean").iterdir()) == names
+
+
+def test_options_of_lossy_and_lossless_files_do_not_mix(tmp_path: Path, model: Path) -> None:
+    pictures(tmp_path / "in", 1)
+    file = tmp_path / "x.vlae"
+    call_it = ("compress", tmp_path / "in", file, "--checkpoint", model)
+    done = call(*call_it, "--lossy", "--mode", "mean")
+    assert done.exit_code == 2 and "--lossy: must not stand beside --mode" in done.stderr
+    done = call(*call_it, "--bits", "6")
+    assert done.exit_code == 2 and "--bits: must stand beside --lossy, got 6.0 without it" in done.stderr
+    assert not file.exists()
+    assert call(*call_it).exit_code == 0
+    done = call("decompress", file, tmp_path / "out", "--checkpoint", model, "--pixels", "draw")
+    assert done.exit_code == 2 and "for this file has them all, got 'draw'" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -31,8 +31,17 @@ def compress(
     out: Annotated[Path, typer.Argument(help="File to write, e.g. out.vlae")],
     folder: Model = checkpoint.MNIST,
     mode: Annotated[
-        str, typer.Option(help="mean: images one by one; bits-back: fewer bytes, a chunk of images is one")
-    ] = "mean",
+        str | None,
+        typer.Option(
+            help="mean: images one by one; bits-back: fewer bytes, a chunk of images is one; default: mean",
+            show_default=False,
+        ),
+    ] = None,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Keeps the code z alone: the pixels are made anew")] = False,
+    bits: Annotated[
+        float | None,
+        typer.Option(help="With --lossy, bits of z an image, on average; default: as finely as the posterior knows z"),
+    ] = None,
     per_chunk: Annotated[
         int | None, typer.Option(min=1, help="Images that are decoded together; default: 256, of bits-back 4096")
     ] = None,
@@ -44,14 +53,19 @@ def compress(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Pictures to one file, lossless: the model's few bytes."""
+    """Pictures to one file, the model's few bytes: lossless, or by --lossy."""
+    if lossy and mode is not None:
+        raise ValueError(f"--lossy: must not stand beside --mode, which is of lossless files, got --mode {mode}")
+    if bits is not None and not lossy:
+        raise ValueError(f"--bits: must stand beside --lossy, got {bits} without it")
     if binarization not in (None, "threshold"):
         raise ValueError(f"--binarization: must be threshold, got {binarization!r}")
     check_target(out, (".vlae",))
     model = checkpoint.load(folder).model
     x = read_pictures(images, model, threshold=binarization is not None)
     start = time.perf_counter()
-    data = codec.encode(model, x, mode=mode.replace("-", "_"), per_chunk=per_chunk, isa=isa)
+    way = "lossy" if lossy else (mode or "mean").replace("-", "_")
+    data = codec.encode(model, x, mode=way, per_chunk=per_chunk, isa=isa, bits=bits)
     seconds = time.perf_counter() - start
     replace_file(out, lambda fresh: fresh.write_bytes(data))
     if json:
@@ -68,12 +82,17 @@ def decompress(
     out: Annotated[Path, typer.Argument(help="Folder for the pictures, new or empty")],
     folder: Model = checkpoint.MNIST,
     chunk: Annotated[int | None, typer.Option(min=0, help="Only the images of this chunk; default: all")] = None,
+    pixels: Annotated[
+        str | None,
+        typer.Option(help="Of a lossy file: likeliest, draw or mean (of 16 draws, grey); default: likeliest"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """The pictures of a file that compress wrote, as PNG."""
     model, data = checkpoint.load(folder).model, file.read_bytes()
     start = time.perf_counter()
-    images = codec.decode(model, data, chunks=None if chunk is None else [chunk], where=str(file))
+    chunks = None if chunk is None else [chunk]
+    images = codec.decode(model, data, chunks=chunks, where=str(file), pixels=pixels)
     seconds = time.perf_counter() - start
     write_pictures(images, out)
     if json:
