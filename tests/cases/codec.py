@@ -12,6 +12,11 @@ _SMALL: dict[str, Any] = {"latent_dim": 3, "hidden_dim": 4, "n_layers": 1, "imag
 MODELS: dict[str, Callable[[], VLAE]] = {
     "bernoulli": lambda: VLAE(1, **_SMALL),
     "one flow step": lambda: VLAE(1, **_SMALL, flow_steps=1),
+    "three flow steps": lambda: VLAE(1, **_SMALL, flow_steps=3),
+    "five flow steps of means": lambda: VLAE(1, **_SMALL, flow_steps=5, flow_transform="mean-only"),
+    "iaf": lambda: VLAE(1, **_SMALL, posterior="iaf"),
+    "iaf of three steps": lambda: VLAE(1, **_SMALL, posterior="iaf", flow_steps=3),
+    "iaf, no flow": lambda: VLAE(1, **_SMALL, posterior="iaf", use_flow=False),
     "no flow": lambda: VLAE(1, **_SMALL, use_flow=False),
     "no code": lambda: PixelCNN(1, hidden_dim=4, n_layers=1, image_size=(5, 6)),
     "two channels": lambda: VLAE(2, **_SMALL),

@@ -8,7 +8,8 @@ by the first step::
 
     u_i = (z_i - m(z_<i)) e^-s(z_<i)  =>  u_i | z_<i ~ N((mu_i - m) e^-s, sigma_i e^-s)  of  z ~ N(mu, sigma)
 
-So no approximation of the prior is coded: what is lost is the grid's alone.
+So no approximation of the prior is coded: what is lost is the grid's alone. Steps of the prior between the first and
+the last, and those of an ``iaf`` posterior, which starts from a Gaussian, are passed by local bits back, see `local`.
 
 Source: Townsend et al. 2019, arXiv 1901.04866.
 """
@@ -19,15 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models.encoder import Encoder
 from ..models.vlae import VLAE
 from ..sampling.fixed_order import Spread
 from .container import FileError
+from .local import backward, forward, of_flow, of_posterior
 from .numbers import Floats, exp
-from .prior import Prior, by_dimension, check_prior, floats, in_cells, walk
+from .prior import Cells, Prior, by_dimension, check_prior, floats, inverse, walk
 from .stack import Stack, Symbols
 
 PRECISION = 4  # bits behind the point
-_AROUND = 8.0  # of u, on either side of the posterior's mean: the coder gives every cell that there is a share of 2^-24
+LOCAL_PRECISION = 7  # likewise: noise is two cells, by which z is off
+_MIDDLE = 256.0  # of u, on either side of 0: where means are
+_AROUND = 8.0  # of u, on either side of the posterior's mean: the coder pops even the least likely cell once in 2^24
 
 
 class _Joined(nn.Module):
@@ -35,32 +40,44 @@ class _Joined(nn.Module):
 
     takes_batches = True
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat(self.encoder(x), 1)
+        return torch.cat(self.encoder.with_context(x) if self.encoder.context_dim else self.encoder(x), 1)
 
 
 class Latent:
-    """The code of a model, by kernels of an instruction set. A row has the same bits in any batch."""
+    """The code of a model, by kernels of an instruction set. A row has the same bits in any batch.
 
-    def __init__(self, model: VLAE, isa: str, precision: int = PRECISION) -> None:
+    What `pop_posterior` gives and `push_prior` takes are levels of u: of z itself, or of the variable behind the first
+    step of the prior.
+    """
+
+    def __init__(self, model: VLAE, isa: str, precision: int | None = None) -> None:
         check_model(model)
-        self.dims, self.step = model.latent_dim, 2.0**-precision
+        self.dims, self.isa, self.step = model.latent_dim, isa, 2.0 ** -(precision or precision_of(model))
         self.around = int(_AROUND / self.step)
         self.network = Spread(_Joined(model.encoder), "cpu", isa) if model.encoder is not None else None
-        self.prior = Prior(model, isa, np.full(self.dims, self.step))
-        self.first = self.prior.steps[0] if len(self.prior.steps) == 2 else None
+        middle = int(_MIDDLE / self.step)
+        self.cells = Cells(self.step, middle, middle + self.around)
+        self.prior = Prior(model, isa, self.cells._replace(step=np.full(self.dims, self.step)))
+        self.posterior = list(model.posterior.steps) if model.posterior is not None else []
+        has_first = len(self.prior.steps) > 1 and not self.posterior
+        self.first = self.prior.steps[0] if has_first else None
+        self.middle = [(i, of_flow(self.prior.steps[i])) for i in range(has_first, len(self.prior.steps) - 1)]
 
     def pop_posterior(self, stack: Stack, x: Tensor) -> tuple[Symbols, Tensor]:
         """Levels of u ``[B, D]``, popped under q(z | x), and z ``[B, D]``."""
-        mean, scale = self._posterior(x)
+        mean, scale, context = self._posterior(x)
         if self.first is None:
             centre, mean, scale = self._centre(mean, scale)
             found = stack.pop_normal(by_dimension(mean), by_dimension(scale), self.around)
             levels = centre + found.reshape(self.dims, len(x)).T
+            for i, made in enumerate(self.posterior):
+                affine = of_posterior(made, self.isa, context)
+                levels = _flipped(forward(stack, _flipped(levels, i % 2), affine, self.cells), i % 2)
             return levels, floats(levels * self.step)
         levels = np.zeros((len(x), self.dims), np.int32)
 
@@ -73,44 +90,59 @@ class Latent:
 
     def push_posterior(self, stack: Stack, x: Tensor, levels: Symbols, z: Tensor) -> None:
         """Gives back what `pop_posterior` took; FileError where it cannot have taken it."""
-        mean, scale = self._posterior(x)
+        mean, scale, context = self._posterior(x)
         if self.first is not None:
             shift, log_scale = self.first(z)
             factor = exp(log_scale)
             mean, scale = (mean - shift) / factor, scale / factor
+        for i, made in reversed(list(enumerate(self.posterior))):
+            affine = of_posterior(made, self.isa, context)
+            levels = _flipped(backward(stack, _flipped(levels, i % 2), affine, self.cells), i % 2)
         centre, mean, scale = self._centre(mean, scale)
         if (np.abs(levels - centre) > self.around).any():
             raise FileError("codes must be ones that the posterior may give: the file is damaged")
         stack.push_normal(by_dimension(levels - centre), by_dimension(mean), by_dimension(scale), self.around)
 
     def push_prior(self, stack: Stack, levels: Symbols) -> None:
+        for i, affine in self.middle:
+            levels = forward(stack, _flipped(levels, i), affine, self.cells)
         self.prior.push(stack, levels)
 
     def pop_prior(self, stack: Stack, n: int) -> tuple[Symbols, Tensor]:
         """Levels of u ``[n, D]`` that `push_prior` was given, and z ``[n, D]``."""
         levels = self.prior.pop(stack, n)
-        return levels, self.prior.z_of(levels)
+        for i, affine in reversed(self.middle):
+            levels = _flipped(backward(stack, levels, affine, self.cells), i)
+        z = floats(levels * self.step)
+        return levels, z if self.first is None else inverse(self.first, z.double().numpy())
 
-    def _posterior(self, x: Tensor) -> tuple[Floats, Floats]:
-        """mu and sigma ``[B, D]``, the same bits in any batch."""
+    def _posterior(self, x: Tensor) -> tuple[Floats, Floats, Tensor]:
+        """mu and sigma ``[B, D]``, and the context of a flow posterior, the same bits in any batch."""
         if self.network is None:
-            return np.zeros((len(x), 0)), np.zeros((len(x), 0))
+            return np.zeros((len(x), 0)), np.zeros((len(x), 0)), torch.zeros(len(x), 0)
         with torch.no_grad():
             found = self.network(x)
-        mu, logvar = found.double().numpy().reshape(len(x), 2, self.dims).transpose(1, 0, 2)
-        return mu, exp(0.5 * logvar)
+        mu, logvar = found[:, : 2 * self.dims].double().numpy().reshape(len(x), 2, self.dims).transpose(1, 0, 2)
+        return mu, exp(0.5 * logvar), found[:, 2 * self.dims :]
 
     def _centre(self, mean: Floats, scale: Floats) -> tuple[Symbols, Floats, Floats]:
         """The cell of the posterior's mean, and mean and scale from there in cells."""
-        mean, scale = in_cells(mean, scale, self.step)
+        mean, scale = self.cells.of(mean, scale)
         centre = np.rint(mean)
         return centre.astype(np.int32), mean - centre, np.minimum(scale, self.around / 4)
 
 
+def _flipped(levels: Symbols, turned: int) -> Symbols:
+    return np.ascontiguousarray(levels[:, ::-1]) if turned else levels
+
+
+def precision_of(model: VLAE) -> int:
+    """Bits behind the point that a model's code has: more where local bits back, which add noise, pass steps."""
+    steps = len(model.prior.steps) if model.prior is not None else 0
+    is_local = model.posterior is not None or steps > 2
+    return LOCAL_PRECISION if is_local else PRECISION
+
+
 def check_model(model: VLAE) -> None:
     """Raises ValueError where a model's code is none that bits back has a way for."""
-    if model.posterior is not None:
-        raise ValueError("codec: bits back must have a gaussian posterior, got iaf: use the mean code")
     check_prior(model)
-    if model.prior is not None and len(model.prior.steps) > 2:
-        raise ValueError(f"codec: bits back must have a prior of at most 2 flow_steps, got {len(model.prior.steps)}")

@@ -55,16 +55,17 @@ def _push(images: Tensor, pixels: Pixels, latent: Latent, n_words: int) -> bytes
         room = int((stack.bits - _RESERVE) / (_MARGIN * each)) if each else 1 if latent.dims else BATCH
         size = min(max(room, 1), BATCH, len(images) - at)
         before = stack.words
-        held = stack.bits
+        held = stack.least = stack.bits
         levels, z = latent.pop_posterior(stack, images[at : at + size])
-        if stack.bits < _RESERVE:
+        if stack.least >= _RESERVE:
+            pixels.push(stack, images[at : at + size], z if latent.dims else None)
+            latent.push_prior(stack, levels)  # which may pop too
+        if stack.least < _RESERVE:
             if size == 1:
                 raise _EmptyError
             stack, each = Stack(before), 2 * each
             continue
-        each = (held - stack.bits) / size
-        pixels.push(stack, images[at : at + size], z if latent.dims else None)
-        latent.push_prior(stack, levels)
+        each = (held - stack.least) / size
         sizes.append(size)
         at += size
     head = b"".join(map(varint, [n_words, len(sizes), *sizes]))

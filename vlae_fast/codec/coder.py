@@ -12,7 +12,7 @@ from ..backends import cpu
 from ..models.mode import evaluating
 from ..models.vlae import VLAE
 from . import chain, codes, lossy, stack
-from .bits_back import PRECISION, Latent
+from .bits_back import Latent, precision_of
 from .container import LIKELIHOODS, MODES, MOST_IN_CHUNK, MOST_NUMBERS, Chunk, File, FileError, Header, write
 from .fingerprint import fingerprint
 from .pixels import Pixels, levels_of
@@ -73,7 +73,7 @@ def encode(
             settings, payloads = _mean_code(model, x, pixels, per_chunk, share)
         elif mode == "bits_back":
             latent = Latent(model, pixels.isa)
-            settings, payloads = bytes([PRECISION]), [chain.push(part, pixels, latent) for part in parts]
+            settings, payloads = bytes([precision_of(model)]), [chain.push(part, pixels, latent) for part in parts]
         if mode == "lossy":
             settings, payloads, crcs = lossy.encode(model, x, pixels.isa, per_chunk, share, bits)
         else:
@@ -113,10 +113,10 @@ def decode(
         model: the one that the file was made with.
         chunks: those wanted, from 0, in the order of the images that come; None: all.
         limit: pixels times channels of all images, above which nothing is decoded. where: what errors call the file.
-        pixels: of a lossy file. ``likeliest``, which None is too: pixel after pixel in the decoder's order, the
-            likeliest level given z and the pixels before it; of a mixture of logistics, the level at the mean of its
-            heaviest component. That is not the likeliest image, which no one pass finds. ``draw``: from p(x | z), by
-            noise that is a function of the image's number. ``mean``: that of 16 such draws, in [0, 1], no levels.
+        pixels: of a lossy file. ``draw``, which None is too: from p(x | z), by noise that is a function of the image's
+            number in the file. ``mean``: that of 16 such draws, in [0, 1], no levels. ``likeliest``: pixel after pixel
+            in the decoder's order, the likeliest level given z and the pixels before it; of a mixture of logistics, the
+            level at the mean of its heaviest component. That is not the likeliest image, which no one pass finds.
 
     Raises:
         FileError: the file is damaged, truncated, of another release or another model, or larger than the limit.
@@ -223,7 +223,7 @@ def check_model(model: VLAE) -> None:
             "codec: decoder must draw a pixel after the other, got one whose pixels are independent given z"
         )
     if model.n_classes:
-        raise ValueError(f"codec: model must have no labels, got one of {model.n_classes} classes")
+        raise ValueError(f"codec: n_classes must be 0, for a file has no labels of its images, got {model.n_classes}")
     weight = next(model.decoder.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(f"codec: model must be on the CPU in float32, got {weight.device} {weight.dtype}")

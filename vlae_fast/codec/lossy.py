@@ -24,14 +24,15 @@ from ..sampling.numbered import numbered_noise
 from .codes import Posterior, posterior_of, step_of, width_of
 from .container import FileError
 from .numbers import Floats, exp
-from .prior import MOST, Prior, floats, walk
+from .prior import Cells, Prior, floats, walk
 from .stack import Stack, Symbols, from_bytes, to_bytes
 
-PIXELS = ("likeliest", "draw", "mean")  # ways to make the pixels, the default first
+PIXELS = ("draw", "mean", "likeliest")  # ways to make the pixels, the default first
 DRAWS = 16  # that a mean is of
 _SEED = 0
 _OCTAVE = 8  # steps that double a grid's width
 _FINEST, _COARSEST = -3 * _OCTAVE, 6 * _OCTAVE  # shares of the posterior's standard deviation: 1/8 to 64
+_MIDDLE, _MOST = 1 << 12, (1 << 12) + 128  # levels on either side of 0: of means, and all
 _ASKED = 1024  # images at most by which a grid is chosen
 
 
@@ -40,7 +41,8 @@ class Code:
 
     def __init__(self, model: VLAE, isa: str, steps: Sequence[int]) -> None:
         self.steps = bytes(steps)
-        self.prior = Prior(model, isa, np.array([width_of(step) for step in steps], np.float64))
+        widths = np.array([width_of(step) for step in steps], np.float64)
+        self.prior = Prior(model, isa, Cells(widths, _MIDDLE, _MOST))
 
     def levels_of(self, mu: Tensor) -> Symbols:
         """The levels ``[B, D]`` whose z is near mu.
@@ -54,9 +56,10 @@ class Code:
         wanted, levels = target.double().numpy(), np.zeros(mu.shape, np.int32)
 
         def rounded(i: int, shift: Floats, factor: Floats) -> Floats:
-            found = np.rint((wanted[:, i] - shift) / factor / prior.step[i])
-            levels[:, i] = np.clip(found, -MOST, MOST).astype(np.int32)
-            return levels[:, i] * prior.step[i]
+            step = prior.cells.step[i]
+            found = np.rint((wanted[:, i] - shift) / factor / step)
+            levels[:, i] = np.clip(found, -_MIDDLE, _MIDDLE).astype(np.int32)
+            return levels[:, i] * step
 
         if len(prior.steps) > 1:
             walk(prior.steps[-2], *mu.shape, rounded)
@@ -143,7 +146,7 @@ def first_that(fits: Callable[[int], bool], low: int, high: int) -> int:
 
 def _scale_of_u(model: VLAE, isa: str, of: Posterior) -> list[float]:
     """Standard deviation of u in each dimension, given an image: the root of the mean of its variances."""
-    prior = Prior(model, isa, np.ones(model.latent_dim))
+    prior = Prior(model, isa, Cells(np.ones(model.latent_dim), _MIDDLE, _MOST))
     x, scale = of.mu, of.scale.double().numpy()
     for i, step in enumerate(prior.steps[:-1]):
         x, scale = (x.flip(1), scale[:, ::-1]) if i else (x, scale)

@@ -10,7 +10,7 @@ approximated but for the grid::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,55 +24,73 @@ from ..reference.arguments import Mask
 from .numbers import Floats, exp
 from .stack import Stack, Symbols
 
-MOST = 1 << 12  # levels on either side of 0, about
-_BEYOND = 128  # levels more that the coder has, for means at the edge
-
 Params = Callable[[Tensor], tuple[Floats, Floats]]  # v [B, D] -> shift and log_scale
+
+
+class Cells(NamedTuple):
+    """The cells of a grid: of width step, a number or one for each dimension.
+
+    Means are cut to middle cells on either side of 0, and most cells have a probability. The coder gives each of those
+    a share of 2^-24 at least.
+    """
+
+    step: Any
+    middle: int
+    most: int
+
+    def of(self, mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
+        """In cells, and within what there is: a pair of numbers that is not finite makes no difference to others."""
+        mean = np.clip(mean / self.step, -self.middle, self.middle)
+        scale = np.clip(scale / self.step, 1 / 16, 4.0 * self.middle)
+        return np.ascontiguousarray(mean), np.ascontiguousarray(scale)
 
 
 class Prior:
     """The prior of a model's code on a grid. Levels are ``[B, D]``, in the order of the last step but one.
 
-    isa: instruction set of the kernels. step: of the grid, of each dimension.
+    isa: instruction set of the kernels. cells: those of u, their step ``[D]``.
     """
 
-    def __init__(self, model: VLAE, isa: str, step: Floats) -> None:
+    def __init__(self, model: VLAE, isa: str, cells: Cells) -> None:
         check_prior(model)
-        self.dims, self.step = model.latent_dim, step
+        self.dims, self.cells = model.latent_dim, cells
         self.steps = [of_made(made, isa) for made in model.prior.steps] if model.prior is not None else []
         self.last = self.steps[-1] if self.steps else None
         self.is_turned = len(self.steps) > 1
 
     def push(self, stack: Stack, levels: Symbols) -> None:
         """Levels of u, under the last step."""
-        levels, step = self._turned(levels), self._turned(self.step)
+        levels, cells = self._turned(levels), self._cells_of_last()
         mean, scale = np.zeros(levels.shape), np.ones(levels.shape)
         if self.last is not None:
-            mean, log_scale = self.last(floats(levels * step))
+            mean, log_scale = self.last(floats(levels * cells.step))
             scale = exp(log_scale)
-        mean, scale = in_cells(mean, scale, step)
-        stack.push_normal(by_dimension(levels), by_dimension(mean), by_dimension(scale), MOST + _BEYOND)
+        mean, scale = cells.of(mean, scale)
+        stack.push_normal(by_dimension(levels), by_dimension(mean), by_dimension(scale), cells.most)
 
     def pop(self, stack: Stack, n: int) -> Symbols:
         """Levels of u ``[n, D]`` that `push` was given."""
-        levels, step = np.zeros((n, self.dims), np.int32), self._turned(self.step)
+        levels, cells = np.zeros((n, self.dims), np.int32), self._cells_of_last()
         mean, scale = np.zeros(n), np.ones(n)
         v = torch.zeros(n, self.dims)
-        for d in range(self.dims):
+        for d, step in enumerate(cells.step):
             if self.last is not None:
                 means, log_scales = self.last(v)
                 mean, scale = means[:, d], exp(log_scales[:, d])
-            levels[:, d] = stack.pop_normal(*in_cells(mean, scale, step[d]), MOST + _BEYOND)
-            v[:, d] = floats(levels[:, d] * step[d])
+            levels[:, d] = stack.pop_normal(*cells._replace(step=step).of(mean, scale), cells.most)
+            v[:, d] = floats(levels[:, d] * step)
         return self._turned(levels)
 
     def z_of(self, levels: Symbols) -> Tensor:
         """z ``[B, D]`` of levels of u."""
-        z = floats(levels * self.step)
+        z = floats(levels * self.cells.step)
         for i, step in reversed(list(enumerate(self.steps[:-1]))):
             z = inverse(step, z.double().numpy())
             z = z.flip(1) if i else z
         return z
+
+    def _cells_of_last(self) -> Cells:
+        return self.cells._replace(step=self._turned(self.cells.step))
 
     def _turned(self, of_dimensions: Any) -> Any:
         return np.ascontiguousarray(of_dimensions[..., ::-1]) if self.is_turned else of_dimensions
@@ -94,12 +112,6 @@ def walk(params: Params, n: int, dims: int, value: Callable[[int, Floats, Floats
 def inverse(params: Params, y: Floats) -> Tensor:
     """The x ``[B, D]`` that a step maps to y."""
     return walk(params, *y.shape, lambda i, shift, factor: y[:, i])
-
-
-def in_cells(mean: Floats, scale: Floats, step: Any) -> tuple[Floats, Floats]:
-    """In cells, and within what there is: a pair of numbers that is not finite makes no difference to others."""
-    mean, scale = np.clip(mean / step, -MOST, MOST), np.clip(scale / step, 1 / 16, 4.0 * MOST)
-    return np.ascontiguousarray(mean), np.ascontiguousarray(scale)
 
 
 def by_dimension(of_images: Any) -> Any:

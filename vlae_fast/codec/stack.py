@@ -21,11 +21,15 @@ WORD = 4  # bytes of a word of the coder
 
 
 class Stack:
-    """words: what a stack has at its start, as ``words`` gave it."""
+    """words: what a stack has at its start, as ``words`` gave it.
+
+    least: bits that it held when it held fewest, of what `pop_normal` left.
+    """
 
     def __init__(self, words: NDArray[np.uint32] | None = None) -> None:
         coder = require("constriction").stream.stack.AnsCoder
         self._coder: Any = coder() if words is None or not len(words) else coder(words)
+        self.least = self.bits
 
     @property
     def bits(self) -> int:
@@ -63,6 +67,7 @@ class Stack:
 
     def pop_normal(self, mean: Floats, scale: Floats, most: int) -> Symbols:
         found: Symbols = self._coder.decode(_normal(most), mean, scale) if len(mean) else np.zeros(0, np.int32)
+        self.least = min(self.least, self.bits)
         return found
 
 

@@ -84,7 +84,7 @@ def decompress(
     chunk: Annotated[int | None, typer.Option(min=0, help="Only the images of this chunk; default: all")] = None,
     pixels: Annotated[
         str | None,
-        typer.Option(help="Of a lossy file: likeliest, draw or mean (of 16 draws, grey); default: likeliest"),
+        typer.Option(help="Of a lossy file: draw, mean (of 16 draws, grey) or likeliest; default: draw"),
     ] = None,
     json: Json = False,
 ) -> None:
