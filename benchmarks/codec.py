@@ -1,7 +1,8 @@
-"""Bytes an image and images a second of the codec, on MNIST's test images by the model that ships.
+"""Bytes an image and images a second of the codec, on test images: MNIST's by the model that ships, or others.
 
 `python -m benchmarks.codec --data FOLDER` encodes and decodes them, and writes a row for each mode once every pixel was
-found again. A folder of the data set is asked for: nothing is downloaded.
+found again. A folder of the data set is asked for: nothing is downloaded. Other coders: `benchmarks.other_coders`;
+lossy files: `benchmarks.lossy`.
 """
 
 from __future__ import annotations
@@ -38,20 +39,22 @@ def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None) -> dict[str, o
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with MNIST's files")
-    parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold"])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's files")
+    parser.add_argument("--name", default="mnist", help="data set")
+    parser.add_argument("--model", type=Path, default=checkpoint.MNIST, help="checkpoint folder")
+    parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold", "fixed", "none"])
     parser.add_argument("--mode", nargs="+", choices=LOSSLESS, default=LOSSLESS)
     parser.add_argument("--limit", type=int, help="only the first so many images")
     parser.add_argument("--isa", help="default: the best of this machine")
     parser.add_argument("--out", type=Path, default=Path("out/codec.csv"))
     options = parser.parse_args()
-    images = data.load("mnist", options.data, options.binarization)
+    images = data.load(options.name, options.data, options.binarization)
     batches = images.batches("test", 1000, generator=torch.Generator().manual_seed(0))
-    x, model = torch.cat(list(batches))[: options.limit], checkpoint.load(checkpoint.MNIST).model
+    x, model = torch.cat(list(batches))[: options.limit], checkpoint.load(options.model).model
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for mode in options.mode:
-        rows.append({"data": "mnist", "binarization": options.binarization, **row(model, x, mode, options.isa)})
+        rows.append({"data": options.name, "binarization": options.binarization, **row(model, x, mode, options.isa)})
         print(rows[-1], flush=True)
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
