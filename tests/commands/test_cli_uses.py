@@ -180,6 +180,21 @@ def test_collapse_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: 
     assert f"window  3x3: KL {mean:.2f} +- {spread:.2f} nats/image, 2 seeds" in again.stdout
 
 
+def test_collapse_of_three_seeds_has_a_table_of_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and sample standard deviation of three models for each window, of the figures of collapse.csv."""
+    monkeypatch.setattr(collapse, "MODEL", collapse.MODEL | TINY)
+    result = call("collapse", "--windows", "3,5", "--epochs", 1, "--jobs", 1, "--seeds", 3, "--out", tmp_path / "c")
+    assert result.exit_code == 0, result.output
+    rows = [line.split(",") for line in (tmp_path / "c" / "collapse.csv").read_text().splitlines()[1:]]
+    means = [line.split(",") for line in (tmp_path / "c" / "means.csv").read_text().splitlines()]
+    assert means[0] == ["window", "pixels", "seeds", "kl", "spread"] and len(means) == 3
+    for (window, pixels, seeds, mean, spread), own in zip(means[1:], (rows[:3], rows[3:]), strict=True):
+        kls = torch.tensor([float(row[5]) for row in own], dtype=torch.float64)
+        assert {(row[0], row[2]) for row in own} == {(window, pixels)} and seeds == "3"
+        assert float(mean) == pytest.approx(kls.mean().item()) and float(spread) == pytest.approx(kls.std().item())
+    assert str(tmp_path / "c" / "means.csv") in result.output and (tmp_path / "c" / "collapse.png").is_file()
+
+
 @pytest.mark.slow  # processes start
 def test_collapse_in_processes_is_collapse_in_turn(tmp_path: Path) -> None:
     """Two models at a time, on one thread each, are the models of one thread in turn."""

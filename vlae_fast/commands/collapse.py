@@ -38,9 +38,9 @@ def collapse_command(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Folder: collapse.png, collapse.csv, a folder per model")] = Path(
-        "out/collapse"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder: collapse.png, collapse.csv, means.csv of several seeds, a folder per model")
+    ] = Path("out/collapse"),
 ) -> None:
     """KL against the decoder's window: nats per image; all models get as many updates."""
     try:
@@ -62,4 +62,7 @@ def collapse_command(
     models = "a model" if seeds == 1 else f"mean and standard deviation of {seeds} models"
     title = f"{images.name}: {models} for each window, {', '.join(map(str, sides))} pixels wide; test images"
     save_figure(plot_collapse(points, title=title), out / "collapse.png")
-    typer.echo(f"{out / 'collapse.png'}, {out / 'collapse.csv'}")
+    if seeds > 1:
+        collapse.write_means(found, out / "means.csv")
+    of_means = f", {out / 'means.csv'}" if seeds > 1 else ""
+    typer.echo(f"{out / 'collapse.png'}, {out / 'collapse.csv'}{of_means}")

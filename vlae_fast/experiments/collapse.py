@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,10 +204,15 @@ def _line(point: Point, done: int, total: int) -> str:
     return f"{done}/{total} window {window:2d}x{window}, seed {seed}, {pixels:3d} pixels seen, {steps} steps: {figures}"
 
 
-def _write(points: list[Point], path: Path) -> None:
+def write_means(found: Sequence[Summary], path: Path) -> None:
+    """The table of `summary`: window, pixels, seeds, and mean and standard deviation of the KL in nats per image."""
+    _write([one._asdict() for one in found], path, Summary._fields)
+
+
+def _write(points: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = COLUMNS) -> None:
     def rows(fresh: Path) -> None:
         with fresh.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            table = csv.DictWriter(file, columns, lineterminator="\n")
             table.writeheader()
             table.writerows(points)
 

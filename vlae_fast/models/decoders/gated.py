@@ -83,8 +83,9 @@ class PixelCNNDecoder(Decoder):
 
     def parameters_of_draws(self, x: Tensor, context: Tensor | None, draws: int) -> Tensor:
         h, layers = self.initial_conv(x), list(self.decoder_layers)
-        if draws > 1 and layers and can_share(layers[0], context):
-            h = layers.pop(0).of_draws(h, context, draws)
+        if draws > 1 and layers and can_share(first := layers[0], context):
+            assert context is not None
+            h, layers = first.of_draws(h, context, draws), layers[1:]
         else:
             h = each(h, draws)
         for layer in layers:
