@@ -205,7 +205,10 @@ def _line(point: Point, done: int, total: int) -> str:
 
 
 def write_means(found: Sequence[Summary], path: Path) -> None:
-    """The table of `summary`: window, pixels, seeds, and mean and standard deviation of the KL in nats per image."""
+    """Writes the table of `summary` as CSV: window, pixels, seeds, mean and standard deviation of the KL in nats.
+
+    found: its rows. path: of the file.
+    """
     _write([one._asdict() for one in found], path, Summary._fields)
 
 
