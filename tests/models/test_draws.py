@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from vlae_fast import VLAE
 from vlae_fast.evaluation import importance
 from vlae_fast.models.decoders import handed
+from vlae_fast.models.decoders.gated import PixelCNNDecoder
+from vlae_fast.models.objectives import LossTerms
 from vlae_fast.ops.masked_conv import masked_conv
 
 SIZE = {"latent_dim": 3, "hidden_dim": 8, "n_layers": 2, "image_size": (8, 8), "flow_hidden": 8}
@@ -104,3 +107,47 @@ def test_a_condition_expanded_over_the_batch(backend: str) -> None:
     torch.testing.assert_close(
         grad, torch.autograd.grad(masked_conv(x, weight, None, copy, **how).square().sum(), copy)[0]
     )
+
+
+class Doubled(PixelCNNDecoder):
+    """Logits twice as large."""
+
+    def parameters_of(self, x: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
+        return 2 * super().parameters_of(x, context)
+
+
+class WithOwnTerms(VLAE):
+    def loss_terms(self, *args: Any, **options: Any) -> LossTerms:
+        reconstruction, kl = super().loss_terms(*args, **options)
+        return LossTerms(reconstruction + 7, kl)
+
+
+def with_hook(model: VLAE) -> VLAE:
+    model.decoder.register_forward_hook(lambda layer, given, out: 2 * out)
+    return model
+
+
+def with_own_decoder(model: VLAE) -> VLAE:
+    model.decoder.__class__ = Doubled
+    return model
+
+
+def with_own_terms(model: VLAE) -> VLAE:
+    model.__class__ = WithOwnTerms
+    return model
+
+
+@pytest.mark.parametrize("change", [with_hook, with_own_decoder, with_own_terms])
+def test_what_a_user_changed_is_evaluated_as_it_is(change: Callable[[VLAE], VLAE]) -> None:
+    torch.manual_seed(0)
+    model, x = VLAE(**SIZE).double().eval(), torch.rand(2, 1, 8, 8, dtype=torch.float64).round()
+    found = []
+    for changed in (False, True):
+        of = change(model) if changed else model
+        with torch.no_grad():
+            torch.manual_seed(1)
+            found.append(importance._log_weights(of, x, None, 5))
+            torch.manual_seed(1)
+            terms = of.loss_terms(x.repeat_interleave(5, 0), closed_form=False)
+        torch.testing.assert_close(found[-1], -(terms.reconstruction + terms.kl).unflatten(0, (2, 5)))
+    assert (found[0] - found[1]).abs().min() > 1e-3

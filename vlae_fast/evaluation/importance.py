@@ -12,6 +12,8 @@ from torch import Tensor
 from .. import processes
 from .._extras import progress_bar
 from ..data import Images, Source, Split, for_split
+from ..layers.hooked_weight import only_computes
+from ..models.decoders import Decoder
 from ..models.digest import digest_of
 from ..models.objectives import loss_terms
 from ..models.posterior import PosteriorSample
@@ -177,13 +179,26 @@ def _collect(
 def _log_weights(model: VLAE, x: Tensor, labels: Tensor | None, samples: int) -> Tensor:
     """``log p(x|z_k) + log p(z_k) - log q(z_k|x)``, ``[B, samples]``, float64 on the CPU.
 
-    As by ``model.loss_terms`` of every image `samples` times, but for what depends on x alone, which is computed once.
+    As by ``model.loss_terms`` of every image `samples` times, but for what depends on x alone, which is computed once
+    where the model and its decoder compute what their classes do.
     """
+    if not _shares(model):
+        repeated = None if labels is None else each(labels, samples)
+        terms = model.loss_terms(each(x, samples), repeated, closed_form=False)
+        return -(terms.reconstruction.double() + terms.kl.double()).cpu().unflatten(0, (len(x), samples))
     drawn = model.posterior_sample(x, labels, draws=samples)
     at_once = max(1, _PAIRS // len(x)) if x.device.type == "cpu" else samples
     columns = (of_draws.unflatten(0, (len(x), samples)).split(at_once, 1) for of_draws in drawn)
     parts = [_of_draws(model, x, labels, PosteriorSample(*part)) for part in zip(*columns, strict=True)]
     return torch.cat(parts, 1)
+
+
+def _shares(model: VLAE) -> bool:
+    """False of a subclass, whose terms may be others, and where a hook looks on or the decoder is none of ours."""
+    decoder = model.decoder
+    ours = isinstance(decoder, Decoder) and type(decoder).forward is Decoder.forward
+    plain = only_computes(model, VLAE) and "loss_terms" not in vars(model) and "posterior_sample" not in vars(model)
+    return plain and ours and only_computes(decoder, type(decoder))
 
 
 def _of_draws(model: VLAE, x: Tensor, labels: Tensor | None, drawn: PosteriorSample) -> Tensor:

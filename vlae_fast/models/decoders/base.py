@@ -118,7 +118,7 @@ class Decoder(nn.Module):
 
         z may be expanded over the image, as by ``z.view(B, D, 1, 1).expand(-1, -1, H, W)``.
         """
-        return self.of_draws(x, z, 1)
+        return self.parameters_of(x, self._context(x, z))
 
     def of_draws(self, x: Tensor, z: Tensor | None, draws: int) -> Tensor:
         """Parameters ``[B draws, P, H, W]`` of every image of x ``[B, C, H, W]`` given so many codes of its own.
@@ -126,9 +126,12 @@ class Decoder(nn.Module):
         z: as in `forward`, ``B draws`` of them, those of an image side by side. What depends on x alone is computed
         once an image. Equivalent to ``decoder(x.repeat_interleave(draws, 0), z)``.
         """
+        return self.parameters_of_draws(x, self._context(x, z), draws)
+
+    def _context(self, x: Tensor, z: Tensor | None) -> Tensor | None:
         check_images(type(self).__name__, x, (self.input_dim, *self.image_size))
         self.check_z(z)
-        return self.parameters_of_draws(x, None if z is None or not self.latent_dim else self.spread(z), draws)
+        return None if z is None or not self.latent_dim else self.spread(z)
 
     def parameters_of_draws(self, x: Tensor, context: Tensor | None, draws: int) -> Tensor:
         """Parameters as from `of_draws`, for a checked x and the context of the codes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -79,15 +80,18 @@ class PixelCNNDecoder(Decoder):
         self.final_conv = nn.Conv2d(hidden_dim, self.likelihood.params, 1)
 
     def parameters_of(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.parameters_of_draws(x, context, 1)
+        return self._after_first(self.initial_conv(x), self.decoder_layers, context)
 
     def parameters_of_draws(self, x: Tensor, context: Tensor | None, draws: int) -> Tensor:
-        h, layers = self.initial_conv(x), list(self.decoder_layers)
-        if draws > 1 and layers and can_share(first := layers[0], context):
+        if type(self).parameters_of is not PixelCNNDecoder.parameters_of:  # a subclass computes something else
+            return super().parameters_of_draws(x, context, draws)
+        h, layers = self.initial_conv(x), self.decoder_layers
+        if len(layers) and can_share(first := layers[0], context):
             assert context is not None
-            h, layers = first.of_draws(h, context, draws), layers[1:]
-        else:
-            h = each(h, draws)
+            return self._after_first(first.of_draws(h, context, draws), layers[1:], context)
+        return self._after_first(each(h, draws), layers, context)
+
+    def _after_first(self, h: Tensor, layers: Iterable[nn.Module], context: Tensor | None) -> Tensor:
         for layer in layers:
             out = see(layer, h, context=context)
             h = out + h if self.residual and not carries_residual(layer) else out
