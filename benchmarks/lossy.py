@@ -83,15 +83,14 @@ def of_one_step(model: VLAE, x: Tensor, bits: float) -> tuple[dict[str, Any], Te
 
 
 def draw_picture(model: VLAE, x: Tensor, labels: Tensor, out: Path) -> None:
-    """Originals, an image of each class, above what is decoded at each rate: a draw, and the likeliest pixels."""
+    """Originals, an image of each class, above what is decoded at each rate, each way."""
     import matplotlib.pyplot as plt
 
-    chosen = x[[int((labels == c).nonzero()[0]) for c in labels.unique()]]
-    figure, panels = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    places = [int((labels == c).nonzero()[0]) for c in labels.unique()]
+    figure, panels = plt.subplots(1, len(lossy.PIXELS), figsize=(15, 2.9), layout="constrained")
     whole = [codec.encode(model, x, mode="lossy", bits=bits) for bits in SHOWN]
-    places = torch.tensor([int((x == image).flatten(1).all(1).nonzero()[0]) for image in chosen])
-    for panel, way in zip(panels, ("draw", "likeliest"), strict=True):
-        rows = [chosen, *(codec.decode(model, file, pixels=way)[places] for file in whole)]
+    for panel, way in zip(panels, lossy.PIXELS, strict=True):
+        rows = [x[places], *(codec.decode(model, file, pixels=way)[places] for file in whole)]
         grid = torch.cat([torch.cat(list(F.pad(row[:, 0], (1, 1, 1, 1), value=0.5)), 1) for row in rows])
         panel.imshow(1 - grid, cmap="gray", vmin=0, vmax=1)
         panel.set_yticks(
@@ -99,7 +98,7 @@ def draw_picture(model: VLAE, x: Tensor, labels: Tensor, out: Path) -> None:
             ["original", *(f"{bits:.0f} bits" for bits in SHOWN)],
         )
         panel.set_xticks([])
-        panel.set_title({"likeliest": "the likeliest pixels, one by one", "draw": "a draw"}[way])
+        panel.set_title(way)
     figure.savefig(out, dpi=100)
 
 

@@ -68,8 +68,10 @@ def test_a_lie_takes_no_memory(case: str) -> None:
 
 
 @pytest.mark.skipif(cpu.why_not() is not None, reason="the codec runs on the CPU library")
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["bernoulli", "categorical"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, mode) for name in ("bernoulli", "categorical") for mode in MODES), ("iaf of three steps", "bits_back")],
+)
 def test_a_hostile_file_with_right_checksums_is_an_error_or_images(name: str, mode: str) -> None:
     pytest.importorskip("constriction")
     model, rng, refused = model_of(name), random.Random(0), 0

@@ -164,6 +164,16 @@ def test_settings_of_another_length_are_an_error() -> None:
         codec.decode(model, data)
 
 
+@pytest.mark.parametrize("name", ["bernoulli", "three flow steps", "mixture"])
+def test_the_widest_steps_of_a_hostile_file_are_an_error_or_images(name: str) -> None:
+    model = model_of(name)
+    file = codec.File(codec.encode(model, images_of(model, 4), mode="lossy", bits=20))
+    payload = bytes(range(3, 90))
+    data = codec.container.write(file.header._replace(settings=b"\xff" * 3), [codec.container.Chunk(payload, 0)])
+    with pytest.raises(codec.FileError, match=r"chunk 0 .*(codes must be finite|CRC of its codes)"):
+        codec.decode(model, data)
+
+
 @torch.no_grad()
 def test_likeliest_pixels_are_the_modes_in_order() -> None:
     model = model_of("categorical")

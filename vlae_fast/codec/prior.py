@@ -24,6 +24,7 @@ from ..reference.arguments import Mask
 from .numbers import Floats, exp
 from .stack import Stack, Symbols
 
+_any_size = np.errstate(over="ignore", invalid="ignore")  # a hostile file's numbers overflow, and are refused later
 Params = Callable[[Tensor], tuple[Floats, Floats]]  # v [B, D] -> shift and log_scale
 
 
@@ -40,8 +41,8 @@ class Cells(NamedTuple):
 
     def of(self, mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
         """In cells, and within what there is: a pair of numbers that is not finite makes no difference to others."""
-        mean = np.clip(mean / self.step, -self.middle, self.middle)
-        scale = np.clip(scale / self.step, 1 / 16, 4.0 * self.middle)
+        mean = np.clip(np.nan_to_num(mean / self.step), -self.middle, self.middle)
+        scale = np.clip(np.nan_to_num(scale / self.step), 1 / 16, 4.0 * self.middle)
         return np.ascontiguousarray(mean), np.ascontiguousarray(scale)
 
 
@@ -58,6 +59,7 @@ class Prior:
         self.last = self.steps[-1] if self.steps else None
         self.is_turned = len(self.steps) > 1
 
+    @_any_size
     def push(self, stack: Stack, levels: Symbols) -> None:
         """Levels of u, under the last step."""
         levels, cells = self._turned(levels), self._cells_of_last()
@@ -68,6 +70,7 @@ class Prior:
         mean, scale = cells.of(mean, scale)
         stack.push_normal(by_dimension(levels), by_dimension(mean), by_dimension(scale), cells.most)
 
+    @_any_size
     def pop(self, stack: Stack, n: int) -> Symbols:
         """Levels of u ``[n, D]`` that `push` was given."""
         levels, cells = np.zeros((n, self.dims), np.int32), self._cells_of_last()
@@ -81,6 +84,7 @@ class Prior:
             v[:, d] = floats(levels[:, d] * step)
         return self._turned(levels)
 
+    @_any_size
     def z_of(self, levels: Symbols) -> Tensor:
         """z ``[B, D]`` of levels of u."""
         z = floats(levels * self.cells.step)
@@ -141,8 +145,7 @@ def of_made(made: nn.Module, isa: str) -> Params:
         h = v
         for layer, mask in zip(layers, masks, strict=True):
             h = cpu.masked_linear(h, layer.weight, layer.bias, mask, layer.activation, isa)
-        found = h.double().numpy()
-        dims = v.shape[1]
+        found, dims = np.nan_to_num(h.numpy()).astype(np.float64), v.shape[1]  # a hostile file's v has any size
         return found[:, :dims], found[:, dims:] if found.shape[1] > dims else np.zeros_like(found)
 
     return params
