@@ -62,7 +62,7 @@ class Code:
             return levels[:, i] * step
 
         if len(prior.steps) > 1:
-            walk(prior.steps[-2], *mu.shape, rounded)
+            walk(prior.steps[-2], len(mu), prior.dims, rounded)
         else:
             for i in range(prior.dims):
                 rounded(i, np.zeros(len(mu)), np.ones(len(mu)))

@@ -115,7 +115,8 @@ def walk(params: Params, n: int, dims: int, value: Callable[[int, Floats, Floats
 
 def inverse(params: Params, y: Floats) -> Tensor:
     """The x ``[B, D]`` that a step maps to y."""
-    return walk(params, *y.shape, lambda i, shift, factor: y[:, i])
+    n, dims = y.shape
+    return walk(params, n, dims, lambda i, shift, factor: y[:, i])
 
 
 def by_dimension(of_images: Any) -> Any:
