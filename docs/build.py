@@ -52,6 +52,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "scale": ("More than one process", "docs/scale.md"),
     "models": ("Models and recipes", "docs/models.md"),
     "codec": ("Images as files", "docs/codec.md"),
+    "lossy": ("Lossy files", "docs/lossy.md"),
     "extending": ("Extending", "docs/extending.md"),
     "glossary": ("Glossary", "docs/glossary.md"),
     "contributing": ("Contributing", "CONTRIBUTING.md"),

@@ -85,6 +85,11 @@ PROMISES = [
     ),
     ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_changed_bit_is_an_error"),
     ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_cut_is_an_error"),
+    (
+        "docs/lossy.md",
+        "a file gives the same ones each time, alone or beside others",
+        "codec/test_lossy.py::test_images_are_those_of_the_codes",
+    ),
     ("docs/extending.md", "its gradient is exactly 0", DEAD),
     ("docs/extending.md", "weight is never read, so that NaN there changes nothing", DEAD),
     ("docs/extending.md", "its gradient is exactly 0", DEAD_LINEAR),
