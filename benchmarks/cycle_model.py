@@ -167,8 +167,12 @@ def paths(blocks: list[Block], work: Mapping[str, int]) -> Iterator[tuple[int, l
 
 
 def _without(instructions: tuple[Instruction, ...], absent: tuple[str, ...]) -> tuple[Instruction, ...]:
-    """Those that have no predicate stay, so that the work is seen to be another."""
+    """Those that run: of the absent ones those without a predicate, by which a path is seen to be of other work."""
     return tuple(x for x in instructions if not (x.conditional and absent and x.opcode.startswith(absent)))
+
+
+# Time, number of the state, clock, block, work done before it, and the path to it: the last block and the path before.
+_State = tuple[int, int, Clock, int, tuple[int, ...], Any]
 
 
 class _Search:
@@ -181,9 +185,12 @@ class _Search:
         self._steps = [steps_of(block) for block in blocks]
 
     def shortest(self, start: int) -> tuple[int, list[int]] | None:
+        """The least time from a barrier to the next, and the blocks between."""
         order, seen = count(), set()
         nothing = (0,) * len(self._wanted)
-        queue = [(0, next(order), Clock(), after, nothing, (after, None)) for after in self._blocks[start].after]
+        queue: list[_State] = [
+            (0, next(order), Clock(), after, nothing, (after, None)) for after in self._blocks[start].after
+        ]
         while queue:
             _, _, clock, at, before, path = heappop(queue)
             if (at, before) in seen:

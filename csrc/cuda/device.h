@@ -29,6 +29,25 @@ __device__ inline int hidden(int number) {
   return number;
 }
 
+// The same number, which is computed before what follows.
+__device__ inline float settled(float number) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+f"(number));
+#endif
+  return number;
+}
+
+// Loads from memory that nobody writes, or leaves `to` as it is: without a branch.
+__device__ inline void load_if(uint4& to, const uint4* from, bool is_any) {
+#if defined(__CUDACC__)
+  asm volatile("{ .reg .pred any; setp.ne.b32 any, %5, 0; @any ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+               : "+r"(to.x), "+r"(to.y), "+r"(to.z), "+r"(to.w)
+               : "l"(from), "r"(static_cast<int>(is_any)));
+#else
+  if (is_any) to = *from;
+#endif
+}
+
 // A limit of the current device.
 inline int device_attribute(const char* op, cudaDeviceAttr which) {
   int device = 0, value = 0;

@@ -61,16 +61,30 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
   p.sample_size = static_cast<int32_t>(size);
 }
 
+// Of a power of two.
+uint8_t log2_of(int64_t n) { return static_cast<uint8_t>(std::countr_zero(static_cast<uint64_t>(n))); }
+
 // Cuts a stage into as many slices as leave no warp without work.
 void cut(Stage& stage) {
   stage.lane_columns = stage.columns > 2 * kLanes ? 4 : 2;
   const int64_t chunk = kLanes * stage.lane_columns;
   stage.chunks = static_cast<int32_t>((stage.columns + chunk - 1) / chunk);
-  for (stage.slices = 1; 2 * stage.slices * stage.chunks <= kWarps;) stage.slices *= 2;
-  stage.slice_bits = std::countr_zero(static_cast<uint64_t>(stage.slices));
-  stage.chunk_bits = std::countr_zero(static_cast<uint64_t>(chunk));
-  const uint64_t pass = static_cast<uint64_t>(kWarps / stage.slices * chunk);
-  stage.pass_bits = std::countr_zero(pass) - is_pair(stage.activation);
+  int32_t slices = 1;
+  while (2 * slices * stage.chunks <= kWarps) slices *= 2;
+  stage.slices = static_cast<uint8_t>(slices);
+  stage.slice_bits = log2_of(slices);
+  stage.chunk_bits = log2_of(chunk);
+  stage.pass_bits = log2_of(kWarps / slices * chunk / (is_pair(stage.activation) ? 2 : 1));
+}
+
+// Counts what list_entries lists of a stage.
+void add_entries(Program& p, Stage& stage) {
+  const int32_t batch = format_of(p.dtype).batch;
+  stage.first_entry = p.n_entries;
+  stage.n_entries = 1 + (stage.residual >= 0) + (stage.factor >= 0) + (stage.cond >= 0);
+  for (int32_t tap = 0; tap < stage.n_taps; ++tap)
+    stage.n_entries += batches_of(first_read(p, stage, tap), first_read(p, stage, tap + 1), batch);
+  p.n_entries += stage.n_entries;
 }
 
 void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {
@@ -90,14 +104,15 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   stage.n_taps = n_taps - stage.taps;
   stage.reads = p.dtype == Dtype::float32 ? stage.n_taps : std::max(stage.groups, stage.is_norm ? format_of(p.dtype).batch : 0);
   p.most_reads = std::max(p.most_reads, stage.reads);
+  add_entries(p, stage);
 }
 
 Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dtype dtype) {
   Stage stage = {};
   stage.out = static_cast<int32_t>(out);
   stage.stride = divisor_of(from.sites.stride);
-  stage.row = static_cast<int32_t>(from.sites.row);
-  stage.column = static_cast<int32_t>(from.sites.column);
+  stage.row = static_cast<uint8_t>(from.sites.row);
+  stage.column = static_cast<uint8_t>(from.sites.column);
   stage.activation = from.activation;
   stage.channels = static_cast<int32_t>(from.out_channels);
   stage.columns = static_cast<int32_t>(place.columns);
@@ -109,6 +124,7 @@ Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dt
   stage.bias = static_cast<int32_t>(place.bias / format_of(dtype).aligned());
   stage.weight = static_cast<int32_t>(place.weight / format_of(dtype).aligned());
   stage.cond = -1;
+  stage.is_plain = stage.factor < 0 && stage.residual < 0;
   cut(stage);
   return stage;
 }
@@ -144,12 +160,13 @@ void add_stages(const Plan& plan, const Packing& packing, Program& p) {
   int32_t cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     p.stages[s] = stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype);
-    add_taps(plan.stages[s], p, p.stages[s], p.n_taps);
     p.stages[s].first_bias = p.biases;
     p.biases += p.stages[s].columns;
-    if (plan.stages[s].context_dim == 0) continue;
-    p.stages[s].cond = cond;
-    cond += p.stages[s].columns;
+    if (plan.stages[s].context_dim > 0) {
+      p.stages[s].cond = cond;
+      cond += p.stages[s].columns;
+    }
+    add_taps(plan.stages[s], p, p.stages[s], p.n_taps);
   }
 }
 

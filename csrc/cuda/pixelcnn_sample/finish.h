@@ -34,7 +34,6 @@ __device__ void finish_channels(const Program& p, const Stage& stage, const Tens
   const int first = (first_chunk << stage.chunk_bits) / kColumns;
   const float* cond = stage.cond < 0 ? nullptr : t.cond + stage.cond;
   const T* packed = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
-  const int* places = places_of(stage, block);
   const int64_t cond_start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
   for (int c = threadIdx.x & (channels - 1); c < channels && first + c < stage.channels; c += kThreads) {
     const int column = (first + c) * kColumns, chunk = (c * kColumns) >> stage.chunk_bits;
@@ -44,8 +43,8 @@ __device__ void finish_channels(const Program& p, const Stage& stage, const Tens
       Value pre = sum_of(sum_of_slices<Value>(sums + row * width, stage.slices, warp_sums), bias);
       if (cond)
         pre = sum_of(pre, *reinterpret_cast<const Value*>(
-                              cond + (cond_start + places[kCondition * block.rows + row]) * p.cond_columns + column));
-      write_output(stage, row, places[row], first + c, activated(stage.activation, pre), block);
+                              cond + (cond_start + place_of(stage, kCondition, row, block)) * p.cond_columns + column));
+      write_output(stage, row, place_of(stage, kOut, row, block), first + c, activated(stage.activation, pre), block);
     }
   }
 }

@@ -32,11 +32,14 @@ struct Ahead {
 __device__ inline void load_ahead(Ahead& ahead, const PairWeights& columns, int first) {
   const int step = hidden(columns.step);
 #pragma unroll
-  for (int place = 0; place < kAhead; place += kBatch) {
-    if (first + place >= columns.groups) break;
-#pragma unroll
-    for (int d = place; d < place + kBatch; ++d) ahead.at[d] = __ldg(columns.from + (first + d) * step);
-  }
+  for (int place = 0; place < kAhead; ++place)
+    load_if(ahead.at[place], columns.from + (first + place) * step, first + place / kBatch * kBatch < columns.groups);
+}
+
+// Loads what comes next, of which there is nothing yet; none where its groups are 0.
+__device__ inline void load_next(Ahead& ahead, const PairWeights& next) {
+  load_ahead(ahead, next, 0);
+  ahead.from = next.from;
 }
 
 // Loads what is not there yet.
@@ -87,11 +90,11 @@ __device__ inline void multiply_group(float (&sums)[Tiles][2][4], const uint4& r
   multiply_matrices<T>(sums[tile][1], left, right.z, right.w);
 }
 
-// Adds all products of some columns. The weights of `next` take the places of those that have been multiplied. Nobody reads the
-// sums of rows behind the last. What is behind the last batch of `reads` is read too, and not used.
+// Adds all products of some columns. Nobody reads the sums of rows behind the last. What is behind the last batch of `reads` is
+// read too, and not used.
 template <bool InShared, int Tiles, typename T>
-__device__ void multiply(Sums<Tiles>& sums, Ahead& ahead, const PairWeights& columns, const PairWeights& next, const T* cache,
-                         const int* reads, int rows) {
+__device__ void multiply(Sums<Tiles>& sums, Ahead& ahead, const PairWeights& columns, const T* cache, const int* reads,
+                         int rows) {
   if (columns.groups == 0) return;
   look_ahead(ahead, columns);
   Reads<Tiles> four;
@@ -110,12 +113,8 @@ __device__ void multiply(Sums<Tiles>& sums, Ahead& ahead, const PairWeights& col
         multiply_group<InShared>(sums.of[1], ahead.at[place + 3], cache, tile, now.of[tile].w);
       }
     }
-    const bool is_last = first + kAhead >= columns.groups;
-    const PairWeights then = {is_last ? next.from : columns.from, is_last ? next.step : columns.step,
-                              is_last ? next.groups : columns.groups};
-    load_ahead(ahead, then, is_last ? 0 : first + kAhead);
+    if (first + kAhead < columns.groups) load_ahead(ahead, columns, first + kAhead);
   }
-  ahead.from = next.from;
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

@@ -24,9 +24,8 @@ __device__ inline Value bias_of(const float* kept, const T* packed) {
 template <typename T>
 __device__ inline void write_output(const Stage& stage, int row, int place, int channel, float out,
                                     const ThreadBlock<T>& block) {
-  const int* places = places_of(stage, block) + row;
-  if (stage.factor >= 0) out *= to_float(block.cache[places[kFactor * block.rows] + channel]);
-  if (stage.residual >= 0) out += to_float(block.cache[places[kResidual * block.rows] + channel]);
+  if (stage.factor >= 0) out *= to_float(block.cache[place_of(stage, kFactor, row, block) + channel]);
+  if (stage.residual >= 0) out += to_float(block.cache[place_of(stage, kResidual, row, block) + channel]);
   block.cache[place + channel] = from_float<T>(out);
 }
 
@@ -46,7 +45,7 @@ __device__ void normalise_rows(const Stage& stage, const Tensors& t, int rows, c
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += kWarps) {
     const T* x = block.cache + block.offsets[read_at<T>(0, row, block.rows)];
-    const int place = places_of(stage, block)[row];
+    const int place = place_of(stage, kOut, row, block);
     float sum = 0, squares = 0;
     for (int c = lane; c < stage.channels; c += 32) sum += to_float(x[c]);
     const float mean = sum_of_lanes(sum) * scale;

@@ -30,26 +30,34 @@ struct SourceTap {
   int32_t group;  // the first of its groups of products
 };
 
+// Number of batches of reads that reads first .. end - 1 of a row touch.
+VLAE_HOST_DEVICE constexpr int32_t batches_of(int32_t first, int32_t end, int32_t batch) {
+  return (end - 1) / batch - first / batch + 1;
+}
+
 // The products of a stage are cut in `slices`, its columns in chunks of 32 lanes x `lane_columns`: a warp computes one
 // slice of one chunk. Both follow from the plan alone, so an output adds its products in the same order in every batch.
-struct Stage {
+struct alignas(16) Stage {
   Activation activation;
   int32_t channels;  // C: the channels that are written
   int32_t columns;   // P: the channels before the gate, rounded up as in the packed weights
-  int32_t lane_columns, chunks, slices;
-  int32_t slice_bits, chunk_bits, pass_bits;  // binary logarithms: slices, columns in a chunk, channels computed at once
+  int32_t chunks;
+  uint8_t lane_columns, slices;
+  uint8_t row, column;                        // of its sites
+  uint8_t slice_bits, chunk_bits, pass_bits;  // binary logarithms: slices, columns in a chunk, channels computed at once
+  uint8_t next;                               // the next stage that has products
   int32_t lead, out, residual, factor;
-  Divisor stride;  // of its sites, as row and column
-  int32_t row, column;
-  bool is_norm;  // of its source's channels: bias, and in place of weights gain and then eps
-  uint8_t next;  // the next stage that has products
+  Divisor stride;  // of its sites
+  bool is_plain;   // without factor and residual
+  bool is_norm;    // of its source's channels: bias, and in place of weights gain and then eps
   int32_t taps, n_taps;
-  int32_t reads;                // places that a row reads: taps, or groups of products in 16-bit dtypes
-  int32_t groups;               // of products
-  int32_t bias, weight;         // in units of 16 bytes
-  int32_t first_bias;           // among those of all stages
-  int32_t cond;                 // the first column of its condition, or -1
-  uint16_t slice_taps[kWarps];  // the tap in which each slice starts
+  int32_t reads;                   // places that a row reads: taps, or groups of products in 16-bit dtypes
+  int32_t first_entry, n_entries;  // of what says where rows read and write, cf. rows.h
+  int32_t groups;                  // of products
+  int32_t bias, weight;            // in units of 16 bytes
+  int32_t first_bias;              // among those of all stages
+  int32_t cond;                    // the first column of its condition, or -1
+  uint16_t slice_taps[kWarps];     // the tap in which each slice starts
 };
 
 // Channels first .. first + count - 1, from the `params` values of a buffer, when the first `after` stages of a step have run.
@@ -68,7 +76,7 @@ struct Program {
   int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
   int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
   int32_t n_stages, n_taps, most_reads, n_draws;
-  int32_t biases;  // of all stages
+  int32_t biases, n_entries;  // of all stages
   Emit emit;
   int32_t cond_columns, cond_pixels;  // pixels of a sample's conditions: 0 without a context, 1 or height * width
   Ring rings[kMaxStages + 1];
@@ -81,6 +89,11 @@ static_assert(sizeof(Program) <= 32600, "a kernel has 32764 bytes of parameters"
 // The first group of products of a slice, or where the last one ends.
 VLAE_HOST_DEVICE inline int32_t first_group(const Stage& stage, int32_t slice) {
   return stage.groups * slice >> stage.slice_bits;
+}
+
+// The first of what a row reads of a tap, in 16-bit dtypes with what fills the last batch; behind the last tap the end.
+VLAE_HOST_DEVICE inline int32_t first_read(const Program& p, const Stage& stage, int32_t tap) {
+  return tap == stage.n_taps ? stage.reads : p.dtype == Dtype::float32 ? tap : p.taps[stage.taps + tap].group;
 }
 
 // The tensors of a call. images and known [B, C, H, W], noise and params [B, n, H, W], all of the program's dtype; cond

@@ -10,6 +10,8 @@ namespace vlae::cuda::pixelcnn_sample {
 constexpr int kThreads = 32 * kWarps;
 static_assert(kThreads % kMaxRows == 0, "a thread locates one row at all of its entries");
 
+struct Entry;
+
 // A thread block's memory and its samples. T: the type of activations and weights.
 template <typename T>
 struct ThreadBlock {
@@ -19,19 +21,24 @@ struct ThreadBlock {
   int* next_offsets;
   float* sums;          // [warp][row][column of its chunk]
   const float* biases;  // of all stages; nullptr where they are too many to be held
-  int rows;             // the most at a time, 1 << row_bits
+  const Stage* stages;  // of the program: shared memory is nearer than the cache of constants, which is too small for all
+  const Entry* entries;
+  int rows;  // the most at a time, 1 << row_bits
   int row_bits;
   T* cache;  // zero_size zeros, then the rings of each sample
   int first_sample;
   Divisor samples;
 };
 
-// What a stage's rows read or write, in shared memory: its taps, then its places.
+// What a stage's rows read of a tap in one batch of reads, or one of their places; in shared memory.
 struct alignas(16) Entry {
   int32_t dy, dx;      // from the row's pixel
   int32_t at, stride;  // of the ring
-  Divisor waves;
-  int32_t first, live, all;  // of what a row reads: its number, how many are not zeros, how many
+  int32_t waves;       // of the ring, with magic and shift its Divisor
+  uint32_t magic;
+  int32_t first;             // number of the first read
+  uint8_t shift, all, live;  // all: how many reads; live: how many of them are no zeros
+  bool is_condition;
 };
 static_assert(sizeof(Entry) == kEntryBytes);
 
@@ -39,7 +46,6 @@ static_assert(sizeof(Entry) == kEntryBytes);
 struct RowBlock {
   int wave, first, count;
   WaveRows<int> pixels;
-  const Entry* entries;
 };
 
 // Where number `read` of what a row reads is in the offsets: a tap, or in 16-bit dtypes a group of products, of which a lane
@@ -51,82 +57,75 @@ __device__ inline int read_at(int read, int row, int rows) {
   return static_cast<int>((at / kBatch * static_cast<unsigned>(rows) + static_cast<unsigned>(row)) * kBatch + at % kBatch);
 }
 
+// Where a row writes, or reads its residual, condition or factor: places are behind the reads.
 template <typename T>
-__device__ inline int* places_of(const Stage& stage, const ThreadBlock<T>& block) {
-  return block.offsets + stage.reads * block.rows;
+__device__ inline int place_of(const Stage& stage, int place, int row, const ThreadBlock<T>& block) {
+  return block.offsets[read_at<T>(stage.reads + place, row, block.rows)];
 }
 
-__device__ inline Entry entry_of(const Program& p, int buffer, int dy, int dx) {
-  if (buffer < 0) return {};
-  const Ring& ring = p.rings[buffer];
-  return {dy, dx, ring.at, ring.stride, ring.waves, 0, 0, 0};
+__device__ inline Entry entry_of(const Ring& ring, const SourceTap& tap, int first, int all, int live) {
+  const auto byte = [](int32_t value) { return static_cast<uint8_t>(value); };
+  return {tap.dy,    tap.dx,     ring.at, ring.stride, ring.waves.value, ring.waves.magic, first, byte(ring.waves.shift),
+          byte(all), byte(live), false};
 }
 
-// One of a stage's taps; what it reads is a tap, or its groups with those that fill the last batch.
+// Lists a stage's entries: one per tap and batch of reads, then its places. As many as add_entries counts.
 template <typename T>
-__device__ inline Entry entry_of_tap(const Program& p, const Stage& stage, int tap) {
-  const SourceTap& from = p.taps[stage.taps + tap];
-  Entry entry = entry_of(p, from.buffer, from.dy, from.dx);
-  entry.first = sizeof(T) == sizeof(float) ? tap : from.group;
-  const int next = sizeof(T) == sizeof(float) ? tap + 1 : p.taps[stage.taps + tap + 1].group;
-  entry.all = (tap + 1 == stage.n_taps ? stage.reads : next) - entry.first;
-  entry.live = min(entry.all, p.rings[from.buffer].groups);
-  return entry;
-}
-
-// The entries of all stages, those of a stage from `taps` + kPlaces times its number on.
-template <typename T>
-__device__ void list_entries(const Program& p, Entry* entries) {
-  for (int s = 0; s < p.n_stages; ++s) {
-    const Stage& stage = p.stages[s];
-    Entry* own = entries + stage.taps + kPlaces * s;
-    for (int e = threadIdx.x; e < stage.n_taps + kPlaces; e += kThreads) {
-      const int place = e - stage.n_taps;
-      const int buffer = place == kOut ? stage.out : place == kResidual ? stage.residual : place == kFactor ? stage.factor : -1;
-      own[e] = place < 0 ? entry_of_tap<T>(p, stage, e) : entry_of(p, buffer, 0, 0);
+__device__ void list_entries(const Program& p, const Stage& stage, Entry* to) {
+  constexpr int kBatch = format_of(dtype_of<T>).batch;
+  for (int tap = 0; tap < stage.n_taps; ++tap) {
+    const SourceTap& from = p.taps[stage.taps + tap];
+    const Ring& ring = p.rings[from.buffer];
+    const int first = first_read(p, stage, tap), end = first_read(p, stage, tap + 1);
+    const int last = first + (sizeof(T) == sizeof(float) ? 1 : ring.groups);
+    for (int read = first, next = 0; read < end; read = next) {
+      next = min(end, (read / kBatch + 1) * kBatch);
+      *to = entry_of(ring, from, read, next - read, max(0, min(next, last) - read));
+      to++->at += 16 * (read - first);
     }
   }
+  const auto place = [&](int which, int buffer) {
+    if (buffer >= 0) *to++ = entry_of(p.rings[buffer], {}, stage.reads + which, 1, 1);
+  };
+  place(kOut, stage.out);
+  place(kResidual, stage.residual);
+  place(kFactor, stage.factor);
+  if (stage.cond >= 0) *to = {0, 0, 0, 0, 0, 0, stage.reads + kCondition, 0, 1, 1, true};
 }
 
 // Where a row whose pixel is in row i of sample's image reads or writes; outside the image it reads zeros.
 __device__ inline int place_of(const Program& p, const Entry& entry, int wave, int sample, int i) {
   const int y = i + entry.dy, x = wave - p.slope * i + entry.dx;
+  if (entry.is_condition) return sample * p.cond_pixels + (p.cond_pixels > 1 ? y * p.width + x : 0);
   const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
-  const int slot = (x + p.slope * y) % entry.waves * p.rows + y % p.rows;
+  const Divisor waves = {entry.waves, entry.magic, entry.shift};
+  const int slot = (x + p.slope * y) % waves * p.rows + y % p.rows;
   return inside ? p.zero_size + sample * p.sample_size + entry.at + slot * entry.stride : 0;
 }
 
-// Notes where a row reads a tap; behind the channels of its buffer it reads zeros.
+// Notes where a row reads an entry; behind the channels of its buffer it reads zeros.
 template <typename T>
 __device__ inline void note_reads(const Entry& entry, int row, int at, const ThreadBlock<T>& block) {
-  int read = 0;
-  if constexpr (sizeof(T) != sizeof(float))
-    for (; (entry.first + read) % 4 == 0 && read + 4 <= entry.live; read += 4, at += 64)
-      *reinterpret_cast<int4*>(block.offsets + read_at<T>(entry.first + read, row, block.rows)) = {at, at + 16, at + 32,
-                                                                                                   at + 48};
-#pragma unroll 1
-  for (; read < entry.all; ++read, at += 16)
-    block.offsets[read_at<T>(entry.first + read, row, block.rows)] = read < entry.live ? at : 0;
+  int* to = block.offsets + read_at<T>(entry.first, row, block.rows);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    *to = at;
+  } else if (entry.live == 4) {
+    *reinterpret_cast<int4*>(to) = {at, at + 16, at + 32, at + 48};
+  } else {
+#pragma unroll
+    for (int read = 0; read < 4; ++read)
+      if (read < entry.all) to[read] = read < entry.live ? at + 16 * read : 0;
+  }
 }
 
 // Finds where each row reads and writes. Rows behind the last read zeros.
 template <typename T>
 __device__ void locate(const Program& p, const Stage& stage, const RowBlock& rows, const ThreadBlock<T>& block) {
   const int r = threadIdx.x & (block.rows - 1), row = rows.first + r, pixel = row / block.samples;
-  const int sample = row - pixel * block.samples, i = rows.pixels.top + pixel * rows.pixels.step, n_taps = stage.n_taps;
-  int* places = places_of(stage, block);
-  for (int e = threadIdx.x >> block.row_bits; e < n_taps + kPlaces; e += kThreads >> block.row_bits) {
-    const Entry entry = rows.entries[e];
-    int at = r < rows.count ? place_of(p, entry, rows.wave, sample, i) : 0;
-    if (e < n_taps) {
-      note_reads(entry, r, at, block);
-      continue;
-    }
-    if (e == n_taps + kCondition) {
-      const int j = rows.wave - p.slope * i;
-      at = sample * p.cond_pixels + (p.cond_pixels > 1 ? i * p.width + j : 0);
-    }
-    places[(e - n_taps) * block.rows + r] = at;
+  const int sample = row - pixel * block.samples, i = rows.pixels.top + pixel * rows.pixels.step;
+  for (int e = threadIdx.x >> block.row_bits; e < stage.n_entries; e += kThreads >> block.row_bits) {
+    const Entry entry = block.entries[stage.first_entry + e];
+    note_reads(entry, r, r < rows.count ? place_of(p, entry, rows.wave, sample, i) : 0, block);
   }
 }
 

@@ -28,7 +28,7 @@ __device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t,
     locate(p, stage, rows, block);
     __syncthreads();  // offsets and activations of the stage before are written
   } else {
-    const Turn turn = turn_of(p, stage, t, is_last);
+    const Turn turn = turn_of(stage, t, is_last, block);
     locate(p, stage, rows, block);
     __syncthreads();  // offsets and activations of the stage before are written
     if (!stage.is_norm) return run_pairs<InShared>(p, stage, t, rows.count, turn, block, carried);
@@ -38,13 +38,13 @@ __device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t,
 
 template <bool InShared, typename T>
 __device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block,
-                          Carried<T>& carried, const Entry* entries) {
+                          Carried<T>& carried) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> all = wave_rows(p.height, p.width, p.slope, wave);
-  const WaveRows<int> pixels = wave_rows_at(all, p.slope.value, wave, stage.stride, stage.row, stage.column);
+  const WaveRows<int> pixels = wave_rows_at(all, p.slope.value, wave, stage.stride, int{stage.row}, int{stage.column});
   const int rows = pixels.count * block.samples;
   for (int first = 0; first < rows; first += block.rows) {
-    const RowBlock some = {wave, first, min(block.rows, rows - first), pixels, entries};
+    const RowBlock some = {wave, first, min(block.rows, rows - first), pixels};
     run_rows<InShared>(p, stage, t, some, first + block.rows >= rows, block, carried);
     int* const offsets = block.offsets;
     block.offsets = block.next_offsets;
@@ -119,12 +119,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   float* sums = reinterpret_cast<float*>(memory);
   float* biases = sums + tiling.sums;
   Entry* entries = reinterpret_cast<Entry*>(biases + tiling.biases);
-  T* behind = reinterpret_cast<T*>(entries + tiling.entries);
+  Stage* stages = reinterpret_cast<Stage*>(entries + tiling.entries);
+  T* behind = reinterpret_cast<T*>(stages + tiling.stages);
   const int size = p.zero_size + tiling.samples.value * p.sample_size;
   ThreadBlock<T> block;
   Carried<T> carried = {};
   block.sums = sums;
   block.biases = tiling.biases ? biases : nullptr;
+  block.entries = entries;
+  block.stages = stages;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
   block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
   block.next_offsets = block.offsets + (p.most_reads + kPlaces) * tiling.rows;
@@ -134,9 +137,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   block.samples = blockIdx.x + 1 == gridDim.x ? tiling.left : tiling.samples;
 
   if (tiling.biases) keep_biases<T>(p, t, biases);
-  list_entries<T>(p, entries);
+  for (int s = threadIdx.x; s < p.n_stages; s += kThreads) {
+    stages[s] = p.stages[s];
+    list_entries<T>(p, p.stages[s], entries + p.stages[s].first_entry);
+  }
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
-  __syncthreads();  // the entries are listed
+  __syncthreads();  // stages and entries are listed
   for (int step = p.first_step; step < p.steps; ++step) {
     for (int s = 0, d = 0;; ++s) {
       for (; d < p.n_draws && p.draws[d].after == s; ++d) {
@@ -144,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (step >= 0) draw(p, p.draws[d], step, t, block);
       }
       if (s == p.n_stages) break;
-      run_stage<InShared>(p, p.stages[s], step + p.stages[s].lead, t, block, carried, entries + p.stages[s].taps + kPlaces * s);
+      run_stage<InShared>(p, block.stages[s], step + block.stages[s].lead, t, block, carried);
     }
   }
 }

@@ -32,7 +32,6 @@ __device__ inline void load_conditions(Conditions<Tiles>& conditions, const Prog
                                        int pair, int rows, const ThreadBlock<T>& block) {
   if (stage.cond < 0) return;
   const float* from = t.cond + stage.cond + first_column(pair);
-  const int* entries = places_of(stage, block) + kCondition * block.rows;
   const int64_t start = static_cast<int64_t>(block.first_sample) * p.cond_pixels;
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile)
@@ -40,7 +39,7 @@ __device__ inline void load_conditions(Conditions<Tiles>& conditions, const Prog
     for (int half = 0; half < 2; ++half) {
       const int row = row_of(tile, half);
       if (row >= rows) continue;
-      const float* at = from + (start + entries[row]) * p.cond_columns;
+      const float* at = from + (start + place_of(stage, kCondition, row, block)) * p.cond_columns;
       conditions.of[tile][half][0] = __ldg(reinterpret_cast<const float2*>(at));
       conditions.of[tile][half][1] = __ldg(reinterpret_cast<const float2*>(at + 8));
     }
@@ -80,10 +79,12 @@ __device__ inline void activate_in_turn(Activation activation, Outputs<Tiles>& o
   }
 }
 
+__device__ inline float gate_fast(const float2& x) { return times_sigmoid_fast(tanh_fast(x.x), x.y); }
+
 template <int Tiles>
 __device__ inline void activate_outputs(Activation activation, Outputs<Tiles>& outputs) {
   if (activation == Activation::gate)
-    for_outputs(outputs, [](float2& out, int, int, int) { out.x = times_sigmoid_fast(tanh_fast(out.x), out.y); });
+    for_outputs(outputs, [](float2& out, int, int, int) { out.x = gate_fast(out); });
   else if (activation == Activation::glu)
     for_outputs(outputs, [](float2& out, int, int, int) { out.x = times_sigmoid_fast(out.x, out.y); });
   else if (is_short(activation))
@@ -92,6 +93,46 @@ __device__ inline void activate_outputs(Activation activation, Outputs<Tiles>& o
     });
   else
     activate_in_turn(activation, outputs);
+}
+
+// Where a lane writes: [tile of 16 rows][half of them].
+template <int Tiles>
+struct Places {
+  int of[Tiles][2];
+};
+
+// Activates a lane's outputs and writes them: those of plain stages without a branch at each.
+template <int Tiles, typename T>
+__device__ inline void finish_outputs(const Stage& stage, Outputs<Tiles>& outputs, const Places<Tiles>& places, int rows,
+                                      int pair, const ThreadBlock<T>& block) {
+  const int channels = stage.channels, first = first_column(pair);
+  const bool pairs = is_pair(stage.activation);
+  const auto put = [&](int tile, int half, int channel, float out) {
+    const T value = from_float<T>(out);
+    if (row_of(tile, half) < rows && channel < channels) block.cache[places.of[tile][half] + channel] = value;
+  };
+  if (stage.is_plain && stage.activation == Activation::gate) {
+    for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
+      put(tile, half, first / 2 + 4 * right, gate_fast(out));
+    });
+    return;
+  }
+  activate_outputs(stage.activation, outputs);
+  if (stage.is_plain && !pairs) {
+    for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
+      put(tile, half, first + 8 * right, out.x);
+      put(tile, half, first + 8 * right + 1, out.y);
+    });
+    return;
+  }
+  const auto write = [&](bool is_any, int tile, int half, int channel, float out) {
+    if (is_any && channel < channels) write_output(stage, row_of(tile, half), places.of[tile][half], channel, out, block);
+  };
+  for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
+    const int column = first + 8 * right;
+    write(row_of(tile, half) < rows, tile, half, pairs ? column / 2 : column, out.x);
+    write(row_of(tile, half) < rows && !pairs, tile, half, column + 1, out.y);
+  });
 }
 
 template <bool InShared, int Tiles, typename T>
@@ -111,35 +152,20 @@ __device__ void compute_columns(const Program& p, const Stage& stage, const Tens
   }
   Conditions<Tiles> conditions;
   load_conditions(conditions, p, stage, t, pair, rows, block);
-  int places[Tiles][2];
+  Places<Tiles> places;
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile)
-    for (int half = 0; half < 2; ++half) places[tile][half] = places_of(stage, block)[row_of(tile, half) & (block.rows - 1)];
-  multiply<InShared>(sums, ahead, columns, next, block.cache, block.offsets, block.rows);
+    for (int half = 0; half < 2; ++half)
+      places.of[tile][half] = place_of(stage, kOut, row_of(tile, half) & (block.rows - 1), block);
+  multiply<InShared>(sums, ahead, columns, block.cache, block.offsets, block.rows);
   Outputs<Tiles> outputs;
   for_outputs(outputs, [&](float2& out, int tile, int half, int right) {
     const float *even = sums.of[0][tile][right] + 2 * half, *odd = sums.of[1][tile][right] + 2 * half;
     out = sum_of(sum_of(float2{even[0], even[1]}, float2{odd[0], odd[1]}), conditions.of[tile][half][right]);
+    out = {settled(out.x), settled(out.y)};  // behind the loads of weights it would wait for them with the conditions
   });
-  activate_outputs(stage.activation, outputs);
-  // the usual stage of a gated decoder, without a branch
-  const bool plain = stage.factor < 0 && stage.residual < 0, pairs = is_pair(stage.activation);
-  const int channels = stage.channels, first = first_column(pair);
-  if (plain && pairs) {
-    for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
-      const int channel = first / 2 + 4 * right;
-      if (row_of(tile, half) < rows && channel < channels) block.cache[places[tile][half] + channel] = from_float<T>(out.x);
-    });
-    return;
-  }
-  const auto write = [&](bool is_any, int tile, int half, int channel, float out) {
-    if (is_any && channel < channels) write_output(stage, row_of(tile, half), places[tile][half], channel, out, block);
-  };
-  for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
-    const int column = first + 8 * right;
-    write(row_of(tile, half) < rows, tile, half, pairs ? column / 2 : column, out.x);
-    write(row_of(tile, half) < rows && !pairs, tile, half, column + 1, out.y);
-  });
+  load_next(ahead, next);
+  finish_outputs(stage, outputs, places, rows, pair, block);
 }
 
 // What a warp computes of a block of rows: its columns, and those that come behind its last.
@@ -148,9 +174,10 @@ struct Turn {
 };
 
 // is_last: the last rows of their wave.
-__device__ inline Turn turn_of(const Program& p, const Stage& stage, const Tensors& t, bool is_last) {
+template <typename T>
+__device__ inline Turn turn_of(const Stage& stage, const Tensors& t, bool is_last, const ThreadBlock<T>& block) {
   const PairWeights columns = columns_of(stage, warp_of(), t.packed);
-  return {columns, is_last ? columns_of(p.stages[stage.next], warp_of(), t.packed) : columns};
+  return {columns, is_last ? columns_of(block.stages[stage.next], warp_of(), t.packed) : columns};
 }
 
 // Computes a warp's columns of a block of rows, which have been located. A warp that has none looks ahead.

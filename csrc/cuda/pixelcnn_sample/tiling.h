@@ -12,7 +12,7 @@ constexpr int kMaxColumns = 128;  // in a chunk: 32 lanes x 4
 // Places of a row beside those that it reads: where it writes, its residual, the row of its condition, its factor.
 constexpr int kOut = 0, kResidual = 1, kCondition = 2, kFactor = 3, kPlaces = 4;
 
-constexpr int kEntryBytes = 48;
+constexpr int kEntryBytes = 32;
 
 struct Limits {
   int32_t processors;
@@ -27,7 +27,7 @@ struct Tiling {
   int32_t blocks;    // thread blocks
   int32_t shared_bytes;
   int32_t sums;  // that a thread block's warps have in shared memory
-  int32_t entries;
+  int32_t entries, stages;
   int32_t biases;  // that a thread block keeps in shared memory: all, or none where they would take too much of it
   // Values in a tile's activations in global memory; 0: they are in shared memory.
   int64_t global_size;
