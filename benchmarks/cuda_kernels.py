@@ -54,8 +54,7 @@ EVENTS: dict[str, dict[str, dict[str, int]]] = {
         | {"HMMA": 40, "LDG.E.128": 20, "MUFU.TANH": 4, "STS.U16": 4, "STS.128": 1},
         "gate of 64 channels, 5 taps, 32 rows": _OF_16_BITS
         | {"HMMA": 80, "LDG.E.128": 20, "MUFU.TANH": 8, "STS.U16": 8, "STS.128": 1},
-        "relu of 64 channels, 1 tap, 16 rows": _OF_16_BITS
-        | {"MUFU": 0, "HMMA": 8, "STS.U16": 8, "STS.128": 1},
+        "relu of 64 channels, 1 tap, 16 rows": _OF_16_BITS | {"MUFU": 0, "HMMA": 8, "STS.U16": 8, "STS.128": 1},
         "draw": {"HMMA": 0, "STG.E.U16": 2},
     },
     "pixelcnn_sample_sample_kernel<float, true>": {
