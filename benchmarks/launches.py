@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,18 +71,18 @@ def linear(
 def made(
     batch: int, dim: int, hidden: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"
 ) -> Callable[[], Results]:
-    """The forward pass of `made` in one launch, a condition with it."""
-    from vlae_fast.kernels import live_tiles
-    from vlae_fast.kernels import made as kernels
-
+    """Forward and backward of `made`, a condition with it, every gradient."""
     t = made_layers_case(batch, dim, hidden, cond=True, dtype=dtype).to(device=device).tensors
-    x, cond, weights, biases = (_contiguous(t[name]) for name in ("x", "cond", "weights", "biases"))
-    masks = [live_tiles.Mask(outs, ins) for ins, outs in pairwise(t["degrees"])]
-    return lambda: list(kernels.forward(x, weights, biases, masks, cond, "relu"))
+    layers = Layers(t["weights"], t["biases"], t["degrees"], t["cond"])
+    outputs = len(t["weights"][-1])
+    grad = torch.randn(batch, outputs, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    needs = [True] * (2 + 2 * len(layers.weights))
 
+    def call() -> Results:
+        y, *kept = triton.made_with_hidden(t["x"], layers, "relu")
+        return [y, *triton.made_backward(grad, t["x"], kept, layers, "relu", needs)]
 
-def _contiguous(value: Any) -> Any:
-    return [one.contiguous() for one in value] if isinstance(value, list) else value.contiguous()
+    return call
 
 
 def inverse(

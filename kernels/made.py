@@ -51,7 +51,7 @@ def made_forward_kernel(
             p_walk = p_walks[LAYER] + i_walk * (3 + 2 * tl.cdiv(K, BK[LAYER]))
             product_block(
                 tl.program_id(0), p_walk, p_in, p_weights[LAYER], p_biases[LAYER], p_cond if LAYER == 0 else None,
-                p_masks[LAYER], p_outs[LAYER], B, N, K,
+                p_masks[LAYER], p_outs[LAYER], None, None, B, N, K,
                 False, False, "none" if LAYER == LAYERS - 1 else ACTIVATION, PRECISION, BM, BN[LAYER], BK[LAYER],
             )  # fmt: skip
         tl.debug_barrier()  # the next layer loads what other threads have stored
@@ -79,6 +79,11 @@ def why_not(weights: Sequence[Tensor], batch: int = 1) -> str | None:
     return None
 
 
+def narrowed(block: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """A block for each layer: a tile wider than an eighth of it would compute too many dead products."""
+    return tuple(launch.shrunk(block, launch.cdiv(size, 8)) for size in sizes)
+
+
 def forward(
     x: Tensor,
     weights: Sequence[Tensor],
@@ -93,10 +98,7 @@ def forward(
     if batch == 0:
         return outs
     config = launch.config("made", x, *sizes)
-    # a tile wider than an eighth of a layer would compute too many dead products
-    block_n, block_k = config.pop("BN"), config.pop("BK")
-    blocks_n = tuple(launch.shrunk(block_n, launch.cdiv(size, 8)) for size in sizes[1:])
-    blocks_k = tuple(launch.shrunk(block_k, launch.cdiv(size, 8)) for size in sizes[:-1])
+    blocks_n, blocks_k = narrowed(config.pop("BN"), sizes[1:]), narrowed(config.pop("BK"), sizes[:-1])
     walks = [mask.walks(n, k) for mask, n, k in zip(masks, blocks_n, blocks_k, strict=True)]
     made_forward_kernel[(launch.cdiv(batch, config["BM"]),)](
         x,

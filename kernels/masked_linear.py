@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import launch
-from .activate import activate
+from .activate import activate, times_slope
 from .dot import dot
 from .live_tiles import Mask
 
@@ -89,6 +89,8 @@ def product_block(
     p_cond,
     p_mask,
     p_y,
+    p_out,
+    p_sums,
     B,
     N,
     K,
@@ -100,7 +102,10 @@ def product_block(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """Block i_m of the rows of y, of the columns of a walk: act( products + bias + cond ), cond ``[B, N]`` or None."""
+    """Block i_m of the rows of y, of the columns of a walk: act( products + bias + cond ), cond ``[B, N]`` or None.
+
+    With p_out, outputs of the activation, ``[B, N]``, its slope times the products, and their sums by column.
+    """
     i_n, full_runs, runs = tl.load(p_walk), tl.load(p_walk + 1), tl.load(p_walk + 2)
     b_y = tl.zeros([BM, BN], tl.float32)
     for i_run in range(full_runs):
@@ -125,7 +130,13 @@ def product_block(
     o_y, m_y = o_m[:, None] * N + o_n[None, :], (o_m < B - i_m * BM)[:, None] & m_n[None, :]
     if p_cond is not None:
         b_y += tl.load(p_cond + i_m.to(tl.int64) * BM * N + o_y, m_y, other=0.0).to(tl.float32)
-    tl.store(p_y + o_y, activate(b_y, ACTIVATION).to(p_y.dtype.element_ty), m_y)
+    if p_out is None:
+        b_y = activate(b_y, ACTIVATION)
+    else:
+        b_out = tl.load(p_out + i_m.to(tl.int64) * BM * N + o_y, m_y, other=0.0).to(tl.float32)
+        b_y = times_slope(b_y, b_out, ACTIVATION)
+        tl.store(p_sums + o_n, tl.sum(b_y, 0), m_n)
+    tl.store(p_y + o_y, b_y.to(p_y.dtype.element_ty), m_y)
 
 
 @triton.jit
@@ -160,7 +171,7 @@ def product(
     i_group = i_program % (GROUP * columns)
     p_walk = p_walks + i_group // height * (3 + 2 * tl.cdiv(K, BK))
     product_block(
-        first + i_group % height, p_walk, p_x, p_weight, p_bias, None, p_mask, p_y, B, N, K,
+        first + i_group % height, p_walk, p_x, p_weight, p_bias, None, p_mask, p_y, None, None, B, N, K,
         TRANSPOSED, ADJACENCY, ACTIVATION, PRECISION, BM, BN, BK,
     )  # fmt: skip
 

@@ -116,7 +116,8 @@ def backward(
     return [*_products_backward(pre, x, weight, mask, needs[0], needs[1]), grad_bias]
 
 
-def _blocks(weight: Tensor, batch: int) -> launch.Config:
+def blocks(weight: Tensor, batch: int) -> launch.Config:
+    """Block sizes of both products of a layer."""
     outputs, inputs = weight.shape
     config = blocks_of("masked_linear_backward", weight, batch, transposed=True)
     config["BO"] = launch.shrunk(config["BO"], launch.cdiv(outputs, 8))
@@ -128,19 +129,25 @@ def _blocks(weight: Tensor, batch: int) -> launch.Config:
     return config
 
 
+def parts_of(weight: Tensor, batch: int, config: launch.Config) -> tuple[int, int, int]:
+    """Parts of the batch in the gradient of a weight, rows of the batch in each, and programs of all."""
+    outputs, inputs = weight.shape
+    tiles = launch.cdiv(outputs, config["BO"]) * launch.cdiv(inputs, config["BI"])
+    parts = max(min(PROGRAMS // max(tiles, 1), batch // ROWS_PER_PART), 1)
+    rows = launch.cdiv(batch, parts * config["BB"]) * config["BB"]
+    return parts, rows, tiles * parts
+
+
 def _products_backward(
     pre: Tensor, x: Tensor, weight: Tensor, mask: Mask, needs_x: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight, None where not needed."""
     batch, (outputs, inputs) = x.shape[0], weight.shape
-    config = _blocks(weight, batch)
+    config = blocks(weight, batch)
     grad_x = torch.empty_like(x) if needs_x else None
     sums, rows, weight_programs = None, 0, 0
     if needs_weight:
-        tiles = launch.cdiv(outputs, config["BO"]) * launch.cdiv(inputs, config["BI"])
-        parts = max(min(PROGRAMS // max(tiles, 1), batch // ROWS_PER_PART), 1)
-        rows = launch.cdiv(batch, parts * config["BB"]) * config["BB"]
-        weight_programs = tiles * parts
+        parts, rows, weight_programs = parts_of(weight, batch, config)
         sums = x.new_empty(parts, outputs, inputs, dtype=weight.dtype if parts == 1 else torch.float32)
     x_programs = launch.cdiv(batch, config["BM"]) * launch.cdiv(inputs, config["BN"]) if needs_x else 0
     if weight_programs + x_programs:

@@ -4,7 +4,6 @@ import pytest
 from cases.rows import require
 
 SLOPE = ["activation_backward_kernel", "parts_add_kernel"]  # of the activation, and the bias
-LAYER = [*SLOPE, "masked_linear_backward_kernel"]
 KERNELS = {
     "masked_conv forward": ["masked_conv_pack_kernel", "masked_conv_forward_kernel"],
     "masked_conv forward + backward": [
@@ -13,9 +12,11 @@ KERNELS = {
         *("masked_conv_grad_weight_kernel", "masked_conv_unpack_kernel"),
     ],
     "masked_linear forward": ["masked_linear_forward_kernel"],
-    "masked_linear forward + backward": ["masked_linear_forward_kernel", *LAYER],
+    "masked_linear forward + backward": ["masked_linear_forward_kernel", *SLOPE, "masked_linear_backward_kernel"],
     "made of 3 layers forward": ["made_forward_kernel"],
-    "made of 3 layers forward + backward": ["made_forward_kernel", *LAYER * 3],
+    "made of 3 layers forward + backward": [
+        *("made_forward_kernel", "made_grad_x_kernel", "parts_add_kernel", "made_grad_weight_kernel"),
+    ],
 }
 
 

@@ -238,6 +238,43 @@ def test_a_convolution_of_more_pixels(tmp_path: Path, monkeypatch: pytest.Monkey
     close(found[1][-1, 0], found[0].sum(0)[0])  # the first tap of the last part
 
 
+def test_a_made_of_more_rows(tmp_path: Path) -> None:
+    from vlae_fast.kernels import made, made_backward
+
+    layers = [a_linear_layer(2048, 48), a_linear_layer(48, 64)]
+    weights, masks, biases = [w for w, _ in layers], [m for _, m in layers], [torch.zeros(48), torch.zeros(64)]
+    biases = [bias.bfloat16() for bias in biases]
+    few, batch, rows = torch.randn(16, 2048, dtype=torch.bfloat16), HUGE // 2048 + 16, slice(-16, None)
+    x, hidden, grad = (of_zeros(tmp_path, batch, units) for units in (2048, 48, 64))
+    x[rows] = few
+    h, y = made.forward(few, weights, biases, masks, None, "tanh")
+    with some_programs(last(1)):
+        close(made.forward(x, weights, biases, masks, None, "tanh")[1][rows], y)
+    hidden[rows], grad[rows] = h, y
+    args = (weights, masks, "tanh", [True] + [False] * 5)
+    expected = made_backward.backward(y, few, [h], *args)[0]
+    with some_programs(last(1)):
+        close(made_backward.backward(grad, x, [hidden], *args)[0][rows], expected)
+
+
+def test_an_inverse_of_more_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlae_fast.kernels import made_inverse
+
+    dim = 256
+    t = made_case(8, dim, (64,), dtype=torch.bfloat16).tensors
+    few, *layers, cond = t.values()
+    few = few.contiguous()
+    args = (*layers, cond, "relu", "exp")
+    x, log_det = made_inverse.inverse(few, *args)
+    eps = of_zeros(tmp_path, HUGE // dim + 8, dim)
+    eps[-8:] = few
+    monkeypatch.setattr(Tensor, "new_zeros", lambda _, *shape: of_zeros(tmp_path, *shape))  # what is known
+    with some_programs(last(1)):
+        found = made_inverse.inverse(eps, *args)
+    close(found[0][-8:], x)
+    close(found[1][-8:], log_det)
+
+
 def test_slopes_of_more_rows(tmp_path: Path) -> None:
     from vlae_fast.kernels.slope import slope
 

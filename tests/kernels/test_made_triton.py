@@ -27,6 +27,41 @@ def test_a_forward_pass_is_one_launch(name: str, ran: list[Memory]) -> None:
     assert launched(ran) == ["made_forward_kernel"]
 
 
+@pytest.mark.parametrize(
+    ("needs", "kernels"),
+    [
+        ("x", ["made_grad_x_kernel", "parts_add_kernel"]),
+        ("cond", ["made_grad_x_kernel", "parts_add_kernel"]),
+        ("weights", ["made_grad_x_kernel", "parts_add_kernel", "made_grad_weight_kernel"]),
+    ],
+)
+def test_gradients_are_three_launches(needs: str, kernels: list[str], ran: list[Memory]) -> None:
+    """And those that are asked for are those of all."""
+    from vlae_fast.backends import triton
+    from vlae_fast.reference.arguments import Layers
+    from vlae_fast.reference.made import made_backward, made_with_hidden
+
+    require("triton", "cuda" if torch.cuda.is_available() else "cpu")
+    t = CASES["condition"].tensors
+    layers = Layers(t["weights"], t["biases"], t["degrees"], t["cond"])
+    y, *hidden = made_with_hidden(t["x"], layers, "elu")
+    n, grad = len(t["weights"]), torch.linspace(-1, 1, y.numel()).view_as(y)
+    wanted = [needs == "x", needs == "cond", *[needs == "weights"] * (2 * n)]
+    found = triton.made_backward(grad, t["x"], hidden, layers, "elu", wanted)
+    assert launched(ran) == kernels
+    for got, expected in zip(found, made_backward(grad, t["x"], hidden, layers, "elu", wanted), strict=True):
+        assert (got is None) == (expected is None)
+        if got is not None and expected is not None:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_a_large_batch(ran: list[Memory]) -> None:
+    """The weights' gradients are sums of two parts of the rows, the biases' of many."""
+    case = made_layers_case(1030, 5, (9,), activation="tanh")
+    check_op(case, "triton")
+    assert "made_grad_weight_kernel" in launched(ran) and launched(ran).count("parts_add_kernel") >= 3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     "blocks",
@@ -43,7 +78,7 @@ def test_any_blocks(blocks: dict[str, int], dtype: torch.dtype, monkeypatch: pyt
         made_layers_case(35, 11, (140, 97), activation="elu", cond=True),
         any_order(made_layers_case(18, 9, (33,), activation="tanh")),
     ):
-        check_op(case.to(dtype), "triton", grad=False)
+        check_op(case.to(dtype), "triton")
 
 
 def wider(case: Case, layer: int) -> list[torch.Tensor]:

@@ -211,16 +211,28 @@ def made_with_hidden(x: Tensor, layers: Layers, activation: str) -> list[Tensor]
     from ..kernels import made as kernels
 
     if kernels.why_not(layers.weights, len(x)) is None:
-        masks = [_as_tiles(Mask(*degrees)) for degrees in pairwise(layers.degrees)]
         weights, biases = ([t.contiguous() for t in tensors] for tensors in (layers.weights, layers.biases))
-        *hidden, y = kernels.forward(x.contiguous(), weights, biases, masks, contiguous(layers.cond), activation)
+        cond = contiguous(layers.cond)
+        *hidden, y = kernels.forward(x.contiguous(), weights, biases, _tiles_of(layers), cond, activation)
         return [y, *hidden]
     return by_layers.made_with_hidden(sys.modules[__name__], x, layers, activation)
 
 
+def _tiles_of(layers: Layers) -> list[Any]:
+    return [_as_tiles(Mask(*degrees)) for degrees in pairwise(layers.degrees)]
+
+
+@_on_its_device
 def made_backward(
     grad: Tensor, x: Tensor, hidden: Sequence[Tensor], layers: Layers, activation: str, needs: Sequence[bool]
 ) -> list[Tensor | None]:
+    """In three launches where `kernels.made.why_not` has nothing against it, else layer by layer."""
+    from ..kernels import made, made_backward
+
+    if len(x) and made.why_not(layers.weights, len(x)) is None:
+        grad, x, *hidden = (t.contiguous() for t in (grad, x, *hidden))
+        weights = [weight.contiguous() for weight in layers.weights]
+        return made_backward.backward(grad, x, hidden, weights, _tiles_of(layers), activation, needs)
     return by_layers.made_backward(sys.modules[__name__], grad, x, hidden, layers, activation, needs)
 
 

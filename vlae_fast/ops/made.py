@@ -40,8 +40,8 @@ def made(
         cond: ``[B, H]`` or None, H the outputs of the first layer, added to its pre-activation (context).
         activation: of the hidden layers: ``relu``, ``elu`` (alpha 1), ``tanh``.
         backend: ``auto`` or a name of `vlae_fast.backends.report`. cpu takes a tile of samples through all layers while
-            their activations are in the cache; so does triton forward, in one launch, where the network is small, and
-            else runs its `masked_linear` layer by layer.
+            their activations are in the cache; so does triton where the network is small, in one launch forward and
+            three backward, and else runs its `masked_linear` layer by layer.
 
     Returns:
         ``[B, O]``, contiguous. For the gradient the outputs of the hidden layers are kept.
