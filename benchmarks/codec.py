@@ -12,20 +12,24 @@ import csv
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vlae_fast import VLAE, checkpoint, codec, data
+from vlae_fast.codec import portable
 from vlae_fast.codec.coder import LOSSLESS
 
 FIELDS = ("data", "binarization", "mode", "isa", "images", "per_chunk", "bytes", "bytes_per_image", "encode_per_s",
           "decode_per_s", "pixels_wrong")  # fmt: skip
 
 
-def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None) -> dict[str, object]:
-    """Bytes and rates of one mode; pixels_wrong is counted."""
+def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None, narrow: bool = False) -> dict[str, object]:
+    """Bytes and rates of one mode; pixels_wrong is counted. narrow: portable files are decoded by `baseline`."""
     start = time.perf_counter()
-    file = codec.encode(model, x, mode=mode, isa=isa)
+    how: Any = {"portable": True} if isa == "portable" else {"isa": isa}
+    file = codec.encode(model, x, mode=mode, **how)
+    portable.WIDE = "none" if narrow else portable.WIDE
     between = time.perf_counter()
     wrong = int((codec.decode(model, file) != x).sum())
     end = time.perf_counter()
@@ -45,7 +49,8 @@ def main() -> int:
     parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold", "fixed", "none"])
     parser.add_argument("--mode", nargs="+", choices=LOSSLESS, default=LOSSLESS)
     parser.add_argument("--limit", type=int, help="only the first so many images")
-    parser.add_argument("--isa", help="default: the best of this machine")
+    parser.add_argument("--isa", help="or portable; default: the best of this machine")
+    parser.add_argument("--narrow", action="store_true", help="decode portable files by the kernels baseline")
     parser.add_argument("--out", type=Path, default=Path("out/codec.csv"))
     options = parser.parse_args()
     images = data.load(options.name, options.data, options.binarization)
@@ -54,7 +59,8 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for mode in options.mode:
-        rows.append({"data": options.name, "binarization": options.binarization, **row(model, x, mode, options.isa)})
+        found = row(model, x, mode, options.isa, options.narrow)
+        rows.append({"data": options.name, "binarization": options.binarization, **found})
         print(rows[-1], flush=True)
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)

@@ -53,6 +53,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "models": ("Models and recipes", "docs/models.md"),
     "codec": ("Images as files", "docs/codec.md"),
     "lossy": ("Lossy files", "docs/lossy.md"),
+    "codec_portable": ("Portable files", "docs/codec_portable.md"),
     "extending": ("Extending", "docs/extending.md"),
     "glossary": ("Glossary", "docs/glossary.md"),
     "contributing": ("Contributing", "CONTRIBUTING.md"),

@@ -115,8 +115,8 @@ def backward(
     """
     n = len(weights)
     inputs = [x, *hidden]
-    grads = [torch.empty_like(x) if needs[0] else None, *map(torch.empty_like, hidden)]
-    pres = [*grads[1:], grad]
+    of_hidden = [torch.empty_like(h) for h in hidden]
+    grads, pres = [torch.empty_like(x) if needs[0] else None, *of_hidden], [*of_hidden, grad]
     biases = _grad_x(pres, weights, masks, inputs, grads, activation)
     grad_weights = _grad_weights(pres, inputs, weights, masks) if any(needs[2 : 2 + n]) else [None] * n
     found = [grads[0], pres[0].clone() if needs[1] else None, *grad_weights, *biases]

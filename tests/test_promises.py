@@ -84,6 +84,11 @@ PROMISES = [
         "codec/test_lossless.py::test_the_file_is_the_same_for_any_number_of_threads",
     ),
     ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_changed_bit_is_an_error"),
+    (
+        "docs/codec_portable.md",
+        "Two machines compute the same number, because each number is made by the same operations in the same order",
+        "codec/test_portable_bits.py::test_every_machine_has_these_bits",
+    ),
     ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_cut_is_an_error"),
     (
         "docs/lossy.md",

@@ -54,8 +54,8 @@ def test_a_compiler_that_names_no_target_compiles_for_this_machine(
 @pytest.mark.parametrize(
     ("machine", "isas"),
     [
-        ("x86_64", ["baseline", "avx2", "avx512", "avx512_bf16"]),
-        ("aarch64", ["neon"]),
+        ("x86_64", ["baseline", "avx2", "avx2_unfused", "avx512", "avx512_bf16"]),
+        ("aarch64", ["neon", "baseline"]),
         ("riscv64", ["baseline"]),
     ],
 )

@@ -18,12 +18,12 @@ std::vector<Isa> find_isas([[maybe_unused]] Storage storage) {
     isas.push_back({"avx512", IsaId::avx512});
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas.push_back({"avx2", IsaId::avx2});
+  if (__builtin_cpu_supports("avx2")) isas.push_back({"avx2_unfused", IsaId::avx2_unfused});
 #endif
 #if defined(__aarch64__)
   isas.push_back({"neon", IsaId::neon});  // every one has it
-#else
-  isas.push_back({"baseline", IsaId::baseline});
 #endif
+  isas.push_back({"baseline", IsaId::baseline});
   return isas;
 }
 

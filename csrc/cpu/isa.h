@@ -8,26 +8,27 @@
 
 namespace vlae {
 
-// Kept in packed tensors: never reuse a number.
+// Kept in packed tensors: never reuse a number. Those that fuse no multiply-add, baseline and avx2_unfused, have the same
+// bits wherever a sum stays in its lane, which those of a masked convolution and of a stage of kind sum do.
 enum class IsaId : int {
+  baseline = 1,  // vectors of four, on every machine
 #if defined(__aarch64__)
   neon = 5,
-#else
-  baseline = 1,
 #endif
 #if defined(__x86_64__)
   avx2 = 2,
   avx512 = 3,
   avx512_bf16 = 4,
+  avx2_unfused = 6,
 #endif
 };
 
 // Those of csrc/build.json that every family has kernels for, and those of the families that compute in bfloat16 too.
 #if defined(__x86_64__)
-#define VLAE_FOR_EACH_ISA(use) use(baseline) use(avx2) use(avx512)
+#define VLAE_FOR_EACH_ISA(use) use(baseline) use(avx2) use(avx2_unfused) use(avx512)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use) use(avx512_bf16)
 #elif defined(__aarch64__)
-#define VLAE_FOR_EACH_ISA(use) use(neon)
+#define VLAE_FOR_EACH_ISA(use) use(neon) use(baseline)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use)
 #else
 #define VLAE_FOR_EACH_ISA(use) use(baseline)

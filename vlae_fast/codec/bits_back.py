@@ -26,6 +26,7 @@ from ..sampling.fixed_order import Spread
 from .container import FileError
 from .local import backward, forward, of_flow, of_posterior
 from .numbers import Floats, exp
+from .portable import PORTABLE, PortableSpread, kernels_of
 from .prior import Cells, Prior, by_dimension, check_prior, floats, inverse, walk
 from .stack import Stack, Symbols
 
@@ -49,7 +50,7 @@ class _Joined(nn.Module):
 
 
 class Latent:
-    """The code of a model, by kernels of an instruction set. A row has the same bits in any batch.
+    """The code of a model, by kernels of an instruction set, or portable ones. A row has the same bits in any batch.
 
     What `pop_posterior` gives and `push_prior` takes are levels of u: of z itself, or of the variable behind the first
     step of the prior.
@@ -57,12 +58,16 @@ class Latent:
 
     def __init__(self, model: VLAE, isa: str, precision: int | None = None) -> None:
         check_model(model)
-        self.dims, self.isa, self.step = model.latent_dim, isa, 2.0 ** -(precision or precision_of(model))
+        self.dims, self.isa = model.latent_dim, kernels_of(isa)
+        self.step = 2.0 ** -(precision or precision_of(model))
         self.around = int(_AROUND / self.step)
-        self.network = Spread(_Joined(model.encoder), "cpu", isa) if model.encoder is not None else None
+        self.network: Spread | None = None
+        if model.encoder is not None:
+            joined = _Joined(model.encoder)
+            self.network = PortableSpread(joined) if isa == PORTABLE else Spread(joined, "cpu", isa)
         middle = int(_MIDDLE / self.step)
         self.cells = Cells(self.step, middle, middle + self.around)
-        self.prior = Prior(model, isa, self.cells._replace(step=np.full(self.dims, self.step)))
+        self.prior = Prior(model, self.isa, self.cells._replace(step=np.full(self.dims, self.step)))
         self.posterior = list(model.posterior.steps) if model.posterior is not None else []
         has_first = len(self.prior.steps) > 1 and not self.posterior
         self.first = self.prior.steps[0] if has_first else None

@@ -16,6 +16,7 @@ from .bits_back import Latent, precision_of
 from .container import LIKELIHOODS, MODES, MOST_IN_CHUNK, MOST_NUMBERS, Chunk, File, FileError, Header, write
 from .fingerprint import fingerprint
 from .pixels import Pixels, levels_of
+from .portable import PORTABLE, plain
 from .stack import Stack
 
 PER_CHUNK = {"mean": 256, "bits_back": 4096, "lossy": 256}  # images, unless their parameters take too much memory
@@ -33,6 +34,7 @@ def encode(
     mode: str = "mean",
     per_chunk: int | None = None,
     isa: str | None = None,
+    portable: bool = False,
     share: float = codes.SHARE,
     bits: float | None = None,
 ) -> bytes:
@@ -47,6 +49,7 @@ def encode(
         per_chunk: images that are coded together, from 1 to 65,536: one of them is decoded with all the others of its
             chunk. More take fewer bytes. None: 256 (4,096 of ``bits_back``), fewer where they have many parameters.
         isa: instruction set that the file is decoded by; None: the best one of this machine.
+        portable: the file is decoded on any machine: no multiply-add is fused, which takes longer; isa must be None.
         share: of ``mean`` and ``lossy``: step of the grid over the posterior's standard deviation.
         bits: of ``lossy``: bits of z an image, on average, which the file's header and table of chunks come on top of.
             The grid is the finest, down to 1/8 of that deviation, that takes no more, by at most 1,024 of the images.
@@ -65,20 +68,27 @@ def encode(
         raise ValueError(f"codec.encode: mode must be one of {', '.join(MODES)}, got {mode!r}")
     if bits is not None and not (mode == "lossy" and 0 < bits < float("inf")):
         raise ValueError(f"codec.encode: bits must be above 0, and of mode lossy, got {bits} of mode {mode}")
-    with evaluating(model):
-        pixels = Pixels(model, isa)
+    if portable and mode not in LOSSLESS:
+        raise ValueError(
+            f"codec.encode: portable must be of a lossless mode, {' or '.join(LOSSLESS)}, got mode {mode!r}"
+        )
+    if portable and isa is not None:
+        raise ValueError(f"codec.encode: isa must be None where portable is set, got {isa!r}")
+    own = plain(model) if portable else model
+    with evaluating(own):
+        pixels = Pixels(own, PORTABLE if portable else isa)
         per_chunk = _per_chunk(per_chunk, pixels, mode)
         parts = x.split(per_chunk) if len(x) else ()
         if mode == "mean":
-            settings, payloads = _mean_code(model, x, pixels, per_chunk, share)
+            settings, payloads = _mean_code(own, x, pixels, per_chunk, share)
         elif mode == "bits_back":
-            latent = Latent(model, pixels.isa)
-            settings, payloads = bytes([precision_of(model)]), [chain.push(part, pixels, latent) for part in parts]
+            latent = Latent(own, pixels.isa)
+            settings, payloads = bytes([precision_of(own)]), [chain.push(part, pixels, latent) for part in parts]
         if mode == "lossy":
-            settings, payloads, crcs = lossy.encode(model, x, pixels.isa, per_chunk, share, bits)
+            settings, payloads, crcs = lossy.encode(own, x, pixels.isa, per_chunk, share, bits)
         else:
             crcs = [crc_of(part, pixels.emit.levels) for part in parts]
-        of_model = fingerprint(model, pixels.sampler.plan)
+    of_model = fingerprint(model, pixels.sampler.plan)
     header = Header(mode, pixels.isa, of_model, pixels.emit, pixels.shape, len(x), per_chunk, settings)
     return write(header, [Chunk(*chunk) for chunk in zip(payloads, crcs, strict=True)])
 
@@ -136,7 +146,7 @@ class Opened:
         self, model: VLAE, data: bytes, *, limit: int = MOST_VALUES, where: str = "file", pixels: str | None = None
     ) -> None:
         check_model(model)
-        self.model, self.file, self.where = model, File(data, where), where
+        self.file, self.where = File(data, where), where
         self.header = header = self.file.header
         self.way = lossy.check_way(pixels, header.mode)
         shape = (model.likelihood.channels, *model.decoder.image_size)
@@ -146,22 +156,25 @@ class Opened:
         values = header.images * shape[0] * shape[1] * shape[2]
         if values > limit:
             raise FileError(f"{where}: images must have at most limit = {limit:,} values, got {values:,}")
-        if header.isa not in cpu.isas():
+        if header.isa == PORTABLE and header.mode not in LOSSLESS:
+            raise FileError(f"{where}: a portable file must be of a lossless mode, got mode {header.mode}")
+        if header.isa not in (PORTABLE, *cpu.isas()):
             rule = f"the instruction set must be one of this machine's, {', '.join(cpu.isas())}"
             raise ValueError(f"codec.decode: {where}: {rule}, got {header.isa}")
-        with evaluating(model):
-            self.pixels = Pixels(model, header.isa)
-            own = fingerprint(model, self.pixels.sampler.plan)
-        if own != header.fingerprint:
+        self.model = plain(model) if header.isa == PORTABLE else model
+        with evaluating(self.model):
+            self.pixels = Pixels(self.model, header.isa)
+        found = fingerprint(model, self.pixels.sampler.plan)
+        if found != header.fingerprint:
             rule = f"the model must be the one of the file, {header.fingerprint.hex()}"
-            raise FileError(f"{where}: {rule}, got {own.hex()}")
+            raise FileError(f"{where}: {rule}, got {found.hex()}")
         if header.mode == "mean":
             self.tables = codes.read(header.settings, model.latent_dim, where)
         elif header.mode == "lossy":
             steps = lossy.read_steps(header.settings, model.latent_dim, where)
             self.code = lossy.Code(model, header.isa, steps)
         else:
-            self.latent = Latent(model, header.isa, _precision(header.settings, where))
+            self.latent = Latent(self.model, header.isa, _precision(header.settings, where))
 
     @torch.no_grad()
     def chunk(self, i: int) -> Tensor:

@@ -24,7 +24,8 @@ from ..plan import Emit
 MAGIC = b"\x93VLAE\r\n\x1a"  # no text, and what a transfer as text would change
 VERSION = 1
 MODES = ("mean", "bits_back", "lossy")  # the index is the byte
-ISAS = ("none", "baseline", "avx2", "avx512", "avx512_bf16", "neon")  # likewise, as in csrc/cpu/isa.h
+# likewise, as in csrc/cpu/isa.h; portable is any of them
+ISAS = ("none", "baseline", "avx2", "avx512", "avx512_bf16", "neon", "avx2_unfused", "portable")
 LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")  # likewise
 MOST_IN_CHUNK = 1 << 16
 MOST_NUMBERS = 1 << 28  # parameters of the pixels of a chunk: they are in memory at once

@@ -17,15 +17,21 @@ from ..reference.pixelcnn_step import Place, places_of
 from ..sampling import PixelCNNSampler
 from .container import FileError
 from .levels import decisions, pop
+from .portable import PORTABLE, PortableSampler
 from .stack import Stack
 
 
 class Pixels:
-    """The coder of a decoder's pixels. isa: the instruction set of the sampler, None: the best one here."""
+    """The coder of a decoder's pixels. isa: instruction set of the sampler or ``portable``; None: the best one here."""
 
     def __init__(self, model: VLAE, isa: str | None = None) -> None:
-        self.sampler = PixelCNNSampler(model.decoder, backend="cpu", isa=isa)
-        self.isa, self.emit = str(self.sampler.isa), self.sampler.plan.emit
+        self.sampler: PixelCNNSampler
+        if isa == PORTABLE:
+            self.sampler, self.isa = PortableSampler(model.decoder), PORTABLE
+        else:
+            self.sampler = PixelCNNSampler(model.decoder, backend="cpu", isa=isa)
+            self.isa = str(self.sampler.isa)
+        self.emit = self.sampler.plan.emit
         height, width = model.decoder.image_size
         self.shape = (model.likelihood.channels, height, width)
         self.places = places_of(self.sampler.plan, (height, width), torch.device("cpu"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +51,7 @@ def compress(
     isa: Annotated[
         str | None, typer.Option(help="Instruction set that the file is decoded by; default: this machine's best")
     ] = None,
+    portable: Annotated[bool, typer.Option("--portable", help="Decodes on any machine; takes longer")] = False,
     json: Json = False,
 ) -> None:
     """Pictures to one file, the model's few bytes: lossless, or by --lossy."""
@@ -65,7 +66,8 @@ def compress(
     x = read_pictures(images, model, threshold=binarization is not None)
     start = time.perf_counter()
     way = "lossy" if lossy else (mode or "mean").replace("-", "_")
-    data = codec.encode(model, x, mode=way, per_chunk=per_chunk, isa=isa, bits=bits)
+    how: Any = {"per_chunk": per_chunk, "isa": isa, "portable": portable, "bits": bits}
+    data = codec.encode(model, x, mode=way, **how)
     seconds = time.perf_counter() - start
     replace_file(out, lambda fresh: fresh.write_bytes(data))
     if json:

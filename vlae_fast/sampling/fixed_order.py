@@ -8,7 +8,7 @@ memory ends in less than a vector: here it never does.
 from __future__ import annotations
 
 import copy
-import math
+import itertools
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -139,10 +139,16 @@ class FixedOrder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in _HANDLERS:
             return _HANDLERS[name](self.products, *args, **kwargs)
-        if name.startswith("upsample_"):
-            return torch.cat([func(row.clone(), *args[1:], **kwargs) for row in args[0].split(1)])
         if func.is_view or (name.removesuffix("_") in _EXACT and "alpha" not in kwargs):
             return func(*args, **kwargs)
+        return self.rounded(func, name, args, kwargs)
+
+    def rounded(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """An operation that is no product, and whose last bits are PyTorch's own."""
+        if name.startswith("upsample_"):
+            return torch.cat([func(row.clone(), *args[1:], **kwargs) for row in args[0].split(1)])
+        if name in ("_softmax", "_log_softmax"):
+            return _softmax(func, *args, **kwargs)
         if torch.Tag.pointwise in func.tags and len(func._schema.returns) == 1 and "out" not in kwargs:
             return _on_whole_vectors(func, args, kwargs)
         self.by_row = False
@@ -151,9 +157,9 @@ class FixedOrder(TorchDispatchMode):
 
 # Copies, and elementwise operations of a single rounding
 _EXACT = frozenset(
-    "_to_copy abs add cat clamp clone constant_pad_nd copy div empty eq full full_like ge gt hardtanh index le lt "
-    "maximum minimum mul ne neg new_empty new_full new_ones new_zeros ones ones_like pixel_shuffle relu split sqrt "
-    "stack sub threshold unbind where zeros zeros_like".split()
+    "_to_copy abs add cat clamp clone constant_pad_nd copy div empty empty_like eq full full_like ge gt hardtanh index "
+    "le lt maximum minimum mul ne neg new_empty new_full new_ones new_zeros ones ones_like pixel_shuffle relu split "
+    "sqrt stack sub threshold unbind where zeros zeros_like".split()
 )
 
 
@@ -172,13 +178,9 @@ def _on_whole_vectors(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) ->
     return args[0].copy_(out) if func._schema.is_mutable else out
 
 
-def _softmax_by(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _softmax(func: Callable[..., Tensor], x: Tensor, dim: int, half_to_float: bool) -> Tensor:
     """Over the last dimension: that of a row is one thread's work."""
-
-    def run(_: Products, x: Tensor, dim: int, half_to_float: bool) -> Tensor:
-        return func(x.movedim(dim, -1).contiguous(), -1, half_to_float).movedim(-1, dim)
-
-    return run
+    return func(x.movedim(dim, -1).contiguous(), -1, half_to_float).movedim(-1, dim)
 
 
 def _mm(products: Products, a: Tensor, b: Tensor) -> Tensor:
@@ -231,13 +233,18 @@ def _convolution(
     if square and groups == 1 and {*stride, *dilation} == {1} and {*padding} == {sides[0] // 2}:
         out = products.same_convolution(x, weight)
     if out is None:
-        x = F.pad(x, [p for size in reversed(padding) for p in (size, size)])
-        for axis, (k, s, d) in enumerate(zip(sides, stride, dilation, strict=True)):
-            x = x.unfold(2 + axis, d * (k - 1) + 1, s)[..., ::d]
-        size, outs = x.shape[2 : 2 + n], []  # x: [B, C, *size, *sides]
-        for part, own in zip(x.chunk(groups, 1), weight.chunk(groups, 0), strict=True):
-            windows = part.movedim(1, 1 + n).reshape(-1, math.prod((part.shape[1], *sides)))
-            outs.append(products.matrix(windows, own.flatten(1)))
+        x = F.pad(x, [p for side in reversed(padding) for p in (side, side)]).movedim(1, -1).contiguous()
+        spans = [d * (k - 1) + 1 for d, k in zip(dilation, sides, strict=True)]
+        size = [(held - span) // s + 1 for held, span, s in zip(x.shape[1:-1], spans, stride, strict=True)]
+        outs = []
+        for part, own in zip(x.chunk(groups, -1), weight.chunk(groups, 0), strict=True):
+            taps = []  # the channels of each lie side by side, and are copied so
+            for at in itertools.product(*map(range, sides)):
+                axes = zip(at, dilation, stride, size, strict=True)
+                places = (slice(None), *(slice(d * i, d * i + s * (m - 1) + 1, s) for i, d, s, m in axes))
+                taps.append(part[places])
+            windows = torch.cat(taps, -1).flatten(0, n)
+            outs.append(products.matrix(windows, own.movedim(1, -1).flatten(1)))
         out = torch.cat(outs, 1).view(len(x), *size, -1).movedim(-1, 1).contiguous()
     return out if bias is None else out + bias.view(-1, *[1] * n)
 
@@ -274,6 +281,4 @@ _HANDLERS: dict[str, Callable[..., Tensor]] = {
     "baddbmm": _added(_bmm),
     "addmv": _added(_mv),
     "convolution": _convolution,
-    "_softmax": _softmax_by(torch.ops.aten._softmax),
-    "_log_softmax": _softmax_by(torch.ops.aten._log_softmax),
 }

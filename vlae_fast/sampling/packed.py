@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import backends, reference
 from ..backends import cpu
@@ -54,10 +54,13 @@ class PackedDecoder:
         # a copy: training goes on, and a sampler stays what it was, as the packed weights do
         code_map = getattr(decoder, "code_map", None)
         wide = self.isa if self.isa in cpu.isas() else None  # the map of z stays in the decoder's dtype
-        self._spread = None if code_map is None else Spread(code_map, self.backend, wide)
+        self._spread = None if code_map is None else self._spread_of(code_map, wide)
         self._refreshes = 0
         self._memory: list[Tensor] = []  # of runs in steps
         self._check_forward()
+
+    def _spread_of(self, code_map: nn.Module, isa: str | None) -> Spread:
+        return Spread(code_map, self.backend, isa)
 
     def _pack(self, weights: Sequence[Tensor]) -> list[Tensor]:
         return pixelcnn_pack(weights, self.plan, backend=self.backend, isa=self.isa, dtype=self.dtype)

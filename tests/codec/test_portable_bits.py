@@ -1,0 +1,68 @@
+"""The numbers that portable files are coded by have these bits on every machine. It takes no entropy coder."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vlae_fast import VLAE, checkpoint
+from vlae_fast.backends import cpu
+from vlae_fast.codec import portable
+from vlae_fast.codec.bits_back import Latent
+
+pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason="the codec runs on the CPU library")
+
+_SMALL: dict[str, Any] = {"latent_dim": 3, "hidden_dim": 6, "n_layers": 2, "image_size": (9, 10), "flow_hidden": 8}
+
+
+def hashed(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Numbers in [-1, 1) that no library draws."""
+    k = np.arange(int(np.prod(shape)), dtype=np.uint64) + np.uint64(1000003 * seed)
+    k = k * np.uint64(0x9E3779B97F4A7C15)
+    k = (k ^ (k >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return torch.from_numpy(((k >> np.uint64(40)).astype(np.float64) / 2.0**23 - 1).astype(np.float32)).view(shape)
+
+
+@torch.no_grad()
+def of_integers(model: VLAE) -> VLAE:
+    """Its weights are none that a release draws in another way."""
+    for seed, (_, parameter) in enumerate(sorted(model.named_parameters())):
+        parameter.copy_(0.5 * hashed(tuple(parameter.shape), seed))
+    return model.eval()
+
+
+MODELS: dict[str, Callable[[], VLAE]] = {
+    "shipped": lambda: checkpoint.load(checkpoint.MNIST).model,
+    "elu": lambda: of_integers(VLAE(1, **_SMALL)),
+    "gated": lambda: of_integers(VLAE(1, **_SMALL, decoder="gated", encoder="strided", encoder_activation="relu")),
+    "weight-normed": lambda: of_integers(VLAE(1, **_SMALL, decoder="resnet", encoder="resnet", encoder_norm="weight")),
+    "in colour": lambda: of_integers(VLAE(3, **_SMALL, likelihood="categorical", levels=4, encoder_norm="batch")),
+}
+BITS = {
+    "shipped": "f1f9071c92a08928",
+    "elu": "0fa2403104826c13",
+    "gated": "8ed0f389a6ab3ede",
+    "weight-normed": "f9013c5ef9198a47",
+    "in colour": "56ba3a3e5bf9e9aa",
+}
+
+
+@pytest.mark.parametrize("wide", [portable.WIDE, "none"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_machine_has_these_bits(name: str, wide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portable, "WIDE", wide)
+    model, n, found = portable.plain(MODELS[name]()), 9, hashlib.sha256()
+    levels = model.likelihood.levels - 1
+    x = (hashed((n, model.likelihood.channels, *model.decoder.image_size), 0).abs() * levels).round() / levels
+    z = 2 * hashed((n, model.latent_dim), 1)
+    latent, sampler = Latent(model, portable.PORTABLE), portable.PortableSampler(model.decoder)
+    numbers = [sampler.params_of(x, z).numpy(), *latent._posterior(x)]
+    for step in (latent.first, latent.last):
+        numbers += step(z) if step is not None else ()
+    for array in numbers:
+        found.update((array + 0.0).astype(f"<f{array.itemsize}").tobytes())  # without the sign of a zero
+    assert found.hexdigest()[:16] == BITS[name]
