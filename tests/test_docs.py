@@ -100,6 +100,7 @@ def test_commands_exist_with_their_options(page: Path) -> None:
     assert "python -m vlae_fast" not in text  # in a checkout python finds that folder first
     printed = re.findall(r"(?:^ *|`)vlae-fast (\w+)([^\n#`]*)", text, re.MULTILINE)
     for name, rest in printed:
-        options = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
+        params = commands[name].params
+        options = {option for p in params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options, (name, rest)
     assert printed

@@ -97,7 +97,10 @@ NATIVE = {  # arguments of the library's own ops, forward and backward
         ({"weight": torch.zeros(6, 4, 3, 5)}, r"weight must be \[P, C_in, k, k\] with k odd, got \(6, 4, 3, 5\)"),
         ({"weight": torch.zeros(5, 4, 3, 3), "activation": "gate"}, "weight must have an even P under.*got 5"),
         ({"bias": torch.zeros(5)}, r"bias must be \(6,\), got \(5,\)"),
-        ({"cond": torch.zeros(2, 6, 5, 5)}, r"cond must be \(2, 6\) or \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
+        (
+            {"cond": torch.zeros(2, 6, 5, 5)},
+            r"cond must be \(2, 6\), \(2, 5, 5, 6\) or \(1, 5, 5, 6\), got \(2, 6, 5, 5\)",
+        ),
         ({"taps": (0, 0)}, "taps must be triples of place, dy and dx, got 2 numbers"),
         ({"taps": (9, 0, 0)}, r"taps must have places of 0 to 8, got place 9 at \(0, 0\)"),
         ({"taps": (-1, 0, 0)}, r"taps must have places of 0 to 8, got place -1 at \(0, 0\)"),

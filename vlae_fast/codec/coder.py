@@ -69,9 +69,7 @@ def encode(
     if bits is not None and not (mode == "lossy" and 0 < bits < float("inf")):
         raise ValueError(f"codec.encode: bits must be above 0, and of mode lossy, got {bits} of mode {mode}")
     if portable and mode not in LOSSLESS:
-        raise ValueError(
-            f"codec.encode: portable must be of a lossless mode, {' or '.join(LOSSLESS)}, got mode {mode!r}"
-        )
+        raise ValueError(f"codec.encode: portable must be of mode {' or '.join(LOSSLESS)}, got {mode!r}")
     if portable and isa is not None:
         raise ValueError(f"codec.encode: isa must be None where portable is set, got {isa!r}")
     own = plain(model) if portable else model
