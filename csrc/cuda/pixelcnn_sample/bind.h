@@ -12,7 +12,8 @@ enum class ContextKind { none, vector, map };
 // What a Program says of images of any size. Throws where a limit of the kernel is in the way.
 Program program_of(const char* op, const Plan& plan, const Packing& packing);
 
-// The whole of it. The plan's schedule must have been checked for this height and width. Throws where a limit of the kernel is in the way.
+// The whole of it. The plan's schedule must have been checked for this height and width. Throws where a limit of the kernel is
+// in the way.
 Program bind(const char* op, const Plan& plan, const Packing& packing, int64_t height, int64_t width, ContextKind context);
 
 }  // namespace vlae::cuda::pixelcnn_sample
