@@ -7,6 +7,7 @@ entries it replaces by zeros on the way.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -222,8 +223,9 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activati
     if y.numel() == 0:
         return y
     config = blocks_of("masked_linear", weight, batch, transposed=False)
-    # a thread has 32 outputs at least; a whole warp group has 4 warps
-    config["num_warps"] = min(config["num_warps"], max(4, config["BM"] * config["BN"] // 1024))
+    # A thread has 32 outputs at least; 16 in float32, for 32 of a tile of 32 rows spill. A warp group has 4 warps.
+    least = 16 if x.dtype == torch.float32 else 32
+    config["num_warps"] = min(config["num_warps"], max(4, config["BM"] * config["BN"] // (32 * least)))
     masked_linear_forward_kernel[(launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),)](
         x,
         weight,
