@@ -1,10 +1,8 @@
 """Cycles that one warp takes for a piece of work, from a kernel's machine code: what no profiler can say without a GPU.
 
-Every instruction carries the cycles until the next may issue, and the scoreboards that it sets and waits for. With an
-assumed latency for each kind of instruction a path through the code has a time. Of all paths from a barrier of the
-block to the next that do exactly the work of an event (so many matrix products, loads, stores), the time of the
-shortest is the event's: what the code can take at best. Other warps of the scheduler, bank conflicts and misses of a
-cache are not in it.
+A path through the code has a time by `machine_code`. Of all paths from a barrier of the block to the next that do
+exactly the work of an event (so many matrix products, loads, stores), the time of the shortest is the event's: what the
+code can take at best. Other warps of the scheduler, bank conflicts and misses of a cache are not in it.
 """
 
 from __future__ import annotations
@@ -15,40 +13,27 @@ from heapq import heappop, heappush
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
-# Cycles until a result can be read; 20 for the others that set a scoreboard. LDG: a hit in L2.
-LATENCY = {
-    "LDS": 30,
-    "LDG": 280,
-    "LDC": 45,
-    "MUFU": 24,
-    "I2F": 24,
-    "F2I": 24,
-    "SHFL": 25,
-    "LDSM": 33,
-    "HMMA": 33,
-    "S2R": 30,
-}
-LATENCY |= {"R2UR": 12, "POPC": 16, "FLO": 16}
-OTHER, SOURCES, JUMP = 20, 20, 6  # of an operation; until its sources may be overwritten; added by a jump
-SCOREBOARDS = 6
+from . import machine_code
+from .machine_code import CONTROL, LABEL, Clock, run, steps_of
 
 FUNCTION = re.compile(r"^\.text\.(\S+):", re.MULTILINE)
-LABEL = re.compile(r"^(\.L_x?_?\d+):")
 LOW = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?(\S+)\s*(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
-HIGH = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 TARGET = re.compile(r"\.L_x?_?\d+")
 ENDS = ("BRA", "BRX", "JMP", "EXIT", "RET", "CALL", "BAR")  # of a block of instructions
 
 
 class Instruction(NamedTuple):
-    opcode: str
+    scheduled: machine_code.Instruction
     targets: tuple[str, ...]  # labels to which it may jump
     conditional: bool
-    control: int  # the bits for the scheduler
+
+    @property
+    def opcode(self) -> str:
+        return self.scheduled.opcode
 
     @property
     def kind(self) -> str:
-        return self.opcode.split(".")[0]
+        return self.scheduled.kind
 
 
 class Block(NamedTuple):
@@ -60,21 +45,6 @@ class Block(NamedTuple):
     @property
     def is_barrier(self) -> bool:
         return self.instructions[-1].kind == "BAR"
-
-
-class Step(NamedTuple):
-    """What an instruction does to a clock."""
-
-    waits: tuple[int, ...]  # scoreboards
-    holds: tuple[tuple[int, int], ...]  # scoreboard and cycles
-    issue: int
-
-
-class Clock(NamedTuple):
-    """Cycles so far, and when each scoreboard is free."""
-
-    now: int = 0
-    free: tuple[int, ...] = (0,) * SCOREBOARDS
 
 
 def functions(listing: str) -> dict[str, str]:
@@ -110,39 +80,15 @@ def _parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
             labels[label[1]] = len(instructions)
         elif found := LOW.match(line):
             low = found
-        elif low is not None and (high := HIGH.match(line)):
+        elif low is not None and (high := CONTROL.match(line)):
             opcode, operands = low[2], low[3]
             jumps = opcode.split(".")[0] in ("BRA", "BRX")
             targets = tuple(TARGET.findall(operands)) if jumps and ".DIV" not in opcode else ()
             by_operand = re.match(r"!?U?P\d", operands) is not None or ".DIV" in opcode
-            instructions.append(Instruction(opcode, targets, low[1] is not None or by_operand, int(high[1], 16) >> 41))
+            own = machine_code.scheduled(opcode, int(high[1], 16))
+            instructions.append(Instruction(own, targets, low[1] is not None or by_operand))
             low = None
     return instructions, labels
-
-
-def steps_of(block: Block) -> list[Step]:
-    """Of each instruction what it waits for, which scoreboards it holds until when, and how long it takes to issue."""
-    found = []
-    for x in block.instructions:
-        wait, write, read = x.control >> 11 & 63, x.control >> 5 & 7, x.control >> 8 & 7
-        latency = LATENCY.get(x.kind, OTHER)
-        holds = ((write, latency), (read, min(latency, SOURCES)))
-        issue = max(1, x.control & 15) + (JUMP if x.kind == "BRA" else 0)
-        waits = tuple(board for board in range(SCOREBOARDS) if wait >> board & 1)
-        found.append(Step(waits, tuple(hold for hold in holds if hold[0] < SCOREBOARDS), issue))
-    return found
-
-
-def run(steps: list[Step], clock: Clock) -> Clock:
-    """The clock of a warp behind some instructions."""
-    now, free = clock.now, list(clock.free)
-    for waits, holds, issue in steps:
-        for board in waits:
-            now = max(now, free[board])
-        for board, latency in holds:
-            free[board] = max(free[board], now + latency)
-        now += issue
-    return Clock(now, tuple(free))
 
 
 def cycles(blocks: list[Block], work: Mapping[str, int]) -> int | None:
@@ -182,7 +128,7 @@ class _Search:
         order = sorted(work, key=lambda start: work[start] > 0)  # of those that are wanted as they stand
         self._blocks, self._wanted = blocks, tuple(work[start] for start in order)
         self._done = [tuple(sum(x.opcode.startswith(s) for x in b.instructions) for s in order) for b in blocks]
-        self._steps = [steps_of(block) for block in blocks]
+        self._steps = [steps_of(x.scheduled for x in block.instructions) for block in blocks]
 
     def shortest(self, start: int) -> tuple[int, list[int]] | None:
         """The least time from a barrier to the next, and the blocks between."""

@@ -1,8 +1,13 @@
-"""What a compiled kernel does in its hot loops, counted in its machine code."""
+"""What a compiled kernel does in its hot loops, counted in its machine code, and the cycles that a warp takes for it.
+
+Every instruction carries the cycles until the next may issue, and the scoreboards that it sets and waits for. With an
+assumed latency for each kind of instruction a path through the code has a time.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MATRIX = ("HMMA", "HGMMA", "IMMA", "DMMA")
@@ -15,9 +20,24 @@ LABEL = re.compile(r"^(\.L_x?_?\d+):")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(\S+)(.*?);")
 CONTROL = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")  # the second half of an instruction, by -hex
 TARGET = re.compile(r"\((\.L_x?_?\d+)\)")
-# Cycles until a scoreboard is released, by the start of an opcode; 20 of any other.
-LATENCIES = {"LDS": 30, "LDSM": 33, "LDG": 280, "LDC": 45, "MUFU": 24, "SHFL": 25, "I2F": 24, "F2I": 24, "S2R": 30}
-JUMP = 6  # cycles of a branch beside its stall
+# Cycles until a result can be read; 20 for the others that set a scoreboard. LDG: a hit in L2.
+LATENCIES = {
+    "LDS": 30,
+    "LDG": 280,
+    "LDC": 45,
+    "MUFU": 24,
+    "I2F": 24,
+    "F2I": 24,
+    "SHFL": 25,
+    "LDSM": 33,
+    "HMMA": 33,
+    "S2R": 30,
+    "R2UR": 12,
+    "POPC": 16,
+    "FLO": 16,
+}
+OTHER, SOURCES, JUMP = 20, 20, 6  # of an operation; until its sources may be overwritten; added by a jump
+SCOREBOARDS = 6
 
 
 class Instruction(NamedTuple):
@@ -29,6 +49,25 @@ class Instruction(NamedTuple):
     read: int = 7  # scoreboard of its operands
     waits: int = 0  # a bit for each scoreboard
 
+    @property
+    def kind(self) -> str:
+        return self.opcode.partition(".")[0]
+
+
+class Step(NamedTuple):
+    """What an instruction does to a clock."""
+
+    waits: tuple[int, ...]  # scoreboards
+    holds: tuple[tuple[int, int], ...]  # scoreboard and cycles
+    issue: int
+
+
+class Clock(NamedTuple):
+    """Cycles so far, and when each scoreboard is free."""
+
+    now: int = 0
+    free: tuple[int, ...] = (0,) * SCOREBOARDS
+
 
 class Loops(NamedTuple):
     """Sums over the hot loops of a kernel: the innermost ones that multiply matrices, or all where none does."""
@@ -38,6 +77,12 @@ class Loops(NamedTuple):
     divisions: int = 0
     conversions: int = 0
     constant_loads: int = 0
+
+
+def scheduled(opcode: str, half: int) -> Instruction:
+    """An opcode with what stands in the second half of its instruction."""
+    bits = half >> 41
+    return Instruction(opcode, bits & 15, bits >> 5 & 7, bits >> 8 & 7, bits >> 11 & 63)
 
 
 def parts_of(code: str) -> tuple[list[list[Instruction]], list[Instruction]]:
@@ -53,9 +98,7 @@ def parts_of(code: str) -> tuple[list[list[Instruction]], list[Instruction]]:
                 jumps.append((len(found), target[1]))
             found.append(Instruction(instruction[1]))
         elif found and (control := CONTROL.match(line)):
-            bits = int(control[1], 16) >> 41
-            fields = (bits & 15, bits >> 5 & 7, bits >> 8 & 7, bits >> 11 & 63)
-            found[-1] = Instruction(found[-1].opcode, *fields)
+            found[-1] = scheduled(found[-1].opcode, int(control[1], 16))
     spans = {(labels[to], at + 1) for at, to in jumps if labels.get(to, at) < at}
     inner = sorted(span for span in spans if not any(_inside(other, span) for other in spans))
     multiply = [s for s in inner if any(i.opcode.startswith(MATRIX) for i in found[slice(*s)])]
@@ -72,18 +115,33 @@ def hot_loops(code: str) -> Loops:
     return Loops(len(loops), len(opcodes), **counts)
 
 
-def warp_cycles(path: list[Instruction]) -> int:
-    """Cycles that one warp takes for a path of instructions, alone on its processor."""
-    time, released = 0, [0] * 6
+def steps_of(path: Iterable[Instruction]) -> list[Step]:
+    """Of each instruction what it waits for, which scoreboards it holds until when, and how long it takes to issue."""
+    found = []
     for instruction in path:
-        time = max(time, *(released[b] for b in range(6) if instruction.waits >> b & 1), 0)
-        opcode = instruction.opcode.partition(".")[0]
-        latency = LATENCIES.get(opcode, 20)
-        for scoreboard, cycles in ((instruction.written, latency), (instruction.read, min(latency, 20))):
-            if scoreboard < 6:
-                released[scoreboard] = max(released[scoreboard], time + cycles)
-        time += max(1, instruction.stall) + (JUMP if opcode == "BRA" else 0)
-    return time
+        latency = LATENCIES.get(instruction.kind, OTHER)
+        holds = ((instruction.written, latency), (instruction.read, min(latency, SOURCES)))
+        issue = max(1, instruction.stall) + (JUMP if instruction.kind == "BRA" else 0)
+        waits = tuple(board for board in range(SCOREBOARDS) if instruction.waits >> board & 1)
+        found.append(Step(waits, tuple(hold for hold in holds if hold[0] < SCOREBOARDS), issue))
+    return found
+
+
+def run(steps: Iterable[Step], clock: Clock) -> Clock:
+    """The clock of a warp behind some instructions."""
+    now, free = clock.now, list(clock.free)
+    for waits, holds, issue in steps:
+        for board in waits:
+            now = max(now, free[board])
+        for board, latency in holds:
+            free[board] = max(free[board], now + latency)
+        now += issue
+    return Clock(now, tuple(free))
+
+
+def warp_cycles(path: Iterable[Instruction]) -> int:
+    """Cycles that one warp takes for a path of instructions, alone on its processor."""
+    return run(steps_of(path), Clock()).now
 
 
 def _inside(loop: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vlae_fast
-from benchmarks import cuda_kernels, cycle_model
+from benchmarks import cuda_kernels, cycle_model, machine_code
 from vlae_fast import backends
 from vlae_fast.backends import cuda, library
 
@@ -186,7 +186,7 @@ def test_the_shortest_path_of_the_work_counts() -> None:
     """A loop of 10 cycles and a jump, three times, and past what is not the work."""
     loop = [("", ".L_x_0"), ("FFMA R0, R1, R2, R0", control(10)), ("@P0 BRA `(.L_x_0)", control(5))]
     past = [("@P1 BRA `(.L_x_1)", control(5)), ("FMUL R0, R1, R2", control(15)), ("", ".L_x_1")]
-    jump = 5 + cycle_model.JUMP
+    jump = 5 + machine_code.JUMP
     assert cycles_of({"FFMA": 3}, BARRIER, *loop, *past, BARRIER) == 3 * (10 + jump) + jump + 1
     assert cycles_of({"FFMA": 1, "FMUL": 1}, BARRIER, *loop, *past, BARRIER) == 10 + 2 * jump + 15 + 1
 
