@@ -7,18 +7,17 @@ lossy files: `benchmarks.lossy`.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from vlae_fast import VLAE, checkpoint, codec, data
+from vlae_fast import VLAE, checkpoint, codec
 from vlae_fast.codec import portable
 from vlae_fast.codec.coder import LOSSLESS
+
+from .codec_rows import parser_of, rows_to, test_images
 
 FIELDS = ("data", "binarization", "mode", "isa", "images", "per_chunk", "bytes", "bytes_per_image", "encode_per_s",
           "decode_per_s", "pixels_wrong")  # fmt: skip
@@ -42,31 +41,17 @@ def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None, narrow: bool =
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's files")
-    parser.add_argument("--name", default="mnist", help="data set")
-    parser.add_argument("--model", type=Path, default=checkpoint.MNIST, help="checkpoint folder")
-    parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold", "fixed", "none"])
+    parser = parser_of(__doc__, "out/codec.csv")
     parser.add_argument("--mode", nargs="+", choices=LOSSLESS, default=LOSSLESS)
-    parser.add_argument("--limit", type=int, help="only the first so many images")
     parser.add_argument("--isa", help="or portable; default: the best of this machine")
     parser.add_argument("--narrow", action="store_true", help="decode portable files by the kernels baseline")
-    parser.add_argument("--out", type=Path, default=Path("out/codec.csv"))
     options = parser.parse_args()
-    images = data.load(options.name, options.data, options.binarization)
-    batches = images.batches("test", 1000, generator=torch.Generator().manual_seed(0))
-    x, model = torch.cat(list(batches))[: options.limit], checkpoint.load(options.model).model
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for mode in options.mode:
-        found = row(model, x, mode, options.isa, options.narrow)
-        rows.append({"data": options.name, "binarization": options.binarization, **found})
-        print(rows[-1], flush=True)
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-    return int(any(r["pixels_wrong"] for r in rows))
+    x, model = test_images(options), checkpoint.load(options.model).model
+    with rows_to(options.out, FIELDS) as write:
+        for mode in options.mode:
+            found = row(model, x, mode, options.isa, options.narrow)
+            write({"data": options.name, "binarization": options.binarization, **found})
+    return 0
 
 
 if __name__ == "__main__":

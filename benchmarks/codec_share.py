@@ -7,13 +7,14 @@ each; the test images have no part in it.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
 import torch
 
 from vlae_fast import checkpoint, codec, data
+
+from .codec_rows import rows_to
 
 FIELDS = ("data", "binarization", "split", "images", "share", "bytes", "bytes_per_image")
 SHARES = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -30,21 +31,14 @@ def main() -> int:
     images = data.load("mnist", options.data, options.binarization)
     batches = images.batches("train", 1000, generator=torch.Generator().manual_seed(0))
     x = torch.cat([batch for batch, _ in zip(batches, range(-(-options.images // 1000)), strict=False)])
-    x, model, rows = x[: options.images], checkpoint.load(checkpoint.MNIST).model, []
-    for share in options.share:
-        size = len(codec.encode(model, x, share=share))
-        rows.append(
-            {
+    x, model = x[: options.images], checkpoint.load(checkpoint.MNIST).model
+    with rows_to(options.out, FIELDS) as write:
+        for share in options.share:
+            size = len(codec.encode(model, x, share=share))
+            write({
                 "data": "mnist", "binarization": options.binarization, "split": "train", "images": len(x),
                 "share": share, "bytes": size, "bytes_per_image": f"{size / len(x):.4f}",
-            }
-        )  # fmt: skip
-        print(rows[-1], flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
+            })  # fmt: skip
     return 0
 
 

@@ -8,8 +8,6 @@ draws originals and decoded images. A folder of the data set is asked for: nothi
 
 from __future__ import annotations
 
-import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,8 @@ from torch import Tensor, nn
 from vlae_fast import VLAE, PixelCNNSampler, checkpoint, codec, data
 from vlae_fast.codec import lossy
 from vlae_fast.codec.codes import posterior_of
+
+from .codec_rows import parser_of, rows_to
 
 FIELDS = ("data", "binarization", "grid", "bits_asked", "bits_of_z", "bytes_per_image", "pixels", "images",
           "wrong_pixels", "accuracy")  # fmt: skip
@@ -103,14 +103,8 @@ def draw_picture(model: VLAE, x: Tensor, labels: Tensor, out: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's files")
-    parser.add_argument("--name", default="mnist", help="data set with labels")
-    parser.add_argument("--model", type=Path, default=checkpoint.MNIST, help="checkpoint folder")
-    parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold", "fixed", "none"])
+    parser = parser_of(__doc__, "out/lossy.csv", name="data set with labels", limit=1000)
     parser.add_argument("--bits", type=float, nargs="+", default=BITS)
-    parser.add_argument("--limit", type=int, default=1000, help="only the first so many test images")
-    parser.add_argument("--out", type=Path, default=Path("out/lossy.csv"))
     parser.add_argument("--picture", type=Path, help="where the picture is drawn, in place of the rows")
     options = parser.parse_args()
     images, model = data.load(options.name, options.data, options.binarization), checkpoint.load(options.model).model
@@ -121,15 +115,10 @@ def main() -> int:
         draw_picture(model, x, labels, options.picture)
         return 0
     network, what = classifier(images), {"data": options.name, "binarization": options.binarization}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
+    with rows_to(options.out, FIELDS) as write_row:
 
         def write(row: dict[str, Any], found: Tensor) -> None:
-            row = {**what, **row, **distortion(found, x, labels, network, model.likelihood.levels)}
-            print(row, flush=True)
-            writer.writerow(row)
+            write_row({**what, **row, **distortion(found, x, labels, network, model.likelihood.levels)})
 
         write({"grid": "originals"}, x)
         for bits in options.bits:

@@ -9,15 +9,12 @@ is that of the model, one draw of z an image. Pillow and zstandard are in the ex
 
 from __future__ import annotations
 
-import argparse
 import bz2
-import csv
 import io
 import lzma
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlae_fast import VLAE, checkpoint, data
+from vlae_fast import VLAE, checkpoint
+
+from .codec_rows import parser_of, rows_to, test_images
 
 Pixels = NDArray[np.uint8]  # [N, H, W], 0 and 1, or 0 to 255
 FIELDS = ("data", "binarization", "coder", "images", "bytes_per_image")
@@ -115,30 +114,18 @@ def rows(images: Pixels) -> dict[str, Callable[[], float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's files")
-    parser.add_argument("--name", default="mnist", help="data set, of one channel")
-    parser.add_argument("--model", type=Path, default=checkpoint.MNIST, help="checkpoint folder")
-    parser.add_argument("--binarization", default="dynamic", choices=["dynamic", "threshold", "fixed", "none"])
-    parser.add_argument("--limit", type=int, help="only the first so many images")
-    parser.add_argument("--out", type=Path, default=Path("out/other_coders.csv"))
+    parser = parser_of(__doc__, "out/other_coders.csv", name="data set, of one channel")
     options = parser.parse_args()
-    loaded = data.load(options.name, options.data, options.binarization)
-    x = torch.cat(list(loaded.batches("test", 1000, generator=torch.Generator().manual_seed(0))))[: options.limit]
+    x = test_images(options)
     if x.shape[1] != 1:
         parser.error(f"--name: must be of images of one channel, got {x.shape[1]}")
     top, model = 1 if options.binarization != "none" else 255, checkpoint.load(options.model).model.eval()
     images = (x[:, 0] * top).round().to(torch.uint8).numpy()
     coders = {**rows(images), "elbo": lambda: elbo(model, x) / 8}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
+    with rows_to(options.out, FIELDS) as write:
         for coder, of in coders.items():
             row = {"data": options.name, "binarization": options.binarization, "coder": coder, "images": len(x)}
-            row["bytes_per_image"] = f"{of() / len(x):.3f}"
-            print(row, flush=True)
-            writer.writerow(row)
+            write({**row, "bytes_per_image": f"{of() / len(x):.3f}"})
     return 0
 
 
