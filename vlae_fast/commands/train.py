@@ -34,7 +34,7 @@ ModelOptions = Annotated[
     dict[str, Any],
     Fields(
         options.Options,
-        without=("input_dim", "image_size", "levels", "n_classes", "backend"),
+        without=options.NOT_CHOSEN,
         chosen_later={"likelihood": "bernoulli for binary data, else categorical"},
         at_least={"n_layers": 1},
     ),

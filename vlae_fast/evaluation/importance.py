@@ -15,7 +15,7 @@ from ..data import Images, Source, Split, for_split
 from ..layers.hooked_weight import only_computes
 from ..models.decoders import Decoder
 from ..models.digest import digest_of
-from ..models.objectives import loss_terms
+from ..models.objectives import LossTerms, loss_terms
 from ..models.posterior import PosteriorSample
 from ..models.shapes import each
 from ..models.vlae import VLAE
@@ -184,8 +184,7 @@ def _log_weights(model: VLAE, x: Tensor, labels: Tensor | None, samples: int) ->
     """
     if not _shares(model):
         repeated = None if labels is None else each(labels, samples)
-        terms = model.loss_terms(each(x, samples), repeated, closed_form=False)
-        return -(terms.reconstruction.double() + terms.kl.double()).cpu().unflatten(0, (len(x), samples))
+        return _by_image(model.loss_terms(each(x, samples), repeated, closed_form=False), samples)
     drawn = model.posterior_sample(x, labels, draws=samples)
     at_once = max(1, _PAIRS // len(x)) if x.device.type == "cpu" else samples
     columns = (of_draws.unflatten(0, (len(x), samples)).split(at_once, 1) for of_draws in drawn)
@@ -206,5 +205,9 @@ def _of_draws(model: VLAE, x: Tensor, labels: Tensor | None, drawn: PosteriorSam
     n = drawn.z.shape[1]
     z, mu, logvar = (of_draws.flatten(0, 1) for of_draws in drawn)
     params = model.decoder.of_draws(x, model.condition(z, None if labels is None else each(labels, n)), n)
-    terms = loss_terms(params, each(x, n), mu, logvar, z, model.log_prior(z), model.likelihood)
-    return -(terms.reconstruction.double() + terms.kl.double()).cpu().unflatten(0, (len(x), n))
+    return _by_image(loss_terms(params, each(x, n), mu, logvar, z, model.log_prior(z), model.likelihood), n)
+
+
+def _by_image(terms: LossTerms, draws: int) -> Tensor:
+    """The log weights ``[B, draws]`` of terms ``[B draws]``."""
+    return -(terms.reconstruction.double() + terms.kl.double()).cpu().unflatten(0, (-1, draws))

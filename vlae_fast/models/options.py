@@ -205,6 +205,9 @@ def chosen(*args: Any, **options: Any) -> Options:
     return Options(*bound.args, **bound.kwargs)
 
 
+NOT_CHOSEN = ("input_dim", "image_size", "levels", "n_classes", "backend")  # by the train command: its images say
+
+
 def to_give(config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a config that a call must give: without any one of them the model is another, or none.
 

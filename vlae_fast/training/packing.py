@@ -29,17 +29,14 @@ MOST_BYTES = 2_000_000
 _ROWS = 12  # of the curve in the card
 
 
-def rounded(model: VLAE) -> VLAE:
-    """A copy whose weights are those of float16, held in float32; ValueError where one is beyond its range."""
-    found = copy.deepcopy(model)
-    for name, tensor in found.state_dict().items():
-        if tensor.is_floating_point():
-            half = tensor.half()
-            if not half.isfinite().all():
-                most = torch.finfo(torch.float16).max
-                raise ValueError(f"pack: {name} must be within {most:g} for float16, got {tensor.abs().max():g}")
-            tensor.copy_(half)
-    return found
+def in_float16(model: VLAE) -> VLAE:
+    """A copy in float16; ValueError where a weight is beyond its range."""
+    half = copy.deepcopy(model).half()
+    for name, tensor in half.state_dict().items():
+        if not tensor.isfinite().all():
+            most, got = torch.finfo(torch.float16).max, model.state_dict()[name].abs().max()
+            raise ValueError(f"pack: {name} must be within {most:g} for float16, got {got:g}")
+    return half
 
 
 def pack(found: Checkpoint, out: Path, *, name: str, command: str | None, figures: Mapping[str, Any] | None) -> int:
@@ -56,7 +53,7 @@ def pack(found: Checkpoint, out: Path, *, name: str, command: str | None, figure
     if size > MOST_BYTES:
         raise ValueError(f"pack: the weights must take at most {MOST_BYTES:,} bytes in float16, got {size:,}")
     card = card_of_shipped(found, name, command or command_of(found), figures)
-    half = rounded(found.model).half()
+    half = in_float16(found.model)
     save_pretrained(half, out, card=card, epoch=found.epoch, training=found.training, history=found.history)
     if figures is not None:
         write_text(out / FIGURES, json.dumps(dict(figures), indent=1) + "\n")
@@ -67,7 +64,7 @@ def command_of(found: Checkpoint) -> str:
     """The train command with the options that a run's checkpoint says, those at their defaults left out."""
     training = found.training
     given = {key: training[key] for key in ("data", "binarization", "epochs") if training.get(key)}
-    given |= {key: value for key, value in options.to_give(found.model.config).items() if key not in _OF_DATA}
+    given |= {key: value for key, value in options.to_give(found.model.config).items() if key not in options.NOT_CHOSEN}
     if found.model.n_classes:
         given["labels"] = True
     for key, setting in declared(Settings).items():
@@ -75,9 +72,6 @@ def command_of(found: Checkpoint) -> str:
             given[key] = training[key]
     given |= {"seed": training["seed"]} if training.get("seed") else {}
     return " ".join(["vlae-fast train", *itertools.starmap(_spelled, given.items())])
-
-
-_OF_DATA = ("input_dim", "image_size", "levels", "n_classes", "backend")
 
 
 def _spelled(key: str, value: Any) -> str:
