@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 from torch import Tensor
 
-from .. import checkpoint, evaluation, processes
+from .. import checkpoint, evaluation, processes, training
 from ..data import Images, Split
 from ..models.vlae import VLAE, LossTerms
 from ..visualization import plot_evaluation, save_figure
@@ -57,6 +57,7 @@ def evaluate(
     picture(out)
     if keep is not None and not samples:
         raise ValueError(f"--keep: must not be given without --samples, of which it keeps the NLL, got {keep}")
+    training.keep_freed_memory()  # the process is ours
     found, images = open_run(folder, device, data_name, data_dir, binarization)
     part, model = cast(Split, split), found.model
     if not model.latent_dim and (samples or out is not None):

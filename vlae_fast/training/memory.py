@@ -1,4 +1,4 @@
-"""Memory of the C library between the steps of a training run."""
+"""Memory of the C library between the steps of a training run, or the batches of an evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def keep_freed_memory(most: int = 2 << 30) -> bool:
 
     A step on the CPU frees the maps that the next step needs again. glibc gives what is freed back to the system, which
     clears every page before it hands it out once more: 5 to 10 % of the default model's step, more where the heap lies
-    worse. It holds for all of the process, from the call on; ``python -m vlae_fast train`` makes it. Blocks of
+    worse. It holds for all of the process, from the call on; the commands ``train`` and ``evaluate`` make it. Blocks of
     more than 32 MiB still go back.
 
     A free block of PyTorch's seldom fits the next request of its size, which wants it aligned (glibc before 2.38), so
