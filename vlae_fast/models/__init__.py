@@ -4,6 +4,7 @@ from .conv_flow import ConvFlow
 from .decoders import DeconvDecoder, MLPDecoder, PixelCNNDecoder, PixelCNNPPDecoder, ResNetDecoder, TwoStackDecoder
 from .decoders.make import make_decoder
 from .flow import AutoregressiveFlow
+from .growth import grow
 from .likelihood import make_likelihood
 from .options import Options
 from .pixelcnn import PixelCNN
@@ -26,6 +27,7 @@ __all__ = [
     "Preset",
     "ResNetDecoder",
     "TwoStackDecoder",
+    "grow",
     "loss_function",
     "make_decoder",
     "make_likelihood",
