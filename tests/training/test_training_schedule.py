@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlae_fast import VLAE, checkpoint, training
 from vlae_fast.evaluation import evaluate
-from vlae_fast.training import loop
+from vlae_fast.training import loop, objective
 from vlae_fast.training.average import Average
 from vlae_fast.training.settings import Schedule, Settings
 
@@ -175,5 +175,5 @@ def test_polyak_average_is_validated_saved_and_left_in_the_model(
 @pytest.mark.parametrize(("name", "fused"), [("adam", True), ("adamax", None)])
 def test_steps_of_adam_are_one_pass(name: str, fused: bool | None) -> None:
     model = VLAE(1, 2, 4, 1, image_size=(6, 6))
-    optimizer = loop._optimizer(Settings(optimizer=name), model, torch.device("cpu"))
+    optimizer = objective.make_optimizer(Settings(optimizer=name), model, torch.device("cpu"))
     assert optimizer.defaults.get("fused") is fused

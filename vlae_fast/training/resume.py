@@ -21,12 +21,16 @@ class Interrupted(KeyboardInterrupt):
     """Training was interrupted; the message says what is saved and how to go on."""
 
 
-def describe(schedule: Schedule, images: Images) -> dict[str, Any]:
-    """Settings and data that a resumed run must share with the run that it goes on from."""
+def describe(schedule: Schedule, images: Images, init: str | Path | None = None) -> dict[str, Any]:
+    """Settings and data that a resumed run must share with the run that it goes on from.
+
+    init: the checkpoint that the run starts from.
+    """
     planned = {"epochs": schedule.epochs} if schedule.settings.lr_schedule == "cosine" else {}
     data = {"data": images.name, "split": images.split, "binarization": images.binarization}
     several = {"processes": processes.count()} if processes.count() > 1 else {}
-    return asdict(schedule.settings) | planned | data | several
+    begun = {} if init is None else {"init": str(init)}
+    return asdict(schedule.settings) | planned | data | several | begun
 
 
 def after_restart(folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
