@@ -222,6 +222,17 @@ def test_collapse_has_equal_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert points[0]["steps"] == 3 * 2
 
 
+@pytest.mark.parametrize(("updates", "steps"), [(1, 1), (2, 2), (3, 2), (4, 4), (9, 6)])
+def test_collapse_of_so_many_updates(updates: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most: an epoch is of whole batches, of which 60 images have two, all epochs are alike, and three the most."""
+    monkeypatch.setattr(collapse, "EPOCHS", 3)
+    monkeypatch.setattr(collapse, "MODEL", collapse.MODEL | TINY)
+    monkeypatch.setattr(collapse, "TRAINING", {"batch_size": 25})
+    command = ["collapse", "--windows", 3, "--updates", updates, "--jobs", 1, "--out", tmp_path]
+    result = call(*command)
+    assert result.exit_code == 0 and f"{steps} steps" in result.output, result.output
+
+
 def test_a_kl_that_rises_beyond_the_spread_is_named() -> None:
     def window(side: int, *kls: float) -> list[dict[str, float]]:
         return [{"window": side, "pixels": side * side, "kl": kl} for kl in kls]
@@ -264,6 +275,9 @@ def test_collapse_errors(tmp_path: Path) -> None:
     for windows, message in wrong.items():
         result = call("collapse", "--windows", windows, "--out", tmp_path)
         assert result.exit_code == 2 and message in result.stderr, result.output
+    result = call("collapse", "--windows", 3, "--epochs", 2, "--updates", 9, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr == "error: --updates: must be None where epochs is given, 2, got 9\n"
 
 
 def test_model_of_another_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

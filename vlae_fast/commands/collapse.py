@@ -32,6 +32,10 @@ def collapse_command(
             help=f"Epochs of each model  [default: those of {collapse.SEEN:,} images, at most {collapse.EPOCHS}]",
         ),
     ] = None,
+    updates: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many updates of each model, in place of --epochs"),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Models trained at once  [default: as many as threads; GPU: 1]"),
@@ -51,8 +55,9 @@ def collapse_command(
     if jobs is None:
         jobs = torch.get_num_threads() if torch.device(on).type == "cpu" else 1
     points = collapse.run(
-        images, out, windows=sides, seeds=seeds, epochs=epochs, seed=seed, jobs=jobs, device=on, say=typer.echo
-    )
+        images, out, windows=sides, seeds=seeds, epochs=epochs, updates=updates, seed=seed, jobs=jobs, device=on,
+        say=typer.echo,
+    )  # fmt: skip
     found = collapse.summary(points)
     for one in found if seeds > 1 else ():
         kl = f"KL {one.kl:.2f} +- {one.spread:.2f} nats/image, {seeds} seeds"

@@ -76,6 +76,7 @@ def run(
     windows: Sequence[int] = WINDOWS,
     seeds: int = 1,
     epochs: int | None = None,
+    updates: int | None = None,
     model: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     seed: int = 0,
@@ -91,7 +92,8 @@ def run(
 
     Args:
         seeds: models of a window, of seed, seed + 1, ... epochs: of each model, all training images; None: as many as
-            make SEEN images, at most EPOCHS, each of an equal share.
+            make SEEN images, at most EPOCHS, each of an equal share. updates: of each model, in place of epochs;
+            at most those of EPOCHS epochs, each of an equal share of the training images.
         model, settings: options of VLAE and of `training.train` in place of MODEL and TRAINING.
         jobs: models trained at once, in processes that share the threads: small models train on two threads little
             faster than on one. say: is given a line of text for each model.
@@ -102,12 +104,13 @@ def run(
     Raises:
         ValueError, TypeError: as in `training.train`.
     """
-    _check(images, windows, seeds, epochs, jobs)
-    epochs, images = _budget(images, epochs)
+    _check(images, windows, seeds, epochs, updates, jobs)
+    training_options = TRAINING | (settings or {})
+    epochs, images = _budget(images, epochs, updates, int(training_options["batch_size"]))
     tasks = [
         _Task(
             window, number, epochs, _likelihood(images) | MODEL | (model or {}) | {"initial_kernel": window},
-            TRAINING | (settings or {}), Path(out_dir) / f"window-{window:02d}-seed-{number}", str(device),
+            training_options, Path(out_dir) / f"window-{window:02d}-seed-{number}", str(device),
         )
         for number in range(seed, seed + seeds)
         for window in windows
@@ -167,7 +170,9 @@ def rises(found: Sequence[Summary]) -> Iterator[tuple[Summary, Summary]]:
     return ((a, b) for a, b in itertools.pairwise(ordered) if b.kl - a.kl > a.spread + b.spread)
 
 
-def _check(images: Images, windows: Sequence[int], seeds: int, epochs: int | None, jobs: int) -> None:
+def _check(
+    images: Images, windows: Sequence[int], seeds: int, epochs: int | None, updates: int | None, jobs: int
+) -> None:
     if not windows:
         raise ValueError("windows: must have at least one window, got none")
     most = 2 * min(images.image_size) - 1
@@ -176,15 +181,21 @@ def _check(images: Images, windows: Sequence[int], seeds: int, epochs: int | Non
             raise ValueError(f"windows: must be odd, from 3 to {most} for images of {images.image_size}, got {window}")
     if len(set(windows)) < len(windows):
         raise ValueError(f"windows: must differ, got {', '.join(map(str, windows))}")
-    for name, value in {"seeds": seeds, "epochs": 1 if epochs is None else epochs, "jobs": jobs}.items():
-        if value < 1:
+    if epochs is not None and updates is not None:
+        raise ValueError(f"updates: must be None where epochs is given, {epochs}, got {updates}")
+    for name, value in {"seeds": seeds, "epochs": epochs, "updates": updates, "jobs": jobs}.items():
+        if value is not None and value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
 
 
-def _budget(images: Images, epochs: int | None) -> tuple[int, Images]:
+def _budget(images: Images, epochs: int | None, updates: int | None, batch_size: int) -> tuple[int, Images]:
     """The epochs of each model, and the images of one."""
     count = len(images.train)
-    if epochs is None:
+    if updates is not None:
+        batch = min(batch_size, count)
+        epochs = min(EPOCHS, math.ceil(updates / (count // batch)))
+        count = batch * min(count // batch, updates // epochs)
+    elif epochs is None:
         epochs = min(EPOCHS, math.ceil(SEEN / count))
         count = min(count, SEEN // epochs)
     cut = subset(subset(images, "train", count), "valid", VALID)
