@@ -51,6 +51,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "wavefront": ("The wavefront", "docs/wavefront.md"),
     "scale": ("More than one process", "docs/scale.md"),
     "models": ("Models and recipes", "docs/models.md"),
+    "growing": ("From one model to the next", "docs/growing.md"),
     "codec": ("Images as files", "docs/codec.md"),
     "lossy": ("Lossy files", "docs/lossy.md"),
     "codec_portable": ("Portable files", "docs/codec_portable.md"),

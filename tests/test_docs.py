@@ -88,7 +88,12 @@ def test_readme_targets_exist() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [README, ROOT / "docs" / "models.md", *sorted(PACKAGE.glob("pretrained/*/README.md"))],
+    [
+        README,
+        ROOT / "docs" / "models.md",
+        ROOT / "docs" / "growing.md",
+        *sorted(PACKAGE.glob("pretrained/*/README.md")),
+    ],
     ids=lambda page: page.parent.name + "-" + page.stem,
 )
 def test_commands_exist_with_their_options(page: Path) -> None:
