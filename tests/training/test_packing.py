@@ -87,6 +87,8 @@ def test_the_command_of_a_run_gives_its_settings_back(at: Path) -> None:
             assert given[key] == value, key
     assert given["data_name"] == "mnist" and given["epochs"] == 24 and given["residual"] is True
     assert "--no-use-flow" in packing.command_of(checkpoint.load(at))
+    found.training["init"] = "runs/a b"
+    assert shlex.split(packing.command_of(found))[-2:] == ["--init", "runs/a b"]
 
 
 @pytest.mark.parametrize(("most", "value", "message"), [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ def command_of(found: Checkpoint) -> str:
         if key in training and training[key] != setting.default:
             given[key] = training[key]
     given |= {"seed": training["seed"]} if training.get("seed") else {}
+    given |= {"init": shlex.quote(str(training["init"]))} if training.get("init") else {}
     return " ".join(["vlae-fast train", *itertools.starmap(_spelled, given.items())])
 
 
