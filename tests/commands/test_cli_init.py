@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("typer")
-from cases.commands import call, small_images, trained
+from cases.commands import SIZE, call, small_images, trained
 from cases.runs import same
 
-from vlae_fast import checkpoint, data, training
+from vlae_fast import VLAE, checkpoint, data, training
 
 SHORT = ["--epochs", 1, "--batch-size", 20, "--device", "cpu"]
 
@@ -52,6 +54,18 @@ def test_larger_options_grow_the_model_and_equal_ones_are_no_contradiction(first
     assert found.history[-1]["valid_loss"] == pytest.approx(loss, rel=1e-5)
     resumed = call("train", "--init", first.parent, *larger, *SHORT, "--out", tmp_path, "--resume")
     assert resumed.exit_code == 0 and same(checkpoint.load(tmp_path).model, found.model), resumed.output
+
+
+def test_a_class_conditional_model_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = VLAE(1, 2, 4, 1, image_size=SIZE, flow_hidden=8, n_classes=3)
+    training.train(model, small_images(), epochs=1, batch_size=30, out_dir=tmp_path / "a", progress=False)
+    result = call("train", "--init", tmp_path / "a", *SHORT, "--classes", "0,1", "--out", tmp_path / "b")
+    assert result.exit_code == 0 and checkpoint.load(tmp_path / "b").model.n_classes == 3, result.output
+    monkeypatch.setattr(data, "load", lambda *_, **__: dataclasses.replace(small_images(), labels=None))
+    result = call("train", "--init", tmp_path / "a", *SHORT, "--out", tmp_path / "c")
+    rule = "must have labels, of no more classes than the 3 of the checkpoint of --init"
+    assert result.exit_code == 2 and result.stderr == f"error: --data: {rule}, got 0\n"
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,13 @@ RUNS: dict[str, dict[str, Any]] = {  # of 40 images: in the last batch of 15 the
     "free bits": {"free_bits": 3.0, "denoise": 0.1, "batch_size": 13, "optimizer": "adamax"},
     "soft free bits": {"soft_free_bits": 3.0, "lr_schedule": "plateau", "plateau_patience": 0},
     "importance": {"objective": "iwae", "samples": 3},
+    "grown": {"batch_size": 20},
 }
-MODELS: dict[str, dict[str, Any]] = {"free bits": {"posterior": "iaf"}, "importance": {"encoder_norm": "weight"}}
+MODELS: dict[str, dict[str, Any]] = {
+    "free bits": {"posterior": "iaf"},
+    "importance": {"encoder_norm": "weight"},
+    "grown": {"hidden_dim": 10, "n_layers": 2, "residual": True},
+}
 
 
 def train(rank: int, out: str, name: str, more: dict[str, Any] | None = None) -> tuple[list[Any], dict[str, Any]]:
@@ -39,9 +44,9 @@ def train(rank: int, out: str, name: str, more: dict[str, Any] | None = None) ->
     return [history, steps], {key: tensor.numpy() for key, tensor in model.state_dict().items()}
 
 
-def check_is_that_of_one(name: str, count: int, folder: Path) -> None:
-    (one, steps), weights = train(0, str(folder / "1"), name)
-    found = results(train, count, str(folder / "n"), name)
+def check_is_that_of_one(name: str, count: int, folder: Path, **more: Any) -> None:
+    (one, steps), weights = train(0, str(folder / "1"), name, more)
+    found = results(train, count, str(folder / "n"), name, more)
     for (history, theirs), tensors in found:
         assert [number for number, _ in theirs] == [number for number, _ in steps]
         for (_, a), (_, b) in zip(steps, theirs, strict=True):
@@ -61,6 +66,12 @@ def check_is_that_of_one(name: str, count: int, folder: Path) -> None:
 @pytest.mark.parametrize(("name", "count"), [("polyak", 2), ("free bits", 3)])
 def test_losses_are_those_of_one_process(name: str, count: int, tmp_path: Path) -> None:
     check_is_that_of_one(name, count, tmp_path)
+
+
+def test_a_grown_start_is_that_of_one_process(tmp_path: Path) -> None:
+    """Each process draws new weights of its own; those of the first count."""
+    run(new_model(residual=True), tmp_path / "small", epochs=1)
+    check_is_that_of_one("grown", 2, tmp_path, init=str(tmp_path / "small"))
 
 
 @pytest.mark.slow

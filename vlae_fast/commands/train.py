@@ -167,8 +167,9 @@ def _model_from(begun: checkpoint.Checkpoint, images: data.Images, given: dict[s
     theirs = begun.model.n_classes
     if labels and not theirs:
         raise ValueError("--labels: must not be given where the checkpoint of --init is of a model without classes")
-    if theirs and images.n_classes != theirs:
-        raise ValueError(f"data: must have the {theirs} classes of the checkpoint of --init, got {images.n_classes}")
+    if theirs and not 0 < images.n_classes <= theirs:
+        rule = f"must have labels, of no more classes than the {theirs} of the checkpoint of --init"
+        raise ValueError(f"data: {rule}, got {images.n_classes}")
     before = begun.model.config
     if "encoder_norm" in given:  # which weight_norm, its older name, would contradict
         given = {"weight_norm": False, **given}
