@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from vlae_fast import data
 def strokes(monkeypatch: pytest.MonkeyPatch) -> None:
     """12 / 4 / 4 binary images in place of static MNIST."""
     generator = torch.Generator().manual_seed(0)
-    parts = {
+    parts: dict[str, Any] = {
         split: torch.randint(0, 2, (n, 1, 28, 28), dtype=torch.uint8, generator=generator)
         for split, n in (("train", 12), ("valid", 4), ("test", 4))
     }
