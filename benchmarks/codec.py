@@ -23,7 +23,9 @@ FIELDS = ("data", "binarization", "mode", "isa", "images", "per_chunk", "bytes",
           "decode_per_s", "pixels_wrong")  # fmt: skip
 
 
-def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None, narrow: bool = False) -> dict[str, object]:
+def row(
+    model: VLAE, x: torch.Tensor, mode: str, isa: str | None, narrow: bool = False, timed: bool = True
+) -> dict[str, object]:
     """Bytes and rates of one mode; pixels_wrong is counted. narrow: portable files are decoded by `baseline`."""
     start = time.perf_counter()
     how: Any = {"portable": True} if isa == "portable" else {"isa": isa}
@@ -33,10 +35,11 @@ def row(model: VLAE, x: torch.Tensor, mode: str, isa: str | None, narrow: bool =
     wrong = int((codec.decode(model, file) != x).sum())
     end = time.perf_counter()
     header = codec.File(file).header
+    encoded, decoded = (f"{len(x) / took:.1f}" if timed else "" for took in (between - start, end - between))
     return {
         "mode": mode, "isa": header.isa, "images": len(x), "per_chunk": header.per_chunk, "bytes": len(file),
-        "bytes_per_image": f"{len(file) / len(x):.4f}", "encode_per_s": f"{len(x) / (between - start):.1f}",
-        "decode_per_s": f"{len(x) / (end - between):.1f}", "pixels_wrong": wrong,
+        "bytes_per_image": f"{len(file) / len(x):.4f}", "encode_per_s": encoded, "decode_per_s": decoded,
+        "pixels_wrong": wrong,
     }  # fmt: skip
 
 
@@ -45,11 +48,12 @@ def main() -> int:
     parser.add_argument("--mode", nargs="+", choices=LOSSLESS, default=LOSSLESS)
     parser.add_argument("--isa", help="or portable; default: the best of this machine")
     parser.add_argument("--narrow", action="store_true", help="decode portable files by the kernels baseline")
+    parser.add_argument("--untimed", action="store_true", help="no rates: for a machine that does other work too")
     options = parser.parse_args()
     x, model = test_images(options), checkpoint.load(options.model).model
     with rows_to(options.out, FIELDS) as write:
         for mode in options.mode:
-            found = row(model, x, mode, options.isa, options.narrow)
+            found = row(model, x, mode, options.isa, options.narrow, not options.untimed)
             write({"data": options.name, "binarization": options.binarization, **found})
     return 0
 
