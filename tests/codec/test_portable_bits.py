@@ -60,7 +60,7 @@ def test_every_machine_has_these_bits(name: str, wide: str, monkeypatch: pytest.
     x = (hashed((n, model.likelihood.channels, *model.decoder.image_size), 0).abs() * levels).round() / levels
     z = 2 * hashed((n, model.latent_dim), 1)
     latent, sampler = Latent(model, portable.PORTABLE), portable.PortableSampler(model.decoder)
-    numbers = [sampler.params_of(x, z).numpy(), *latent._posterior(x)[:2]]
+    numbers = [sampler.params_of(x, z).numpy(), *latent.posterior_of(x)[:2]]
     for step in (latent.first, latent.prior.last):
         numbers += step(z) if step is not None else ()
     for array in numbers:

@@ -16,6 +16,8 @@ Source: Townsend et al. 2019, arXiv 1901.04866.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,7 @@ from .stack import Stack, Symbols
 
 PRECISION = 4  # bits behind the point
 LOCAL_PRECISION = 7  # likewise: noise is two cells, by which z is off
+_AT_ONCE = 128  # images that the encoder is given
 _MIDDLE = 256.0  # of u, on either side of 0: where means are
 _AROUND = 8.0  # of u, on either side of the posterior's mean: the coder pops even the least likely cell once in 2^24
 
@@ -47,6 +50,18 @@ class _Joined(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat(self.encoder.with_context(x) if self.encoder.context_dim else self.encoder(x), 1)
+
+
+class Given(NamedTuple):
+    """What the encoder says of images: mu and sigma ``[B, D]``, and the context of a flow posterior."""
+
+    mu: Floats
+    sigma: Floats
+    context: Tensor
+
+    def rows(self, start: int, stop: int) -> Given:
+        """Those of the images from start up to below stop."""
+        return Given(*(part[start:stop] for part in self))
 
 
 class Latent:
@@ -73,29 +88,38 @@ class Latent:
         self.first = self.prior.steps[0] if has_first else None
         self.middle = [(i, of_flow(self.prior.steps[i])) for i in range(has_first, len(self.prior.steps) - 1)]
 
-    def pop_posterior(self, stack: Stack, x: Tensor) -> tuple[Symbols, Tensor]:
+    def posterior_of(self, x: Tensor) -> Given:
+        """q(z | x) of images ``[B, C, H, W]``, the same bits in any batch."""
+        if self.network is None or not len(x):
+            return Given(np.zeros((len(x), self.dims)), np.zeros((len(x), self.dims)), torch.zeros(len(x), 0))
+        with torch.no_grad():
+            found = torch.cat([self.network(part) for part in x.split(_AT_ONCE)])
+        mu, logvar = found[:, : 2 * self.dims].double().numpy().reshape(len(x), 2, self.dims).transpose(1, 0, 2)
+        return Given(mu, exp(0.5 * logvar), found[:, 2 * self.dims :])
+
+    def pop_posterior(self, stack: Stack, given: Given) -> tuple[Symbols, Tensor]:
         """Levels of u ``[B, D]``, popped under q(z | x), and z ``[B, D]``."""
-        mean, scale, context = self._posterior(x)
+        mean, scale, context = given
         if self.first is None:
             centre, mean, scale = self._centre(mean, scale)
             found = stack.pop_normal(by_dimension(mean), by_dimension(scale), self.around)
-            levels = centre + found.reshape(self.dims, len(x)).T
+            levels = centre + found.reshape(self.dims, len(mean)).T
             for i, made in enumerate(self.posterior):
                 affine = of_posterior(made, self.isa, context)
                 levels = _flipped(forward(stack, _flipped(levels, i % 2), affine, self.cells), i % 2)
             return levels, floats(levels * self.step)
-        levels = np.zeros((len(x), self.dims), np.int32)
+        levels = np.zeros(mean.shape, np.int32)
 
         def pop(i: int, shift: Floats, factor: Floats) -> Floats:
             centre, own, own_scale = self._centre((mean[:, i] - shift) / factor, scale[:, i] / factor)
             levels[:, i] = centre + stack.pop_normal(own, own_scale, self.around)
             return levels[:, i] * self.step
 
-        return levels, walk(self.first, len(x), self.dims, pop)
+        return levels, walk(self.first, len(mean), self.dims, pop)
 
-    def push_posterior(self, stack: Stack, x: Tensor, levels: Symbols, z: Tensor) -> None:
+    def push_posterior(self, stack: Stack, given: Given, levels: Symbols, z: Tensor) -> None:
         """Gives back what `pop_posterior` took; FileError where it cannot have taken it."""
-        mean, scale, context = self._posterior(x)
+        mean, scale, context = given
         if self.first is not None:
             shift, log_scale = self.first(z)
             factor = exp(log_scale)
@@ -120,15 +144,6 @@ class Latent:
             levels = _flipped(backward(stack, levels, affine, self.cells), i)
         z = floats(levels * self.step)
         return levels, z if self.first is None else inverse(self.first, z.double().numpy())
-
-    def _posterior(self, x: Tensor) -> tuple[Floats, Floats, Tensor]:
-        """mu and sigma ``[B, D]``, and the context of a flow posterior, the same bits in any batch."""
-        if self.network is None:
-            return np.zeros((len(x), 0)), np.zeros((len(x), 0)), torch.zeros(len(x), 0)
-        with torch.no_grad():
-            found = self.network(x)
-        mu, logvar = found[:, : 2 * self.dims].double().numpy().reshape(len(x), 2, self.dims).transpose(1, 0, 2)
-        return mu, exp(0.5 * logvar), found[:, 2 * self.dims :]
 
     def _centre(self, mean: Floats, scale: Floats) -> tuple[Symbols, Floats, Floats]:
         """The cell of the posterior's mean, and mean and scale from there in cells."""

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .bits_back import Latent
+from .bits_back import Given, Latent
 from .container import FileError, Reader, varint
 from .pixels import Pixels
 from .stack import Stack, from_bytes, to_bytes
 
-BATCH = 128  # images at most that are coded at once
+BATCH = 256  # images at most that are coded at once
 _RESERVE = 64  # bits that a stack keeps, so that no pop meets its bottom
 _MARGIN = 1.2  # of what a batch is expected to pop
 _FIRST_WORDS, _MORE_WORDS = 4, 2
@@ -37,10 +37,10 @@ def first_words(n: int) -> NDArray[np.uint32]:
 
 def push(images: Tensor, pixels: Pixels, latent: Latent) -> bytes:
     """The chunk of images ``[B, C, H, W]``."""
-    n_words = _FIRST_WORDS
+    n_words, given = _FIRST_WORDS, latent.posterior_of(images)
     while True:
         try:
-            return _push(images, pixels, latent, n_words)
+            return _push(images, given, pixels, latent, n_words)
         except _EmptyError:
             if n_words > _MOST_WORDS:
                 raise ValueError(
@@ -49,14 +49,14 @@ def push(images: Tensor, pixels: Pixels, latent: Latent) -> bytes:
             n_words += max(_MORE_WORDS, n_words // 4)
 
 
-def _push(images: Tensor, pixels: Pixels, latent: Latent, n_words: int) -> bytes:
+def _push(images: Tensor, given: Given, pixels: Pixels, latent: Latent, n_words: int) -> bytes:
     stack, sizes, at, each = Stack(first_words(n_words)), [], 0, 0.0  # each: bits that an image popped
     while at < len(images):
         room = int((stack.bits - _RESERVE) / (_MARGIN * each)) if each else 1 if latent.dims else BATCH
         size = min(max(room, 1), BATCH, len(images) - at)
         before = stack.words
         held = stack.least = stack.bits
-        levels, z = latent.pop_posterior(stack, images[at : at + size])
+        levels, z = latent.pop_posterior(stack, given.rows(at, at + size))
         if stack.least >= _RESERVE:
             pixels.push(stack, images[at : at + size], z if latent.dims else None)
             latent.push_prior(stack, levels)  # which may pop too
@@ -83,7 +83,7 @@ def pop(payload: bytes, n: int, pixels: Pixels, latent: Latent) -> Tensor:
     for size in reversed(sizes):
         levels, z = latent.pop_prior(stack, size)
         images = pixels.pop(stack, size, z if latent.dims else None)
-        latent.push_posterior(stack, images, levels, z)
+        latent.push_posterior(stack, latent.posterior_of(images), levels, z)
         batches.append(images)
     if not np.array_equal(stack.words, first_words(n_words)):
         raise FileError("the stack must end as it started: the file is damaged, or this machine computes other bits")

@@ -26,7 +26,7 @@ from .numbers import Floats, exp, sigmoid
 from .prior import Cells, Params, by_dimension, floats
 from .stack import Stack, Symbols
 
-Affine = Callable[[Tensor], tuple[Floats, Floats]]  # x [B, D] -> a and b
+Affine = Callable[..., tuple[Floats, Floats]]  # x [B, D], and which of the dimensions are wanted -> a and b of those
 _NOISE = 2  # cells
 _AROUND = 16  # cells on either side of y's mean; the coder pops even the least likely of them once in 2^24
 _OPEN = 2.0  # as in models.posterior
@@ -47,8 +47,8 @@ def backward(stack: Stack, y: Symbols, affine: Affine, cells: Cells) -> Symbols:
     """Levels of x ``[B, D]`` for those of y: x is popped in turn, y is pushed."""
     levels = np.zeros(y.shape, np.int32)
     for d in range(y.shape[1]):
-        a, b = affine(floats(levels * cells.step))
-        mean, scale = _of_x(y[:, d], a[:, d], b[:, d], cells)
+        a, b = affine(floats(levels * cells.step), d)
+        mean, scale = _of_x(y[:, d], a, b, cells)
         levels[:, d] = stack.pop_normal(mean, scale, cells.most)
     centre, mean, scale = _of_y(levels, *affine(floats(levels * cells.step)), cells)
     if (np.abs(y - centre) > _AROUND).any():
@@ -71,8 +71,8 @@ def _of_x(y: Symbols, a: Floats, b: Floats, cells: Cells) -> tuple[Floats, Float
 def of_flow(step: Params) -> Affine:
     """A step of a flow prior, ``eps = (z - shift) e^-log_scale``."""
 
-    def affine(v: Tensor) -> tuple[Floats, Floats]:
-        shift, log_scale = step(v)
+    def affine(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:
+        shift, log_scale = step(v, which)
         a = exp(-log_scale)
         return a, -shift * a
 
@@ -92,12 +92,12 @@ def of_posterior(made: nn.Module, isa: str, context: Tensor) -> Affine:
     activations = [made.activation] + [layer.activation for layer in layers[1:]]
 
     @torch.no_grad()
-    def affine(v: Tensor) -> tuple[Floats, Floats]:
+    def affine(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:
         h = torch.cat([v, context], 1)
         for layer, weight, mask, activation in zip(layers, weights, masks, activations, strict=True):
             h = cpu.masked_linear(h, weight, layer.bias, mask, activation, isa)
-        found = h.double().numpy()
-        s = sigmoid(found[:, dims:] + _OPEN)
-        return s, (1 - s) * found[:, :dims]
+        mean, s = (part[:, which].double().numpy() for part in (h[:, :dims], h[:, dims:]))
+        s = sigmoid(s + _OPEN)
+        return s, (1 - s) * mean
 
     return affine

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.vlae import VLAE
-from ..reference.pixelcnn_step import Place, places_of
+from ..reference.pixelcnn_step import places_of
 from ..sampling import PixelCNNSampler
 from .container import FileError
 from .levels import decisions, pop
@@ -45,14 +45,12 @@ class Pixels:
         draws: dict[int, tuple[Any, Any]] = {}
         for place in self.places[: len(self.sampler.plan.all_draws)]:  # the draws of the first pixel
             own, of = pixels_last(params[:, place.params]), pixels_last(levels[:, place.channels])
-            shape = (-1, self.shape[1] * self.shape[2], len(images))
-            bits, p = decisions(self.emit, own, of.astype(np.int32))
-            draws[place.draw] = bits.reshape(shape), p.reshape(shape)
+            draws[place.draw] = decisions(self.emit, own, of.astype(np.int32))
+        order = self._order({draw: len(bits) for draw, (bits, _) in draws.items()})
         bits, p = (
-            np.concatenate([draws[place.draw][i][:, self._pixels(place)].reshape(-1) for place in self.places])
-            for i in range(2)
+            np.concatenate([draw[i].reshape(-1, len(images)) for draw in draws.values()])[order] for i in range(2)
         )
-        stack.push_bits(bits, p)
+        stack.push_bits(bits.reshape(-1), p.reshape(-1))
 
     def pop(self, stack: Stack, n: int, z: Tensor | None) -> Tensor:
         """The images ``[n, C, H, W]`` whose pixels were pushed given z; FileError where that cannot be."""
@@ -71,8 +69,18 @@ class Pixels:
         levels = torch.from_numpy(found.reshape(channels, -1, n)).permute(2, 0, 1)
         return levels.to(params.dtype) / (self.emit.levels - 1)
 
-    def _pixels(self, place: Place) -> Any:
-        return (place.rows * self.shape[2] + place.columns).numpy()
+    def _order(self, decisions_of: dict[int, int]) -> Any:
+        """Where, among the decisions of all draws ``[draw decision pixel]``, those are that come in turn.
+
+        decisions_of: how many decisions of a pixel each draw has.
+        """
+        pixels = self.shape[1] * self.shape[2]
+        starts = dict(zip(decisions_of, np.cumsum([0, *decisions_of.values()]) * pixels, strict=False))
+        found = []
+        for place in self.places:
+            of_decisions = starts[place.draw] + pixels * np.arange(decisions_of[place.draw])
+            found.append((of_decisions[:, None] + (place.rows * self.shape[2] + place.columns).numpy()).reshape(-1))
+        return np.concatenate(found)
 
 
 def pixels_last(of_images: Tensor) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..backends import cpu
@@ -24,8 +25,10 @@ from ..reference.arguments import Mask
 from .numbers import Floats, exp
 from .stack import Stack, Symbols
 
+_MOST = np.finfo(np.float32).max
 _any_size = np.errstate(over="ignore", invalid="ignore")  # a hostile file's numbers overflow, and are refused later
-Params = Callable[[Tensor], tuple[Floats, Floats]]  # v [B, D] -> shift and log_scale
+# v [B, D], and which of the dimensions are wanted (all of them) -> shift and log_scale of those
+Params = Callable[..., tuple[Floats, Floats]]
 
 
 class Cells(NamedTuple):
@@ -41,8 +44,8 @@ class Cells(NamedTuple):
 
     def of(self, mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
         """In cells, and within what there is: a pair of numbers that is not finite makes no difference to others."""
-        mean = np.clip(np.nan_to_num(mean / self.step), -self.middle, self.middle)
-        scale = np.clip(np.nan_to_num(scale / self.step), 1 / 16, 4.0 * self.middle)
+        mean = np.fmin(np.fmax(mean / self.step, -self.middle), self.middle)  # of NaN and a number the number
+        scale = np.fmin(np.fmax(scale / self.step, 1 / 16), 4.0 * self.middle)
         return np.ascontiguousarray(mean), np.ascontiguousarray(scale)
 
 
@@ -78,8 +81,8 @@ class Prior:
         v = torch.zeros(n, self.dims)
         for d, step in enumerate(cells.step):
             if self.last is not None:
-                means, log_scales = self.last(v)
-                mean, scale = means[:, d], exp(log_scales[:, d])
+                mean, log_scale = self.last(v, d)
+                scale = exp(log_scale)
             levels[:, d] = stack.pop_normal(*cells._replace(step=step).of(mean, scale), cells.most)
             v[:, d] = floats(levels[:, d] * step)
         return self._turned(levels)
@@ -107,8 +110,8 @@ def walk(params: Params, n: int, dims: int, value: Callable[[int, Floats, Floats
     """
     x = torch.zeros(n, dims)
     for i in range(dims):
-        shifts, log_scales = params(x)
-        shift, factor = shifts[:, i], exp(log_scales[:, i])
+        shift, log_scale = params(x, i)
+        factor = exp(log_scale)
         x[:, i] = floats(value(i, shift, factor) * factor + shift)
     return x
 
@@ -142,11 +145,17 @@ def of_made(made: nn.Module, isa: str) -> Params:
     masks = [Mask(layer.in_degrees, layer.out_degrees) for layer in layers]
 
     @torch.no_grad()
-    def params(v: Tensor) -> tuple[Floats, Floats]:
+    def params(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:
         h = v
         for layer, mask in zip(layers, masks, strict=True):
             h = cpu.masked_linear(h, layer.weight, layer.bias, mask, layer.activation, isa)
-        found, dims = np.nan_to_num(h.numpy()).astype(np.float64), v.shape[1]  # a hostile file's v has any size
-        return found[:, :dims], found[:, dims:] if found.shape[1] > dims else np.zeros_like(found)
+        dims, of_all = v.shape[1], h.numpy()
+        shift = _finite(of_all[:, :dims][:, which])
+        return shift, _finite(of_all[:, dims:][:, which]) if of_all.shape[1] > dims else np.zeros_like(shift)
 
     return params
+
+
+def _finite(x: NDArray[np.float32]) -> Floats:
+    """Of a hostile file's v, which has any size, too."""
+    return np.fmin(np.fmax(x, -_MOST), _MOST).astype(np.float64)

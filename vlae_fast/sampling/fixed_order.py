@@ -8,7 +8,6 @@ memory ends in less than a vector: here it never does.
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -134,6 +133,11 @@ class FixedOrder(TorchDispatchMode):
         super().__init__()
         self.products, self.by_row = products, True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing in here is ever compiled; else PyTorch imports its compiler at the first operation, for seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
@@ -167,7 +171,7 @@ def _on_whole_vectors(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) ->
     places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
     tensors = torch.broadcast_tensors(*(args[i] for i in places))
     shape, n = tensors[0].shape, tensors[0].numel()
-    padded = [F.pad(t.reshape(-1), (0, -n % _WHOLE)) for t in tensors]
+    padded = [F.pad(t.reshape(-1), (0, -n % _WHOLE)) if n % _WHOLE else t.reshape(-1) for t in tensors]
     outs = []
     for block in zip(*(t.split(_SERIAL) for t in padded), strict=True):
         given = list(args)
@@ -237,13 +241,12 @@ def _convolution(
         spans = [d * (k - 1) + 1 for d, k in zip(dilation, sides, strict=True)]
         size = [(held - span) // s + 1 for held, span, s in zip(x.shape[1:-1], spans, stride, strict=True)]
         outs = []
+        batch, *axes, channel = x.stride()
+        steps = [s * axis for s, axis in zip(stride, axes, strict=True)]
+        taps = [d * axis for d, axis in zip(dilation, axes, strict=True)]
         for part, own in zip(x.chunk(groups, -1), weight.chunk(groups, 0), strict=True):
-            taps = []  # the channels of each lie side by side, and are copied so
-            for at in itertools.product(*map(range, sides)):
-                axes = zip(at, dilation, stride, size, strict=True)
-                places = (slice(None), *(slice(d * i, d * i + s * (m - 1) + 1, s) for i, d, s, m in axes))
-                taps.append(part[places])
-            windows = torch.cat(taps, -1).flatten(0, n)
+            shape = (len(x), *size, *sides, part.shape[-1])  # the channels of neighbours are copied as one stretch
+            windows = part.as_strided(shape, (batch, *steps, *taps, channel)).reshape(-1, own[0].numel())
             outs.append(products.matrix(windows, own.movedim(1, -1).flatten(1)))
         out = torch.cat(outs, 1).view(len(x), *size, -1).movedim(-1, 1).contiguous()
     return out if bias is None else out + bias.view(-1, *[1] * n)
