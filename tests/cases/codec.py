@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,9 @@ MODELS: dict[str, Callable[[], VLAE]] = {
     "categorical of 256 in colour": lambda: VLAE(3, **_SMALL, likelihood="categorical", levels=256),
     "mixture": lambda: VLAE(3, **_SMALL, likelihood="logistic_mixture", levels=11, components=3),
     "mixture of 256": lambda: VLAE(1, **_SMALL, likelihood="logistic_mixture", levels=256, components=2),
+    "classes": lambda: VLAE(1, **_SMALL, n_classes=3),
+    "classes of a code that flows": lambda: VLAE(1, **_SMALL, n_classes=5, posterior="iaf", encoder="mlp"),
+    "classes alone": lambda: PixelCNN(1, hidden_dim=4, n_layers=1, image_size=(5, 6), n_classes=3),
     "gated": lambda: VLAE(1, **_SMALL, decoder="gated"),
 }
 
@@ -45,3 +49,24 @@ def images_of(model: VLAE, n: int, seed: int = 0) -> Tensor:
     top = model.likelihood.levels - 1
     levels = torch.randint(0, top + 1, shape, generator=generator)
     return levels.where(torch.rand(shape, generator=generator) < 0.5, 0).float() / top
+
+
+def labels_of(model: VLAE, n: int) -> Tensor | None:
+    """A label for each image, all but one of a class; None where a model has none."""
+    return (torch.arange(n) == 1).long() * (model.n_classes - 1) if model.n_classes else None
+
+
+def hashed(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Numbers in [-1, 1) that no library draws."""
+    k = np.arange(int(np.prod(shape)), dtype=np.uint64) + np.uint64(1000003 * seed)
+    k = k * np.uint64(0x9E3779B97F4A7C15)
+    k = (k ^ (k >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return torch.from_numpy(((k >> np.uint64(40)).astype(np.float64) / 2.0**23 - 1).astype(np.float32)).view(shape)
+
+
+@torch.no_grad()
+def of_integers(model: VLAE) -> VLAE:
+    """Its weights are none that a release draws in another way."""
+    for seed, (_, parameter) in enumerate(sorted(model.named_parameters())):
+        parameter.copy_(0.5 * hashed(tuple(parameter.shape), seed))
+    return model.eval()

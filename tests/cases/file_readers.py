@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from cases.checkpoints import save
-from cases.codec import images_of, model_of
+from cases.codec import images_of, labels_of, model_of
 from cases.datasets import BINARY, FORMS, scipy_io
 from vlae_fast import checkpoint, codec
 from vlae_fast.codec import container
@@ -137,13 +137,14 @@ def read_picture(folder: Path) -> None:
     pictures.picture_folder(folder / "c", "c", image_size=(4, 4))
 
 
-def codec_files() -> list[bytes]:
-    model = model_of("bernoulli")
-    return [codec.encode(model, images_of(model, 3), mode=mode, per_chunk=2) for mode in container.MODES]
+def codec_files(name: str = "bernoulli") -> list[bytes]:
+    model = model_of(name)
+    x, labels = images_of(model, 3), labels_of(model, 3)
+    return [codec.encode(model, x, labels, mode=mode, per_chunk=2) for mode in container.MODES]
 
 
-def read_codec(folder: Path) -> None:
-    codec.decode(model_of("bernoulli"), (folder / "x.vlae").read_bytes(), limit=1 << 20)
+def read_codec(folder: Path, name: str = "bernoulli") -> None:
+    codec.decode(model_of(name), (folder / "x.vlae").read_bytes(), limit=1 << 20)
 
 
 READERS = [
@@ -174,6 +175,10 @@ READERS = [
     ),
     Reader("codec", "x.vlae", codec_files, read_codec),
     Reader("codec-behind-checksums", "x.vlae", codec_files, read_codec, pack=container.signed),
+    Reader(
+        "codec-labels", "x.vlae", lambda: codec_files("classes"), lambda folder: read_codec(folder, "classes"),
+        pack=container.signed,
+    ),
     Reader("picture", "c/x.png", lambda: [png()], read_picture, around=lambda folder: (folder / "c").mkdir()),
     Reader(
         "cifar-tar", layouts.CIFAR_TAR, lambda: [small_tar()],

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases.codec import MODELS, images_of, model_of
+from cases.codec import MODELS, images_of, labels_of, model_of
 
 from vlae_fast import VLAE, PixelCNNSampler, codec, naive_sample
 from vlae_fast.backends import cpu
 from vlae_fast.codec import lossy
 from vlae_fast.codec.codes import posterior_of, width_of
+from vlae_fast.codec.labels import joined
 from vlae_fast.sampling.numbered import numbered_noise
 
 pytest.importorskip("constriction")
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason="the codec runs on the CPU library")
-WITH_CODE = [name for name in MODELS if name != "no code"]
+WITH_CODE = [name for name in MODELS if name not in ("no code", "classes alone")]
 
 
 @pytest.mark.parametrize(
@@ -28,9 +29,10 @@ def test_images_are_those_of_the_codes(name: str, way: str) -> None:
     """The specification: the file's z, and the naive sampler with the noise of each image's number."""
     model = model_of(name)
     n, emit = 5, model.likelihood.emit
-    data = codec.encode(model, images_of(model, n), mode="lossy", per_chunk=2)
+    data = codec.encode(model, images_of(model, n), labels_of(model, n), mode="lossy", per_chunk=2)
     opened = codec.Opened(model, data, pixels=way)
-    z = torch.cat([opened.code.pop(opened.file.payload(i), len(opened.header.rows_of(i))) for i in range(3)])
+    found = [opened.code.pop(opened.file.payload(i), len(opened.header.rows_of(i)), opened.classes) for i in range(3)]
+    z = model.condition(*joined(found))
     planes = (model.likelihood.noises, *model.decoder.image_size)
     if way == "likeliest":
         expected = naive_sample(model.decoder, z, torch.full((n, *planes), 0.5), temperature=1e-100)
@@ -38,13 +40,13 @@ def test_images_are_those_of_the_codes(name: str, way: str) -> None:
         noises = [numbered_noise(0, 0, n, planes, torch.float32, stream=i) for i in range(16 if way == "mean" else 1)]
         draws = [naive_sample(model.decoder, z, noise) for noise in noises]
         expected = torch.stack(draws).mean(0)
-    found = codec.decode(model, data, pixels=way)
-    assert found.shape == expected.shape
-    assert (found - expected).abs().gt(1e-6).float().mean() < 2e-3  # noise within rounding of a probability
+    x = codec.decode(model, data, pixels=way)
+    assert x.shape == expected.shape
+    assert (x - expected).abs().gt(1e-6).float().mean() < 2e-3  # noise within rounding of a probability
     if way != "mean":
-        assert emit.holds(found).all()
-    assert codec.decode(model, data, pixels=way, chunks=[2, 0]).equal(torch.cat([found[4:], found[:2]]))
-    assert codec.decode(model, data, pixels=way).equal(found)
+        assert emit.holds(x).all()
+    assert codec.decode(model, data, pixels=way, chunks=[2, 0]).equal(torch.cat([x[4:], x[:2]]))
+    assert codec.decode(model, data, pixels=way).equal(x)
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "one flow step", "no flow", "three flow steps"])
@@ -179,6 +181,6 @@ def test_likeliest_pixels_are_the_modes_in_order() -> None:
     model = model_of("categorical")
     data = codec.encode(model, images_of(model, 3), mode="lossy")
     opened = codec.Opened(model, data, pixels="likeliest")
-    x, z = opened.chunk(0), opened.code.pop(opened.file.payload(0), 3)
+    x, z = opened.chunk(0), opened.code.pop(opened.file.payload(0), 3, opened.classes).images
     params = PixelCNNSampler(model.decoder, backend="cpu").params_of(x, z)
     assert (params.argmax(1, keepdim=True) == (x * 4).round()).all()

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from cases.codec import MODELS, images_of, model_of
+from cases.codec import MODELS, images_of, labels_of, model_of
 from cases.unfused import UnfusedSampler
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from vlae_fast import VLAE, checkpoint, codec, data
 from vlae_fast.backends import cpu
-from vlae_fast.codec import portable
+from vlae_fast.codec import lossy, portable
 from vlae_fast.codec.coder import LOSSLESS
 from vlae_fast.sampling import PixelCNNSampler
 
@@ -43,13 +43,27 @@ def test_every_kernel_that_fuses_nothing_writes_and_reads_the_same_file(
 ) -> None:
     model = model_of(name)
     x = images_of(model, 7)
-    file = codec.encode(model, x, mode=mode, per_chunk=3, portable=True)
+    labels = labels_of(model, 7)
+    file = codec.encode(model, x, labels, mode=mode, per_chunk=3, portable=True)
     assert codec.File(file).header.isa == "portable"
     assert codec.decode(model, file).equal(x)
     monkeypatch.setattr(portable, "WIDE", "none")
     assert portable.PortableSampler(model.decoder).isa == "baseline"
     assert codec.decode(model, file).equal(x)
-    assert codec.encode(model, x, mode=mode, per_chunk=3, portable=True) == file
+    assert codec.encode(model, x, labels, mode=mode, per_chunk=3, portable=True) == file
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "three flow steps", "classes", "mixture"])
+def test_lossy_files_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes are the same numbers, which the file's CRC is of, and so are the parameters of the pixels."""
+    model, found = model_of(name), []
+    x, labels = images_of(model, 7), labels_of(model, 7)
+    for wide in (portable.WIDE, "none"):
+        monkeypatch.setattr(portable, "WIDE", wide)
+        file = codec.encode(model, x, labels, mode="lossy", bits=20, per_chunk=3, portable=True)
+        found.append((file, *(codec.decode(model, file, pixels=way).numpy().tobytes() for way in lossy.PIXELS)))
+    assert found[0] == found[1]
+    assert codec.File(found[0][0]).header.isa == "portable"
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "two channels", "gated", "categorical", "mixture"])
@@ -129,8 +143,6 @@ def test_what_has_no_portable_way_is_refused() -> None:
     x = images_of(model, 2)
     with pytest.raises(ValueError, match="isa must be None where portable is set, got 'baseline'"):
         codec.encode(model, x, portable=True, isa="baseline")
-    with pytest.raises(ValueError, match="portable must be of mode mean or bits_back, got 'lossy'"):
-        codec.encode(model, x, portable=True, mode="lossy")
     parametrizations.orthogonal(model.final_conv)
     with pytest.raises(ValueError, match=r"layers of plain weights, got decoder.final_conv with a parametrization"):
         codec.encode(model, x, portable=True)

@@ -4,10 +4,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from cases.codec import hashed, of_integers
 
 from vlae_fast import VLAE, checkpoint
 from vlae_fast.backends import cpu
@@ -17,22 +15,6 @@ from vlae_fast.codec.bits_back import Latent
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason="the codec runs on the CPU library")
 
 _SMALL: dict[str, Any] = {"latent_dim": 3, "hidden_dim": 6, "n_layers": 2, "image_size": (9, 10), "flow_hidden": 8}
-
-
-def hashed(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Numbers in [-1, 1) that no library draws."""
-    k = np.arange(int(np.prod(shape)), dtype=np.uint64) + np.uint64(1000003 * seed)
-    k = k * np.uint64(0x9E3779B97F4A7C15)
-    k = (k ^ (k >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    return torch.from_numpy(((k >> np.uint64(40)).astype(np.float64) / 2.0**23 - 1).astype(np.float32)).view(shape)
-
-
-@torch.no_grad()
-def of_integers(model: VLAE) -> VLAE:
-    """Its weights are none that a release draws in another way."""
-    for seed, (_, parameter) in enumerate(sorted(model.named_parameters())):
-        parameter.copy_(0.5 * hashed(tuple(parameter.shape), seed))
-    return model.eval()
 
 
 MODELS: dict[str, Callable[[], VLAE]] = {

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cases.commands import SIZE, call, trained
 from PIL import Image
 
+from vlae_fast import VLAE
 from vlae_fast.backends import cpu
 
 pytest.importorskip("constriction")
@@ -74,6 +76,67 @@ def test_a_lossy_file_is_small_and_decodes_each_way(tmp_path: Path, model: Path)
         assert set(np.unique(found["mean"])) <= {round(255 * k / 16) for k in range(17)}
         assert (found["again"] == found["draw"]).all()
     assert sorted(path.name for path in (tmp_path / "mean").iterdir()) == names
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("conditional")
+    VLAE(1, 4, 4, 1, image_size=SIZE, flow_hidden=8, initial_kernel=3, n_classes=3).save_pretrained(folder / "c")
+    return folder / "c"
+
+
+def written(folder: Path) -> dict[str, np.ndarray]:
+    return {str(path.relative_to(folder)): np.array(Image.open(path)) for path in sorted(folder.rglob("*.png"))}
+
+
+@pytest.mark.parametrize("names", [("ant", "bee", "cat"), ("0", "2")])
+def test_folders_are_classes(tmp_path: Path, conditional: Path, names: tuple[str, ...]) -> None:
+    (tmp_path / "in").mkdir()
+    arrays = [array for name in names for array in pictures(tmp_path / "in" / name, 2)]
+    file, numbers = tmp_path / "x.vlae", ["0", "1", "2"] if len(names) == 3 else names
+    call_it = ("compress", tmp_path / "in", file, "--checkpoint", conditional)
+    for options in ((), ("--mode", "bits-back"), ("--lossy",)):
+        assert (done := call(*call_it, *options)).exit_code == 0, done.output
+        out = tmp_path / f"out{len(options)}"
+        assert (done := call("decompress", file, out, "--checkpoint", conditional)).exit_code == 0, done.output
+        found = written(out)
+        assert list(found) == [f"{numbers[i // 2]}/0000{i}.png" for i in range(len(arrays))]
+        if "--lossy" not in options:
+            assert all((a == b).all() for a, b in zip(found.values(), arrays, strict=True))
+            first = file.read_bytes()
+            assert call("compress", out, file, *call_it[3:], *options).exit_code == 0
+            assert file.read_bytes() == first  # the folders are those that compress takes
+
+
+def test_classes_by_a_file(tmp_path: Path, conditional: Path) -> None:
+    pictures(tmp_path / "in", 3)
+    file, labels = tmp_path / "x.vlae", tmp_path / "labels.txt"
+    call_it = ("compress", tmp_path / "in", file, "--checkpoint", conditional)
+    labels.write_text("2\n0\n2\n")
+    assert (done := call(*call_it, "--labels", labels)).exit_code == 0, done.output
+    assert call("decompress", file, tmp_path / "out", "--checkpoint", conditional).exit_code == 0
+    assert list(written(tmp_path / "out")) == ["0/00001.png", "2/00000.png", "2/00002.png"]
+
+
+def test_what_is_refused_of_classes(tmp_path: Path, model: Path, conditional: Path) -> None:
+    pictures(tmp_path / "in", 2)
+    file, labels = tmp_path / "x.vlae", tmp_path / "labels.txt"
+    labels.write_text("0\n3\n")
+    cases = {
+        "must lie in folders of all 3 classes, or named 0 to 2, or have their classes by --labels, got folders in": (
+            conditional,
+        ),
+        "line 2 must be a class from 0 to 2, got '3'": (conditional, "--labels", labels),
+        "--labels: must not be given, for the model was trained without labels": (model, "--labels", labels),
+    }
+    for message, options in cases.items():
+        done = call("compress", tmp_path / "in", file, "--checkpoint", *options)
+        assert done.exit_code == 2 and message in " ".join(done.stderr.split()), done.stderr
+    labels.write_text("0\n")
+    done = call("compress", tmp_path / "in", file, "--checkpoint", conditional, "--labels", labels)
+    assert done.exit_code == 2 and "must have a line for each of 2 pictures, got 1" in " ".join(done.stderr.split())
+    assert not file.exists()
 
 
 def test_options_of_lossy_and_lossless_files_do_not_mix(tmp_path: Path, model: Path) -> None:

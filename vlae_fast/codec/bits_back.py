@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.encoder import Encoder
+from ..models.labels import one_hot
 from ..models.vlae import VLAE
 from ..sampling.fixed_order import Spread
 from .container import FileError
@@ -40,7 +41,7 @@ _AROUND = 8.0  # of u, on either side of the posterior's mean: the coder pops ev
 
 
 class _Joined(nn.Module):
-    """An encoder whose outputs are one tensor."""
+    """An encoder whose input, images beside their labels, one-hot, is one tensor, and whose outputs are one."""
 
     takes_batches = True
 
@@ -49,6 +50,9 @@ class _Joined(nn.Module):
         self.encoder = encoder
 
     def forward(self, x: Tensor) -> Tensor:
+        if n := self.encoder.n_classes:
+            images = x[:, :-n].unflatten(1, self.encoder.image_shape)
+            return torch.cat(self.encoder.of_classes(images, x[:, -n:]), 1)
         return torch.cat(self.encoder.with_context(x) if self.encoder.context_dim else self.encoder(x), 1)
 
 
@@ -73,6 +77,7 @@ class Latent:
 
     def __init__(self, model: VLAE, isa: str, precision: int | None = None) -> None:
         check_model(model)
+        self.n_classes = model.n_classes
         self.dims, self.isa = model.latent_dim, kernels_of(isa)
         self.step = 2.0 ** -(precision or precision_of(model))
         self.around = int(_AROUND / self.step)
@@ -88,10 +93,12 @@ class Latent:
         self.first = self.prior.steps[0] if has_first else None
         self.middle = [(i, of_flow(self.prior.steps[i])) for i in range(has_first, len(self.prior.steps) - 1)]
 
-    def posterior_of(self, x: Tensor) -> Given:
-        """q(z | x) of images ``[B, C, H, W]``, the same bits in any batch."""
+    def posterior_of(self, x: Tensor, labels: Tensor | None = None) -> Given:
+        """q(z | x) of images ``[B, C, H, W]`` and their labels ``[B]``, the same bits in any batch."""
         if self.network is None or not len(x):
             return Given(np.zeros((len(x), self.dims)), np.zeros((len(x), self.dims)), torch.zeros(len(x), 0))
+        if labels is not None:
+            x = torch.cat([x.flatten(1), one_hot("codec", labels, self.n_classes, x)], 1)
         with torch.no_grad():
             found = torch.cat([self.network(part) for part in x.split(_AT_ONCE)])
         mu, logvar = found[:, : 2 * self.dims].double().numpy().reshape(len(x), 2, self.dims).transpose(1, 0, 2)

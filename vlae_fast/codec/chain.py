@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .bits_back import Given, Latent
 from .container import FileError, Reader, varint
+from .labels import Batch, Classes, joined
 from .pixels import Pixels
 from .stack import Stack, from_bytes, to_bytes
 
@@ -35,12 +34,12 @@ def first_words(n: int) -> NDArray[np.uint32]:
     return np.frombuffer(blocks, "<u4")[:n].astype(np.uint32) | np.uint32(1)
 
 
-def push(images: Tensor, pixels: Pixels, latent: Latent) -> bytes:
-    """The chunk of images ``[B, C, H, W]``."""
-    n_words, given = _FIRST_WORDS, latent.posterior_of(images)
+def push(batch: Batch, pixels: Pixels, latent: Latent, classes: Classes) -> bytes:
+    """The chunk of images and labels."""
+    n_words, posterior = _FIRST_WORDS, latent.posterior_of(batch.images, batch.labels)
     while True:
         try:
-            return _push(images, given, pixels, latent, n_words)
+            return _push(batch, posterior, pixels, latent, classes, n_words)
         except _EmptyError:
             if n_words > _MOST_WORDS:
                 raise ValueError(
@@ -49,17 +48,20 @@ def push(images: Tensor, pixels: Pixels, latent: Latent) -> bytes:
             n_words += max(_MORE_WORDS, n_words // 4)
 
 
-def _push(images: Tensor, given: Given, pixels: Pixels, latent: Latent, n_words: int) -> bytes:
+def _push(batch: Batch, posterior: Given, pixels: Pixels, latent: Latent, classes: Classes, n_words: int) -> bytes:
     stack, sizes, at, each = Stack(first_words(n_words)), [], 0, 0.0  # each: bits that an image popped
-    while at < len(images):
+    n = len(batch.images)
+    while at < n:
         room = int((stack.bits - _RESERVE) / (_MARGIN * each)) if each else 1 if latent.dims else BATCH
-        size = min(max(room, 1), BATCH, len(images) - at)
+        size = min(max(room, 1), BATCH, n - at)
         before = stack.words
         held = stack.least = stack.bits
-        levels, z = latent.pop_posterior(stack, given.rows(at, at + size))
+        levels, z = latent.pop_posterior(stack, posterior.rows(at, at + size))
         if stack.least >= _RESERVE:
-            pixels.push(stack, images[at : at + size], z if latent.dims else None)
+            images, labels = batch.rows(at, at + size)
+            pixels.push(stack, images, pixels.given(z, labels))
             latent.push_prior(stack, levels)  # which may pop too
+            classes.push(stack, labels)
         if stack.least < _RESERVE:
             if size == 1:
                 raise _EmptyError
@@ -72,8 +74,8 @@ def _push(images: Tensor, given: Given, pixels: Pixels, latent: Latent, n_words:
     return head + to_bytes(stack.words)
 
 
-def pop(payload: bytes, n: int, pixels: Pixels, latent: Latent) -> Tensor:
-    """The n images of a chunk; FileError where that cannot be."""
+def pop(payload: bytes, n: int, pixels: Pixels, latent: Latent, classes: Classes) -> Batch:
+    """The n images of a chunk and their labels; FileError where that cannot be."""
     reader = Reader(payload, "the chain")
     n_words, n_sizes = reader.varint("first words", 0, 2 * _MOST_WORDS), reader.varint("batches", 0, n)
     sizes = [reader.varint("a batch", 1, BATCH) for _ in range(n_sizes)]
@@ -81,10 +83,11 @@ def pop(payload: bytes, n: int, pixels: Pixels, latent: Latent) -> Tensor:
         raise reader.fail(f"batches must have {n} images, got {sum(sizes)}")
     stack, batches = Stack(from_bytes(reader.bytes(reader.left, "the stack"))), []
     for size in reversed(sizes):
+        labels = classes.pop(stack, size)
         levels, z = latent.pop_prior(stack, size)
-        images = pixels.pop(stack, size, z if latent.dims else None)
-        latent.push_posterior(stack, latent.posterior_of(images), levels, z)
-        batches.append(images)
+        images = pixels.pop(stack, size, pixels.given(z, labels))
+        latent.push_posterior(stack, latent.posterior_of(images, labels), levels, z)
+        batches.append(Batch(images, labels))
     if not np.array_equal(stack.words, first_words(n_words)):
         raise FileError("the stack must end as it started: the file is damaged, or this machine computes other bits")
-    return torch.cat(batches[::-1]) if batches else torch.zeros(0, *pixels.shape)
+    return joined(batches[::-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,16 +14,17 @@ from ..models.mode import evaluating
 from ..models.vlae import VLAE
 from . import chain, codes, lossy, stack
 from .bits_back import Latent, precision_of
-from .container import LIKELIHOODS, MODES, MOST_IN_CHUNK, MOST_NUMBERS, Chunk, File, FileError, Header, write
+from .checks import check_images, check_model, images_of_chunk
+from .container import MODES, Chunk, File, FileError, Header, write
 from .fingerprint import fingerprint
+from .labels import Batch, Classes, check, fit, joined, read
+from .labels import crc_of as labels_crc
 from .pixels import Pixels, levels_of
-from .portable import PORTABLE, plain
+from .portable import PORTABLE, kernels_of, plain
 from .stack import Stack
 
-PER_CHUNK = {"mean": 256, "bits_back": 4096, "lossy": 256}  # images, unless their parameters take too much memory
 LOSSLESS = ("mean", "bits_back")
 _MOST_PRECISION = 16
-_NUMBERS_OF_CHUNK = 1 << 23  # parameters
 MOST_VALUES = 1 << 30  # pixels times channels that `decode` gives, unless it is told another limit
 
 
@@ -30,6 +32,7 @@ MOST_VALUES = 1 << 30  # pixels times channels that `decode` gives, unless it is
 def encode(
     model: VLAE,
     x: Tensor,
+    labels: Tensor | None = None,
     *,
     mode: str = "mean",
     per_chunk: int | None = None,
@@ -43,6 +46,8 @@ def encode(
     Args:
         model: with an autoregressive decoder, on the CPU, in float32.
         x: ``[B, C, H, W]``, float32, levels ``k / (levels - 1)`` of the model's likelihood.
+        labels: ``[B]`` integers, of a class-conditional model. They are in the file, under a uniform distribution over
+            the classes or one that is fitted to them, whichever takes fewer bytes.
         mode: ``mean``: each image has a code z, the posterior's mean on a grid, and its pixels under p(x | z).
             ``bits_back``: z is drawn by bits of the images before it, which gives them back: fewer bytes, and an image
             is decoded with all of its chunk that come after it. ``lossy``: z alone, see `decode`.
@@ -56,54 +61,62 @@ def encode(
             None: that of the share.
 
     Raises:
-        ValueError: x has another shape or values that are no levels, the model is of another kind, isa is none of
-            this machine's, or an argument is of another mode.
-        TypeError: x is not float32.
+        ValueError: x has another shape or values that are no levels, labels are missing, out of range or of a model
+            without classes, the model is of another kind, isa is none of this machine's, or an argument is of another
+            mode.
+        TypeError: x is not float32, or labels are no integers.
     """
     check_model(model)
-    _check_images(model, x)
+    check_images(model, x)
+    batch = Batch(x, check(model.n_classes, x, labels))
+    classes = fit(batch.labels, model.n_classes)
     if not 0 < share < 1e3:
         raise ValueError(f"codec.encode: share must be above 0 and below 1,000, got {share}")
     if mode not in MODES:
         raise ValueError(f"codec.encode: mode must be one of {', '.join(MODES)}, got {mode!r}")
     if bits is not None and not (mode == "lossy" and 0 < bits < float("inf")):
         raise ValueError(f"codec.encode: bits must be above 0, and of mode lossy, got {bits} of mode {mode}")
-    if portable and mode not in LOSSLESS:
-        raise ValueError(f"codec.encode: portable must be of mode {' or '.join(LOSSLESS)}, got {mode!r}")
     if portable and isa is not None:
         raise ValueError(f"codec.encode: isa must be None where portable is set, got {isa!r}")
     own = plain(model) if portable else model
     with evaluating(own):
         pixels = Pixels(own, PORTABLE if portable else isa)
-        per_chunk = _per_chunk(per_chunk, pixels, mode)
-        parts = x.split(per_chunk) if len(x) else ()
+        per_chunk = images_of_chunk(per_chunk, pixels, mode)
         if mode == "mean":
-            settings, payloads = _mean_code(own, x, pixels, per_chunk, share)
+            settings, payloads = _mean_code(own, batch, pixels, classes, per_chunk, share)
         elif mode == "bits_back":
             latent = Latent(own, pixels.isa)
-            settings, payloads = bytes([precision_of(own)]), [chain.push(part, pixels, latent) for part in parts]
+            settings, payloads = (
+                bytes([precision_of(own)]),
+                [chain.push(part, pixels, latent, classes) for part in batch.split(per_chunk)],
+            )
         if mode == "lossy":
-            settings, payloads, crcs = lossy.encode(own, x, pixels.isa, per_chunk, share, bits)
+            settings, payloads, crcs = lossy.encode(own, batch, classes, kernels_of(pixels.isa), per_chunk, share, bits)
         else:
-            crcs = [crc_of(part, pixels.emit.levels) for part in parts]
+            crcs = [crc_of(part, pixels.emit.levels) for part in batch.split(per_chunk)]
     of_model = fingerprint(model, pixels.sampler.plan)
-    header = Header(mode, pixels.isa, of_model, pixels.emit, pixels.shape, len(x), per_chunk, settings)
+    of_labels = model.n_classes, classes.settings
+    header = Header(mode, pixels.isa, of_model, pixels.emit, pixels.shape, len(x), per_chunk, settings, *of_labels)
     return write(header, [Chunk(*chunk) for chunk in zip(payloads, crcs, strict=True)])
 
 
-def _mean_code(model: VLAE, x: Tensor, pixels: Pixels, per_chunk: int, share: float) -> tuple[bytes, list[bytes]]:
+def _mean_code(
+    model: VLAE, batch: Batch, pixels: Pixels, classes: Classes, per_chunk: int, share: float
+) -> tuple[bytes, list[bytes]]:
     """The code's settings, and the bytes of each chunk."""
-    levels, steps = codes.levels_on_grid(codes.posterior_of(model, x), share)
+    levels, steps = codes.levels_on_grid(codes.posterior_of(model, *batch), share)
     tables = codes.fit(levels, steps)
     z, payloads = codes.z_of(levels, tables), []
-    for start in range(0, len(x), per_chunk):
-        rows, own = slice(start, start + per_chunk), Stack()
-        pixels.push(own, x[rows], z[rows] if model.latent_dim else None)
+    for i, (images, labels) in enumerate(batch.split(per_chunk)):
+        rows, own = slice(i * per_chunk, (i + 1) * per_chunk), Stack()
+        pixels.push(own, images, pixels.given(z[rows], labels))
         codes.push(own, levels[rows], tables)
+        classes.push(own, labels)
         payloads.append(stack.to_bytes(own.words))
     return codes.write(tables), payloads
 
 
+@overload
 def decode(
     model: VLAE,
     data: bytes,
@@ -112,7 +125,29 @@ def decode(
     limit: int = MOST_VALUES,
     where: str = "file",
     pixels: str | None = None,
-) -> Tensor:
+    return_labels: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def decode(
+    model: VLAE,
+    data: bytes,
+    *,
+    chunks: Iterable[int] | None = None,
+    limit: int = MOST_VALUES,
+    where: str = "file",
+    pixels: str | None = None,
+    return_labels: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def decode(
+    model: VLAE,
+    data: bytes,
+    *,
+    chunks: Iterable[int] | None = None,
+    limit: int = MOST_VALUES,
+    where: str = "file",
+    pixels: str | None = None,
+    return_labels: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """The images ``[B, C, H, W]``, float32, that `encode` was given, of the bytes that it gave.
 
     A lossy file has of an image the code z, and its pixels are made anew; a file gives the same ones each time.
@@ -125,16 +160,20 @@ def decode(
             number in the file. ``mean``: that of 16 such draws, in [0, 1], no levels. ``likeliest``: pixel after pixel
             in the decoder's order, the likeliest level given z and the pixels before it; of a mixture of logistics, the
             level at the mean of its heaviest component. That is not the likeliest image, which no one pass finds.
+        return_labels: gives (images, labels ``[B]``, int64), of a class-conditional model's file.
 
     Raises:
         FileError: the file is damaged, truncated, of another release or another model, or larger than the limit.
         ValueError: the file's instruction set is not one of this machine's; there is no such chunk; pixels is given
-            for a lossless file.
+            for a lossless file; return_labels is set for a file without labels.
     """
     opened = Opened(model, data, limit=limit, where=where, pixels=pixels)
+    if return_labels and not opened.header.classes:
+        raise ValueError(f"codec.decode: {where}: return_labels must be False, for the file has no labels")
     wanted = range(opened.header.n_chunks) if chunks is None else list(chunks)
-    images = [opened.chunk(i) for i in wanted]
-    return torch.cat(images) if images else torch.zeros(0, *opened.header.shape)
+    none = Batch(torch.zeros(0, *opened.header.shape), torch.zeros(0, dtype=torch.int64) if return_labels else None)
+    images, labels = joined([none, *map(opened.labelled_chunk, wanted)])
+    return images if labels is None or not return_labels else (images, labels)
 
 
 class Opened:
@@ -154,8 +193,6 @@ class Opened:
         values = header.images * shape[0] * shape[1] * shape[2]
         if values > limit:
             raise FileError(f"{where}: images must have at most limit = {limit:,} values, got {values:,}")
-        if header.isa == PORTABLE and header.mode not in LOSSLESS:
-            raise FileError(f"{where}: a portable file must be of a lossless mode, got mode {header.mode}")
         if header.isa not in (PORTABLE, *cpu.isas()):
             rule = f"the instruction set must be one of this machine's, {', '.join(cpu.isas())}"
             raise ValueError(f"codec.decode: {where}: {rule}, got {header.isa}")
@@ -166,17 +203,24 @@ class Opened:
         if found != header.fingerprint:
             rule = f"the model must be the one of the file, {header.fingerprint.hex()}"
             raise FileError(f"{where}: {rule}, got {found.hex()}")
+        if header.classes != model.n_classes:
+            raise FileError(f"{where}: classes must be {model.n_classes}, as the model's are, got {header.classes}")
+        self.classes = read(header.label_settings, header.classes, where)
         if header.mode == "mean":
             self.tables = codes.read(header.settings, model.latent_dim, where)
         elif header.mode == "lossy":
             steps = lossy.read_steps(header.settings, model.latent_dim, where)
-            self.code = lossy.Code(model, header.isa, steps)
+            self.code = lossy.Code(self.model, kernels_of(header.isa), steps)
         else:
             self.latent = Latent(self.model, header.isa, _precision(header.settings, where))
 
-    @torch.no_grad()
     def chunk(self, i: int) -> Tensor:
         """The images of chunk i."""
+        return self.labelled_chunk(i).images
+
+    @torch.no_grad()
+    def labelled_chunk(self, i: int) -> Batch:
+        """The images of chunk i, and their labels, None where the file has none."""
         if not 0 <= i < self.header.n_chunks:
             raise ValueError(f"codec.decode: chunks must be from 0 to {self.header.n_chunks - 1}, got {i}")
         rows, payload = self.header.rows_of(i), self.file.payload(i)
@@ -192,23 +236,26 @@ class Opened:
             rule = f"CRC of its {'codes' if is_lossy else 'images'} must be {expected:08x}, got {crc:08x}"
             raise self.file.fail(i, f"{rule}: this machine computes other bits than the one that wrote it")
         if is_lossy:
-            return lossy.images_of(self.pixels.sampler, found, rows.start, self.way, self.pixels.shape)
+            given = self.pixels.model.condition(*found)
+            images = lossy.images_of(self.pixels.sampler, given, rows.start, self.way, self.pixels.shape)
+            return Batch(images, found.labels)
         return found
 
-    def crc_of(self, decoded: Tensor) -> int:
-        """CRC-32 of what a chunk's bytes are: images, or lossy codes."""
+    def crc_of(self, decoded: Batch) -> int:
+        """CRC-32 of what a chunk's bytes are: images, or lossy codes, then labels."""
         return lossy.crc_of(decoded) if self.header.mode == "lossy" else crc_of(decoded, self.header.emit.levels)
 
-    def _mean_code(self, payload: bytes, n: int) -> Tensor:
+    def _mean_code(self, payload: bytes, n: int) -> Batch:
         own = Stack(stack.from_bytes(payload))
+        labels = self.classes.pop(own, n)
         z = codes.z_of(codes.pop(own, n, self.tables), self.tables)
-        return self.pixels.pop(own, n, z if self.model.latent_dim else None)
+        return Batch(self.pixels.pop(own, n, self.pixels.given(z, labels)), labels)
 
-    def _lossy_code(self, payload: bytes, n: int) -> Tensor:
-        return self.code.pop(payload, n)
+    def _lossy_code(self, payload: bytes, n: int) -> Batch:
+        return self.code.pop(payload, n, self.classes)
 
-    def _chain(self, payload: bytes, n: int) -> Tensor:
-        return chain.pop(payload, n, self.pixels, self.latent)
+    def _chain(self, payload: bytes, n: int) -> Batch:
+        return chain.pop(payload, n, self.pixels, self.latent, self.classes)
 
 
 def _precision(settings: bytes, where: str) -> int:
@@ -218,45 +265,7 @@ def _precision(settings: bytes, where: str) -> int:
     return settings[0]
 
 
-def crc_of(images: Tensor, levels: int) -> int:
-    """CRC-32 of the levels of images, two bytes each."""
-    return zlib.crc32(levels_of(images, levels).numpy().astype("<u2").tobytes())
-
-
-def check_model(model: VLAE) -> None:
-    """Raises ValueError unless the codec has a way for a model of this kind."""
-    emit = model.likelihood.emit
-    if emit.kind not in LIKELIHOODS or not emit.levels:
-        rule = f"likelihood must be one of levels ({', '.join(LIKELIHOODS)})"
-        raise ValueError(f"codec: {rule}, got {emit.kind} of {emit.levels} levels")
-    if not model.decoder.autoregressive:
-        raise ValueError(
-            "codec: decoder must draw a pixel after the other, got one whose pixels are independent given z"
-        )
-    if model.n_classes:
-        raise ValueError(f"codec: n_classes must be 0, for a file has no labels of its images, got {model.n_classes}")
-    weight = next(model.decoder.parameters())
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        raise ValueError(f"codec: model must be on the CPU in float32, got {weight.device} {weight.dtype}")
-    if why := cpu.why_not():
-        raise RuntimeError(f"codec: the backend cpu must be there, for its bits do not depend on the batch: {why}")
-
-
-def _check_images(model: VLAE, x: Tensor) -> None:
-    shape = (model.likelihood.channels, *model.decoder.image_size)
-    if x.dim() != 4 or tuple(x.shape[1:]) != shape:
-        raise ValueError(f"codec.encode: x must be [B, {', '.join(map(str, shape))}], got {list(x.shape)}")
-    if x.dtype != torch.float32:
-        raise TypeError(f"codec.encode: x must be float32, got {x.dtype}")
-    model.likelihood.check(x)
-
-
-def _per_chunk(asked: int | None, pixels: Pixels, mode: str) -> int:
-    channels, height, width = pixels.shape
-    each = pixels.emit.params(channels) * height * width
-    if asked is None:
-        most = MOST_NUMBERS if mode == "bits_back" else _NUMBERS_OF_CHUNK
-        return max(1, min(PER_CHUNK[mode], most // each))
-    if not 1 <= asked <= MOST_IN_CHUNK:
-        raise ValueError(f"codec.encode: per_chunk must be from 1 to {MOST_IN_CHUNK:,}, got {asked}")
-    return asked
+def crc_of(batch: Batch, levels: int) -> int:
+    """CRC-32 of the levels of images, two bytes each, then of their labels."""
+    of_images = zlib.crc32(levels_of(batch.images, levels).numpy().astype("<u2").tobytes())
+    return labels_crc(batch.labels, of_images)

@@ -63,15 +63,16 @@ class Posterior(NamedTuple):
 
 
 @torch.no_grad()
-def posterior_of(model: VLAE, x: Tensor, batch: int = 256) -> Posterior:
+def posterior_of(model: VLAE, x: Tensor, labels: Tensor | None = None, batch: int = 256) -> Posterior:
     """Of a Gaussian posterior mean and standard deviation; of an ``iaf`` one the draw of eps = 0, its scale."""
     found: list[tuple[Tensor, Tensor]] = []
     with evaluating(model):
-        for images in x.split(batch):
+        for i, images in enumerate(x.split(batch)):
+            of = None if labels is None else labels[i * batch : (i + 1) * batch]
             if model.posterior is None or model.encoder is None:
-                mu, logvar = model.encode(images)
+                mu, logvar = model.encode(images, of)
             else:
-                mu, logvar, context = model.encoder.with_context(images)
+                mu, logvar, context = model.encoder.with_context(images, of)
                 mu, _, logvar = model.posterior(mu, logvar, context, torch.zeros_like(mu))
             found.append((mu, torch.exp(0.5 * logvar)))
     if not found:

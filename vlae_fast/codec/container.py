@@ -4,8 +4,10 @@ In order, all numbers little-endian; a varint has 7 bits a byte, the lowest firs
 
     magic, 8 bytes; version, 1; mode, 1; instruction set, 1 (0 is none); fingerprint of the model, 16
     likelihood, 1; then varints: levels, components, C, H, W, images, images of a chunk, bytes of the code's settings
-    the settings, which codes.py reads
-    of each chunk: varint of its bytes; CRC-32 of them, 4; CRC-32 of the levels of its images (lossy: its codes), 4
+    version 2: varints: classes, bytes of the labels' settings
+    the settings, which codes.py reads; version 2: those of labels, which labels.py reads
+    of each chunk: varint of its bytes; CRC-32 of them, 4; CRC-32 of the levels of its images (lossy: its codes), then
+        of its labels, 4
     CRC-32 of all that stands above, 4
     the chunks
 
@@ -22,12 +24,13 @@ from typing import NamedTuple
 from ..plan import Emit
 
 MAGIC = b"\x93VLAE\r\n\x1a"  # no text, and what a transfer as text would change
-VERSION = 1
+VERSIONS = (1, 2)  # without labels, and with them
 MODES = ("mean", "bits_back", "lossy")  # the index is the byte
 # likewise, as in csrc/cpu/isa.h; portable is any of them
 ISAS = ("none", "baseline", "avx2", "avx512", "avx512_bf16", "neon", "avx2_unfused", "portable")
 LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")  # likewise
 MOST_IN_CHUNK = 1 << 16
+MOST_CLASSES = 1 << 16
 MOST_NUMBERS = 1 << 28  # parameters of the pixels of a chunk: they are in memory at once
 _SMALLEST_CHUNK = 9  # bytes that a chunk takes in the table
 
@@ -48,7 +51,8 @@ class Header(NamedTuple):
 
     mode: one of MODES. isa: instruction set, one of ISAS. fingerprint: of the model, 16 bytes. emit: the likelihood.
     shape: ``(C, H, W)``. images: how many. per_chunk: images of every chunk but the last, which may have fewer.
-    settings: of the code z, which codes.py reads.
+    settings: of the code z, which codes.py reads. classes: of the images' labels, 0 without labels. label_settings:
+    which labels.py reads.
     """
 
     mode: str
@@ -59,6 +63,8 @@ class Header(NamedTuple):
     images: int
     per_chunk: int
     settings: bytes
+    classes: int = 0
+    label_settings: bytes = b""
 
     @property
     def n_chunks(self) -> int:
@@ -132,10 +138,12 @@ def write(header: Header, chunks: Sequence[Chunk]) -> bytes:
     emit, table = header.emit, b""
     for chunk in chunks:
         table += varint(len(chunk.payload)) + struct.pack("<II", zlib.crc32(chunk.payload), chunk.images_crc)
-    kinds = bytes([VERSION, MODES.index(header.mode), ISAS.index(header.isa)])
-    numbers = (emit.levels, emit.components, *header.shape, header.images, header.per_chunk, len(header.settings))
+    kinds = bytes([VERSIONS[header.classes > 0], MODES.index(header.mode), ISAS.index(header.isa)])
+    numbers = [emit.levels, emit.components, *header.shape, header.images, header.per_chunk, len(header.settings)]
+    if header.classes:
+        numbers += [header.classes, len(header.label_settings)]
     head = MAGIC + kinds + header.fingerprint + bytes([LIKELIHOODS.index(emit.kind)])
-    head += b"".join(map(varint, numbers)) + header.settings + table
+    head += b"".join(map(varint, numbers)) + header.settings + header.label_settings + table
     return b"".join([head, struct.pack("<I", zlib.crc32(head)), *(chunk.payload for chunk in chunks)])
 
 
@@ -153,8 +161,6 @@ class File:
         if bytes(data[: len(MAGIC)]) != MAGIC:
             raise reader.fail(f"must start with {MAGIC.hex()}, got {bytes(data[: len(MAGIC)]).hex()}: no .vlae file")
         reader.at = len(MAGIC)
-        if (version := reader.byte("the version")) != VERSION:
-            raise reader.fail(f"version must be {VERSION}, got {version}: of another release")
         self.where, self.header = where, _header(reader)
         self.table, self.payloads = self._table(reader)
 
@@ -191,6 +197,9 @@ class File:
 
 
 def _header(reader: Reader) -> Header:
+    version = reader.byte("the version")
+    if version not in VERSIONS:
+        raise reader.fail(f"version must be {' or '.join(map(str, VERSIONS))}, got {version}: of another release")
     mode, isa = reader.name("the mode", MODES), reader.name("the instruction set", ISAS)
     fingerprint = reader.bytes(16, "the model's fingerprint")
     kind = reader.name("the likelihood", LIKELIHOODS)
@@ -205,15 +214,20 @@ def _header(reader: Reader) -> Header:
     numbers = min(per_chunk, images) * emit.params(shape[0]) * shape[1] * shape[2]
     if numbers > MOST_NUMBERS:
         raise reader.fail(f"a chunk must have at most {MOST_NUMBERS:,} parameters, got {numbers:,}")
-    settings = reader.bytes(reader.varint("bytes of the code's settings"), "the code's settings")
-    return Header(mode, isa, fingerprint, emit, shape, images, per_chunk, settings)
+    n_settings, classes, n_of_labels = reader.varint("bytes of the code's settings"), 0, 0
+    if version == VERSIONS[1]:
+        classes = reader.varint("classes", 1, MOST_CLASSES)
+        n_of_labels = reader.varint("bytes of the labels' settings")
+    settings = reader.bytes(n_settings, "the code's settings")
+    of_labels = reader.bytes(n_of_labels, "the labels' settings")
+    return Header(mode, isa, fingerprint, emit, shape, images, per_chunk, settings, classes, of_labels)
 
 
 def signed(data: bytes) -> bytes:
     """A file whose checksums are made right, as far as it has such: what checks find behind them is then reached."""
     reader, out = Reader(data, "file"), bytearray(data)
     try:
-        reader.at = len(MAGIC) + 1
+        reader.at = len(MAGIC)
         header, crcs, sizes = _header(reader), [], []
         for _ in range(min(header.n_chunks, len(data))):
             sizes.append(reader.varint("bytes of a chunk"))

@@ -23,6 +23,8 @@ from ..sampling import PixelCNNSampler
 from ..sampling.numbered import numbered_noise
 from .codes import Posterior, posterior_of, step_of, width_of
 from .container import FileError
+from .labels import Batch, Classes
+from .labels import crc_of as labels_crc
 from .numbers import Floats, exp
 from .prior import Cells, Prior, floats, walk
 from .stack import Stack, Symbols, from_bytes, to_bytes
@@ -74,15 +76,18 @@ class Code:
         self.prior.push(stack, levels)
         return stack.bits
 
-    def push(self, levels: Symbols) -> bytes:
-        """The chunk of levels ``[B, D]``."""
+    def push(self, levels: Symbols, labels: Tensor | None, classes: Classes) -> bytes:
+        """The chunk of levels ``[B, D]`` and labels ``[B]``."""
         stack = Stack()
         self.prior.push(stack, levels)
+        classes.push(stack, labels)
         return to_bytes(stack.words)
 
-    def pop(self, payload: bytes, n: int) -> Tensor:
-        """z ``[n, D]`` of the bytes of a chunk."""
-        return self.z_of(self.prior.pop(Stack(from_bytes(payload)), n))
+    def pop(self, payload: bytes, n: int, classes: Classes) -> Batch:
+        """z ``[n, D]`` and labels of the bytes of a chunk."""
+        stack = Stack(from_bytes(payload))
+        labels = classes.pop(stack, n)
+        return Batch(self.z_of(self.prior.pop(stack, n)), labels)
 
     def z_of(self, levels: Symbols) -> Tensor:
         """z ``[B, D]``; FileError where it is none that a grid has."""
@@ -93,17 +98,21 @@ class Code:
 
 
 def encode(
-    model: VLAE, x: Tensor, isa: str, per_chunk: int, share: float, bits: float | None
+    model: VLAE, batch: Batch, classes: Classes, isa: str, per_chunk: int, share: float, bits: float | None
 ) -> tuple[bytes, list[bytes], list[int]]:
-    """The code's settings, and of each chunk the bytes and the CRC of its codes."""
+    """The code's settings, and of each chunk the bytes and the CRC of its codes and labels."""
     if not model.latent_dim:
         raise ValueError("codec.encode: mode lossy must have a z to code, got a model of latent_dim 0")
-    of = posterior_of(model, x)
+    of = posterior_of(model, *batch)
     if not (of.mu.isfinite().all() and of.scale.isfinite().all()):
         raise ValueError("codec: the model must give finite codes, got nan or inf")
     code = code_for(model, isa, of, share, bits)
-    parts = [code.levels_of(mu) for mu in of.mu.split(per_chunk)] if len(x) else []
-    return code.steps, [code.push(levels) for levels in parts], [crc_of(code.z_of(levels)) for levels in parts]
+    payloads, crcs = [], []
+    for mu, labels in Batch(of.mu, batch.labels).split(per_chunk):
+        levels = code.levels_of(mu)
+        payloads.append(code.push(levels, labels, classes))
+        crcs.append(crc_of(Batch(code.z_of(levels), labels)))
+    return code.steps, payloads, crcs
 
 
 def check_way(pixels: str | None, mode: str) -> str:
@@ -167,22 +176,23 @@ def read_steps(settings: bytes, dims: int, where: str) -> bytes:
     return settings
 
 
-def crc_of(z: Tensor) -> int:
-    """CRC-32 of codes, as float32."""
-    return zlib.crc32(z.numpy().astype("<f4").tobytes())
+def crc_of(codes: Batch) -> int:
+    """CRC-32 of codes, as float32, then of labels."""
+    z, labels = codes
+    return labels_crc(labels, zlib.crc32(z.numpy().astype("<f4").tobytes()))
 
 
-def images_of(sampler: PixelCNNSampler, z: Tensor, first: int, pixels: str, shape: tuple[int, int, int]) -> Tensor:
+def images_of(sampler: PixelCNNSampler, given: Tensor, first: int, pixels: str, shape: tuple[int, int, int]) -> Tensor:
     """Images ``[B, C, H, W]`` of codes ``[B, D]``, those of a file from the number `first` on.
 
-    pixels: one of PIXELS. Noise is a function of an image's number, so that a file gives the same images each time,
-    whatever is decoded beside them.
+    given: the codes, joined with one-hot labels where the model has classes. pixels: one of PIXELS. Noise is a function
+    of an image's number, so that a file gives the same images each time, whatever is decoded beside them.
     """
     planes = (sampler.plan.emit.noises(shape[0]), *shape[1:])
     if pixels == "likeliest":
-        return sampler.sample(z, noise=torch.full((len(z), *planes), 0.5), temperature=TEMPERATURES[0])
-    total = torch.zeros(len(z), *shape)
+        return sampler.sample(given, noise=torch.full((len(given), *planes), 0.5), temperature=TEMPERATURES[0])
+    total = torch.zeros(len(given), *shape)
     for stream in range(DRAWS if pixels == "mean" else 1):
-        noise = numbered_noise(_SEED, first, len(z), planes, torch.float32, stream=stream)
-        total += sampler.sample(z, noise=noise)
+        noise = numbered_noise(_SEED, first, len(given), planes, torch.float32, stream=stream)
+        total += sampler.sample(given, noise=noise)
     return total / DRAWS if pixels == "mean" else total

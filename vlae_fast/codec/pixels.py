@@ -25,20 +25,28 @@ class Pixels:
     """The coder of a decoder's pixels. isa: instruction set of the sampler or ``portable``; None: the best one here."""
 
     def __init__(self, model: VLAE, isa: str | None = None) -> None:
-        self.sampler: PixelCNNSampler
-        if isa == PORTABLE:
-            self.sampler, self.isa = PortableSampler(model.decoder), PORTABLE
-        else:
-            self.sampler = PixelCNNSampler(model.decoder, backend="cpu", isa=isa)
-            self.isa = str(self.sampler.isa)
+        self.model, self.sampler = model, self._sampler_of(model, isa)
+        self.isa = PORTABLE if isa == PORTABLE else str(self.sampler.isa)
         self.emit = self.sampler.plan.emit
         height, width = model.decoder.image_size
         self.shape = (model.likelihood.channels, height, width)
         self.places = places_of(self.sampler.plan, (height, width), torch.device("cpu"))
+        self._kept_order: Any = None
 
-    def push(self, stack: Stack, images: Tensor, z: Tensor | None) -> None:
-        """The pixels of images ``[B, C, H, W]``, given z ``[B, D]``."""
-        params = self.sampler.params_of(images, z)
+    @staticmethod
+    def _sampler_of(model: VLAE, isa: str | None) -> PixelCNNSampler:
+        if isa == PORTABLE:
+            return PortableSampler(model.decoder)
+        return PixelCNNSampler(model.decoder, backend="cpu", isa=isa)
+
+    def given(self, z: Tensor, labels: Tensor | None = None) -> Tensor | None:
+        """What the sampler is given of codes ``[B, D]`` and labels ``[B]``; None where there is neither."""
+        found = self.model.condition(z, labels)
+        return found if found.shape[1] else None
+
+    def push(self, stack: Stack, images: Tensor, given: Tensor | None) -> None:
+        """The pixels of images ``[B, C, H, W]``, under p(x | given)."""
+        params = self.sampler.params_of(images, given)
         if not params.isfinite().all():
             raise ValueError("codec: the model must give finite parameters, got nan or inf")
         levels = levels_of(images, self.emit.levels)
@@ -46,15 +54,17 @@ class Pixels:
         for place in self.places[: len(self.sampler.plan.all_draws)]:  # the draws of the first pixel
             own, of = pixels_last(params[:, place.params]), pixels_last(levels[:, place.channels])
             draws[place.draw] = decisions(self.emit, own, of.astype(np.int32))
-        order = self._order({draw: len(bits) for draw, (bits, _) in draws.items()})
+        if self._kept_order is None:
+            self._kept_order = self._order({draw: len(bits) for draw, (bits, _) in draws.items()})
+        order = self._kept_order
         bits, p = (
             np.concatenate([draw[i].reshape(-1, len(images)) for draw in draws.values()])[order] for i in range(2)
         )
         stack.push_bits(bits.reshape(-1), p.reshape(-1))
 
-    def pop(self, stack: Stack, n: int, z: Tensor | None) -> Tensor:
-        """The images ``[n, C, H, W]`` whose pixels were pushed given z; FileError where that cannot be."""
-        with self.sampler.start(z, None if z is not None else n) as run:
+    def pop(self, stack: Stack, n: int, given: Tensor | None) -> Tensor:
+        """The images ``[n, C, H, W]`` whose pixels were pushed; FileError where that cannot be."""
+        with self.sampler.start(given, None if given is not None else n) as run:
             for step in run:
                 levels = self._pop(stack, step.params, n, step.channel)
                 step.put(levels)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import checkpoint, codec
-from ..codec.files import read_pictures, write_pictures
+from ..codec.files import labels_by_folder, paths_of, read_labels, read_pictures, write_pictures
 from ..visualization.figures import check_target, replace_file
 from .app import Json, app, as_json, user_errors
 
@@ -42,6 +42,14 @@ def compress(
         float | None,
         typer.Option(help="With --lossy, bits of z an image, on average; default: as finely as the posterior knows z"),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a class-conditional model: text file with a picture's class on each line, in the order of the "
+            "pictures' names; default: the names of their folders",
+            show_default=False,
+        ),
+    ] = None,
     per_chunk: Annotated[
         int | None, typer.Option(min=1, help="Images that are decoded together; default: 256, of bits-back 4096")
     ] = None,
@@ -63,11 +71,17 @@ def compress(
         raise ValueError(f"--binarization: must be threshold, got {binarization!r}")
     check_target(out, (".vlae",))
     model = checkpoint.load(folder).model
-    x = read_pictures(images, model, threshold=binarization is not None)
+    paths, n_classes = paths_of(images), model.n_classes
+    if labels is not None and not n_classes:
+        raise ValueError(f"--labels: must not be given, for the model was trained without labels, got {labels}")
+    y = None
+    if n_classes:
+        y = labels_by_folder(paths, n_classes) if labels is None else read_labels(labels, len(paths), n_classes)
+    x = read_pictures(paths, model, threshold=binarization is not None)
     start = time.perf_counter()
     way = "lossy" if lossy else (mode or "mean").replace("-", "_")
     how: Any = {"per_chunk": per_chunk, "isa": isa, "portable": portable, "bits": bits}
-    data = codec.encode(model, x, mode=way, **how)
+    data = codec.encode(model, x, y, mode=way, **how)
     seconds = time.perf_counter() - start
     replace_file(out, lambda fresh: fresh.write_bytes(data))
     if json:
@@ -90,13 +104,15 @@ def decompress(
     ] = None,
     json: Json = False,
 ) -> None:
-    """The pictures of a file that compress wrote, as PNG."""
+    """The pictures of a file that compress wrote, as PNG; in a folder for each class where the file has classes."""
     model, data = checkpoint.load(folder).model, file.read_bytes()
     start = time.perf_counter()
     chunks = None if chunk is None else [chunk]
-    images = codec.decode(model, data, chunks=chunks, where=str(file), pixels=pixels)
+    how: Any = {"chunks": chunks, "where": str(file), "pixels": pixels, "return_labels": model.n_classes > 0}
+    found = codec.decode(model, data, **how)
+    images, labels = found if model.n_classes else (found, None)
     seconds = time.perf_counter() - start
-    write_pictures(images, out)
+    write_pictures(images, out, labels, model.n_classes)
     if json:
         as_json({"images": len(images), "seconds": seconds, "out": out})
         return

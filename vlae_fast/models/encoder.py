@@ -76,9 +76,15 @@ class Encoder(nn.Module):
         who = type(self).__name__
         check_images(who, x, self.image_shape)
         if self.n_classes:
-            x = self._join(x, one_hot(who, labels, self.n_classes, x))
-        else:
-            check_no_labels(who, labels)
+            return self.of_classes(x, one_hot(who, labels, self.n_classes, x))
+        check_no_labels(who, labels)
+        return self._outputs(x)
+
+    def of_classes(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`with_context` of a class-conditional model, labels one-hot, ``[B, n_classes]``."""
+        return self._outputs(self._join(x, classes))
+
+    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.reads_channels_last and x.device.type == "cpu":
             x = channels_last(x)  # of oneDNN's two ways the faster one, from 64 channels on by a quarter
         mu, logvar, context = self.head(self.features(x)).split((self.latent_dim, self.latent_dim, self.context_dim), 1)
