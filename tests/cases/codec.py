@@ -10,6 +10,7 @@ from torch import Tensor
 from vlae_fast import VLAE, PixelCNN
 
 _SMALL: dict[str, Any] = {"latent_dim": 3, "hidden_dim": 4, "n_layers": 1, "image_size": (5, 6), "flow_hidden": 8}
+_MAP: dict[str, Any] = {**_SMALL, "latent_dim": 12, "latent_map": (2, 3)}
 MODELS: dict[str, Callable[[], VLAE]] = {
     "bernoulli": lambda: VLAE(1, **_SMALL),
     "one flow step": lambda: VLAE(1, **_SMALL, flow_steps=1),
@@ -19,6 +20,10 @@ MODELS: dict[str, Callable[[], VLAE]] = {
     "iaf of three steps": lambda: VLAE(1, **_SMALL, posterior="iaf", flow_steps=3),
     "iaf, no flow": lambda: VLAE(1, **_SMALL, posterior="iaf", use_flow=False),
     "no flow": lambda: VLAE(1, **_SMALL, use_flow=False),
+    "map": lambda: VLAE(1, **_MAP),
+    "map of one flow step": lambda: VLAE(1, **_MAP, flow_steps=1),
+    "map of three flow steps": lambda: VLAE(1, **_MAP, flow_steps=3, flow_transform="mean-only"),
+    "map of an iaf": lambda: VLAE(1, **_MAP, posterior="iaf"),
     "no code": lambda: PixelCNN(1, hidden_dim=4, n_layers=1, image_size=(5, 6)),
     "two channels": lambda: VLAE(2, **_SMALL),
     "categorical": lambda: VLAE(1, **_SMALL, likelihood="categorical", levels=5),

@@ -114,7 +114,8 @@ class Latent:
             for i, made in enumerate(self.posterior):
                 affine = of_posterior(made, self.isa, context)
                 levels = _flipped(forward(stack, _flipped(levels, i % 2), affine, self.cells), i % 2)
-            return levels, floats(levels * self.step)
+            return levels[:, self.prior.order], floats(levels * self.step)
+        mean, scale = mean[:, self.prior.order], scale[:, self.prior.order]
         levels = np.zeros(mean.shape, np.int32)
 
         def pop(i: int, shift: Floats, factor: Floats) -> Floats:
@@ -122,15 +123,18 @@ class Latent:
             levels[:, i] = centre + stack.pop_normal(own, own_scale, self.around)
             return levels[:, i] * self.step
 
-        return levels, walk(self.first, len(mean), self.dims, pop)
+        return levels, walk(self.first, len(mean), self.dims, pop)[:, self.prior.back]
 
     def push_posterior(self, stack: Stack, given: Given, levels: Symbols, z: Tensor) -> None:
         """Gives back what `pop_posterior` took; FileError where it cannot have taken it."""
         mean, scale, context = given
         if self.first is not None:
-            shift, log_scale = self.first(z)
+            mean, scale = mean[:, self.prior.order], scale[:, self.prior.order]
+            shift, log_scale = self.first(z[:, self.prior.order])
             factor = exp(log_scale)
             mean, scale = (mean - shift) / factor, scale / factor
+        else:
+            levels = levels[:, self.prior.back]
         for i, made in reversed(list(enumerate(self.posterior))):
             affine = of_posterior(made, self.isa, context)
             levels = _flipped(backward(stack, _flipped(levels, i % 2), affine, self.cells), i % 2)
@@ -150,7 +154,8 @@ class Latent:
         for i, affine in reversed(self.middle):
             levels = _flipped(backward(stack, levels, affine, self.cells), i)
         z = floats(levels * self.step)
-        return levels, z if self.first is None else inverse(self.first, z.double().numpy())
+        z = z if self.first is None else inverse(self.first, z.double().numpy())
+        return levels, z[:, self.prior.back]
 
     def _centre(self, mean: Floats, scale: Floats) -> tuple[Symbols, Floats, Floats]:
         """The cell of the posterior's mean, and mean and scale from there in cells."""

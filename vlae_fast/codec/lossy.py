@@ -51,7 +51,7 @@ class Code:
 
         A dimension is rounded given those before it as they are decoded, so that no error adds up over the first step.
         """
-        prior, target = self.prior, mu
+        prior, target = self.prior, mu[:, self.prior.order]
         for i, step in enumerate(prior.steps[:-2]):
             target = _forward(step, target.flip(1) if i else target)
         target = target.flip(1) if len(prior.steps) > 2 else target
@@ -156,7 +156,7 @@ def first_that(fits: Callable[[int], bool], low: int, high: int) -> int:
 def _scale_of_u(model: VLAE, isa: str, of: Posterior) -> list[float]:
     """Standard deviation of u in each dimension, given an image: the root of the mean of its variances."""
     prior = Prior(model, isa, Cells(np.ones(model.latent_dim), _MIDDLE, _MOST))
-    x, scale = of.mu, of.scale.double().numpy()
+    x, scale = of.mu[:, prior.order], of.scale.double().numpy()[:, prior.order]
     for i, step in enumerate(prior.steps[:-1]):
         x, scale = (x.flip(1), scale[:, ::-1]) if i else (x, scale)
         scale = scale * exp(-step(x)[1])

@@ -5,6 +5,9 @@ variable before the last step, on a grid: its dimensions are normal in turn, so 
 approximated but for the grid::
 
     eps_d = (v_d - m(v_<d)) e^-s(v_<d)  =>  v_d | v_<d ~ N(m, e^s)    of  v = u, turned where there are two steps
+
+Dimensions are in the prior's own order here, which is z's but for a prior of convolutions. That one goes over the map
+pixel after pixel; the channels of a pixel lie side by side, in any order, for they do not depend on each other.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from torch import Tensor, nn
 
 from ..backends import cpu
 from ..layers import MADE
+from ..models.conv_flow import ConvFlow, ConvStep, Transform
 from ..models.flow import AutoregressiveFlow
 from ..models.vlae import VLAE
 from ..reference.arguments import Mask
+from ..sampling import PixelCNNSampler
 from .numbers import Floats, exp
 from .stack import Stack, Symbols
 
@@ -58,7 +63,12 @@ class Prior:
     def __init__(self, model: VLAE, isa: str, cells: Cells) -> None:
         check_prior(model)
         self.dims, self.cells = model.latent_dim, cells
-        self.steps = [of_made(made, isa) for made in model.prior.steps] if model.prior is not None else []
+        self.order: Any = slice(None)  # which dimensions of z come in turn
+        self.back: Any = slice(None)  # and which in turn are those of z
+        self.steps = steps_of(model, isa)
+        if isinstance(model.prior, ConvFlow):
+            self.order = np.arange(self.dims).reshape(model.prior.shape[0], -1).T.reshape(-1)
+            self.back = np.argsort(self.order)
         self.last = self.steps[-1] if self.steps else None
         self.is_turned = len(self.steps) > 1
 
@@ -94,7 +104,7 @@ class Prior:
         for i, step in reversed(list(enumerate(self.steps[:-1]))):
             z = inverse(step, z.double().numpy())
             z = z.flip(1) if i else z
-        return z
+        return z[:, self.back]
 
     def _cells_of_last(self) -> Cells:
         return self.cells._replace(step=self._turned(self.cells.step))
@@ -133,9 +143,41 @@ def floats(x: Any) -> Tensor:
 
 def check_prior(model: VLAE) -> None:
     """Raises ValueError where the prior is not normal in turn."""
-    if model.prior is not None and not isinstance(model.prior, AutoregressiveFlow):
-        rule = "bits back and lossy codes must have a prior of MADEs (latent_map=None)"
+    if model.prior is not None and not isinstance(model.prior, AutoregressiveFlow | ConvFlow):
+        rule = "bits back and lossy codes must have a prior of MADEs or of masked convolutions"
         raise ValueError(f"codec: {rule}, got {type(model.prior).__name__}")
+
+
+def steps_of(model: VLAE, isa: str) -> list[Params]:
+    """shift and log_scale of each step of a model's prior, by kernels of an instruction set."""
+    prior = model.prior
+    if isinstance(prior, ConvFlow):
+        return [of_convolutions(step, prior.map_shape, isa, i % 2) for i, step in enumerate(prior.steps)]
+    return [of_made(made, isa) for made in prior.steps] if prior is not None else []
+
+
+def of_convolutions(step: nn.Module, shape: tuple[int, int, int], isa: str, turned: int) -> Params:
+    """shift and log_scale of a step over a map of this shape, by the sampler: those of a pixel from the ones before it.
+
+    turned: the order of pixels is, which is the step's own affair, and that of channels with it.
+    """
+    assert isinstance(step, ConvStep)
+    sampler = PixelCNNSampler(Transform(step, shape), backend="cpu", isa=isa)
+    channels, height, width = shape
+
+    def to_map(v: Tensor) -> Tensor:
+        found = v.view(len(v), height, width, channels)
+        return (found.flip(3) if turned else found).permute(0, 3, 1, 2).contiguous()
+
+    def in_turn(of_map: Tensor) -> Any:
+        found = of_map.permute(0, 2, 3, 1)
+        return (found.flip(3) if turned else found).flatten(1).numpy()
+
+    def params(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:
+        found = sampler.params_of(to_map(v.nan_to_num()), None)
+        return _finite(in_turn(found[:, :channels])[:, which]), _finite(in_turn(found[:, channels:])[:, which])
+
+    return params
 
 
 def of_made(made: nn.Module, isa: str) -> Params:

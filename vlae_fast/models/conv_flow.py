@@ -100,13 +100,19 @@ class ConvFlow(Flow):
             eps = eps.flip(self.order) if i else eps
         return eps, log_det
 
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(D, h, w) of one z."""
+        channels, height, width = self.shape
+        return channels, height, width
+
     def _invert_by_sampler(self, step: ConvStep, eps: Tensor) -> tuple[Tensor, Tensor]:
-        decoder = _Transform(step, (self.shape[0], self.shape[1], self.shape[2]))
+        decoder = Transform(step, self.map_shape)
         z, params = PixelCNNSampler(decoder, backend=self.backend).sample_with_logits(None, noise=eps)
         return z, params[:, self.shape[0] :]
 
 
-class _Transform:
+class Transform:
     """A step as a sampler sees a decoder: the pixel is ``shift + exp(log_scale) * noise``, and the noise is eps."""
 
     latent_dim = 0
