@@ -53,6 +53,7 @@ PAGES = {  # of Markdown: title at the side, path from the root of the checkout
     "models": ("Models and recipes", "docs/models.md"),
     "growing": ("From one model to the next", "docs/growing.md"),
     "codec": ("Images as files", "docs/codec.md"),
+    "codec_labels": ("Labels in files", "docs/codec_labels.md"),
     "lossy": ("Lossy files", "docs/lossy.md"),
     "codec_portable": ("Portable files", "docs/codec_portable.md"),
     "extending": ("Extending", "docs/extending.md"),

@@ -91,6 +91,17 @@ PROMISES = [
     ),
     ("docs/codec.md", "raises `codec.FileError`", "codec/test_container.py::test_every_cut_is_an_error"),
     (
+        "docs/codec_portable.md",
+        "of [lossy](lossy.md) ones z is the same on every machine",
+        "codec/test_portable.py::test_lossy_files_too",
+    ),
+    (
+        "docs/lossy.md",
+        "z is the same number everywhere, and so are the parameters of the pixels",
+        "codec/test_portable.py::test_lossy_files_too",
+    ),
+    ("docs/lossy.md", "[every machine decodes]", "codec/test_portable.py::test_lossy_files_too"),
+    (
         "docs/lossy.md",
         "a file gives the same ones each time, alone or beside others",
         "codec/test_lossy.py::test_images_are_those_of_the_codes",

@@ -128,6 +128,7 @@ def test_networks_have_the_values_of_pytorch_and_the_same_bits_in_any_batch() ->
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(5, 48), nn.ELU(), nn.Unflatten(1, (3, 4, 4)), nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(),
+        nn.AdaptiveAvgPool2d((3, 2)),
         nn.Upsample((9, 7), mode="bilinear"), nn.Conv2d(6, 4, 3, stride=2), nn.SiLU(), nn.Sigmoid(), nn.LeakyReLU(0.3),
     )  # fmt: skip
     network.takes_batches = True  # type: ignore[assignment]

@@ -9,6 +9,7 @@ why that holds, part by part, is in `docs/codec_portable.md`.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,8 +100,10 @@ class PortableOrder(FixedOrder):
             return _bilinear(*args, **kwargs)
         if name in ("native_batch_norm", "_native_batch_norm_legit_no_training"):
             return _batch_norm(*args, **kwargs)
+        if name == "_adaptive_avg_pool2d":
+            return _adaptive_average(*args, **kwargs)
         known = ", ".join(_BY_NUMBERS)
-        rule = f"networks of linear layers, convolutions, batch norms, bilinear maps and {known}"
+        rule = f"networks of linear layers, convolutions, batch norms, bilinear maps, adaptive averages and {known}"
         raise ValueError(f"codec: portable must have {rule}, got {name}")
 
 
@@ -140,6 +143,19 @@ def _bilinear(
         high = x.index_select(axis, torch.from_numpy(np.minimum(first + 1, held - 1)))
         x = low * (1 - share) + high * share
     return x
+
+
+def _adaptive_average(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``F.adaptive_avg_pool2d``, the pixels of a window added one by one."""
+    out, (height, width) = x.new_empty((*x.shape[:2], *size)), x.shape[2:]
+    for i, j in itertools.product(*map(range, size)):
+        rows = range(i * height // size[0], -(-(i + 1) * height // size[0]))
+        columns = range(j * width // size[1], -(-(j + 1) * width // size[1]))
+        total = torch.zeros_like(out[:, :, i, j])
+        for row, column in itertools.product(rows, columns):
+            total = total + x[:, :, row, column]
+        out[:, :, i, j] = total / (len(rows) * len(columns))
+    return out
 
 
 def _batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, *options: Any) -> Any:

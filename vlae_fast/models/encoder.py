@@ -81,7 +81,10 @@ class Encoder(nn.Module):
         return self._outputs(x)
 
     def of_classes(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`with_context` of a class-conditional model, labels one-hot, ``[B, n_classes]``."""
+        """`with_context` of a class-conditional model, of images x.
+
+        classes: the labels, one-hot, ``[B, n_classes]``.
+        """
         return self._outputs(self._join(x, classes))
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
