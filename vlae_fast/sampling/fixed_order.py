@@ -161,9 +161,9 @@ class FixedOrder(TorchDispatchMode):
 
 # Copies, and elementwise operations of a single rounding
 _EXACT = frozenset(
-    "_to_copy _unsafe_view abs add cat clamp clone constant_pad_nd copy div empty empty_like eq full full_like ge gt "
-    "hardtanh index le lt maximum minimum mul ne neg new_empty new_full new_ones new_zeros ones ones_like pixel_shuffle relu split "
-    "sqrt stack sub threshold unbind where zeros zeros_like".split()
+    "_to_copy _unsafe_view abs add cat clamp clone constant_pad_nd copy div empty empty_like eq full full_like ge "
+    "gt hardtanh index le lt maximum minimum mul ne neg new_empty new_full new_ones new_zeros ones ones_like "
+    "pixel_shuffle relu split sqrt stack sub threshold unbind where zeros zeros_like".split()
 )
 
 
