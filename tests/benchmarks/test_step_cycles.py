@@ -1,0 +1,115 @@
+"""The model of samplers and inverses: what the library plans, and cycles of a stage from those of events."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vlae_fast as vf
+from benchmarks import cuda_plans, step_cycles
+from benchmarks.cuda_kernels import EVENT_COLUMNS
+from benchmarks.cuda_plans import Event, Flow, Quad, Sampler, Stage
+
+BF16, F32 = torch.bfloat16, torch.float32
+SAMPLER, INVERSE = "pixelcnn_sample_sample_kernel", "made_inverse_inverse_kernel<float, 1>"
+GATE = Stage(is_norm=False, is_pair=True, products=320, columns=128, blocks=(0,) * 7 + (2,))
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+
+
+def told(monkeypatch: pytest.MonkeyPatch, folder: Path, kernel: str, **cycles: int) -> None:
+    """A table of events of one kernel; a name has _ for a space."""
+    table = folder / "cycles.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(EVENT_COLUMNS)
+        writer.writerows([kernel, "sm_90a", name.replace("_", " "), n, "nvcc"] for name, n in cycles.items())
+    monkeypatch.setattr(step_cycles, "CYCLES", table)
+
+
+def gate(rows: int) -> str:
+    return f"gate_of_64_channels,_5_taps,_{rows}_rows"
+
+
+def test_a_stage_is_a_fixed_part_and_its_products(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    relu = {"relu_of_64_channels,_1_tap,_16_rows": 1620}
+    told(monkeypatch, tmp_path, f"{SAMPLER}<__nv_bfloat16, true>", draw=700, **{gate(16): 2000, gate(32): 2500}, **relu)
+    cycles = step_cycles.StageCycles(BF16)
+    assert cycles.block(GATE, 16) == cycles.block(GATE, 3) == 2000
+    assert cycles.block(GATE, 32) == 2500
+    assert cycles.block(GATE._replace(products=160), 16) == 1750  # half the products: half of what rows cost
+    assert cycles.block(GATE._replace(columns=256), 16) == 2 * 2000  # the warps go twice
+    plain = GATE._replace(is_pair=False, products=64, columns=64)
+    assert cycles.block(plain, 16) == 1620 and cycles.block(plain._replace(products=128), 16) == 1720
+    assert cycles.block(GATE._replace(products=640), 16) == 2500 + step_cycles.LATENCIES["LDG"]  # weights come twice
+    wide = GATE._replace(products=32000, columns=128)
+    assert cycles.bound(wide, 16) == 32000 * 128 * 2 / 64
+    assert cycles.block(wide, 16) >= cycles.bound(wide, 16)
+
+
+def test_float32_by_one_event_or_by_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Products and outputs may be events of their own, or one of both."""
+    apart = {"products_of_a_" + gate(8): 2700, "outputs_of_a_gate,_one_a_thread": 500}
+    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true>", draw=700, **apart)
+    cycles = step_cycles.StageCycles(F32)
+    assert cycles.block(GATE, 4) == 2700 - 640 + 500  # a warp has 640 instructions less; 256 outputs, one a thread
+    assert cycles.block(GATE, 8) == 2700 + 2 * 500
+    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true, 8>", draw=700, **{gate(8): 3700})
+    assert step_cycles.StageCycles(F32).block(GATE, 8) == 3700
+    bound = step_cycles.StageCycles(F32).bound(GATE, 8)
+    assert bound == max(320 * 128 * 4 / 64, 320 * 128 * 8 / 128)
+
+
+def test_what_the_table_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true>", **{gate(8): 3700})
+    with pytest.raises(ValueError, match=r"cycles.csv must have a row of .*<float, true> for 'draw'.*cuda_kernels"):
+        step_cycles.StageCycles(F32)
+    with pytest.raises(ValueError, match=r"<__half, true> for 'gate of C channels, T taps, R rows'.*got \[\]"):
+        step_cycles.StageCycles(torch.float16)
+
+
+def test_tiles_come_in_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told(monkeypatch, tmp_path, f"{SAMPLER}<__nv_bfloat16, true>", draw=700, **{gate(16): 2000, gate(32): 2500})
+    one = 2 * 2000 + 3 * 700
+    for tiles, rounds in ((1, 1), (132, 1), (133, 2)):
+        sampler = Sampler(samples=1, tiles=tiles, in_shared=True, stages=[GATE], draws=3)
+        assert step_cycles.sampler_cycles(sampler, BF16) == rounds * one
+
+
+def test_an_inverse_is_its_events_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    events: dict[str, Any] = {"4 rows, 256 values": 1000, "4 rows, 512 values": 1400, "a unit": 500, "a dimension": 650}
+    events |= {"a block's rows, then a unit": 900, "4 shuffles": 620, "5 shuffles": 700}
+    events |= {"4 and 5 shuffles, in two events": 1200}
+    told(monkeypatch, tmp_path, INVERSE, **events)
+    around, unit, dimension = 620 + 700 - 1200, 380, 530
+    quads = [Quad(0, 0)] * 17 + [Quad(1, 300)]
+    flow = Flow(quads, [Event(0, 1, False), Event(0, 3, False), Event(1, 1, True)], fours=10)
+    chain = unit + (unit + 2 * (700 - 500) / 4) + dimension
+    step = 2 * 1000 + 1400 + 2 * (900 - unit) + chain
+    assert around == 120 and step_cycles.inverse_cycles(flow, 100, 3) == 3 * step
+    assert [step_cycles.samples_of_tile(batch) for batch in (1, 132, 133, 500, 600)] == [1, 1, 2, 4, 8]
+
+
+@needs_compiler
+def test_the_library_plans_the_sampler() -> None:
+    """28 x 28, slope 4: 136 steps of at most 7 pixels."""
+    decoder = vf.PixelCNNDecoder(1, hidden_dim=64, n_layers=1, z_channels=0, backend="reference").to(BF16)
+    plan = vf.PixelCNNSampler(decoder, "reference").plan
+    one = cuda_plans.sampler(plan, (28, 28), 1, BF16, (132, 227 * 1024))
+    assert (one.samples, one.tiles, one.draws) == (1, 1, 136) and len(one.stages) == len(plan.stages)
+    for stage, own in zip(one.stages, plan.stages, strict=True):
+        assert sum(rows * count for rows, count in enumerate(stage.blocks, 1)) == 28 * 28
+        assert stage.is_pair == (own.activation == "gate")
+    many = cuda_plans.sampler(plan, (28, 28), 4096, BF16, (132, 227 * 1024))
+    assert many.tiles == -(-4096 // many.samples) and many.in_shared
+
+
+@needs_compiler
+def test_the_library_plans_the_walk() -> None:
+    degrees = torch.arange(5), torch.arange(12) % 4, torch.arange(5).repeat(2)
+    flow = cuda_plans.flow(degrees)
+    assert sum(event.is_dimension for event in flow.events) == 5
+    assert sum(event.count for event in flow.events if not event.is_dimension) == 12
+    assert {quad.block for quad in flow.quads} == {event.block for event in flow.events}
