@@ -65,9 +65,13 @@ def loop_of(kernel: str, args: dict[str, Any], options: dict[str, Any], grid: tu
         columns = a["BN"] * (2 if a["ACTIVATION"] == "gate" else 1)
         passes = a["T"] * a["PER_TAP"] or ceil(a["T"] * a["C_in"] / a["BK"])
         return [loop(programs * passes, a["BM"], columns, a["BK"])]
-    if kernel == "masked_conv_grad_weight_kernel":
-        return [loop(programs * a["pixels_per_part"] / a["BM"], a["BK"], a["BN"], a["BM"])]
     found = []
+    if kernel == "masked_conv_backward_kernel":
+        weight_programs, m = a["weight_programs"], a["WEIGHT_BM"]
+        if weight_programs:
+            found.append(loop(weight_programs * a["pixels_per_part"] / m, a["WEIGHT_BK"], a["WEIGHT_BN"], m))
+        passes = a["T"] * a["PER_TAP"] or ceil(a["T"] * a["P"] / a["BK"])
+        found.append(loop((programs - weight_programs) * passes, a["BM"], a["BN"], a["BK"]))
     if "masked_linear" in kernel and a["p_walks"] is not None:
         walks = a["p_walks"]
         tiles = sum(int((ends - starts).sum()) for starts, ends in _runs(walks))
@@ -102,13 +106,17 @@ def code_of(launched: Launched) -> Code:
 
 
 def rounds_cycles(code: Code, programs: int, loops: list[Loop]) -> float:
-    """Cycles of a launch's programs where nothing waits for memory: equal ones in rounds, others balanced."""
+    """Cycles of a launch's programs where nothing waits for memory: equal ones in rounds, others balanced.
+
+    A launch with several loops has programs of as many kinds, which share what is outside of them.
+    """
+    outside, outside_cycles = code.outside / len(loops), code.outside_cycles / len(loops)
     passes = sum(loop.passes for loop in loops) / programs
     matrix = sum(loop.passes * loop.products for loop in loops) / programs / PRODUCTS
     loaded = sum(loop.passes * loop.loaded for loop in loops) / programs / L2_BYTES
     issued_inside = passes * code.in_loop * code.warps / ISSUED
-    issued = issued_inside + code.outside * code.warps / ISSUED
-    alone = code.outside_cycles + max(matrix, loaded, issued_inside)
+    issued = issued_inside + outside * code.warps / ISSUED
+    alone = outside_cycles + max(matrix, loaded, issued_inside)
     slowest = max(matrix, loaded, issued)
 
     def round_of(count: float) -> float:
@@ -123,7 +131,8 @@ def microseconds(launched: Launched) -> float:
     """Estimate of a launch in a CUDA graph."""
     name = launched.kernel.fn.__name__
     loops = loop_of(name, launched.args, launched.options, launched.grid)
-    moved = sum(t.numel() * t.element_size() for t in launched.args.values() if isinstance(t, Tensor))
+    tensors = {t.data_ptr(): t for t in launched.args.values() if isinstance(t, Tensor)}  # one may be given twice
+    moved = sum(t.nbytes for t in tensors.values())
     seconds = moved / (L2 if moved <= L2_SIZE else MEMORY)
     if loops:
         seconds = max(seconds, rounds_cycles(code_of(launched), prod(launched.grid), loops) / CLOCK)
@@ -133,7 +142,7 @@ def microseconds(launched: Launched) -> float:
 def times_of(target: Target) -> list[tuple[float, str]]:
     """Microseconds and name of each launch; a sampler or an inverse is one with all that it launches."""
     call = target.make("cpu")
-    with called() as calls, recorded() as launches:
+    with called() as calls, recorded(90) as launches:
         call()
     waits = [(one.microseconds, one.name) for one in calls]
     return waits + [(microseconds(launched), name_of(launched)) for launched in launches]

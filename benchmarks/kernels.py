@@ -29,6 +29,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from vlae_fast.kernels import launch
 
 from .launches import LAUNCHES
 from .machine_code import hot_loops, matrix_instruction
@@ -61,8 +62,8 @@ class Launched(NamedTuple):
 
 
 @contextmanager
-def recorded() -> Iterator[list[Launched]]:
-    """Launches are written down instead of made."""
+def recorded(arch: int) -> Iterator[list[Launched]]:
+    """Launches are written down instead of made, with the block sizes of an architecture such as 90."""
     launches: list[Launched] = []
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
@@ -70,7 +71,13 @@ def recorded() -> Iterator[list[Launched]]:
         given |= {name: kwargs.pop(name) for name in list(kwargs) if name in self.arg_names}
         launches.append(Launched(self, {name: given[name] for name in self.arg_names}, kwargs, grid))
 
-    with mock.patch.object(JITFunction, "run", run):
+    with (
+        mock.patch.object(JITFunction, "run", run),
+        mock.patch.object(launch, "device_names", lambda device: (f"sm_{arch}",)),
+        mock.patch.object(
+            launch, "_config", launch._config.__wrapped__
+        ),  # whose cache knows devices, not architectures
+    ):
         yield launches
 
 
@@ -161,7 +168,7 @@ def rows_of(case: str) -> list[dict[str, Any]]:
 
 def _rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any]]:
     call = LAUNCHES[case](dtype)
-    with recorded() as launches:
+    with recorded(arch) as launches:
         call()
     seen = set()
     for launched in launches:

@@ -70,14 +70,14 @@ def linear(
 
 
 def made(
-    batch: int, dim: int, hidden: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"
+    batch: int, dim: int, hidden: tuple[int, ...], dtype: torch.dtype, device: str = "cpu", *, cond: bool = True
 ) -> Callable[[], Results]:
-    """Forward and backward of `made`, a condition with it, every gradient."""
-    t = made_layers_case(batch, dim, hidden, cond=True, dtype=dtype).to(device=device).tensors
-    layers = Layers(t["weights"], t["biases"], t["degrees"], t["cond"])
+    """Forward and backward of `made`, with a condition or not, every gradient."""
+    t = made_layers_case(batch, dim, hidden, cond=cond, dtype=dtype).to(device=device).tensors
+    layers = Layers(t["weights"], t["biases"], t["degrees"], t.get("cond"))
     outputs = len(t["weights"][-1])
     grad = torch.randn(batch, outputs, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    needs = [True] * (2 + 2 * len(layers.weights))
+    needs = [True, cond, *[True] * (2 * len(layers.weights))]
 
     def call() -> Results:
         y, *kept = triton.made_with_hidden(t["x"], layers, "relu")
@@ -169,6 +169,7 @@ LAUNCHES: dict[str, Launch] = {  # where two share block sizes, the first decide
     "linear-32-64": partial(linear, 64, 32, 64, False, "tanh"),
     "made-64-640-640-128": partial(made, 128, 64, (640, 640)),
     "made-784-1024-1024-1568": partial(made, 256, 784, (1024, 1024)),
+    "made-784-4096-4096-1568": partial(made, 4096, 784, (4096, 4096), cond=False),
     "inverse-784-512-512-relu": partial(inverse, 100, 784, (512, 512), "relu", False),
     "inverse-64-512-512-elu-cond": partial(inverse, 100, 64, (512, 512), "elu", True),
     "inverse-32-64-tanh": partial(inverse, 100, 32, (64,), "tanh", False),

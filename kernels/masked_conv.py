@@ -6,9 +6,6 @@ gate, else P). Weights are packed to ``[T, C_in, P]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -17,19 +14,12 @@ from torch import Tensor
 from . import launch
 from .activate import activate, sigmoid_of_16_bits, tanh, tanh_of_16_bits
 from .dot import dot
-from .masked_conv_weight import grad_weight
-from .parts import add_parts
-from .slope import slope
 from .taps import FLAT_BELOW, Taps, blocks_per_tap, k_block, pack, raster, rows_and_columns
 
 
-def _name(specialization: Any) -> str:
-    """The name that a profiler shows: one kernel is both the forward pass and, mirrored, the gradient of x."""
-    return f"masked_conv_{'forward' if specialization.constants['SIGN'] == 1 else 'grad_x'}_kernel"
-
-
-@triton.jit(repr=_name)
-def masked_conv_forward_kernel(
+@triton.jit
+def conv_block(
+    i_program,
     p_x,
     p_weight,
     p_bias,
@@ -57,13 +47,13 @@ def masked_conv_forward_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """A program computes BM pixels x BN channels; under the gate both halves of P, so that they never reach memory.
+    """Computes BM pixels x BN channels; under the gate both halves of P, so that they never reach memory.
 
     They are one product of 2 BN columns, the two of a channel side by side, which a thread then holds both.
     """
     GATE: tl.constexpr = ACTIVATION == "gate"
     n_blocks = tl.cdiv(C, BN)
-    i_m, i_n = tl.program_id(0) // n_blocks, tl.program_id(0) % n_blocks
+    i_m, i_n = i_program // n_blocks, i_program % n_blocks
     o_row = tl.arange(0, BM)
     o_m = i_m * BM + o_row
     o_n = i_n * BN + tl.arange(0, BN)
@@ -114,69 +104,52 @@ def masked_conv_forward_kernel(
     tl.store(p_out + o_out, b_a.to(p_out.dtype.element_ty), m_out)
 
 
-def _blocks(x: Tensor, channels: int, n_taps: int, *, mirrored: bool) -> launch.Config:
-    """Block sizes for a convolution of x to so many channels, and how many blocks of K a tap has."""
+@triton.jit
+def masked_conv_forward_kernel(
+    p_x,
+    p_weight,
+    p_bias,
+    p_cond,
+    p_out,
+    p_sigmoid,
+    pixels,
+    H,
+    W,
+    C_in,
+    C,
+    T,
+    ACTIVATION: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    COND: tl.constexpr,
+    WITH_SIGMOID: tl.constexpr,
+    PER_TAP: tl.constexpr,
+    RASTER: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    P = 2 * C if ACTIVATION == "gate" else C
+    conv_block(
+        tl.program_id(0), p_x, p_weight, p_bias, p_cond, p_out, p_sigmoid, pixels, H, W, C_in, C, T, C_in * P, P, 1,
+        1, ACTIVATION, HAS_BIAS, COND, WITH_SIGMOID, PER_TAP, RASTER, PRECISION, BM, BN, BK,
+    )  # fmt: skip
+
+
+def blocks(x: Tensor, channels: int, n_taps: int, *, mirrored: bool) -> launch.Config:
+    """Block sizes for a convolution of x to so many channels, and how many blocks of K a tap has.
+
+    ``mirrored``: its transpose, the gradient of x.
+    """
     batch, height, width, in_channels = x.shape
     config = launch.config("masked_conv", x, in_channels, channels)
     config["BM"] = launch.shrunk(config["BM"], batch * height * width)
-    blocks = launch.cdiv(channels, config["BN"])
-    if mirrored and x.dtype != torch.float32 and blocks % 2 == 0:
+    n_blocks = launch.cdiv(channels, config["BN"])
+    if mirrored and x.dtype != torch.float32 and n_blocks % 2 == 0:
         config["BN"] *= 2  # as many columns as a gate's, and the gradient is read half as often
     config["BN"] = launch.shrunk(config["BN"], channels)
     config["BK"] = launch.shrunk(config["BK"], in_channels * (n_taps if in_channels < FLAT_BELOW else 1))
     return config | {"PER_TAP": blocks_per_tap(in_channels, config["BK"])}
-
-
-def _conv(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    taps: Taps,
-    activation: str,
-    with_sigmoid: bool,
-    *,
-    mirrored: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """The convolution of x; ``mirrored``: its transpose, from P columns back to the input channels."""
-    batch, height, width, in_channels = x.shape
-    s_tap, s_k, s_n = packed.stride()
-    columns = packed.shape[1 if mirrored else 2]
-    if mirrored:
-        s_k, s_n = s_n, s_k
-    channels = columns // 2 if activation == "gate" else columns
-    out = x.new_empty(batch, height, width, channels)
-    sigmoid = torch.empty_like(out) if with_sigmoid else None
-    if out.numel() == 0:
-        return out, sigmoid
-    config = _blocks(x, channels, len(taps), mirrored=mirrored)
-    pixels = batch * height * width
-    masked_conv_forward_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
-        x,
-        packed,
-        bias,
-        cond,
-        out,
-        sigmoid,
-        pixels,
-        height,
-        width,
-        in_channels,
-        channels,
-        len(taps),
-        s_tap,
-        s_k,
-        s_n,
-        SIGN=-1 if mirrored else 1,
-        ACTIVATION=activation,
-        HAS_BIAS=bias is not None,
-        COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
-        WITH_SIGMOID=with_sigmoid,
-        RASTER=raster(taps),
-        PRECISION=launch.conv_precision(x.dtype),
-        **config,
-    )
-    return out, sigmoid
 
 
 def forward(
@@ -197,37 +170,32 @@ def forward(
         taps: those with a live weight. centre: boolean ``[P, C_in]``, the mask of the last tap, None where all of it
             is alive.
     """
-    packed = pack(weight, taps, centre, paired=activation == "gate")
-    return _conv(x, packed, bias, cond, taps, activation, with_sigmoid)
-
-
-def backward(
-    grad: Tensor,
-    out: Tensor | None,
-    sigmoid: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    taps: Taps,
-    centre: Tensor | None,
-    activation: str,
-    needs: Sequence[bool],
-    cond: Tensor | None,
-) -> list[Tensor | None]:
-    """Gradients of x, weight, bias and cond; None where ``needs`` is False. Arguments as in `forward`."""
-    cond_is_vector = cond is not None and cond.dim() == 2
-    grads: list[Tensor | None] = [None] * 4
-    pre = grad
-    if activation != "none" or needs[2] or (needs[3] and cond_is_vector):
-        pre, sums = slope(grad, out, sigmoid, activation, x.shape[0])
-        if needs[2]:
-            grads[2] = add_parts(sums.flatten(0, 1)[None], grad.dtype)[0]
-        if needs[3] and cond_is_vector:
-            grads[3] = add_parts(sums, grad.dtype)
-    if needs[3] and not cond_is_vector:
-        grads[3] = pre.clone()  # pre may be the caller's own
-    if needs[0]:
-        packed = pack(weight, taps, centre)
-        grads[0], _ = _conv(pre, packed, None, None, taps, "none", False, mirrored=True)
-    if needs[1]:
-        grads[1] = grad_weight(x, pre, weight, taps, centre)
-    return grads
+    batch, height, width, in_channels = x.shape
+    channels = len(weight) // 2 if activation == "gate" else len(weight)
+    out = x.new_empty(batch, height, width, channels)
+    sigmoid = torch.empty_like(out) if with_sigmoid else None
+    if out.numel() == 0:
+        return out, sigmoid
+    config, pixels = blocks(x, channels, len(taps), mirrored=False), batch * height * width
+    masked_conv_forward_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
+        x,
+        pack(weight, taps, centre, paired=activation == "gate"),
+        bias,
+        cond,
+        out,
+        sigmoid,
+        pixels,
+        height,
+        width,
+        in_channels,
+        channels,
+        len(taps),
+        ACTIVATION=activation,
+        HAS_BIAS=bias is not None,
+        COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
+        WITH_SIGMOID=with_sigmoid,
+        RASTER=raster(taps),
+        PRECISION=launch.conv_precision(x.dtype),
+        **config,
+    )
+    return out, sigmoid

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import launch
 from .dot import dot
-from .taps import FLAT_BELOW, Taps, blocks_per_tap, k_block, raster, rows_and_columns, tap_of
+from .taps import FLAT_BELOW, blocks_per_tap, k_block, rows_and_columns
 
 # At most: two for each processor of an H100, where one more would make a third round. Fixed, so that the order of sums
 # does not depend on the device.
@@ -19,7 +18,8 @@ PROGRAMS = 264
 
 
 @triton.jit
-def masked_conv_grad_weight_kernel(
+def weight_block(
+    i_program,
     p_x,
     p_grad,
     p_parts,
@@ -37,8 +37,10 @@ def masked_conv_grad_weight_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """A program sums BK rows (tap, channel) x BN columns over its part of the pixels, BM at a time."""
-    i_k, i_n, i_part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Sums BK rows (tap, channel) x BN columns over a part of the pixels, BM at a time."""
+    k_blocks = tl.cdiv(T * C_in, BK) if PER_TAP == 0 else T * PER_TAP
+    n_blocks = tl.cdiv(P, BN)
+    i_k, i_n, i_part = i_program % k_blocks, i_program // k_blocks % n_blocks, i_program // (k_blocks * n_blocks)
     o_tap, o_c, m_k, o_dy, o_dx = k_block(i_k, C_in, T, 1, PER_TAP, RASTER, BK)
     o_n = i_n * BN + tl.arange(0, BN)
     o_row = tl.arange(0, BM)
@@ -61,7 +63,9 @@ def masked_conv_grad_weight_kernel(
 
 
 @triton.jit
-def masked_conv_unpack_kernel(
+def unpack_block(
+    i_block,
+    i_place,
     p_parts,
     p_tap_of,
     p_centre,
@@ -74,9 +78,9 @@ def masked_conv_unpack_kernel(
     HAS_CENTRE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Adds the parts in order and scatters the sum to ``[P, C_in, k, k]``; dead entries become 0."""
-    i_tap = tl.load(p_tap_of + tl.program_id(1))
-    o_packed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """Adds the parts in order and scatters the sum to a place of ``[P, C_in, k, k]``; dead entries become 0."""
+    i_tap = tl.load(p_tap_of + i_place)
+    o_packed = i_block * BLOCK + tl.arange(0, BLOCK)
     o_in, o_out = o_packed // P, o_packed % P
     m_packed = o_packed < C_in * P
     m_live = o_packed < tl.where(i_tap < 0, 0, C_in * P)
@@ -86,20 +90,21 @@ def masked_conv_unpack_kernel(
     b_sum = tl.zeros([BLOCK], tl.float32)
     for i_part in range(parts):
         b_sum += tl.load(p_parts + (i_part * T + i_tap) * C_in * P + o_packed, m_live, other=0.0)
-    o_weight = (o_out * C_in + o_in) * KK + tl.program_id(1)
+    o_weight = (o_out * C_in + o_in) * KK + i_place
     tl.store(p_weight + o_weight, b_sum.to(p_weight.dtype.element_ty), m_packed)
 
 
-class _Plan(NamedTuple):
+class WeightPlan(NamedTuple):
     """A product ``[taps * C_in, pixels] x [pixels, P]``, cut into programs."""
 
-    grid: tuple[int, int, int]  # blocks of K, blocks of N, parts of the pixels
+    programs: int
+    parts: int  # of the pixels
     pixels_per_part: int
     per_tap: int  # blocks of K in one tap; 0: a block spans taps
     config: launch.Config
 
 
-def _plan(x: Tensor, columns: int, n_taps: int) -> _Plan:
+def plan(x: Tensor, columns: int, n_taps: int) -> WeightPlan:
     batch, height, width, in_channels = x.shape
     pixels = batch * height * width
     config = launch.config("masked_conv_weight", x, in_channels, columns)
@@ -111,53 +116,5 @@ def _plan(x: Tensor, columns: int, n_taps: int) -> _Plan:
     n_blocks = launch.cdiv(columns, config["BN"])
     parts = min(max(PROGRAMS // (k_blocks * n_blocks), 1), launch.cdiv(pixels, 4 * config["BM"]))
     per_part = launch.cdiv(launch.cdiv(pixels, parts), config["BM"]) * config["BM"]
-    return _Plan((k_blocks, n_blocks, launch.cdiv(pixels, per_part)), per_part, per_tap, config)
-
-
-def grad_weight(x: Tensor, grad: Tensor, weight: Tensor, taps: Taps, centre: Tensor | None) -> Tensor:
-    """Gradient ``[P, C_in, k, k]`` for x ``[B, H, W, C_in]`` and the pre-activation's gradient ``[B, H, W, P]``."""
-    batch, height, width, in_channels = x.shape
-    columns, n_taps, pixels = grad.shape[-1], len(taps), batch * height * width
-    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    if pixels == 0 or n_taps == 0:
-        return out.zero_()
-    plan = _plan(x, columns, n_taps)
-    parts = x.new_empty(plan.grid[2], n_taps, in_channels, columns, dtype=torch.float32)
-    masked_conv_grad_weight_kernel[plan.grid](
-        x,
-        grad,
-        parts,
-        pixels,
-        plan.pixels_per_part,
-        height,
-        width,
-        in_channels,
-        columns,
-        n_taps,
-        PER_TAP=plan.per_tap,
-        RASTER=raster(taps),
-        PRECISION=launch.conv_precision(x.dtype),
-        **plan.config,
-    )
-    _unpack(parts, taps, centre, out)
-    return out
-
-
-def _unpack(parts: Tensor, taps: Taps, centre: Tensor | None, out: Tensor) -> None:
-    """Writes the sum of ``parts [parts, T, C_in, P]`` into ``out [P, C_in, k, k]``."""
-    n_parts, n_taps, in_channels, columns = parts.shape
-    kernel_size = (out.shape[2], out.shape[3])
-    area = kernel_size[0] * kernel_size[1]
-    masked_conv_unpack_kernel[(launch.cdiv(in_channels * columns, 256), area)](
-        parts,
-        tap_of(taps, kernel_size, out.device),
-        centre,
-        out,
-        n_parts,
-        n_taps,
-        columns,
-        in_channels,
-        area,
-        centre is not None,
-        256,
-    )
+    parts = launch.cdiv(pixels, per_part)
+    return WeightPlan(k_blocks * n_blocks * parts, parts, per_part, per_tap, config)

@@ -115,8 +115,9 @@ def product_block(
             b_y, begin, end, p_x, p_weight, p_mask, i_m, i_n, B, N, K,
             False, TRANSPOSED, ADJACENCY, PRECISION, BM, BN, BK,
         )  # fmt: skip
-    # a partial tile passes through registers to be masked: in steps half as long, it needs half of them
-    STEPS: tl.constexpr = 2 if BK > 16 else 1
+    # A partial tile passes through registers to be masked: in steps half as long it needs half of them, beside many
+    # outputs in the shortest.
+    STEPS: tl.constexpr = BK // 16 if BM * BN >= 128 * 128 else 2 if BK > 16 else 1
     for i_run in range(full_runs, runs):
         begin, end = tl.load(p_walk + 3 + 2 * i_run) * STEPS, tl.load(p_walk + 4 + 2 * i_run) * STEPS
         b_y = walk(
@@ -149,6 +150,8 @@ def product(
     p_mask,
     p_walks,
     p_y,
+    p_out,
+    p_sums,  # a row for each block of rows
     B,
     N,
     K,
@@ -163,6 +166,8 @@ def product(
 ):
     """y ``[B, N]`` = act( x ``[B, K]`` (W * M)^T + bias ): a program computes BM x BN of it, in steps of BK.
 
+    p_out, p_sums: as in `product_block`.
+
     Programs with the longest walks start first, and the short ones fill the gaps at the end. GROUP blocks of rows go
     through all columns before the next ones do, so that x stays in the L2 cache.
     """
@@ -171,8 +176,10 @@ def product(
     height = tl.minimum(tl.cdiv(B, BM) - first, GROUP)
     i_group = i_program % (GROUP * columns)
     p_walk = p_walks + i_group // height * (3 + 2 * tl.cdiv(K, BK))
+    i_m = first + i_group % height
+    p_row = None if p_sums is None else p_sums + i_m.to(tl.int64) * N
     product_block(
-        first + i_group % height, p_walk, p_x, p_weight, p_bias, None, p_mask, p_y, None, None, B, N, K,
+        i_m, p_walk, p_x, p_weight, p_bias, None, p_mask, p_y, p_out, p_row, B, N, K,
         TRANSPOSED, ADJACENCY, ACTIVATION, PRECISION, BM, BN, BK,
     )  # fmt: skip
 
@@ -197,7 +204,7 @@ def masked_linear_forward_kernel(
     GROUP: tl.constexpr,
 ):
     product(
-        tl.program_id(0), p_x, p_weight, p_bias, p_mask, p_walks, p_y, B, OUT, IN,
+        tl.program_id(0), p_x, p_weight, p_bias, p_mask, p_walks, p_y, None, None, B, OUT, IN,
         False, ADJACENCY, ACTIVATION, PRECISION, BM, BN, BK, GROUP,
     )  # fmt: skip
 

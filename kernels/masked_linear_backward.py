@@ -74,12 +74,14 @@ def masked_linear_backward_kernel(
     p_tiles,
     p_grad_x,
     p_grad_weight,
+    p_sums,
     B,
     OUT,
     IN,
     weight_programs,
     rows,
     ADJACENCY: tl.constexpr,
+    BEFORE: tl.constexpr,  # the activation that x comes from
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -89,7 +91,10 @@ def masked_linear_backward_kernel(
     BI: tl.constexpr,
     BB: tl.constexpr,
 ):
-    """Both gradients in one launch: short walks of x's gradient fill the GPU while the weight's last programs run."""
+    """Both gradients in one launch: short walks of x's gradient fill the GPU while the weight's last programs run.
+
+    With p_sums, x's gradient is that before the activation that x comes from, and its sums ``[blocks of rows, IN]``.
+    """
     i_program = tl.program_id(0)
     if p_grad_weight is not None:
         if i_program < weight_programs:
@@ -100,8 +105,9 @@ def masked_linear_backward_kernel(
     if p_grad_x is not None:
         if i_program >= weight_programs:
             product(
-                i_program - weight_programs, p_pre, p_weight, None, p_mask, p_walks, p_grad_x, B, IN, OUT,
-                True, ADJACENCY, "none", PRECISION, BM, BN, BK, GROUP,
+                i_program - weight_programs, p_pre, p_weight, None, p_mask, p_walks, p_grad_x,
+                None if p_sums is None else p_x, p_sums, B, IN, OUT,
+                True, ADJACENCY, BEFORE, PRECISION, BM, BN, BK, GROUP,
             )  # fmt: skip
 
 
@@ -111,9 +117,45 @@ def backward(
     """Gradients of x, weight and bias, None where ``needs`` is False; y, the output, is not read without activation."""
     pre, grad_bias = grad, None
     if activation != "none" or needs[2]:
-        pre, sums = slope(grad, y, None, activation, 1)
-        grad_bias = add_parts(sums, grad.dtype)[0] if needs[2] else None
-    return [*_products_backward(pre, x, weight, mask, needs[0], needs[1]), grad_bias]
+        pre, sums = slope(grad, y, activation)
+        grad_bias = add_parts(sums[None], grad.dtype)[0] if needs[2] else None
+    return [*_products_backward(pre, x, weight, mask, needs[0], needs[1])[:2], grad_bias]
+
+
+def backward_of_layers(
+    grad: Tensor,
+    x: Tensor,
+    hidden: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    masks: Sequence[Mask],
+    activation: str,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """As `made_backward.backward`, a launch for each layer: of any sizes.
+
+    The slope of a hidden layer is taken where its gradient is computed, by the layer behind it: no pass of its own.
+    """
+    n, inputs = len(weights), [x, *hidden]
+    found: list[Tensor | None] = [None] * len(needs)
+    pre: Tensor = grad
+    sums = slope(grad, None, "none")[1] if needs[-1] else None
+    for i in reversed(range(n)):
+        if needs[2 + n + i] and sums is not None:
+            found[2 + n + i] = add_parts(sums[None], grad.dtype)[0]
+        if i == 0 and needs[1]:
+            found[1] = pre.clone()
+        wanted = needs[0] if i == 0 else any((*needs[: 2 + i], *needs[2 + n : 2 + n + i]))
+        before = activation if i else None
+        below, found[2 + i], sums = _products_backward(
+            pre, inputs[i], weights[i], masks[i], wanted, needs[2 + i], before
+        )
+        if i == 0:
+            found[0] = below
+        elif below is None:
+            break
+        else:
+            pre = below
+    return found
 
 
 def blocks(weight: Tensor, batch: int) -> launch.Config:
@@ -139,17 +181,29 @@ def parts_of(weight: Tensor, batch: int, config: launch.Config) -> tuple[int, in
 
 
 def _products_backward(
-    pre: Tensor, x: Tensor, weight: Tensor, mask: Mask, needs_x: bool, needs_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and weight, None where not needed."""
+    pre: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Mask,
+    needs_x: bool,
+    needs_weight: bool,
+    before: str | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of x and weight, None where not needed.
+
+    before: the activation that x comes from. The gradient of x is then that before it, and the third tensor has its
+    sums ``[parts of the batch, I]``.
+    """
     batch, (outputs, inputs) = x.shape[0], weight.shape
     config = blocks(weight, batch)
+    row_blocks = launch.cdiv(batch, config["BM"])
     grad_x = torch.empty_like(x) if needs_x else None
+    sums_x = x.new_empty(row_blocks, inputs, dtype=torch.float32) if needs_x and before is not None else None
     sums, rows, weight_programs = None, 0, 0
     if needs_weight:
         parts, rows, weight_programs = parts_of(weight, batch, config)
         sums = x.new_empty(parts, outputs, inputs, dtype=weight.dtype if parts == 1 else torch.float32)
-    x_programs = launch.cdiv(batch, config["BM"]) * launch.cdiv(inputs, config["BN"]) if needs_x else 0
+    x_programs = row_blocks * launch.cdiv(inputs, config["BN"]) if needs_x else 0
     if weight_programs + x_programs:
         masked_linear_backward_kernel[(weight_programs + x_programs,)](
             pre,
@@ -160,15 +214,18 @@ def _products_backward(
             mask.tiles(config["BO"], config["BI"]) if needs_weight else None,
             grad_x,
             sums,
+            sums_x,
             batch,
             outputs,
             inputs,
             weight_programs,
             rows,
             ADJACENCY=mask.is_adjacency,
+            BEFORE=before or "none",
             PRECISION=launch.matmul_precision(x.dtype),
             **config,
         )
-    if sums is None:
-        return grad_x, None
-    return grad_x, sums[0] if len(sums) == 1 else add_parts(sums.flatten(1)[None], x.dtype).view_as(weight)
+    grad_weight = None
+    if sums is not None:
+        grad_weight = sums[0] if len(sums) == 1 else add_parts(sums.flatten(1)[None], x.dtype).view_as(weight)
+    return grad_x, grad_weight, sums_x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -14,7 +16,9 @@ PROGRAMS = 1024  # fill any GPU a few times over; fixed, so that the order of th
 
 
 @triton.jit
-def activation_backward_kernel(
+def slope_block(
+    i_chunk,
+    i_n,
     p_grad,
     p_out,
     p_sigmoid,
@@ -28,8 +32,7 @@ def activation_backward_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """A program takes BN channels of a chunk of rows: it reads or writes each tensor once and sums in registers."""
-    i_chunk, i_n = tl.program_id(0), tl.program_id(1)
+    """BN channels of a chunk of rows: each tensor is read or written once, sums are in registers."""
     GATE: tl.constexpr = ACTIVATION == "gate"
     P = 2 * C if GATE else C
     o_n = i_n * BN + tl.arange(0, BN)
@@ -65,27 +68,56 @@ def activation_backward_kernel(
         tl.store(p_sum + C, tl.sum(b_sum_b, 0), o_n < C)
 
 
-def slope(
-    grad: Tensor, out: Tensor | None, sigmoid: Tensor | None, activation: str, images: int
-) -> tuple[Tensor, Tensor]:
-    """Gradient of the pre-activation ``[..., P]`` and its sums ``[images, chunks, P]`` in float32.
+@triton.jit
+def activation_backward_kernel(
+    p_grad,
+    p_out,
+    p_pre,
+    p_sums,
+    rows,
+    rows_per_chunk,
+    C,
+    ACTIVATION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Of one image, without a gate."""
+    slope_block(
+        tl.program_id(0), tl.program_id(1), p_grad, p_out, None, p_pre, p_sums,
+        rows, rows_per_chunk, tl.num_programs(0), C, ACTIVATION, BM, BN,
+    )  # fmt: skip
+
+
+class Cut(NamedTuple):
+    """Rows of images in chunks, channels in blocks."""
+
+    rows: int  # of an image
+    per_chunk: int
+    chunks: int  # of an image
+    n_blocks: int
+    config: launch.Config
+
+
+def cut(grad: Tensor, images: int) -> Cut:
+    channels = grad.shape[-1]
+    rows, config = grad.numel() // max(channels * images, 1), launch.config("slope", grad, channels)
+    config["BM"], config["BN"] = launch.shrunk(config["BM"], rows), launch.shrunk(config["BN"], channels)
+    n_blocks = launch.cdiv(channels, config["BN"])
+    chunks = min(max(PROGRAMS // max(images * n_blocks, 1), 1), launch.cdiv(rows, config["BM"])) or 1
+    return Cut(rows, launch.cdiv(rows, chunks), chunks, n_blocks, config)
+
+
+def slope(grad: Tensor, out: Tensor | None, activation: str) -> tuple[Tensor, Tensor]:
+    """Gradient of the pre-activation ``[B, C]`` and its sums ``[chunks, C]`` in float32.
 
     Args:
-        grad, out, sigmoid: ``[..., C]``, contiguous; the leading dimensions split evenly into ``images``.
-            ``out`` is the activation's output, ``sigmoid`` the second factor of the gate; None where the activation
-            needs none.
+        grad, out: ``[B, C]``, contiguous. ``out`` is the activation's output; None where the activation needs none.
     """
+    rows, per_chunk, chunks, n_blocks, config = cut(grad, 1)
+    pre = grad if activation == "none" else torch.empty_like(grad)
     channels = grad.shape[-1]
-    columns, rows = channels * (2 if activation == "gate" else 1), grad.numel() // max(channels * images, 1)
-    blocks = launch.config("slope", grad, channels)
-    block_m, block_n = launch.shrunk(blocks.pop("BM"), rows), launch.shrunk(blocks.pop("BN"), channels)
-    n_blocks = launch.cdiv(channels, block_n)
-    chunks = min(max(PROGRAMS // max(images * n_blocks, 1), 1), launch.cdiv(rows, block_m)) or 1
-    per_chunk = launch.cdiv(rows, chunks)
-    pre = grad if activation == "none" else grad.new_empty(*grad.shape[:-1], columns)
-    sums = grad.new_empty(images, chunks, columns, dtype=torch.float32)
-    if images:
-        activation_backward_kernel[(images * chunks, n_blocks)](
-            grad, out, sigmoid, pre, sums, rows, per_chunk, chunks, channels, activation, block_m, block_n, **blocks
-        )
+    sums = grad.new_empty(chunks, channels, dtype=torch.float32)
+    activation_backward_kernel[(chunks, n_blocks)](
+        grad, out, pre, sums, rows, per_chunk, channels, ACTIVATION=activation, **config
+    )
     return pre, sums

@@ -15,6 +15,7 @@ from vlae_fast.masks import Tap
 
 from . import launch
 
+PACKED = 1024  # weights that a program packs
 FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
 
 Taps = tuple[Tap, ...]
@@ -85,6 +86,45 @@ def k_block(i_k, C_in, T, SIGN: tl.constexpr, PER_TAP: tl.constexpr, RASTER: tl.
 
 
 @triton.jit
+def pack_block(
+    i_block,
+    i_tap,
+    T,
+    p_weight,
+    p_places,
+    p_centre,
+    p_packed,
+    P,
+    C_in,
+    s_out,
+    s_in,
+    s_y,
+    s_x,
+    HAS_CENTRE: tl.constexpr,
+    PAIRED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Copies a block of a live tap of ``[P, C_in, k, k]`` to ``[T, C_in, P]``.
+
+    Dead weights are not read: they may be anything.
+
+    PAIRED: columns a_0, b_0, a_1, b_1, ... of a gate's halves a and b.
+    """
+    o_packed = i_block * BLOCK + tl.arange(0, BLOCK)
+    o_in, o_out = o_packed // P, o_packed % P
+    if PAIRED:
+        o_out = o_out % 2 * (P // 2) + o_out // 2
+    m_packed = o_packed < C_in * P
+    m_live = m_packed
+    if HAS_CENTRE:  # the last tap is alive in part
+        if i_tap == T - 1:
+            m_live = m_packed & (tl.load(p_centre + o_out * C_in + o_in, m_packed, other=0) != 0)
+    y, x = tl.load(p_places + 2 * i_tap), tl.load(p_places + 2 * i_tap + 1)
+    o_weight = o_out * s_out + o_in * s_in + y * s_y + x * s_x
+    tl.store(p_packed + i_tap * C_in * P + o_packed, tl.load(p_weight + o_weight, m_live, other=0.0), m_packed)
+
+
+@triton.jit
 def masked_conv_pack_kernel(
     p_weight,
     p_places,
@@ -100,23 +140,10 @@ def masked_conv_pack_kernel(
     PAIRED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Copies live taps of ``[P, C_in, k, k]`` to ``[T, C_in, P]``. Dead weights are not read: they may be anything.
-
-    PAIRED: columns a_0, b_0, a_1, b_1, ... of a gate's halves a and b.
-    """
-    i_tap = tl.program_id(1)
-    o_packed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    o_in, o_out = o_packed // P, o_packed % P
-    if PAIRED:
-        o_out = o_out % 2 * (P // 2) + o_out // 2
-    m_packed = o_packed < C_in * P
-    m_live = m_packed
-    if HAS_CENTRE:  # the last tap is alive in part
-        if i_tap == tl.num_programs(1) - 1:
-            m_live = m_packed & (tl.load(p_centre + o_out * C_in + o_in, m_packed, other=0) != 0)
-    y, x = tl.load(p_places + 2 * i_tap), tl.load(p_places + 2 * i_tap + 1)
-    o_weight = o_out * s_out + o_in * s_in + y * s_y + x * s_x
-    tl.store(p_packed + i_tap * C_in * P + o_packed, tl.load(p_weight + o_weight, m_live, other=0.0), m_packed)
+    pack_block(
+        tl.program_id(0), tl.program_id(1), tl.num_programs(1), p_weight, p_places, p_centre, p_packed,
+        P, C_in, s_out, s_in, s_y, s_x, HAS_CENTRE, PAIRED, BLOCK,
+    )  # fmt: skip
 
 
 @cache  # a captured graph knows the address of the table
@@ -135,7 +162,7 @@ def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Te
     return kept(device, lambda: torch.tensor(indices, dtype=torch.int32, device=device))
 
 
-def pack(weight: Tensor, taps: Taps, centre: Tensor | None, *, paired: bool = False) -> Tensor:
+def pack(weight: Tensor, taps: Taps, centre: Tensor | None, *, paired: bool) -> Tensor:
     """Weights ``[T, C_in, P]`` of the live taps of ``[P, C_in, k, k]``, any strides.
 
     ``paired``: columns c and P / 2 + c, the two of a gate's channel, stand side by side.
@@ -143,7 +170,7 @@ def pack(weight: Tensor, taps: Taps, centre: Tensor | None, *, paired: bool = Fa
     out_channels, in_channels = weight.shape[:2]
     packed = weight.new_empty(len(taps), in_channels, out_channels)
     if packed.numel():
-        grid = (launch.cdiv(in_channels * out_channels, 1024), len(taps))
+        grid = (launch.cdiv(in_channels * out_channels, PACKED), len(taps))
         masked_conv_pack_kernel[grid](
             weight,
             places(taps, weight.device),
@@ -154,6 +181,6 @@ def pack(weight: Tensor, taps: Taps, centre: Tensor | None, *, paired: bool = Fa
             *weight.stride(),
             centre is not None,
             paired,
-            1024,
+            PACKED,
         )
     return packed

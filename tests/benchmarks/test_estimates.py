@@ -59,6 +59,10 @@ def test_passes_of_a_convolution() -> None:
     flat = args | {"PER_TAP": 0, "C_in": 20}
     assert loop_of("masked_conv_forward_kernel", flat, {}, (7,))[0].passes == 7 * 2
     assert loop_of("masked_conv_pack_kernel", args, {}, (7,)) == []
+    both = args | {"P": 256, "weight_programs": 3, "pixels_per_part": 512}
+    both |= {"WEIGHT_BM": 64, "WEIGHT_BN": 128, "WEIGHT_BK": 32}
+    weight, of_x = loop_of("masked_conv_backward_kernel", both, {}, (7,))
+    assert weight == Loop(3 * 8, 32 * 128 * 64, 2 * (32 + 128) * 64) and of_x.passes == 4 * 10
 
 
 def test_passes_of_a_linear_layer_are_its_live_tiles() -> None:

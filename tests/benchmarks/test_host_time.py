@@ -7,9 +7,8 @@ SLOPE = ["activation_backward_kernel", "parts_add_kernel"]  # of the activation,
 KERNELS = {
     "masked_conv forward": ["masked_conv_pack_kernel", "masked_conv_forward_kernel"],
     "masked_conv forward + backward": [
-        *("masked_conv_pack_kernel", "masked_conv_forward_kernel", *SLOPE),
-        *("masked_conv_pack_kernel", "masked_conv_forward_kernel"),  # mirrored: the gradient of x
-        *("masked_conv_grad_weight_kernel", "masked_conv_unpack_kernel"),
+        *("masked_conv_pack_kernel", "masked_conv_forward_kernel"),
+        *("masked_conv_slope_kernel", "masked_conv_backward_kernel", "masked_conv_sums_kernel"),
     ],
     "masked_linear forward": ["masked_linear_forward_kernel"],
     "masked_linear forward + backward": ["masked_linear_forward_kernel", *SLOPE, "masked_linear_backward_kernel"],

@@ -114,7 +114,7 @@ MUTANTS = {  # file, what stands there, what takes its place, a call, the argume
         "m_parts = (o_p < parts)[:, None] & (o_n < N)",
         "m_parts = (o_p <= parts)[:, None] & (o_n < N)",
         GATED,
-        "p_parts",
+        "p_sums",
     ),
     "inverse: samples after the last": (
         "made_inverse_walk.py",
@@ -154,7 +154,7 @@ def test_a_mutant_is_caught(mutant: tuple[str, str, str, Case | str, str], tmp_p
 
 def test_what_is_watched(ran: list[Memory]) -> None:
     call(GATED)
-    assert {"masked_conv_pack_kernel", "masked_conv_forward_kernel", "masked_conv_grad_weight_kernel"} <= {
+    assert {"masked_conv_pack_kernel", "masked_conv_forward_kernel", "masked_conv_backward_kernel"} <= {
         memory.kernel for memory in ran
     }
     out = next(memory for memory in ran if memory.kernel == "masked_conv_forward_kernel")["p_out"]
@@ -178,7 +178,7 @@ def last(count: int) -> Choice:
     """The last programs of a grid along its first axis, all of them along the others and of kernels that pack."""
 
     def chosen(kernel: str, grid: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
-        first = 0 if "pack" in kernel else max(grid[0] - count, 0)
+        first = 0 if "pack" in kernel or kernel == "masked_conv_slope_kernel" else max(grid[0] - count, 0)
         return product(range(first, grid[0]), range(grid[1]), range(grid[2]))
 
     return chosen
@@ -215,7 +215,7 @@ def test_a_linear_layer_of_more_rows(inputs: int, outputs: int, tmp_path: Path) 
 
 
 def test_a_convolution_of_more_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlae_fast.kernels import masked_conv, masked_conv_weight
+    from vlae_fast.kernels import masked_conv, masked_conv_backward, masked_conv_weight
 
     taps, weight = conv_taps("B", (3, 3)), torch.randn(32, 64, 3, 3, dtype=torch.bfloat16) / 16
     few, images = torch.randn(2, 8, 8, 64, dtype=torch.bfloat16), HUGE // (64 * 64) + 2
@@ -226,16 +226,14 @@ def test_a_convolution_of_more_pixels(tmp_path: Path, monkeypatch: pytest.Monkey
         close(masked_conv.forward(x, weight, None, None, taps, None, "elu", False)[0][-2:], out)
     grad[-2:] = out
     args = (weight, taps, None, "none", [True, False, False, False], None)
-    expected = masked_conv.backward(out, None, None, few, *args)[0]
+    expected = masked_conv_backward.backward(out, None, None, few, *args)[0]
     with some_programs(last(1)):
-        close(masked_conv.backward(grad, None, None, x, *args)[0][-2:], expected)
-    found: list[Tensor] = []
-    monkeypatch.setattr(masked_conv_weight, "_unpack", lambda parts, *_: found.append(parts))
+        close(masked_conv_backward.backward(grad, None, None, x, *args)[0][-2:], expected)
     monkeypatch.setattr(masked_conv_weight, "PROGRAMS", 20_000)  # else a part of so many pixels takes a minute
-    masked_conv_weight.grad_weight(few, out, weight, taps, None)
-    with some_programs(lambda kernel, grid: [(0, 0, grid[2] - 1)]):
-        masked_conv_weight.grad_weight(x, grad, weight, taps, None)
-    close(found[1][-1, 0], found[0].sum(0)[0])  # the first tap of the last part
+    _, few_parts = masked_conv_backward._products(out, None, few, taps, False, True)
+    with some_programs(lambda kernel, grid: [(grid[0] - len(taps), 0, 0)]):
+        _, parts = masked_conv_backward._products(grad, None, x, taps, False, True)
+    close(parts[-1, 0], few_parts.sum(0)[0])  # the first tap of the last part
 
 
 def test_a_made_of_more_rows(tmp_path: Path) -> None:
@@ -276,14 +274,15 @@ def test_an_inverse_of_more_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_slopes_of_more_rows(tmp_path: Path) -> None:
-    from vlae_fast.kernels.slope import slope
+    from vlae_fast.kernels.masked_conv_backward import _slope
 
-    few, images = torch.randn(1, 64, 64, dtype=torch.bfloat16), HUGE // (64 * 64) + 1
-    expected, _ = slope(few, few, None, "elu", 1)
-    grad = of_zeros(tmp_path, images, 64, 64)
+    few, images = torch.randn(1, 8, 8, 64, dtype=torch.bfloat16), HUGE // (64 * 64) + 1
+    weight = torch.empty(64, 1, 1, 1, dtype=torch.bfloat16)
+    expected, *_ = _slope(few, few, None, weight, (), None, "elu", True, False)
+    grad = of_zeros(tmp_path, images, 8, 8, 64)
     grad[-1] = few[0]
-    with some_programs(last(launch.cdiv(64, 16))):
-        close(slope(grad, grad, None, "elu", images)[0][-1], expected[0])
+    with some_programs(lambda kernel, grid: [(i, 0, 0) for i in range(grid[0] - launch.cdiv(64, 16), grid[0])]):
+        close(_slope(grad, grad, None, weight, (), None, "elu", True, False)[0][-1], expected[0])
 
 
 def test_an_offset_in_32_bits_is_caught(tmp_path: Path) -> None:

@@ -126,6 +126,77 @@ def test_more_units_go_by_layers(ran: list[Memory]) -> None:
     assert "made_forward_kernel" not in launched(ran) and launched(ran).count("masked_linear_forward_kernel") >= 3
 
 
+@pytest.fixture
+def by_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlae_fast.kernels import made
+
+    monkeypatch.setattr(made, "why_not", lambda weights, batch=1: "layer by layer is asked for")
+
+
+@pytest.mark.parametrize(
+    ("activation", "dtype"),
+    [("relu", torch.float32), ("elu", torch.bfloat16), ("tanh", torch.float16), ("elu", torch.float32)],
+    ids=str,
+)
+@pytest.mark.usefixtures("by_layers")
+def test_layers_take_the_slope_of_those_before(activation: str, dtype: torch.dtype, ran: list[Memory]) -> None:
+    """No pass of its own over the hidden layers: `activation_backward` only adds up the outputs' gradient."""
+    for case in (
+        made_layers_case(35, 11, (20, 40), activation=activation, cond=True),
+        any_order(made_layers_case(70, 9, (33, 20, 17), activation=activation)),
+    ):
+        ran.clear()
+        check_op(case.to(dtype), "triton")
+        assert "made_grad_x_kernel" not in launched(ran)
+        passes = [memory["p_grad"].span for memory in ran if memory.kernel == "activation_backward_kernel"]
+        x = case.tensors["x"]
+        assert passes and set(passes) == {2 * x.numel()}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.usefixtures("by_layers")
+def test_slopes_of_relu_in_16_bits(dtype: torch.dtype) -> None:
+    """Given the hidden outputs: the layers' own differ in the sign of units near the kink."""
+    from vlae_fast.backends import triton
+    from vlae_fast.reference.arguments import Layers
+    from vlae_fast.reference.made import made_backward, made_with_hidden
+
+    require("triton", "cuda" if torch.cuda.is_available() else "cpu")
+    t = made_layers_case(35, 11, (20, 40)).to(dtype).tensors
+    layers = Layers(t["weights"], t["biases"], t["degrees"])
+    y, *hidden = made_with_hidden(t["x"], layers, "relu")
+    grad, needs = torch.linspace(-1, 1, y.numel()).view_as(y).to(dtype), [True, False, *[True] * 6]
+    found = triton.made_backward(grad, t["x"], hidden, layers, "relu", needs)
+    exact = Layers([w.double() for w in t["weights"]], [b.double() for b in t["biases"]], t["degrees"])
+    truth = made_backward(grad.double(), t["x"].double(), [h.double() for h in hidden], exact, "relu", needs)
+    for got, expected in zip(found, truth, strict=True):
+        if got is not None and expected is not None:
+            assert (got - expected).abs().max() <= 3 * torch.finfo(dtype).eps * expected.abs().max()
+
+
+@pytest.mark.parametrize("needs", ["x", "cond", "weights", "biases", "last"])
+@pytest.mark.usefixtures("by_layers")
+def test_layers_give_the_gradients_that_are_asked_for(needs: str, ran: list[Memory]) -> None:
+    from vlae_fast.backends import triton
+    from vlae_fast.reference.arguments import Layers
+    from vlae_fast.reference.made import made_backward, made_with_hidden
+
+    require("triton", "cuda" if torch.cuda.is_available() else "cpu")
+    t = CASES["condition"].tensors
+    layers = Layers(t["weights"], t["biases"], t["degrees"], t["cond"])
+    y, *hidden = made_with_hidden(t["x"], layers, "elu")
+    n, grad = len(t["weights"]), torch.linspace(-1, 1, y.numel()).view_as(y)
+    wanted = [needs == "x", needs == "cond", *[needs == "weights"] * n, *[needs == "biases"] * n]
+    wanted[1 + n] |= needs == "last"  # the last layer's weight alone
+    found = triton.made_backward(grad, t["x"], hidden, layers, "elu", wanted)
+    products = {"x": n, "weights": n, "last": 1}.get(needs, n - 1)
+    assert launched(ran).count("masked_linear_backward_kernel") == products
+    for got, expected in zip(found, made_backward(grad, t["x"], hidden, layers, "elu", wanted), strict=True):
+        assert (got is None) == (expected is None)
+        if got is not None and expected is not None:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_dead_tiles_are_not_read(ran: list[Memory], monkeypatch: pytest.MonkeyPatch) -> None:
     from vlae_fast.kernels import launch
 

@@ -48,16 +48,16 @@ def test_other_taps_are_refused() -> None:
 @pytest.mark.parametrize(("channels", "columns"), [(64, 64), (100, 128), (160, 64), (256, 128)])
 def test_gradient_of_x_in_wider_blocks(channels: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as wide where that leaves no block empty; of 100 channels as of 128."""
-    from vlae_fast.kernels import masked_conv
+    from vlae_fast.kernels import masked_conv_backward
 
-    own, found = masked_conv._blocks, []
+    own, found = masked_conv_backward.blocks, []
 
     def blocks(*args: object, mirrored: bool) -> dict[str, int]:
         config = own(*args, mirrored=mirrored)
         found.extend([config["BN"]] if mirrored else [])
         return config
 
-    monkeypatch.setattr(masked_conv, "_blocks", blocks)
+    monkeypatch.setattr(masked_conv_backward, "blocks", blocks)
     case = conv_case("B", (1, channels, 3, 2), 16, 3, activation="relu").to(torch.bfloat16)
     check_op(case, "triton")
     assert found == [columns]

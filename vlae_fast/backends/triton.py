@@ -145,7 +145,7 @@ def masked_conv_backward(
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
 ) -> list[Tensor | None]:
-    from ..kernels import masked_conv as kernels
+    from ..kernels import masked_conv_backward as kernels
 
     taps, centre = _live(x, weight, options)
     gate, of_context = nhwc(sigmoid) if options.has_sigmoid else None, any(needs[4:])
@@ -226,14 +226,16 @@ def _tiles_of(layers: Layers) -> list[Any]:
 def made_backward(
     grad: Tensor, x: Tensor, hidden: Sequence[Tensor], layers: Layers, activation: str, needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """In three launches where `kernels.made.why_not` has nothing against it, else layer by layer."""
-    from ..kernels import made, made_backward
+    """In three launches where `kernels.made.why_not` has nothing against it, else in one for each layer."""
+    from ..kernels import made, made_backward, masked_linear_backward
 
-    if len(x) and made.why_not(layers.weights, len(x)) is None:
-        grad, x, *hidden = (t.contiguous() for t in (grad, x, *hidden))
-        weights = [weight.contiguous() for weight in layers.weights]
-        return made_backward.backward(grad, x, hidden, weights, _tiles_of(layers), activation, needs)
-    return by_layers.made_backward(sys.modules[__name__], grad, x, hidden, layers, activation, needs)
+    if not len(x):
+        return by_layers.made_backward(sys.modules[__name__], grad, x, hidden, layers, activation, needs)
+    is_one = made.why_not(layers.weights, len(x)) is None
+    backward = made_backward.backward if is_one else masked_linear_backward.backward_of_layers
+    grad, x, *hidden = (t.contiguous() for t in (grad, x, *hidden))
+    weights = [weight.contiguous() for weight in layers.weights]
+    return backward(grad, x, hidden, weights, _tiles_of(layers), activation, needs)
 
 
 @_on_its_device

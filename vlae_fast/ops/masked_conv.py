@@ -73,7 +73,10 @@ def masked_conv(
     if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond, *of_context):
         # a mapped tensor has no memory format
         return reference.masked_conv(x, weight, bias, cond, options, *of_context)
-    return torch.ops.vlae_fast.masked_conv(x, weight, bias, cond, *options[:4], backend, *of_context, residual)
+    args = (x, weight, bias, cond, *options[:4], backend, *of_context, residual)
+    if registry.only_autograd_looks(x, weight, bias, cond, *of_context):
+        return _MaskedConv.apply(*args, True) if torch.is_grad_enabled() else _forward(*args)
+    return torch.ops.vlae_fast.masked_conv(*args)
 
 
 def _check(
@@ -212,10 +215,12 @@ class _MaskedConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
+    def forward(ctx: Any, *call: Any) -> Tensor:
+        *args, direct = call  # without the dispatcher, cf. `registry.only_autograd_looks`
         if not any(ctx.needs_input_grad):
-            return registry.below_autograd("masked_conv", *args)
-        out, sigmoid, activated = registry.below_autograd("masked_conv_with_sigmoid", *args)
+            return _forward(*args) if direct else registry.below_autograd("masked_conv", *args)
+        saving = _with_sigmoid(*args) if direct else registry.below_autograd("masked_conv_with_sigmoid", *args)
+        out, sigmoid, activated = saving
         ctx.options, ctx.residual = args[4:9], args[11]
         kept = None if args[6] == "none" else activated if ctx.residual else out
         ctx.save_for_backward(kept, sigmoid, *args[:4], *args[9:11])
@@ -233,15 +238,16 @@ class _MaskedConv(torch.autograd.Function):
             found = reference.masked_conv_backward(*args, *context)
         else:
             args = (grads[0], *saved, *ctx.options, needs, *context, ctx.residual)
-            given = iter(registry.below_autograd("masked_conv_backward", *args))
+            direct = registry.only_autograd_looks(grads[0], *ctx.saved_tensors)
+            given = iter(_backward(*args) if direct else registry.below_autograd("masked_conv_backward", *args))
             found = [next(given) if need else None for need in needs]
-        return *found[:4], *(None for _ in ctx.options), *found[4:], None
+        return *found[:4], *(None for _ in ctx.options), *found[4:], None, None
 
 
 def _autograd(*args: Any) -> Tensor:
     if not torch.is_grad_enabled():
         return registry.below_autograd("masked_conv", *args)
-    return _MaskedConv.apply(*args, *_DEFAULTS[len(args) - 9 :])
+    return _MaskedConv.apply(*args, *_DEFAULTS[len(args) - 9 :], False)
 
 
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? cond"

@@ -62,7 +62,7 @@ def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -
 
 
 def only_autograd_looks(*tensors: Tensor | None) -> bool:
-    """True where a call on a CPU is seen by nobody but autograd: no mode, subclass, transform, trace or autocast.
+    """True where nobody but autograd sees a call on a CPU or a GPU: no mode, subclass, transform, trace, autocast.
 
     PyTorch's dispatcher would ask each of them in turn, which takes as long as a layer of a few samples; an op may then
     be computed without it.
@@ -73,10 +73,10 @@ def only_autograd_looks(*tensors: Tensor | None) -> bool:
         return False
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         return False
     for t in tensors:  # a generator takes three times as long
-        if t is not None and (type(t) not in _PLAIN or not t.is_cpu):
+        if t is not None and (type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda)):
             return False
     return True
 
