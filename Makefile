@@ -20,8 +20,8 @@ help:
 	@echo "make demo    the main job: train, sample and plot into out/"
 	@echo "make test    the tests (PYTEST_ARGS='-m \"not gpu\"' for the slow ones too; VLAE_FAST_DATA=folder for real data)"
 	@echo "make aarch64  kernel tests on the library cross-compiled for aarch64, emulated (Debian on x86-64)"
-	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC)"
-	@echo "make tsan     every op of the CPU library under ThreadSanitizer, on four threads (GCC): a race fails"
+	@echo "make sanitize  the kernel tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC); CUDA too"
+	@echo "make tsan     every op of the CPU library, and the CUDA kernels on the host, under ThreadSanitizer (GCC): a race fails"
 	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail;"
 	@echo "              TRITON=3.6.0 compiles by that version, which is put into build/"
@@ -78,10 +78,13 @@ sanitize: $(STAMP)
 	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		$(abspath $(BIN))/python -m pytest -q $(PARALLEL) --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
+	PYTHONPATH=tests $(BIN)/python -m cases.cuda_host.watched address,undefined
 
-# torch's threads are not instrumented: the library gets threads of its own. Cf. tests/cases/races.
+# torch's threads are not instrumented: the library gets threads of its own. Cf. tests/cases/races. A CUDA kernel's threads are
+# fibers that only the barriers of their block order: tests/cases/cuda_host.
 tsan: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m cases.races build/tsan
+	PYTHONPATH=tests $(BIN)/python -m cases.cuda_host.watched thread
 
 fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/readers.py --seconds $(FUZZ_SECONDS)

@@ -1,0 +1,45 @@
+"""Sanitizers find nothing in the CUDA kernels, compiled for the host, and every barrier that is left out."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from cases.cuda_host import ROOT, watched
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or shutil.which("g++") is None or not (ROOT / "csrc").is_dir(),
+        reason="the sanitizers are GCC's, on Linux, and need the sources",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("watched") / "calls.txt"
+    file.write_text("\n".join(watched.calls()) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("order", watched.ORDERS)
+@pytest.mark.parametrize("sanitizer", watched.SANITIZERS)
+def test_nothing_is_found(sanitizer: str, order: str, calls: Path) -> None:
+    done = watched.run(sanitizer, order, calls)
+    assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == len(watched.calls())
+
+
+@pytest.mark.parametrize("barrier", watched.barriers())
+def test_a_barrier_that_is_left_out_is_found(barrier: str, calls: Path) -> None:
+    """As a race, or as a read at a place that nobody has written: barriers alone order the accesses of warps."""
+    done = watched.run("thread", "forward", calls, barrier)
+    assert done.returncode == watched.FOUND, done.stdout
+    assert "ThreadSanitizer" in done.stdout
+
+
+def test_barriers_are_those_of_the_sources() -> None:
+    """Each `FILE:LINE` is another: the program that leaves one out goes by it."""
+    found = watched.barriers()
+    assert len(found) == len(set(found)) >= 5
