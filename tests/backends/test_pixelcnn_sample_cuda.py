@@ -1,8 +1,10 @@
 """The CUDA kernels against the reference without a GPU: the same sources, compiled for the host and run by fibers."""
 
+import os
 import random
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from vlae_fast import activations, backends, reference
 from vlae_fast.backends import cuda, table
 from vlae_fast.masks import live_taps
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
-from vlae_fast.plan import Plan, Source, Stage
+from vlae_fast.plan import Emit, Plan, Source, Stage
 from vlae_fast.sampling.naive import naive_sample_with_logits
 from vlae_fast.sampling.program import Program
 from vlae_fast.sampling.schedule import derive
@@ -87,10 +89,10 @@ def test_stages_that_run_ahead(size: tuple[int, int]) -> None:
     check_program([*stages[:-1], stages[-1]._replace(out_channels=2, activation="none")], 2, size)
 
 
-@pytest.mark.parametrize("width", [1, 30, 64, 65, 130, 300, 520])
-@pytest.mark.parametrize("activation", ["relu", "gate"])
+@pytest.mark.parametrize("width", [1, 30, 64, 65, pytest.param(130, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", ["relu", "gate", "glu", "elu", "softplus"])
 def test_widths(width: int, activation: str) -> None:
-    """One chunk of columns and many, every number of slices, 2 and 4 columns a lane; a residual and a context."""
+    """One tile of columns and more than there are warps, few tiles of products and many; a residual and a context."""
     a, b = (Source(i, live_taps(t, (3, 3))) for i, t in enumerate("AB"))
     stages = [
         Stage(width, activation, -1, 5, (a,)),
@@ -100,7 +102,7 @@ def test_widths(width: int, activation: str) -> None:
     check_program(stages, 1, (4, 5), torch.randn(2, 5))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("width", "activation"),
     [
@@ -114,7 +116,7 @@ def test_widths(width: int, activation: str) -> None:
         pytest.param(280, "relu", marks=pytest.mark.slow),
     ],
 )
-def test_half_precision(width: int, activation: str, dtype: torch.dtype, gpu: Callable[..., None]) -> None:
+def test_precision(width: int, activation: str, dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     """Logits within the budget of the reference in this type, the same bits in every batch and tile."""
     a, b = (Source(i, live_taps(t, (3, 3))) for i, t in enumerate("AB"))
     stages = [
@@ -221,6 +223,24 @@ def arguments(**changed: object) -> dict[str, object]:
 def test_arguments_that_are_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(RuntimeError, match=f"pixelcnn_sample: {message}"):
         torch.ops.vlae_fast_cuda_host.pixelcnn_sample(**arguments(**changed))
+
+
+@pytest.mark.parametrize(
+    ("levels", "batch", "message"),
+    [
+        (2, 1 << 21, r"have at most 2147483647 values, got \(2097152, 1, 32, 32\)"),
+        (256, 1 << 13, r"have at most 8388607 pixels of 256 parameters, got \(8192, 1, 32, 32\)"),
+    ],
+)
+def test_a_batch_beyond_32_bits_is_refused(levels: int, batch: int, message: str, tmp_path: Path) -> None:
+    """Before anything is allocated: the noise is a file without blocks."""
+    (tmp_path / "noise").touch()
+    os.truncate(tmp_path / "noise", 4 * batch * 1024)
+    noise = torch.from_file(str(tmp_path / "noise"), shared=True, size=batch * 1024).view(batch, 1, 32, 32)
+    emit = Emit() if levels == 2 else Emit("categorical", levels)
+    plan = PLAN._replace(emit=emit, stages=(*PLAN.stages[:-1], PLAN.stages[-1]._replace(out_channels=emit.params(1))))
+    with pytest.raises(RuntimeError, match=f"pixelcnn_sample: noise must {message}"):
+        torch.ops.vlae_fast_cuda_host.pixelcnn_sample(**arguments(noise=noise, plan=plan.words))
 
 
 def chain_of(n: int, taps: int = 1, lead: int = 0) -> Plan:

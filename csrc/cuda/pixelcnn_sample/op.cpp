@@ -22,7 +22,7 @@ constexpr const char* kPack = "pixelcnn_pack";
 constexpr const char* kSample = "pixelcnn_sample";
 constexpr const char* kLacks = "cannot hold it";
 constexpr int64_t kMaxSide = int64_t{1} << 20;
-constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch: reached by 32-bit indices
+constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch: samples are counted in 32 bits
 
 constexpr int64_t kMagic = 0x564c4143;
 constexpr int64_t kFormat = 2;
@@ -52,6 +52,10 @@ void check_noise(const Tensor& noise, const Plan& plan) {
                shape_text(noise.sizes()));
   VLAE_CHECK(noise.numel() <= kMaxValues && noise.size(0) <= kMaxValues, kSample, "noise",
              text("have at most ", kMaxValues, " values"), shape_text(noise.sizes()));
+  const int64_t pixels = noise.numel() / plan.noises();
+  VLAE_CHECK(pixels <= kMaxValues / plan.params(), kSample, "noise",
+             text("have at most ", kMaxValues / plan.params(), " pixels of ", plan.params(), " parameters"),
+             shape_text(noise.sizes()));
 }
 
 ContextKind check_context(const std::optional<Tensor>& context, const Plan& plan, const Tensor& noise) {
@@ -149,8 +153,6 @@ std::tuple<Tensor, Tensor> sample(Tensor noise, Tensor packed, Tensor header, st
 
   Tensor images = torch::stable::new_empty(noise, image);
   Tensor params = torch::stable::new_empty(noise, all);
-  VLAE_CHECK(params.numel() <= kMaxValues, kSample, "noise", text("have at most ", kMaxValues, " parameters"),
-             shape_text(params.sizes()));
   if (noise.size(0) == 0) return {images, params};
   const Current current(kSample, noise);
   const Limits limits = device_limits(kSample);
