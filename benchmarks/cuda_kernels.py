@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from .cycle_model import blocks_of, cycles, functions
+from .cycle_model import Opcodes, blocks_of, cycles, functions
 from .machine_code import hot_loops
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,9 +46,12 @@ HOT = ("hot_divisions", "hot_conversions", "hot_constant_loads")
 SLACK = 1.03  # of cycles: a compiler that orders instructions otherwise costs less
 
 # What a warp does from a barrier to the next, by kernel: a count of 0 says which code is not meant.
-_NO_OTHERS = {"DFMA": 0, "MUFU.RSQ": 0, "STG": 0, "LDG.E.64": 0}  # no draw, no norm, no condition
-_OF_16_BITS = {**_NO_OTHERS, "CALL": 0, "LDG.E.U16": 0, "LDS.U16": 0}  # biases are in shared memory; no residual
-EVENTS: dict[str, dict[str, dict[str, int]]] = {
+_NO_OTHERS: dict[Opcodes, int] = {"DFMA": 0, "MUFU.RSQ": 0, "STG": 0, "LDG.E.64": 0}  # no draw, no norm, no condition
+_OF_32_BITS: dict[Opcodes, int] = {**_NO_OTHERS, "CALL": 0, "LDG.E.U": 0}
+_PRODUCTS = ("HMMA", "LDG.E.128")  # with the loads of weights between them
+# Biases are in shared memory; no residual.
+_OF_16_BITS: dict[Opcodes, int] = {**_NO_OTHERS, "CALL": 0, "LDG.E.U16": 0, "LDS.U16": 0}
+EVENTS: dict[str, dict[str, dict[Opcodes, int]]] = {
     "pixelcnn_sample_sample_kernel<__nv_bfloat16, true>": {
         "gate of 64 channels, 5 taps, 16 rows": _OF_16_BITS
         | {"HMMA": 40, "LDG.E.128": 20, "MUFU.TANH": 4, "STS.U16": 4, "STS.128": 1},
@@ -58,8 +61,8 @@ EVENTS: dict[str, dict[str, dict[str, int]]] = {
         "draw": {"HMMA": 0, "STG.E.U16": 2},
     },
     "pixelcnn_sample_sample_kernel<float, true>": {
-        "products of a gate of 64 channels, 5 taps, 8 rows": _NO_OTHERS | {"CALL": 0, "FFMA": 1280},
-        "outputs of a gate, one a thread, and where the next rows are": _NO_OTHERS | {"FCHK": 1, "STS": 2},
+        "gate of 64 channels, 5 taps, 8 rows": _OF_32_BITS | {_PRODUCTS: 160, "FCHK": 2, "STS": 3},
+        "gate of 64 channels, 5 taps, 16 rows": _OF_32_BITS | {_PRODUCTS: 280, "FCHK": 4, "STS": 5},
         "draw": {"STS": 0, "STG.E": 2},
     },
 }

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from . import machine_code
 from .machine_code import CONTROL, LABEL, Clock, run, steps_of
 
+Opcodes = str | tuple[str, ...]
 FUNCTION = re.compile(r"^\.text\.(\S+):", re.MULTILINE)
 LOW = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?(\S+)\s*(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
 TARGET = re.compile(r"\.L_x?_?\d+")
@@ -91,20 +92,20 @@ def _parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
     return instructions, labels
 
 
-def cycles(blocks: list[Block], work: Mapping[str, int]) -> int | None:
+def cycles(blocks: list[Block], work: Mapping[Opcodes, int]) -> int | None:
     """The least time from a barrier to the next in which exactly this much work is done; None where no path does it.
 
     Args:
-        work: how many instructions begin with each opcode, in the order in which blocks do them: a block begins with
-            one when those before are done. Of those with 0 none runs: they are off where they have a predicate, and no
-            path leads through one without.
+        work: how many instructions begin with each opcode, or one of several, in the order in which blocks do them: a
+            block begins with one when those before are done. Of those with 0 none runs: they are off where they have a
+            predicate, and no path leads through one without.
     """
     return min((time for time, _ in paths(blocks, work)), default=None)
 
 
-def paths(blocks: list[Block], work: Mapping[str, int]) -> Iterator[tuple[int, list[int]]]:
+def paths(blocks: list[Block], work: Mapping[Opcodes, int]) -> Iterator[tuple[int, list[int]]]:
     """From each barrier the least time of the work, and the blocks that do it."""
-    absent = tuple(start for start, number in work.items() if number == 0)
+    absent = tuple(start for start, number in work.items() if number == 0 and isinstance(start, str))
     live = [block._replace(instructions=_without(block.instructions, absent)) for block in blocks]
     search = _Search(live, work)
     for start, block in enumerate(live):
@@ -124,7 +125,7 @@ _State = tuple[int, int, Clock, int, tuple[int, ...], Any]
 class _Search:
     """Takes the earliest state again and again: a block and the work done before it, at a clock."""
 
-    def __init__(self, blocks: list[Block], work: Mapping[str, int]) -> None:
+    def __init__(self, blocks: list[Block], work: Mapping[Opcodes, int]) -> None:
         order = sorted(work, key=lambda start: work[start] > 0)  # of those that are wanted as they stand
         self._blocks, self._wanted = blocks, tuple(work[start] for start in order)
         self._done = [tuple(sum(x.opcode.startswith(s) for x in b.instructions) for s in order) for b in blocks]

@@ -1,6 +1,8 @@
 // CUDA, or the tests' emulation of it on the host, which compiles the same sources with a C++ compiler.
 #pragma once
 
+#include <bit>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -35,6 +37,22 @@ __device__ inline float settled(float number) {
   asm volatile("" : "+f"(number));
 #endif
   return number;
+}
+
+__device__ inline uint32_t bits_of(float number) {
+#if defined(__CUDACC__)
+  return __float_as_uint(number);
+#else
+  return std::bit_cast<uint32_t>(number);
+#endif
+}
+
+__device__ inline float float_of(uint32_t bits) {
+#if defined(__CUDACC__)
+  return __uint_as_float(bits);
+#else
+  return std::bit_cast<float>(bits);
+#endif
 }
 
 // Loads from memory that nobody writes, or leaves `to` as it is: without a branch.

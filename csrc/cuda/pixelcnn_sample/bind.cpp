@@ -1,7 +1,6 @@
 #include "bind.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "../../checks.h"
 #include "../../narrow.h"
@@ -13,8 +12,6 @@ namespace {
 
 constexpr int64_t kMaxSteps = int64_t{1} << 22;
 constexpr int64_t kMaxSampleSize = int64_t{1} << 28;
-
-constexpr int64_t kLanes = 32;
 
 // Finds for each buffer how many waves ago the oldest value that is still read was written, by the stage that is most ahead of
 // those that write it. The draws write the image, as a stage of lead 0 would, and read buffers.
@@ -48,7 +45,7 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
   int64_t size = 0;
   for (size_t m = 0; m < ages.size(); ++m) {
     if (!plan.is_own(m)) continue;  // the stage of that number writes another one
-    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), stride = p.rings[m].groups * format.group + format.pad;
+    const int64_t waves = std::min<int64_t>(ages[m] + 1, p.steps), stride = apart(p.dtype, p.rings[m].groups * format.group);
     p.rings[m].at = static_cast<int32_t>(size);
     p.rings[m].stride = static_cast<int32_t>(stride);
     p.rings[m].waves = divisor_of(waves);
@@ -58,23 +55,7 @@ void place_rings(const char* op, const Plan& plan, Program& p) {
     size += waves * p.rows.value * stride;
     p.zero_size = std::max(p.zero_size, static_cast<int32_t>(stride));
   }
-  p.sample_size = static_cast<int32_t>(size);
-}
-
-// Of a power of two.
-uint8_t log2_of(int64_t n) { return static_cast<uint8_t>(std::countr_zero(static_cast<uint64_t>(n))); }
-
-// Cuts a stage into as many slices as leave no warp without work.
-void cut(Stage& stage) {
-  stage.lane_columns = stage.columns > 2 * kLanes ? 4 : 2;
-  const int64_t chunk = kLanes * stage.lane_columns;
-  stage.chunks = static_cast<int32_t>((stage.columns + chunk - 1) / chunk);
-  int32_t slices = 1;
-  while (2 * slices * stage.chunks <= kWarps) slices *= 2;
-  stage.slices = static_cast<uint8_t>(slices);
-  stage.slice_bits = log2_of(slices);
-  stage.chunk_bits = log2_of(chunk);
-  stage.pass_bits = log2_of(kWarps / slices * chunk / (is_pair(stage.activation) ? 2 : 1));
+  p.sample_size = static_cast<int32_t>(p.dtype == Dtype::float32 ? apart(p.dtype, size) : size);
 }
 
 // Counts what list_entries lists of a stage.
@@ -94,15 +75,10 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
     for (const Tap& tap : source.taps) {
       p.taps[n_taps++] = {static_cast<int32_t>(source.buffer), static_cast<int32_t>(tap.dy), static_cast<int32_t>(tap.dx),
                           group};
-      const int32_t before = group;
       group += p.rings[source.buffer].groups;
-      for (int32_t slice = 0; slice < stage.slices; ++slice) {
-        const int64_t first = static_cast<int64_t>(stage.groups) * slice / stage.slices;
-        if (before <= first && first < group) stage.slice_taps[slice] = static_cast<uint16_t>(n_taps - 1 - stage.taps);
-      }
     }
   stage.n_taps = n_taps - stage.taps;
-  stage.reads = p.dtype == Dtype::float32 ? stage.n_taps : std::max(stage.groups, stage.is_norm ? format_of(p.dtype).batch : 0);
+  stage.reads = std::max(stage.groups, stage.is_norm ? format_of(p.dtype).batch : 0);
   p.most_reads = std::max(p.most_reads, stage.reads);
   add_entries(p, stage);
 }
@@ -125,7 +101,6 @@ Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dt
   stage.weight = static_cast<int32_t>(place.weight / format_of(dtype).aligned());
   stage.cond = -1;
   stage.is_plain = stage.factor < 0 && stage.residual < 0;
-  cut(stage);
   return stage;
 }
 

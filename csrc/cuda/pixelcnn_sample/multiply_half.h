@@ -6,44 +6,41 @@
 #pragma once
 
 #include "../matrix_product.h"
-#include "program.h"
+#include "columns.h"
 #include "tiling.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
-constexpr int kAhead = 20;  // groups of products
-constexpr int kBatch = format_of(Dtype::bfloat16).batch;
-static_assert(kBatch == kPlaces && kAhead % kBatch == 0);
+constexpr int kReads = format_of(Dtype::bfloat16).batch;  // groups whose places are read at once
+static_assert(kReads == kPlaces && kAhead<Float16> % kReads == 0);
 
-// 16 columns of a stage over all of its groups of products. from: this lane's part of the first; nullptr for none.
-struct PairWeights {
-  const uint4* from = nullptr;
-  int step, groups;  // step: from a group to the next
-};
-
-// The weights of the first kAhead groups of some columns, each in the place of its number.
+// The weights of the first kAhead groups, each in the place of its number.
+template <typename T>
 struct Ahead {
   const uint4* from = nullptr;  // of which columns
-  uint4 at[kAhead];
+  uint4 at[kAhead<T>];
 };
 
-// Loads groups first .. first + kAhead - 1, as far as there are. All are on their way at once: a load between the products
+// Loads groups first .. first + kAhead<T> - 1, as far as there are. All are on their way at once: a load between the products
 // would let what is loaded for the next ones wait for it.
-__device__ inline void load_ahead(Ahead& ahead, const PairWeights& columns, int first) {
+template <typename T>
+__device__ inline void load_ahead(Ahead<T>& ahead, const ColumnWeights& columns, int first) {
   const int step = hidden(columns.step);
 #pragma unroll
-  for (int place = 0; place < kAhead; ++place)
-    load_if(ahead.at[place], columns.from + (first + place) * step, first + place / kBatch * kBatch < columns.groups);
+  for (int place = 0; place < kAhead<T>; ++place)
+    load_if(ahead.at[place], columns.from + (first + place) * step, first + place / kReads * kReads < columns.tiles);
 }
 
-// Loads what comes next, of which there is nothing yet; none where its groups are 0.
-__device__ inline void load_next(Ahead& ahead, const PairWeights& next) {
+// Loads what comes next, of which there is nothing yet; none where its tiles are 0.
+template <typename T>
+__device__ inline void load_next(Ahead<T>& ahead, const ColumnWeights& next) {
   load_ahead(ahead, next, 0);
   ahead.from = next.from;
 }
 
 // Loads what is not there yet.
-__device__ inline void look_ahead(Ahead& ahead, const PairWeights& columns) {
+template <typename T>
+__device__ inline void look_ahead(Ahead<T>& ahead, const ColumnWeights& columns) {
   if (ahead.from != columns.from) load_ahead(ahead, columns, 0);
   ahead.from = columns.from;
 }
@@ -51,7 +48,7 @@ __device__ inline void look_ahead(Ahead& ahead, const PairWeights& columns) {
 // The left operand of 16 products of 16 rows. at: of row lane % 16 the first product.
 template <bool InShared, typename T>
 __device__ inline void load_left(uint32_t (&left)[4], const T* cache, int at) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = lane_of();
   if constexpr (InShared) {
     load_matrices(left, cache + at + lane / 16 * 8);
   } else {
@@ -63,23 +60,36 @@ __device__ inline void load_left(uint32_t (&left)[4], const T* cache, int at) {
 }
 
 // A lane's sums: [tile of 16 rows][tile of 8 columns], of even and of odd groups, as a matrix instruction has them.
-template <int Tiles>
+template <typename T, int Tiles>
 struct Sums {
-  float of[2][Tiles][2][4];
+  float of[2][Tiles][2][4] = {};
 };
 
-// Where a lane reads kBatch groups of row lane % 16 of each tile.
+template <typename T, int Tiles>
+__device__ inline void start_sums(Sums<T, Tiles>& sums, int pair, const float2& from) {
+#pragma unroll
+  for (int tile = 0; tile < Tiles; ++tile)
+    for (int row = 0; row < 2; ++row) sums.of[0][tile][pair][2 * row] = from.x, sums.of[0][tile][pair][2 * row + 1] = from.y;
+}
+
+template <typename T, int Tiles>
+__device__ inline float2 sum_at(const Sums<T, Tiles>& sums, int tile, int row, int pair) {
+  const float *even = sums.of[0][tile][pair] + 2 * row, *odd = sums.of[1][tile][pair] + 2 * row;
+  return {even[0] + odd[0], even[1] + odd[1]};
+}
+
+// Where a lane reads kReads groups of row lane % 16 of each tile.
 template <int Tiles>
 struct Reads {
   int4 of[Tiles];
 };
 
-// reads: [kBatch groups][row][group]. rows: a power of two; lanes behind the last read those of other rows.
+// reads: [kReads groups][row][group]. rows: a power of two; lanes behind the last read those of other rows.
 template <int Tiles>
 __device__ inline void load_reads(Reads<Tiles>& four, const int* reads, int rows) {
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile)
-    four.of[tile] = reinterpret_cast<const int4*>(reads)[(static_cast<int>(threadIdx.x) % 16 + 16 * tile) & (rows - 1)];
+    four.of[tile] = reinterpret_cast<const int4*>(reads)[(lane_of() % 16 + 16 * tile) & (rows - 1)];
 }
 
 template <bool InShared, int Tiles, typename T>
@@ -91,20 +101,20 @@ __device__ inline void multiply_group(float (&sums)[Tiles][2][4], const uint4& r
 }
 
 // Adds all products of some columns. Nobody reads the sums of rows behind the last. What is behind the last batch of `reads` is
-// read too, and not used.
+// read too, and not used. The weights of the next columns are for load_next.
 template <bool InShared, int Tiles, typename T>
-__device__ void multiply(Sums<Tiles>& sums, Ahead& ahead, const PairWeights& columns, const T* cache, const int* reads,
-                         int rows) {
-  if (columns.groups == 0) return;
+__device__ void multiply(Sums<T, Tiles>& sums, Ahead<T>& ahead, const ColumnWeights& columns, const ColumnWeights&,
+                         const T* cache, const int* reads, int rows) {
+  if (columns.tiles == 0) return;
   look_ahead(ahead, columns);
   Reads<Tiles> four;
   load_reads(four, reads, rows);
-  for (int first = 0; first < columns.groups; first += kAhead) {
+  for (int first = 0; first < columns.tiles; first += kAhead<T>) {
 #pragma unroll
-    for (int place = 0; place < kAhead; place += kBatch) {
-      if (first + place >= columns.groups) break;
+    for (int place = 0; place < kAhead<T>; place += kReads) {
+      if (first + place >= columns.tiles) break;
       const Reads<Tiles> now = four;
-      load_reads(four, reads += kBatch * rows, rows);
+      load_reads(four, reads += kReads * rows, rows);
 #pragma unroll
       for (int tile = 0; tile < Tiles; ++tile) {
         multiply_group<InShared>(sums.of[0], ahead.at[place], cache, tile, now.of[tile].x);
@@ -113,7 +123,7 @@ __device__ void multiply(Sums<Tiles>& sums, Ahead& ahead, const PairWeights& col
         multiply_group<InShared>(sums.of[1], ahead.at[place + 3], cache, tile, now.of[tile].w);
       }
     }
-    if (first + kAhead < columns.groups) load_ahead(ahead, columns, first + kAhead);
+    if (first + kAhead<T> < columns.tiles) load_ahead(ahead, columns, first + kAhead<T>);
   }
 }
 

@@ -38,7 +38,7 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
   packing.dtype = dtype;
   for (const PlanStage& stage : plan.stages) {
     VLAE_CHECK(stage.kind != StageKind::attend, op, "plan", "have stages of kinds 0 and 1 alone", "one of kind 2");
-    StagePacking place = {packing.size, 0, groups_of(plan, stage, format), round_up(stage.columns(), format.columns)};
+    StagePacking place = {packing.size, 0, groups_of(plan, stage, format), round_up(stage.columns(), kTile)};
     grow(op, packing.size, 1, place.columns);
     place.weight = packing.size;
     grow(op, packing.size, stage.kind == StageKind::norm ? 2 : place.groups * format.group, place.columns);
@@ -52,25 +52,28 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
 
 void pack_weights(float* packed, const Plan& plan, const Packing& packing, const float* const* weights) {
   const int64_t group = format_of(packing.dtype).group;
+  const auto put = [&](const StagePacking& place, int64_t k, int64_t column, float value) {
+    const int64_t tile = k / kTile * (place.columns / kTile) + column / kTile;
+    packed[place.weight + tile * kTile * kTile + weight_at(packing.dtype, k % kTile, column % kTile)] = value;
+  };
   int64_t context_column = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const PlanStage& stage = plan.stages[s];
     const StagePacking& place = packing.stages[s];
-    float* out = packed + place.weight;
     if (stage.kind == StageKind::norm) {
+      float* out = packed + place.weight;
       std::copy_n(*weights++, stage.out_channels, out);
       std::copy_n(*weights++, stage.out_channels, packed + place.bias);
       out[place.columns] = **weights++;
       continue;
     }
+    int64_t first = 0;  // product of a tap
     for (const PlanSource& source : stage.sources) {
       const int64_t channels = plan.channels[usize(source.buffer)], taps = static_cast<int64_t>(source.taps.size());
-      for (int64_t tap = 0; tap < taps; ++tap, out += round_up(channels, group) * place.columns)
+      for (int64_t tap = 0; tap < taps; ++tap, first += round_up(channels, group))
         for (int64_t column = 0; column < stage.columns(); ++column)
           for (int64_t c = 0; c < channels; ++c)
-            out[c / group * group * place.columns +
-                weight_at(packing.dtype, c % group, packed_column(stage, column), place.columns)] =
-                (*weights)[(column * channels + c) * taps + tap];
+            put(place, first + c, packed_column(stage, column), (*weights)[(column * channels + c) * taps + tap]);
       ++weights;
     }
     for (int64_t column = 0; column < stage.columns(); ++column)

@@ -1,5 +1,5 @@
-// Order of the packed weights: per stage its bias and [groups][products x columns], then [D][columns] for the context, with the
-// columns of all stages that see it. Of a norm bias, gain and eps, each [columns].
+// Order of the packed weights: per stage its bias and [tile of products][tile of columns], cf. format.h, then [D][columns] for
+// the context, with the columns of all stages that see it. Of a norm bias, gain and eps, each [columns].
 //
 // A product is a tap of a channel; the channels of a source are rounded up to whole groups, cf. format.h. A gated stage has the
 // two halves of a channel in neighbouring columns: one lane holds both.

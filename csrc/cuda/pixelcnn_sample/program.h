@@ -35,29 +35,23 @@ VLAE_HOST_DEVICE constexpr int32_t batches_of(int32_t first, int32_t end, int32_
   return (end - 1) / batch - first / batch + 1;
 }
 
-// The products of a stage are cut in `slices`, its columns in chunks of 32 lanes x `lane_columns`: a warp computes one
-// slice of one chunk. Both follow from the plan alone, so an output adds its products in the same order in every batch.
 struct alignas(16) Stage {
   Activation activation;
-  int32_t channels;  // C: the channels that are written
-  int32_t columns;   // P: the channels before the gate, rounded up as in the packed weights
-  int32_t chunks;
-  uint8_t lane_columns, slices;
-  uint8_t row, column;                        // of its sites
-  uint8_t slice_bits, chunk_bits, pass_bits;  // binary logarithms: slices, columns in a chunk, channels computed at once
-  uint8_t next;                               // the next stage that has products
+  int32_t channels;     // C: the channels that are written
+  int32_t columns;      // P: the channels before the gate, rounded up as in the packed weights
+  uint8_t row, column;  // of its sites
+  uint8_t next;         // the next stage that has products
   int32_t lead, out, residual, factor;
   Divisor stride;  // of its sites
   bool is_plain;   // without factor and residual
   bool is_norm;    // of its source's channels: bias, and in place of weights gain and then eps
   int32_t taps, n_taps;
-  int32_t reads;                   // places that a row reads: taps, or groups of products in 16-bit dtypes
+  int32_t reads;                   // places that a row reads: its groups of products
   int32_t first_entry, n_entries;  // of what says where rows read and write, cf. rows.h
   int32_t groups;                  // of products
   int32_t bias, weight;            // in units of 16 bytes
   int32_t first_bias;              // among those of all stages
   int32_t cond;                    // the first column of its condition, or -1
-  uint16_t slice_taps[kWarps];     // the tap in which each slice starts
 };
 
 // Channels first .. first + count - 1, from the `params` values of a buffer, when the first `after` stages of a step have run.
@@ -86,14 +80,9 @@ struct Program {
 };
 static_assert(sizeof(Program) <= 32600, "a kernel has 32764 bytes of parameters");
 
-// The first group of products of a slice, or where the last one ends.
-VLAE_HOST_DEVICE inline int32_t first_group(const Stage& stage, int32_t slice) {
-  return stage.groups * slice >> stage.slice_bits;
-}
-
-// The first of what a row reads of a tap, in 16-bit dtypes with what fills the last batch; behind the last tap the end.
+// The first of what a row reads of a tap; behind the last tap the end, with what fills the last batch.
 VLAE_HOST_DEVICE inline int32_t first_read(const Program& p, const Stage& stage, int32_t tap) {
-  return tap == stage.n_taps ? stage.reads : p.dtype == Dtype::float32 ? tap : p.taps[stage.taps + tap].group;
+  return tap == stage.n_taps ? stage.reads : p.taps[stage.taps + tap].group;
 }
 
 // The tensors of a call. images and known [B, C, H, W], noise and params [B, n, H, W], all of the program's dtype; cond

@@ -19,7 +19,6 @@ struct ThreadBlock {
   // still being finished.
   int* offsets;
   int* next_offsets;
-  float* sums;          // [warp][row][column of its chunk]
   const float* biases;  // of all stages; nullptr where they are too many to be held
   const Stage* stages;  // of the program: shared memory is nearer than the cache of constants, which is too small for all
   const Entry* entries;
@@ -48,8 +47,7 @@ struct RowBlock {
   WaveRows<int> pixels;
 };
 
-// Where number `read` of what a row reads is in the offsets: a tap, or in 16-bit dtypes a group of products, of which a lane
-// takes several at once.
+// Where number `read` of what a row reads is in the offsets: batches are a row apart.
 template <typename T>
 __device__ inline int read_at(int read, int row, int rows) {
   constexpr unsigned kBatch = format_of(dtype_of<T>).batch;
@@ -72,16 +70,16 @@ __device__ inline Entry entry_of(const Ring& ring, const SourceTap& tap, int fir
 // Lists a stage's entries: one per tap and batch of reads, then its places. As many as add_entries counts.
 template <typename T>
 __device__ void list_entries(const Program& p, const Stage& stage, Entry* to) {
-  constexpr int kBatch = format_of(dtype_of<T>).batch;
+  constexpr int kBatch = format_of(dtype_of<T>).batch, kGroup = format_of(dtype_of<T>).group;
   for (int tap = 0; tap < stage.n_taps; ++tap) {
     const SourceTap& from = p.taps[stage.taps + tap];
     const Ring& ring = p.rings[from.buffer];
     const int first = first_read(p, stage, tap), end = first_read(p, stage, tap + 1);
-    const int last = first + (sizeof(T) == sizeof(float) ? 1 : ring.groups);
+    const int last = first + ring.groups;
     for (int read = first, next = 0; read < end; read = next) {
       next = min(end, (read / kBatch + 1) * kBatch);
       *to = entry_of(ring, from, read, next - read, max(0, min(next, last) - read));
-      to++->at += 16 * (read - first);
+      to++->at += kGroup * (read - first);
     }
   }
   const auto place = [&](int which, int buffer) {
@@ -106,15 +104,14 @@ __device__ inline int place_of(const Program& p, const Entry& entry, int wave, i
 // Notes where a row reads an entry; behind the channels of its buffer it reads zeros.
 template <typename T>
 __device__ inline void note_reads(const Entry& entry, int row, int at, const ThreadBlock<T>& block) {
+  constexpr int kGroup = format_of(dtype_of<T>).group;
   int* to = block.offsets + read_at<T>(entry.first, row, block.rows);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    *to = at;
-  } else if (entry.live == 4) {
-    *reinterpret_cast<int4*>(to) = {at, at + 16, at + 32, at + 48};
+  if (entry.live == 4) {
+    *reinterpret_cast<int4*>(to) = {at, at + kGroup, at + 2 * kGroup, at + 3 * kGroup};
   } else {
 #pragma unroll
     for (int read = 0; read < 4; ++read)
-      if (read < entry.all) to[read] = read < entry.live ? at + 16 * read : 0;
+      if (read < entry.all) to[read] = read < entry.live ? at + kGroup * read : 0;
   }
 }
 

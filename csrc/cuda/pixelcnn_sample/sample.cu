@@ -1,51 +1,40 @@
 // A whole batch of images in one launch: a thread block draws a tile of samples and stays in the kernel from pixel to pixel.
 //
 // A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: its rows are samples x pixels
-// of the wave, 16 or 32 at a time, its columns the P channels before the gate. The thread block's 8 warps share the columns, in
-// float32 the products of a row, so that even one image at a time reads every weight once a step, at the rate of L2. The last
-// waves of every activation stay in shared memory from the first pixel to the last.
+// of the wave, up to 16 or 32 at a time, its columns the P channels before the gate. The thread block's 8 warps share the
+// columns, so that even one image at a time reads every weight once a step, at the rate of L2. The last waves of every
+// activation stay in shared memory from the first pixel to the last.
 #include "../../pixelcnn_sample/draw.h"
 #include "kernel.h"
-#include "stage_float.h"
-#include "stage_half.h"
+#include "stage.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
-// What a thread carries from stage to stage: weights of the next one, in 16-bit dtypes.
-template <typename T>
-struct Carried : Ahead {};
-template <>
-struct Carried<float> {};
-
-// is_last: the last rows of their wave.
+// is_last: the last rows of their wave. ahead: what a thread carries from stage to stage, weights of the next one.
 template <bool InShared, typename T>
 __device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t, const RowBlock& rows, bool is_last,
-                         const ThreadBlock<T>& block, Carried<T>& carried) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (!stage.is_norm) return run_sums(p, stage, t, rows, block);
-    locate(p, stage, rows, block);
-    __syncthreads();  // offsets and activations of the stage before are written
-  } else {
-    const Turn turn = turn_of(stage, t, is_last, block);
-    locate(p, stage, rows, block);
-    __syncthreads();  // offsets and activations of the stage before are written
-    if (!stage.is_norm) return run_pairs<InShared>(p, stage, t, rows.count, turn, block, carried);
-  }
-  normalise_rows(stage, t, rows.count, block);
+                         const ThreadBlock<T>& block, Ahead<T>& ahead) {
+  const Turn turn = turn_of(stage, t, is_last, block);
+  locate(p, stage, rows, block);
+  __syncthreads();  // offsets and activations of the stage before are written
+  if (stage.is_norm)
+    normalise_rows(stage, t, rows.count, block);
+  else
+    run_columns<InShared>(p, stage, t, rows.count, turn, block, ahead);
 }
 
 template <bool InShared, typename T>
 __device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block,
-                          Carried<T>& carried) {
+                          Ahead<T>& ahead) {
   if (wave < 0 || wave >= p.steps) return;
   const WaveRows<int> all = wave_rows(p.height, p.width, p.slope, wave);
   const WaveRows<int> pixels = wave_rows_at(all, p.slope.value, wave, stage.stride, int{stage.row}, int{stage.column});
   const int rows = pixels.count * block.samples;
   for (int first = 0; first < rows; first += block.rows) {
     const RowBlock some = {wave, first, min(block.rows, rows - first), pixels};
-    run_rows<InShared>(p, stage, t, some, first + block.rows >= rows, block, carried);
+    run_rows<InShared>(p, stage, t, some, first + block.rows >= rows, block, ahead);
     int* const offsets = block.offsets;
     block.offsets = block.next_offsets;
     block.next_offsets = offsets;
@@ -116,15 +105,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     pixelcnn_sample_sample_kernel(const __grid_constant__ Program p, const __grid_constant__ Tensors t,
                                   const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
-  float* sums = reinterpret_cast<float*>(memory);
-  float* biases = sums + tiling.sums;
+  float* biases = reinterpret_cast<float*>(memory);
   Entry* entries = reinterpret_cast<Entry*>(biases + tiling.biases);
   Stage* stages = reinterpret_cast<Stage*>(entries + tiling.entries);
   T* behind = reinterpret_cast<T*>(stages + tiling.stages);
   const int size = p.zero_size + tiling.samples.value * p.sample_size;
   ThreadBlock<T> block;
-  Carried<T> carried = {};
-  block.sums = sums;
+  Ahead<T> ahead = {};
   block.biases = tiling.biases ? biases : nullptr;
   block.entries = entries;
   block.stages = stages;
@@ -150,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (step >= 0) draw(p, p.draws[d], step, t, block);
       }
       if (s == p.n_stages) break;
-      run_stage<InShared>(p, block.stages[s], step + block.stages[s].lead, t, block, carried);
+      run_stage<InShared>(p, block.stages[s], step + block.stages[s].lead, t, block, ahead);
     }
   }
 }

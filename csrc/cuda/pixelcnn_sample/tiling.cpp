@@ -16,13 +16,10 @@ int64_t kept_biases(const Program& p, const Limits& limits) {
   return p.biases * static_cast<int64_t>(sizeof(float)) <= limits.shared_bytes / 16 ? p.biases : 0;
 }
 
-// In float32 those of every warp.
-int64_t sums_of(const Program& p, int64_t rows) { return p.dtype == Dtype::float32 ? kWarps * kMaxColumns * rows : 0; }
-
-// Memory of a thread block beside its activations: sums, biases, entries, stages and two tables of offsets.
+// Memory of a thread block beside its activations: biases, entries, stages and two tables of offsets.
 int64_t work_bytes(const Program& p, int64_t rows, const Limits& limits) {
   const int64_t tables = 2 * (p.most_reads + kPlaces) * rows;
-  const int64_t words = sums_of(p, rows) + kept_biases(p, limits) + tables;
+  const int64_t words = kept_biases(p, limits) + tables;
   const int64_t plan = p.n_entries * int64_t{kEntryBytes} + p.n_stages * static_cast<int64_t>(sizeof(Stage));
   return words * static_cast<int64_t>(sizeof(float)) + plan;
 }
@@ -60,7 +57,6 @@ Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
           .row_bits = std::countr_zero(static_cast<uint64_t>(rows)),
           .blocks = static_cast<int32_t>(blocks),
           .shared_bytes = static_cast<int32_t>(work_bytes(p, rows, limits) + (shared ? size * format_of(p.dtype).bytes : 0)),
-          .sums = static_cast<int32_t>(sums_of(p, rows)),
           .entries = p.n_entries,
           .stages = p.n_stages,
           .biases = static_cast<int32_t>(kept_biases(p, limits)),

@@ -7,7 +7,6 @@ namespace vlae::cuda::pixelcnn_sample {
 
 constexpr int kMaxRows = 32;  // samples x pixels of a wave that a warp multiplies at once
 constexpr int kMinRows = 4;
-constexpr int kMaxColumns = 128;  // in a chunk: 32 lanes x 4
 
 // Places of a row beside those that it reads: where it writes, its residual, the row of its condition, its factor.
 constexpr int kOut = 0, kResidual = 1, kCondition = 2, kFactor = 3, kPlaces = 4;
@@ -26,7 +25,6 @@ struct Tiling {
   int32_t row_bits;  // binary logarithm of `rows`
   int32_t blocks;    // thread blocks
   int32_t shared_bytes;
-  int32_t sums;  // that a thread block's warps have in shared memory
   int32_t entries, stages;
   int32_t biases;  // that a thread block keeps in shared memory: all, or none where they would take too much of it
   // Values in a tile's activations in global memory; 0: they are in shared memory.

@@ -41,8 +41,8 @@ int main(int, char** arguments) {
   p.zero_size = 72;
   p.sample_size = 1000;
   const int64_t free = fitting * p.sample_size * format_of(p.dtype).bytes;
-  // the sums of 16 rows, the tables of a plan without taps, and the zeros
-  const Tiling tiling =
-      tiling_of(p, batch, {std::atoi(arguments[2]), static_cast<int32_t>(free + 128 * 8 * 16 * 4 + 8 * 16 * 4 + 72 * 4)});
+  // the tables of a plan without taps, and the zeros
+  const int64_t others = 8 * 16 * 4 + 72 * 4;
+  const Tiling tiling = tiling_of(p, batch, {std::atoi(arguments[2]), static_cast<int32_t>(free + others)});
   std::printf("%d %d %d\n", tiling.samples.value, tiling.blocks, tiling.left.value);
 }
