@@ -127,7 +127,7 @@ def run(sanitizer: str, order: str, file: Path, without: str = "") -> subprocess
     """
     environment = {
         "TSAN_OPTIONS": f"exitcode={FOUND}:halt_on_error=1:report_signal_unsafe=0",
-        "ASAN_OPTIONS": f"exitcode={FOUND}:detect_stack_use_after_return=0",
+        "ASAN_OPTIONS": f"exitcode={FOUND}:detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": f"exitcode={FOUND}:print_stacktrace=1",
         "VLAE_HOST_ORDER": order,
         "VLAE_HOST_WITHOUT": without,
