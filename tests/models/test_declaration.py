@@ -99,6 +99,7 @@ def test_a_new_option_is_on_the_command_line(monkeypatch: pytest.MonkeyPatch) ->
     given: list[dict[str, Any]] = []
     command = read_again(train)
     monkeypatch.setattr(command, "_model", lambda images, options, **others: given.append(options))
+    monkeypatch.setattr(command, "_say_size", lambda model: None)
     monkeypatch.setattr(command.training, "train", lambda *_, **others: [{"valid_loss": 0, "valid_bits_per_dim": 0}])
     done = CliRunner().invoke(app, ["train", "--decoder", "shifted", "--shift", "3"])
     assert done.exit_code == 0, done.output
