@@ -1,4 +1,5 @@
-// Prints what the host decides before a launch of the CUDA library, for `benchmarks.cuda_plans`. Numbers come from standard input.
+// Prints what the host decides before a launch of the CUDA library, for `benchmarks.cuda_plans`. Numbers come from standard
+// input.
 //   pixelcnn_sample DTYPE HEIGHT WIDTH BATCH PROCESSORS SHARED_BYTES WORDS N word ...
 //     tiles SAMPLES BLOCKS IN_SHARED, then per stage: stage IS_NORM IS_PAIR PRODUCTS COLUMNS (blocks of 1, 2, ... rows), then:
 //     draws PASSES of a thread block's threads
@@ -48,12 +49,12 @@ int print_sampler() {
     std::vector<int64_t> blocks(static_cast<size_t>(tiling.rows));
     for (int32_t wave = 0; wave < p.steps; ++wave) {
       const auto all = vlae::wave_rows(p.height, p.width, p.slope, wave);
-      const auto some =
-          vlae::wave_rows_at(all, p.slope.value, wave, stage.stride, int32_t{stage.row}, int32_t{stage.column});
+      const auto some = vlae::wave_rows_at(all, p.slope.value, wave, stage.stride, int32_t{stage.row}, int32_t{stage.column});
       for (int32_t left = some.count * tiling.samples.value; left > 0; left -= tiling.rows)
         ++blocks[static_cast<size_t>(std::min(left, tiling.rows) - 1)];
     }
-    std::printf("stage %d %d %d %d", stage.is_norm, is_pair(stage.activation), stage.groups * format_of(dtype).group, stage.columns);
+    std::printf("stage %d %d %d %d", stage.is_norm, is_pair(stage.activation), stage.groups * format_of(dtype).group,
+                stage.columns);
     for (const int64_t count : blocks) std::printf(" %lld", static_cast<long long>(count));
     std::printf("\n");
   }
