@@ -146,11 +146,11 @@ def run(sanitizer: str, order: str, file: Path, without: str = "") -> subprocess
 def main(sanitizer: str) -> int:
     file = build(sanitizer).with_name("calls.txt")
     file.write_text("\n".join(calls()) + "\n", encoding="utf-8")
-    for order in ORDERS:
-        done = run(sanitizer, order, file)
-        if done.returncode != 0:
-            print(done.stdout, end="")
-            return 1
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failed = [done for done in pool.map(lambda order: run(sanitizer, order, file), ORDERS) if done.returncode != 0]
+    if failed:
+        print(failed[0].stdout, end="")
+        return 1
     print(f"CUDA kernels on the host, -fsanitize={sanitizer}: {len(calls())} calls, {len(ORDERS)} orders of threads")
     return 0
 
