@@ -90,11 +90,11 @@ def written(folder: Path) -> dict[str, np.ndarray]:
     return {str(path.relative_to(folder)): np.array(Image.open(path)) for path in sorted(folder.rglob("*.png"))}
 
 
-@pytest.mark.parametrize("names", [("ant", "bee", "cat"), ("0", "2")])
+@pytest.mark.parametrize("names", [("ant", "bee", "cat"), ("1", "2", "3"), ("class-0", "class-2")])
 def test_folders_are_classes(tmp_path: Path, conditional: Path, names: tuple[str, ...]) -> None:
     (tmp_path / "in").mkdir()
     arrays = [array for name in names for array in pictures(tmp_path / "in" / name, 2)]
-    file, numbers = tmp_path / "x.vlae", ["0", "1", "2"] if len(names) == 3 else names
+    file, numbers = tmp_path / "x.vlae", ["class-0", "class-1", "class-2"] if len(names) == 3 else names
     call_it = ("compress", tmp_path / "in", file, "--checkpoint", conditional)
     for options in ((), ("--mode", "bits-back"), ("--lossy",)):
         assert (done := call(*call_it, *options)).exit_code == 0, done.output
@@ -116,15 +116,19 @@ def test_classes_by_a_file(tmp_path: Path, conditional: Path) -> None:
     labels.write_text("2\n0\n2\n")
     assert (done := call(*call_it, "--labels", labels)).exit_code == 0, done.output
     assert call("decompress", file, tmp_path / "out", "--checkpoint", conditional).exit_code == 0
-    assert list(written(tmp_path / "out")) == ["0/00001.png", "2/00000.png", "2/00002.png"]
+    assert list(written(tmp_path / "out")) == ["class-0/00001.png", "class-2/00000.png", "class-2/00002.png"]
 
 
 def test_what_is_refused_of_classes(tmp_path: Path, model: Path, conditional: Path) -> None:
     pictures(tmp_path / "in", 2)
     file, labels = tmp_path / "x.vlae", tmp_path / "labels.txt"
     labels.write_text("0\n3\n")
+    (tmp_path / "some").mkdir()
+    pictures(tmp_path / "some" / "2", 1)  # of a model trained on folders 1, 2, 3 it is class 1: nobody can know
+    done = call("compress", tmp_path / "some", file, "--checkpoint", conditional)
+    assert done.exit_code == 2 and "got folders 2" in " ".join(done.stderr.split())
     cases = {
-        "must lie in folders of all 3 classes, or named 0 to 2, or have their classes by --labels, got folders in": (
+        "must lie in folders of all 3 classes, or named class-0 to class-2, or have their classes by --labels, got": (
             conditional,
         ),
         "line 2 must be a class from 0 to 2, got '3'": (conditional, "--labels", labels),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_larger_options_grow_the_model_and_equal_ones_are_no_contradiction(first
     assert found.history[-1]["valid_loss"] == pytest.approx(loss, rel=1e-5)
     resumed = call("train", "--init", first.parent, *larger, *SHORT, "--out", tmp_path, "--resume")
     assert resumed.exit_code == 0 and same(checkpoint.load(tmp_path).model, found.model), resumed.output
+
+
+def test_a_run_goes_on_where_its_origin_is_gone_and_does_not_replace_it(first: Path, tmp_path: Path) -> None:
+    origin = Path(shutil.copytree(first, tmp_path / "origin" / "checkpoint")).parent
+    start = ["train", "--init", origin, *SHORT[2:], "--epochs", 2]
+    refused = call(*start, "--out", origin, "--overwrite")
+    assert refused.exit_code == 2
+    assert refused.stderr == f"error: --init: must not be the run that --overwrite replaces, {origin}, got {origin}\n"
+    out = tmp_path / "out"
+    assert call(*start, "--hidden-dim", 6, "--out", out).exit_code == 0
+    shutil.rmtree(origin)
+    resumed = call(*start, "--out", out, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"goes on from {out / 'checkpoint'}, epoch 2\n" in resumed.output
 
 
 def test_a_class_conditional_model_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def faults():
 
 without = faults()
 assert keep_freed_memory()
-print(without, faults())
+print(without, min(faults() for _ in range(4)))
 """
 
 
@@ -47,7 +47,12 @@ def freed(count):
     memory.time.sleep(0.5)
     return before - resident()
 
-print(freed(8), freed(32))
+before, beyond, after = freed(8), freed(32), freed(8)
+child = memory.os.fork()
+if not child:
+    memory.os._exit(0 if keep_freed_memory() else 1)
+assert memory.os.waitpid(child, 0)[1] == 0
+print(before, beyond, after)
 """
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
 
@@ -55,8 +60,8 @@ on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setti
 @on_glibc
 def test_more_than_the_bound_goes_back_to_the_system() -> None:
     out = subprocess.run([sys.executable, "-c", SURPLUS], capture_output=True, text=True, check=True).stdout
-    within, beyond = map(int, out.split())
-    assert within < 16 << 20
+    within, beyond, again = map(int, out.split())
+    assert max(within, again) < 16 << 20, "what malloc calls free counts where it is in memory"
     assert beyond > 256 << 20
 
 

@@ -50,8 +50,8 @@ def read_pictures(paths: Sequence[Path], model: VLAE, *, threshold: bool = False
 
 
 def folder_names(n_classes: int) -> list[str]:
-    """The folders of classes: their numbers, of as many digits each, so that the order of names is theirs."""
-    return [f"{k:0{len(str(n_classes - 1))}}" for k in range(n_classes)]
+    """The folders of classes: their numbers behind a word, for folders of digits are classes in the order of names."""
+    return [f"class-{k:0{len(str(n_classes - 1))}}" for k in range(n_classes)]
 
 
 def labels_by_folder(paths: Sequence[Path], n_classes: int) -> Tensor:

@@ -106,7 +106,7 @@ def train(
     if preset is not None:
         typer.echo(f"preset {preset}: {PRESETS[preset].about}")
     logs = [name.strip() for name in log.split(",")] if log else []
-    begun = None if init is None else checkpoint.load(init)
+    begun = _begun(init, out, resume=resume, overwrite=overwrite)
     images = only_classes(_images(begun, data_name, data_dir, binarization, size_of(image_size)), classes)
     typer.echo(f"{images.name}: {images.split}; binarization: {images.binarization}")
     if labels and not images.n_classes:
@@ -116,7 +116,9 @@ def train(
         model = _model(images, model_options, n_classes=images.n_classes if labels else 0)
     else:
         given = {name: value for name, value in model_options.items() if _is_given(context, name)}
-        model = _model_from(begun, images, given, labels=labels and _is_given(context, "labels"))
+        model = _model_from(
+            begun, images, given, labels=labels and _is_given(context, "labels"), own=out / "checkpoint"
+        )
     _say_size(model)
     training.keep_freed_memory()  # the process is ours
     history = training.train(
@@ -126,6 +128,18 @@ def train(
     last = history[-1]
     figures = f"validation loss {last['valid_loss']:.2f} nats/image, {last['valid_bits_per_dim']:.4f} bits/dim"
     typer.echo(f"epoch {len(history)}: {figures}; checkpoint: {out / 'checkpoint'}")
+
+
+def _begun(init: str | None, out: Path, *, resume: bool, overwrite: bool) -> checkpoint.Checkpoint | None:
+    """What a run starts from with --init; of a run that goes on its own checkpoint, which needs the other no more."""
+    if init is None:
+        return None
+    own = out / "checkpoint"
+    if resume and own.is_dir():
+        return checkpoint.load(own)
+    if overwrite and Path(init).resolve() in (out.resolve(), own.resolve()):
+        raise ValueError(f"--init: must not be the run that --overwrite replaces, {out}, got {init}")
+    return checkpoint.load(init)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -162,7 +176,9 @@ def _model(images: data.Images, given: dict[str, Any], *, n_classes: int) -> VLA
     })  # fmt: skip
 
 
-def _model_from(begun: checkpoint.Checkpoint, images: data.Images, given: dict[str, Any], *, labels: bool) -> VLAE:
+def _model_from(
+    begun: checkpoint.Checkpoint, images: data.Images, given: dict[str, Any], *, labels: bool, own: Path
+) -> VLAE:
     """The model of a checkpoint, or a new one for the run to grow it into where options that are given differ."""
     theirs = begun.model.n_classes
     if labels and not theirs:
@@ -177,7 +193,8 @@ def _model_from(begun: checkpoint.Checkpoint, images: data.Images, given: dict[s
     check_growth(options.Options(**before), wanted)
     after = wanted.config()
     changed = [f"{name} {before[name]} -> {value}" for name, value in after.items() if value != before[name]]
-    typer.echo(f"starts from {begun.folder}, epoch {begun.epoch}" + "".join(f"; {change}" for change in changed))
+    where = "goes on from" if begun.folder == own else "starts from"
+    typer.echo(f"{where} {begun.folder}, epoch {begun.epoch}" + "".join(f"; {change}" for change in changed))
     return VLAE(**after) if changed else begun.model
 
 

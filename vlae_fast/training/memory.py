@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _NEVER, _LARGEST_BLOCK = (1 << 31) - 1, 32 << 20  # bytes; the largest that each takes
-_FREE = 8  # the field of mallinfo2(3)
 _SECONDS = 10.0  # between two looks
+_most: dict[int, int] = {}  # bytes, by process: a fork has no thread that looks
 
 
 class _Info(ctypes.Structure):
-    """mallinfo2(3): ten sizes in bytes."""
+    """mallinfo2(3), in bytes."""
 
-    _fields_ = [("sizes", ctypes.c_size_t * 10)]
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost").split()
+    ]
 
 
 def keep_freed_memory(most: int = 2 << 30) -> bool:
@@ -28,7 +33,7 @@ def keep_freed_memory(most: int = 2 << 30) -> bool:
 
     A free block of PyTorch's seldom fits the next request of its size, which wants it aligned (glibc before 2.38), so
     that the heap of a run grows: by gigabytes in an hour. A thread looks every 10 seconds, and gives all that is free
-    back where it is more than `most`.
+    back where the memory that is free and not given back is more than `most`.
 
     Equivalent, but for the thread, to ``MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_THRESHOLD_=33554432`` in the
     environment.
@@ -45,26 +50,23 @@ def keep_freed_memory(most: int = 2 << 30) -> bool:
     trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
     if not (mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) and mallopt(_TRIM_THRESHOLD, _NEVER)):
         return False
-    _watch.most, _watch.libc = most, libc
-    if not _watch.is_alive():
-        _watch.start()
+    is_first = os.getpid() not in _most
+    _most[os.getpid()] = most
+    if is_first:
+        threading.Thread(target=_look, args=(libc,), name="vlae_fast.keep_freed_memory", daemon=True).start()
     return True
 
 
-class _Watch(threading.Thread):
-    """Gives all free memory back to the system where it is more than `most` bytes."""
-
-    most: int
-    libc: ctypes.CDLL
-
-    def run(self) -> None:
-        while True:
-            time.sleep(_SECONDS)
-            self.look()
-
-    def look(self) -> None:
-        if self.libc.mallinfo2().sizes[_FREE] > self.most:
-            self.libc.malloc_trim(0)
+def _look(libc: ctypes.CDLL) -> None:
+    others = _kept(libc)  # code, and memory of other allocators
+    while True:
+        time.sleep(_SECONDS)
+        if _kept(libc) - others > _most[os.getpid()]:
+            libc.malloc_trim(0)
 
 
-_watch = _Watch(name="vlae_fast.keep_freed_memory", daemon=True)
+def _kept(libc: ctypes.CDLL) -> int:
+    """Bytes in memory that are none of malloc's blocks in use: what malloc calls free was in part given back."""
+    info = libc.mallinfo2()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") - int(info.uordblks) - int(info.hblkhd)
