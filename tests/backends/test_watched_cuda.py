@@ -28,7 +28,8 @@ def test_nothing_is_found(sanitizer: str, calls: Path) -> None:
     """In one order of the threads: `make tsan` and `make sanitize` go through all."""
     done = watched.run(sanitizer, watched.ORDERS[0], calls)
     assert done.returncode == 0, done.stdout
-    assert len(done.stdout.splitlines()) == len(watched.calls())
+    made = [line for line in done.stdout.splitlines() if not line.startswith("==")]  # ASan warns of fibers
+    assert len(made) == len(watched.calls())
 
 
 @pytest.mark.parametrize("barrier", watched.barriers())
