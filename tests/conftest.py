@@ -8,7 +8,11 @@ from types import ModuleType
 import pytest
 import torch
 from cases import cuda_host
-from cases.deadline import pytest_collection_modifyitems, pytest_runtest_setup  # noqa: F401 - hooks of every test
+from cases.deadline import (  # noqa: F401 - hooks of every test
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_runtest_setup,
+)
 from cases.gpu_context import pytest_runtest_protocol, synchronized  # noqa: F401 - hooks and fixtures of every test
 
 if not torch.cuda.is_available():  # read when a kernel is defined: without a GPU the tests run them in the interpreter

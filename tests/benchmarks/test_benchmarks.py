@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from cases.rows import require
+from cases.deadline import slow_where
+from cases.rows import is_interpreted, require
 
 from benchmarks import cases, checks, gpu, measure, records, run, suites, table
 from benchmarks.cases import (
@@ -93,7 +94,8 @@ def test_peak_counts_what_a_call_takes() -> None:
     assert 63 < peak < 68  # of 64; the system counts pages when it gets to it
 
 
-def test_other_columns_are_refused(tmp_path: Path) -> None:
+def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "mkl_path", lambda: "")  # it starts a process
     path = tmp_path / "layers.csv"
     path.write_text("suite,case,old\nlayers,a,1\n")
     with pytest.raises(ValueError, match=r"layers\.csv: columns must be .* \(missing: .*peak_mb.*; unknown: old\)"):
@@ -193,6 +195,8 @@ def rehearse(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> tup
         return {name: [2.0] for name, call in contenders.items() if call() is not NotImplemented}
 
     monkeypatch.setattr(run, "timed", timed)
+    monkeypatch.setattr(run, "matmuls", lambda *_: {"blas": measure.Ceiling(lambda: 0, 1.0)})  # seconds in bfloat16
+    monkeypatch.setattr(run, "mkl_path", lambda: "")  # it starts a process
     monkeypatch.setitem(SUITES, "gpu", TINY_GPU)
     status = run.main(["--suite", "gpu", "--device", "cpu", "--out", str(out), *arguments])
     path = out / "gpu.csv"
@@ -241,6 +245,7 @@ def test_a_peer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: 
         run.time_case("layers", LAYERS[0], suites.Contest(lambda: 1 / 0, "cpu", {}, ""), suites.Setup())
 
 
+@slow_where(lambda name: name == "sampling" and is_interpreted("triton"))
 @pytest.mark.parametrize("name", ["conv-bf16", "sampling", "inverse", "made-bf16"])
 def test_triton_in_the_suite_of_a_gpu(name: str) -> None:
     case = next(case for case in TINY_GPU if case.name == name)

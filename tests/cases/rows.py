@@ -27,6 +27,11 @@ def require(backend: str, device: str = "cpu", *, allow_module_level: bool = Fal
     return backend
 
 
+def is_interpreted(backend: str) -> bool:
+    """True where this row's kernels run in Triton's interpreter, which takes seconds for a few tiles."""
+    return backend == "triton" and triton.INTERPRETED
+
+
 def backends_of(op: str) -> list[str]:
     """Rows that have an op, as a list to parametrize over; absent ones are left to `require`."""
     return [r.name for r in backends.TABLE if hasattr(r.namespace, op)]
@@ -34,9 +39,8 @@ def backends_of(op: str) -> list[str]:
 
 def backends_and_cases(op: str, cases: Iterable[Any], slow_when_interpreted: Callable[[Any], bool]) -> list[Any]:
     """Every row that has an op with every case; some are too much for an interpreter to be quick."""
-    interpreted = "triton" if triton.INTERPRETED else ""
     pairs = list(product(backends_of(op), cases))
-    slow = [row == interpreted and slow_when_interpreted(case) for row, case in pairs]
+    slow = [is_interpreted(row) and slow_when_interpreted(case) for row, case in pairs]
     return [pytest.param(*pair, marks=[pytest.mark.slow] * is_slow) for pair, is_slow in zip(pairs, slow, strict=True)]
 
 

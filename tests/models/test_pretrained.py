@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from cases.commands import call
+from cases.deadline import slow_where
 from cases.pictures import assert_shows
+from cases.rows import is_interpreted
 
 import vlae_fast as vf
 from vlae_fast import checkpoint, data, evaluation
@@ -65,11 +67,12 @@ def test_same_noise_same_image_and_same_order_same_bits_on_the_shipped_model() -
         torch.set_num_threads(threads)
 
 
-def test_the_shipped_model_by_name_of_a_backend_runs_or_raises() -> None:
+@slow_where(lambda row, **_: is_interpreted(row.name))  # one image takes minutes
+@pytest.mark.parametrize("row", vf.backends.TABLE, ids=lambda row: row.name)
+def test_the_shipped_model_by_name_of_a_backend_runs_or_raises(row: vf.backends.Backend) -> None:
     decoder = checkpoint.load(checkpoint.MNIST).model.decoder
-    for row in vf.backends.TABLE:
-        if row.why_not("pixelcnn_sample", next(decoder.parameters())) is None:
-            assert vf.PixelCNNSampler(decoder, row.name).backend == row.name
-        else:
-            with pytest.raises(RuntimeError, match=row.name):
-                vf.PixelCNNSampler(decoder, row.name)
+    if row.why_not("pixelcnn_sample", next(decoder.parameters())) is None:
+        assert vf.PixelCNNSampler(decoder, row.name).backend == row.name
+    else:
+        with pytest.raises(RuntimeError, match=row.name):
+            vf.PixelCNNSampler(decoder, row.name)
