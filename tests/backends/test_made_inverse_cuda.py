@@ -59,7 +59,7 @@ def test_half_precision(case: Case, dtype: torch.dtype) -> None:
     check_op(case.to(dtype), "cuda", grad=False)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
 def test_same_bits(dtype: torch.dtype, gpu: Callable[..., None]) -> None:
     """Whatever the batch, the tile and the order of the threads."""
     case = any_degrees(made_case(19, 30, (90, 70), activation="tanh", cond=True, steps=2)).to(dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from cases.decoders import gated_stacks, inputs, random_decoder
 from cases.mutated import mutated
 from cases.pixelcnn_sample import compare
@@ -26,7 +27,10 @@ from vlae_fast.testing import budget
 pytestmark = pytest.mark.usefixtures("cuda")
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14])
+SLOW = pytest.mark.slow  # fibers take seconds for it
+
+
+@pytest.mark.parametrize("seed", [0, 2, pytest.param(3, marks=SLOW), 4, 5, 6, 7, 8, 9, 10, 12, 14])
 def test_images_are_those_of_the_naive_sampler(seed: int, record_property: Callable[[str, int], None]) -> None:
     decoder = random_decoder(seed)
     batch = 1 if seed == 2 else 1 + seed % 4
@@ -39,7 +43,7 @@ def test_images_are_those_of_the_naive_sampler(seed: int, record_property: Calla
     torch.testing.assert_close(wave_logits[same], naive_logits[same], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", [6, 7, 13])
+@pytest.mark.parametrize("seed", [6, 7, pytest.param(13, marks=SLOW)])
 def test_logits_are_the_same_bits(seed: int, gpu: Callable[..., None]) -> None:
     """Whatever the batch, the tile, the rows at a time, the threads' order; activations in shared memory or not."""
     decoder = random_decoder(seed)
@@ -89,7 +93,8 @@ def test_stages_that_run_ahead(size: tuple[int, int]) -> None:
     check_program([*stages[:-1], stages[-1]._replace(out_channels=2, activation="none")], 2, size)
 
 
-@pytest.mark.parametrize("width", [1, 30, 64, 65, pytest.param(130, marks=pytest.mark.slow)])
+@slow_where(lambda width, activation: width >= 64 and activation in ("relu", "glu", "softplus"))  # as elu and gate do
+@pytest.mark.parametrize("width", [1, 30, 64, 65, pytest.param(130, marks=SLOW)])
 @pytest.mark.parametrize("activation", ["relu", "gate", "glu", "elu", "softplus"])
 def test_widths(width: int, activation: str) -> None:
     """One tile of columns and more than there are warps, few tiles of products and many; a residual and a context."""
@@ -102,6 +107,14 @@ def test_widths(width: int, activation: str) -> None:
     check_program(stages, 1, (4, 5), torch.randn(2, 5))
 
 
+def is_slow_precision(width: int, activation: str, dtype: torch.dtype) -> bool:
+    """The widest gate is quick in one type; in 16 bits gate and elu stand for what is fused as they are."""
+    if width == 64:
+        return dtype != torch.bfloat16
+    return activation in ("glu", "softplus") and dtype != torch.float32
+
+
+@slow_where(is_slow_precision)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("width", "activation"),
@@ -112,8 +125,8 @@ def test_widths(width: int, activation: str) -> None:
         (30, "glu"),
         (17, "elu"),
         (17, "softplus"),
-        pytest.param(130, "relu", marks=pytest.mark.slow),
-        pytest.param(280, "relu", marks=pytest.mark.slow),
+        pytest.param(130, "relu", marks=SLOW),
+        pytest.param(280, "relu", marks=SLOW),
     ],
 )
 def test_precision(width: int, activation: str, dtype: torch.dtype, gpu: Callable[..., None]) -> None:

@@ -196,7 +196,9 @@ def a_linear_layer(inputs: int, outputs: int) -> tuple[Tensor, Any]:
     return torch.randn(outputs, inputs, dtype=torch.bfloat16) * inputs**-0.5, Mask(outs, ins)
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(2048, 64), (64, 2048)], ids=["x", "y"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(2048, 64), pytest.param(64, 2048, marks=pytest.mark.slow)], ids=["x", "y"]
+)
 def test_a_linear_layer_of_more_rows(inputs: int, outputs: int, tmp_path: Path) -> None:
     from vlae_fast.kernels import masked_linear, masked_linear_backward
 
@@ -255,6 +257,7 @@ def test_a_made_of_more_rows(tmp_path: Path) -> None:
         close(made_backward.backward(grad, x, [hidden], *args)[0][rows], expected)
 
 
+@pytest.mark.slow  # the interpreter walks 256 dimensions twice
 def test_an_inverse_of_more_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlae_fast.kernels import made_inverse
 

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from cases.extents import Memory
 from cases.made import CASES, any_order
-from cases.rows import require
+from cases.rows import is_interpreted, require
 
 from vlae_fast.testing import Case, check_op, made_layers_case, run
 
@@ -62,6 +63,10 @@ def test_parts_of_a_large_batch(ran: list[Memory]) -> None:
     assert "made_grad_weight_kernel" in launched(ran) and launched(ran).count("parts_add_kernel") >= 3
 
 
+QUICK = {(16, torch.float32), (32, torch.bfloat16), (64, torch.float16)}  # every dtype and every block once
+
+
+@slow_where(lambda blocks, dtype, **_: is_interpreted("triton") and (blocks["BM"], dtype) not in QUICK)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     "blocks",
@@ -133,6 +138,7 @@ def by_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(made, "why_not", lambda weights, batch=1: "layer by layer is asked for")
 
 
+@slow_where(lambda activation, dtype: is_interpreted("triton") and (activation, dtype) == ("elu", torch.float32))
 @pytest.mark.parametrize(
     ("activation", "dtype"),
     [("relu", torch.float32), ("elu", torch.bfloat16), ("tanh", torch.float16), ("elu", torch.float32)],

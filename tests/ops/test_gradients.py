@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases.properties import LAYOUTS, use_isa
-from cases.rows import backends_of, require
+from cases.deadline import slow_where
+from cases.properties import LAYOUTS, expanded, spaced, use_isa
+from cases.rows import backends_of, is_interpreted, require
 from torch import Tensor
 
 from vlae_fast import ops
@@ -22,7 +23,11 @@ CASES = [
     made_layers_case(5, 4, (12, 9), activation="elu", cond=True),
     made_case(5, 4, (12, 9), activation="elu", cond=True),
 ]
-ROWS = [(case, backend) for case in CASES for backend in backends_of(case.op)]
+ROWS = [
+    pytest.param(case, backend, marks=[pytest.mark.slow] * (is_interpreted(backend) and "A5x5" in case.name))
+    for case in CASES
+    for backend in backends_of(case.op)
+]
 every_row = pytest.mark.parametrize(("case", "backend"), ROWS, ids=lambda v: str(v))
 
 
@@ -44,6 +49,7 @@ def same_bits(some: list[Tensor], others: list[Tensor]) -> bool:
     return all(a.equal(b) for a, b in zip(some, others, strict=True))
 
 
+@slow_where(lambda backend, layout, **_: is_interpreted(backend) and layout not in (expanded, spaced))
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
 @every_row
 def test_incoming_gradients_of_any_strides(case: Case, backend: str, layout: Callable[[Tensor], Tensor]) -> None:

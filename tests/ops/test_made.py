@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases.activations import FORMULAS
+from cases.deadline import slow_where
 from cases.made import CASES, LARGE_CASES, any_order, some_dead
 from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
-from cases.rows import backends_and_cases, backends_and_dtypes, backends_of, require
+from cases.rows import backends_and_cases, backends_and_dtypes, backends_of, is_interpreted, require
 from hypothesis import strategies as st
 
 from vlae_fast.backends import cpu
@@ -20,7 +21,8 @@ from vlae_fast.testing import Case, budget, check_op, made_layers_case, opcheck,
 
 
 def is_large(case: Case) -> bool:
-    return sum(w.numel() for w in case.tensors["weights"]) > 1e5
+    n_weights = sum(w.numel() for w in case.tensors["weights"])
+    return n_weights > 1e5 or n_weights * len(case.tensors["x"]) > 1e6
 
 
 def leaves(case: Case, dtype: torch.dtype | None = None) -> dict[str, Any]:
@@ -134,6 +136,7 @@ def test_bits_of_one_layer_after_the_other(name: str) -> None:
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
+@slow_where(lambda name, backend: name == "five layers" and is_interpreted(backend))
 @pytest.mark.parametrize("backend", backends_of("made"))
 @pytest.mark.parametrize("name", ["five layers", "condition"])
 def test_gradients_one_by_one(name: str, backend: str) -> None:
@@ -177,6 +180,7 @@ def test_reference_is_plain_pytorch(name: str) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
 
 
+@slow_where(lambda name, backend: name == "any order" and is_interpreted(backend))
 @pytest.mark.parametrize("backend", backends_of("made"))
 @pytest.mark.parametrize("name", ["plain", "condition", "any order", "some dead"])
 def test_dead_weights_are_never_read(name: str, backend: str) -> None:

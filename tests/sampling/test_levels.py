@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from cases.rows import backends_of, require
+from cases.deadline import slow_where
+from cases.rows import backends_of, is_interpreted, require
 from torch import Tensor, nn
 
 import vlae_fast as vf
@@ -100,6 +101,7 @@ def users_loop(decoder: ByChannel, noise: Tensor) -> Tensor:
     return image
 
 
+@slow_where(lambda row, levels, groups: is_interpreted(row) and (levels, groups) != (4, "uneven"))
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("levels", [2, 4])
 @pytest.mark.parametrize("row", backends_of("pixelcnn_sample"))
@@ -114,17 +116,20 @@ def test_images_are_those_of_the_users_loop(row: str, levels: int, groups: str, 
 
 
 @pytest.mark.filterwarnings("ignore:.*known has pixels that depend on unknown ones:UserWarning")
+@slow_where(lambda row, temperature: is_interpreted(row) and temperature == 1)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("row", backends_of("pixelcnn_sample"))
-def test_what_is_known_of_a_pixel_is_seen_by_the_channels_after_it(row: str, request: pytest.FixtureRequest) -> None:
+def test_what_is_known_of_a_pixel_is_seen_by_the_channels_after_it(
+    row: str, temperature: float, request: pytest.FixtureRequest
+) -> None:
     """Green alone is known: red does not see it, blue does, and the images are the naive ones."""
     decoder, noise = ByChannel(GROUPS["interleaved"]), torch.rand(3, 3, *SIZE)
     sampler, values = vf.PixelCNNSampler(decoder, able(row, request)), (torch.rand(3, 3, *SIZE) < 0.5).float()
     mask = torch.tensor([False, True, False])[:, None, None] & (torch.rand(3, *SIZE) < 0.7)
-    for temperature in (1.0, 0.6):
-        options = {"known": (mask, values), "temperature": temperature}
-        images = sampler.sample(None, noise, **options)
-        assert images[mask.expand_as(images)].equal(values[mask.expand_as(images)])
-        assert images.equal(vf.naive_sample(decoder, None, noise, **options))
+    options = {"known": (mask, values), "temperature": temperature}
+    images = sampler.sample(None, noise, **options)
+    assert images[mask.expand_as(images)].equal(values[mask.expand_as(images)])
+    assert images.equal(vf.naive_sample(decoder, None, noise, **options))
 
 
 @pytest.mark.parametrize("row", backends_of("pixelcnn_sample"))
