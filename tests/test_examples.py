@@ -23,6 +23,7 @@ def output(name: str, *args: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_accelerate_pixelcnn(tmp_path: Path) -> None:
     text = output("accelerate_pixelcnn", cwd=tmp_path)
     assert "4 of 5 replaced" in text
@@ -45,6 +46,7 @@ def test_speed_up_zuko_flow_says_what_it_needs(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr == "this example needs zuko: pip install zuko\n"
 
 
+@pytest.mark.slow
 def test_ising(tmp_path: Path) -> None:
     text = output("ising", "--size", "5", "--steps", "3", "--batch", "8", cwd=tmp_path)
     assert re.search(r"8 samples: \d+ ms by 25 passes, [\d.]+ ms by fast_sampler; same spins: True", text)

@@ -70,6 +70,7 @@ def test_the_table_s_own_stays_where_nothing_is_faster(tuner: tune.Tuner) -> Non
     assert "interpreter" not in json.loads(tuner.table.read_text())
 
 
+@pytest.mark.slow
 def test_what_fails_or_is_wrong_is_left_out(
     tuner: tune.Tuner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cases.checkpoints import edit, save, trained, update
+from cases.deadline import slow_where
 
 from vlae_fast import VLAE, checkpoint
 
@@ -91,6 +92,7 @@ def with_leftovers(folder: Path) -> None:
         (folder.with_name(name) / "model.safetensors").unlink()
 
 
+@slow_where(lambda before, **_: before is not only_previous)
 @pytest.mark.parametrize(
     ("before", "renames"), [(lambda _: None, 2), (only_previous, 1), (with_leftovers, 2)],
     ids=["whole", "only previous", "leftovers"],

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from cases.codec import MODELS, images_of, labels_of, model_of
+from cases.deadline import slow_where
 from cases.unfused import UnfusedSampler
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -76,6 +77,7 @@ def test_parameters_are_those_of_plain_pytorch_that_fuses_nothing(name: str) -> 
     assert torch.cat([sampler.params_of(*one) for one in zip(x.split(1), z.split(1), strict=True)]).equal(expected)
 
 
+@pytest.mark.slow  # for small models, test_parameters_are_those_of_plain_pytorch_that_fuses_nothing
 def test_plain_pytorch_reads_a_file_of_the_kernels() -> None:
     model, x = shipped(), digits(3)
     opened = codec.Opened(model, codec.encode(model, x, portable=True))
@@ -83,6 +85,7 @@ def test_plain_pytorch_reads_a_file_of_the_kernels() -> None:
     assert opened.chunk(0).equal(x)
 
 
+@slow_where(lambda mode: mode == "bits_back")
 @pytest.mark.parametrize("mode", LOSSLESS)
 def test_hundreds_of_images_by_other_kernels_threads_and_batches(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, threads = shipped(), digits(256), torch.get_num_threads()

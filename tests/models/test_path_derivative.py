@@ -82,7 +82,7 @@ def test_when_training_takes_it(options: dict[str, Any], settings: dict[str, Any
     assert trained.equal(path if taken else whole) and path.equal(whole) == ("posterior" in options)
 
 
-@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+@pytest.mark.parametrize("kl_weight", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_with_weighted_draws_the_mean_is_that_of_the_whole_gradient(kl_weight: float) -> None:
     """DReG against the gradient of the bound itself, over the same draws; that of the decoder has the same bits."""
     model: Any = model_of()

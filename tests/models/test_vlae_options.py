@@ -232,6 +232,7 @@ def test_errors(call, error: type[Exception], match: str) -> None:
         call()
 
 
+@pytest.mark.slow  # it compiles
 def test_a_class_conditional_model_compiles_whole_and_exports() -> None:
     """A graph cannot raise for a label out of range: it gives NaN there, and nowhere else."""
     torch.manual_seed(0)

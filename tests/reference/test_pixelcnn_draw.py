@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from cases.pixelcnn_draw import EMITS, check_draws, noise_of, program
-from cases.rows import backends_of, require
+from cases.rows import backends_of, is_interpreted, require
 
 from vlae_fast.ops import pixelcnn_pack, pixelcnn_sample
 from vlae_fast.plan import Emit, Plan, Source, Stage
 from vlae_fast.reference import pixelcnn_draw
 
 
+@slow_where(lambda channels, backend, **_: channels == 1 and is_interpreted(backend))
 @pytest.mark.parametrize("backend", [b for b in backends_of("pixelcnn_sample") if b != "reference"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("emit", EMITS.values(), ids=EMITS)

@@ -63,7 +63,7 @@ def check_is_that_of_one(name: str, count: int, folder: Path, **more: Any) -> No
     assert all((saved.model.state_dict()[key].numpy() == tensor).all() for key, tensor in found[0][1].items())
 
 
-@pytest.mark.parametrize(("name", "count"), [("polyak", 2), ("free bits", 3)])
+@pytest.mark.parametrize(("name", "count"), [("polyak", 2), pytest.param("free bits", 3, marks=pytest.mark.slow)])
 def test_losses_are_those_of_one_process(name: str, count: int, tmp_path: Path) -> None:
     check_is_that_of_one(name, count, tmp_path)
 
@@ -135,6 +135,7 @@ def check_restarts(folder: Path, kills: int, epochs: int) -> None:
     assert checkpoint.load(folder / "killed" / "checkpoint").epoch == epochs
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_bit(tmp_path: Path) -> None:
     check_restarts(tmp_path, 2, 6)
 

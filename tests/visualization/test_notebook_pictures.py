@@ -96,6 +96,7 @@ def test_a_figure_is_shown_once(tmp_path: Path) -> None:
     check(executed([SET_UP, *CELLS], tmp_path)[1:], list(CELLS.values()))
 
 
+@pytest.mark.slow
 def test_the_tutorials_notebook_has_its_pictures(tmp_path: Path) -> None:
     """Each once, also where the notebook asks for the inline backend."""
     cells = executed(["%matplotlib inline", *TUTORIAL, SET_UP, *CELLS], tmp_path)
