@@ -23,7 +23,6 @@ def output(name: str, *args: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_accelerate_pixelcnn(tmp_path: Path) -> None:
     text = output("accelerate_pixelcnn", cwd=tmp_path)
     assert "4 of 5 replaced" in text

@@ -257,7 +257,6 @@ def test_a_made_of_more_rows(tmp_path: Path) -> None:
         close(made_backward.backward(grad, x, [hidden], *args)[0][rows], expected)
 
 
-@pytest.mark.slow  # the interpreter walks 256 dimensions twice
 def test_an_inverse_of_more_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlae_fast.kernels import made_inverse
 

@@ -74,7 +74,6 @@ def test_a_grown_start_is_that_of_one_process(tmp_path: Path) -> None:
     check_is_that_of_one("grown", 2, tmp_path, init=str(tmp_path / "small"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_are_those_of_one_process_for_every_objective(name: str, count: int, tmp_path: Path) -> None:
