@@ -74,6 +74,7 @@ def test_a_grown_start_is_that_of_one_process(tmp_path: Path) -> None:
     check_is_that_of_one("grown", 2, tmp_path, init=str(tmp_path / "small"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_are_those_of_one_process_for_every_objective(name: str, count: int, tmp_path: Path) -> None:
@@ -134,7 +135,6 @@ def check_restarts(folder: Path, kills: int, epochs: int) -> None:
     assert checkpoint.load(folder / "killed" / "checkpoint").epoch == epochs
 
 
-@pytest.mark.slow
 def test_a_killed_process_loses_no_bit(tmp_path: Path) -> None:
     check_restarts(tmp_path, 2, 6)
 
