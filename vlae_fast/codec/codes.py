@@ -19,12 +19,12 @@ from torch import Tensor
 from ..models.mode import evaluating
 from ..models.vlae import VLAE
 from .container import Reader, varint
+from .labels import Batch
 from .numbers import Floats, exp
-from .stack import Stack
+from .stack import Stack, weights_of
 
 SHARE = 4.5  # of the standard deviation, which is the step; how it was chosen: `docs/codec.md`
 _MOST_LEVEL = 1 << 14
-_MOST_WEIGHT = 1 << 12  # of the levels of a dimension together, about
 _MOST_TABLE = 1 << 15  # levels of a dimension
 _NORMAL_REACH = 8.0  # standard deviations of the levels of a normal distribution
 _NORMAL_WEIGHT = 1 << 20
@@ -67,8 +67,7 @@ def posterior_of(model: VLAE, x: Tensor, labels: Tensor | None = None, batch: in
     """Of a Gaussian posterior mean and standard deviation; of an ``iaf`` one the draw of eps = 0, its scale."""
     found: list[tuple[Tensor, Tensor]] = []
     with evaluating(model):
-        for i, images in enumerate(x.split(batch)):
-            of = None if labels is None else labels[i * batch : (i + 1) * batch]
+        for images, of in Batch(x, labels).split(batch):
             if model.posterior is None or model.encoder is None:
                 mu, logvar = model.encode(images, of)
             else:
@@ -104,7 +103,7 @@ def _fit_one(levels: Levels, step: int) -> Table:
         raise ValueError(
             f"codec: the code must have at most {_MOST_TABLE:,} levels in a dimension, got {len(counts):,}"
         )
-    weights = np.where(counts > 0, np.maximum(1, np.rint(counts * min(1.0, _MOST_WEIGHT / len(levels)))), 0)
+    weights = weights_of(counts)
     own = Table(step, lowest, weights)
     in_reach = lowest >= normal.lowest and lowest + len(counts) <= normal.lowest + len(normal.weights)
     return normal if in_reach and _bits(levels, normal) < _bits(levels, own) + 8 * len(_written(own)) else own

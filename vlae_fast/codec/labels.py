@@ -17,9 +17,7 @@ from torch import Tensor
 from ..models.labels import check_no_labels, one_hot
 from .container import Reader, varint
 from .numbers import Floats
-from .stack import Stack
-
-_MOST_WEIGHT = 1 << 12  # of all classes together, about
+from .stack import Stack, weights_of
 
 
 class Batch(NamedTuple):
@@ -79,7 +77,7 @@ def fit(labels: Tensor | None, n: int) -> Classes:
     if labels is None or not len(labels):
         return alike
     counts = np.bincount(labels.numpy(), minlength=n).astype(np.float64)
-    weights = np.where(counts > 0, np.maximum(1, np.rint(counts * min(1.0, _MOST_WEIGHT / len(labels)))), 0)
+    weights = weights_of(counts)
     own = Classes(n, weights, b"".join(varint(int(w)) for w in weights))
     return own if _bits(counts, own) + 8 * len(own.settings) < _bits(counts, alike) else alike
 

@@ -18,6 +18,7 @@ from .numbers import Floats
 
 Symbols = NDArray[np.int32]
 WORD = 4  # bytes of a word of the coder
+_MOST_WEIGHT = 1 << 12  # of a table, all together, about
 
 
 class Stack:
@@ -69,6 +70,11 @@ class Stack:
         found: Symbols = self._coder.decode(_normal(most), mean, scale) if len(mean) else np.zeros(0, np.int32)
         self.least = min(self.least, self.bits)
         return found
+
+
+def weights_of(counts: Floats) -> Floats:
+    """Weights of a table as a file has them: whole numbers, about in proportion to the counts, at least 1 of each."""
+    return np.where(counts > 0, np.maximum(1, np.rint(counts * min(1.0, _MOST_WEIGHT / counts.sum()))), 0)
 
 
 def to_bytes(words: NDArray[np.uint32]) -> bytes:
