@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +25,8 @@ FILES = ("setup.py", "vlae_fast_start.py", "pyproject.toml", "MANIFEST.in", "Mak
 FOLDERS = ("vlae_fast", "kernels", "csrc", "tests")
 BUILT = ("*.so", "_build_report.json", "__pycache__")
 INFO = f"vlae_fast-{vlae_fast.__version__}.dist-info"
-LIMIT = 5_000_000  # bytes of a wheel
+MODELS = "vlae_fast/pretrained/"
+CODE_LIMIT, MODEL_LIMIT = 4_000_000, 2_000_000  # bytes in a wheel: all but the models, with both libraries; one model
 
 slow = pytest.mark.slow
 
@@ -103,7 +105,7 @@ def wheel(dist: Path) -> Path:
 def test_wheel_holds_the_package_and_nothing_else(dist: Path, wheel: Path) -> None:
     """Nor does the sdist lack a file, of which the wheel was built."""
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if not name.endswith("/")}
+        sizes = {entry.filename: entry.compress_size for entry in archive.infolist() if not entry.is_dir()}
         report = json.loads(archive.read("vlae_fast/_build_report.json"))
     assert set(report) == set(LIBRARIES)
     expected = {f"vlae_fast/_native_{library}.so" for library in LIBRARIES if report[library]["built"]}
@@ -111,8 +113,13 @@ def test_wheel_holds_the_package_and_nothing_else(dist: Path, wheel: Path) -> No
     for folder, package in (("vlae_fast", "vlae_fast"), ("kernels", "vlae_fast/kernels")):
         source = dist.parent / folder
         expected |= {f"{package}/{p.relative_to(source).as_posix()}" for p in source.rglob("*") if p.is_file()}
-    assert {name for name in names if not name.startswith(INFO)} == expected
-    assert wheel.stat().st_size < LIMIT
+    assert {name for name in sizes if not name.startswith(INFO)} == expected
+    of_models = Counter[str]()
+    for name, size in sizes.items():
+        if name.startswith(MODELS):
+            of_models[name.removeprefix(MODELS).split("/")[0]] += size
+    assert len(of_models) >= 5 and max(of_models.values()) < MODEL_LIMIT
+    assert wheel.stat().st_size - of_models.total() < CODE_LIMIT
 
 
 @slow
