@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.pilots --data DIR --seconds 180 --keep out/pilots
 
 Every pilot has the settings of the recipe ``static-mnist``, shortened: the step falls to 0 by a cosine over the CPU
-time, the weight of the KL rises in its first fifth. Time is that of the process (`time.process_time`), so other load
-counts little. Validated are the averaged weights, by one draw of z for each of the same 1,000 validation images; the
-difference is that of an image, with its standard error over images. Test images are not looked at.
+time, the weight of the KL rises in its first fifth, the average of the weights is over fewer updates. Time is that of
+the process (`time.process_time`), so other load counts little. Validated are the averaged weights, by one draw of z for
+each of the same 1,000 validation images; the difference is that of an image, with its standard error over images. Test
+images are not looked at.
 
 A pilot that is in the folder of --keep is not run again; several commands with other --names may share the folder.
 """
@@ -18,7 +19,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,43 @@ from vlae_fast.models import PRESETS, grow, preset
 from vlae_fast.training.average import Average
 from vlae_fast.training.objective import Batch, Objective, make_optimizer, update
 
-_RECIPE, _WARM_UP, _POLYAK, _VALID = "static-mnist", 0.2, 0.99, 1000
+_RECIPE, _WARM_UP, _VALID = "static-mnist", 0.2, 1000
+_SETTINGS = training.Settings(**{**PRESETS[_RECIPE].settings, "polyak": 0.99})
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """A row of the table: options of `VLAE` that differ from the recipe's, and what a model grows to, and when.
+    """A row of the table: what differs from the recipe, and what changes after the share `at` of the CPU time.
 
-    grown: options that are larger from the share `at` of the CPU time on.
+    changes: options of `VLAE`. settings: fields of `training.Settings`. grown, later: options and fields from then on.
     """
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     grown: Mapping[str, int] = field(default_factory=dict)
+    later: Mapping[str, Any] = field(default_factory=dict)
     at: float = 0.5
 
     @property
     def says(self) -> str:
-        said = [f"{key} {value}" for key, value in self.changes.items()]
-        said += [f"{key} {value} after {self.at:.0%} of the time" for key, value in self.grown.items()]
-        return ", ".join(said) or "none"
+        said = [f"{key} {value}" for key, value in {**self.changes, **self.settings}.items()]
+        of_then = [f"{key} {value}" for key, value in {**self.grown, **self.later}.items()]
+        return ", ".join(said + [f"{then} after {self.at:.0%} of the time" for then in of_then]) or "none"
 
 
 PILOTS = (
     Pilot("recipe"),
     Pilot("larger z", {"latent_dim": 64, "flow_steps": 4}),
     Pilot("IAF posterior", {"posterior": "iaf"}),
-    Pilot("grown wider", {"hidden_dim": 16, "encoder_hidden": 32}, {"hidden_dim": 32}),
-    Pilot("grown deeper", {"n_layers": 2}, {"n_layers": 4}),
+    Pilot("grown wider", {"hidden_dim": 16, "encoder_hidden": 32}, grown={"hidden_dim": 32}),
+    Pilot("grown deeper", {"n_layers": 2}, grown={"n_layers": 4}),
+    Pilot("constant step", settings={"lr_schedule": "constant"}),
+    Pilot("no average", settings={"polyak": 0.0}),
+    Pilot("longer average", settings={"polyak": 0.998}),
+    Pilot("large batches at the end", later={"batch_size": 256}, at=0.8),
+    Pilot("importance weights at the end", later={"objective": "iwae", "samples": 5}, at=0.9),
+    Pilot("free bits but at the end", settings={"free_bits": 8.0}, later={"free_bits": 0.0}, at=0.8),
 )
 
 
@@ -99,29 +109,42 @@ def _found(pilot: Pilot, images: data.Images, seconds: float, keep: Path) -> dic
 def run(pilot: Pilot, images: data.Images, seconds: float) -> tuple[VLAE, int]:
     """The model of a pilot with averaged weights, and how many updates it had."""
     torch.manual_seed(0)
-    model = preset(_RECIPE, **pilot.changes)
-    settings = training.Settings(**PRESETS[_RECIPE].settings)
-    objective, order = Objective(settings, model.likelihood.levels), torch.Generator().manual_seed(0)
+    model, settings = preset(_RECIPE, **pilot.changes), replace(_SETTINGS, **pilot.settings)
     optimizer, average = _begin(model, settings)
-    start, steps_before, grown = time.process_time(), 0, not pilot.grown
-    for step, x in enumerate(_endless(model, images, settings.batch_size, order)):
+    objective, order = Objective(settings, model.likelihood.levels), torch.Generator().manual_seed(0)
+    given = _endless(model, images, settings.batch_size, order)
+    start, changed, before = time.process_time(), not (pilot.grown or pilot.later), 0
+    for step in itertools.count():
         share = (time.process_time() - start) / seconds
         if share >= 1:
             break
-        if not grown and share >= pilot.at:
-            model, steps_before, grown = grow(model, **pilot.grown), step, True
-            optimizer, average = _begin(model, settings)
+        if not changed and share >= pilot.at:
+            changed = True
+            if pilot.grown:
+                model, before = grow(model, **pilot.grown), step
+                optimizer, average = _begin(model, settings)
+            settings = replace(settings, **pilot.later)
+            objective = Objective(settings, model.likelihood.levels)
+            given = _endless(model, images, settings.batch_size, order)
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * share))
-        update(model, optimizer, Batch(x), objective, min(1.0, share / _WARM_UP + 1e-3))
-        average.update(step - steps_before)
-    average.swap()
+            group["lr"] = _step(settings, share)
+        update(model, optimizer, Batch(next(given)), objective, min(1.0, share / _WARM_UP + 1e-3))
+        if average is not None:
+            average.update(step - before)
+    if average is not None:
+        average.swap()
     return model, step
 
 
-def _begin(model: VLAE, settings: training.Settings) -> tuple[torch.optim.Optimizer, Average]:
+def _step(settings: training.Settings, share: float) -> float:
+    falls = settings.lr_schedule == "cosine"
+    return settings.lr * (0.5 * (1 + math.cos(math.pi * share)) if falls else 1.0)
+
+
+def _begin(model: VLAE, settings: training.Settings) -> tuple[torch.optim.Optimizer, Average | None]:
     model.train()
-    return make_optimizer(settings, model, torch.device("cpu")), Average(model, _POLYAK)
+    average = Average(model, settings.polyak) if settings.polyak else None
+    return make_optimizer(settings, model, torch.device("cpu")), average
 
 
 def _endless(model: VLAE, images: data.Images, size: int, order: torch.Generator) -> Iterator[Tensor]:

@@ -62,6 +62,25 @@ def test_every_pilot_makes_a_model_of_the_recipes_size(pilot: pilots.Pilot) -> N
     assert all(model.config[key] == value for key, value in {**pilot.changes, **pilot.grown}.items())
 
 
+@pytest.mark.parametrize("pilot", [p for p in pilots.PILOTS if p.settings or p.later], ids=lambda pilot: pilot.name)
+def test_settings_change_when_the_pilot_says(pilot: pilots.Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten updates, of which the first has no share of the time behind it."""
+    ticks, seen = itertools.count(), []
+    monkeypatch.setattr(pilots.time, "process_time", lambda: float(next(ticks)))
+
+    def update(model: Any, optimizer: Any, batch: Any, objective: Any, weight: float) -> None:
+        seen.append((objective.settings, len(batch.x), optimizer.param_groups[0]["lr"]))
+
+    monkeypatch.setattr(pilots, "update", update)
+    pilots.run(pilot, data.load("static-mnist", Path()), 10)
+    shares = [(i + 1) / 10 for i in range(9)]
+    for share, (settings, images, lr) in zip(shares, seen, strict=True):
+        expected = {**pilot.settings, **(pilot.later if share >= pilot.at else {})}
+        assert all(getattr(settings, name) == value for name, value in expected.items())
+        assert images == min(settings.batch_size, 12)
+        assert (lr == settings.lr) is (settings.lr_schedule == "constant")
+
+
 def test_fine_tuning_says_both_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(fine_tuning, "_DRAWS", 2)
     monkeypatch.setattr(sys, "argv", ["fine_tuning", "--data", "DIR", "--updates", "2", "--batch-size", "3"])
