@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,15 +68,50 @@ def masked_conv(
     Source: van den Oord et al. 2016, arXiv 1606.05328, eq. 2 (gate) and eq. 4 (condition).
     """
     options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation), residual)
-    of_context = (context, context_weight)
-    _check(x, weight, bias, cond, *of_context, options)
-    if registry.only_plain_torch_follows("masked_conv", backend, x, weight, bias, cond, *of_context):
+    tensors = (x, weight, bias, cond, context, context_weight)
+    _check(*tensors, options)
+    if registry.only_plain_torch_follows("masked_conv", backend, *tensors):
         # a mapped tensor has no memory format
-        return reference.masked_conv(x, weight, bias, cond, options, *of_context)
-    args = (x, weight, bias, cond, *options[:4], backend, *of_context, residual)
-    if registry.only_autograd_looks(x, weight, bias, cond, *of_context):
-        return _MaskedConv.apply(*args, True) if torch.is_grad_enabled() else _forward(*args)
-    return torch.ops.vlae_fast.masked_conv(*args)
+        return reference.masked_conv(x, weight, bias, cond, options, context, context_weight)
+    call = _Call(x, weight, bias, cond, *options[:4], backend, context, context_weight, residual)
+    if registry.only_autograd_looks(*tensors):
+        return _MaskedConv.apply(True, *call) if torch.is_grad_enabled() else _forward(*call)
+    return torch.ops.vlae_fast.masked_conv(*call)
+
+
+class _Call(NamedTuple):
+    """The arguments of the op as its schema lists them."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    cond: Tensor | None
+    mask_type: str
+    image_channels: int
+    activation: str
+    dilation: Sequence[int]
+    backend: str
+    context: Tensor | None = None
+    context_weight: Tensor | None = None
+    residual: bool = False
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.x, self.weight, self.bias, self.cond, self.context, self.context_weight
+
+    @property
+    def options(self) -> ConvOptions:
+        dilation = (self.dilation[0], self.dilation[1])
+        return ConvOptions(self.mask_type, self.image_channels, self.activation, dilation, self.residual)
+
+    @property
+    def row(self) -> Any:
+        """The module of the row of the table that runs it."""
+        return backends.pick("masked_conv", self.x, self.backend).namespace
+
+    def of_row(self, function: Callable[..., Any]) -> Any:
+        """What a function of the row gives, whose arguments are those of a contract."""
+        return function(self.x, self.weight, self.bias, self.cond, self.options, self.context, self.context_weight)
 
 
 def _check(
@@ -132,128 +167,106 @@ def _check(
             raise TypeError(f"masked_conv: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
 
 
-def _options(
-    mask_type: str, image_channels: int, activation: str, dilation: Sequence[int], residual: bool = False
-) -> ConvOptions:
-    """The record of the arguments that a schema lists."""
-    return ConvOptions(mask_type, image_channels, activation, (dilation[0], dilation[1]), residual)
-
-
-def _of_row(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cond: Tensor | None,
-    mask_type: str,
-    image_channels: int,
-    activation: str,
-    dilation: Sequence[int],
-    backend: str,
-    context: Tensor | None = None,
-    context_weight: Tensor | None = None,
-    residual: bool = False,
-) -> tuple[Any, tuple[Any, ...]]:
-    """The module of the row that runs a call with a schema's arguments, and those as its functions take them."""
-    options = _options(mask_type, image_channels, activation, dilation, residual)
-    row = backends.pick("masked_conv", x, backend).namespace
-    return row, (x, weight, bias, cond, options, context, context_weight)
-
-
 def _forward(*args: Any) -> Tensor:
-    row, given = _of_row(*args)
-    return channels_last(row.masked_conv(*given))
+    call = _Call(*args)
+    return channels_last(call.of_row(call.row.masked_conv))
 
 
-def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    channels = weight.shape[0] // activations.columns(args[4])
-    return x.new_empty(x.shape[0], channels, *x.shape[2:]).to(memory_format=torch.channels_last)
+def _forward_fake(*args: Any) -> Tensor:
+    call = _Call(*args)
+    channels = call.weight.shape[0] // activations.columns(call.activation)
+    return call.x.new_empty(call.x.shape[0], channels, *call.x.shape[2:]).to(memory_format=torch.channels_last)
 
 
 def _with_sigmoid(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    row, given = _of_row(*args)
-    out, *saved = row.masked_conv_with_sigmoid(*given)
+    call = _Call(*args)
+    out, *saved = call.of_row(call.row.masked_conv_with_sigmoid)
     sigmoid, activated = (channels_last(t) if t.dim() == 4 else t for t in saved)
     return channels_last(out), sigmoid, activated
 
 
-def _with_sigmoid_fake(x: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    out, options = _forward_fake(x, weight, *args), _options(*args[2:6], *args[9:])
+def _with_sigmoid_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call, out = _Call(*args), _forward_fake(*args)
     sigmoid, activated = (
-        torch.empty_like(out) if kept else x.new_empty(0) for kept in (options.has_sigmoid, options.keeps_activated)
+        torch.empty_like(out) if kept else call.x.new_empty(0)
+        for kept in (call.options.has_sigmoid, call.options.keeps_activated)
     )
     return out, sigmoid, activated
 
 
 def _backward(grad: Tensor, out: Tensor | None, sigmoid: Tensor, *args: Any) -> list[Tensor]:
-    *own, needs = args[:10]
-    row, (*tensors, options, context, context_weight) = _of_row(*own, *args[10:])
-    grads = row.masked_conv_backward(grad, out, sigmoid, *tensors, options, needs, context, context_weight)
+    call, needs = _with_needs(args)
+    x, weight, bias, cond, *of_context = call.tensors
+    tensors = (grad, out, sigmoid, x, weight, bias, cond)
+    grads = call.row.masked_conv_backward(*tensors, call.options, needs, *of_context)
     return [
-        channels_last(g) if g.dim() == 4 and t is not tensors[1] else g
-        for g, t in zip(grads, (*tensors, context, context_weight), strict=True)
+        channels_last(g) if g.dim() == 4 and t is not weight else g
+        for g, t in zip(grads, call.tensors, strict=True)
         if g is not None
     ]
 
 
-def _backward_fake(
-    grad: Tensor, out: Any, sigmoid: Any, x: Tensor, weight: Tensor, bias: Any, cond: Any, *args: Any
-) -> list[Tensor]:
-    needs, context, context_weight = (*args[5:], None, None)[:3]
+def _backward_fake(grad: Tensor, out: Any, sigmoid: Any, *args: Any) -> list[Tensor]:
+    call, needs = _with_needs(args)
     flat = torch.contiguous_format
     return [
-        torch.empty_like(t, memory_format=flat if t is weight or t.dim() != 4 else torch.channels_last)
-        for t, need in zip((x, weight, bias, cond, context, context_weight), needs, strict=True)
-        if need
+        torch.empty_like(t, memory_format=flat if t is call.weight or t.dim() != 4 else torch.channels_last)
+        for t, need in zip(call.tensors, needs, strict=True)
+        if need and t is not None
     ]
 
 
-class _MaskedConv(torch.autograd.Function):
-    """Keeps the output without its residual, and the sigmoid of the gate: every activation's slope follows from them.
+def _with_needs(args: Sequence[Any]) -> tuple[_Call, Sequence[bool]]:
+    """The call of a backward's arguments, and which gradients it needs, in the order of its tensors."""
+    before = len(_NAMED) + 4
+    return _Call(*args[:before], *args[before + 1 :]), args[before]
 
+
+class _MaskedConv(torch.autograd.Function):
+    """apply(direct, *call). direct: without the dispatcher, cf. `registry.only_autograd_looks`.
+
+    Keeps the output without its residual, and the sigmoid of the gate: every activation's slope follows from them.
     Measured on the CPU against computing the pre-activation again: a third less arithmetic in the backward, for one
     tensor like the output under ``gate`` and none otherwise.
     """
 
     @staticmethod
-    def forward(ctx: Any, *call: Any) -> Tensor:
-        *args, direct = call  # without the dispatcher, cf. `registry.only_autograd_looks`
+    def forward(ctx: Any, direct: bool, *args: Any) -> Tensor:
         if not any(ctx.needs_input_grad):
             return _forward(*args) if direct else registry.below_autograd("masked_conv", *args)
         saving = _with_sigmoid(*args) if direct else registry.below_autograd("masked_conv_with_sigmoid", *args)
-        out, sigmoid, activated = saving
-        ctx.options, ctx.residual = args[4:9], args[11]
-        kept = None if args[6] == "none" else activated if ctx.residual else out
-        ctx.save_for_backward(kept, sigmoid, *args[:4], *args[9:11])
+        (out, sigmoid, activated), call = saving, _Call(*args)
+        kept = None if call.activation == "none" else activated if call.residual else out
+        ctx.options, ctx.backend = call.options, call.backend
+        ctx.save_for_backward(kept, sigmoid, *call.tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        needs = [ctx.needs_input_grad[i] for i in (0, 1, 2, 3, 9, 10)]
-        saved, context = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        _, *of_first = ctx.needs_input_grad[:5]
+        needs = [*of_first, *ctx.needs_input_grad[-3:-1]]
+        out, sigmoid, x, weight, bias, cond, *of_context = ctx.saved_tensors
+        tensors = (grads[0], out, sigmoid, x, weight, bias, cond)
         if registry.only_plain_torch_differentiates(*grads):
-            mask_type, image_channels, activation, dilation, _ = ctx.options
-            options = _options(mask_type, image_channels, activation, dilation, ctx.residual)
-            out, sigmoid, x, weight, bias, cond = saved
-            args = (grads[0], out, sigmoid, x, weight, bias, cond, options, needs)
-            found = reference.masked_conv_backward(*args, *context)
+            found = reference.masked_conv_backward(*tensors, ctx.options, needs, *of_context)
         else:
-            args = (grads[0], *saved, *ctx.options, needs, *context, ctx.residual)
+            args = (*tensors, *ctx.options[:4], ctx.backend, needs, *of_context, ctx.options.residual)
             direct = registry.only_autograd_looks(grads[0], *ctx.saved_tensors)
             given = iter(_backward(*args) if direct else registry.below_autograd("masked_conv_backward", *args))
             found = [next(given) if need else None for need in needs]
-        return *found[:4], *(None for _ in ctx.options), *found[4:], None, None
+        return None, *found[:4], *(None for _ in _NAMED), *found[4:], None
 
 
 def _autograd(*args: Any) -> Tensor:
     if not torch.is_grad_enabled():
         return registry.below_autograd("masked_conv", *args)
-    return _MaskedConv.apply(*args, *_DEFAULTS[len(args) - 9 :], False)
+    return _MaskedConv.apply(False, *_Call(*args))
 
 
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? cond"
-_OPTIONS = "str mask_type, int image_channels, str activation, int[] dilation, str backend"
+_NAMED = ("str mask_type", "int image_channels", "str activation", "int[] dilation", "str backend")
+_OPTIONS = ", ".join(_NAMED)
 _CONTEXT = "Tensor? context=None, Tensor? context_weight=None, bool residual=False"
-_DEFAULTS = (None, None, False)
 _ARGS = f"{_TENSORS}, {_OPTIONS}, {_CONTEXT}"
 registry.define(f"masked_conv({_ARGS}) -> Tensor", _forward, _forward_fake)
 registry.define(
