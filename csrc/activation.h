@@ -19,7 +19,7 @@ enum class Activation : int32_t { none, relu, elu, gate, tanh, sigmoid, softplus
 }
 
 // Families that take an activation by its name.
-constexpr unsigned kMaskedConv = 1, kMaskedLinear = 2, kMadeInverse = 4;
+constexpr unsigned kMaskedConv = 1, kMaskedLinear = 2, kMadeInverse = 4, kPointwise = 8;
 
 struct ActivationRow {
   Activation activation;
@@ -31,15 +31,15 @@ struct ActivationRow {
 // As in vlae_fast/activations.py, which tests compare it with.
 constexpr ActivationRow kActivations[] = {
     {Activation::none, "none", kMaskedConv | kMaskedLinear, 0},
-    {Activation::relu, "relu", kMaskedConv | kMaskedLinear | kMadeInverse, 1},
-    {Activation::elu, "elu", kMaskedConv | kMaskedLinear | kMadeInverse, 2},
+    {Activation::relu, "relu", kMaskedConv | kMaskedLinear | kMadeInverse | kPointwise, 1},
+    {Activation::elu, "elu", kMaskedConv | kMaskedLinear | kMadeInverse | kPointwise, 2},
     {Activation::gate, "gate", kMaskedConv, 3},
-    {Activation::tanh, "tanh", kMaskedLinear | kMadeInverse, 4},
-    {Activation::sigmoid, "sigmoid", 0, 5},
-    {Activation::softplus, "softplus", 0, 6},
-    {Activation::silu, "silu", 0, 7},
-    {Activation::gelu, "gelu", 0, 8},
-    {Activation::gelu_tanh, "gelu_tanh", 0, 9},
+    {Activation::tanh, "tanh", kMaskedLinear | kMadeInverse | kPointwise, 4},
+    {Activation::sigmoid, "sigmoid", kPointwise, 5},
+    {Activation::softplus, "softplus", kPointwise, 6},
+    {Activation::silu, "silu", kPointwise, 7},
+    {Activation::gelu, "gelu", kPointwise, 8},
+    {Activation::gelu_tanh, "gelu_tanh", kPointwise, 9},
     {Activation::glu, "glu", 0, 10},
 };
 

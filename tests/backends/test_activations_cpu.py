@@ -93,7 +93,12 @@ def by_pixelcnn_sample(x: torch.Tensor, activation: str, isa: str) -> torch.Tens
     return params[:, :1, 0, 0]
 
 
+def by_activate(x: torch.Tensor, activation: str, isa: str) -> torch.Tensor:
+    return cpu.activate(x, activation, isa)
+
+
 OPS: dict[Callable, tuple[str, ...]] = {
+    by_activate: ("elu", "tanh", "sigmoid", "softplus", "silu", "gelu", "gelu_tanh"),
     by_masked_conv: ("gate", "elu"),
     by_masked_linear: ("tanh", "elu"),
     by_made_inverse: ("tanh", "elu"),
@@ -119,7 +124,7 @@ def test_the_error_is_relative_over_60_decades(op: Callable, activation: str, is
 
 
 @pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
-@pytest.mark.parametrize("op", [by_masked_conv, by_masked_linear], ids=lambda op: op.__name__)
+@pytest.mark.parametrize("op", [by_masked_conv, by_masked_linear, by_activate], ids=lambda op: op.__name__)
 def test_nan_passes(op: Callable, isa: str) -> None:
     require("cpu")
     for activation in OPS[op]:

@@ -113,8 +113,8 @@ def test_no_image_and_no_model_of_other_bits() -> None:
     model = model_of("bernoulli")
     assert codec.decode(model, codec.encode(model, images_of(model, 0), mode="lossy")).shape == (0, 1, 5, 6)
     opened = codec.Opened(model, codec.encode(model, images_of(model, 3), mode="lossy", bits=20))
-    first = opened.code.prior.steps[0]
-    opened.code.prior.steps[0] = lambda v, which: (first(v, which)[0] + 1e-6, first(v, which)[1])
+    outputs = opened.code.prior.steps[0].turns[0].outputs
+    outputs.bias += 1e-6
     with pytest.raises(codec.FileError, match=r"CRC of its codes must be .* computes other bits"):
         opened.chunk(0)
 

@@ -142,13 +142,62 @@ def test_products_are_those_of_pytorch(name: str, dtype: torch.dtype, products: 
     assert called
 
 
-@pytest.mark.parametrize("n", [1, 63, 64, 70, (1 << 15) + 1, 3 << 15])
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "elu": F.elu,
+    "elu of another slope": lambda x: F.elu(x, 0.5),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "steeper softplus": lambda x: F.softplus(x, beta=2),
+    "gelu": F.gelu,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "exp": torch.exp,
+}
+
+
+@pytest.mark.parametrize("isa", [None, *cpu.isas()], ids=str)
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("n", [1, 70, 3 << 15])
 @torch.no_grad()
-def test_an_element_is_the_same_wherever_it_stands(n: int) -> None:
-    x = torch.linspace(-3, 3, n)
-    with FixedOrder(Products()):
-        whole, last, in_place = F.elu(x), F.elu(x[-1:]), F.elu_(x.clone())
-        scaled = torch.add(x[:, None], x[: min(n, 3)], alpha=0.3)
-    assert whole[-1:].equal(last) and in_place.equal(whole)
-    torch.testing.assert_close(whole, F.elu(x))
-    torch.testing.assert_close(scaled, x[:, None] + 0.3 * x[: min(n, 3)])
+def test_an_element_is_the_same_wherever_it_stands(n: int, name: str, isa: str | None) -> None:
+    """By kernels of ours, and by PyTorch on whole vectors where there are none."""
+    function, x = FUNCTIONS[name], torch.linspace(-30, 30, n)
+    with FixedOrder(NativeProducts(isa) if isa else Products()):
+        whole, last, twice = function(x), function(x[-1:]), function(torch.cat([x, x]))
+    assert whole[-1:].equal(last) and twice.equal(torch.cat([whole, whole]))
+    torch.testing.assert_close(whole, function(x.double()).float(), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("products", [Products(), NativeProducts()], ids=["elementwise", "native"])
+@torch.no_grad()
+def test_elementwise_operations_keep_place_and_layout(products: Products) -> None:
+    require("cpu")
+    x = torch.randn(2, 3, 5, 7).contiguous(memory_format=torch.channels_last)
+    with FixedOrder(products):
+        out, in_place = F.elu(x), F.elu_(x.clone())
+        scaled = torch.add(x[:, :1], x, alpha=0.3)
+        empty, wide = torch.tanh(x[:0]), torch.tanh(x.double())
+    assert in_place.equal(out) and empty.shape == (0, 3, 5, 7) and wide.dtype == torch.float64
+    torch.testing.assert_close(out, F.elu(x))
+    torch.testing.assert_close(scaled, x[:, :1] + 0.3 * x)
+
+
+@pytest.mark.parametrize("isa", cpu.isas())
+@pytest.mark.parametrize("size", [(9, 7), (1, 2), (12, 11)], ids=str)
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (3, 1), (3, 2), (5, 2), (5, 3), (7, 2), (7, 4)])
+@torch.no_grad()
+def test_convolutions_of_any_stride_are_those_of_pytorch(
+    side: int, stride: int, size: tuple[int, int], isa: str
+) -> None:
+    """A stride is one over blocks of pixels; of the products no other way is asked."""
+    x, weight, bias = torch.randn(3, 4, *size), torch.randn(6, 4, side, side), torch.randn(6)
+    products, asked = NativeProducts(isa), []
+    products.matrix = lambda *_: asked.append("matrix")  # type: ignore[assignment, func-returns-value, method-assign]
+    options = {"stride": stride, "padding": side // 2}
+    with FixedOrder(products):
+        got = F.conv2d(x, weight, bias, **options)
+        first = F.conv2d(x[:1], weight, bias, **options)
+    assert not asked and got[:1].equal(first)
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), **options)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=5e-5)

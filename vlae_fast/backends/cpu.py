@@ -8,6 +8,7 @@ from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..plan import EMITS, Plan
@@ -16,7 +17,7 @@ from ..reference.pixelcnn_step import Place, RunState
 from .chunks import chunks_of
 from .errors import run_native
 from .library import library_file, load
-from .memory_format import contiguous, nhwc
+from .memory_format import contiguous, nchw, nhwc
 
 _LIBRARY = library_file("cpu")
 _WHY_NOT = load(_LIBRARY, torch.ops.vlae_fast_cpu, "isas")
@@ -127,14 +128,47 @@ def masked_conv(
     return masked_conv_with_sigmoid(*tensors, options, context, context_weight, saves=False, isa=isa)[0]
 
 
-def convolution(x: Tensor, weight: Tensor, isa: str = "") -> Tensor:
-    """The convolution of x by a weight ``[P, C, k, k]`` with k odd, all of it alive, and a padding of ``k // 2``."""
+def convolution(x: Tensor, weight: Tensor, isa: str = "", stride: int = 1) -> Tensor:
+    """The convolution of x by a weight ``[P, C, k, k]`` with k odd, all of it alive, and a padding of ``k // 2``.
+
+    With a stride s it is one of stride 1 over blocks of s x s pixels, each of which is as many channels. That copies a
+    map once, where a product with the window of every output copies it k^2 / s^2 times.
+    """
+    half = weight.shape[2] // 2
+    if stride > 1:
+        x, weight = _blocks(x, stride), _weight_of_blocks(weight, stride)
     side, (height, width) = weight.shape[2], x.shape[2:]
     offsets = ((place // side - side // 2, place % side - side // 2) for place in range(side * side))
-    inside = ((i, dy, dx) for i, (dy, dx) in enumerate(offsets) if abs(dy) < height and abs(dx) < width)
-    taps = [n for tap in inside for n in tap]
+    alive = (
+        (place, dy, dx)
+        for place, (dy, dx) in enumerate(offsets)
+        if abs(dy) < height and abs(dx) < width and max(dy, dx) <= half // stride
+    )
+    taps = [n for tap in alive for n in tap]
     given = (nhwc(x), weight.contiguous(), None, None, taps, None, "none", False, isa)
     return _native("masked_conv", *given)[0]
+
+
+def _blocks(x: Tensor, s: int) -> Tensor:
+    """``[B, C, H, W] -> [B, s s C, H / s, W / s]``, sides rounded up, channels_last."""
+    x = F.pad(x, (0, -x.shape[3] % s, 0, -x.shape[2] % s)).permute(0, 2, 3, 1)
+    return nchw(x.unflatten(2, (-1, s)).unflatten(1, (-1, s)).transpose(2, 3).flatten(3).contiguous())
+
+
+def _weight_of_blocks(weight: Tensor, s: int) -> Tensor:
+    """``[P, C, k, k]`` as a weight of `_blocks`, of odd side; 0 where no pixel of a block meets the kernel."""
+    k, around = weight.shape[2], -(-(weight.shape[2] // 2) // s)
+    before = s * around - k // 2
+    pads = (before, s * (2 * around + 1) - k - before)
+    blocks = F.pad(weight, pads + pads).unflatten(3, (-1, s)).unflatten(2, (-1, s))  # [P, C, rows, s, columns, s]
+    return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+
+
+def activate(x: Tensor, activation: str, isa: str = "") -> Tensor:
+    """An activation of one value, of each value of x in float32: the same bits wherever in memory the value stands."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return nchw(_native("activate", nhwc(x), activation, isa))
+    return _native("activate", x.contiguous(), activation, isa)
 
 
 @_in_float32

@@ -30,8 +30,9 @@ from .container import FileError
 from .local import backward, forward, of_flow, of_posterior
 from .numbers import Floats, exp
 from .portable import PORTABLE, PortableSpread, kernels_of
-from .prior import Cells, Prior, by_dimension, check_prior, floats, inverse, walk
+from .prior import Cells, Prior, by_dimension, check_prior
 from .stack import Stack, Symbols
+from .steps import floats, inverse, walk
 
 PRECISION = 4  # bits behind the point
 LOCAL_PRECISION = 7  # likewise: noise is two cells, by which z is off
@@ -123,7 +124,7 @@ class Latent:
             levels[:, i] = centre + stack.pop_normal(own, own_scale, self.around)
             return levels[:, i] * self.step
 
-        return levels, walk(self.first, len(mean), self.dims, pop)[:, self.prior.back]
+        return levels, walk(self.first, len(mean), pop)[:, self.prior.back]
 
     def push_posterior(self, stack: Stack, given: Given, levels: Symbols, z: Tensor) -> None:
         """Gives back what `pop_posterior` took; FileError where it cannot have taken it."""

@@ -23,8 +23,9 @@ from ..layers import MADE
 from ..reference.arguments import Mask
 from .container import FileError
 from .numbers import Floats, exp, sigmoid
-from .prior import Cells, Params, by_dimension, floats
+from .prior import Cells, by_dimension
 from .stack import Stack, Symbols
+from .steps import Step, floats
 
 Affine = Callable[..., tuple[Floats, Floats]]  # x [B, D], and which of the dimensions are wanted -> a and b of those
 _NOISE = 2  # cells
@@ -68,7 +69,7 @@ def _of_x(y: Symbols, a: Floats, b: Floats, cells: Cells) -> tuple[Floats, Float
     return cells.of((y * cells.step - b) / a, _NOISE * cells.step / a)
 
 
-def of_flow(step: Params) -> Affine:
+def of_flow(step: Step) -> Affine:
     """A step of a flow prior, ``eps = (z - shift) e^-log_scale``."""
 
     def affine(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:

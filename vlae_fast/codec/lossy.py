@@ -26,8 +26,9 @@ from .container import FileError
 from .labels import Batch, Classes
 from .labels import crc_of as labels_crc
 from .numbers import Floats, exp
-from .prior import Cells, Prior, floats, walk
+from .prior import Cells, Prior
 from .stack import Stack, Symbols, from_bytes, to_bytes
+from .steps import floats, walk
 
 PIXELS = ("draw", "mean", "likeliest")  # ways to make the pixels, the default first
 DRAWS = 16  # that a mean is of
@@ -64,7 +65,7 @@ class Code:
             return levels[:, i] * step
 
         if len(prior.steps) > 1:
-            walk(prior.steps[-2], len(mu), prior.dims, rounded)
+            walk(prior.steps[-2], len(mu), rounded)
         else:
             for i in range(prior.dims):
                 rounded(i, np.zeros(len(mu)), np.ones(len(mu)))

@@ -22,7 +22,7 @@ from ..backends import cpu
 from ..layers.weight_norm import WeightNorm
 from ..models.vlae import VLAE
 from ..sampling import PixelCNNSampler
-from ..sampling.fixed_order import FixedOrder, Spread
+from ..sampling.fixed_order import FixedOrder, NativeProducts, Spread
 from .numbers import Floats, exp, sigmoid, tanh
 
 PORTABLE = "portable"  # in the place of an instruction set
@@ -82,11 +82,19 @@ class PortableSpread(Spread):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network, "cpu", ISA)
+        self.products = _PortableProducts(ISA)
 
     def __call__(self, z: Tensor) -> Tensor:
         batches = (z,) if getattr(self.network, "takes_batches", False) else z.split(1)
         with PortableOrder(self.products):
             return torch.cat([self.network(batch) for batch in batches])
+
+
+class _PortableProducts(NativeProducts):
+    """A convolution of any other stride than 1 adds in the order of a product of matrices, as in files of old."""
+
+    def convolution(self, x: Tensor, weight: Tensor, stride: int) -> Tensor | None:
+        return super().convolution(x, weight, stride) if stride == 1 else None
 
 
 class PortableOrder(FixedOrder):

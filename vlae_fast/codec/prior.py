@@ -12,28 +12,19 @@ pixel after pixel; the channels of a pixel lie side by side, in any order, for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..backends import cpu
-from ..layers import MADE
-from ..models.conv_flow import ConvFlow, ConvStep, Transform
+from ..models.conv_flow import ConvFlow
 from ..models.flow import AutoregressiveFlow
 from ..models.vlae import VLAE
-from ..reference.arguments import Mask
-from ..sampling import PixelCNNSampler
 from .numbers import Floats, exp
 from .stack import Stack, Symbols
+from .steps import floats, inverse, steps_of
 
-_MOST = np.finfo(np.float32).max
 _any_size = np.errstate(over="ignore", invalid="ignore")  # a hostile file's numbers overflow, and are refused later
-# v [B, D], and which of the dimensions are wanted (all of them) -> shift and log_scale of those
-Params = Callable[..., tuple[Floats, Floats]]
 
 
 class Cells(NamedTuple):
@@ -88,13 +79,14 @@ class Prior:
         """Levels of u ``[n, D]`` that `push` was given."""
         levels, cells = np.zeros((n, self.dims), np.int32), self._cells_of_last()
         mean, scale = np.zeros(n), np.ones(n)
-        v = torch.zeros(n, self.dims)
+        run = None if self.last is None else self.last.start(n)
         for d, step in enumerate(cells.step):
-            if self.last is not None:
-                mean, log_scale = self.last(v, d)
+            if run is not None:
+                mean, log_scale = run.params()
                 scale = exp(log_scale)
             levels[:, d] = stack.pop_normal(*cells._replace(step=step).of(mean, scale), cells.most)
-            v[:, d] = floats(levels[:, d] * step)
+            if run is not None:
+                run.put(floats(levels[:, d] * step))
         return self._turned(levels)
 
     @_any_size
@@ -113,32 +105,9 @@ class Prior:
         return np.ascontiguousarray(of_dimensions[..., ::-1]) if self.is_turned else of_dimensions
 
 
-def walk(params: Params, n: int, dims: int, value: Callable[[int, Floats, Floats], Floats]) -> Tensor:
-    """``x_i = value(i, shift, factor) factor + shift`` ``[n, D]``, dimension after dimension.
-
-    value: is asked for the output of the step, of all rows of a dimension, given its shift and factor ``e^log_scale``.
-    """
-    x = torch.zeros(n, dims)
-    for i in range(dims):
-        shift, log_scale = params(x, i)
-        factor = exp(log_scale)
-        x[:, i] = floats(value(i, shift, factor) * factor + shift)
-    return x
-
-
-def inverse(params: Params, y: Floats) -> Tensor:
-    """The x ``[B, D]`` that a step maps to y."""
-    n, dims = y.shape
-    return walk(params, n, dims, lambda i, shift, factor: y[:, i])
-
-
 def by_dimension(of_images: Any) -> Any:
     """``[B, D]`` -> ``[D B]``: the first dimension of all images is popped first."""
     return np.ascontiguousarray(of_images.T).reshape(-1)
-
-
-def floats(x: Any) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x, np.float32))
 
 
 def check_prior(model: VLAE) -> None:
@@ -146,58 +115,3 @@ def check_prior(model: VLAE) -> None:
     if model.prior is not None and not isinstance(model.prior, AutoregressiveFlow | ConvFlow):
         rule = "bits back and lossy codes must have a prior of MADEs or of masked convolutions"
         raise ValueError(f"codec: {rule}, got {type(model.prior).__name__}")
-
-
-def steps_of(model: VLAE, isa: str) -> list[Params]:
-    """shift and log_scale of each step of a model's prior, by kernels of an instruction set."""
-    prior = model.prior
-    if isinstance(prior, ConvFlow):
-        return [of_convolutions(step, prior.map_shape, isa, i % 2) for i, step in enumerate(prior.steps)]
-    return [of_made(made, isa) for made in prior.steps] if prior is not None else []
-
-
-def of_convolutions(step: nn.Module, shape: tuple[int, int, int], isa: str, turned: int) -> Params:
-    """shift and log_scale of a step over a map of this shape, by the sampler: those of a pixel from the ones before it.
-
-    turned: the order of pixels is, which is the step's own affair, and that of channels with it.
-    """
-    assert isinstance(step, ConvStep)
-    sampler = PixelCNNSampler(Transform(step, shape), backend="cpu", isa=isa)
-    channels, height, width = shape
-
-    def to_map(v: Tensor) -> Tensor:
-        found = v.view(len(v), height, width, channels)
-        return (found.flip(3) if turned else found).permute(0, 3, 1, 2).contiguous()
-
-    def in_turn(of_map: Tensor) -> Any:
-        found = of_map.permute(0, 2, 3, 1)
-        return (found.flip(3) if turned else found).flatten(1).numpy()
-
-    def params(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:
-        found = sampler.params_of(to_map(v.nan_to_num()), None)
-        return _finite(in_turn(found[:, :channels])[:, which]), _finite(in_turn(found[:, channels:])[:, which])
-
-    return params
-
-
-def of_made(made: nn.Module, isa: str) -> Params:
-    """shift and log_scale of a step, layer by layer: an output sums over the inputs before it alone, in one order."""
-    assert isinstance(made, MADE)
-    layers: Sequence[Any] = made.masked_layers()
-    masks = [Mask(layer.in_degrees, layer.out_degrees) for layer in layers]
-
-    @torch.no_grad()
-    def params(v: Tensor, which: int | slice = slice(None)) -> tuple[Floats, Floats]:
-        h = v
-        for layer, mask in zip(layers, masks, strict=True):
-            h = cpu.masked_linear(h, layer.weight, layer.bias, mask, layer.activation, isa)
-        dims, of_all = v.shape[1], h.numpy()
-        shift = _finite(of_all[:, :dims][:, which])
-        return shift, _finite(of_all[:, dims:][:, which]) if of_all.shape[1] > dims else np.zeros_like(shift)
-
-    return params
-
-
-def _finite(x: NDArray[np.float32]) -> Floats:
-    """Of a hostile file's v, which has any size, too."""
-    return np.fmin(np.fmax(x, -_MOST), _MOST).astype(np.float64)

@@ -2,7 +2,7 @@
 
 PyTorch's products add in an order that depends on the batch, on alignment and on how threads share them: here they are
 made by kernels of our own, or by elementwise operations. Its elementwise functions round differently where a stretch of
-memory ends in less than a vector: here it never does.
+memory ends in less than a vector: activations have kernels of our own too, and for the others it never does.
 """
 
 from __future__ import annotations
@@ -92,8 +92,12 @@ class Products:
             terms = torch.cat([sums, terms[:, :, 2 * half :]], 2) if n % 2 else sums
         return terms.sum(2)
 
-    def same_convolution(self, x: Tensor, weight: Tensor) -> Tensor | None:
-        """A convolution of odd side k, stride 1 and padding k // 2; None: by products of matrices."""
+    def convolution(self, x: Tensor, weight: Tensor, stride: int) -> Tensor | None:
+        """A convolution of odd side k and padding k // 2; None: by products of matrices."""
+        return None
+
+    def activation(self, x: Tensor, name: str) -> Tensor | None:
+        """An activation of the table; None: by PyTorch, on whole vectors."""
         return None
 
 
@@ -113,8 +117,11 @@ class NativeProducts(Products):
         alive = _all_alive(layer.in_features, layer.out_features)
         return cpu.masked_linear(x, layer.weight, layer.bias, alive, activation, self.isa)
 
-    def same_convolution(self, x: Tensor, weight: Tensor) -> Tensor | None:
-        return cpu.convolution(x, weight, self.isa) if x.dtype == torch.float32 else None
+    def convolution(self, x: Tensor, weight: Tensor, stride: int) -> Tensor | None:
+        return cpu.convolution(x, weight, self.isa, stride) if x.dtype == torch.float32 else None
+
+    def activation(self, x: Tensor, name: str) -> Tensor | None:
+        return cpu.activate(x, name, self.isa) if x.dtype == torch.float32 else None
 
 
 @lru_cache(maxsize=64)
@@ -124,7 +131,8 @@ def _all_alive(inputs: int, outputs: int) -> Mask:
 
 
 class FixedOrder(TorchDispatchMode):
-    """Inside, PyTorch's products and convolutions are `products`, its elementwise functions run on whole vectors.
+    """Inside, PyTorch's products, convolutions and activations are `products`, other elementwise functions run on whole
+    vectors.
 
     ``.by_row`` stays true while every operation gives a row of a batch the bits that it has alone.
     """
@@ -148,7 +156,10 @@ class FixedOrder(TorchDispatchMode):
         return self.rounded(func, name, args, kwargs)
 
     def rounded(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        """An operation that is no product, and whose last bits are PyTorch's own."""
+        """An operation that is no product, and is not rounded once."""
+        out = self.products.activation(args[0], found) if (found := _activation(name, args, kwargs)) else None
+        if out is not None:
+            return args[0].copy_(out) if func._schema.is_mutable else out
         if name.startswith("upsample_"):
             return torch.cat([func(row.clone(), *args[1:], **kwargs) for row in args[0].split(1)])
         if name in ("_softmax", "_log_softmax"):
@@ -165,6 +176,25 @@ _EXACT = frozenset(
     "gt hardtanh index le lt maximum minimum mul ne neg new_empty new_full new_ones new_zeros ones ones_like "
     "pixel_shuffle relu split sqrt stack sub threshold unbind where zeros zeros_like".split()
 )
+
+
+# Activations of the table by the names of PyTorch's operations, and the options that those have there
+_ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "elu": ("elu", (1, 1, 1)),
+    "sigmoid": ("sigmoid", ()),
+    "tanh": ("tanh", ()),
+    "silu": ("silu", ()),
+    "softplus": ("softplus", (1, 20)),
+}
+
+
+def _activation(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
+    """The activation of the table that an operation is, None where it is none or has other options."""
+    name, (_, *given) = name.removesuffix("_"), args or (None,)
+    if name == "gelu":
+        return "gelu_tanh" if kwargs.get("approximate") == "tanh" else "gelu"
+    found, defaults = _ACTIVATIONS.get(name, (None, ()))
+    return found if not kwargs and tuple(given) == defaults[: len(given)] else None
 
 
 def _on_whole_vectors(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -233,9 +263,10 @@ def _convolution(
         return _transposed_convolution(products, x, weight, bias, *options)
     sides, n = weight.shape[2:], weight.dim() - 2
     out: Tensor | None = None
-    square = n == 2 and sides[0] == sides[1] and sides[0] % 2 == 1
-    if square and groups == 1 and {*stride, *dilation} == {1} and {*padding} == {sides[0] // 2}:
-        out = products.same_convolution(x, weight)
+    square = n == 2 and sides[0] == sides[1] and sides[0] % 2 == 1 and stride[0] == stride[1]
+    near = square and {*dilation} == {1} and {*padding} == {sides[0] // 2} and stride[0] <= sides[0] // 2 + 1
+    if near and groups == 1:
+        out = products.convolution(x, weight, stride[0])
     if out is None:
         x = F.pad(x, [p for side in reversed(padding) for p in (side, side)]).movedim(1, -1).contiguous()
         spans = [d * (k - 1) + 1 for d, k in zip(dilation, sides, strict=True)]
