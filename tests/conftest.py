@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from cases import cuda_host
+from cases import cuda_host, interpreter
 from cases.deadline import (  # noqa: F401 - hooks of every test
     pytest_collection_modifyitems,
     pytest_itemcollected,
@@ -27,7 +27,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the referenc
 
 from vlae_fast import backends
 from vlae_fast.backends import cuda as cuda_row
-from vlae_fast.backends import table
+from vlae_fast.backends import table, triton
+
+if triton.INTERPRETED and triton.why_not() is None:
+    interpreter.quicken()
 
 
 @pytest.fixture(autouse=True)

@@ -169,7 +169,8 @@ def some_programs(chosen: Choice) -> Iterator[None]:
     from triton.runtime.interpreter import interpreter_builder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter_builder, "options", replace(interpreter_builder.options, debug=True))
+        options = replace(interpreter_builder.options, debug=True, sanitize_overflow=True)
+        patch.setattr(interpreter_builder, "options", options)
         _choices.append(chosen)
         try:
             yield
