@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+KERNELS_ARGS ?=
 # Every core: a worker takes over half of what another has left. PYTEST_ARGS='-n 0' runs all in one process.
 PARALLEL := -n auto --maxprocesses=8 --dist worksteal
 
@@ -24,7 +25,7 @@ help:
 	@echo "make tsan     every op of the CPU library, and the CUDA kernels on the host, under ThreadSanitizer (GCC): a race fails"
 	@echo "make fuzz     files made wrong, for FUZZ_SECONDS=$(FUZZ_SECONDS) to each reader of a stranger's files"
 	@echo "make kernels  every Triton kernel compiled ahead of time: spills and missing matrix instructions fail;"
-	@echo "              TRITON=3.6.0 compiles by that version, which is put into build/"
+	@echo "              TRITON=3.6.0 compiles by that version, which is put into build/; KERNELS_ARGS=--check: faults alone"
 	@echo "make notebooks  the notebooks of examples/, executed and written with their outputs"
 	@echo "make help-pages  what \`vlae-fast COMMAND --help\` shows, after a change of an option"
 	@echo "make docs    the documentation as a site, into out/docs; a warning or a dead link is an error"
@@ -57,8 +58,9 @@ lock:
 demo: $(STAMP)
 	$(BIN)/python -m vlae_fast demo --out out
 
+# Bytecode is kept, whatever the environment says: dozens of tests start a process, which would compile the package again.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 aarch64: $(PACKAGES)
 	VENV=$(VENV) .ci/aarch64
@@ -66,18 +68,19 @@ aarch64: $(PACKAGES)
 # A copy of the sources, so that the library in use stays; -O3 would only take longer to compile. The tests run in the folder
 # that it is installed into, where it is found before any other. GCC's warnings mistake what the sanitizers add. Python is not instrumented: the runtime (and libstdc++,
 # whose exceptions it watches) is loaded first, and what Python leaks is not ours. A report goes straight to stderr: what
-# pytest captures is lost with the process.
+# pytest captures is lost with the process. Of the table only the row cpu runs, and no test of how torch differentiates and
+# compiles. -g1: reports name lines; all of -g takes half as long again to compile.
 sanitize: $(STAMP)
 	mkdir -p $(SANITIZE)/src
 	rm -rf $(SANITIZE)/site $(addprefix $(SANITIZE)/src/,csrc kernels vlae_fast)
 	cp -a csrc kernels vlae_fast vlae_fast_start.py setup.py pyproject.toml README.md LICENSE $(SANITIZE)/src
 	rm -f $(SANITIZE)/src/vlae_fast/*.so
 	sed -i 's/-O3/-O1/' $(SANITIZE)/src/csrc/build.json
-	VLAE_FAST_WERROR=0 CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g" VLAE_FAST_CUDA=0 VLAE_FAST_REQUIRE_CPU=1 \
+	VLAE_FAST_WERROR=0 CXX="g++ -fsanitize=address,undefined -fno-sanitize-recover=all -g1" VLAE_FAST_CUDA=0 VLAE_FAST_REQUIRE_CPU=1 \
 		$(BIN)/python -m pip install -q --no-build-isolation --no-deps --target $(SANITIZE)/site $(SANITIZE)/src
-	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	cd $(SANITIZE)/site && VLAE_FAST_REQUIRE_CPU=1 VLAE_FAST_ROWS=cpu ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-		$(abspath $(BIN))/python -m pytest -q $(PARALLEL) --capture=sys -p no:cacheprovider -k "not triton" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
+		$(abspath $(BIN))/python -m pytest -q $(PARALLEL) --capture=sys -p no:cacheprovider -k "not triton and not opcheck and not gradcheck and not compile" $(KERNEL_TESTS:%=$(CURDIR)/tests/%.py)
 	PYTHONPATH=tests $(BIN)/python -m cases.cuda_host.watched address,undefined
 
 # torch's threads are not instrumented: the library gets threads of its own. Cf. tests/cases/races. A CUDA kernel's threads are
@@ -90,7 +93,7 @@ fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/readers.py --seconds $(FUZZ_SECONDS)
 
 kernels: $(STAMP) $(if $(TRITON),build/triton-$(TRITON)/triton)
-	env -u TRITON_INTERPRET PYTHONPATH=$(if $(TRITON),build/triton-$(TRITON)) $(BIN)/python -m benchmarks.kernels
+	env -u TRITON_INTERPRET PYTHONPATH=$(if $(TRITON),build/triton-$(TRITON)) $(BIN)/python -m benchmarks.kernels $(KERNELS_ARGS)
 
 build/triton-%/triton:
 	$(BIN)/python -m pip install -q --no-deps --target build/triton-$* triton==$*

@@ -3,7 +3,8 @@
 Writes registers, local memory (spills), shared memory, the matrix instructions and counts of the hot loops of each to
 ``results/``; fails where a kernel spills, or where a matrix product in 16 bits is done without a matrix instruction.
 Rows are those of the Triton that is imported; what others compiled stays in the file. Cases are written one by one:
-``--missing`` goes on where a run was ended.
+``--missing`` goes on where a run was ended. ``--check`` looks for faults alone: it compiles each 16-bit type for one
+architecture, of whose kernels the other's differ little, reads no machine code and writes no report.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ COLUMNS = (
 )
 ARCHITECTURES = (80, 90)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ALL = tuple((dtype, arch) for dtype in DTYPES for arch in ARCHITECTURES)
+CHECKED = ((torch.float32, 80), (torch.float32, 90), (torch.bfloat16, 90), (torch.float16, 80))
 TYPES = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
@@ -113,7 +116,7 @@ def _type_of(value: Tensor | int | float) -> str:
 
 
 class Binary(NamedTuple):
-    """What Triton made of a kernel; its registers, bytes of stack and machine code, as ``nvdisasm -hex`` writes it."""
+    """What Triton made of a kernel; its registers, bytes of stack and, where asked, code as of ``nvdisasm -hex``."""
 
     made: Any
     registers: int
@@ -121,24 +124,24 @@ class Binary(NamedTuple):
     code: str
 
 
-def compiled(launched: Launched, arch: int) -> Binary:
+def compiled(launched: Launched, arch: int, *, with_code: bool = True) -> Binary:
     """A launch, compiled for an architecture such as 90."""
     source, target = source_of(launched.kernel, launched.args), GPUTarget("cuda", arch, 32)
     binary = triton.compile(source, target=target, options=launched.options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage, code = (_said(*words, file.name) for words in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c", "-hex")))
+        usage = _said("cuobjdump", "-res-usage", file.name)
+        code = _said("nvdisasm", "-c", "-hex", file.name) if with_code else ""
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, f"no resource usage in {usage!r}"
     return Binary(binary, int(found[1]), int(found[2]), code)
 
 
-def row_of(launched: Launched, arch: int) -> dict[str, Any]:
-    """Row of the report for one launch."""
-    binary, registers, stack, code = compiled(launched, arch)
-    loops = hot_loops(code)
-    return {
+def row_of(launched: Launched, arch: int, *, with_loops: bool = True) -> dict[str, Any]:
+    """Row of the report for one launch, or what of it `offence` asks for."""
+    binary, registers, stack, code = compiled(launched, arch, with_code=with_loops)
+    row = {
         "triton": triton.__version__,
         "kernel": binary.metadata.name,  # as a profiler shows it
         "arch": f"sm_{arch}",
@@ -148,13 +151,18 @@ def row_of(launched: Launched, arch: int) -> dict[str, Any]:
         "warps": binary.metadata.num_warps,
         "matrix_instruction": matrix_instruction(binary.asm["ptx"]),
         "async_copies": "cp.async.c" in binary.asm["ptx"],
-        "loops": loops.loops,
-        "loop_instructions": loops.instructions,
-        "loop_divisions": loops.divisions,
-        "loop_conversions": loops.conversions,
-        "loop_constant_loads": loops.constant_loads,
         "product": "tt.dot" in binary.asm["ttir"],
     }
+    if with_loops:
+        loops = hot_loops(code)
+        row |= {
+            "loops": loops.loops,
+            "loop_instructions": loops.instructions,
+            "loop_divisions": loops.divisions,
+            "loop_conversions": loops.conversions,
+            "loop_constant_loads": loops.constant_loads,
+        }
+    return row
 
 
 def _said(tool: str, *words: str) -> str:
@@ -163,16 +171,21 @@ def _said(tool: str, *words: str) -> str:
 
 def rows_of(case: str) -> list[dict[str, Any]]:
     """Every kernel that a case launches in any dtype, for every architecture, once each."""
-    return [row for dtype in DTYPES for arch in ARCHITECTURES for row in _rows_of(case, dtype, arch)]
+    return [row for dtype, arch in ALL for row in _rows_of(case, dtype, arch)]
 
 
-def _rows_of(case: str, dtype: torch.dtype, arch: int) -> Iterator[dict[str, Any]]:
+def checked_rows_of(case: str) -> list[dict[str, Any]]:
+    """As `rows_of`, of the dtypes and architectures in `CHECKED`."""
+    return [row for dtype, arch in CHECKED for row in _rows_of(case, dtype, arch, with_loops=False)]
+
+
+def _rows_of(case: str, dtype: torch.dtype, arch: int, *, with_loops: bool = True) -> Iterator[dict[str, Any]]:
     call = LAUNCHES[case](dtype)
     with recorded(arch) as launches:
         call()
     seen = set()
     for launched in launches:
-        row = row_of(launched, arch)
+        row = row_of(launched, arch, with_loops=with_loops)
         key = (row["kernel"], row["registers"], row["shared_bytes"], row["matrix_instruction"])
         if key not in seen:
             seen.add(key)
@@ -218,6 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=LAUNCHES, action="append", help="default: all")
     parser.add_argument("--missing", action="store_true", help="only cases that the report has no rows of")
+    parser.add_argument("--check", action="store_true", help="faults alone, of fewer kernels; no report")
     parser.add_argument("--jobs", type=int, help="processes that compile, default: one for each core")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
@@ -228,14 +242,16 @@ def main(argv: list[str] | None = None) -> int:
         cases = missing(options.out, cases)
     count, offences = 0, []
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for case_rows in pool.map(rows_of, cases):
+        for case_rows in pool.map(checked_rows_of if options.check else rows_of, cases):
             for row in case_rows:
                 if (wrong := offence(row)) is not None:
                     offences.append(f"{row['case']} {row['kernel']} {row['dtype']} {row['arch']}: {wrong}")
-            write(options.out, [{name: row[name] for name in COLUMNS} for row in case_rows])
+            if not options.check:
+                write(options.out, [{name: row[name] for name in COLUMNS} for row in case_rows])
             count += len(case_rows)
             print(f"{case_rows[0]['case']}: {len(case_rows)} kernels", flush=True)
-    print("\n".join(offences) or f"{count} kernels without an offence: {options.out}")
+    where = "" if options.check else f": {options.out}"
+    print("\n".join(offences) or f"{count} kernels without an offence{where}")
     return 1 if offences else 0
 
 
