@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import get_type_hints
 from urllib.parse import urldefrag
 
-import pdoc
+import pdoc.extract
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
@@ -81,6 +81,14 @@ TABLE = re.compile(r"(?<=\S\n\n)(?: {4}.*\n)+", re.MULTILINE)
 SESSION = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)
 
 
+def reference() -> tuple[dict[str, pdoc.doc.Module], list[pdoc.doc.Doc]]:
+    """The modules of the reference, and all that it describes, in Markdown."""
+    modules = {name: pdoc.doc.Module(pdoc.extract.load_module(name)) for name in MODULES}  # new: they are written to
+    docs = [pair for module in modules.values() for pair in ((module, module), *members(module))]
+    to_markdown(docs)
+    return modules, [doc for doc, _ in docs]
+
+
 def build(out: Path) -> None:
     """Writes the site; raises ValueError with everything that is wrong in it."""
     configure()
@@ -88,13 +96,12 @@ def build(out: Path) -> None:
         warnings.simplefilter("error")
         modules = {name: guide(name, start() if name == "index" else read(path)) for name, (_, path) in PAGES.items()}
         modules["examples"] = guide("examples", examples())
-        modules |= {name: pdoc.doc.Module.from_name(name) for name in MODULES}
-        docs = [pair for name in MODULES for pair in ((modules[name], modules[name]), *members(modules[name]))]
-        to_markdown(docs)
+        described_modules, docs = reference()
+        modules |= described_modules
         out.mkdir(parents=True, exist_ok=True)
         # before there are links: they hold from their own page only, a result of a search is shown on any
         (out / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
-        wrong = list(link([doc for doc, _ in docs]))
+        wrong = list(link(docs))
         for name, module in modules.items():
             file = out / f"{name.replace('.', '/')}.html"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,12 @@ EVERYWHERE = {name for row in ROWS for name in re.findall(r"\w+", row)}
 LINES = ("vlae_fast.reference", "vlae_fast.testing")
 
 
+def test_no_reference_leads_nowhere() -> None:
+    _, docs = build.reference()
+    assert len(docs) > 500 and list(build.link(docs)) == []
+
+
+@pytest.mark.slow  # it renders them; links of pages are in test_docs.py
 def test_site(tmp_path: Path) -> None:
     """No warning, no link and no `reference` that leads nowhere; every page is there."""
     build.build(tmp_path)

@@ -23,6 +23,7 @@ def output(name: str, *args: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # what it does on an image of 28 x 28, tests/foreign do on smaller ones
 def test_accelerate_pixelcnn(tmp_path: Path) -> None:
     text = output("accelerate_pixelcnn", cwd=tmp_path)
     assert "4 of 5 replaced" in text

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from cases.foreign import DataMaskedConv
 from cases.foreign_zoo import MaskedFlow
 from cases.modules import (
@@ -35,6 +36,9 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     return made
 
 
+@slow_where(
+    lambda subject: subject in ("accelerated flow", "accelerated convolutions")
+)  # as a flow, an accelerated layer
 @pytest.mark.usefixtures("_fresh_dynamo")
 def test_compile_with_an_open_batch_size(subject: Subject) -> None:
     compiled = torch.compile(subject.module, fullgraph=True, dynamic=True, backend="aot_eager")

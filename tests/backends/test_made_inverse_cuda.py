@@ -32,7 +32,7 @@ def test_agrees_with_reference(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", FORWARD_CASES, ids=str)
-@pytest.mark.parametrize("processors", [1, 3, 132])
+@pytest.mark.parametrize("processors", [1, pytest.param(3, marks=pytest.mark.slow), 132])
 def test_tiles_of_any_size(case: Case, processors: int, gpu: Callable[..., None]) -> None:
     gpu(processors)
     check_op(case, "cuda", grad=False)

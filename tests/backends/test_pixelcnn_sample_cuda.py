@@ -108,10 +108,12 @@ def test_widths(width: int, activation: str) -> None:
 
 
 def is_slow_precision(width: int, activation: str, dtype: torch.dtype) -> bool:
-    """The widest gate is quick in one type; in 16 bits gate and elu stand for what is fused as they are."""
+    """Whole tiles of columns are in `test_widths`; in 16 bits gate and elu stand for what is fused as they are."""
     if width == 64:
-        return dtype != torch.bfloat16
-    return activation in ("glu", "softplus") and dtype != torch.float32
+        return True
+    return (activation in ("glu", "softplus") and dtype != torch.float32) or (
+        activation == "elu" and dtype == torch.float16
+    )
 
 
 @slow_where(is_slow_precision)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases.codec import MODELS, images_of, labels_of, model_of
+from cases.codec import MODELS, images_of, is_slow, labels_of, model_of
+from cases.deadline import slow_where
 from torch import Tensor, nn
 
 from vlae_fast import VLAE, PixelCNNSampler, codec
@@ -21,6 +22,7 @@ pytest.importorskip("constriction")
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason="the codec runs on the CPU library")
 
 
+@slow_where(is_slow)
 @pytest.mark.parametrize("mode", LOSSLESS)
 @pytest.mark.parametrize("name", MODELS)
 def test_images_come_back(name: str, mode: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases.codec import MODELS, images_of, labels_of, model_of
+from cases.codec import MODELS, images_of, is_slow, labels_of, model_of
 from cases.deadline import slow_where
 from cases.unfused import UnfusedSampler
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ def digits(n: int) -> Tensor:
     return data.digits().fixed("train")[:n]
 
 
+@slow_where(is_slow)
 @pytest.mark.parametrize("mode", LOSSLESS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_kernel_that_fuses_nothing_writes_and_reads_the_same_file(
@@ -85,11 +86,15 @@ def test_plain_pytorch_reads_a_file_of_the_kernels() -> None:
     assert opened.chunk(0).equal(x)
 
 
-@slow_where(lambda mode: mode == "bits_back")
+@slow_where(lambda mode, most: mode == "bits_back" or most == 256)
+@pytest.mark.parametrize("most", [96, 256])
 @pytest.mark.parametrize("mode", LOSSLESS)
-def test_hundreds_of_images_by_other_kernels_threads_and_batches(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x, threads = shipped(), digits(256), torch.get_num_threads()
-    files = [codec.encode(model, x[:n], mode=mode, per_chunk=batch, portable=True) for n, batch in ((256, 64), (16, 1))]
+def test_many_images_by_other_kernels_threads_and_batches(
+    mode: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, threads = shipped(), digits(most), torch.get_num_threads()
+    counts = (most, most // 4), (16, 1)
+    files = [codec.encode(model, x[:n], mode=mode, per_chunk=batch, portable=True) for n, batch in counts]
     monkeypatch.setattr(portable, "WIDE", "none")
     try:
         for n in (1, 2):

@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
 from cases.commands import PICTURES, SIZE, call, small_images, trained
+from cases.deadline import slow_where
 from matplotlib import image
 
 from vlae_fast import VLAE, checkpoint, data, training
@@ -50,6 +51,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+@slow_where(lambda options: "n_classes" in options)  # test_cli.py has classes, "one pass" the mixture
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
 def test_every_command_takes_every_model(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

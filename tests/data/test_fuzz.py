@@ -31,14 +31,15 @@ def test_an_input_that_fails_is_printed_and_kept(tmp_path: Path, capsys: pytest.
     assert [path.read_bytes() for path in (tmp_path / "keep").iterdir()] == [b"bad"]
 
 
+@pytest.mark.parametrize("times", [6, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
-def test_any_file_is_read_or_refused(reader: Reader, tmp_path: Path) -> None:
+def test_any_file_is_read_or_refused(reader: Reader, times: int, tmp_path: Path) -> None:
     rng = random.Random(0)
     reader.prepare(tmp_path / "data")
     assert reader.valid
     for valid in reader.valid:
         reader.read(valid)
-        for _ in range(20):
+        for _ in range(times):
             try_input(reader, mutated_bytes(valid, rng), tmp_path / "keep")
 
 

@@ -82,7 +82,7 @@ def channels_of(name: str, levels: int) -> int:
     return levels if name in ("F.one_hot", "F.one_hot, num_classes", "scatter_", "scatter", "comparison") else planes
 
 
-@pytest.mark.parametrize("levels", [2, 16, 64])
+@pytest.mark.parametrize("levels", [2, pytest.param(16, marks=pytest.mark.slow), 64])
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_images_are_those_of_the_naive_sampler(name: str, levels: int) -> None:
     decoder = randomized(Prior(SPELLINGS[name], levels, channels_of(name, levels)))

@@ -15,6 +15,7 @@ from torch import nn
 import vlae_fast as vf
 
 
+@slow_where(lambda name: name == "PixelCNN++ in small, two channels of levels")
 @pytest.mark.parametrize("name", SCALES)
 def test_images_are_those_of_the_owners_loop(name: str) -> None:
     sampler = check_images(SCALES[name])

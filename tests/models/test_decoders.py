@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from torch import Tensor, nn
 
 import vlae_fast as vf
@@ -217,6 +218,7 @@ def test_materialised_from_the_meta_device(kind: str) -> None:
     assert other(x, z).equal(decoder(x, z))
 
 
+@slow_where(lambda kind: kind in ("resnet", "two-stack"))  # of layers that the others have
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiles_as_one_graph(kind: str) -> None:
     decoder = small(kind)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases.activations import FORMULAS
+from cases.deadline import slow_where
 from cases.masked_conv import CASES
 from cases.rows import backends_and_cases, backends_and_dtypes, backends_of, require
 
@@ -53,6 +54,7 @@ def test_bfloat16_on_the_cpu(case: Case) -> None:
     check_op(case.to(torch.bfloat16), require("cpu"))
 
 
+@slow_where(lambda name, **_: name not in ("gate, channels last", "no bias", "context"))
 @pytest.mark.parametrize("backend", backends_of("masked_conv"))
 @pytest.mark.parametrize(
     "name",
