@@ -105,7 +105,7 @@ def _program() -> str:
     _FOLDERS.append(folder)
     program = str(Path(folder.name, "cuda_plans"))
     macros = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
-    command = [compiler, "-std=c++20", "-O1", "-Icsrc", *(f"-I{path}" for path in include_paths()), *macros, *SOURCES]
+    command = [compiler, "-std=c++20", "-O0", "-Icsrc", *(f"-I{path}" for path in include_paths()), *macros, *SOURCES]
     subprocess.run([*command, "-o", program], cwd=ROOT, check=True)
     return program
 

@@ -23,10 +23,10 @@ def _compiler() -> list[str] | None:
     return words if shutil.which(words[0]) and "clang" not in words[0] else None
 
 
-def _is_newer(target: Path) -> bool:
-    """True where the library is newer than everything it is made of."""
+def is_newer(target: Path) -> bool:
+    """True where it is newer than everything it is made of, which bytecode is not."""
     made_of = [p for folder in ("csrc", "tests/cases/cuda_host") for p in (ROOT / folder).rglob("*.*")]
-    return target.is_file() and target.stat().st_mtime > max(p.stat().st_mtime for p in made_of)
+    return target.is_file() and target.stat().st_mtime > max(p.stat().st_mtime for p in made_of if p.suffix != ".pyc")
 
 
 def _run(command: list[str]) -> None:
@@ -41,7 +41,7 @@ def build() -> Path | None:
     if compiler is None:
         return None
     with locked(BUILD):
-        if not _is_newer(target):
+        if not is_newer(target):
             _compile(compiler, target)
     return target
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import vlae_fast as vf
-from cases.cuda_host import ROOT
+from cases.cuda_host import ROOT, is_newer
 from cases.decoders import gated_stacks
 from cases.once import locked
 from vlae_fast.masks import live_taps
@@ -43,8 +43,7 @@ def build(sanitizer: str) -> Path:
     command += ["-isystem", torch_include, "-isystem", f"{torch_include}/torch/csrc/api/include"]
     with locked(folder):
         target = folder / "watched"
-        made_of = [p for part in ("csrc", "tests/cases/cuda_host") for p in (ROOT / part).rglob("*.*")]
-        if not target.is_file() or target.stat().st_mtime < max(p.stat().st_mtime for p in made_of):
+        if not is_newer(target):
             objects = [(source, str(folder / (source.replace("/", "_") + ".o"))) for source in sources]
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(_run, [[*command, "-x", "c++", "-c", source, "-o", o] for source, o in objects]))
