@@ -31,6 +31,7 @@ def test_accelerate_pixelcnn(tmp_path: Path) -> None:
     assert re.search(r"training step: [\d.]+ ms before, [\d.]+ ms after", text)
 
 
+@pytest.mark.slow  # tests/foreign has flows of zuko
 def test_speed_up_zuko_flow(tmp_path: Path) -> None:
     pytest.importorskip("zuko")
     text = output("speed_up_zuko_flow", cwd=tmp_path)

@@ -42,7 +42,7 @@ SUBJECTS: dict[str, Any] = {
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@slow_where(lambda name: name in ("decoder", "MADE"))  # of layers and in a flow that are exported here too
+@slow_where(lambda name: name in ("decoder", "MADE", "dilated"))  # of layers and in a flow that are exported too
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_exported_graphs_are_plain_and_right(name: str) -> None:
     make, inputs = SUBJECTS[name]

@@ -38,7 +38,7 @@ def hammer(**strategies: st.SearchStrategy) -> Callable[[Callable[..., bool]], C
     """
 
     def decorate(check: Callable[..., bool]) -> Callable[[int], None]:
-        @pytest.mark.parametrize("examples", [100, pytest.param(4_000, marks=pytest.mark.slow)])
+        @pytest.mark.parametrize("examples", [100, pytest.param(1_500, marks=pytest.mark.slow)])
         def test(examples: int) -> None:
             ran: list[bool] = []
             chosen = settings(

@@ -92,7 +92,7 @@ def any_call(**strategies: st.SearchStrategy) -> Callable[[Callable], Callable]:
     """A test of one call, made a test of some dozens of them, and of many under the mark slow. Always the same ones."""
 
     def decorate(check: Callable) -> Callable:
-        @pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=pytest.mark.slow)])
+        @pytest.mark.parametrize("examples", [60, pytest.param(800, marks=pytest.mark.slow)])
         def test(examples: int) -> None:
             slow = [HealthCheck.too_slow]  # a machine that is emulated or shared, and no fault of the strategies
             chosen = settings(

@@ -17,7 +17,7 @@ WRITES = ((Path, "mkdir"), (safetensors, "save_file"), (Path, "write_text"), (os
 REMOVALS = ((os, "unlink"), (os, "rmdir"))
 
 
-@slow_where(lambda before, error: (before, error) in (("whole", "broken"), ("only previous", "no space")))
+@slow_where(lambda before, error: (before, error) != ("whole", "no space"))  # test_checkpoint.py interrupts the others
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("before", ["whole", "only previous"])
 def test_a_fault_in_any_write_of_a_save_leaves_the_old_checkpoint_and_says_so(

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from cases.decoders import gated_stacks, inputs, random_decoder, small_decoder
 from cases.pixelcnn_sample import CASES, check_same_bits, compare
-from cases.rows import backends_and_cases, backends_of, require
+from cases.rows import backends_and_cases, backends_of, is_interpreted, require
 from torch import nn
 
 import vlae_fast as vf
@@ -80,6 +81,7 @@ def test_known_pixels_and_temperature(backend: str) -> None:
     assert everything.equal(values)
 
 
+@slow_where(lambda backend, z_channels: is_interpreted(backend) and z_channels > 0)
 @pytest.mark.parametrize("backend", backends_of("pixelcnn_sample"))
 @pytest.mark.parametrize("z_channels", [0, 5])
 def test_batch_zero_and_generator(backend: str, z_channels: int) -> None:

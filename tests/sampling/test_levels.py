@@ -132,6 +132,7 @@ def test_what_is_known_of_a_pixel_is_seen_by_the_channels_after_it(
     assert images.equal(vf.naive_sample(decoder, None, noise, **options))
 
 
+@slow_where(lambda row: is_interpreted(row))  # it draws normal pixels in tests/reference, by channels above
 @pytest.mark.parametrize("row", backends_of("pixelcnn_sample"))
 def test_normal_pixels_channel_by_channel(row: str, request: pytest.FixtureRequest) -> None:
     decoder, noise = ByChannel(GROUPS["uneven"]), torch.randn(2, 3, *SIZE)

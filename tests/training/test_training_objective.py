@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.deadline import slow_where
 from cases.runs import halves, interrupting, new_model, run, same
 
 from vlae_fast import VLAE, checkpoint, data, training, visualization
@@ -213,6 +214,7 @@ OBJECTIVES: list[dict[str, Any]] = [
 ]
 
 
+@slow_where(lambda settings: "soft_free_bits" in settings)  # as free_bits, of another bound
 @pytest.mark.parametrize("settings", OBJECTIVES, ids=lambda settings: "-".join(settings))
 def test_every_objective_trains_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
