@@ -1,8 +1,11 @@
 // Prints what the host decides before a launch of the CUDA library, for `benchmarks.cuda_plans`. Numbers come from standard
 // input.
 //   pixelcnn_sample DTYPE HEIGHT WIDTH BATCH PROCESSORS SHARED_BYTES WORDS N word ...
-//     tiles SAMPLES BLOCKS IN_SHARED, then per stage: stage IS_NORM IS_PAIR PRODUCTS COLUMNS (blocks of 1, 2, ... rows), then:
+//     tiles SAMPLES BLOCKS IN_SHARED IS_WHOLE ROWS of a block of rows, then per stage, in the order in which they run:
+//     stage SECTION IS_NORM IS_PAIR PRODUCTS COLUMNS FIRST_WARP ENTRIES (rows in each step), then:
 //     draws PASSES of a thread block's threads
+//   sections MOST N word ...
+//     per section: section STAGE ..., where each stage has one place and a section MOST
 //   made_inverse LAYERS N degree ... N degree ...
 //     per quad: quad BLOCK COUNT, per event: event BLOCK COUNT IS_DIMENSION, then: fours IN_ALL
 #include <algorithm>
@@ -13,6 +16,7 @@
 
 #include "cuda/made_inverse/plan.h"
 #include "cuda/pixelcnn_sample/bind.h"
+#include "cuda/pixelcnn_sample/sections.h"
 #include "cuda/pixelcnn_sample/tiling.h"
 
 namespace {
@@ -43,20 +47,22 @@ int print_sampler() {
   const ContextKind context = plan.context_dim > 0 ? ContextKind::vector : ContextKind::none;
   static const Program p = bind(kName, plan, packing, height, width, context);
   const Tiling tiling = tiling_of(p, batch, limits);
-  std::printf("tiles %d %d %d\n", tiling.samples.value, tiling.blocks, tiling.global_size == 0);
-  for (int32_t s = 0; s < p.n_stages; ++s) {
+  std::printf("tiles %d %d %d %d %d\n", tiling.samples.value, tiling.blocks, tiling.global_size == 0, tiling.is_whole,
+              tiling.rows);
+  for (int32_t s = 0, section = 0; s < p.n_stages; ++s) {
     const Stage& stage = p.stages[s];
-    std::vector<int64_t> blocks(static_cast<size_t>(tiling.rows));
-    for (int32_t wave = 0; wave < p.steps; ++wave) {
-      const auto all = vlae::wave_rows(p.height, p.width, p.slope, wave);
-      const auto some = vlae::wave_rows_at(all, p.slope.value, wave, stage.stride, int32_t{stage.row}, int32_t{stage.column});
-      for (int32_t left = some.count * tiling.samples.value; left > 0; left -= tiling.rows)
-        ++blocks[static_cast<size_t>(std::min(left, tiling.rows) - 1)];
+    std::printf("stage %d %d %d %d %d %d %d", section, stage.is_norm, is_pair(stage.activation),
+                stage.groups * format_of(dtype).group, stage.columns, stage.warp, stage.n_entries);
+    for (int32_t step = p.first_step; step < p.steps; ++step) {
+      const int32_t wave = step + stage.lead;
+      vlae::WaveRows<int32_t> some = {};
+      if (0 <= wave && wave < p.steps)
+        some = vlae::wave_rows_at(vlae::wave_rows(p.height, p.width, p.slope, wave), p.slope.value, wave, stage.stride,
+                                  int32_t{stage.row}, int32_t{stage.column});
+      std::printf(" %d", some.count * tiling.samples.value);
     }
-    std::printf("stage %d %d %d %d", stage.is_norm, is_pair(stage.activation), stage.groups * format_of(dtype).group,
-                stage.columns);
-    for (const int64_t count : blocks) std::printf(" %lld", static_cast<long long>(count));
     std::printf("\n");
+    if (s + 1 == stage.end) ++section;
   }
   int64_t passes = 0;
   for (int32_t wave = 0; wave < p.steps; ++wave) {
@@ -64,6 +70,18 @@ int print_sampler() {
     passes += p.n_draws * ((items + 32 * kWarps - 1) / (32 * kWarps));
   }
   std::printf("draws %lld\n", static_cast<long long>(passes));
+  return 0;
+}
+
+int print_sections() {
+  using namespace pixelcnn_sample;
+  const int64_t most = next();
+  const vlae::Plan plan = vlae::parse_plan(kName, next_list());
+  for (const Section& section : sections_of(plan, std::vector<int64_t>(plan.stages.size(), 1), most)) {
+    std::printf("section");
+    for (const size_t s : section) std::printf(" %zu", s);
+    std::printf("\n");
+  }
   return 0;
 }
 
@@ -87,5 +105,5 @@ int print_flow() {
 int main() {
   std::string op;
   std::cin >> op;
-  return op == "made_inverse" ? print_flow() : print_sampler();
+  return op == "made_inverse" ? print_flow() : op == "sections" ? print_sections() : print_sampler();
 }

@@ -22,7 +22,7 @@ from vlae_fast.plan import Plan
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (
     "benchmarks/cuda_plans.cpp",
-    *(f"csrc/cuda/pixelcnn_sample/{name}.cpp" for name in ("bind", "packing", "tiling")),
+    *(f"csrc/cuda/pixelcnn_sample/{name}.cpp" for name in ("bind", "packing", "sections", "tiling")),
     *(f"csrc/pixelcnn_sample/{name}.cpp" for name in ("plan", "reads")),
     "csrc/cuda/made_inverse/plan.cpp",
 )
@@ -30,19 +30,24 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # the index is the libr
 
 
 class Stage(NamedTuple):
-    """A stage of the sampler, with all its blocks of rows in an image's steps."""
+    """A stage of the sampler, with its rows in each step of an image."""
 
+    section: int  # number of the section that it is in
     is_norm: bool
     is_pair: bool  # two columns make a channel: gate and glu
     products: int  # of an output, dead ones and padding with them
     columns: int  # outputs before the gate
-    blocks: tuple[int, ...]  # how many have 1, 2, ... rows
+    warp: int  # that takes its first 16 columns
+    entries: int  # of what is located
+    rows: tuple[int, ...]  # in each step
 
 
 class Sampler(NamedTuple):
     samples: int  # of a tile, which a thread block draws
     tiles: int
     in_shared: bool  # are the activations in shared memory?
+    is_whole: bool  # is a whole step located at once?
+    rows: int  # that a warp multiplies at once
     stages: list[Stage]
     draws: int  # passes of all threads over the pixels that are drawn
 
@@ -73,8 +78,14 @@ def sampler(plan: Plan, size: tuple[int, int], batch: int, dtype: torch.dtype, l
     words = plan.words
     lines = _said("pixelcnn_sample", DTYPES.index(dtype), *size, batch, *limits, len(words), *words)
     tiles, *rows, draws = ([int(word) for word in line.split()[1:]] for line in lines)
-    stages = [Stage(bool(row[0]), bool(row[1]), row[2], row[3], tuple(row[4:])) for row in rows]
-    return Sampler(tiles[0], tiles[1], bool(tiles[2]), stages, draws[0])
+    stages = [Stage(row[0], bool(row[1]), bool(row[2]), *row[3:7], tuple(row[7:])) for row in rows]
+    return Sampler(tiles[0], tiles[1], bool(tiles[2]), bool(tiles[3]), tiles[4], stages, draws[0])
+
+
+def sections(plan: Plan, most: int) -> list[list[int]]:
+    """Numbers of the stages that share a barrier, ``most`` at once, in the order in which sections run."""
+    words = plan.words
+    return [[int(word) for word in line.split()[1:]] for line in _said("sections", most, len(words), *words)]
 
 
 def flow(degrees: Sequence[Tensor]) -> Flow:

@@ -96,9 +96,9 @@ def cycles(blocks: list[Block], work: Mapping[Opcodes, int]) -> int | None:
     """The least time from a barrier to the next in which exactly this much work is done; None where no path does it.
 
     Args:
-        work: how many instructions begin with each opcode, or one of several, in the order in which blocks do them: a
-            block begins with one when those before are done. Of those with 0 none runs: they are off where they have a
-            predicate, and no path leads through one without.
+        work: how many instructions begin with each opcode, or one of several (`STS$`: with no more than that), in the
+            order in which blocks do them: a block begins with one when those before are done. Of those with 0 none
+            runs: they are off where they have a predicate, and no path leads through one without.
     """
     return min((time for time, _ in paths(blocks, work)), default=None)
 
@@ -115,7 +115,12 @@ def paths(blocks: list[Block], work: Mapping[Opcodes, int]) -> Iterator[tuple[in
 
 def _without(instructions: tuple[Instruction, ...], absent: tuple[str, ...]) -> tuple[Instruction, ...]:
     """Those that run: of the absent ones those without a predicate, by which a path is seen to be of other work."""
-    return tuple(x for x in instructions if not (x.conditional and absent and x.opcode.startswith(absent)))
+    return tuple(x for x in instructions if not (x.conditional and any(_begins(x.opcode, start) for start in absent)))
+
+
+def _begins(opcode: str, starts: Opcodes) -> bool:
+    """True where it begins with one of these, or is what stands before a $."""
+    return f"{opcode}$".startswith(starts)
 
 
 # Time, number of the state, clock, block, work done before it, and the path to it: the last block and the path before.
@@ -128,7 +133,7 @@ class _Search:
     def __init__(self, blocks: list[Block], work: Mapping[Opcodes, int]) -> None:
         order = sorted(work, key=lambda start: work[start] > 0)  # of those that are wanted as they stand
         self._blocks, self._wanted = blocks, tuple(work[start] for start in order)
-        self._done = [tuple(sum(x.opcode.startswith(s) for x in b.instructions) for s in order) for b in blocks]
+        self._done = [tuple(sum(_begins(x.opcode, s) for x in b.instructions) for s in order) for b in blocks]
         self._steps = [steps_of(x.scheduled for x in block.instructions) for block in blocks]
 
     def shortest(self, start: int) -> tuple[int, list[int]] | None:

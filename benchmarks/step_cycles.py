@@ -1,17 +1,22 @@
 """How long the CUDA library's samplers and inverses would take on an H100, from the cycles of their events.
 
-Both wait for one step after another, so their time is a sum: over steps, stages and blocks of rows of the cycles that
-one takes. Steps, stages and tiles are the library's own (`cuda_plans`). Cycles of a stage kind are those of an event in
-``results/cuda_cycles.csv`` (`cycle_model`: one warp, from a barrier to the next). For a stage of another size than the
-event's they are scaled: a fixed part, and one in proportion to the products of a warp. Two events of other numbers of
-rows give both; where there is one alone, a product instruction adds the cycle that it takes to issue. No stage is
-shorter than its weights take from L2 or its products take the processor. A norm counts as a stage without products.
+Both wait for one step after another, so their time is a sum. A step of a sampler is its sections in turn, and a section
+the time of the warp that is busy longest with its turns of 16 columns: rows, turns and tiles are the library's own
+(`cuda_plans`). Cycles of a turn are those of an event in ``results/cuda_cycles.csv`` (`cycle_model`: one warp, from a
+barrier to the next). For a stage of another size than the event's they are scaled: a fixed part, and one in proportion
+to the products of the turn. Two events of other numbers of products give both; where there is one alone, a product
+instruction adds the cycle that it takes to issue. No section is shorter than its weights take from L2 or its products
+take the processor. What is located beyond one pass of all threads counts, before a section or in a whole step. A norm
+counts as a stage without products.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
 from math import ceil
 from typing import NamedTuple
 
@@ -23,7 +28,7 @@ from .h100 import FMAS, L2_BYTES, PROCESSORS, PRODUCTS
 from .machine_code import LATENCIES
 
 NAMES = dict(zip(DTYPES, ("float", "__nv_bfloat16", "__half"), strict=True))
-WARPS, WARP_COLUMNS = 8, 16  # of a sampler's thread block; that a warp multiplies at once in 16 bits
+WARPS, WARP_COLUMNS = 8, 16  # of a sampler's thread block; that a warp multiplies at once
 AHEAD = 320  # products of an output whose weights are under way at once in 16 bits
 ROWS = {torch.float32: 4, torch.bfloat16: 16, torch.float16: 16}  # to which a block of rows is filled up
 GATE, PLAIN = (re.compile(rf"{kind} of (\d+) channels, (\d+) taps?, (\d+) rows") for kind in ("gate", "relu"))
@@ -51,7 +56,7 @@ class Events:
 
 
 class Line(NamedTuple):
-    """Cycles of a block of rows of a stage kind: ``fixed + rate * products`` of a warp."""
+    """Cycles of a turn in a stage of a kind: ``fixed + rate * products``."""
 
     fixed: float
     rate: float
@@ -60,75 +65,96 @@ class Line(NamedTuple):
         return self.fixed + self.rate * products
 
 
-def products_of_warp(dtype: torch.dtype, products: int, columns: int, rows: int) -> float:
-    """In 16 bits a warp has 16 columns; in float32 all warps share all products."""
-    filled = ceil(rows / ROWS[dtype]) * ROWS[dtype]
-    if dtype == torch.float32:
-        return products * columns * filled / WARPS
-    return products * WARP_COLUMNS * filled
+def products_of_turn(dtype: torch.dtype, products: int, rows: int) -> int:
+    """Of 16 columns and all rows, to which a block of them is filled up."""
+    return products * WARP_COLUMNS * ceil(rows / ROWS[dtype]) * ROWS[dtype]
 
 
 class StageCycles:
-    """Cycles of the stages and draws of the sampler's kernel for a dtype, whose activations are in shared memory."""
+    """Cycles of sections and draws of the sampler's kernel for a dtype, whose activations are in shared memory.
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.events = Events("pixelcnn_sample_sample_kernel", NAMES[dtype], "true")
-        gates = self._points(GATE, 2)
+    is_whole: a step is located at once; else an event of a stage has a pass of what is located.
+    """
+
+    def __init__(self, dtype: torch.dtype, is_whole: bool) -> None:
+        self.dtype, self.is_whole = dtype, is_whole
+        self.events = Events("pixelcnn_sample_sample_kernel", NAMES[dtype], "true", str(is_whole).lower())
+        gates = sorted(self._points(GATE))
         if not gates:
             raise self.events.lacking("'gate of C channels, T taps, R rows'")
-        (least, first), *more = sorted(gates)
+        (least, first), *more = gates
         rate = (more[-1][1] - first) / (more[-1][0] - least) if more else self._issue_rate()
-        # where outputs are an event of their own, another barrier is behind the products
-        named = self.events.cycles.items()
-        self.outputs = sum(cycles for event, cycles in named if event.startswith("outputs of a gate"))
         self.gate = Line(first - rate * least, rate)
-        plain = [Line(cycles - rate * products, rate) for products, cycles in self._points(PLAIN, 1)]
+        plain = [Line(cycles - rate * products, rate) for products, cycles in self._points(PLAIN)]
         self.plain = plain[0] if plain else self.gate
-        self.draw = self.events.named("draw")
+        self.draw = self.events.named("draw, 1 pass")
+        self.located = self.events.named("draw, 2 passes") - self.draw
 
-    def _points(self, kind: re.Pattern[str], width: int) -> list[tuple[float, int]]:
-        """Products of a warp and cycles of each event of a kind of stage, with ``width`` columns a channel."""
+    def _points(self, kind: re.Pattern[str]) -> list[tuple[int, int]]:
+        """Products of a turn and cycles of each event of a kind of stage."""
         found = []
         for event, cycles in self.events.cycles.items():
             if cycles and (match := kind.search(event)):
                 channels, taps, rows = map(int, match.groups())
-                found.append((products_of_warp(self.dtype, channels * taps, width * channels, rows), cycles))
+                found.append((products_of_turn(self.dtype, channels * taps, rows), cycles))
         return found
 
     def _issue_rate(self) -> float:
         """Cycles of a warp for a product, where each instruction of 32 lanes takes one."""
         return 1 / 32 if self.dtype == torch.float32 else 1 / 2048
 
-    def block(self, stage: Stage, rows: int) -> float:
-        """Of one block of so many rows."""
+    def turn(self, stage: Stage, rows: int) -> float:
+        """Of a warp for 16 columns of a block of so many rows."""
         if stage.is_norm:
-            return self.plain.fixed + self.outputs
-        at_once = WARPS * WARP_COLUMNS
-        own = products_of_warp(self.dtype, stage.products, min(stage.columns, at_once), rows)
-        passes = ceil(stage.columns / at_once)
+            return self.plain.fixed
         waits = LATENCIES["LDG"] * (ceil(stage.products / AHEAD) - 1) if self.dtype != torch.float32 else 0
-        channels = stage.columns / (2 if stage.is_pair else 1)
-        outputs = self.outputs * ceil(rows * channels / (32 * WARPS))
         line = self.gate if stage.is_pair else self.plain
-        return max(passes * (line.at(own) + waits) + outputs, self.bound(stage, rows))
+        return line.at(products_of_turn(self.dtype, stage.products, rows)) + waits
 
-    def bound(self, stage: Stage, rows: int) -> float:
-        """Cycles that its weights take from L2, or its products the processor."""
-        weights = stage.products * stage.columns * self.dtype.itemsize
-        filled = ceil(rows / ROWS[self.dtype]) * ROWS[self.dtype]
+    def section(self, stages: Sequence[Stage], rows: Sequence[int], at_once: int) -> float:
+        """Of stages that share a barrier, and of each its rows; ``at_once`` is how many rows a warp multiplies."""
+        cycles = 0.0
+        for first in range(0, max(rows), at_once):
+            some = [min(max(n - first, 0), at_once) for n in rows]
+            cycles += max(self.warps(stages, some), self.bound(stages, some))
+            if not self.is_whole:
+                passes = ceil(sum(stage.entries for stage in stages) * at_once / (32 * WARPS))
+                cycles += (passes - 1) * self.located
+        return cycles
+
+    def warps(self, stages: Sequence[Stage], rows: Sequence[int]) -> float:
+        """Of the warp that is busy longest."""
+        busy = [0.0] * WARPS
+        for stage, some in zip(stages, rows, strict=True):
+            for number in range(stage.columns // WARP_COLUMNS if some else 0):
+                busy[(stage.warp + number) % WARPS] += self.turn(stage, some)
+        return max(busy)
+
+    def bound(self, stages: Sequence[Stage], rows: Sequence[int]) -> float:
+        """Cycles that weights take from L2, or products the processor."""
         rate = FMAS if self.dtype == torch.float32 else PRODUCTS
-        return max(weights / L2_BYTES, stage.products * stage.columns * filled / rate)
+        weights = products = 0.0
+        for stage, some in zip(stages, rows, strict=True):
+            weights += (stage.products * stage.columns * self.dtype.itemsize) if some else 0
+            products += stage.products * stage.columns * ceil(some / ROWS[self.dtype]) * ROWS[self.dtype]
+        return max(weights / L2_BYTES, products / rate)
 
 
 def sampler_cycles(sampler: Sampler, dtype: torch.dtype) -> float:
     """Of all tiles, in rounds of one for each processor."""
     if not sampler.in_shared:
         raise ValueError(f"a tile's activations must fit shared memory to be estimated, got {sampler.samples} samples")
-    cycles = StageCycles(dtype)
+    cycles = StageCycles(dtype, sampler.is_whole)
+    steps = list(zip(*(stage.rows for stage in sampler.stages), strict=True))
     tile = float(sampler.draws * cycles.draw)
-    for stage in sampler.stages:
-        tile += sum(count * cycles.block(stage, rows) for rows, count in enumerate(stage.blocks, 1) if count)
+    if sampler.is_whole:
+        entries = sum(stage.entries for stage in sampler.stages)
+        tile += len(steps) * (ceil(entries * sampler.rows / (32 * WARPS)) - 1) * cycles.located
+    for _, numbers in groupby(range(len(sampler.stages)), lambda s: sampler.stages[s].section):
+        section = list(numbers)
+        stages = [sampler.stages[s] for s in section]
+        for rows, count in Counter(tuple(step[s] for s in section) for step in steps).items():
+            tile += count * cycles.section(stages, rows, sampler.rows)
     return ceil(sampler.tiles / PROCESSORS) * tile
 
 

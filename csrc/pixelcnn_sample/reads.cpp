@@ -10,15 +10,6 @@ namespace {
 
 constexpr int64_t kNobody = -2;
 
-// Calls each(buffer, tap) for all that a stage reads.
-template <typename Each>
-void for_reads(const PlanStage& stage, const Each& each) {
-  for (const PlanSource& source : stage.sources)
-    for (const Tap& tap : source.taps) each(source.buffer, tap);
-  for (const int64_t buffer : {stage.residual, stage.factor})
-    if (buffer >= 0) each(buffer, Tap{0, 0});
-}
-
 // True where what a stage reads is written behind it in a step, so that it has that of the step before. A pixel is written by
 // the last draw; a stage behind the first one reads the channels of its own pixel that are drawn so far, and zeros.
 bool is_later(const Plan& plan, int64_t stage, int64_t writer, const Tap& tap) {

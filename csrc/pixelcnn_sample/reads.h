@@ -8,6 +8,15 @@
 
 namespace vlae {
 
+// Calls each(buffer, tap) for all that a stage reads.
+template <typename Each>
+void for_reads(const PlanStage& stage, const Each& each) {
+  for (const PlanSource& source : stage.sources)
+    for (const Tap& tap : source.taps) each(source.buffer, tap);
+  for (const int64_t buffer : {stage.residual, stage.factor})
+    if (buffer >= 0) each(buffer, Tap{0, 0});
+}
+
 // Calls each(writer) for the stages that compute what is read at a tap from the pixels of `sites`: -1 for the image, -2 where
 // no stage computes some of it.
 template <typename Each>

@@ -15,7 +15,8 @@ from benchmarks.cuda_plans import Event, Flow, Quad, Sampler, Stage
 
 BF16, F32 = torch.bfloat16, torch.float32
 SAMPLER, INVERSE = "pixelcnn_sample_sample_kernel", "made_inverse_inverse_kernel<float, 1>"
-GATE = Stage(is_norm=False, is_pair=True, products=320, columns=128, blocks=(0,) * 7 + (2,))
+GATE = Stage(0, is_norm=False, is_pair=True, products=320, columns=128, warp=0, entries=7, rows=(0, 8, 8))
+DRAWS = {"draw,_1_pass": 700, "draw,_2_passes": 850}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 
@@ -33,48 +34,77 @@ def gate(rows: int) -> str:
     return f"gate_of_64_channels,_5_taps,_{rows}_rows"
 
 
-def test_a_stage_is_a_fixed_part_and_its_products(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def cycles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> step_cycles.StageCycles:
     relu = {"relu_of_64_channels,_1_tap,_16_rows": 1620}
-    told(monkeypatch, tmp_path, f"{SAMPLER}<__nv_bfloat16, true>", draw=700, **{gate(16): 2000, gate(32): 2500}, **relu)
-    cycles = step_cycles.StageCycles(BF16)
-    assert cycles.block(GATE, 16) == cycles.block(GATE, 3) == 2000
-    assert cycles.block(GATE, 32) == 2500
-    assert cycles.block(GATE._replace(products=160), 16) == 1750  # half the products: half of what rows cost
-    assert cycles.block(GATE._replace(columns=256), 16) == 2 * 2000  # the warps go twice
+    told(
+        monkeypatch,
+        tmp_path,
+        f"{SAMPLER}<__nv_bfloat16, true, true>",
+        **DRAWS,
+        **{gate(16): 2000, gate(32): 2500},
+        **relu,
+    )
+    return step_cycles.StageCycles(BF16, is_whole=True)
+
+
+def test_a_turn_is_a_fixed_part_and_its_products(cycles: step_cycles.StageCycles) -> None:
+    assert cycles.turn(GATE, 16) == cycles.turn(GATE, 3) == 2000
+    assert cycles.turn(GATE, 32) == 2500
+    assert cycles.turn(GATE._replace(products=160), 16) == 1750  # half the products: half of what rows cost
     plain = GATE._replace(is_pair=False, products=64, columns=64)
-    assert cycles.block(plain, 16) == 1620 and cycles.block(plain._replace(products=128), 16) == 1720
-    assert cycles.block(GATE._replace(products=640), 16) == 2500 + step_cycles.LATENCIES["LDG"]  # weights come twice
-    wide = GATE._replace(products=32000, columns=128)
-    assert cycles.bound(wide, 16) == 32000 * 128 * 2 / 64
-    assert cycles.block(wide, 16) >= cycles.bound(wide, 16)
+    assert cycles.turn(plain, 16) == 1620 and cycles.turn(plain._replace(products=128), 16) == 1720
+    assert cycles.turn(GATE._replace(products=640), 16) == 2500 + step_cycles.LATENCIES["LDG"]  # weights come twice
 
 
-def test_float32_by_one_event_or_by_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Products and outputs may be events of their own, or one of both."""
-    apart = {"products_of_a_" + gate(8): 2700, "outputs_of_a_gate,_one_a_thread": 500}
-    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true>", draw=700, **apart)
-    cycles = step_cycles.StageCycles(F32)
-    assert cycles.block(GATE, 4) == 2700 - 640 + 500  # a warp has 640 instructions less; 256 outputs, one a thread
-    assert cycles.block(GATE, 8) == 2700 + 2 * 500
-    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true, 8>", draw=700, **{gate(8): 3700})
-    assert step_cycles.StageCycles(F32).block(GATE, 8) == 3700
-    bound = step_cycles.StageCycles(F32).bound(GATE, 8)
-    assert bound == max(320 * 128 * 4 / 64, 320 * 128 * 8 / 128)
+def test_a_section_is_its_busiest_warp(cycles: step_cycles.StageCycles) -> None:
+    narrow, plain = GATE._replace(columns=64), GATE._replace(is_pair=False, products=64, columns=64)
+    assert cycles.section([narrow, narrow._replace(warp=4)], [16, 16], 16) == 2000  # side by side
+    assert cycles.section([narrow, narrow], [16, 16], 16) == 2 * 2000  # in the same warps
+    assert cycles.section([narrow, plain._replace(warp=4)], [16, 16], 16) == 2000  # as long as the longer one
+    assert cycles.section([GATE._replace(columns=256)], [16], 16) == 2 * 2000  # the warps go twice
+    assert cycles.section([narrow, narrow._replace(warp=4)], [16, 0], 16) == 2000
+    assert cycles.section([narrow], [0], 16) == 0
+    assert cycles.section([narrow], [40], 16) == 3 * 2000  # block of rows by block of rows
+    wide = GATE._replace(products=32000)
+    assert cycles.bound([wide, wide], [16, 16]) == 2 * 32000 * 128 * 2 / 64
+    assert cycles.section([wide], [16], 16) >= cycles.bound([wide], [16])
+
+
+def test_what_is_located_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a section what one pass of the threads does not do; of a whole step the same, once."""
+    told(monkeypatch, tmp_path, f"{SAMPLER}<__nv_bfloat16, true, false>", **DRAWS, **{gate(16): 2000, gate(32): 2500})
+    apart = step_cycles.StageCycles(BF16, is_whole=False)
+    assert apart.section([GATE._replace(entries=16)], [16], 16) == 2000
+    assert apart.section([GATE._replace(entries=17)], [16], 16) == 2000 + (850 - 700)
+    told(monkeypatch, tmp_path, f"{SAMPLER}<__nv_bfloat16, true, true>", **DRAWS, **{gate(16): 2000, gate(32): 2500})
+    for entries, passes in ((16, 1), (17, 2)):
+        sampler = Sampler(1, 1, True, True, 16, [GATE._replace(entries=entries)], draws=3)
+        assert step_cycles.sampler_cycles(sampler, BF16) == 2 * 2000 + 3 * 700 + 3 * (passes - 1) * 150
+
+
+def test_float32_by_one_event(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true, true>", **DRAWS, **{gate(8): 3700})
+    cycles = step_cycles.StageCycles(F32, is_whole=True)
+    assert cycles.turn(GATE, 8) == 3700
+    assert cycles.turn(GATE, 4) == 3700 - 640  # an instruction is 64 products
+    assert cycles.turn(GATE._replace(columns=16), 8) == 3700  # a warp has 16 columns, however many there are
+    assert cycles.bound([GATE], [8]) == max(320 * 128 * 4 / 64, 320 * 128 * 8 / 128)
 
 
 def test_what_the_table_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true>", **{gate(8): 3700})
-    with pytest.raises(ValueError, match=r"cycles.csv must have a row of .*<float, true> for 'draw'.*cuda_kernels"):
-        step_cycles.StageCycles(F32)
-    with pytest.raises(ValueError, match=r"<__half, true> for 'gate of C channels, T taps, R rows'.*got \[\]"):
-        step_cycles.StageCycles(torch.float16)
+    told(monkeypatch, tmp_path, f"{SAMPLER}<float, true, true>", **{gate(8): 3700})
+    with pytest.raises(ValueError, match=r"must have a row of .*<float, true, true> for 'draw, 1 pass'.*cuda_kernels"):
+        step_cycles.StageCycles(F32, is_whole=True)
+    with pytest.raises(ValueError, match=r"<__half, true, false> for 'gate of C channels, T taps, R rows'.*got \[\]"):
+        step_cycles.StageCycles(torch.float16, is_whole=False)
 
 
-def test_tiles_come_in_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told(monkeypatch, tmp_path, f"{SAMPLER}<__nv_bfloat16, true>", draw=700, **{gate(16): 2000, gate(32): 2500})
+@pytest.mark.usefixtures("cycles")
+def test_tiles_come_in_rounds() -> None:
     one = 2 * 2000 + 3 * 700
     for tiles, rounds in ((1, 1), (132, 1), (133, 2)):
-        sampler = Sampler(samples=1, tiles=tiles, in_shared=True, stages=[GATE], draws=3)
+        sampler = Sampler(samples=1, tiles=tiles, in_shared=True, is_whole=True, rows=16, stages=[GATE], draws=3)
         assert step_cycles.sampler_cycles(sampler, BF16) == rounds * one
 
 
@@ -100,10 +130,11 @@ def test_the_library_plans_the_sampler() -> None:
     one = cuda_plans.sampler(plan, (28, 28), 1, BF16, (132, 227 * 1024))
     assert (one.samples, one.tiles, one.draws) == (1, 1, 136) and len(one.stages) == len(plan.stages)
     for stage, own in zip(one.stages, plan.stages, strict=True):
-        assert sum(rows * count for rows, count in enumerate(stage.blocks, 1)) == 28 * 28
+        assert sum(stage.rows) == 28 * 28
         assert stage.is_pair == (own.activation == "gate")
+    assert one.is_whole and one.rows == 8 and [stage.section for stage in one.stages] == [0, 1, 2]
     many = cuda_plans.sampler(plan, (28, 28), 4096, BF16, (132, 227 * 1024))
-    assert many.tiles == -(-4096 // many.samples) and many.in_shared
+    assert many.tiles == -(-4096 // many.samples) and many.in_shared and not many.is_whole
 
 
 @needs_compiler

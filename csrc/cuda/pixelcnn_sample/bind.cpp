@@ -5,6 +5,8 @@
 #include "../../checks.h"
 #include "../../narrow.h"
 #include "../../pixelcnn_sample/reads.h"
+#include "sections.h"
+#include "tiling.h"
 
 namespace vlae::cuda::pixelcnn_sample {
 
@@ -68,6 +70,12 @@ void add_entries(Program& p, Stage& stage) {
   p.n_entries += stage.n_entries;
 }
 
+// Its places begin a batch of reads.
+void add_places(Program& p, Stage& stage) {
+  stage.place = p.places;
+  p.places += stage.reads + kPlaces;
+}
+
 void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {
   stage.taps = n_taps;
   int32_t group = 0;
@@ -78,9 +86,6 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
       group += p.rings[source.buffer].groups;
     }
   stage.n_taps = n_taps - stage.taps;
-  stage.reads = std::max(stage.groups, stage.is_norm ? format_of(p.dtype).batch : 0);
-  p.most_reads = std::max(p.most_reads, stage.reads);
-  add_entries(p, stage);
 }
 
 Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dtype dtype) {
@@ -97,6 +102,7 @@ Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dt
   stage.factor = static_cast<int32_t>(from.factor);
   stage.is_norm = from.kind == StageKind::norm;
   stage.groups = static_cast<int32_t>(place.groups);
+  stage.reads = std::max(stage.groups, stage.is_norm ? format_of(dtype).batch : 0);
   stage.bias = static_cast<int32_t>(place.bias / format_of(dtype).aligned());
   stage.weight = static_cast<int32_t>(place.weight / format_of(dtype).aligned());
   stage.cond = -1;
@@ -131,28 +137,67 @@ void check_image(const char* op, const Plan& plan, int64_t height, int64_t width
                text("have leads of at most ", width + plan.slope * height, ", all waves of the image"), stage.lead);
 }
 
-void add_stages(const Plan& plan, const Packing& packing, Program& p) {
+// The stages in the plan's order, as conditions and biases come.
+std::vector<Stage> stages_of(const Plan& plan, const Packing& packing, Program& p) {
+  std::vector<Stage> stages;
   int32_t cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    p.stages[s] = stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype);
-    p.stages[s].first_bias = p.biases;
-    p.biases += p.stages[s].columns;
+    Stage& stage = stages.emplace_back(stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype));
+    stage.first_bias = p.biases;
+    p.biases += stage.columns;
     if (plan.stages[s].context_dim > 0) {
-      p.stages[s].cond = cond;
-      cond += p.stages[s].columns;
+      stage.cond = cond;
+      cond += stage.columns;
     }
-    add_taps(plan.stages[s], p, p.stages[s], p.n_taps);
+    add_taps(plan.stages[s], p, stage, p.n_taps);
   }
+  return stages;
 }
 
-// Notes for each stage the next one that has products: behind the last the first, in the next step.
+// Warps take the columns of a section in turn, those of one stage behind those of another.
+void add_section(const std::vector<Stage>& stages, const Section& section, Program& p) {
+  const int32_t places = p.places, end = p.n_stages + static_cast<int32_t>(section.size());
+  int32_t warp = 0;
+  for (const size_t s : section) {
+    Stage& stage = p.stages[p.n_stages++] = stages[s];
+    stage.end = static_cast<uint8_t>(end);
+    stage.warp = static_cast<uint8_t>(warp);
+    warp = (warp + stage.columns / static_cast<int32_t>(kTile)) % kWarps;
+    add_places(p, stage);
+    add_entries(p, stage);
+  }
+  p.most_places = std::max(p.most_places, p.places - places);
+}
+
+void add_stages(const Plan& plan, const Packing& packing, Program& p) {
+  const std::vector<Stage> stages = stages_of(plan, packing, p);
+  std::vector<int64_t> places;
+  for (const Stage& stage : stages) places.push_back(stage.reads + kPlaces);
+  for (const Section& section : sections_of(plan, places, most_places(p.dtype))) add_section(stages, section, p);
+}
+
+bool has_columns(const Stage& stage, int warp) {
+  return !stage.is_norm && (warp - stage.warp + kWarps) % kWarps < stage.columns / static_cast<int32_t>(kTile);
+}
+
+// The next of stages first .. end - 1 behind s, round and round, of which a warp has columns.
+uint8_t turn_after(const Program& p, int32_t s, int32_t first, int32_t end, int warp) {
+  for (int32_t i = 1; i <= end - first; ++i) {
+    const int32_t other = first + (s - first + i) % (end - first);
+    if (has_columns(p.stages[other], warp)) return static_cast<uint8_t>(other);
+  }
+  return kMaxStages;
+}
+
 void link_stages(Program& p) {
-  uint8_t next = 0;
-  for (int round = 0; round < 2; ++round)
-    for (int s = p.n_stages; s-- > 0;) {
-      p.stages[s].next = next;
-      if (!p.stages[s].is_norm) next = static_cast<uint8_t>(s);
+  for (int32_t s = 0, first = 0; s < p.n_stages; ++s) {
+    Stage& stage = p.stages[s];
+    for (int warp = 0; warp < kWarps; ++warp) {
+      stage.next[warp] = turn_after(p, s, 0, p.n_stages, warp);
+      stage.again[warp] = turn_after(p, s, first, stage.end, warp);
     }
+    if (s + 1 == stage.end) first = stage.end;
+  }
 }
 
 }  // namespace
@@ -167,7 +212,6 @@ Program program_of(const char* op, const Plan& plan, const Packing& packing) {
   p.image_channels = static_cast<int32_t>(plan.image_channels());
   p.params = static_cast<int32_t>(plan.params());
   p.noises = static_cast<int32_t>(plan.noises());
-  p.n_stages = static_cast<int32_t>(plan.stages.size());
   p.cond_columns = static_cast<int32_t>(packing.context_columns);
   for (size_t m = 0; m < plan.channels.size(); ++m)
     if (plan.is_own(m)) p.rings[m].groups = static_cast<int32_t>(round_up(plan.channels[m], group) / group);

@@ -105,14 +105,13 @@ __device__ inline void multiply_group(float (&sums)[Tiles][2][4], const uint4& r
 template <bool InShared, int Tiles, typename T>
 __device__ void multiply(Sums<T, Tiles>& sums, Ahead<T>& ahead, const ColumnWeights& columns, const ColumnWeights&,
                          const T* cache, const int* reads, int rows) {
-  if (columns.tiles == 0) return;
   look_ahead(ahead, columns);
   Reads<Tiles> four;
   load_reads(four, reads, rows);
-  for (int first = 0; first < columns.tiles; first += kAhead<T>) {
+  for (int first = 0;;) {
 #pragma unroll
     for (int place = 0; place < kAhead<T>; place += kReads) {
-      if (first + place >= columns.tiles) break;
+      if (place > 0 && first + place >= columns.tiles) break;
       const Reads<Tiles> now = four;
       load_reads(four, reads += kReads * rows, rows);
 #pragma unroll
@@ -123,7 +122,9 @@ __device__ void multiply(Sums<T, Tiles>& sums, Ahead<T>& ahead, const ColumnWeig
         multiply_group<InShared>(sums.of[1], ahead.at[place + 3], cache, tile, now.of[tile].w);
       }
     }
-    if (first + kAhead<T> < columns.tiles) load_ahead(ahead, columns, first + kAhead<T>);
+    first += kAhead<T>;
+    if (first >= columns.tiles) break;
+    load_ahead(ahead, columns, first);
   }
 }
 

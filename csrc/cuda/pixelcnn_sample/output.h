@@ -44,7 +44,7 @@ __device__ void normalise_rows(const Stage& stage, const Tensors& t, int rows, c
   const float scale = 1.0f / static_cast<float>(stage.channels), eps = to_float(gain[stage.columns]);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += kWarps) {
-    const T* x = block.cache + block.offsets[read_at<T>(0, row, block.rows)];
+    const T* x = block.cache + block.offsets[read_at<T>(stage.place, row, block.rows)];
     const int place = place_of(stage, kOut, row, block);
     float sum = 0, squares = 0;
     for (int c = lane; c < stage.channels; c += 32) sum += to_float(x[c]);

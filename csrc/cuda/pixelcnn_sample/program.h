@@ -1,5 +1,5 @@
-// A sampling program as the kernel reads it: plain data that travels in the kernel's parameters, which every thread reads
-// through the constant cache, and which a CUDA graph keeps.
+// A sampling program as the kernel reads it, its stages section by section, cf. sections.h: plain data that travels in the
+// kernel's parameters, which every thread reads through the constant cache, and which a CUDA graph keeps.
 #pragma once
 
 #include <cstdint>
@@ -40,18 +40,23 @@ struct alignas(16) Stage {
   int32_t channels;     // C: the channels that are written
   int32_t columns;      // P: the channels before the gate, rounded up as in the packed weights
   uint8_t row, column;  // of its sites
-  uint8_t next;         // the next stage that has products
+  bool is_plain;        // without factor and residual
+  bool is_norm;         // of its source's channels: bias, and in place of weights gain and then eps
   int32_t lead, out, residual, factor;
   Divisor stride;  // of its sites
-  bool is_plain;   // without factor and residual
-  bool is_norm;    // of its source's channels: bias, and in place of weights gain and then eps
   int32_t taps, n_taps;
   int32_t reads;                   // places that a row reads: its groups of products
+  int32_t place;                   // the first of them among those of all stages; its other places are behind them
   int32_t first_entry, n_entries;  // of what says where rows read and write, cf. rows.h
   int32_t groups;                  // of products
   int32_t bias, weight;            // in units of 16 bytes
   int32_t first_bias;              // among those of all stages
   int32_t cond;                    // the first column of its condition, or -1
+  uint8_t end;                     // behind the last stage of its section
+  uint8_t warp;                    // that takes its first 16 columns
+  // Of each warp the next stage of which it has columns, behind the last one in the next step, or kMaxStages; and the same
+  // among the stages of this section, behind its last one in the next rows.
+  uint8_t next[kWarps], again[kWarps];
 };
 
 // Channels first .. first + count - 1, from the `params` values of a buffer, when the first `after` stages of a step have run.
@@ -69,8 +74,9 @@ struct Program {
   int32_t sample_size;                     // values in the rings of a sample
   int32_t zero_size;                       // values in the pixel of zeros that is read outside the image
   int32_t image_channels, params, noises;  // channels of the image, of its parameters, of noise
-  int32_t n_stages, n_taps, most_reads, n_draws;
-  int32_t biases, n_entries;  // of all stages
+  int32_t n_stages, n_taps, n_draws;
+  int32_t biases, n_entries, places;  // of all stages
+  int32_t most_places;                // of a section
   Emit emit;
   int32_t cond_columns, cond_pixels;  // pixels of a sample's conditions: 0 without a context, 1 or height * width
   Ring rings[kMaxStages + 1];

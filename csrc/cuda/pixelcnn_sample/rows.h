@@ -11,14 +11,18 @@ constexpr int kThreads = 32 * kWarps;
 static_assert(kThreads % kMaxRows == 0, "a thread locates one row at all of its entries");
 
 struct Entry;
+struct Reached;
 
 // A thread block's memory and its samples. T: the type of activations and weights.
 template <typename T>
 struct ThreadBlock {
-  // Of a block of rows where they read, cf. read_at, then [kPlaces][rows]. Twice: the next rows are located while the last are
-  // still being finished.
-  int* offsets;
-  int* next_offsets;
+  // Where a block of rows reads and writes, cf. read_at: of a section, or of all stages in a step. Twice: the next ones are
+  // located while the last are still being finished. The same of what stages have reached.
+  int* table;
+  int* next_table;
+  int* offsets;  // the table, from where the first place of all stages would be in it
+  Reached* reached;
+  Reached* next_reached;
   const float* biases;  // of all stages; nullptr where they are too many to be held
   const Stage* stages;  // of the program: shared memory is nearer than the cache of constants, which is too small for all
   const Entry* entries;
@@ -33,19 +37,19 @@ struct ThreadBlock {
 struct alignas(16) Entry {
   int32_t dy, dx;      // from the row's pixel
   int32_t at, stride;  // of the ring
-  int32_t waves;       // of the ring, with magic and shift its Divisor
+  int32_t waves;       // of the ring, with magic and shift its Divisor; 0: a place of a condition
   uint32_t magic;
-  int32_t first;             // number of the first read
-  uint8_t shift, all, live;  // all: how many reads; live: how many of them are no zeros
-  bool is_condition;
+  int32_t first;                    // number of the first read, among those of all stages
+  uint8_t shift, stage, all, live;  // all: how many reads; live: how many of them are no zeros
 };
 static_assert(sizeof(Entry) == kEntryBytes);
 
-// Rows first .. first + count - 1 of a stage's wave; row r is pixel r / samples of sample r % samples.
-struct RowBlock {
-  int wave, first, count;
-  WaveRows<int> pixels;
+// The wave that a stage has reached, and its rows: row r is pixel r / samples of sample r % samples, and the pixels are in rows
+// top, top + step, ... of the image.
+struct alignas(8) Reached {
+  int32_t wave, top, step, rows;
 };
+static_assert(sizeof(Reached) == kReachedBytes);
 
 // Where number `read` of what a row reads is in the offsets: batches are a row apart.
 template <typename T>
@@ -58,19 +62,19 @@ __device__ inline int read_at(int read, int row, int rows) {
 // Where a row writes, or reads its residual, condition or factor: places are behind the reads.
 template <typename T>
 __device__ inline int place_of(const Stage& stage, int place, int row, const ThreadBlock<T>& block) {
-  return block.offsets[read_at<T>(stage.reads + place, row, block.rows)];
+  return block.offsets[read_at<T>(stage.place + stage.reads + place, row, block.rows)];
 }
 
-__device__ inline Entry entry_of(const Ring& ring, const SourceTap& tap, int first, int all, int live) {
-  const auto byte = [](int32_t value) { return static_cast<uint8_t>(value); };
-  return {tap.dy,    tap.dx,     ring.at, ring.stride, ring.waves.value, ring.waves.magic, first, byte(ring.waves.shift),
-          byte(all), byte(live), false};
-}
-
-// Lists a stage's entries: one per tap and batch of reads, then its places. As many as add_entries counts.
+// Lists the entries of stage s: one per tap and batch of reads, then its places. As many as add_entries counts.
 template <typename T>
-__device__ void list_entries(const Program& p, const Stage& stage, Entry* to) {
+__device__ void list_entries(const Program& p, int s, Entry* to) {
+  const Stage& stage = p.stages[s];
   constexpr int kBatch = format_of(dtype_of<T>).batch, kGroup = format_of(dtype_of<T>).group;
+  const auto byte = [](int32_t value) { return static_cast<uint8_t>(value); };
+  const auto entry = [&](const Ring& ring, int dy, int dx, int first) {
+    const Divisor& waves = ring.waves;
+    return Entry{dy, dx, ring.at, ring.stride, waves.value, waves.magic, stage.place + first, byte(waves.shift), byte(s), 1, 1};
+  };
   for (int tap = 0; tap < stage.n_taps; ++tap) {
     const SourceTap& from = p.taps[stage.taps + tap];
     const Ring& ring = p.rings[from.buffer];
@@ -78,52 +82,68 @@ __device__ void list_entries(const Program& p, const Stage& stage, Entry* to) {
     const int last = first + ring.groups;
     for (int read = first, next = 0; read < end; read = next) {
       next = min(end, (read / kBatch + 1) * kBatch);
-      *to = entry_of(ring, from, read, next - read, max(0, min(next, last) - read));
-      to++->at += kGroup * (read - first);
+      *to = entry(ring, from.dy, from.dx, read);
+      to->at += kGroup * (read - first);
+      to->all = byte(next - read);
+      to++->live = byte(max(0, min(next, last) - read));
     }
   }
-  const auto place = [&](int which, int buffer) {
-    if (buffer >= 0) *to++ = entry_of(p.rings[buffer], {}, stage.reads + which, 1, 1);
-  };
-  place(kOut, stage.out);
-  place(kResidual, stage.residual);
-  place(kFactor, stage.factor);
-  if (stage.cond >= 0) *to = {0, 0, 0, 0, 0, 0, stage.reads + kCondition, 0, 1, 1, true};
+  const auto place = [&](int which, const Ring& ring) { *to++ = entry(ring, 0, 0, stage.reads + which); };
+  place(kOut, p.rings[stage.out]);
+  if (stage.residual >= 0) place(kResidual, p.rings[stage.residual]);
+  if (stage.factor >= 0) place(kFactor, p.rings[stage.factor]);
+  if (stage.cond >= 0) place(kCondition, {});
 }
 
 // Where a row whose pixel is in row i of sample's image reads or writes; outside the image it reads zeros.
 __device__ inline int place_of(const Program& p, const Entry& entry, int wave, int sample, int i) {
   const int y = i + entry.dy, x = wave - p.slope * i + entry.dx;
-  if (entry.is_condition) return sample * p.cond_pixels + (p.cond_pixels > 1 ? y * p.width + x : 0);
+  if (entry.waves == 0) return sample * p.cond_pixels + (p.cond_pixels > 1 ? y * p.width + x : 0);
   const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
   const Divisor waves = {entry.waves, entry.magic, entry.shift};
   const int slot = (x + p.slope * y) % waves * p.rows + y % p.rows;
   return inside ? p.zero_size + sample * p.sample_size + entry.at + slot * entry.stride : 0;
 }
 
-// Notes where a row reads an entry; behind the channels of its buffer it reads zeros.
+// Notes where a row reads an entry, or its place; behind the channels of its buffer it reads zeros. to: of the entry's first.
 template <typename T>
-__device__ inline void note_reads(const Entry& entry, int row, int at, const ThreadBlock<T>& block) {
+__device__ inline void note(const Entry& entry, int at, int* to) {
   constexpr int kGroup = format_of(dtype_of<T>).group;
-  int* to = block.offsets + read_at<T>(entry.first, row, block.rows);
-  if (entry.live == 4) {
-    *reinterpret_cast<int4*>(to) = {at, at + kGroup, at + 2 * kGroup, at + 3 * kGroup};
+  const auto read = [&](int number) { return number < entry.live ? at + kGroup * number : 0; };
+  if (entry.all == 4) {
+    *reinterpret_cast<int4*>(to) = {read(0), read(1), read(2), read(3)};
   } else {
 #pragma unroll
-    for (int read = 0; read < 4; ++read)
-      if (read < entry.all) to[read] = read < entry.live ? at + kGroup * read : 0;
+    for (int number = 0; number < 3; ++number)
+      if (number < entry.all) to[number] = read(number);
   }
 }
 
-// Finds where each row reads and writes. Rows behind the last read zeros.
+// Finds where rows first, first + 1, ... of entries from .. end - 1 read and write. Rows behind the last read zeros.
 template <typename T>
-__device__ void locate(const Program& p, const Stage& stage, const RowBlock& rows, const ThreadBlock<T>& block) {
-  const int r = threadIdx.x & (block.rows - 1), row = rows.first + r, pixel = row / block.samples;
-  const int sample = row - pixel * block.samples, i = rows.pixels.top + pixel * rows.pixels.step;
-  for (int e = threadIdx.x >> block.row_bits; e < stage.n_entries; e += kThreads >> block.row_bits) {
-    const Entry entry = block.entries[stage.first_entry + e];
-    note_reads(entry, r, r < rows.count ? place_of(p, entry, rows.wave, sample, i) : 0, block);
+__device__ void locate(const Program& p, int from, int end, int first, const ThreadBlock<T>& block) {
+  const int r = threadIdx.x & (block.rows - 1), row = first + r, pixel = row / block.samples;
+  const int sample = row - pixel * block.samples;
+  for (int e = from + (threadIdx.x >> block.row_bits); e < end; e += kThreads >> block.row_bits) {
+    const Entry entry = block.entries[e];
+    const Reached at = block.reached[entry.stage];
+    const int place = row < at.rows ? place_of(p, entry, at.wave, sample, at.top + pixel * at.step) : 0;
+    note<T>(entry, place, block.offsets + read_at<T>(entry.first, r, block.rows));
   }
+}
+
+// Finds what every stage reaches in a step.
+template <typename T>
+__device__ inline void reach(const Program& p, int step, Reached* to, const ThreadBlock<T>& block) {
+  const int s = static_cast<int>(threadIdx.x);
+  if (s >= p.n_stages) return;
+  const Stage& stage = block.stages[s];
+  const int wave = step + stage.lead;
+  WaveRows<int> pixels = {};
+  if (0 <= wave && wave < p.steps)
+    pixels = wave_rows_at(wave_rows(p.height, p.width, p.slope, wave), p.slope.value, wave, stage.stride, int{stage.row},
+                          int{stage.column});
+  to[s] = {wave, pixels.top, pixels.step, pixels.count * block.samples};
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

@@ -1,9 +1,12 @@
 // A whole batch of images in one launch: a thread block draws a tile of samples and stays in the kernel from pixel to pixel.
 //
 // A step is every stage at the wave it has reached, then the draw. A stage is a matrix product: its rows are samples x pixels
-// of the wave, up to 16 or 32 at a time, its columns the P channels before the gate. The thread block's 8 warps share the
-// columns, so that even one image at a time reads every weight once a step, at the rate of L2. The last waves of every
-// activation stay in shared memory from the first pixel to the last.
+// of the wave, up to 16 or 32 at a time, its columns the P channels before the gate. Stages that do not read each other in a
+// step are a section, whose columns the thread block's 8 warps share, so that even one image at a time reads every weight once
+// a step, at the rate of L2. The last waves of every activation stay in shared memory from the first pixel to the last.
+//
+// Where rows read and write is located by all threads at once: of a whole step where its rows are few enough, else of a section
+// and one block of rows after the other.
 #include "../../pixelcnn_sample/draw.h"
 #include "kernel.h"
 #include "stage.h"
@@ -12,33 +15,43 @@ namespace vlae::cuda::pixelcnn_sample {
 
 namespace {
 
-// is_last: the last rows of their wave. ahead: what a thread carries from stage to stage, weights of the next one.
-template <bool InShared, typename T>
-__device__ void run_rows(const Program& p, const Stage& stage, const Tensors& t, const RowBlock& rows, bool is_last,
-                         const ThreadBlock<T>& block, Ahead<T>& ahead) {
-  const Turn turn = turn_of(stage, t, is_last, block);
-  locate(p, stage, rows, block);
-  __syncthreads();  // offsets and activations of the stage before are written
-  if (stage.is_norm)
-    normalise_rows(stage, t, rows.count, block);
-  else
-    run_columns<InShared>(p, stage, t, rows.count, turn, block, ahead);
+template <typename Value>
+__device__ inline void swap(Value& a, Value& b) {
+  const Value before = a;
+  a = b;
+  b = before;
 }
 
-template <bool InShared, typename T>
-__device__ void run_stage(const Program& p, const Stage& stage, int wave, const Tensors& t, ThreadBlock<T>& block,
-                          Ahead<T>& ahead) {
-  if (wave < 0 || wave >= p.steps) return;
-  const WaveRows<int> all = wave_rows(p.height, p.width, p.slope, wave);
-  const WaveRows<int> pixels = wave_rows_at(all, p.slope.value, wave, stage.stride, int{stage.row}, int{stage.column});
-  const int rows = pixels.count * block.samples;
-  for (int first = 0; first < rows; first += block.rows) {
-    const RowBlock some = {wave, first, min(block.rows, rows - first), pixels};
-    run_rows<InShared>(p, stage, t, some, first + block.rows >= rows, block, ahead);
-    int* const offsets = block.offsets;
-    block.offsets = block.next_offsets;
-    block.next_offsets = offsets;
-  }
+// Rows of the stage of a section that has the most in this step.
+template <typename T>
+__device__ inline int most_rows_of(int first, int end, const ThreadBlock<T>& block) {
+  int rows = 0;
+  for (int s = first; s < end; ++s) rows = max(rows, block.reached[s].rows);
+  return rows;
+}
+
+// Runs a section, stages first .. end - 1, block of rows by block of rows. IsLocated: there is one, and it has been located.
+template <bool InShared, bool IsLocated, typename T>
+__device__ void run_section(const Program& p, int first, int end, const Tensors& t, ThreadBlock<T>& block, Ahead<T>& ahead,
+                            Turn& turn) {
+  const Stage &stage = block.stages[first], &last = block.stages[end - 1];
+  const bool is_norm = stage.is_norm;
+  const int rows = IsLocated ? 0 : most_rows_of(first, end, block);
+  int behind = 0;
+  do {
+    const int row = behind;
+    if (!IsLocated) {
+      block.offsets = block.table - stage.place * block.rows;
+      locate(p, stage.first_entry, last.first_entry + last.n_entries, row, block);
+      swap(block.table, block.next_table);
+    }
+    behind = row + block.rows;
+    __syncthreads();  // offsets and activations of the section before are written
+    if (is_norm)
+      normalise_rows(stage, t, min(block.rows, block.reached[first].rows - row), block);
+    else
+      run_columns<InShared>(p, first, end, row, t, behind >= rows, block, ahead, turn);
+  } while (behind < rows);
 }
 
 // A pixel in its sample's rings and in the tensors, where its channels are a plane apart.
@@ -99,8 +112,9 @@ __device__ void keep_biases(const Program& p, const Tensors& t, float* biases) {
   }
 }
 
-// InShared: the compiler must know that the activations are in shared memory to read them at its rate.
-template <typename T, bool InShared>
+// InShared: the compiler must know that the activations are in shared memory to read them at its rate. IsWhole: where rows read
+// and write is located for a whole step at once.
+template <typename T, bool InShared, bool IsWhole>
 __global__ void __launch_bounds__(kThreads, 1)
     pixelcnn_sample_sample_kernel(const __grid_constant__ Program p, const __grid_constant__ Tensors t,
                                   const __grid_constant__ Tiling tiling, T* caches) {
@@ -116,9 +130,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   block.entries = entries;
   block.stages = stages;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
-  block.offsets = reinterpret_cast<int*>(InShared ? behind + size : behind);
-  block.next_offsets = block.offsets + (p.most_reads + kPlaces) * tiling.rows;
-  block.rows = tiling.rows;
+  block.table = reinterpret_cast<int*>(InShared ? behind + size : behind);
+  block.next_table = block.table + tiling.places * tiling.rows;
+  block.reached = reinterpret_cast<Reached*>(block.next_table + tiling.places * tiling.rows);
+  block.next_reached = block.reached + tiling.stages;
+  block.rows = hidden(tiling.rows);
   block.row_bits = tiling.row_bits;
   block.first_sample = blockIdx.x * tiling.samples.value;
   block.samples = blockIdx.x + 1 == gridDim.x ? tiling.left : tiling.samples;
@@ -126,19 +142,31 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (tiling.biases) keep_biases<T>(p, t, biases);
   for (int s = threadIdx.x; s < p.n_stages; s += kThreads) {
     stages[s] = p.stages[s];
-    list_entries<T>(p, p.stages[s], entries + p.stages[s].first_entry);
+    list_entries<T>(p, s, entries + p.stages[s].first_entry);
   }
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
-  __syncthreads();  // stages and entries are listed
+  reach(p, p.first_step, block.reached, block);  // by the thread that has listed a stage
+  __syncthreads();                               // stages and entries are listed, and what the first step reaches
+  Turn turn;
+  if (const int s = stages[p.n_stages - 1].next[warp_of()]; s < kMaxStages) turn = turn_of(s, -1, t, block);
   for (int step = p.first_step; step < p.steps; ++step) {
-    for (int s = 0, d = 0;; ++s) {
-      for (; d < p.n_draws && p.draws[d].after == s; ++d) {
-        __syncthreads();  // the parameters of the wave are written
-        if (step >= 0) draw(p, p.draws[d], step, t, block);
-      }
-      if (s == p.n_stages) break;
-      run_stage<InShared>(p, block.stages[s], step + block.stages[s].lead, t, block, ahead);
+    reach(p, step + 1, block.next_reached, block);
+    if (IsWhole) {
+      block.offsets = block.table;
+      locate(p, 0, p.n_entries, 0, block);
+      swap(block.table, block.next_table);
     }
+    for (int d = 0, s = 0; d <= p.n_draws; ++d) {
+      const int until = d < p.n_draws ? p.draws[d].after : p.n_stages;
+      for (int end; s < until; s = end) {
+        end = block.stages[s].end;
+        run_section<InShared, IsWhole>(p, s, end, t, block, ahead, turn);
+      }
+      if (d == p.n_draws) break;
+      __syncthreads();  // the parameters of the wave are written
+      if (step >= 0) draw(p, p.draws[d], step, t, block);
+    }
+    swap(block.reached, block.next_reached);
   }
 }
 
@@ -173,14 +201,16 @@ void run_program(const char* op, const Program& program, const Tiling& tiling, c
                  void* stream) {
   with_type(program.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const auto kernel = tiling.global_size ? pixelcnn_sample_sample_kernel<T, false> : pixelcnn_sample_sample_kernel<T, true>;
+    const auto kernel = tiling.global_size ? pixelcnn_sample_sample_kernel<T, false, false>
+                        : tiling.is_whole  ? pixelcnn_sample_sample_kernel<T, true, true>
+                                           : pixelcnn_sample_sample_kernel<T, true, false>;
     launch(op, kernel, tiling.blocks, kThreads, tiling.shared_bytes, stream, program, tensors, tiling, static_cast<T*>(caches));
   });
 }
 
 const char* why_not() {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, pixelcnn_sample_sample_kernel<float, true>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, pixelcnn_sample_sample_kernel<float, true, true>);
   return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 

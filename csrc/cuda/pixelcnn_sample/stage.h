@@ -1,5 +1,5 @@
-// A stage: a warp computes 16 columns of a block of rows over all products, so that no sums are exchanged and one barrier a
-// block of rows is enough. A lane has both columns of a gate.
+// Stages of a section: a warp computes 16 columns of a block of rows of one over all products, so that no sums are exchanged
+// and one barrier a block of rows is enough. A lane has both columns of a gate.
 #pragma once
 
 #include "multiply_float.h"
@@ -8,14 +8,35 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-// This warp's columns of a stage, number `number` of 16 each: none behind the last.
+// What a warp computes next: 16 columns of a stage, number `number` of them; or no stage.
+struct Turn {
+  int stage = kMaxStages, number = 0;
+  ColumnWeights columns;
+  int next = kMaxStages, again = kMaxStages;  // the stage's, for this warp
+};
+
+// A warp's columns of a stage: the first ones, or of another number.
 template <typename T>
-__device__ inline ColumnWeights columns_of(const Stage& stage, int number, const void* packed) {
+__device__ inline Turn turn_of(int s, int number, const Tensors& t, const ThreadBlock<T>& block) {
   constexpr int kLoads = 16 * 16 * sizeof(T) / sizeof(uint4);  // of a tile
-  const int all = stage.columns / 16;
-  if (number >= all || stage.groups == 0) return {nullptr, 0, 0};
+  const Stage& stage = block.stages[s];
   const int tiles = stage.groups * format_of(dtype_of<T>).group / 16;
-  return {static_cast<const uint4*>(packed) + stage.weight + number * kLoads + lane_of(), all * kLoads, tiles};
+  if (number < 0) number = (warp_of() - stage.warp) & (kWarps - 1);
+  return {
+      s,
+      number,
+      {static_cast<const uint4*>(t.packed) + stage.weight + number * kLoads + lane_of(), stage.columns / 16 * kLoads, tiles},
+      stage.next[warp_of()],
+      stage.again[warp_of()]};
+}
+
+// What comes behind a turn. is_last: the last block of rows of its section.
+template <typename T>
+__device__ inline Turn turn_behind(const Turn& turn, bool is_last, const Tensors& t, const ThreadBlock<T>& block) {
+  constexpr int kLoads = 16 * 16 * sizeof(T) / sizeof(uint4);
+  const int number = turn.number + kWarps;
+  const bool is_more = number * kLoads < turn.columns.step;
+  return turn_of(is_more ? turn.stage : is_last ? turn.next : turn.again, is_more ? number : -1, t, block);
 }
 
 // A lane's outputs: [tile of rows][row of it][pair of columns], of two columns; x alone where they make one channel.
@@ -92,26 +113,19 @@ template <typename T>
 __device__ inline float gate_of(const float2& x) {
   return times_sigmoid_in<T>(dtype_of<T> == Dtype::float32 ? tanhf(x.x) : tanh_fast(x.x), x.y);
 }
-template <typename T>
-__device__ inline bool is_short_in(Activation activation) {
-  if constexpr (dtype_of<T> == Dtype::float32) return activation == Activation::none || activation == Activation::relu;
-  return is_short(activation);
-}
-template <typename T>
-__device__ inline float activate_short(Activation activation, float x) {
-  if constexpr (dtype_of<T> == Dtype::float32) return activation == Activation::relu ? relu(x) : x;
-  return activate_fast(activation, x);
-}
 
 template <typename T, int Tiles>
 __device__ inline void activate_outputs(Activation activation, Outputs<T, Tiles>& outputs) {
-  if (activation == Activation::gate)
+  if (activation == Activation::none) return;
+  if (activation == Activation::relu)
+    for_outputs(outputs, [](float2& out, int, int, int) { out = {relu(out.x), relu(out.y)}; });
+  else if (activation == Activation::gate)
     for_outputs(outputs, [](float2& out, int, int, int) { out.x = gate_of<T>(out); });
   else if (activation == Activation::glu)
     for_outputs(outputs, [](float2& out, int, int, int) { out.x = times_sigmoid_in<T>(out.x, out.y); });
-  else if (is_short_in<T>(activation))
+  else if (dtype_of<T> != Dtype::float32 && is_short(activation))
     for_outputs(outputs, [&](float2& out, int, int, int) {
-      out = {activate_short<T>(activation, out.x), activate_short<T>(activation, out.y)};
+      out = {activate_fast(activation, out.x), activate_fast(activation, out.y)};
     });
   else
     activate_in_turn(activation, outputs);
@@ -152,16 +166,22 @@ __device__ inline void finish_outputs(const Stage& stage, Outputs<T, Tiles>& out
   };
   for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
     const int column = first + 8 * right;
-    write(row_of<T>(tile, half) < rows, tile, half, pairs ? column / 2 : column, out.x);
-    write(row_of<T>(tile, half) < rows && !pairs, tile, half, column + 1, out.y);
+    const bool is_any = row_of<T>(tile, half) < rows;
+    write(is_any, tile, half, pairs ? column / 2 : column, out.x);
+    write(is_any && !pairs, tile, half, column + 1, out.y);
   });
 }
 
+// Computes a warp's turn for some rows.
 template <bool InShared, int Tiles, typename T>
-__device__ void compute_columns(const Program& p, const Stage& stage, const Tensors& t, int rows, int number,
-                                const ColumnWeights& columns, const ColumnWeights& next, const ThreadBlock<T>& block,
-                                Ahead<T>& ahead) {
-  const int first = first_column<T>(number);
+__device__ void compute_columns(const Program& p, const Stage& stage, const Tensors& t, int rows, const Turn& turn,
+                                const ColumnWeights& next, const ThreadBlock<T>& block, Ahead<T>& ahead) {
+  Places<Tiles> places;
+#pragma unroll
+  for (int tile = 0; tile < Tiles; ++tile)
+    for (int half = 0; half < 2; ++half)
+      places.of[tile][half] = place_of(stage, kOut, row_of<T>(tile, half) & (block.rows - 1), block);
+  const int first = first_column<T>(turn.number);
   const T* packed = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias) + first;
   const float* kept = block.biases ? block.biases + stage.first_bias + first : nullptr;
   Sums<T, Tiles> sums;
@@ -169,49 +189,34 @@ __device__ void compute_columns(const Program& p, const Stage& stage, const Tens
   for (int right = 0; right < Shape<T>::pairs; ++right)
     start_sums(sums, right, bias_of<float2>(kept ? kept + 8 * right : nullptr, packed + 8 * right));
   Outputs<T, Tiles> conditions;
-  load_conditions(conditions, p, stage, t, number, rows, block);
-  Places<Tiles> places;
-#pragma unroll
-  for (int tile = 0; tile < Tiles; ++tile)
-    for (int half = 0; half < 2; ++half)
-      places.of[tile][half] = place_of(stage, kOut, row_of<T>(tile, half) & (block.rows - 1), block);
-  multiply<InShared>(sums, ahead, columns, next, block.cache, block.offsets, block.rows);
+  load_conditions(conditions, p, stage, t, turn.number, rows, block);
+  multiply<InShared>(sums, ahead, turn.columns, next, block.cache, block.offsets + stage.place * block.rows, block.rows);
   Outputs<T, Tiles> outputs;
   for_outputs(outputs, [&](float2& out, int tile, int half, int right) {
     out = sum_of(sum_at(sums, tile, half, right), conditions.of[tile][half][right]);
     out = {settled(out.x), settled(out.y)};  // behind the loads of weights it would wait for them with the conditions
   });
   load_next(ahead, next);
-  finish_outputs(stage, outputs, places, rows, number, block);
+  finish_outputs(stage, outputs, places, rows, turn.number, block);
 }
 
-// What a warp computes of a block of rows: its columns, and those that come behind its last.
-struct Turn {
-  ColumnWeights columns, behind;
-};
-
-// is_last: the last rows of their wave.
-template <typename T>
-__device__ inline Turn turn_of(const Stage& stage, const Tensors& t, bool is_last, const ThreadBlock<T>& block) {
-  const ColumnWeights columns = columns_of<T>(stage, warp_of(), t.packed);
-  return {columns, is_last ? columns_of<T>(block.stages[stage.next], warp_of(), t.packed) : columns};
-}
-
-// Computes a warp's columns of a block of rows, which have been located. A warp that has none looks ahead.
+// Computes this warp's turns in a section, stages first .. end - 1, for the block of rows that begins with `row`. is_last: no
+// rows follow. turn: its next, here or in another section.
 template <bool InShared, typename T>
-__device__ void run_columns(const Program& p, const Stage& stage, const Tensors& t, int rows, Turn turn,
-                            const ThreadBlock<T>& block, Ahead<T>& ahead) {
-  if (!turn.columns.from) look_ahead(ahead, turn.behind);
-  const int all = stage.columns / 16;
-  for (int number = warp_of(); number < all; number += kWarps) {
-    const ColumnWeights then = number + kWarps < all ? columns_of<T>(stage, number + kWarps, t.packed) : turn.behind;
-    ColumnWeights next = then;
-    if (next.from == turn.columns.from && next.tiles <= kAhead<T>) next.tiles = 0;  // they are at hand
+__device__ void run_columns(const Program& p, int first, int end, int row, const Tensors& t, bool is_last,
+                            const ThreadBlock<T>& block, Ahead<T>& ahead, Turn& turn) {
+  for (int before = first - 1; before < turn.stage && turn.stage < end;) {
+    const Turn now = turn;
+    const Stage stage = block.stages[now.stage];
+    const int rows = block.reached[now.stage].rows - row;
+    turn = turn_behind(now, is_last, t, block);
+    ColumnWeights next = turn.columns;
+    if (next.from == now.columns.from && next.tiles <= kAhead<T>) next.tiles = 0;  // they are at hand
     if (rows > Shape<T>::rows)
-      compute_columns<InShared, 2>(p, stage, t, rows, number, turn.columns, next, block, ahead);
-    else
-      compute_columns<InShared, 1>(p, stage, t, rows, number, turn.columns, next, block, ahead);
-    turn.columns = then;
+      compute_columns<InShared, 2>(p, stage, t, rows, now, next, block, ahead);
+    else if (rows > 0)
+      compute_columns<InShared, 1>(p, stage, t, rows, now, next, block, ahead);
+    before = turn.number > now.number ? now.stage - 1 : now.stage;
   }
 }
 

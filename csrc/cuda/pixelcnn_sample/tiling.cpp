@@ -16,49 +16,55 @@ int64_t kept_biases(const Program& p, const Limits& limits) {
   return p.biases * static_cast<int64_t>(sizeof(float)) <= limits.shared_bytes / 16 ? p.biases : 0;
 }
 
-// Memory of a thread block beside its activations: biases, entries, stages and two tables of offsets.
-int64_t work_bytes(const Program& p, int64_t rows, const Limits& limits) {
-  const int64_t tables = 2 * (p.most_reads + kPlaces) * rows;
-  const int64_t words = kept_biases(p, limits) + tables;
-  const int64_t plan = p.n_entries * int64_t{kEntryBytes} + p.n_stages * static_cast<int64_t>(sizeof(Stage));
-  return words * static_cast<int64_t>(sizeof(float)) + plan;
+// Memory of a thread block beside its activations: biases, entries, stages, twice the waves that they have reached, and two
+// tables of places.
+int64_t work_bytes(const Program& p, int64_t rows, int64_t places, const Limits& limits) {
+  const int64_t words = kept_biases(p, limits) + 2 * places * rows;
+  const int64_t of_stage = static_cast<int64_t>(sizeof(Stage)) + 2 * int64_t{kReachedBytes};
+  return words * static_cast<int64_t>(sizeof(float)) + p.n_entries * int64_t{kEntryBytes} + p.n_stages * of_stage;
 }
 
 // Samples whose activations fit into shared memory beside that.
-int64_t fitting(const Program& p, int64_t rows, const Limits& limits) {
-  const int64_t left = (limits.shared_bytes - work_bytes(p, rows, limits)) / format_of(p.dtype).bytes;
+int64_t fitting(const Program& p, int64_t rows, int64_t places, const Limits& limits) {
+  const int64_t left = (limits.shared_bytes - work_bytes(p, rows, places, limits)) / format_of(p.dtype).bytes;
   return std::max<int64_t>(0, left - p.zero_size) / p.sample_size;
 }
 
 }  // namespace
 
-int64_t least_shared_bytes(const Program& p, const Limits& limits) { return work_bytes(p, kMinRows, limits); }
+int64_t least_shared_bytes(const Program& p, const Limits& limits) { return work_bytes(p, kMinRows, p.most_places, limits); }
 
 // Gives every processor a tile before one gets a larger tile; where a processor gets several in turn, they are as equal as
 // whole samples can be. Activations in global memory are worse than few rows at a time.
 Tiling tiling_of(const Program& p, int64_t batch, const Limits& limits) {
-  int64_t samples = std::max<int64_t>(1, quotient_up(batch, limits.processors));
+  int64_t samples = std::max<int64_t>(1, quotient_up(batch, limits.processors)), places = p.most_places;
   const int64_t most_rows = p.dtype == Dtype::float32 || samples * p.rows <= kMaxRows / 2 ? kMaxRows / 2 : kMaxRows;
   int64_t rows = most_rows;
-  while (rows > kMinRows && fitting(p, rows, limits) == 0) rows /= 2;
-  const bool shared = fitting(p, rows, limits) > 0;
+  while (rows > kMinRows && fitting(p, rows, places, limits) == 0) rows /= 2;
+  const bool shared = fitting(p, rows, places, limits) > 0;
   if (shared) {
-    const int64_t rounds = quotient_up(samples, fitting(p, rows, limits));
+    const int64_t rounds = quotient_up(samples, fitting(p, rows, places, limits));
     samples = quotient_up(batch, rounds * limits.processors);
   } else {  // enough samples to fill the rows
-    for (rows = most_rows; rows > kMinRows && work_bytes(p, rows, limits) > limits.shared_bytes;) rows /= 2;
+    for (rows = most_rows; rows > kMinRows && work_bytes(p, rows, places, limits) > limits.shared_bytes;) rows /= 2;
     const int64_t full = quotient_up(most_rows, p.rows.value), most = (kMaxTile - p.zero_size) / p.sample_size;
     samples = std::min({samples, full, most});
   }
+  while (rows > kMinRows && samples * p.rows <= rows / 2) rows /= 2;
+  const bool whole = shared && samples * p.rows <= rows && samples <= fitting(p, rows, p.places, limits);
+  if (whole) places = p.places;
   const int64_t size = p.zero_size + samples * p.sample_size, blocks = quotient_up(batch, samples);
+  const int64_t shared_bytes = work_bytes(p, rows, places, limits) + (shared ? size * format_of(p.dtype).bytes : 0);
   return {.samples = divisor_of(samples),
           .left = divisor_of(batch - (blocks - 1) * samples),
           .rows = static_cast<int32_t>(rows),
           .row_bits = std::countr_zero(static_cast<uint64_t>(rows)),
           .blocks = static_cast<int32_t>(blocks),
-          .shared_bytes = static_cast<int32_t>(work_bytes(p, rows, limits) + (shared ? size * format_of(p.dtype).bytes : 0)),
+          .shared_bytes = static_cast<int32_t>(shared_bytes),
           .entries = p.n_entries,
           .stages = p.n_stages,
+          .places = static_cast<int32_t>(places),
+          .is_whole = whole,
           .biases = static_cast<int32_t>(kept_biases(p, limits)),
           .global_size = shared ? 0 : size};
 }

@@ -11,7 +11,10 @@ constexpr int kMinRows = 4;
 // Places of a row beside those that it reads: where it writes, its residual, the row of its condition, its factor.
 constexpr int kOut = 0, kResidual = 1, kCondition = 2, kFactor = 3, kPlaces = 4;
 
-constexpr int kEntryBytes = 32;
+constexpr int kEntryBytes = 32, kReachedBytes = 16;
+
+// Places of a section of several stages: those of the most rows take 20 KB, twice.
+constexpr int64_t most_places(Dtype dtype) { return dtype == Dtype::float32 ? 160 : 80; }
 
 struct Limits {
   int32_t processors;
@@ -21,11 +24,13 @@ struct Limits {
 struct Tiling {
   Divisor samples;   // per tile
   Divisor left;      // in the last tile
-  int32_t rows;      // in a block of rows: kMaxRows, less where shared memory is scarce
+  int32_t rows;      // in a block of rows: kMaxRows, less where there are no more or shared memory is scarce
   int32_t row_bits;  // binary logarithm of `rows`
   int32_t blocks;    // thread blocks
   int32_t shared_bytes;
   int32_t entries, stages;
+  int32_t places;  // in a table of where rows read and write: those of a section, or of all stages
+  bool is_whole;   // of all stages
   int32_t biases;  // that a thread block keeps in shared memory: all, or none where they would take too much of it
   // Values in a tile's activations in global memory; 0: they are in shared memory.
   int64_t global_size;
