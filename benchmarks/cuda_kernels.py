@@ -46,61 +46,70 @@ HOT = ("hot_divisions", "hot_conversions", "hot_constant_loads")
 SLACK = 1.03  # of cycles: a compiler that orders instructions otherwise costs less
 
 # What a warp does from a barrier to the next, by kernel: a count of 0 says which code is not meant.
-_NO_OTHERS: dict[Opcodes, int] = {"DFMA": 0, "MUFU.RSQ": 0, "STG": 0, "LDG.E.64": 0}  # no draw, no norm, no condition
-_OF_32_BITS: dict[Opcodes, int] = {**_NO_OTHERS, "CALL": 0, "LDG.E.U": 0}
+Work = dict[Opcodes, int]
+_NO_OTHERS: Work = {"DFMA": 0, "MUFU.RSQ": 0, "STG": 0, "LDG.E.64": 0}  # no draw, no norm, no condition
+_OF_32_BITS: Work = {**_NO_OTHERS, "CALL": 0, "LDG.E.U": 0}
 _PRODUCTS = ("HMMA", "LDG.E.128")  # with the loads of weights between them
 # Biases are in shared memory; no residual.
-_OF_16_BITS: dict[Opcodes, int] = {**_NO_OTHERS, "CALL": 0, "LDG.E.U16": 0, "LDS.U16": 0}
+_OF_16_BITS: Work = {**_NO_OTHERS, "CALL": 0, "LDG.E.U16": 0, "LDS.U16": 0}
 # What is located in a whole step is written 16 bytes at once (STS.128), in a section 4 bytes, beside what stages reach
 # (STS.64). Its bytes are read by LDS.U16.
-_IN_A_STEP: dict[Opcodes, int] = {"STS.128": 0, "STS.64": 0}
-_IN_A_SECTION: dict[Opcodes, int] = {"STS.64": 0}
+_IN_A_STEP: Work = {"STS.128": 0, "STS.64": 0}
+_IN_A_SECTION: Work = {"STS.64": 0}
 
 
-def _stages_of_16_bits(around: dict[Opcodes, int], located: dict[Opcodes, int]) -> dict[str, dict[Opcodes, int]]:
+def _stages_of_16_bits(around: Work, located: Work) -> dict[str, Work]:
     """Gates and a relu of 64 channels."""
 
     def gate(taps: int, rows: int) -> dict[Opcodes, int]:
         tiles = rows // 16
-        outputs: dict[Opcodes, int] = {"MUFU.TANH": 4 * tiles, "STS.U16": 4 * tiles}
-        return around | {"HMMA": 8 * taps * tiles, "LDG.E.128": 20} | outputs | located
+        outputs: Work = {"MUFU.TANH": 4 * tiles, "STS.U16": 4 * tiles}
+        return {**around, "HMMA": 8 * taps * tiles, "LDG.E.128": 20, **outputs, **located}
 
     return {
         "gate of 64 channels, 1 tap, 16 rows": gate(1, 16),
         "gate of 64 channels, 5 taps, 16 rows": gate(5, 16),
         "gate of 64 channels, 5 taps, 32 rows": gate(5, 32),
-        "relu of 64 channels, 1 tap, 16 rows": around | {"MUFU": 0, "HMMA": 8, "STS.U16": 8} | located,
+        "relu of 64 channels, 1 tap, 16 rows": {**around, "MUFU": 0, "HMMA": 8, "STS.U16": 8, **located},
     }
 
 
-def _draws(store: str, four: dict[Opcodes, int]) -> dict[str, dict[Opcodes, int]]:
+def _gates_of_32_bits(around: Work, located: int) -> dict[str, Work]:
+    """Of 64 channels. located: stores of 4 bytes beside those of outputs."""
+    return {
+        f"gate of 64 channels, 5 taps, {8 * n} rows": {
+            **_OF_32_BITS,
+            **around,
+            _PRODUCTS: 40 + 120 * n,
+            "FCHK": 2 * n,
+            "STS$": 2 * n + located,
+        }
+        for n in (1, 2)
+    }
+
+
+def _draws(store: str, four: Work) -> dict[str, Work]:
     """A draw, and behind it what stages reach in the next step and passes of what is located."""
-    work: dict[Opcodes, int] = {"HMMA": 0, store: 2, "STS.64": 2}
+    work: Work = {"HMMA": 0, store: 2, "STS.64": 2}
     passes = {1: "draw, 1 pass", 2: "draw, 2 passes"}
-    return {name: work | {opcode: n * count for opcode, n in four.items()} for count, name in passes.items()}
+    return {name: {**work, **{opcode: n * count for opcode, n in four.items()}} for count, name in passes.items()}
 
 
-_FOUR, _FOUR_APART = {"STS.128": 1}, {"STS$": 4}
-_LOCATED = {key: n for key, n in _OF_16_BITS.items() if key != "LDS.U16"}
-EVENTS: dict[str, dict[str, dict[Opcodes, int]]] = {
+_FOUR: Work = {"STS.128": 1}
+_FOUR_APART: Work = {"STS$": 4}
+_LOCATED: Work = {key: n for key, n in _OF_16_BITS.items() if key != "LDS.U16"}
+EVENTS: dict[str, dict[str, Work]] = {
     "pixelcnn_sample_sample_kernel<__nv_bfloat16, true, true>": _stages_of_16_bits(_OF_16_BITS | _IN_A_STEP, {})
     | _draws("STG.E.U16", _FOUR),
     "pixelcnn_sample_sample_kernel<__nv_bfloat16, true, false>": _stages_of_16_bits(
         _LOCATED | _IN_A_SECTION, _FOUR_APART
     )
     | _draws("STG.E.U16", _FOUR_APART),
-    "pixelcnn_sample_sample_kernel<float, true, true>": {
-        "gate of 64 channels, 5 taps, 8 rows": _OF_32_BITS | _IN_A_STEP | {_PRODUCTS: 160, "FCHK": 2, "STS$": 2},
-        "gate of 64 channels, 5 taps, 16 rows": _OF_32_BITS | _IN_A_STEP | {_PRODUCTS: 280, "FCHK": 4, "STS$": 4},
-    }
-    | _draws("STG.E", _FOUR),
-    "pixelcnn_sample_sample_kernel<float, true, false>": {
-        "gate of 64 channels, 5 taps, 8 rows": _OF_32_BITS | _IN_A_SECTION | {_PRODUCTS: 160, "FCHK": 2, "STS$": 6},
-        "gate of 64 channels, 5 taps, 16 rows": _OF_32_BITS | _IN_A_SECTION | {_PRODUCTS: 280, "FCHK": 4, "STS$": 8},
-    }
+    "pixelcnn_sample_sample_kernel<float, true, true>": _gates_of_32_bits(_IN_A_STEP, 0) | _draws("STG.E", _FOUR),
+    "pixelcnn_sample_sample_kernel<float, true, false>": _gates_of_32_bits(_IN_A_SECTION, 4)
     | _draws("STG.E", _FOUR_APART),
 }
-_OF_UNITS = {"LDG": 0, "MUFU": 0, "CALL": 0, "F2F": 0}  # relu or none; the block's rows are at hand
+_OF_UNITS: Work = {"LDG": 0, "MUFU": 0, "CALL": 0, "F2F": 0}  # relu or none; the block's rows are at hand
 for samples, exchanged in ((1, 6), (2, 9)):  # in a tile; shuffles that add the lanes' sums
     EVENTS[f"made_inverse_inverse_kernel<float, {samples}>"] = {
         "4 rows, 256 values": {"FFMA": 32 * samples, "SHFL": exchanged},

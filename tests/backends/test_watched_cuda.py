@@ -40,6 +40,16 @@ def test_a_barrier_that_is_left_out_is_found(barrier: str, calls: Path) -> None:
     assert "ThreadSanitizer" in done.stdout
 
 
+def test_a_section_that_does_not_wait_for_the_one_before_is_found(tmp_path: Path) -> None:
+    """Of two stacks: between the section that ends with stage 1 and the next there is no barrier."""
+    file = tmp_path / "calls.txt"
+    stacks = [line for line in watched.calls() if line.startswith("sample 0")][-2]
+    file.write_text(stacks + "\n", encoding="utf-8")
+    assert watched.run("thread", watched.ORDERS[0], file).returncode == 0
+    done = watched.run("thread", watched.ORDERS[0], file, merged=1)
+    assert done.returncode == watched.FOUND and "ThreadSanitizer" in done.stdout, done.stdout
+
+
 def test_barriers_are_those_of_the_sources() -> None:
     """Each `FILE:LINE` is another: the program that leaves one out goes by it."""
     found = watched.barriers()

@@ -116,13 +116,16 @@ def calls() -> list[str]:
     return ["invert 0 5 2 6 18 25", "invert 1 5 2 6 18 36 12", "invert 2 2 1 3 140", "invert 0 5 2 4", *lines]
 
 
-def run(sanitizer: str, order: str, file: Path, without: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    sanitizer: str, order: str, file: Path, without: str = "", merged: int | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs the calls in a file; the status is `FOUND` where the sanitizer found something.
 
     Args:
         sanitizer: one of `SANITIZERS`.
         order: of the threads of a block: ``forward``, ``backward`` or a seed.
         without: a barrier that is left out.
+        merged: the last stage of a section of the sampler that is run as one with the next.
     """
     environment = {
         "TSAN_OPTIONS": f"exitcode={FOUND}:halt_on_error=1:report_signal_unsafe=0",
@@ -131,6 +134,8 @@ def run(sanitizer: str, order: str, file: Path, without: str = "") -> subprocess
         "VLAE_HOST_ORDER": order,
         "VLAE_HOST_WITHOUT": without,
     }
+    if merged is not None:
+        environment["VLAE_HOST_MERGED"] = str(merged)
     # ThreadSanitizer's memory map has no place for addresses drawn at random from all there are.
     prefix = ["setarch", "-R"] if shutil.which("setarch") else []
     return subprocess.run(
