@@ -115,8 +115,7 @@ def test_no_image_and_no_model_of_other_bits() -> None:
     model = model_of("bernoulli")
     assert codec.decode(model, codec.encode(model, images_of(model, 0), mode="lossy")).shape == (0, 1, 5, 6)
     opened = codec.Opened(model, codec.encode(model, images_of(model, 3), mode="lossy", bits=20))
-    outputs = opened.code.prior.steps[0].turns[0].outputs
-    outputs.bias += 1e-6
+    opened.code.prior.steps[0].turns[0].outputs.bias.add_(1e-6)
     with pytest.raises(codec.FileError, match=r"CRC of its codes must be .* computes other bits"):
         opened.chunk(0)
 
