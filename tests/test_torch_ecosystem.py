@@ -24,6 +24,7 @@ from cases.modules import (
     small_vlae,
 )
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import vlae_fast as vf
 
@@ -122,6 +123,23 @@ def test_gradients_of_torch_func(subject: Subject) -> None:
     _, along = torch.func.jvp(loss, (parameters,), (parameters,))
     total = sum((g * p).sum() for g, p in zip(want, parameters.values(), strict=True) if g is not None)
     torch.testing.assert_close(along, total, rtol=1e-3, atol=1e-3 * total.abs().item())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing(subject: Subject, reentrant: bool) -> None:
+    inputs = [x.clone().requires_grad_() for x in subject.inputs]
+    asked = [*inputs, *subject.module.parameters()]
+
+    def gradients(outs: list[Tensor]) -> list[Tensor | None]:
+        for t in asked:
+            t.grad = None
+        sum(out.square().sum() for out in outs).backward()
+        return [t.grad for t in asked]
+
+    want = gradients(leaves(subject.module(*inputs)))
+    got = gradients(leaves(checkpoint(subject.module, *inputs, use_reentrant=reentrant)))
+    for have, expected in zip(got, want, strict=True):
+        torch.testing.assert_close(have, expected)
 
 
 def test_inference_mode(subject: Subject) -> None:

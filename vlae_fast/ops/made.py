@@ -131,14 +131,15 @@ class _Made(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (degrees, activation, backend, _), needs = ctx.options, list(ctx.needs_input_grad[1:])
         check_versions("made", degrees, ctx.versions)
-        x, cond, *others = ctx.saved_tensors
+        kept = ctx.saved_tensors  # once, cf. `masked_conv`
+        x, cond, *others = kept
         n_flat = 2 * (len(degrees) - 1)
         layers, hidden = _layers(others[:n_flat], degrees, cond), others[n_flat:]
         if registry.only_plain_torch_differentiates(*grads):
             _, *hidden = reference.made_with_hidden(x, layers, activation)  # as functions of the inputs
             return None, *reference.made_backward(grads[0], x, hidden, layers, activation, needs)
         args = (grads[0], x, hidden, *layers, activation, backend, needs)
-        direct = registry.only_autograd_looks(grads[0], *ctx.saved_tensors, *degrees)
+        direct = registry.only_autograd_looks(grads[0], *kept, *degrees)
         out = iter(_backward(*args) if direct else registry.below_autograd("made_backward", *args))
         return None, *(next(out) if need else None for need in needs)
 

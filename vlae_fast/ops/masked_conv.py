@@ -245,13 +245,14 @@ class _MaskedConv(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _, *of_first = ctx.needs_input_grad[:5]
         needs = [*of_first, *ctx.needs_input_grad[-3:-1]]
-        out, sigmoid, x, weight, bias, cond, *of_context = ctx.saved_tensors
+        kept = ctx.saved_tensors  # once: a checkpoint computes them again for whoever asks, and refuses a second time
+        out, sigmoid, x, weight, bias, cond, *of_context = kept
         tensors = (grads[0], out, sigmoid, x, weight, bias, cond)
         if registry.only_plain_torch_differentiates(*grads):
             found = reference.masked_conv_backward(*tensors, ctx.options, needs, *of_context)
         else:
             args = (*tensors, *ctx.options[:4], ctx.backend, needs, *of_context, ctx.options.residual)
-            direct = registry.only_autograd_looks(grads[0], *ctx.saved_tensors)
+            direct = registry.only_autograd_looks(grads[0], *kept)
             given = iter(_backward(*args) if direct else registry.below_autograd("masked_conv_backward", *args))
             found = [next(given) if need else None for need in needs]
         return None, *found[:4], *(None for _ in _NAMED), *found[4:], None
