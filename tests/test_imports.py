@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The lowest first. A unit (a module or a sub-package) imports from itself and from the rows listed before its own.
 ROWS = [
-    {"activations", "masks", "kept", "processes", "_extras", "_moved"},
+    {"activations", "arguments", "masks", "kept", "processes", "_extras", "_moved"},
     {"kernels", "plan", "data"},
     {"reference"},
     {"backends"},
@@ -29,7 +29,8 @@ ROWS = [
     {"__main__"},
 ]
 # Modules of vlae_fast/ itself; every other one is in a folder.
-LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "kept", "masks", "plan", "processes", "testing"}
+LOOSE = {"__init__", "__main__", "_extras", "_moved", "activations", "arguments", "kept", "masks", "plan", "processes"}
+LOOSE |= {"testing"}
 
 # Packages that may be missing are imported where they are used. The kernels need triton, the commands typer.
 OPTIONAL = (

@@ -46,6 +46,12 @@ def names(op: str) -> tuple[str, ...]:
     return tuple(row.name for row in TABLE if op in row.ops)
 
 
+def check(caller: str, op: str, name: str) -> None:
+    """Raises ValueError unless an op takes the activation; ``caller`` is whose argument it is."""
+    if name not in (taken := names(op)):
+        raise ValueError(f"{caller}: activation must be one of {', '.join(taken)}, got {name!r}")
+
+
 def columns(name: str) -> int:
     """P / C: how many columns of the pre-activation make a channel of the output."""
     return BY_NAME[name].columns

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, finfo
 
 from . import activations
+from .arguments import spelled
 from .masks import Offset
 
 PLAN_VERSION = 4
@@ -24,7 +25,11 @@ KINDS = ("sum", "norm", "attend")  # of a stage, likewise
 def check_temperature(op: str, temperature: float) -> None:
     """Raises ValueError in the name of `op` unless a temperature is in its range."""
     least, most = TEMPERATURES
-    if not least <= temperature <= most:
+    try:
+        fits = bool(least <= temperature <= most)
+    except (TypeError, ValueError, RuntimeError):  # a text; arrays and tensors of several numbers
+        raise TypeError(f"{op}: temperature must be a number, got {spelled(temperature)}") from None
+    if not fits:
         raise ValueError(f"{op}: temperature must be in [{least}, {most}], got {temperature}")
 
 

@@ -53,7 +53,7 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, model: Path) -> None:
         call("compress", tmp_path / "grey", file, "--checkpoint", model, "--binarization", "threshold").exit_code == 0
     )
     done = call("decompress", file, tmp_path / "grey", "--checkpoint", model)
-    assert done.exit_code == 2 and "must be new or empty" in done.stderr
+    assert done.exit_code == 2 and "error: out: must be new or empty" in done.stderr
     file.write_bytes(file.read_bytes()[:-1])
     done = call("decompress", file, tmp_path / "out", "--checkpoint", model)
     assert done.exit_code == 2 and "truncated" in done.stderr and not (tmp_path / "out").exists()

@@ -214,3 +214,19 @@ def test_errors() -> None:
 def test_options_of_images_are_refused(options: dict, rule: str) -> None:
     with pytest.raises(ValueError, match=re.escape(rule)):
         vf.fast_sampler(their_made(nn.ReLU), (DIM,), **options)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    """Bits of such logits are 0, whatever the noise. What a mask hides is not looked at."""
+    made = our_made()
+    sampler, first = vf.MADESampler(made), made.masked_layers()[0]
+    dead = ~first.mask
+    assert dead.any()
+    with torch.no_grad():
+        first.weight[dead] = float("nan")
+        sampler.refresh()
+        want = sampler.sample(noise=uniform(4))
+        first.weight[~dead] = float("nan")
+    with pytest.raises(ValueError, match="MADESampler: weights and bias of layer 0 must be finite, got nan or inf"):
+        sampler.refresh()
+    assert sampler.sample(noise=uniform(4)).equal(want)  # it stays what it was

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import check_kind, check_tensor, whole
 from ..backends import cpu
 from ..models.vlae import VLAE
 from .container import LIKELIHOODS, MOST_IN_CHUNK, MOST_NUMBERS
@@ -15,7 +16,8 @@ _NUMBERS_OF_CHUNK = 1 << 23  # parameters
 
 
 def check_model(model: VLAE) -> None:
-    """Raises ValueError unless the codec has a way for a model of this kind."""
+    """Raises ValueError or TypeError unless the codec has a way for a model of this kind."""
+    check_kind("codec", "model", model, VLAE, "a VLAE")
     emit = model.likelihood.emit
     if emit.kind not in LIKELIHOODS or not emit.levels:
         rule = f"likelihood must be one of levels ({', '.join(LIKELIHOODS)})"
@@ -34,6 +36,7 @@ def check_model(model: VLAE) -> None:
 def check_images(model: VLAE, x: Tensor) -> None:
     """Raises ValueError or TypeError unless x is images of the model's shape and levels."""
     shape = (model.likelihood.channels, *model.decoder.image_size)
+    check_tensor("codec.encode", "x", x)
     if x.dim() != 4 or tuple(x.shape[1:]) != shape:
         raise ValueError(f"codec.encode: x must be [B, {', '.join(map(str, shape))}], got {list(x.shape)}")
     if x.dtype != torch.float32:
@@ -48,6 +51,6 @@ def images_of_chunk(asked: int | None, pixels: Pixels, mode: str) -> int:
     if asked is None:
         most = MOST_NUMBERS if mode == "bits_back" else _NUMBERS_OF_CHUNK
         return max(1, min(PER_CHUNK[mode], most // each))
-    if not 1 <= asked <= MOST_IN_CHUNK:
+    if not 1 <= whole("codec.encode", "per_chunk", asked) <= MOST_IN_CHUNK:
         raise ValueError(f"codec.encode: per_chunk must be from 1 to {MOST_IN_CHUNK:,}, got {asked}")
     return asked

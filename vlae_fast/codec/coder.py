@@ -9,6 +9,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from ..arguments import check_kind, whole
 from ..backends import cpu
 from ..models.mode import evaluating
 from ..models.vlae import VLAE
@@ -170,7 +171,7 @@ def decode(
     opened = Opened(model, data, limit=limit, where=where, pixels=pixels)
     if return_labels and not opened.header.classes:
         raise ValueError(f"codec.decode: {where}: return_labels must be False, for the file has no labels")
-    wanted = range(opened.header.n_chunks) if chunks is None else list(chunks)
+    wanted = range(opened.header.n_chunks) if chunks is None else [whole("codec.decode", "a chunk", n) for n in chunks]
     none = Batch(torch.zeros(0, *opened.header.shape), torch.zeros(0, dtype=torch.int64) if return_labels else None)
     images, labels = joined([none, *map(opened.labelled_chunk, wanted)])
     return images if labels is None or not return_labels else (images, labels)
@@ -183,6 +184,7 @@ class Opened:
         self, model: VLAE, data: bytes, *, limit: int = MOST_VALUES, where: str = "file", pixels: str | None = None
     ) -> None:
         check_model(model)
+        check_kind("codec.decode", "data", data, (bytes, bytearray, memoryview), "bytes")
         self.file, self.where = File(data, where), where
         self.header = header = self.file.header
         self.way = lossy.check_way(pixels, header.mode)

@@ -97,7 +97,7 @@ def write_pictures(images: Tensor, folder: Path, labels: Tensor | None = None, n
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"folder: must be new or empty, got {folder}")
+        raise ValueError(f"out: must be new or empty, got {folder}")
     image = require("PIL.Image")
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.incomplete")

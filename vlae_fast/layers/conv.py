@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import activations
+from ..arguments import whole
 from ..masks import (
     Offset,
     Pair,
@@ -72,6 +74,11 @@ class MaskedConv2d(WeightNormConv2d):
         backend: str = "auto",
     ) -> None:
         name, kernel = type(self).__name__, (kernel_size, kernel_size)
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
+        for size in sizes:
+            if whole(name, size, sizes[size]) < 0:
+                raise ValueError(f"{name}: {size} must not be negative, got {sizes[size]}")
+        activations.check(name, "masked_conv", activation)
         check_mask(name, mask_type, kernel)
         steps = dilation_pair(name, dilation)
         same = same_padding(kernel, steps)

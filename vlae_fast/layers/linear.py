@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import activations, reference
+from ..arguments import check_tensor, whole
 from ..masks import linear_mask, made_degrees, same_mask
 from ..ops.made import made
 from ..ops.masked_linear import masked_linear
@@ -43,11 +44,13 @@ class MaskedLinear(nn.Linear):
         backend: str = "auto",
     ) -> None:
         for name, degrees in (("in_degrees", in_degrees), ("out_degrees", out_degrees)):
+            check_tensor("MaskedLinear", name, degrees)
             if degrees.dim() != 1 or degrees.is_floating_point() or degrees.is_meta:
                 raise ValueError(
                     f"MaskedLinear: {name} must be 1-D integers, not on meta, got {degrees.dtype} "
                     f"{tuple(degrees.shape)} on {degrees.device}"
                 )
+        activations.check("MaskedLinear", "masked_linear", activation)
         super().__init__(len(in_degrees), len(out_degrees), bias)
         # No buffers: code that averages a model's buffers would average degrees too, and outputs would see themselves.
         self._degrees = {"in": in_degrees.tolist(), "out": out_degrees.tolist()}
@@ -158,10 +161,12 @@ class MADE(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        sizes = {"input_dim": input_dim, "hidden_dim": hidden_dim, "output_dim": output_dim}
+        for name, size in (sizes | {"n_hidden": n_hidden, "context_dim": context_dim}).items():
+            whole("MADE", name, size)
         if input_dim < 1 or output_dim < 1 or output_dim % input_dim:
             raise ValueError(f"MADE: output_dim must be a multiple of input_dim = {input_dim}, got {output_dim}")
-        if activation not in (names := activations.names("made_inverse")):
-            raise ValueError(f"MADE: activation must be one of {', '.join(names)}, got {activation!r}")
+        activations.check("MADE", "made_inverse", activation)
         if n_hidden < 1 or hidden_dim < 1:
             raise ValueError(f"MADE: n_hidden and hidden_dim must be positive, got {n_hidden} and {hidden_dim}")
         self.input_dim, self.activation, self.context_dim = input_dim, activation, context_dim

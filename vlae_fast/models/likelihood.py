@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import whole
 from ..plan import Emit
 from ..reference import pixelcnn_draw, pixelcnn_score
 from .densities import ContinuousBernoulli, Gaussian
@@ -120,6 +121,8 @@ def make_likelihood(
     >>> make_likelihood("logistic_mixture", 3).params
     100
     """
+    for name, value in (("channels", channels), ("levels", levels), ("components", components)):
+        whole("likelihood", name, value)
     if channels < 1:
         raise ValueError(f"likelihood: channels must be at least 1, got {channels}")
     if not 2 <= levels <= 1 << 16 and not (levels == 0 and kind == "logistic_mixture"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ class Whole:
     high: int | None = None
 
     def broken(self, value: Any) -> str | None:
-        return None if self.low <= value < math.inf else f"at least {self.low}"
+        try:
+            return None if self.low <= operator.index(value) else f"at least {self.low}"
+        except TypeError:
+            return f"an integer {self.words}"
 
     def broken_in_json(self, value: Any) -> str | None:
         whole = isinstance(value, int) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..arguments import whole
 from ..sampling import FactorizedSampler, PixelCNNSampler
 from ..sampling.live import Structure
 from .decoders import Decoder
@@ -245,7 +246,7 @@ class VLAE(Pretrained, nn.Module):
     @torch.no_grad()
     def sample_prior(self, n: int, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
         """n draws of z from the prior, ``[n, D]``: eps ~ N(0, I), then the flow's inverse. noise: that eps."""
-        if n < 0:
+        if whole("VLAE", "n", n) < 0:
             raise ValueError(f"VLAE: n must not be negative, got {n}")
         if noise is not None and tuple(noise.shape) != (n, self.latent_dim):
             raise ValueError(f"VLAE: noise must be [{n}, {self.latent_dim}], got {tuple(noise.shape)}")

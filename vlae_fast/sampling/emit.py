@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import check_generator, check_kind, check_tensor
 from ..plan import BERNOULLI, EMITS, Emit, Source
 from .program import Decoder, Program, build_program
 
@@ -53,9 +54,12 @@ def expand_known(
     """Mask and values ``[B, C, H, W]`` of what is known, or ValueError in the name of ``op``."""
     if known is None:
         return None, None
+    check_kind(op, "known", known, (tuple, list), "(mask, values)")
     if len(known) != 2:
         raise ValueError(f"{op}: known must be (mask, values), got {len(known)} entries")
     mask, values = known
+    for name, part in (("mask", mask), ("values", values)):
+        check_tensor(op, f"the {name} of known", part)
     shape = (noise.shape[0], channels, *noise.shape[2:])
     try:
         mask, values = mask.expand(shape), values.to(noise.dtype).expand(shape)
@@ -78,6 +82,7 @@ def make_noise(
 
     batch: B. image_shape: (C, H, W). like: a tensor of the dtype and the device of the noise.
     """
+    check_generator("PixelCNNSampler", generator)
     draw = torch.randn if emit.noise_is_normal else torch.rand
     channels, height, width = image_shape
     shape = (batch, emit.noises(channels), height, width)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import backends
+from ..arguments import check_generator, check_tensor, whole
 from ..layers import MADE
 from ..layers.hooked_weight import weight_and_bias
 from ..ops.made_inverse import fail
@@ -97,8 +99,10 @@ class MADESampler:
     @torch.no_grad()
     def refresh(self) -> None:
         """Takes the weights as they are now."""
-        network = self._read()
+        with without_autocast():  # the same inside and outside
+            network = self._read()
         weights, biases = ([t.detach().clone() for t in tensors] for tensors in network[:2])
+        _check_finite(weights, biases, network.degrees)
         context = None if network.context is None else network.context.detach().clone()
         tables = None if network.tables is None else [table.detach().clone() for table in network.tables]
         self.network = network._replace(weights=weights, biases=biases, context=context, tables=tables)
@@ -136,11 +140,28 @@ class MADESampler:
             ValueError, TypeError: an argument breaks a rule above.
         """
         check_temperature("MADESampler", temperature)
+        with without_autocast():
+            return self._drawn(n, noise, generator, context, temperature)
+
+    def _drawn(
+        self,
+        n: int | None,
+        noise: Tensor | None,
+        generator: torch.Generator | None,
+        context: Tensor | None,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
         (*weights, weight), (*biases, bias), degrees, activation, _, tables = self.network
         if temperature != 1:
             divisor = _divisor(temperature, weight, bias)
             weight, bias = weight / divisor, bias / divisor
         cond = self._condition(context)
+        n = None if n is None else whole("MADESampler", "n", n)
+        if n is not None and n < 0:
+            fail("MADESampler", "n must not be negative", n)
+        check_generator("MADESampler", generator)
+        if noise is not None:
+            check_tensor("MADESampler", "noise", noise)
         if noise is None:
             batch = n if n is not None else 1 if cond is None else len(cond)
             noise = torch.rand(batch, self.dim, dtype=weight.dtype, device=weight.device, generator=generator)
@@ -154,6 +175,8 @@ class MADESampler:
 
     def _condition(self, context: Tensor | None) -> Tensor | None:
         """The context's part of the first pre-activation, ``[B, H]``."""
+        if context is not None:
+            check_tensor("MADESampler", "context", context)
         weight, got = self.network.context, None if context is None else tuple(context.shape)
         if weight is None and context is not None:
             fail("MADESampler", "context must be None for a MADE without one", got)
@@ -162,6 +185,27 @@ class MADESampler:
         if context is None or context.dim() != 2 or context.shape[1] != weight.shape[1]:
             fail("MADESampler", f"context must be [B, {weight.shape[1]}]", got)
         return F.linear(context, weight)
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Leaves `torch.autocast`, on whatever device it is on."""
+    with ExitStack() as left:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                left.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def _check_finite(weights: list[Tensor], biases: list[Tensor], degrees: Sequence[Tensor]) -> None:
+    """Raises ValueError where a weight that counts is not finite: what is drawn would be 0, whatever the noise."""
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        live = degrees[i + 1][:, None] >= degrees[i]  # of tables the first layer has other columns
+        if not (
+            (torch.where(live, weight, 0) if live.shape == weight.shape else weight).isfinite().all()
+            and bias.isfinite().all()
+        ):
+            fail("MADESampler", f"weights and bias of layer {i} must be finite", "nan or inf")
 
 
 def _divisor(temperature: float, weight: Tensor, bias: Tensor) -> float | Tensor:

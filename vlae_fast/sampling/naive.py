@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..arguments import check_tensor
 from ..ops.pixelcnn_sample import check_noise
 from .emit import Known, Samples, emit_of, emit_params, expand_known
 from .known import warn_unless_fits
@@ -46,6 +47,10 @@ def _window(decoder: Decoder) -> dict[str, Any]:
 def _naive_samples(
     decoder: Decoder, z: Tensor | None, noise: Tensor, known: Known | None, temperature: float
 ) -> Samples:
+    if not hasattr(decoder, "input_dim"):
+        rule = "decoder must have input_dim; for others there is vlae_fast.fast_sampler, whose sampler has a .decoder"
+        raise ValueError(f"naive_sample: {rule}, got {type(decoder).__name__}")
+    check_tensor("naive_sample", "noise", noise)
     emit, channels = emit_of(decoder), decoder.input_dim
     check_noise("naive_sample", noise, channels, emit, temperature)
     mask, values = expand_known("naive_sample", known, noise, channels, emit)

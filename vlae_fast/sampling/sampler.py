@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from ..arguments import check_tensor, whole
 from ..ops import PixelCNNRun, pixelcnn_sample
 from .emit import Known, Samples, expand_known, make_noise
 from .known import warn_unless_fits
@@ -154,6 +155,7 @@ class PixelCNNSampler(PackedDecoder):
         """
         self._check_z(z)
         rows = self._rows(z)
+        batch = None if batch is None else whole("PixelCNNSampler.start", "batch", batch)
         if batch is not None and (batch < 0 or rows not in (None, batch)):
             rule = "not be negative" if rows is None else f"be None or the rows of z, {rows}"
             raise ValueError(f"PixelCNNSampler.start: batch must {rule}, got {batch}")
@@ -185,7 +187,9 @@ class PixelCNNSampler(PackedDecoder):
         if noise is None:
             like = torch.empty((), dtype=self._dtype, device=self._device)
             noise = make_noise(emit, batch, (channels, *self._size), like, generator)
-        elif noise.shape[-3:] != shape[1:] or noise.dim() != 4 or (rows is not None and noise.shape[0] != rows):
+        else:
+            check_tensor("PixelCNNSampler", "noise", noise)
+        if noise.shape[-3:] != shape[1:] or noise.dim() != 4 or (rows is not None and noise.shape[0] != rows):
             raise ValueError(f"PixelCNNSampler: noise must be {list(shape)}, got {list(noise.shape)}")
         elif noise.dtype != self._dtype:
             raise TypeError(f"PixelCNNSampler: noise must have the weights' dtype, {self._dtype}, got {noise.dtype}")

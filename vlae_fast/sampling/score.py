@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import check_tensor
 from ..plan import Emit, check_temperature
 from ..reference import pixelcnn_score
 from .emit import Samples
@@ -21,6 +22,7 @@ def check_scored(
     op: str, x: Tensor, emit: Emit, shape: tuple[int, ...], dtype: torch.dtype, temperature: float
 ) -> None:
     """Raises ValueError unless x is ``[B, *shape]`` of values that the emit has, and the temperature in its range."""
+    check_tensor(op, "x", x)
     if x.dim() != 4 or x.shape[1:] != shape or x.dtype != dtype:
         rule = f"x must be {dtype} [B, {', '.join(map(str, shape))}]"
         raise ValueError(f"{op}: {rule}, got {x.dtype} {list(x.shape)}")
