@@ -179,6 +179,12 @@ def taller(net: Any, x: Tensor) -> Tensor:
     return net.last(F.elu(net.first(x) + then[:, :, :rows]))
 
 
+def shifted(net: Any, x: Tensor) -> Tensor:
+    rows, columns = x.shape[2:]
+    above = F.pad(net.above(x), (1, 0, 1, 0))[:, :, :rows, :columns]  # a row and a column of zeros, of no bias
+    return net.last(F.elu(net.first(x)) + torch.tanh(above))
+
+
 def causal_1d(net: Any, x: Tensor) -> Tensor:
     h = F.relu(net.start(F.pad(x, (3, -1))))
     return net.end(F.relu(h + net.middle(F.pad(h, (4, 0)))))
@@ -354,6 +360,7 @@ KINDS: dict[str, Kind] = {
     "one row more than the image has": black(
         taller, above=nn.Conv2d(1, 6, (2, 3), padding=(2, 1)), then=nn.Conv2d(6, 6, (2, 3), padding=(1, 1))
     ),
+    "one row more, moved down and to the right": black(shifted, above=nn.Conv2d(1, 6, (2, 3), padding=(1, 1))),
     # ends
     "log_softmax": grey(lambda net, x: simple(net, x).log_softmax(1)),
     "softmax of two": Kind(

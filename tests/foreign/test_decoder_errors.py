@@ -310,6 +310,89 @@ def test_a_condition_unlike_its_example(given: Any, error: type[Exception], mess
         sampler.sample(given)
 
 
+@pytest.mark.parametrize("label", [4, -1])
+def test_a_label_without_a_row(label: int) -> None:
+    sampler = sampler_of(GIVEN)
+    message = "fast_sampler: condition must be one that decoder runs on, got IndexError: index out of range in self"
+    with pytest.raises(ValueError, match=message):
+        sampler.sample(GIVEN | {"y": torch.tensor([label])})
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_forward_that_asks_for_the_size_of_its_batch(most: int) -> None:
+    net = randomized(Net(lambda net, x: simple(net, x) if len(x) > most else net.last(net.first(x))))
+    with pytest.raises(ValueError, match=r"must be what its program computes, .* and for every batch size, got logits"):
+        vf.fast_sampler(net, SHAPE)
+    one_is_squeezed = randomized(Net(lambda net, x: simple(net, x).squeeze()))
+    assert vf.fast_sampler(one_is_squeezed, SHAPE).sample(None).shape == (1, *SHAPE)
+
+
+def test_hooks_that_are_not_traced() -> None:
+    net = randomized(Net(simple))
+    net.first.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(ValueError, match="without its hooks, which are not traced, got logits that differ"):
+        vf.fast_sampler(net, SHAPE)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (6,)])
+def test_a_sampler_made_under_autocast_is_the_same(shape: tuple[int, ...]) -> None:
+    net: Any = randomized(Net(simple)) if len(shape) > 1 else vf.MADE(6, 12, 6)
+    noise, how = torch.rand(2, *shape), ((None,) if len(shape) > 1 else ())
+    want = vf.fast_sampler(net, shape).sample(*how, noise=noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        sampler = vf.fast_sampler(net, shape)
+        sampler.refresh()
+        assert sampler.sample(*how, noise=noise).equal(want)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_decoders_with_compiled_parts() -> None:
+    net = randomized(Net(simple))
+    noise = torch.rand(2, *SHAPE)
+    want = vf.fast_sampler(net, SHAPE).sample(None, noise)
+    assert vf.fast_sampler(torch.compile(net, backend="eager"), SHAPE).sample(None, noise).equal(want)
+    net.first = torch.compile(net.first, backend="eager")
+    net(noise)
+    assert vf.fast_sampler(net, SHAPE).sample(None, noise).equal(want)
+
+
+def test_a_decoder_without_shapes() -> None:
+    net = nn.Sequential(vf.MaskedConv2d("A", 1, 4, 3), nn.LazyConv2d(1, 1))
+    with pytest.raises(ValueError, match="decoder must have been called once, got one with lazy parameters"):
+        vf.fast_sampler(net, SHAPE)
+
+
+def test_dropout_that_stays_on() -> None:
+    net = randomized(Net(lambda net, x: F.dropout(simple(net, x), 0.5, training=True)))
+    with pytest.raises(ValueError, match="the same in every call, without dropout that stays on, got bernoulli_"):
+        vf.fast_sampler(net, SHAPE)
+
+
+def test_a_decoder_of_another_dtype_since() -> None:
+    net = randomized(Net(simple))
+    sampler = vf.fast_sampler(net, SHAPE)
+    net.double()
+    sampler.refresh()
+    noise = torch.rand(2, *SHAPE, dtype=torch.float64)
+    assert sampler.sample(None, noise).equal(vf.naive_sample(sampler.decoder, None, noise))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decoder": None}, "decoder must be an nn.Module, got None"),
+        ({"decoder": nn.Conv2d}, "decoder must be an nn.Module, got the class Conv2d"),
+        ({"image_shape": 28}, "image_shape must be (C, H, W), or (D,) of a MADE, got 28"),
+        ({"image_shape": (1, 8.0, 8)}, "each of image_shape must be an integer, got 8.0"),
+        ({"latent_dim": "3"}, "latent_dim must be an integer, got '3'"),
+    ],
+)
+def test_arguments_of_another_type(arguments: dict[str, Any], message: str) -> None:
+    usual: dict[str, Any] = {"decoder": Net(simple), "image_shape": SHAPE}
+    with pytest.raises(TypeError, match=re.escape(f"fast_sampler: {message}")):
+        vf.fast_sampler(**(usual | arguments))
+
+
 def test_conditions_of_any_batch() -> None:
     """Three conditions beside an example of one; none; and each image as it is alone, to the last bit."""
     sampler = sampler_of(GIVEN)

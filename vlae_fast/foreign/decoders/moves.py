@@ -251,7 +251,8 @@ class Moves(Writer):
         """x, written to a buffer or a map where its formula would not give the zeros around it."""
         if not x.zero_outside(self.maps.size_of, margins):
             x = self._parted_constants(x)
-        within = all(n <= m for n, m in zip(x.size, self._grid(x.stride), strict=True))
+        grid = self._grid(x.stride)
+        within = all(n <= m for n, m in zip(x.size, grid, strict=True))
         if within and not x.zero_outside(self.maps.size_of, margins):
             of_x, rest = x.parted()
             if of_x.buffers and not rest.bias.any() and rest.zero_outside(self.maps.size_of, margins):
@@ -259,6 +260,13 @@ class Moves(Writer):
             else:
                 x = self._stage(x)
         sides = x.open_sides(self.maps.size_of, margins)
+        if (
+            not within
+            and (sides[0] or sides[2])
+            and x.holds_within((0, 0, min(x.size[0], grid[0]), min(x.size[1], grid[1])))
+        ):
+            x = self._stage(x)  # rows above and columns before are zeros of the buffer; what lies behind may be cropped
+            sides = x.open_sides(self.maps.size_of, margins)
         if within and any(sides):
             self._fail("padding of whole images", f"padding of one of {x.size}")
         return x.bordered_by_zeros(margins, sides)  # what the image needs may be cropped out of a larger one

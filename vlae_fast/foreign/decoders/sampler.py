@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...arguments import check_module, spelled, whole
+from ...layers.hooked_weight import WEIGHT_HOOKS
 from ...sampling.agreement import largest_excess
 from ...sampling.emit import emit_of, emit_params
 from ...sampling.fixed_order import FixedOrder
-from ...sampling.made import MADESampler
+from ...sampling.made import MADESampler, without_autocast
 from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
@@ -22,8 +24,10 @@ from .operations import BATCH
 from .output import check_layout, pick
 from .pixels import candidates, check_pixels
 from .probabilities import refuse_probabilities
-from .trace import Trace, TraceError, Written, as_it_is, kept_sizes, trace, write
+from .trace import Trace, TraceError, Written, as_it_is, kept_sizes, trace, uncompiled, write
 from .writer import OverPixelsError
+
+_ROWS = 3  # of the images that a program is compared on
 
 
 class ForeignDecoder:
@@ -47,7 +51,7 @@ class ForeignDecoder:
     ) -> None:
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"fast_sampler: image_shape must be (C, H, W), all positive, got {tuple(image_shape)}")
-        if latent_dim < 0:
+        if whole("fast_sampler", "latent_dim", latent_dim) < 0:
             raise ValueError(f"fast_sampler: latent_dim must be 0 or more, got {latent_dim}")
         if latent_dim and condition is not None:
             raise ValueError(f"fast_sampler: latent_dim must be 0 where there is a condition, got {latent_dim}")
@@ -99,7 +103,7 @@ class ForeignDecoder:
 
     def _run(self, decoder: nn.Module, x: Tensor, tensors: Any) -> Tensor:
         assert self.condition is not None
-        with as_it_is(decoder), torch.no_grad():
+        with as_it_is(decoder), torch.no_grad(), torch.autocast(x.device.type, enabled=False), uncompiled():
             result = self._call(decoder, x, self.condition.rebuilt(tensors))
             height, width = self.image_size
             return pick(result, self._output, len(x) * self.params * height * width)
@@ -113,8 +117,10 @@ class ForeignDecoder:
 
     def write_program(self, program: Program) -> None:
         """Appends what a trace of the decoder finds; raises ValueError as `fast_sampler` does."""
-        traced = self._trace()
-        self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
+        self.like = _like(self.decoder)  # it may have been moved since
+        with torch.autocast(self.like.device.type, enabled=False):  # the same inside and outside
+            traced = self._trace()
+            self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
 
     def _trace(self) -> Trace:
         """The first trace that succeeds, of all ways in which the decoder may be called."""
@@ -145,9 +151,18 @@ def _telling(errors: list[tuple[Any, TraceError]]) -> TraceError:
     return max(fitting or [error for _, error in errors], key=lambda error: error.calls)
 
 
+def _has_hooks(decoder: nn.Module) -> bool:
+    """True where a part has a hook beside those that compute its weight."""
+    hooks = [h for m in decoder.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    return any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks)
+
+
 def _like(decoder: nn.Module) -> Tensor:
     """A number of the dtype and device that a decoder computes with."""
-    tensors = [t.detach() for t in (*decoder.parameters(), *decoder.buffers()) if t.is_floating_point()]
+    own = [*decoder.parameters(), *decoder.buffers()]
+    if any(map(nn.parameter.is_lazy, own)):
+        raise ValueError("fast_sampler: decoder must have been called once, got one with lazy parameters")
+    tensors = [t.detach() for t in own if t.is_floating_point()]
     if next(decoder.parameters(), None) is None or not tensors:
         raise ValueError(f"fast_sampler: decoder must have parameters, got {type(decoder).__name__} with none")
     return tensors[0].new_zeros(())
@@ -171,53 +186,98 @@ class ForeignSampler(PixelCNNSampler):
 
     def _context(self, z: Any, rows: int) -> Tensor | None:
         """The context that the stages see, of the condition and of constant maps: the same bits in any batch."""
+        try:
+            return self._context_of(z, rows)
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError) as error:  # a label that has no row
+            first, *_ = f"{type(error).__name__}: {error}".splitlines()
+            raise ValueError(f"fast_sampler: condition must be one that decoder runs on, got {first}") from error
+
+    def _context_of(self, z: Any, rows: int) -> Tensor | None:
         if not self.program.context_dim:
             return None
         if self._spread is None:
             return super()._context(z, rows)
         tensors, network = self._tensors(z), self._spread.network
         if not rows:
-            whole = network(*(t for t in self.decoder.condition.rows(1)))  # type: ignore[union-attr]
-            return whole[:0]
+            one = network(*(t for t in self.decoder.condition.rows(1)))  # type: ignore[union-attr]
+            return one[:0]
         fixed = self._spread.is_fixed and self._device.type == "cpu"
         with FixedOrder(self._spread.products) if fixed else torch.no_grad():
             if not tensors:  # constants alone
-                whole = network()
-                return whole.expand(rows, *whole.shape[1:]).contiguous()
+                one = network()
+                return one.expand(rows, *one.shape[1:]).contiguous()
             return torch.cat([network(*(t[i : i + 1].clone() for t in tensors)) for i in range(rows)])
+
+    def _output_of_one(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor | None:
+        """The decoder's output for the first image alone, None where it does not run on one."""
+        condition = self.decoder.condition
+        assert condition is not None
+        try:
+            return self.decoder.output(x[:1], condition.rebuilt([t[:1] for t in tensors]))
+        except Exception:  # as by a `squeeze` of all dimensions
+            return None
 
     @torch.no_grad()
     def _check_forward(self) -> None:
-        """Compares the program with the decoder's own output once, on images of two rows and as many conditions."""
+        """Compares the program with the decoder's own output once, on three images and as many conditions.
+
+        So many were not traced. The first is compared by itself as well: a forward may ask for the size of its batch.
+        """
         decoder, generator, emit = self.decoder, torch.Generator().manual_seed(0), self.plan.emit
         channels, condition = self.plan.image_channels, decoder.condition
         assert condition is not None
-        x = torch.rand((2, channels, *self._size), generator=generator, device="cpu")
+        x = torch.rand((_ROWS, channels, *self._size), generator=generator, device="cpu")
         x = (x * (emit.levels - 1)).round() / (emit.levels - 1) if emit.levels else x
         x = x.to(self._device, self._dtype)
-        tensors = condition.random_rows(2, generator)
+        tensors = condition.random_rows(_ROWS, generator)
         z = condition.rebuilt(tensors)
         with torch.autocast(self._device.type, enabled=False):
-            output, context = decoder.output(x, z), self._context(z, 2)
+            output, context = decoder.output(x, z), self._context(z, _ROWS)
             reading, got = decoder.written.reading, self.params_of(x, z)
             finished = None if reading.ends is None else reading.finished
-            if finished is None:
-                expected = emit_params(decoder, reading.params(output))
-            else:
-                expected, got = reading.normalised(reading.own(output)), finished(got)
+            if finished is not None:
+                got = finished(got)
             eps = max(torch.finfo(self._dtype).eps, 0 if self._device.type == "cpu" else 2**-10)
             own = None
             if context is not None and self._spread is not None:
-                parts = [self._spread.network(*(t[i : i + 1] for t in tensors)) for i in range(2 if tensors else 1)]
+                parts = [self._spread.network(*(t[i : i + 1] for t in tensors)) for i in range(_ROWS if tensors else 1)]
                 own = torch.cat(parts).expand_as(context)
             stages, weights, bounded = self.program.stages, self.program.weights, reading.ends in ("sigmoid", "softmax")
-            error = largest_excess(expected, got, stages, weights, context, x, eps, own, finished, bounded)
+
+            def excess(output: Tensor) -> float:
+                if finished is None:
+                    expected = emit_params(decoder, reading.params(output))
+                else:
+                    expected = reading.normalised(reading.own(output))
+                n = len(expected)
+                maps = [None if t is None else t[:n] for t in (context, own)]
+                return largest_excess(
+                    expected, got[:n], stages, weights, maps[0], x[:n], eps, maps[1], finished, bounded
+                )
+
+            error = excess(output)
+            if not error and (alone := self._output_of_one(x, tensors)) is not None:
+                error = excess(alone)
         if error:
-            rule = "decoder.forward must be what its program computes, the same in every call"
+            rule = "decoder.forward must be what its program computes, the same in every call and for every batch size"
+            if _has_hooks(decoder.decoder):
+                rule = f"{rule}, without its hooks, which are not traced"
             what = "logits" if finished is None else "probabilities" if bounded else "log-probabilities"
             raise ValueError(f"fast_sampler: {rule}, got {what} that differ by {error:.3g}")
         if emit.kind == "bernoulli" and finished is None:
             refuse_probabilities(decoder._copied(), lambda copied: decoder.output(x, z, copied))
+
+
+def _sides(image_shape: Any) -> tuple[int, ...]:
+    """The shape as integers; raises TypeError where it is no sequence of them."""
+    try:
+        sides = tuple(image_shape)
+    except TypeError:
+        rule = "image_shape must be (C, H, W), or (D,) of a MADE"
+        raise TypeError(f"fast_sampler: {rule}, got {spelled(image_shape)}") from None
+    return tuple(whole("fast_sampler", "each of image_shape", n) for n in sides)
 
 
 def fast_sampler(
@@ -288,10 +348,13 @@ def fast_sampler(
     >>> fast_sampler(decoder, (1, 28, 28)).sample(None).shape
     torch.Size([1, 1, 28, 28])
     """
+    check_module("fast_sampler", "decoder", decoder)
+    image_shape = _sides(image_shape)
     if len(image_shape) == 1:
         others = {"latent_dim": latent_dim or None, "condition": condition, "output": output, "isa": isa}
         asked = asked_of(image_shape[0], likelihood, levels, pixels, layout, call)
-        return sampler_of_vectors(decoder, asked, others, backend)
+        with without_autocast():
+            return sampler_of_vectors(decoder, asked, others, backend)
     if levels is not None:
         raise ValueError(f"fast_sampler: levels must be those of a likelihood for images, got levels={levels!r}")
     traced = ForeignDecoder(
@@ -309,7 +372,10 @@ def fast_sampler(
         return ForeignSampler(traced, backend, isa=isa)
     except OverPixelsError:
         given = (latent_dim or None, condition, likelihood, layout, output, call, isa)
-        made = None if any(v is not None for v in given) else sampler_of_pixels(decoder, image_shape, pixels, backend)
+        with without_autocast():
+            made = (
+                None if any(v is not None for v in given) else sampler_of_pixels(decoder, image_shape, pixels, backend)
+            )
         if made is None:
             raise
         return made

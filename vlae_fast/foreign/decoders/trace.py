@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,13 @@ def as_it_is(module: nn.Module) -> Iterator[None]:
                 del vars(part)[name]
             vars(part).update(attributes)
             part.training = mode
+
+
+def uncompiled() -> Any:
+    """A context in which what `torch.compile` made runs as it was written: nothing else can be traced."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; to import it takes seconds
+        return nullcontext()
+    return torch._dynamo.config.patch(error_on_nested_fx_trace=False)
 
 
 class Root:

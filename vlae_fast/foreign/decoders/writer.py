@@ -39,6 +39,7 @@ _OF_HALVES = (  # which take a `Bounded`
 )
 _LARGE = 1e12  # above what features are
 _OF_PHASES = {*MOVES, "constant_pad_nd"}  # which take `Phases`
+_RANDOM = ("bernoulli", "bernoulli_", "native_dropout", "normal_", "rand_like", "randn_like", "uniform_")
 KNOWN = "convolutions, linear layers over channels, their sums and products with constants, activations"
 
 
@@ -231,6 +232,9 @@ class Writer(fx.Interpreter):
         """The method that runs an operation on these arguments."""
         handler: Callable[..., Any] | None = getattr(self, f"_op_{name}", None)
         if handler is None:
+            drawn = next((n for n in (name, *map(name_of, self.node.users)) if n in _RANDOM), None)
+            if drawn is not None:
+                self._fail("operations that give the same in every call, without dropout that stays on", drawn)
             self._fail(KNOWN, name)
         return handler
 
