@@ -76,12 +76,12 @@ def test_a_layer_that_keeps_itself_out_of_autocast_is_left_alone(name: str) -> N
 def test_a_guard_for_another_device_is_kept_there() -> None:
     layer = OutOfAutocastOfGpus(torch.ones(6, 6).tril())
     assert vf.accelerate(layer).replaced == [""]
-    record = vars(layer)["_vlae_fast"]
+    record, x = vars(layer)["_vlae_fast"], torch.randn(2, 6)
     assert record.traits.amp == {"cpu"}
+    layer(x)  # compared with its own, once
     record.traits = record.traits._replace(amp=frozenset(["cuda"]))  # as if it had been compared there
     own, calls = record.own, []
     record.own = lambda module: calls.append(module) or own(module)
-    x = torch.randn(2, 6)
     layer(x)
     assert calls == []
     with torch.autocast("cpu", torch.bfloat16):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .. import backends
+from ..arguments import check_module, whole
 from .candidates import (
     candidate_of,
     candidates_around,
@@ -29,7 +30,7 @@ from .measured import Measured
 from .probe import ProbeError, like_of, random_state_kept, trying
 from .report import Report, Row
 from .swap import own_method
-from .walk import named_parts, parameters_of, part_at, parts_of
+from .walk import kept, named_parts, parameters_of, part_at, parts_of
 
 Fast = tuple[nn.Module, FastForward]
 Found = tuple[str, nn.Module, FastForward | FastInverse]
@@ -84,8 +85,9 @@ def accelerate(
     0       Linear(2, 2)  left alone: a plain layer: none of its weights is dead
     0 of 1 replaced
     """
+    check_module("accelerate", "model", model)
     backends.check_name("accelerate", backend)
-    if verify_every < 0:
+    if whole("accelerate", "verify_every", verify_every) < 0:
         raise ValueError(f"accelerate: verify_every must be 0 or more, got {verify_every}")
     with random_state_kept(*{p.device for p in parameters_of(model)}):
         rows, found = _search(model, backend)
@@ -176,7 +178,9 @@ def _compared(candidates: list[Candidate], backend: str) -> tuple[Candidate, Fas
 def _with_activation(
     model: nn.Module, path: str, at: str, candidate: Candidate, fast: FastForward, remark: str
 ) -> Iterator[tuple[Row, Fast | None]]:
-    """The row of a layer, and that of a module around it which is an activation of it."""
+    """The row of a layer, and that of a module around it which is an activation of it; raises ProbeError."""
+    if fast.live is not None:
+        _check_own_weight(model, candidate)
     chosen = backends.pick(candidate.spec.op, like_of(candidate.module), fast.backend).name
     yield Row(at, _describe(part_at(model, at)), _what(candidate, chosen), remark), (candidate.module, fast)
     if candidate.form.activation != "none":
@@ -191,6 +195,15 @@ def _with_activation(
         return
     if candidate.is_conv and candidate.form.crops is None:
         yield from _conditioned(model, at, candidate, fast.backend, chosen)
+
+
+def _check_own_weight(model: nn.Module, candidate: Candidate) -> None:
+    """Raises ProbeError where another module has the weight as well: it would miss the zeros of each forward."""
+    layer = part_at(candidate.module, candidate.form.inner)
+    shared = {id(p) for p in layer._parameters.values() if p is not None and p.dim() > 1}
+    for path, part in named_parts(model):
+        if part is not layer and shared & {id(p) for p in kept(part, "_parameters").values()}:
+            raise ProbeError(f"its forward writes to a weight that {path!r} has as well")
 
 
 def _conditioned(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .fast_forward import FORMATS, FastCall, FastForward, Form, Traits
 from .layer import Layer
-from .probe import TOLERANCE, ProbeError, call, like_of, outputs, random, stand_in
+from .probe import TOLERANCE, ProbeError, call, difference, like_of, outputs, random, stand_in
 from .spec import LinearSpec, Spec
 from .walk import named_parameters_of, parameters_of, part_at, parts_of
 
@@ -100,8 +100,8 @@ def _compare_numbers(candidate: Candidate, backend: str, dtype: torch.dtype) -> 
     # what is cut off somewhere, to the numbers of half precision or as an activation, differs only there
     reaches = (1.0, 1e6) if dtype == torch.float64 else (1.0,)
     for training, shape, reach in product((False, True), shapes, reaches):
-        theirs.train(training)
-        ours.train(training)
+        for twin in (theirs, ours):
+            _stretch(twin.train(training), reach)
         before = {name: t.detach().clone() for name, t in theirs.state_dict().items()}
         expected = _results(candidate, theirs, shape, reach)
         _check_state(theirs, before, weight, live)
@@ -117,7 +117,31 @@ def _compare_numbers(candidate: Candidate, backend: str, dtype: torch.dtype) -> 
             error = (have - want).abs().max().item() if have.shape == want.shape else float("inf")
             if not error <= TOLERANCE[dtype] * (1e-3 + want.abs().max().item()):
                 raise ProbeError(f"{name} differs from that of {candidate.spec} by {error:.3g}")
+        for twin in (theirs, ours):
+            _stretch(twin, 1 / reach)
+    if dtype == torch.float64:
+        _compare_modes(candidate, theirs, ours)
     return remark, writes_zeros
+
+
+@torch.no_grad()
+def _stretch(module: nn.Module, factor: float) -> None:
+    for parameter in parameters_of(module) if factor != 1 else ():
+        if parameter.requires_grad:
+            parameter.mul_(factor)
+
+
+def _compare_modes(candidate: Candidate, theirs: nn.Module, ours: nn.Module) -> None:
+    """Raises ProbeError where the module asks for a mode, or for what is to be trained, and computes something else."""
+    given = _inputs(candidate, theirs, _shapes(candidate)[-1], torch.Generator().manual_seed(5))
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        for twin in (theirs, ours):
+            twin.requires_grad_(mode is torch.no_grad)
+        with mode():
+            pairs = zip(outputs(theirs, *given), outputs(ours, *given), strict=True)
+        for want, have in pairs:
+            if not difference(have, want) <= TOLERANCE[torch.float64]:
+                raise ProbeError(f"its output under {mode.__name__} differs from that of {candidate.spec}")
 
 
 def _check_no_hooks(candidate: Candidate) -> None:
@@ -131,13 +155,13 @@ def _check_no_hooks(candidate: Candidate) -> None:
 
 
 def _shapes(candidate: Candidate) -> list[tuple[int, ...]]:
-    """Shapes of inputs to compare on: images that differ in both sides, and smaller than a kernel as well."""
+    """Shapes of inputs to compare on: images that differ in both sides, some smaller than a kernel, a larger batch."""
     inputs = candidate.live.shape[1]
     if not candidate.is_conv:
-        return [(3, inputs)]
+        return [(3, inputs), (33, inputs)]
     steps = candidate.layer().dilation
     side = 1 + max(step * (k - 1) for step, k in zip(steps, candidate.live.shape[2:], strict=True))
-    return [(2, inputs, side + 2, side + 3), (1, inputs, 3, 2)]
+    return [(2, inputs, side + 2, side + 3), (1, inputs, 3, 2), (17, inputs, 2, 1)]
 
 
 def _inputs(

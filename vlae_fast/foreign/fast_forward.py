@@ -15,7 +15,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from ..layers.hooked_weight import has_hooks
 from .by_op import FORMATS, Cond, Crops, conv_by_op, is_channels_last, linear_by_op
 from .layer import Names
-from .measured import BETWEEN_LAYERS, PATIENCE, Measured, ratio_of, step_of
+from .measured import BETWEEN_LAYERS, MARGIN, PATIENCE, Measured, ratio_of, step_of
 from .probe import TOLERANCE, difference, like_of, random_state_kept
 from .spec import LinearSpec, Spec
 from .swap import defaults_of, method_of_class, own_method, stands_in, swap_of
@@ -142,7 +142,9 @@ class FastForward(Watched):
                 if not self._maps(module):
                     return self.own(module)(x, *cond)
             elif not self.measured.off and self.measured.prefers_own(x, partial(self._ratio, module, cond)):
-                if self.measured.own_calls >= PATIENCE and self._leave_if_hopeless(module, x, cond):
+                if self.measured.own_calls >= PATIENCE:
+                    self._leave_if_hopeless(module, x, cond)
+                if swap_of(module, FastForward) is not self:  # given back
                     return own_method(module, self.method)(x, *cond)
                 return self.own(module)(x, *cond)
             elif self.give_back_if_changed(module):
@@ -173,32 +175,41 @@ class FastForward(Watched):
             y = out.clone()  # the op keeps its output for the backward
         return y if x.dim() == 4 else y[0]
 
-    def _leave_if_hopeless(self, module: nn.Module, x: Tensor, cond: tuple[Tensor, ...]) -> bool:
+    def _leave_if_hopeless(self, module: nn.Module, x: Tensor, cond: tuple[Tensor, ...]) -> None:
         """Takes the fast forward away where it has never been the faster one: what is small is not to wait for it."""
         hopeless = self.owner is module and not cond
-        if hopeless := hopeless and self.measured.is_hopeless(x, partial(self._ratio, module, cond)):
+        if hopeless and self.measured.is_hopeless(x, partial(self._ratio, module, cond)):
             self.remove(module)
-        return hopeless
 
     def _ratio(self, module: nn.Module, cond: tuple[Tensor, ...], x: Tensor) -> float:
-        """The time of the module's own forward by that of the op, and of their backwards where there will be one."""
+        """The time of the module's own forward by that of the op, and of their backwards where there will be one.
+
+        0 where the op, found to be the faster one, gives something else for x: the module has its own forward back.
+        """
+        if self.give_back_if_changed(module):
+            return 0.0
         if has_hooks_inside(module):  # those of a parametrization would be called
             return float("inf")
         weight = self.form.names.weight_of(self.layer_of(module))
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        if not self._takes(x, weight):
             return 0.0  # for its own forward to deal with
         weights, names = list(parameters_of(module)), self.form.names
 
         def fast(leaf: Tensor) -> Any:
             return self._compute(module, names.weight_of(self.layer_of(module)), leaf, *cond)
 
+        def own(leaf: Tensor) -> Any:
+            return self.own(module)(leaf, *cond)
+
         with random_state_kept(x.device):
-            return ratio_of(
-                step_of(lambda leaf: self.own(module)(leaf, *cond), x, weights),
-                step_of(fast, x, weights),
-                x.device,
-                BETWEEN_LAYERS if x.device.type == "cpu" else 0.0,
-            )
+            more = BETWEEN_LAYERS if x.device.type == "cpu" else 0.0
+            ratio = ratio_of(step_of(own, x, weights), step_of(fast, x, weights), x.device, more)
+            # its code may ask for the size of x, or compute by other weights as random ones of a probe do not show
+            leaf = x.detach().requires_grad_(x.requires_grad)
+            if ratio < MARGIN or (why := self._what_is_off(module, fast(leaf), own(leaf))) is None:
+                return ratio
+        self.give_back(module, why)
+        return 0.0
 
     def _maps(self, module: nn.Module) -> bool:
         """True where the op runs under `torch.func`: code that writes to ``weight.data`` cannot run there."""
@@ -227,13 +238,19 @@ class FastForward(Watched):
         if self.calls % self.verify_every:
             return y
         with torch.no_grad(), random_state_kept(x.device):
-            own = self.own(module)(x, *cond)
+            why = self._what_is_off(module, y, self.own(module)(x, *cond))
+        if why is None:
+            return y
+        self.give_back(module, why)
+        return own_method(module, self.method)(x, *cond)
+
+    def _what_is_off(self, module: nn.Module, y: Any, own: Any) -> str | None:
+        """What is wrong with y, given what the module's own forward makes of the same; None where nothing is."""
         pairs = [(y, own)] if isinstance(y, Tensor) else list(zip(y, own, strict=True))
         error = max(difference(have, want) for have, want in pairs)
         if error <= TOLERANCE[pairs[0][0].dtype]:
-            return y
-        self.give_back(module, f"the output of a {type(module).__name__} is off by {error:.1g} of its largest number")
-        return own_method(module, self.method)(x, *cond)
+            return None
+        return f"the output of a {type(module).__name__} is off by {error:.1g} of its largest number"
 
     def _write_zeros(self, layer: Any) -> None:
         """Writes zeros to the dead weights, as the layer's own forward does whenever it runs."""

@@ -71,7 +71,8 @@ class Layer:
 
 def names_of(module: nn.Module) -> Iterator[Names]:
     """Guesses at the weight and the bias of a module that is no `nn.Conv2d` or `nn.Linear`, but may compute as one."""
-    own = {n: p for n, p in module._parameters.items() if p is not None and p.is_floating_point() and not is_mask(n, p)}
+    own = {n: p for n, p in module._parameters.items() if p is not None and not nn.parameter.is_lazy(p)}
+    own = {n: p for n, p in own.items() if p.is_floating_point() and not is_mask(n, p)}
     weights = [(name, p) for name, p in own.items() if p.dim() in (2, 4) and min(p.shape) > 0]
     for name, weight in sorted(weights, key=lambda found: -found[1].numel()):
         for transposed in (False, True) if weight.dim() == 2 else (False,):
@@ -93,7 +94,7 @@ def _dilations(module: nn.Module) -> list[int]:
 
 def has_mask(module: nn.Module, layer: Layer) -> bool:
     """True where a module keeps a tensor beside its weight that may be a mask of it."""
-    kept = [t for t in module._buffers.values() if t is not None]
+    kept = [t for t in module._buffers.values() if t is not None and not nn.parameter.is_lazy(t)]
     kept += [p for n, p in module._parameters.items() if p is not None and is_mask(n, p)]
     kept += [v for v in vars(module).values() if isinstance(v, Tensor) and v.dim() > 1]
     return any(t.dim() > 1 and _is_mask_of(t, layer) for t in kept)

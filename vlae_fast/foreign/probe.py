@@ -85,11 +85,16 @@ def random_state_kept(*devices: torch.device) -> Iterator[None]:
 
 
 def difference(have: Tensor, want: Tensor) -> float:
-    """The largest difference, relative to the largest number; infinite where shape or dtype is another."""
+    """The largest difference, relative to the largest number; infinite where shape or dtype is another.
+
+    Numbers count where both are finite: a dead weight times one that is not may be left out.
+    """
     if have.shape != want.shape or have.dtype != want.dtype:
         return float("inf")
     if have.numel() == 0:
         return 0.0
+    finite = have.isfinite() & want.isfinite()
+    have, want = torch.where(finite, have, 0), torch.where(finite, want, 0)
     return ((have - want).abs().max() / (1e-3 + want.abs().max())).item()
 
 

@@ -17,6 +17,7 @@ from .code import IGNORED, SPECIAL, is_fixed, is_library, is_own, names_in, read
 from .probe import ProbeError, is_mask
 
 _MOST = 256  # places that are looked at in every call
+_ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 _WRAPPED = ("func", "args", "keywords", "__self__", "__func__", "fget")
 
 
@@ -37,6 +38,8 @@ class Watch:
             while known != len(self.names):  # functions that are found mention further names
                 known = len(self.names)
                 self._look()
+        if read := self.names & _ENVIRONMENT:
+            raise ProbeError(f"changes of the environment, which it reads by {min(read)}, cannot be seen")
 
     def what_changed(self) -> str | None:
         """The name of something that is another, or has another value; None where all is as it was."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ... import backends
+from ...arguments import check_module
 from ..measured import Measured
 from ..probe import random_state_kept
 from ..swap import swap_of
@@ -66,6 +67,7 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto", measure: bool =
     Raises:
         ValueError: no such backend. RuntimeError: the named backend cannot run a flow: says why, and changes nothing.
     """
+    check_module("accelerate_flows", "model", model)
     backends.check_name("accelerate_flows", backend)
     rows = []
     for path, flow, fast in inverses_in(model, backend):
@@ -82,6 +84,7 @@ def accelerate_flows(model: nn.Module, *, backend: str = "auto", measure: bool =
 
 def restore_flows(model: nn.Module) -> int:
     """Takes back what `accelerate_flows` did to a model; returns the number of flows."""
+    check_module("restore_flows", "model", model)
     found = [(flow, fast) for flow in parts_of(model) if (fast := fast_inverse_of(flow))]
     for flow, fast in found:
         fast.remove(flow)

@@ -104,7 +104,10 @@ def _passes(twin: nn.Module, dim: int) -> Iterator[tuple[Direction, int]]:
 
 def may_be_flow(flow: nn.Module) -> bool:
     """True where a module's own class has two methods that may be a flow's directions, and weights to compute with."""
-    if is_library(type(flow)) or not any(p.dim() == 2 and not p.is_meta for _, p in named_parameters_of(flow)):
+    own = [p for _, p in named_parameters_of(flow)]
+    if any(map(nn.parameter.is_lazy, own)):  # it has no shapes yet
+        return False
+    if is_library(type(flow)) or not any(p.dim() == 2 and not p.is_meta for p in own):
         return False
     return len(directions_in_use(flow)) > 1
 
