@@ -46,7 +46,7 @@ def test_a_layer_of_any_class_is_found(name: str) -> None:
     layer, x = make(), torch.randn(shape)
     layer(x)  # what writes zeros to dead weights has done so
     own = copy.deepcopy(layer)
-    report = vf.accelerate(layer)
+    report = vf.accelerate(layer, measure=False)  # nor is its first call compared
     (row,) = (row for row in report.rows if row.now)
     assert row.path == "" and what in str(row.now), str(report)
     ran = []

@@ -139,7 +139,8 @@ def test_wrong_calls(call: Callable[[], object], message: str) -> None:
         (rules.Real(low=0), [0, 1e9], [-1e-9, float("inf"), float("nan")], "finite and >= 0"),
         (rules.Real(above=0, high=1), [1e-9, 1], [0, 1.1, float("nan")], "> 0 and <= 1"),
         (rules.Real(low=0, below=1), [0, 0.999], [1, -0.1, float("nan")], ">= 0 and < 1"),
-        (rules.Whole(2), [2, 1 << 40], [1, float("inf"), float("nan")], "at least 2"),
+        (rules.Whole(2), [2, 1 << 40], [1, -3], "at least 2"),
+        (rules.Whole(2), [2], [2.0, float("inf"), float("nan"), "3", None], "an integer from 2"),
         (rules.OneOf(("a", "b")), ["a", "b"], ["c", None], "one of a, b"),
     ],
 )

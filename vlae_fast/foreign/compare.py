@@ -135,8 +135,8 @@ def _compare_modes(candidate: Candidate, theirs: nn.Module, ours: nn.Module) -> 
     """Raises ProbeError where the module asks for a mode, or for what is to be trained, and computes something else."""
     given = _inputs(candidate, theirs, _shapes(candidate)[-1], torch.Generator().manual_seed(5))
     for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
-        for twin in (theirs, ours):
-            twin.requires_grad_(mode is torch.no_grad)
+        for parameter in (*parameters_of(theirs), *parameters_of(ours)):
+            parameter.requires_grad_(mode is torch.no_grad and parameter.is_floating_point())
         with mode():
             pairs = zip(outputs(theirs, *given), outputs(ours, *given), strict=True)
         for want, have in pairs:
