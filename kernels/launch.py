@@ -62,6 +62,13 @@ def shrunk(block: int, size: int, least: int = 16) -> int:
     return min(block, max(least, 1 << max(size - 1, 0).bit_length()))
 
 
+def limit_warps(config: Config, warps: int) -> None:
+    """Takes at most so many warps. A limit of registers makes room for programs: it grows as their warps get fewer."""
+    before, config["num_warps"] = config["num_warps"], min(config["num_warps"], warps)
+    if "maxnreg" in config:
+        config["maxnreg"] = min(255, config["maxnreg"] * before // config["num_warps"])
+
+
 def conv_precision(dtype: torch.dtype) -> str:
     """``input_precision`` of `tl.dot` for convolutions: PyTorch rounds them to TF32 unless it is told otherwise."""
     allowed = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]

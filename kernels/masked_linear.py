@@ -232,7 +232,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activati
     config = blocks_of("masked_linear", weight, batch, transposed=False)
     # A thread has 32 outputs at least; 16 in float32, for 32 of a tile of 32 rows spill. A warp group has 4 warps.
     least = 16 if x.dtype == torch.float32 else 32
-    config["num_warps"] = min(config["num_warps"], max(4, config["BM"] * config["BN"] // (32 * least)))
+    launch.limit_warps(config, max(4, config["BM"] * config["BN"] // (32 * least)))
     masked_linear_forward_kernel[(launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),)](
         x,
         weight,

@@ -167,7 +167,7 @@ def blocks(weight: Tensor, batch: int) -> launch.Config:
     config["BB"] = launch.shrunk(config["BB"], batch)
     # a thread has 32 outputs of the larger product at least; with fewer, Triton 3.6 spills
     largest = max(config["BM"] * config["BN"], config["BO"] * config["BI"])
-    config["num_warps"] = min(config["num_warps"], max(4, largest // 1024))
+    launch.limit_warps(config, max(4, largest // 1024))
     return config
 
 
