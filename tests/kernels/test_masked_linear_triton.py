@@ -15,7 +15,7 @@ from vlae_fast.testing import Case, check_op, linear_case, run
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 require("triton", DEVICE, allow_module_level=True)
 
-from vlae_fast.kernels import live_tiles  # noqa: E402
+from vlae_fast.kernels import launch, live_tiles  # noqa: E402
 from vlae_fast.kernels.live_tiles import Mask  # noqa: E402
 from vlae_fast.kernels.parts import add_parts  # noqa: E402
 
@@ -148,3 +148,14 @@ def test_parts(shape: tuple[int, ...]) -> None:
     parts = torch.randn(shape, device=DEVICE)
     torch.testing.assert_close(add_parts(parts, torch.float32), parts.double().sum(1).float(), rtol=1e-5, atol=1e-5)
     assert add_parts(parts, torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("warps", "expected"), [(16, (8, 128)), (8, (8, 128)), (4, (4, 255)), (6, (6, 170))])
+def test_as_many_programs_fit_with_fewer_warps(warps: int, expected: tuple[int, int]) -> None:
+    """Threads times registers are as many; the compiler takes up to 255."""
+    config = {"num_warps": 8, "maxnreg": 128}
+    launch.limit_warps(config, warps)
+    assert (config["num_warps"], config["maxnreg"]) == expected
+    free = {"num_warps": 8}
+    launch.limit_warps(free, warps)
+    assert free == {"num_warps": expected[0]}
