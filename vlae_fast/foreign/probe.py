@@ -85,15 +85,18 @@ def random_state_kept(*devices: torch.device) -> Iterator[None]:
 
 
 def difference(have: Tensor, want: Tensor) -> float:
-    """The largest difference, relative to the largest number; infinite where shape or dtype is another.
+    """The largest difference, relative to the largest number; infinite where shape or dtype is another, or have alone
+    is not finite.
 
-    Numbers count where both are finite: a dead weight times one that is not may be left out.
+    What counts is where `want` is finite: a dead weight times a number that is not may be left out.
     """
     if have.shape != want.shape or have.dtype != want.dtype:
         return float("inf")
     if have.numel() == 0:
         return 0.0
-    finite = have.isfinite() & want.isfinite()
+    finite = want.isfinite()
+    if not have[finite].isfinite().all():
+        return float("inf")
     have, want = torch.where(finite, have, 0), torch.where(finite, want, 0)
     return ((have - want).abs().max() / (1e-3 + want.abs().max())).item()
 
