@@ -38,12 +38,18 @@ TABLE = (
 BY_NAME = {row.name: row for row in TABLE}
 
 
+def _names_by_op() -> dict[str, tuple[str, ...]]:
+    found = {op: tuple(row.name for row in TABLE if op in row.ops) for row in TABLE for op in row.ops}
+    coded = sorted((row.code, row.name) for row in TABLE if row.code is not None)
+    return found | {"pixelcnn_sample": tuple(name for _, name in coded)}
+
+
+_NAMES = _names_by_op()  # ops check an activation in every call
+
+
 def names(op: str) -> tuple[str, ...]:
     """The activations that an op takes; for `pixelcnn_sample` the activations of a stage, by their codes."""
-    if op == "pixelcnn_sample":
-        coded = [(row.code, row.name) for row in TABLE if row.code is not None]
-        return tuple(name for _, name in sorted(coded))
-    return tuple(row.name for row in TABLE if op in row.ops)
+    return _NAMES[op]
 
 
 def check(caller: str, op: str, name: str) -> None:

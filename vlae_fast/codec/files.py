@@ -87,7 +87,7 @@ def read_labels(file: Path, n: int, n_classes: int) -> Tensor:
     return torch.tensor(labels, dtype=torch.int64)
 
 
-def write_pictures(images: Tensor, folder: Path, labels: Tensor | None = None, n_classes: int = 0) -> list[str]:
+def write_pictures(images: Tensor, out: Path, labels: Tensor | None = None, n_classes: int = 0) -> list[str]:
     """Writes images as ``00000.png`` and so on into a folder that is new or empty, all of them or none.
 
     labels: ``[N]``: each image lies in the folder of its class, of those in `folder_names`.
@@ -95,12 +95,12 @@ def write_pictures(images: Tensor, folder: Path, labels: Tensor | None = None, n
     Raises:
         ValueError: the folder has files. OSError: it cannot be written.
     """
-    folder = folder.resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"out: must be new or empty, got {folder}")
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out: must be new or empty, got {out}")
     image = require("PIL.Image")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.incomplete")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.incomplete")
     digits = max(5, len(str(len(images))))
     names = [f"{i:0{digits}}.png" for i in range(len(images))]
     if labels is not None:
@@ -112,9 +112,9 @@ def write_pictures(images: Tensor, folder: Path, labels: Tensor | None = None, n
         for name, pixels in zip(names, (images * 255).round().to(torch.uint8), strict=True):
             array = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
             image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(fresh / name)
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        os.replace(fresh, folder)
+        if out.exists():
+            out.rmdir()  # it is empty
+        os.replace(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return names

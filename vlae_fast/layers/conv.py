@@ -75,9 +75,9 @@ class MaskedConv2d(WeightNormConv2d):
     ) -> None:
         name, kernel = type(self).__name__, (kernel_size, kernel_size)
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
-        for size in sizes:
-            if whole(name, size, sizes[size]) < 0:
-                raise ValueError(f"{name}: {size} must not be negative, got {sizes[size]}")
+        for size, value in sizes.items():
+            if whole(name, size, value) < 0:
+                raise ValueError(f"{name}: {size} must not be negative, got {value}")
         activations.check(name, "masked_conv", activation)
         check_mask(name, mask_type, kernel)
         steps = dilation_pair(name, dilation)

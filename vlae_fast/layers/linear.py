@@ -161,8 +161,9 @@ class MADE(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        sizes = {"input_dim": input_dim, "hidden_dim": hidden_dim, "output_dim": output_dim}
-        for name, size in (sizes | {"n_hidden": n_hidden, "context_dim": context_dim}).items():
+        named = {"n_hidden": n_hidden, "context_dim": context_dim}
+        named |= {"input_dim": input_dim, "hidden_dim": hidden_dim, "output_dim": output_dim}
+        for name, size in named.items():
             whole("MADE", name, size)
         if input_dim < 1 or output_dim < 1 or output_dim % input_dim:
             raise ValueError(f"MADE: output_dim must be a multiple of input_dim = {input_dim}, got {output_dim}")

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import activations, backends, reference
+from .. import backends, reference
 from ..reference.arguments import Layers
 from . import registry
 from .made_inverse import check_network, check_versions, fail, versions
-
-ACTIVATIONS = activations.names("made")
 
 
 def made(

@@ -118,8 +118,7 @@ def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str
 
 def _check_counts(op: str, name: str, x: Tensor, layers: Layers, activation: str) -> None:
     weights, biases, degrees, _ = layers
-    if activation not in (names := activations.names(op)):
-        fail(op, f"activation must be one of {', '.join(names)}", repr(activation))
+    activations.check(op, op, activation)
     if x.dim() != 2 or x.shape[1] < 1 or not x.is_floating_point():
         fail(op, f"{name} must be a floating-point tensor [B, D] with D >= 1", f"{x.dtype} {tuple(x.shape)}")
     n_layers = len(degrees) - 1

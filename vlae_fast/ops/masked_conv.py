@@ -14,8 +14,6 @@ from ..masks import MASK_TYPES, dilation_pair
 from ..reference.arguments import ConvOptions
 from . import registry
 
-ACTIVATIONS = activations.names("masked_conv")
-
 
 def masked_conv(
     x: Tensor,
@@ -129,8 +127,7 @@ def _check(
     mask_type, image_channels, activation, *_ = options
     if mask_type not in MASK_TYPES:
         fail(f"mask_type must be one of {', '.join(MASK_TYPES)}", repr(mask_type))
-    if activation not in ACTIVATIONS:
-        fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+    activations.check("masked_conv", "masked_conv", activation)
     if x.dim() != 4 or not x.is_floating_point():
         fail("x must be a floating-point tensor [B, C_in, H, W]", f"{x.dtype} {tuple(x.shape)}")
     if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:

@@ -11,8 +11,6 @@ from .. import activations, backends, reference
 from ..reference.arguments import Mask
 from . import registry
 
-ACTIVATIONS = activations.names("masked_linear")
-
 
 def masked_linear(
     x: Tensor,
@@ -65,8 +63,7 @@ def _fail(rule: str, got: object) -> NoReturn:
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> None:
-    if activation not in ACTIVATIONS:
-        _fail(f"activation must be one of {', '.join(ACTIVATIONS)}", repr(activation))
+    activations.check("masked_linear", "masked_linear", activation)
     if x.dim() != 2 or not x.is_floating_point():
         _fail("x must be a floating-point tensor [B, I]", f"{x.dtype} {tuple(x.shape)}")
     if weight.dim() != 2 or weight.shape[1] != x.shape[1]:

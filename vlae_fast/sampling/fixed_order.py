@@ -190,11 +190,11 @@ _ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 def _activation(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
     """The activation of the table that an operation is, None where it is none or has other options."""
-    name, (_, *given) = name.removesuffix("_"), args or (None,)
+    name, given = name.removesuffix("_"), tuple(args[1:])
     if name == "gelu":
         return "gelu_tanh" if kwargs.get("approximate") == "tanh" else "gelu"
     found, defaults = _ACTIVATIONS.get(name, (None, ()))
-    return found if not kwargs and tuple(given) == defaults[: len(given)] else None
+    return found if not kwargs and given == defaults[: len(given)] else None
 
 
 def _on_whole_vectors(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
