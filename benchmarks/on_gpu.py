@@ -34,6 +34,8 @@ ALL_SECONDS = 1740  # of the 30 minutes of a stay
 ARCHIVES = 8  # files that come back
 TAIL = 15  # lines of a command's output that are printed
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+RUNS = "out/models"  # of the checkout: a later call goes on with what is there
+KEPT = {"tune": "kernels/configs.json", "models": RUNS}  # what a step changes in the checkout
 NO_CACHE = (("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"),)  # else a tool sees torch's blocks, not the tensors in them
 
 
@@ -57,13 +59,14 @@ def _sanitizer(tool: str) -> Command:
     return Command(tool, ("-m", "benchmarks.small_calls"), 75, program, NO_CACHE)
 
 
-STEPS: dict[str, tuple[Command, ...]] = {  # in the order of what they are worth
+STEPS: dict[str, tuple[Command, ...]] = {  # in the order of what they are worth; models in a stay of its own
     "small": (Command("small_calls", ("-m", "benchmarks.small_calls"), 100),),
     "test": (Command("pytest", _pytest("tests", "--deselect", "tests/test_gpu.py::test_sanitizer"), 470),),
     "sanitizer": tuple(_sanitizer(tool) for tool in TOOLS),
     "timing": (Command("targets", ("-m", "benchmarks.targets", "--out", "{files}/targets.csv"), 180),),
     "tune": (Command("tune", ("-m", "benchmarks.tune", "--minutes", "5"), 330),),
     "suite": (Command("suite", ("-m", "benchmarks.run", "--suite", "gpu", "--minutes", "5", "--out", "{files}"), 330),),
+    "models": (Command("recipes", ("-m", "benchmarks.recipes", "--out", RUNS, "--device", "cuda", "--autocast"), 475),),
 }
 
 
@@ -129,8 +132,8 @@ def run_step(name: str, out: Path) -> int:
         statuses = [start(command, Path(folder)) for command in STEPS[name]]
         with tarfile.open(out / f"{name}.tar.gz", "w:gz") as archive:
             archive.add(folder, name)
-            if name == "tune":
-                archive.add(ROOT / "kernels" / "configs.json", f"{name}/configs.json")
+            if (changed := ROOT / KEPT.get(name, "none")).exists():
+                archive.add(changed, f"{name}/{changed.name}")
     return max(statuses)
 
 

@@ -41,7 +41,7 @@ def test_train_passes_every_option_on(tmp_path: Path) -> None:
     sizes |= {"encoder": "strided", "encoder_hidden": 4, "posterior": "iaf"}
     sizes |= {"encoder_norm": "batch", "encoder_activation": "relu", "encoder_units": 7}
     options = [f"--{key.replace('_', '-')}={value}" for key, value in (settings | sizes).items()]
-    options.append("--no-path-derivative")
+    options += ["--no-path-derivative", "--flip"]
     others = ["--no-flow", "--encoder=resnet", "--encoder-norm=weight", "--latent-map", 1, 5, "--labels"]
     others += ["--encoder-units=0"]
     for out, extra in (("a", ["--residual", "--binarization", "dynamic"]), ("b", others)):
@@ -49,6 +49,7 @@ def test_train_passes_every_option_on(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
     a, b = (checkpoint.load(tmp_path / out / "checkpoint") for out in "ab")
     defaults = {"objective": "elbo", "samples": 1, "soft_free_bits": 0.0, "epochs": 1, "path_derivative": False}
+    defaults |= {"flip": True, "autocast": False}
     assert a.training == settings | defaults | {"data": "digits", "split": "60/10/10", "binarization": "dynamic"}
     assert {key: a.model.config[key] for key in sizes} == sizes
     for found, residual, use_flow in ((a, True, True), (b, False, False)):

@@ -127,6 +127,49 @@ def test_noise_on_images() -> None:
     assert next(again).equal(next(again))
 
 
+def test_autocast_rounds_products_alone() -> None:
+    """The figures are those of float32 to bfloat16's rounding; weights and gradients stay float32."""
+    shown, models = [], []
+    for autocast in (False, True):
+        models.append(far_from_its_prior())
+        objective = Objective(training.Settings(autocast=autocast), levels=2)
+        batch = Batch(halves().fixed("valid", 0))
+        shown.append(update(models[-1], torch.optim.SGD(models[-1].parameters(), lr=0.1), batch, objective, 1.0))
+    assert shown[1] == pytest.approx(shown[0], rel=0.01) and shown[1] != shown[0]
+    assert not same(*models)
+    for parameter in models[1].parameters():
+        assert parameter.dtype == torch.float32 and parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+
+
+def test_images_are_mirrored_in_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the updates' images by the epoch's draws, none of those that validate."""
+    seen: list[torch.Tensor] = []
+
+    def noted(model: VLAE, optimizer: Any, batch: Batch, *others: Any) -> tuple[float, float]:
+        seen.append(batch.x)
+        return update(model, optimizer, batch, *others)
+
+    monkeypatch.setattr(loop, "update", noted)
+    unlike = torch.randint(0, 256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    images = data.Images("unlike", unlike[:40], unlike[40:50], unlike[50:], "40/10/10", binarization="none")
+    known = {pixels(image) for image in images.fixed("train")}
+    valid = {}
+    for flip in (False, True):
+        seen.clear()
+        options = {"epochs": 1, "lr": 1e-9, "batch_size": 16, "progress": False, "flip": flip}
+        history = training.train(new_model(likelihood="gaussian"), images, out_dir=tmp_path / f"flip-{flip}", **options)
+        valid[flip] = history[0]["valid_loss"]
+        turned = [image for image in torch.cat(seen) if pixels(image) not in known]
+        assert all(pixels(image.flip(-1)) in known for image in turned)
+        assert 0.3 < len(turned) / len(known) < 0.7 if flip else not turned
+    assert valid[True] == pytest.approx(valid[False], rel=1e-6)
+
+
+def pixels(image: torch.Tensor) -> tuple[float, ...]:
+    return tuple(image.flatten().tolist())
+
+
 def grey() -> data.Images:
     return dataclasses.replace(halves(), binarization="none")
 
@@ -210,7 +253,8 @@ OBJECTIVES: list[dict[str, Any]] = [
     {"free_bits": 2.0},
     {"soft_free_bits": 2.0},
     {"objective": "iwae", "samples": 3},
-    {"denoise": 0.1},
+    {"denoise": 0.1, "flip": True},
+    {"autocast": True},
 ]
 
 

@@ -1,4 +1,4 @@
-"""Noise on images, for training and showing models that remove it."""
+"""Changes of images for training: noise, which models are shown to remove, and mirroring."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def corrupt(x: Tensor, amount: float, *, levels: int = 2, generator: torch.Gener
         return torch.where(flipped, 1 - x, x)
     noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
     return (x + amount * noise).clamp(0, 1)
+
+
+def mirrored(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Images ``[B, C, H, W]``, each mirrored left to right with probability 1/2; draws on the CPU."""
+    mirror = torch.rand(len(x), generator=generator, device="cpu") < 0.5
+    return torch.where(mirror.to(x.device)[:, None, None, None], x.flip(-1), x)
 
 
 def check_amount(name: str, amount: float, levels: int) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint, processes
 from ..data import Images, Source, for_training
+from ..data.corruption import mirrored
 from ..evaluation import batches, bits_per_dim, evaluate
 from ..layers import WeightNorm, initialize
 from ..models.growth import copy_weights
@@ -260,8 +261,8 @@ class _Run:
         return torch.Generator().manual_seed(_seed(self.settings.seed, number, "batches"))
 
     def _batches(self, order: torch.Generator) -> Iterator[Batch]:
-        size = self.settings.batch_size
-        return (Batch(*pair) for pair in batches(self.model, self.images, "train", size, order, shuffle=True))
+        for x, labels in batches(self.model, self.images, "train", self.settings.batch_size, order, shuffle=True):
+            yield Batch(mirrored(x, order) if self.settings.flip else x, labels)
 
     def _averaged(self) -> contextlib.AbstractContextManager[Mapping[str, Tensor]]:
         return contextlib.nullcontext({}) if self.average is None else self.average.in_place()

@@ -125,7 +125,8 @@ def update(
 
     draws: of one of several processes, see `Objective.shared_terms`; the optimizer sums their gradients before a step.
     """
-    terms = objective.terms(model, batch) if draws is None else objective.shared_terms(model, batch, draws)
+    with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=objective.settings.autocast):
+        terms = objective.terms(model, batch) if draws is None else objective.shared_terms(model, batch, draws)
     reconstruction, kl = torch.stack([terms.reconstruction.mean(), terms.kl.mean()]).tolist()  # one wait for a GPU
     if math.isfinite(reconstruction + kl):
         optimizer.zero_grad(set_to_none=True)

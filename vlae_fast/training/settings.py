@@ -66,6 +66,14 @@ class Settings:
     denoise: float = option(
         0.0, _NOT_NEGATIVE, "Noise on what the encoder sees: probability that a binary pixel flips, or sigma"
     )
+    flip: bool = option(
+        False, Flag(), "Mirror each training image left to right with probability 1/2, anew in each epoch"
+    )
+    autocast: bool = option(
+        False,
+        Flag(),
+        "Products in bfloat16 by torch.autocast, for a GPU; weights, their steps and validation stay float32",
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
