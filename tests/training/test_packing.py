@@ -79,12 +79,14 @@ def test_the_command_of_a_run_gives_its_settings_back(at: Path) -> None:
     from vlae_fast.commands import app
 
     found = checkpoint.load(checkpoint.MNIST)
+    found.model.config["latent_map"] = [4, 8]  # as JSON has a pair
     words = shlex.split(packing.command_of(found))
     assert words[:2] == ["vlae-fast", "train"]
     given = typer.main.get_command(app).commands["train"].make_context("train", words[2:]).params
     for key, value in {**found.training, **found.model.config}.items():
         if given.get(key) is not None:
-            assert given[key] == value, key
+            assert given[key] == (tuple(value) if key == "latent_map" else value), key
+    assert given["latent_map"] == (4, 8)
     assert given["data_name"] == "mnist" and given["epochs"] == 24 and given["residual"] is True
     assert "--no-use-flow" in packing.command_of(checkpoint.load(at))
     found.training["init"] = "runs/a b"

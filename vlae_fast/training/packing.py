@@ -80,7 +80,8 @@ def _spelled(key: str, value: Any) -> str:
     option = key.replace("_", "-")
     if isinstance(value, bool):
         return f"--{option}" if value else f"--no-{option}"
-    return f"--{option} {value}"
+    values = value if isinstance(value, list | tuple) else [value]
+    return " ".join([f"--{option}", *map(str, values)])
 
 
 def card_of_shipped(found: Checkpoint, name: str, command: str, figures: Mapping[str, Any] | None) -> str:
