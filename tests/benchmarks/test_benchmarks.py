@@ -35,7 +35,8 @@ def test_shapes_agree_with_the_reference(name: str) -> None:
     case, op_case = SHAPES[name]
     if op_case.op == "made_inverse" and case.dim > 500:
         pytest.skip("the reference takes D passes; test_wide_flows has it")
-    testing.check_op(op_case, require("cpu"), grad=op_case.op != "made_inverse")
+    of_flow = op_case.op == "made_inverse"  # whose log-determinants, one of a sample, may be near by luck
+    testing.check_op(op_case, require("cpu"), grad=not of_flow, nudges=3 if of_flow else 0)
 
 
 @pytest.mark.slow

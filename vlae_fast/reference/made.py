@@ -10,6 +10,7 @@ from torch import Tensor
 from ..masks import linear_mask
 from .activation import activate, slope_of_output
 from .arguments import Layers, Mask
+from .linear import linear
 from .masked_linear import masked_linear
 
 
@@ -39,6 +40,6 @@ def made_backward(
         live = linear_mask(layers.degrees[i], layers.degrees[i + 1])
         grad_weights.append(torch.where(live, grad.T @ inputs[i], 0))
         grad_biases.append(grad.sum(0))
-        grad_cond, grad = grad, grad @ torch.where(live, weight, 0)
+        grad_cond, grad = grad, linear(grad, torch.where(live, weight, 0).T)
     grads = [grad, grad_cond.clone(), *grad_weights[::-1], *grad_biases[::-1]]
     return [g if need else None for g, need in zip(grads, needs, strict=True)]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masks import same_padding
+from ..masks import Pair, same_padding
 from .activation import activate, activate_backward
 from .arguments import ConvOptions
 
@@ -68,7 +68,8 @@ def masked_conv_backward(
         grad = activate_backward(
             grad, _pre_activation(x, weight, bias, cond, options, context, context_weight), options.activation
         )
-    padding = same_padding((weight.shape[2], weight.shape[3]), options.dilation)
+    dilation = _dilation(x, options)
+    padding = same_padding((weight.shape[2], weight.shape[3]), dilation)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
         x,
@@ -76,7 +77,7 @@ def masked_conv_backward(
         [weight.shape[0]],
         [1, 1],
         padding,
-        options.dilation,
+        dilation,
         False,
         [0, 0],
         1,
@@ -102,11 +103,18 @@ def _pre_activation(
     context: Tensor | None,
     context_weight: Tensor | None,
 ) -> Tensor:
-    padding = same_padding((weight.shape[2], weight.shape[3]), options.dilation)
+    dilation = _dilation(x, options)
+    padding = same_padding((weight.shape[2], weight.shape[3]), dilation)
     live_weight = torch.where(options.mask(weight.shape, weight.device), weight, 0)
-    pre = F.conv2d(x, live_weight, bias, padding=padding, dilation=options.dilation)
+    pre = F.conv2d(x, live_weight, bias, padding=padding, dilation=dilation)
     if context is not None and context_weight is not None:
         pre = pre + F.conv2d(context, context_weight[:, :, None, None])
     if cond is None:
         return pre
     return pre + (cond if cond.dim() == 4 else cond[:, :, None, None])
+
+
+def _dilation(x: Tensor, options: ConvOptions) -> Pair:
+    """The dilation, at most the image's size: taps are outside of it then as they were, and no memory is theirs."""
+    height, width = options.dilation
+    return min(height, max(x.shape[2], 1)), min(width, max(x.shape[3], 1))

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..masks import linear_mask
 from .activation import activate, slope_of_output
 from .arguments import Mask
+from .linear import linear
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
     """`vlae_fast.ops.masked_linear`: a dense product with the masked weight."""
-    return activate(F.linear(x, torch.where(_live(mask), weight, 0), bias), activation)
+    return activate(linear(x, torch.where(_live(mask), weight, 0), bias), activation)
 
 
 def masked_linear_backward(
@@ -32,7 +32,7 @@ def masked_linear_backward(
     if y is not None:
         grad = grad * slope_of_output(y, activation)
     return [
-        grad @ torch.where(live, weight, 0) if needs[0] else None,
+        linear(grad, torch.where(live, weight, 0).T) if needs[0] else None,
         torch.where(live, grad.T @ x, 0) if needs[1] else None,
         grad.sum(0) if needs[2] else None,
     ]
