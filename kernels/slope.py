@@ -81,7 +81,7 @@ def activation_backward_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Of one image, without a gate."""
+    """Gradient before an activation of one value, and its sums over chunks of the rows; all are of one image."""
     slope_block(
         tl.program_id(0), tl.program_id(1), p_grad, p_out, None, p_pre, p_sums,
         rows, rows_per_chunk, tl.num_programs(0), C, ACTIVATION, BM, BN,

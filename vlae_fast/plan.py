@@ -222,7 +222,7 @@ def writers_of(stages: Sequence[Stage], buffer: int) -> list[int]:
 
 
 def computed_by(stages: Sequence[Stage], writers: Sequence[int], sites: Sites, tap: Offset) -> list[int]:
-    """Those of a buffer's `writers` that compute what is read at a tap from `sites`; none where a pixel has none."""
+    """A buffer's `writers` that compute what is read at a tap from `sites`; none where a pixel has none."""
     if writers == [-1]:
         return [-1]
     met = [w for w in writers if sites.meet(stages[w].sites, tap)]

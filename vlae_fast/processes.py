@@ -184,7 +184,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def whole(own: Tensor, rows: int) -> Tensor:
-    """Of all rows ``[..., rows]`` what each process has of its share ``[..., share]``; gradients reach its own part."""
+    """All rows ``[..., rows]``, put together of each process's share ``[..., share]``; gradients reach its own part."""
     if count() == 1:
         return own
     mine = share(rows)

@@ -67,7 +67,7 @@ def figure_of(figures: Mapping[str, Any], dims: int = 0) -> str:
 
 
 def dims_of(model: Mapping[str, Any]) -> int:
-    """Of `figure_of`: of the images of a model's config; 0 where they are black and white."""
+    """Values of an image of a model's config, for `figure_of`; 0 where they are black and white."""
     binary = model.get("likelihood", "bernoulli") == "bernoulli"
     return 0 if binary else int(model.get("input_dim", 1)) * math.prod(model.get("image_size", (28, 28)))
 

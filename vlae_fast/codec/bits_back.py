@@ -65,7 +65,7 @@ class Given(NamedTuple):
     context: Tensor
 
     def rows(self, start: int, stop: int) -> Given:
-        """Those of the images from start up to below stop."""
+        """The rows of the images from start up to below stop."""
         return Given(self.mu[start:stop], self.sigma[start:stop], self.context[start:stop])
 
 

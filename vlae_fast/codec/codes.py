@@ -64,7 +64,7 @@ class Posterior(NamedTuple):
 
 @torch.no_grad()
 def posterior_of(model: VLAE, x: Tensor, labels: Tensor | None = None, batch: int = 256) -> Posterior:
-    """Of a Gaussian posterior mean and standard deviation; of an ``iaf`` one the draw of eps = 0, its scale."""
+    """Mean and standard deviation of a Gaussian posterior; the draw of eps = 0 and its scale of an ``iaf`` one."""
     found: list[tuple[Tensor, Tensor]] = []
     with evaluating(model):
         for images, of in Batch(x, labels).split(batch):

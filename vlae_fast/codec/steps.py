@@ -172,7 +172,7 @@ class MadeStep(Step):
         return self.both(v.unflatten(1, (self.outputs, -1))[:, :, which])
 
     def both(self, of_dims: Tensor) -> _Both:
-        """Of the outputs of some dimensions, ``[B, outputs, ...]``."""
+        """Shift and log scale in the outputs of some dimensions, ``[B, outputs, ...]``."""
         shift, *log_scale = (_finite(part) for part in of_dims.unbind(1))
         return shift, log_scale[0] if log_scale else np.zeros_like(shift)
 
@@ -202,5 +202,5 @@ def floats(x: NDArray[Any]) -> Tensor:
 
 
 def _finite(x: Tensor | NDArray[np.float32]) -> Floats:
-    """Of a hostile file's v, which has any size, too."""
+    """x within what a float64 multiplies, NaN too: v of a hostile file has any size."""
     return np.fmin(np.fmax(np.asarray(x), -_MOST), _MOST).astype(np.float64)

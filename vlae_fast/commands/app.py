@@ -32,7 +32,7 @@ _UsageError: Any = typer.BadParameter.__base__  # click's, or that of a typer wh
 
 @contextlib.contextmanager
 def _usage_said_once() -> Iterator[None]:
-    """Of several processes with the same wrong command line, the first says what is wrong with it."""
+    """The first of several processes with the same wrong command line says what is wrong with it."""
     try:
         yield
     except _UsageError:

@@ -49,7 +49,7 @@ def in_turn(program: Program, emit: Emit, size: tuple[int, int]) -> Parts:
 
 
 def _weights(program: Program) -> list[list[Tensor]]:
-    """Those of each stage."""
+    """The weights of each stage."""
     weights = iter(program.weights)
     return [[next(weights) for _ in range(stage.n_weights)] for stage in program.stages]
 

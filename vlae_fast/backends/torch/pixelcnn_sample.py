@@ -126,7 +126,7 @@ class _Given(NamedTuple):
 
 
 def _given(chunk: Chunk, noise: Tensor, known_mask: Tensor | None, known: Tensor | None) -> list[_Given]:
-    """Of each draw."""
+    """The parts of each draw: one channel, or all at once."""
     wide = chunk.in_places(noise.to(device_of_float64(noise.device)).double())
     given = []
     for channels in chunk.channels:
