@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 _TILE = 32  # bfloat16 numbers of a row of a tile of AMX
 
 
