@@ -32,6 +32,8 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 from vlae_fast.kernels import launch
 
+from vlae_fast.kept import plans_anew
+
 from .launches import LAUNCHES
 from .machine_code import hot_loops, matrix_instruction
 
@@ -77,9 +79,8 @@ def recorded(arch: int) -> Iterator[list[Launched]]:
     with (
         mock.patch.object(JITFunction, "run", run),
         mock.patch.object(launch, "device_names", lambda device: (f"sm_{arch}",)),
-        mock.patch.object(
-            launch, "_config", launch._config.__wrapped__
-        ),  # whose cache knows devices, not architectures
+        mock.patch.object(launch, "_config", launch._config.__wrapped__),  # whose cache knows no architectures
+        plans_anew(),
     ):
         yield launches
 

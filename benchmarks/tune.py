@@ -31,6 +31,8 @@ from triton.runtime.jit import JITFunction
 from vlae_fast.kernels import launch
 from vlae_fast.kernels.launch import Config
 
+from vlae_fast.kept import plans_anew
+
 from .candidates import CANDIDATES
 from .launches import LAUNCHES, Results
 from .measure import quantile, wall_times
@@ -55,7 +57,7 @@ def lookups(tried: Choice) -> Iterator[dict[Entry, Config]]:
         seen[entry] = {**of_table(kernel, dtype, sizes, device), **tried.get(entry, {})}
         return seen[entry]
 
-    with mock.patch.object(launch, "_config", config):
+    with mock.patch.object(launch, "_config", config), plans_anew():
         yield seen
 
 
@@ -70,7 +72,7 @@ def compiled_code() -> Iterator[list[tuple[Any, ...]]]:
         found.append((code, grid, kernel.metadata.num_warps, kernel.metadata.shared))
         return kernel
 
-    with mock.patch.object(JITFunction, "run", recorded):
+    with mock.patch.object(JITFunction, "run", recorded), plans_anew():  # else binaries that are kept are launched
         yield found
 
 

@@ -3,14 +3,84 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import triton
+from torch import Tensor
+from triton.compiler import CompiledKernel
 
 TABLE = Path(__file__).with_name("configs.json")
 Config = dict[str, int]  # block sizes (BM, BN, BK, ...), num_warps, num_stages
+New = Callable[[], Tensor]  # allocates
+Launch = Callable[..., None]  # takes tensors, None for one that is not there
+
+
+class Like(NamedTuple):
+    """All of a tensor that a plan may depend on. (Where strides count, a plan is given them apart.)"""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def memory(shape: Sequence[int], like: Like, dtype: torch.dtype | None = None, *, images: bool = False) -> New:
+    """What allocates a tensor of so many elements, in like's dtype by default; ``[B, C, H, W]`` as ``[B, H, W, C]``."""
+    order = (0, 2, 3, 1) if images else range(len(shape))
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis], step = step, step * max(shape[axis], 1)
+    return partial(torch.empty_strided, tuple(shape), tuple(strides), dtype=dtype or like.dtype, device=like.device)
+
+
+def prepared(kernel: Any, grid: tuple[int, ...], **values: Any) -> Launch:
+    """The launch of a kernel on tensors, its first arguments in turn; ``values`` are all others, and launch options.
+
+    Triton finds a binary anew in every launch, by every argument and option, which takes longer than all else that a
+    call does on the host. Here tensors alone change, of which a binary depends on dtype and alignment. So the binary
+    for the first tensors is kept, where all are aligned as memory of their own is, and launched on others like them,
+    as Triton's documentation has it: ``binary[grid](*args)``.
+    """
+    names = kernel.arg_names[-len(values.keys() & set(kernel.arg_names)) :]
+    rest, launch = tuple(values.pop(name) for name in names), kernel[grid]  # by place: names take longer in every call
+    kept: tuple[tuple[Any, ...], Launch] | None = None  # dtypes, and a launch of the binary
+
+    def run(*tensors: Any) -> None:
+        nonlocal kept
+        if kept is not None and _are_like(tensors, kept[0]):
+            kept[1](*tensors, *rest)
+            return
+        made = launch(*tensors, *rest, **values)
+        # None from the interpreter. On other GPUs more of a tensor counts.
+        if kept is None and isinstance(made, CompiledKernel) and made.metadata.target.backend == "cuda":
+            if _are_like(tensors, dtypes := _dtypes(tensors)):
+                kept = dtypes, made[(*grid, 1, 1)[:3]]
+
+    return run
+
+
+def _dtypes(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(_dtypes(t) if isinstance(t, tuple) else None if t is None else t.dtype for t in tensors)
+
+
+def _are_like(tensors: tuple[Any, ...], dtypes: tuple[Any, ...]) -> bool:
+    """True where tensors, None or tuples of them have the dtypes, None or tuples of them, and are aligned."""
+    addresses = 0
+    for tensor, dtype in zip(tensors, dtypes, strict=False):  # of one launch; to be strict takes time
+        if tensor is None or dtype is None:
+            if tensor is not dtype:
+                return False
+        elif type(dtype) is tuple:
+            if not _are_like(tensor, dtype):
+                return False
+        elif tensor.dtype is dtype:
+            addresses |= tensor.data_ptr()
+        else:
+            return False
+    return addresses % 16 == 0
 
 
 @lru_cache
@@ -43,7 +113,7 @@ def _config(kernel: str, dtype: torch.dtype, sizes: tuple[int, ...], device: tor
     raise KeyError(f"configs.json has no entry {short!r}")
 
 
-def config(kernel: str, x: torch.Tensor, *sizes: int) -> Config:
+def config(kernel: str, x: Tensor | Like, *sizes: int) -> Config:
     """The configuration of a kernel for the device and dtype of x: the device's own for these sizes, else its
     architecture's, else a default.
 
@@ -71,8 +141,9 @@ def limit_warps(config: Config, warps: int) -> None:
 
 def conv_precision(dtype: torch.dtype) -> str:
     """``input_precision`` of `tl.dot` for convolutions: PyTorch rounds them to TF32 unless it is told otherwise."""
-    allowed = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    return "tf32" if dtype == torch.float32 and allowed == "tf32" else "ieee"
+    if dtype != torch.float32:
+        return "ieee"
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"  # type: ignore[attr-defined]
 
 
 def matmul_precision(dtype: torch.dtype) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,29 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from vlae_fast.kept import kept, state_of
 
-_FOUND = WeakTensorKeyDictionary()  # tensor -> (tensor ->) {what: (versions of the tensors, it)}; keeps no tensor alive
+Found = dict[Any, tuple[Any, Tensor]]  # {what: (versions of the tensors, it)}
+_FOUND = WeakTensorKeyDictionary()  # tensor -> (tensor ->) Found; keeps no tensor alive
+_BY_ID: dict[tuple[int, ...], tuple[list[ref], Found]] = {}  # the same: one look where _FOUND takes several
 
 
-def _found(tensors: tuple[Tensor, ...]) -> dict[Any, tuple[Any, Tensor]]:
+def _found(tensors: tuple[Tensor, ...]) -> Found:
+    ids = tuple(map(id, tensors))
+    refs, found = _BY_ID.get(ids, _NONE)
+    if refs and refs[0]() is tensors[0] and refs[-1]() is tensors[-1]:  # an id may be given a second time
+        return found
+
+    def forget(_: object) -> None:
+        _BY_ID.pop(ids, None)
+
+    found = _searched(tensors)
+    _BY_ID[ids] = [ref(tensor, forget) for tensor in tensors], found
+    return found
+
+
+_NONE: tuple[list[ref], Found] = ([], {})
+
+
+def _searched(tensors: tuple[Tensor, ...]) -> Found:
     level: Any = _FOUND
     for i, tensor in enumerate(tensors):
         below = level.get(tensor)
@@ -34,7 +54,7 @@ class Mask:
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors, self.is_adjacency = tensors, len(tensors) == 1
-        self._versions = [state_of(t) for t in tensors]
+        self._versions = list(map(state_of, tensors))
         self._known = None not in self._versions
         if self._known:
             self._found = _found(tensors)

@@ -8,11 +8,15 @@ more rows: `why_not` says where that costs more than the launches do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vlae_fast.kept import planned
 
 from . import launch
 from .live_tiles import Mask
@@ -60,18 +64,24 @@ def made_forward_kernel(
 
 def why_not(weights: Sequence[Tensor], batch: int = 1) -> str | None:
     """Why these layers are not taken through one launch; None where they are."""
-    *hidden, _ = (len(weight) for weight in weights)
+    dtype = weights[0].dtype
+    return _why_not(tuple(weight.shape for weight in weights), dtype, batch, launch.matmul_precision(dtype))
+
+
+@planned
+def _why_not(shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype, batch: int, precision: str) -> str | None:
+    *hidden, _ = (outputs for outputs, _ in shapes)
     if not hidden:
         return "one layer is one launch anyway"
-    if len(weights) > MOST_LAYERS:
-        return f"at most {MOST_LAYERS} layers are taken, got {len(weights)}"
+    if len(shapes) > MOST_LAYERS:
+        return f"at most {MOST_LAYERS} layers are taken, got {len(shapes)}"
     if max(hidden) > WIDEST:
         return f"at most {WIDEST} units of a hidden layer are taken, got {max(hidden)}"
-    if any(weight.numel() == 0 for weight in weights):
+    if not all(map(prod, shapes)):
         return "a layer has no weights"
-    live, dtype = sum(weight.numel() for weight in weights) // 2, weights[0].dtype
+    live = sum(map(prod, shapes)) // 2
     cycles = live * dtype.itemsize // BYTES_PER_CYCLE
-    if dtype == torch.float32 and launch.matmul_precision(dtype) == "ieee":
+    if dtype == torch.float32 and precision == "ieee":
         cycles = live * ROWS // PRODUCTS_PER_CYCLE  # without matrix instructions
     cycles *= launch.cdiv(launch.cdiv(batch, ROWS), PROGRAMS) or 1  # programs that a processor runs in turn
     if cycles > (most := LAUNCH_CYCLES * len(hidden)):
@@ -84,6 +94,37 @@ def narrowed(block: int, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(launch.shrunk(block, launch.cdiv(size, 8)) for size in sizes)
 
 
+class Plan(NamedTuple):
+    """The layers before their tensors are known."""
+
+    outs: list[launch.New]  # of every layer
+    blocks: list[tuple[int, int]]  # of each layer's outputs and inputs
+    launch: launch.Launch | None  # None where there is nothing to compute
+
+
+@planned
+def _plan(
+    batch: int, sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, activation: str, precision: str
+) -> Plan:
+    x = launch.Like((batch, sizes[0]), dtype, device)
+    config = launch.config("made", x, *sizes)
+    blocks_n, blocks_k = narrowed(config.pop("BN"), sizes[1:]), narrowed(config.pop("BK"), sizes[:-1])
+    computes = launch.prepared(
+        made_forward_kernel,
+        (launch.cdiv(batch, config["BM"]),),
+        sizes=sizes,
+        B=batch,
+        LAYERS=len(sizes) - 1,
+        ACTIVATION=activation,
+        PRECISION=precision,
+        BN=blocks_n,
+        BK=blocks_k,
+        **config,
+    )
+    outs = [launch.memory((batch, size), x) for size in sizes[1:]]
+    return Plan(outs, list(zip(blocks_n, blocks_k, strict=True)), computes if batch else None)
+
+
 def forward(
     x: Tensor,
     weights: Sequence[Tensor],
@@ -93,28 +134,12 @@ def forward(
     activation: str,
 ) -> list[Tensor]:
     """The outputs of every layer, ``[B, units]``, from the first on. All tensors are contiguous."""
-    batch, sizes = len(x), (x.shape[1], *map(len, weights))
-    outs = [x.new_empty(batch, size) for size in sizes[1:]]
-    if batch == 0:
-        return outs
-    config = launch.config("made", x, *sizes)
-    blocks_n, blocks_k = narrowed(config.pop("BN"), sizes[1:]), narrowed(config.pop("BK"), sizes[:-1])
-    walks = [mask.walks(n, k) for mask, n, k in zip(masks, blocks_n, blocks_k, strict=True)]
-    made_forward_kernel[(launch.cdiv(batch, config["BM"]),)](
-        x,
-        cond,
-        tuple(weights),
-        tuple(biases),
-        tuple(mask.data() for mask in masks),
-        tuple(walks),
-        tuple(outs),
-        sizes,
-        batch,
-        LAYERS=len(weights),
-        ACTIVATION=activation,
-        PRECISION=launch.matmul_precision(x.dtype),
-        BN=blocks_n,
-        BK=blocks_k,
-        **config,
-    )
+    (batch, inputs), dtype = x.shape, x.dtype
+    sizes = (inputs, *map(len, weights))
+    plan = _plan(batch, sizes, dtype, x.device, activation, launch.matmul_precision(dtype))
+    outs = [out() for out in plan.outs]
+    if plan.launch is not None:
+        tables = tuple([mask.data() for mask in masks])
+        walks = tuple([mask.walks(*blocks) for mask, blocks in zip(masks, plan.blocks, strict=True)])
+        plan.launch(x, cond, tuple(weights), tuple(biases), tables, walks, tuple(outs))
     return outs

@@ -8,12 +8,15 @@ sums over the whole batch, want them in memory anyway.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vlae_fast.kept import planned
 
 from . import launch
 from .live_tiles import Mask
@@ -100,6 +103,92 @@ def made_grad_weight_kernel(
             )  # fmt: skip
 
 
+class Plan(NamedTuple):
+    """The gradients before their tensors are known."""
+
+    hidden: list[launch.New]  # gradients of the hidden layers, before their activation
+    grad_x: launch.New | None
+    sums: launch.New  # of the rows of each program: `starts`
+    walks: list[tuple[int, int]]  # blocks of each layer's inputs and outputs
+    through: launch.Launch  # of the gradient, through all layers
+    weights: list[launch.New]  # parts of their gradients; one is the gradient
+    parts: list[int]
+    tiles: list[tuple[int, int]]
+    products: launch.Launch | None  # None where no weight needs a gradient
+
+
+@planned
+def _plan(
+    batch: int,
+    sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    activation: str,
+    needs_x: bool,
+    needs_weights: bool,
+    precision: str,
+) -> Plan:
+    x = launch.Like((batch, sizes[0]), dtype, device)
+    config = {"maxnreg": 255} | launch.config("made", x, *sizes)  # left alone, the compiler spills for more programs
+    ins, outs = narrowed(config.pop("BN"), sizes[:-1]), narrowed(config.pop("BK"), sizes[1:])
+    starts, programs = tuple(accumulate(sizes[1:], initial=0)), launch.cdiv(batch, config["BM"])
+    through = launch.prepared(
+        made_grad_x_kernel,
+        (programs,),
+        sizes=sizes,
+        starts=starts,
+        B=batch,
+        LAYERS=len(sizes) - 1,
+        ACTIVATION=activation,
+        PRECISION=precision,
+        BN=ins,
+        BK=outs,
+        **config,
+    )
+    weights = [launch.Like((o, i), dtype, device) for i, o in pairwise(sizes)]
+    configs = [blocks(weight, batch) for weight in weights]
+    cuts = [parts_of(weight, batch, config) for weight, config in zip(weights, configs, strict=True)]
+    return Plan(
+        [launch.memory((batch, size), x) for size in sizes[1:-1]],
+        launch.memory(x.shape, x) if needs_x else None,
+        launch.memory((programs, starts[-1]), x, torch.float32),
+        list(zip(ins, outs, strict=True)),
+        through,
+        [
+            launch.memory(weight.shape, weight) if n == 1 else launch.memory((n, *weight.shape), weight, torch.float32)
+            for weight, (n, _, _) in zip(weights, cuts, strict=True)
+        ],
+        [n for n, _, _ in cuts],
+        [(config["BO"], config["BI"]) for config in configs],
+        _products(batch, sizes, configs, cuts, precision) if needs_weights else None,
+    )
+
+
+def _products(
+    batch: int,
+    sizes: tuple[int, ...],
+    configs: Sequence[launch.Config],
+    cuts: Sequence[tuple[int, int, int]],
+    precision: str,
+) -> launch.Launch:
+    """The gradients of all weights, or their parts."""
+    firsts = tuple(accumulate((programs for _, _, programs in cuts), initial=0))
+    return launch.prepared(
+        made_grad_weight_kernel,
+        (firsts[-1],),
+        sizes=sizes,
+        firsts=firsts,
+        rows=tuple(rows for _, rows, _ in cuts),
+        B=batch,
+        LAYERS=len(cuts),
+        PRECISION=precision,
+        **{name: tuple(config[name] for config in configs) for name in ("BO", "BI", "BB")},
+        num_warps=max(config["num_warps"] for config in configs),
+        num_stages=min(config["num_stages"] for config in configs),
+        enable_fp_fusion=True,
+    )
+
+
 def backward(
     grad: Tensor,
     x: Tensor,
@@ -113,85 +202,23 @@ def backward(
 
     All tensors are contiguous, the batch is not empty. `made.why_not` has nothing against these layers.
     """
-    n = len(weights)
-    inputs = [x, *hidden]
-    of_hidden = [torch.empty_like(h) for h in hidden]
-    grads, pres = [torch.empty_like(x) if needs[0] else None, *of_hidden], [*of_hidden, grad]
-    biases = _grad_x(pres, weights, masks, inputs, grads, activation)
-    grad_weights = _grad_weights(pres, inputs, weights, masks) if any(needs[2 : 2 + n]) else [None] * n
-    found = [grads[0], pres[0].clone() if needs[1] else None, *grad_weights, *biases]
+    (batch, inputs), dtype, n = x.shape, x.dtype, len(weights)
+    sizes, needs_weights = (inputs, *map(len, weights)), True in needs[2 : 2 + n]
+    precision = launch.matmul_precision(dtype)
+    plan = _plan(batch, sizes, dtype, x.device, activation, needs[0], needs_weights, precision)
+    of_hidden, grad_x, sums = [new() for new in plan.hidden], plan.grad_x and plan.grad_x(), plan.sums()
+    pres, tables = (*of_hidden, grad), tuple([mask.data() for mask in masks])
+    walks = tuple([mask.walks(*blocks, transposed=True) for mask, blocks in zip(masks, plan.walks, strict=True)])
+    plan.through(pres, tuple(weights), tables, walks, (None, *hidden), (grad_x, *of_hidden), sums)
+    biases = add_parts(sums, dtype).split(sizes[1:])
+    grad_weights: list[Tensor | None] = [None] * n
+    if plan.products is not None:
+        parts = tuple([new() for new in plan.weights])
+        tiles = tuple([mask.tiles(*blocks) for mask, blocks in zip(masks, plan.tiles, strict=True)])
+        plan.products(pres, (x, *hidden), tables, tiles, parts)
+        grad_weights = [
+            one if n_parts == 1 else add_parts(one.flatten(1), dtype).view_as(weight)
+            for one, n_parts, weight in zip(parts, plan.parts, weights, strict=True)
+        ]
+    found = [grad_x, pres[0].clone() if needs[1] else None, *grad_weights, *biases]
     return [one if need else None for one, need in zip(found, needs, strict=True)]
-
-
-def _grad_x(
-    pres: Sequence[Tensor | None],
-    weights: Sequence[Tensor],
-    masks: Sequence[Mask],
-    inputs: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    activation: str,
-) -> list[Tensor]:
-    """Fills ``grads``; returns the gradients of the biases."""
-    x, sizes = inputs[0], [inputs[0].shape[1], *map(len, weights)]
-    config = {"maxnreg": 255} | launch.config("made", x, *sizes)  # left alone, the compiler spills for more programs
-    ins, outs = narrowed(config.pop("BN"), sizes[:-1]), narrowed(config.pop("BK"), sizes[1:])
-    starts = tuple(accumulate(sizes[1:], initial=0))
-    programs = launch.cdiv(len(x), config["BM"])
-    sums = x.new_empty(programs, starts[-1], dtype=torch.float32)
-    walks = [mask.walks(i, o, transposed=True) for mask, o, i in zip(masks, outs, ins, strict=True)]
-    made_grad_x_kernel[(programs,)](
-        tuple(pres),
-        tuple(weights),
-        tuple(mask.data() for mask in masks),
-        tuple(walks),
-        (None, *inputs[1:]),
-        tuple(grads),
-        sums,
-        tuple(sizes),
-        starts,
-        len(x),
-        LAYERS=len(weights),
-        ACTIVATION=activation,
-        PRECISION=launch.matmul_precision(x.dtype),
-        BN=ins,
-        BK=outs,
-        **config,
-    )
-    return list(add_parts(sums[None], x.dtype)[0].split(sizes[1:]))
-
-
-def _grad_weights(
-    pres: Sequence[Tensor | None], inputs: Sequence[Tensor], weights: Sequence[Tensor], masks: Sequence[Mask]
-) -> list[Tensor | None]:
-    batch, x = len(inputs[0]), inputs[0]
-    configs = [blocks(weight, batch) for weight in weights]
-    cuts = [parts_of(weight, batch, config) for weight, config in zip(weights, configs, strict=True)]
-    sums = [
-        x.new_empty(parts, *weight.shape, dtype=weight.dtype if parts == 1 else torch.float32)
-        for weight, (parts, _, _) in zip(weights, cuts, strict=True)
-    ]
-    firsts = tuple(accumulate((programs for _, _, programs in cuts), initial=0))
-    block_o, block_i, block_b = (tuple(config[name] for config in configs) for name in ("BO", "BI", "BB"))
-    made_grad_weight_kernel[(firsts[-1],)](
-        tuple(pres),
-        tuple(inputs),
-        tuple(mask.data() for mask in masks),
-        tuple(mask.tiles(o, i) for mask, o, i in zip(masks, block_o, block_i, strict=True)),
-        tuple(sums),
-        (x.shape[1], *map(len, weights)),
-        firsts,
-        tuple(rows for _, rows, _ in cuts),
-        batch,
-        LAYERS=len(weights),
-        PRECISION=launch.matmul_precision(x.dtype),
-        BO=block_o,
-        BI=block_i,
-        BB=block_b,
-        num_warps=max(config["num_warps"] for config in configs),
-        num_stages=min(config["num_stages"] for config in configs),
-        enable_fp_fusion=True,
-    )
-    return [
-        one[0] if len(one) == 1 else add_parts(one.flatten(1)[None], x.dtype).view_as(weight)
-        for one, weight in zip(sums, weights, strict=True)
-    ]

@@ -1,20 +1,24 @@
 """Masked convolution as an implicit matrix product over the live taps: no im2col, no multiplication by zero.
 
-Images are ``[B, H, W, C]``, contiguous. T live taps, P channels before the activation, C after it (P / 2 under the
-gate, else P). Weights are packed to ``[T, C_in, P]``.
+Images are ``[B, C, H, W]`` in channels_last: in memory, and to the kernels, ``[B, H, W, C]``. T live taps, P channels
+before the activation, C after it (P / 2 under the gate, else P). Weights are packed to ``[T, C_in, P]``.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlae_fast.kept import planned
+
 from . import launch
 from .activate import activate, sigmoid_of_16_bits, tanh, tanh_of_16_bits
 from .dot import dot
-from .taps import FLAT_BELOW, Taps, blocks_per_tap, k_block, pack, raster, rows_and_columns
+from .taps import FLAT_BELOW, Live, blocks_per_tap, k_block, pack, places, rows_and_columns
 
 
 @triton.jit
@@ -136,12 +140,12 @@ def masked_conv_forward_kernel(
     )  # fmt: skip
 
 
-def blocks(x: Tensor, channels: int, n_taps: int, *, mirrored: bool) -> launch.Config:
+def blocks(x: Tensor | launch.Like, channels: int, n_taps: int, *, mirrored: bool) -> launch.Config:
     """Block sizes for a convolution of x to so many channels, and how many blocks of K a tap has.
 
     ``mirrored``: its transpose, the gradient of x.
     """
-    batch, height, width, in_channels = x.shape
+    batch, in_channels, height, width = x.shape
     config = launch.config("masked_conv", x, in_channels, channels)
     config["BM"] = launch.shrunk(config["BM"], batch * height * width)
     n_blocks = launch.cdiv(channels, config["BN"])
@@ -152,50 +156,84 @@ def blocks(x: Tensor, channels: int, n_taps: int, *, mirrored: bool) -> launch.C
     return config | {"PER_TAP": blocks_per_tap(in_channels, config["BK"])}
 
 
+class Plan(NamedTuple):
+    """A convolution before its tensors are known."""
+
+    out: launch.New
+    packed: launch.New  # the weights
+    places: Tensor
+    pack: launch.Launch | None  # None where there is nothing to pack
+    conv: launch.Launch | None  # None where there is nothing to compute
+
+
+@planned
+def _plan(
+    live: Live,
+    x_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    weight_shape: tuple[int, ...],
+    weight_strides: tuple[int, ...],
+    has_bias: bool,
+    cond_dim: int,  # 0: none
+    activation: str,
+    with_sigmoid: bool,
+    precision: str,
+) -> Plan:
+    x, (batch, in_channels, height, width), columns = launch.Like(x_shape, dtype, device), x_shape, weight_shape[0]
+    channels, pixels = columns // 2 if activation == "gate" else columns, batch * height * width
+    config = blocks(x, channels, len(live), mirrored=False)
+    conv = launch.prepared(
+        masked_conv_forward_kernel,
+        (launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),),
+        pixels=pixels,
+        H=height,
+        W=width,
+        C_in=in_channels,
+        C=channels,
+        T=len(live),
+        ACTIVATION=activation,
+        HAS_BIAS=has_bias,
+        COND={0: "none", 2: "vector", 4: "map"}[cond_dim],
+        WITH_SIGMOID=with_sigmoid,
+        RASTER=live.raster,
+        PRECISION=precision,
+        **config,
+    )
+    packs = pack(live, weight_shape, weight_strides, paired=activation == "gate")
+    computes = pixels * channels > 0
+    return Plan(
+        launch.memory((batch, channels, height, width), x, images=True),
+        launch.memory((len(live), in_channels, columns), x),
+        places(live.taps, device),
+        packs if computes and len(live) * in_channels else None,
+        conv if computes else None,
+    )
+
+
 def forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     cond: Tensor | None,
-    taps: Taps,
-    centre: Tensor | None,
+    live: Live,
     activation: str,
     with_sigmoid: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output ``[B, H, W, C]`` and, with ``with_sigmoid``, the sigmoid of the gate.
+    """Output ``[B, C, H, W]`` and, with ``with_sigmoid``, the sigmoid of the gate.
 
     Args:
-        x: ``[B, H, W, C_in]``, contiguous. weight: ``[P, C_in, k, k]``, any strides. bias: ``[P]``.
-        cond: ``[B, P]`` or ``[B, H, W, P]``, contiguous.
-        taps: those with a live weight. centre: boolean ``[P, C_in]``, the mask of the last tap, None where all of it
-            is alive.
+        x: ``[B, C_in, H, W]``. weight: ``[P, C_in, k, k]``, any strides. bias: ``[P]``, contiguous.
+        cond: ``[B, P]``, contiguous, or ``[B, P, H, W]``.
     """
-    batch, height, width, in_channels = x.shape
-    channels = len(weight) // 2 if activation == "gate" else len(weight)
-    out = x.new_empty(batch, height, width, channels)
-    sigmoid = torch.empty_like(out) if with_sigmoid else None
-    if out.numel() == 0:
-        return out, sigmoid
-    config, pixels = blocks(x, channels, len(taps), mirrored=False), batch * height * width
-    masked_conv_forward_kernel[(launch.cdiv(pixels, config["BM"]) * launch.cdiv(channels, config["BN"]),)](
-        x,
-        pack(weight, taps, centre, paired=activation == "gate"),
-        bias,
-        cond,
-        out,
-        sigmoid,
-        pixels,
-        height,
-        width,
-        in_channels,
-        channels,
-        len(taps),
-        ACTIVATION=activation,
-        HAS_BIAS=bias is not None,
-        COND="none" if cond is None else "vector" if cond.dim() == 2 else "map",
-        WITH_SIGMOID=with_sigmoid,
-        RASTER=raster(taps),
-        PRECISION=launch.conv_precision(x.dtype),
-        **config,
-    )
+    plan = _plan(
+        live, x.shape, x.dtype, x.device, weight.shape, weight.stride(), bias is not None,
+        0 if cond is None else cond.dim(), activation, with_sigmoid, launch.conv_precision(x.dtype),
+    )  # fmt: skip
+    out, sigmoid = plan.out(), plan.out() if with_sigmoid else None
+    if plan.conv is not None:
+        packed = plan.packed()
+        if plan.pack is not None:
+            plan.pack(weight, plan.places, live.centre, packed)
+        plan.conv(x, packed, bias, cond, out, sigmoid)
     return out, sigmoid

@@ -104,8 +104,8 @@ class WeightPlan(NamedTuple):
     config: launch.Config
 
 
-def plan(x: Tensor, columns: int, n_taps: int) -> WeightPlan:
-    batch, height, width, in_channels = x.shape
+def plan(x: Tensor | launch.Like, columns: int, n_taps: int) -> WeightPlan:
+    batch, in_channels, height, width = x.shape
     pixels = batch * height * width
     config = launch.config("masked_conv_weight", x, in_channels, columns)
     config["BM"] = launch.shrunk(config["BM"], pixels)

@@ -7,10 +7,14 @@ entries it replaces by zeros on the way.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vlae_fast.kept import planned
 
 from . import launch
 from .activate import activate, times_slope
@@ -209,7 +213,7 @@ def masked_linear_forward_kernel(
     )  # fmt: skip
 
 
-def blocks_of(kernel: str, weight: Tensor, batch: int, *, transposed: bool) -> dict[str, int]:
+def blocks_of(kernel: str, weight: launch.Like, batch: int, *, transposed: bool) -> launch.Config:
     """Block sizes of one product ``[batch, K] x [K, N]``.
 
     A tile wider than an eighth of the layer would compute too many dead products. A block with more rows would leave
@@ -223,29 +227,50 @@ def blocks_of(kernel: str, weight: Tensor, batch: int, *, transposed: bool) -> d
     return config
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
-    """Output ``[B, O]`` for x ``[B, I]``, weight ``[O, I]`` and bias ``[O]``, all contiguous."""
-    batch, (outputs, inputs) = x.shape[0], weight.shape
-    y = x.new_empty(batch, outputs)
-    if y.numel() == 0:
-        return y
+class Plan(NamedTuple):
+    """A layer before its tensors are known."""
+
+    y: launch.New
+    blocks: tuple[int, int]  # of outputs and inputs
+    launch: launch.Launch | None  # None where there is nothing to compute
+
+
+@planned
+def _plan(
+    batch: int,
+    weight_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    is_adjacency: bool,
+    activation: str,
+    precision: str,
+) -> Plan:
+    weight, (outputs, inputs) = launch.Like(weight_shape, dtype, device), weight_shape
     config = blocks_of("masked_linear", weight, batch, transposed=False)
     # A thread has 32 outputs at least; 16 in float32, for 32 of a tile of 32 rows spill. A warp group has 4 warps.
-    least = 16 if x.dtype == torch.float32 else 32
+    least = 16 if dtype == torch.float32 else 32
     launch.limit_warps(config, max(4, config["BM"] * config["BN"] // (32 * least)))
-    masked_linear_forward_kernel[(launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),)](
-        x,
-        weight,
-        bias,
-        mask.data(),
-        mask.walks(config["BN"], config["BK"]),
-        y,
-        batch,
-        outputs,
-        inputs,
-        ADJACENCY=mask.is_adjacency,
+    computes = launch.prepared(
+        masked_linear_forward_kernel,
+        (launch.cdiv(batch, config["BM"]) * launch.cdiv(outputs, config["BN"]),),
+        B=batch,
+        OUT=outputs,
+        IN=inputs,
+        ADJACENCY=is_adjacency,
         ACTIVATION=activation,
-        PRECISION=launch.matmul_precision(x.dtype),
+        PRECISION=precision,
         **config,
     )
+    blocks = config["BN"], config["BK"]
+    return Plan(launch.memory((batch, outputs), weight), blocks, computes if batch * outputs else None)
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
+    """Output ``[B, O]`` for x ``[B, I]``, weight ``[O, I]`` and bias ``[O]``, all contiguous."""
+    dtype = x.dtype
+    precision = launch.matmul_precision(dtype)
+    plan = _plan(x.shape[0], weight.shape, dtype, x.device, mask.is_adjacency, activation, precision)
+    y = plan.y()
+    if plan.launch is not None:
+        plan.launch(x, weight, bias, mask.data(), mask.walks(*plan.blocks), y)
     return y

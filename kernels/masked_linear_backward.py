@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vlae_fast.kept import planned
 
 from . import launch
 from .dot import dot
@@ -118,7 +121,7 @@ def backward(
     pre, grad_bias = grad, None
     if activation != "none" or needs[2]:
         pre, sums = slope(grad, y, activation)
-        grad_bias = add_parts(sums[None], grad.dtype)[0] if needs[2] else None
+        grad_bias = add_parts(sums, grad.dtype) if needs[2] else None
     return [*_products_backward(pre, x, weight, mask, needs[0], needs[1])[:2], grad_bias]
 
 
@@ -141,7 +144,7 @@ def backward_of_layers(
     sums = slope(grad, None, "none")[1] if needs[-1] else None
     for i in reversed(range(n)):
         if needs[2 + n + i] and sums is not None:
-            found[2 + n + i] = add_parts(sums[None], grad.dtype)[0]
+            found[2 + n + i] = add_parts(sums, grad.dtype)
         if i == 0 and needs[1]:
             found[1] = pre.clone()
         wanted = needs[0] if i == 0 else any((*needs[: 2 + i], *needs[2 + n : 2 + n + i]))
@@ -158,7 +161,7 @@ def backward_of_layers(
     return found
 
 
-def blocks(weight: Tensor, batch: int) -> launch.Config:
+def blocks(weight: launch.Like, batch: int) -> launch.Config:
     """Block sizes of both products of a layer."""
     outputs, inputs = weight.shape
     config = blocks_of("masked_linear_backward", weight, batch, transposed=True)
@@ -171,13 +174,68 @@ def blocks(weight: Tensor, batch: int) -> launch.Config:
     return config
 
 
-def parts_of(weight: Tensor, batch: int, config: launch.Config) -> tuple[int, int, int]:
+def parts_of(weight: launch.Like, batch: int, config: launch.Config) -> tuple[int, int, int]:
     """Parts of the batch in the gradient of a weight, rows of the batch in each, and programs of all."""
     outputs, inputs = weight.shape
     tiles = launch.cdiv(outputs, config["BO"]) * launch.cdiv(inputs, config["BI"])
     parts = max(min(PROGRAMS // max(tiles, 1), batch // ROWS_PER_PART), 1)
     rows = launch.cdiv(batch, parts * config["BB"]) * config["BB"]
     return parts, rows, tiles * parts
+
+
+class Plan(NamedTuple):
+    """Both products before their tensors are known; None for what is not needed, or of nothing."""
+
+    grad_x: launch.New | None
+    sums_x: launch.New | None
+    parts: launch.New | None  # of the weight's gradient; one is the gradient
+    is_one_part: bool
+    walks: tuple[int, int] | None  # blocks of the walks, and of the tiles
+    tiles: tuple[int, int] | None
+    launch: launch.Launch | None
+
+
+@planned
+def _plan(
+    batch: int,
+    weight_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    is_adjacency: bool,
+    needs_x: bool,
+    needs_weight: bool,
+    before: str | None,
+    precision: str,
+) -> Plan:
+    weight, (outputs, inputs) = launch.Like(weight_shape, dtype, device), weight_shape
+    config = blocks(weight, batch)
+    row_blocks = launch.cdiv(batch, config["BM"])
+    parts, rows, weight_programs = parts_of(weight, batch, config) if needs_weight else (0, 0, 0)
+    x_programs = row_blocks * launch.cdiv(inputs, config["BN"]) if needs_x else 0
+    computes = launch.prepared(
+        masked_linear_backward_kernel,
+        (weight_programs + x_programs,),
+        B=batch,
+        OUT=outputs,
+        IN=inputs,
+        weight_programs=weight_programs,
+        rows=rows,
+        ADJACENCY=is_adjacency,
+        BEFORE=before or "none",
+        PRECISION=precision,
+        **config,
+    )
+    of_weight = weight_shape if parts == 1 else (parts, outputs, inputs)
+    sums_x = launch.memory((row_blocks, inputs), weight, torch.float32)
+    return Plan(
+        launch.memory((batch, inputs), weight) if needs_x else None,
+        sums_x if needs_x and before is not None else None,
+        launch.memory(of_weight, weight, dtype if parts == 1 else torch.float32) if needs_weight else None,
+        parts == 1,
+        (config["BN"], config["BK"]) if needs_x else None,
+        (config["BO"], config["BI"]) if needs_weight else None,
+        computes if weight_programs + x_programs else None,
+    )
 
 
 def _products_backward(
@@ -194,38 +252,16 @@ def _products_backward(
     before: the activation that x comes from. The gradient of x is then that before it, and the third tensor has its
     sums ``[parts of the batch, I]``.
     """
-    batch, (outputs, inputs) = x.shape[0], weight.shape
-    config = blocks(weight, batch)
-    row_blocks = launch.cdiv(batch, config["BM"])
-    grad_x = torch.empty_like(x) if needs_x else None
-    sums_x = x.new_empty(row_blocks, inputs, dtype=torch.float32) if needs_x and before is not None else None
-    sums, rows, weight_programs = None, 0, 0
-    if needs_weight:
-        parts, rows, weight_programs = parts_of(weight, batch, config)
-        sums = x.new_empty(parts, outputs, inputs, dtype=weight.dtype if parts == 1 else torch.float32)
-    x_programs = row_blocks * launch.cdiv(inputs, config["BN"]) if needs_x else 0
-    if weight_programs + x_programs:
-        masked_linear_backward_kernel[(weight_programs + x_programs,)](
-            pre,
-            x,
-            weight,
-            mask.data(),
-            mask.walks(config["BN"], config["BK"], transposed=True) if needs_x else None,
-            mask.tiles(config["BO"], config["BI"]) if needs_weight else None,
-            grad_x,
-            sums,
-            sums_x,
-            batch,
-            outputs,
-            inputs,
-            weight_programs,
-            rows,
-            ADJACENCY=mask.is_adjacency,
-            BEFORE=before or "none",
-            PRECISION=launch.matmul_precision(x.dtype),
-            **config,
-        )
-    grad_weight = None
-    if sums is not None:
-        grad_weight = sums[0] if len(sums) == 1 else add_parts(sums.flatten(1)[None], x.dtype).view_as(weight)
-    return grad_x, grad_weight, sums_x
+    dtype = x.dtype
+    plan = _plan(
+        x.shape[0], weight.shape, dtype, x.device, mask.is_adjacency, needs_x, needs_weight, before,
+        launch.matmul_precision(dtype),
+    )  # fmt: skip
+    grad_x, sums_x, parts = plan.grad_x and plan.grad_x(), plan.sums_x and plan.sums_x(), plan.parts and plan.parts()
+    if plan.launch is not None:
+        walks = plan.walks and mask.walks(*plan.walks, transposed=True)
+        tiles = plan.tiles and mask.tiles(*plan.tiles)
+        plan.launch(pre, x, weight, mask.data(), walks, tiles, grad_x, parts, sums_x)
+    if parts is None or plan.is_one_part:
+        return grad_x, parts, sums_x
+    return grad_x, add_parts(parts.flatten(1), dtype).view_as(weight), sums_x

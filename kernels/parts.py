@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vlae_fast.kept import planned
 
 from . import launch
 
@@ -37,11 +42,30 @@ def blocks_of_parts(parts: int, n: int) -> tuple[int, int]:
     return block_p, launch.shrunk(BLOCK // block_p, n)
 
 
+class Plan(NamedTuple):
+    """A sum before its parts are known."""
+
+    sum: launch.New
+    add: launch.Launch | None  # None of nothing
+
+
+@planned
+def _plan(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Plan:
+    *groups, parts, n = shape
+    block_p, block_n = blocks_of_parts(parts, n)
+    grid = (prod(groups), launch.cdiv(n, block_n))
+    return Plan(
+        launch.memory((*groups, n), launch.Like(shape, dtype, device)),
+        launch.prepared(parts_add_kernel, grid, parts=parts, N=n, BP=block_p, BN=block_n)
+        if all((*groups, n))
+        else None,
+    )
+
+
 def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums ``parts [groups, parts, N]``, float32, contiguous, to ``[groups, N]``."""
-    groups, n_parts, n = parts.shape
-    out = parts.new_empty(groups, n, dtype=dtype)
-    block_p, block_n = blocks_of_parts(n_parts, n)
-    if out.numel():
-        parts_add_kernel[(groups, launch.cdiv(n, block_n))](parts, out, n_parts, n, block_p, block_n)
+    """Sums ``parts [parts, N]``, or ``[groups, parts, N]``, float32, contiguous, to ``[N]``, or ``[groups, N]``."""
+    plan = _plan(parts.shape, dtype, parts.device)
+    out = plan.sum()
+    if plan.add is not None:
+        plan.add(parts, out)
     return out

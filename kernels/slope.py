@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlae_fast.kept import planned
+
 from . import launch
 from .activate import times_slope
 
@@ -98,13 +100,40 @@ class Cut(NamedTuple):
     config: launch.Config
 
 
-def cut(grad: Tensor, images: int) -> Cut:
-    channels = grad.shape[-1]
-    rows, config = grad.numel() // max(channels * images, 1), launch.config("slope", grad, channels)
+def cut(grad: Tensor | launch.Like, images: int, rows: int, channels: int) -> Cut:
+    """Of images with so many rows of so many channels, in grad's dtype."""
+    config = launch.config("slope", grad, channels)
     config["BM"], config["BN"] = launch.shrunk(config["BM"], rows), launch.shrunk(config["BN"], channels)
     n_blocks = launch.cdiv(channels, config["BN"])
     chunks = min(max(PROGRAMS // max(images * n_blocks, 1), 1), launch.cdiv(rows, config["BM"])) or 1
     return Cut(rows, launch.cdiv(rows, chunks), chunks, n_blocks, config)
+
+
+class Plan(NamedTuple):
+    """A slope before its tensors are known."""
+
+    pre: launch.New | None  # None: the gradient is passed on
+    sums: launch.New
+    launch: launch.Launch
+
+
+@planned
+def _plan(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, activation: str) -> Plan:
+    (batch, channels), grad = shape, launch.Like(shape, dtype, device)
+    rows, per_chunk, chunks, n_blocks, config = cut(grad, 1, batch, channels)
+    return Plan(
+        None if activation == "none" else launch.memory(shape, grad),
+        launch.memory((chunks, channels), grad, torch.float32),
+        launch.prepared(
+            activation_backward_kernel,
+            (chunks, n_blocks),
+            rows=rows,
+            rows_per_chunk=per_chunk,
+            C=channels,
+            ACTIVATION=activation,
+            **config,
+        ),
+    )
 
 
 def slope(grad: Tensor, out: Tensor | None, activation: str) -> tuple[Tensor, Tensor]:
@@ -113,11 +142,7 @@ def slope(grad: Tensor, out: Tensor | None, activation: str) -> tuple[Tensor, Te
     Args:
         grad, out: ``[B, C]``, contiguous. ``out`` is the activation's output; None where the activation needs none.
     """
-    rows, per_chunk, chunks, n_blocks, config = cut(grad, 1)
-    pre = grad if activation == "none" else torch.empty_like(grad)
-    channels = grad.shape[-1]
-    sums = grad.new_empty(chunks, channels, dtype=torch.float32)
-    activation_backward_kernel[(chunks, n_blocks)](
-        grad, out, pre, sums, rows, per_chunk, channels, ACTIVATION=activation, **config
-    )
+    plan = _plan(grad.shape, grad.dtype, grad.device, activation)
+    pre, sums = grad if plan.pre is None else plan.pre(), plan.sums()
+    plan.launch(grad, out, pre, sums)
     return pre, sums

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import torch
@@ -19,6 +21,21 @@ PACKED = 1024  # weights that a program packs
 FLAT_BELOW = 16  # channels; with fewer, one block of K spans several taps
 
 Taps = tuple[Tap, ...]
+
+
+@dataclass(frozen=True, eq=False)  # of the same mask the same object is given again: a short key of plans
+class Live:
+    """The live weights of a mask."""
+
+    taps: Taps  # those with a live weight
+    centre: Tensor | None = None  # boolean [P, C_in], the mask of the last tap; None where all of it is alive
+
+    def __len__(self) -> int:
+        return len(self.taps)
+
+    @cached_property
+    def raster(self) -> Raster:
+        return raster(self.taps)
 
 
 class Raster(NamedTuple):
@@ -162,25 +179,19 @@ def tap_of(taps: Taps, kernel_size: tuple[int, int], device: torch.device) -> Te
     return kept(device, lambda: torch.tensor(indices, dtype=torch.int32, device=device))
 
 
-def pack(weight: Tensor, taps: Taps, centre: Tensor | None, *, paired: bool) -> Tensor:
-    """Weights ``[T, C_in, P]`` of the live taps of ``[P, C_in, k, k]``, any strides.
+def pack(live: Live, weight_shape: Sequence[int], strides: Sequence[int], *, paired: bool) -> launch.Launch:
+    """The launch that packs weights ``[P, C_in, k, k]``, of any strides, to ``[T, C_in, P]``.
 
     ``paired``: columns c and P / 2 + c, the two of a gate's channel, stand side by side.
     """
-    out_channels, in_channels = weight.shape[:2]
-    packed = weight.new_empty(len(taps), in_channels, out_channels)
-    if packed.numel():
-        grid = (launch.cdiv(in_channels * out_channels, PACKED), len(taps))
-        masked_conv_pack_kernel[grid](
-            weight,
-            places(taps, weight.device),
-            centre,
-            packed,
-            out_channels,
-            in_channels,
-            *weight.stride(),
-            centre is not None,
-            paired,
-            PACKED,
-        )
-    return packed
+    out_channels, in_channels = weight_shape[:2]
+    return launch.prepared(
+        masked_conv_pack_kernel,
+        (launch.cdiv(in_channels * out_channels, PACKED), len(live)),
+        P=out_channels,
+        C_in=in_channels,
+        **dict(zip(("s_out", "s_in", "s_y", "s_x"), strides, strict=True)),
+        HAS_CENTRE=live.centre is not None,
+        PAIRED=paired,
+        BLOCK=PACKED,
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vlae_fast
+from vlae_fast.kept import plans_anew
 
 NAME = "vlae_fast.kernels"
 
@@ -24,7 +25,7 @@ def kernels_with(folder: Path, file: str, old: str, new: str) -> Iterator[None]:
     source = path.read_text(encoding="utf-8")
     assert source.count(old) == 1, f"{file} has {old!r} {source.count(old)} times"
     path.write_text(source.replace(old, new), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, plans_anew():
         for name in [n for n in sys.modules if n == NAME or n.startswith(f"{NAME}.")]:
             patch.delitem(sys.modules, name)
         spec = importlib.util.spec_from_file_location(

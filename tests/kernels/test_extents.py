@@ -14,6 +14,7 @@ from cases.pixelcnn_sample import sample
 from cases.rows import require
 from torch import Tensor
 
+from vlae_fast.backends.memory_format import nchw
 from vlae_fast.masks import conv_taps
 from vlae_fast.testing import Case, conv_case, linear_case, made_case, run
 
@@ -218,24 +219,35 @@ def test_a_linear_layer_of_more_rows(inputs: int, outputs: int, tmp_path: Path) 
 
 def test_a_convolution_of_more_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlae_fast.kernels import masked_conv, masked_conv_backward, masked_conv_weight
+    from vlae_fast.kernels.taps import Live
 
-    taps, weight = conv_taps("B", (3, 3)), torch.randn(32, 64, 3, 3, dtype=torch.bfloat16) / 16
-    few, images = torch.randn(2, 8, 8, 64, dtype=torch.bfloat16), HUGE // (64 * 64) + 2
-    x, grad = of_zeros(tmp_path, images, 8, 8, 64), of_zeros(tmp_path, images, 8, 8, 32)
+    live, weight = Live(conv_taps("B", (3, 3))), torch.randn(32, 64, 3, 3, dtype=torch.bfloat16) / 16
+    few, images = nchw(torch.randn(2, 8, 8, 64, dtype=torch.bfloat16)), HUGE // (64 * 64) + 2
+    x, grad = (nchw(of_zeros(tmp_path, images, 8, 8, channels)) for channels in (64, 32))
     x[-2:] = few
-    out, _ = masked_conv.forward(few, weight, None, None, taps, None, "elu", False)
+    out, _ = masked_conv.forward(few, weight, None, None, live, "elu", False)
     with some_programs(last(1)):
-        close(masked_conv.forward(x, weight, None, None, taps, None, "elu", False)[0][-2:], out)
+        close(masked_conv.forward(x, weight, None, None, live, "elu", False)[0][-2:], out)
     grad[-2:] = out
-    args = (weight, taps, None, "none", [True, False, False, False], None)
+    args = (weight, live, "none", [True, False, False, False], None)
     expected = masked_conv_backward.backward(out, None, None, few, *args)[0]
     with some_programs(last(1)):
         close(masked_conv_backward.backward(grad, None, None, x, *args)[0][-2:], expected)
     monkeypatch.setattr(masked_conv_weight, "PROGRAMS", 20_000)  # else a part of so many pixels takes a minute
-    _, few_parts = masked_conv_backward._products(out, None, few, taps, False, True)
-    with some_programs(lambda kernel, grid: [(grid[0] - len(taps), 0, 0)]):
-        _, parts = masked_conv_backward._products(grad, None, x, taps, False, True)
+    of_few, of_all = (parts_of_weight(live, grad, x) for grad, x in ((out, few), (grad, x)))
+    of_few.products(out, None, None, few, few_parts := of_few.parts())
+    with some_programs(lambda kernel, grid: [(grid[0] - len(live), 0, 0)]):
+        of_all.products(grad, None, None, x, parts := of_all.parts())
     close(parts[-1, 0], few_parts.sum(0)[0])  # the first tap of the last part
+
+
+def parts_of_weight(live: Any, grad: Tensor, x: Tensor) -> Any:
+    """What is known of a weight's gradient of parts alone before its tensors are."""
+    from vlae_fast.kernels import masked_conv_backward
+
+    shape, strides = (grad.shape[1], x.shape[1], 3, 3), (9 * x.shape[1], 9, 3, 1)
+    needs = (False, True, False, False)
+    return masked_conv_backward._plan(live, x.shape, x.dtype, x.device, shape, strides, "none", needs, "ieee")
 
 
 def test_a_made_of_more_rows(tmp_path: Path) -> None:
@@ -276,15 +288,24 @@ def test_an_inverse_of_more_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_slopes_of_more_rows(tmp_path: Path) -> None:
-    from vlae_fast.kernels.masked_conv_backward import _slope
-
-    few, images = torch.randn(1, 8, 8, 64, dtype=torch.bfloat16), HUGE // (64 * 64) + 1
-    weight = torch.empty(64, 1, 1, 1, dtype=torch.bfloat16)
-    expected, *_ = _slope(few, few, None, weight, (), None, "elu", True, False)
-    grad = of_zeros(tmp_path, images, 8, 8, 64)
+    few, images = nchw(torch.randn(1, 8, 8, 64, dtype=torch.bfloat16)), HUGE // (64 * 64) + 1
+    grad = nchw(of_zeros(tmp_path, images, 8, 8, 64))
     grad[-1] = few[0]
+    expected = slope_of(few)
     with some_programs(lambda kernel, grid: [(i, 0, 0) for i in range(grid[0] - launch.cdiv(64, 16), grid[0])]):
-        close(_slope(grad, grad, None, weight, (), None, "elu", True, False)[0][-1], expected[0])
+        close(slope_of(grad)[-1], expected[0])
+
+
+def slope_of(grad: Tensor) -> Tensor:
+    """The gradient of the pre-activation, whose activation's output is `grad` too."""
+    from vlae_fast.kernels import masked_conv_backward
+    from vlae_fast.kernels.taps import Live
+
+    live, needs, strides = Live(()), (False, False, True, False), (1, 1, 1, 1)
+    args = (grad.shape, grad.dtype, grad.device, (64, 1, 1, 1), strides, "elu", needs, "ieee")
+    plan = masked_conv_backward._plan(live, *args)
+    plan.slope(grad, grad, None, pre := plan.pre(), plan.sums(), None, plan.places, None, None)
+    return pre
 
 
 def test_an_offset_in_32_bits_is_caught(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -20,9 +22,19 @@ def nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def in_channels_last(x: Tensor | None) -> Tensor | None:
+    """An image ``[B, C, H, W]`` as ``[B, H, W, C]`` in memory, another tensor contiguous."""
+    return contiguous(x) if x is None or x.dim() != 4 else x.contiguous(memory_format=torch.channels_last)
+
+
 def channels_last(x: Tensor) -> Tensor:
     """x in the one memory format that outputs have, also where sizes of 1 make a format ambiguous."""
-    _, channels, height, width = (max(size, 1) for size in x.shape)
-    if x.stride() == (height * width * channels, 1, width * channels, channels):
+    if x.stride() == _channels_last_strides(x.shape):
         return x
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+
+
+@lru_cache(maxsize=1024)
+def _channels_last_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    _, channels, height, width = (max(size, 1) for size in shape)
+    return height * width * channels, 1, width * channels, channels

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, wraps
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kept import kept
-from ..masks import Tap, tap_at
+from ..kept import kept, planned
+from ..masks import tap_at
 from ..plan import Plan
 from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from . import by_layers, gpu
-from .memory_format import contiguous, nchw, nhwc
+from .memory_format import contiguous, in_channels_last, nhwc
 
+_KERNELS = "vlae_fast.kernels."
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter runs the kernels, on the CPU: for tests
 
 
@@ -53,11 +55,6 @@ def detail() -> str:
     return f": triton {triton.__version__}" + (", interpreted" if INTERPRETED else "")
 
 
-@lru_cache(maxsize=256)
-def _taps(options: ConvOptions, weight_shape: tuple[int, ...], image_size: tuple[int, int]) -> tuple[Tap, ...]:
-    return options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
-
-
 @cache  # a captured graph knows the address of this table
 def _centre(options: ConvOptions, weight_shape: tuple[int, ...], device: torch.device) -> Tensor | None:
     """Boolean ``[P, C_in]``: True where a weight of the last tap is alive; None where all are."""
@@ -68,9 +65,17 @@ def _centre(options: ConvOptions, weight_shape: tuple[int, ...], device: torch.d
     return kept(device, lambda: mask[:, :, i, j].contiguous().to(device))
 
 
-def _live(x: Tensor, weight: Tensor, options: ConvOptions) -> tuple[tuple[Tap, ...], Tensor | None]:
-    shape = tuple(weight.shape)
-    return _taps(options, shape, (x.shape[2], x.shape[3])), _centre(options, shape, weight.device)
+@planned
+def _live(options: ConvOptions, weight_shape: tuple[int, ...], x_shape: tuple[int, ...], device: torch.device) -> Any:
+    """The live weights of a mask, as the kernels take them."""
+    taps = options.taps_inside((weight_shape[2], weight_shape[3]), (x_shape[2], x_shape[3]))
+    return _kernels("taps").Live(taps, _centre(options, weight_shape, device))
+
+
+def _kernels(name: str) -> Any:
+    """A module of kernels, imported on first use. An import statement takes five times as long in every call."""
+    full = _KERNELS + name
+    return sys.modules.get(full) or import_module(full)
 
 
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,10 +83,18 @@ def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def run(first: Tensor, *args: Any, **options: Any) -> Any:
+        if _has_one_device():
+            return function(first, *args, **options)
         with torch.cuda.device_of(first):
             return function(first, *args, **options)
 
     return run
+
+
+@cache
+def _has_one_device() -> bool:
+    """Then it is the current one. To ask for that and to make it so takes as long as to allocate two tensors."""
+    return torch.cuda.device_count() < 2
 
 
 @_on_its_device
@@ -95,20 +108,14 @@ def masked_conv_with_sigmoid(
     context_weight: Tensor | None = None,
     *,
     saves: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The output, the sigmoid of the gate and the output without its residual: of these the slope follows."""
-    from ..kernels import masked_conv as kernels
-
-    taps, centre = _live(x, weight, options)
-    with_sigmoid = saves and options.has_sigmoid
-    cond = _with_context(cond, context, context_weight)
-    out, sigmoid = kernels.forward(nhwc(x), weight, bias, nhwc(cond), taps, centre, options.activation, with_sigmoid)
-    activated = nchw(out)
-    return (
-        activated + x if options.residual else activated,
-        x.new_empty(0) if sigmoid is None else nchw(sigmoid),
-        activated if saves and options.keeps_activated else x.new_empty(0),
+    live = _live(options, weight.shape, x.shape, weight.device)
+    cond = in_channels_last(_with_context(cond, context, context_weight))
+    out, sigmoid = _kernels("masked_conv").forward(
+        in_channels_last(x), weight, contiguous(bias), cond, live, options.activation, saves and options.has_sigmoid
     )
+    return out + x if options.residual else out, sigmoid, out if saves and options.keeps_activated else None
 
 
 def _with_context(cond: Tensor | None, context: Tensor | None, context_weight: Tensor | None) -> Tensor | None:
@@ -135,7 +142,7 @@ def masked_conv(
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
-    sigmoid: Tensor,
+    sigmoid: Tensor | None,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -145,18 +152,14 @@ def masked_conv_backward(
     context: Tensor | None = None,
     context_weight: Tensor | None = None,
 ) -> list[Tensor | None]:
-    from ..kernels import masked_conv_backward as kernels
-
-    taps, centre = _live(x, weight, options)
-    gate, of_context = nhwc(sigmoid) if options.has_sigmoid else None, any(needs[4:])
-    grad_x, grad_weight, grad_bias, grad_cond = kernels.backward(
-        nhwc(grad), nhwc(out), gate, nhwc(x), weight, taps, centre, options.activation,
+    live, of_context = _live(options, weight.shape, x.shape, weight.device), any(needs[4:])
+    grad_x, grad_weight, grad_bias, grad_cond = _kernels("masked_conv_backward").backward(
+        in_channels_last(grad), in_channels_last(out), in_channels_last(sigmoid) if options.has_sigmoid else None,
+        in_channels_last(x), weight, live, options.activation,
         [*needs[:3], needs[3] or of_context], None if of_context else cond,
     )  # fmt: skip
-    if grad_cond is not None and grad_cond.dim() == 4:
-        grad_cond = nchw(grad_cond)
-    if grad_x is not None:
-        grad_x = nchw(grad_x) + grad if options.residual else nchw(grad_x)
+    if grad_x is not None and options.residual:
+        grad_x = grad_x + grad
     grads = [grad_x, grad_weight, grad_bias]
     if not of_context or context is None or context_weight is None:
         return [*grads, grad_cond, None, None]
@@ -172,17 +175,15 @@ def masked_conv_backward(
 
 
 def _as_tiles(mask: Mask) -> Any:
-    from ..kernels import live_tiles
-
-    out_and_in = (mask.out_degrees, mask.in_degrees)
-    return live_tiles.Mask(*out_and_in) if mask.adjacency is None else live_tiles.Mask(mask.adjacency)
+    in_degrees, out_degrees, adjacency = mask
+    tiles = _kernels("live_tiles").Mask
+    return tiles(out_degrees, in_degrees) if adjacency is None else tiles(adjacency)
 
 
 @_on_its_device
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
-    from ..kernels import masked_linear as kernels
-
-    return kernels.forward(x.contiguous(), weight.contiguous(), contiguous(bias), _as_tiles(mask), activation)
+    args = (x.contiguous(), weight.contiguous(), contiguous(bias), _as_tiles(mask), activation)
+    return _kernels("masked_linear").forward(*args)
 
 
 @_on_its_device
@@ -195,10 +196,8 @@ def masked_linear_backward(
     activation: str,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    from ..kernels import masked_linear_backward as kernels
-
     args = (grad.contiguous(), contiguous(y), x.contiguous(), weight.contiguous(), _as_tiles(mask), activation)
-    return kernels.backward(*args, needs)
+    return _kernels("masked_linear_backward").backward(*args, needs)
 
 
 def made(x: Tensor, layers: Layers, activation: str) -> Tensor:
@@ -208,18 +207,17 @@ def made(x: Tensor, layers: Layers, activation: str) -> Tensor:
 @_on_its_device
 def made_with_hidden(x: Tensor, layers: Layers, activation: str) -> list[Tensor]:
     """In one launch where `kernels.made.why_not` has nothing against it, else in one for each layer."""
-    from ..kernels import made as kernels
-
-    if kernels.why_not(layers.weights, len(x)) is None:
-        weights, biases = ([t.contiguous() for t in tensors] for tensors in (layers.weights, layers.biases))
-        cond = contiguous(layers.cond)
-        *hidden, y = kernels.forward(x.contiguous(), weights, biases, _tiles_of(layers), cond, activation)
+    kernels, (weights, biases, _, cond) = _kernels("made"), layers
+    if kernels.why_not(weights, len(x)) is None:
+        weights, biases = [t.contiguous() for t in weights], [t.contiguous() for t in biases]
+        *hidden, y = kernels.forward(x.contiguous(), weights, biases, _tiles_of(layers), contiguous(cond), activation)
         return [y, *hidden]
     return by_layers.made_with_hidden(sys.modules[__name__], x, layers, activation)
 
 
 def _tiles_of(layers: Layers) -> list[Any]:
-    return [_as_tiles(Mask(*degrees)) for degrees in pairwise(layers.degrees)]
+    tiles = _kernels("live_tiles").Mask
+    return [tiles(outs, ins) for ins, outs in pairwise(layers.degrees)]
 
 
 @_on_its_device
@@ -227,15 +225,14 @@ def made_backward(
     grad: Tensor, x: Tensor, hidden: Sequence[Tensor], layers: Layers, activation: str, needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """In three launches where `kernels.made.why_not` has nothing against it, else in one for each layer."""
-    from ..kernels import made, made_backward, masked_linear_backward
-
     if not len(x):
         return by_layers.made_backward(sys.modules[__name__], grad, x, hidden, layers, activation, needs)
-    is_one = made.why_not(layers.weights, len(x)) is None
-    backward = made_backward.backward if is_one else masked_linear_backward.backward_of_layers
-    grad, x, *hidden = (t.contiguous() for t in (grad, x, *hidden))
-    weights = [weight.contiguous() for weight in layers.weights]
-    return backward(grad, x, hidden, weights, _tiles_of(layers), activation, needs)
+    if _kernels("made").why_not(layers.weights, len(x)) is None:
+        backward = _kernels("made_backward").backward
+    else:
+        backward = _kernels("masked_linear_backward").backward_of_layers
+    hidden, weights = [t.contiguous() for t in hidden], [t.contiguous() for t in layers.weights]
+    return backward(grad.contiguous(), x.contiguous(), hidden, weights, _tiles_of(layers), activation, needs)
 
 
 @_on_its_device

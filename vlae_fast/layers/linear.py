@@ -55,29 +55,29 @@ class MaskedLinear(nn.Linear):
         # No buffers: code that averages a model's buffers would average degrees too, and outputs would see themselves.
         self._degrees = {"in": in_degrees.tolist(), "out": out_degrees.tolist()}
         self._made: dict[torch.device, dict[str, Tensor]] = {}
-        self._degrees_on(self.weight.device)
+        self._degrees_beside(self.weight)
         self.activation, self.backend = activation, backend
 
     @property
     def in_degrees(self) -> Tensor:
         """int64 ``[I]``, on the device of the weight."""
-        return self._degrees_on(self.weight.device)["in"]
+        return self._degrees_beside(self.weight)["in"]
 
     @property
     def out_degrees(self) -> Tensor:
         """int64 ``[O]``, on the device of the weight."""
-        return self._degrees_on(self.weight.device)["out"]
+        return self._degrees_beside(self.weight)["out"]
 
-    def _degrees_on(self, device: torch.device) -> dict[str, Tensor]:
-        """The same tensors in every call: kernels keep with them what they made of them."""
-        fake = isinstance(self.weight, FakeTensor)  # then so are these, for as long as that
-        if fake or device not in self._made:
+    def _degrees_beside(self, weight: Tensor) -> dict[str, Tensor]:
+        """On its device. The same tensors in every call: kernels keep with them what they made of them."""
+        fake, device = isinstance(weight, FakeTensor), weight.device  # then so are these, for as long as that
+        found = None if fake else self._made.get(device)
+        if found is None:
             with torch.inference_mode(False):  # else no gradient could be taken with them
-                made = {name: torch.tensor(values, device=device) for name, values in self._degrees.items()}
-            if fake:
-                return made
-            self._made[device] = made
-        return self._made[device]
+                found = {name: torch.tensor(values, device=device) for name, values in self._degrees.items()}
+            if not fake:
+                self._made[device] = found
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was made on a device: `torch.load` may move that, and not what it is filed under."""
@@ -89,12 +89,12 @@ class MaskedLinear(nn.Linear):
             buffers: dict[str, Any] = self._buffers
             self._degrees = {name: buffers.pop(f"{name}_degrees").tolist() for name in ("in", "out")}
             self._made = {}
-        self._degrees_on(self.weight.device)
+        self._degrees_beside(self.weight)
 
     def _apply(self, fn: Any, recurse: bool = True) -> MaskedLinear:
         """Makes the degrees on the new device at once: what compiles or captures a call must find them there."""
         super()._apply(fn, recurse)
-        self._degrees_on(self.weight.device)
+        self._degrees_beside(self.weight)
         return self
 
     @property
@@ -105,7 +105,7 @@ class MaskedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, I]`` -> ``[B, O]``."""
         weight = self.weight
-        degrees = self._degrees_on(weight.device)
+        degrees = self._degrees_beside(weight)
         return masked_linear(
             x,
             weight,
@@ -209,10 +209,11 @@ class MADE(nn.Module):
         return x
 
     def _in_one_call(self, x: Tensor, cond: Tensor | None, layers: tuple[Any, ...]) -> Tensor:
-        degrees = [layer._degrees_on(layer.weight.device) for layer in layers]
+        weights = [layer.weight for layer in layers]
+        degrees = [layer._degrees_beside(weight) for layer, weight in zip(layers, weights, strict=True)]
         return made(
             x,
-            [layer.weight for layer in layers],
+            weights,
             [layer.bias for layer in layers],
             [degrees[0]["in"], *(d["out"] for d in degrees)],
             cond,

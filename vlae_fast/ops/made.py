@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends, reference
+from ..backends.memory_format import contiguous
 from ..reference.arguments import Layers
 from . import registry
 from .made_inverse import check_network, check_versions, fail, versions
@@ -63,45 +64,59 @@ def made(
     if registry.only_plain_torch_follows("made", backend, *tensors):
         return reference.made(x, layers, activation)
     if registry.only_autograd_looks(*tensors, *layers.degrees):
+        row = _row(x, backend)
         if _has_gradient(*tensors):
-            return _Made.apply((layers.degrees, activation, backend, True), *tensors)
-        return _forward(x, *layers, activation, backend)
+            return _Made.apply((row, backend, activation, layers.degrees), *tensors)
+        return _run(row, x, layers, activation)
     return torch.ops.vlae_fast.made(x, *layers, activation, backend)
 
 
 def _check(x: Tensor, layers: Layers, activation: str) -> None:
-    tensors = (*layers.weights, *layers.biases, *([] if layers.cond is None else [layers.cond]))
-    mixed = any(t.dtype != x.dtype for t in tensors)
-    check_network("made", "x", x, layers, activation, any_dtype=mixed and torch.is_autocast_enabled(x.device.type))
+    check_network("made", "x", x, layers, activation, autocasts=True)
     if len(layers.weights) != len(layers.degrees) - 1:
         fail("made", f"weights must be those of one MADE, {len(layers.degrees) - 1}", len(layers.weights))
 
 
+def _row(x: Tensor, backend: str) -> Any:
+    """The module of the row of the table that runs it."""
+    return backends.pick("made", x, backend).namespace
+
+
+def _run(row: Any, x: Tensor, layers: Layers, activation: str) -> Tensor:
+    y: Tensor = row.made(x, layers, activation)
+    return y.contiguous()
+
+
 def _forward(x: Tensor, *args: Any) -> Tensor:
     *layers, activation, backend = args
-    y: Tensor = backends.pick("made", x, backend).namespace.made(x, Layers(*layers), activation)
-    return y.contiguous()
+    return _run(_row(x, backend), x, Layers(*layers), activation)
 
 
 def _forward_fake(x: Tensor, weights: list[Tensor], *args: Any) -> Tensor:
     return x.new_empty(x.shape[0], weights[-1].shape[0])
 
 
+def _run_with_hidden(row: Any, x: Tensor, layers: Layers, activation: str) -> list[Tensor]:
+    return [out.contiguous() for out in row.made_with_hidden(x, layers, activation)]
+
+
 def _with_hidden(x: Tensor, *args: Any) -> list[Tensor]:
     *layers, activation, backend = args
-    outs = backends.pick("made", x, backend).namespace.made_with_hidden(x, Layers(*layers), activation)
-    return [out.contiguous() for out in outs]
+    return _run_with_hidden(_row(x, backend), x, Layers(*layers), activation)
 
 
 def _with_hidden_fake(x: Tensor, weights: list[Tensor], *args: Any) -> list[Tensor]:
     return [x.new_empty(x.shape[0], weight.shape[0]) for weight in (weights[-1], *weights[:-1])]
 
 
+def _run_backward(row: Any, *args: Any) -> list[Tensor | None]:
+    return [contiguous(g) for g in row.made_backward(*args)]
+
+
 def _backward(grad: Tensor, x: Tensor, hidden: list[Tensor], *args: Any) -> list[Tensor]:
     *layers, activation, backend, needs = args
-    row = backends.pick("made", x, backend)
-    grads = row.namespace.made_backward(grad, x, hidden, Layers(*layers), activation, needs)
-    return [g.contiguous() for g in grads if g is not None]
+    found = _run_backward(_row(x, backend), grad, x, hidden, Layers(*layers), activation, needs)
+    return [g for g in found if g is not None]
 
 
 def _backward_fake(
@@ -113,21 +128,29 @@ def _backward_fake(
 
 
 class _Made(torch.autograd.Function):
-    """apply(options, x, cond, *weights, *biases): autograd sees flat tensors, the op sees lists."""
+    """apply((row, backend, activation, degrees), x, cond, *weights, *biases): the op sees lists, autograd flat tensors.
+
+    row: where nobody but autograd looks on, else None.
+    """
 
     @staticmethod
-    def forward(ctx: Any, options: tuple, x: Tensor, cond: Tensor | None, *flat: Tensor) -> Tensor:
-        degrees, *names, direct = options  # without the dispatcher, cf. `registry.only_autograd_looks`
-        args = (x, *_layers(flat, degrees, cond), *names)
-        y, *hidden = _with_hidden(*args) if direct else registry.below_autograd("made_with_hidden", *args)
+    def forward(
+        ctx: Any, how: tuple[Any, str, str, list[Tensor]], x: Tensor, cond: Tensor | None, *flat: Tensor
+    ) -> Tensor:
+        row, backend, activation, degrees = how
+        layers = _layers(flat, degrees, cond)
+        if row is None:
+            y, *hidden = registry.below_autograd("made_with_hidden", x, *layers, activation, backend)
+        else:
+            y, *hidden = _run_with_hidden(row, x, layers, activation)
         # every activation's derivative follows from its output: nothing is computed again
         ctx.save_for_backward(x, cond, *flat, *hidden)
-        ctx.options, ctx.versions = options, versions(degrees)
+        ctx.how, ctx.versions = how, versions(degrees)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (degrees, activation, backend, _), needs = ctx.options, list(ctx.needs_input_grad[1:])
+        (row, backend, activation, degrees), needs = ctx.how, ctx.needs_input_grad[1:]
         check_versions("made", degrees, ctx.versions)
         kept = ctx.saved_tensors  # once, cf. `masked_conv`
         x, cond, *others = kept
@@ -135,11 +158,14 @@ class _Made(torch.autograd.Function):
         layers, hidden = _layers(others[:n_flat], degrees, cond), others[n_flat:]
         if registry.only_plain_torch_differentiates(*grads):
             _, *hidden = reference.made_with_hidden(x, layers, activation)  # as functions of the inputs
-            return None, *reference.made_backward(grads[0], x, hidden, layers, activation, needs)
-        args = (grads[0], x, hidden, *layers, activation, backend, needs)
-        direct = registry.only_autograd_looks(grads[0], *kept, *degrees)
-        out = iter(_backward(*args) if direct else registry.below_autograd("made_backward", *args))
-        return None, *(next(out) if need else None for need in needs)
+            found = reference.made_backward(grads[0], x, hidden, layers, activation, needs)
+        elif registry.only_autograd_looks(grads[0], *kept, *degrees):
+            found = _run_backward(row or _row(x, backend), grads[0], x, hidden, layers, activation, needs)
+        else:
+            args = (grads[0], x, hidden, *layers, activation, backend, list(needs))
+            given = iter(registry.below_autograd("made_backward", *args))
+            found = [next(given) if need else None for need in needs]
+        return None, *found
 
 
 def _layers(flat: Sequence[Tensor], degrees: list[Tensor], cond: Tensor | None) -> Layers:
@@ -149,14 +175,18 @@ def _layers(flat: Sequence[Tensor], degrees: list[Tensor], cond: Tensor | None) 
 
 def _has_gradient(*tensors: Tensor | None) -> bool:
     """Without a gradient to take nothing is kept for it."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for t in tensors:  # a generator takes three times as long
+            if t is not None and t.requires_grad:
+                return True
+    return False
 
 
 def _autograd(x: Tensor, *args: Any) -> Tensor:
-    weights, biases, degrees, cond, *names = args
+    weights, biases, degrees, cond, activation, backend = args
     tensors = (x, cond, *weights, *biases)
     if _has_gradient(*tensors):
-        return _Made.apply((degrees, *names, False), *tensors)
+        return _Made.apply((None, backend, activation, degrees), *tensors)
     y: Tensor = registry.below_autograd("made", x, *args)
     return y
 

@@ -110,10 +110,10 @@ def check_layers(
     _check_shapes(op, name, x, layers)
 
 
-def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str, *, any_dtype: bool = False) -> None:
-    """As `check_layers`, whatever the numbers of inputs and outputs. any_dtype: autocast will make them one."""
+def check_network(op: str, name: str, x: Tensor, layers: Layers, activation: str, *, autocasts: bool = False) -> None:
+    """As `check_layers`, whatever the numbers of inputs and outputs. autocasts: autocast will make dtypes one."""
     _check_counts(op, name, x, layers, activation)
-    _check_shapes(op, name, x, layers, any_dtype)
+    _check_shapes(op, name, x, layers, autocasts)
 
 
 def _check_counts(op: str, name: str, x: Tensor, layers: Layers, activation: str) -> None:
@@ -132,23 +132,22 @@ def _check_counts(op: str, name: str, x: Tensor, layers: Layers, activation: str
             fail(op, f"degrees[{i}] must be integers", degree.dtype)
 
 
-def _check_shapes(op: str, name: str, x: Tensor, layers: Layers, any_dtype: bool = False) -> None:
+def _check_shapes(op: str, name: str, x: Tensor, layers: Layers, autocasts: bool = False) -> None:
     weights, biases, degrees, cond = layers
-    n_layers = len(degrees) - 1
+    n_layers, units = len(degrees) - 1, [degree.shape[0] for degree in degrees]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        inputs, outputs = (degrees[i % n_layers + k].shape[0] for k in (0, 1))
+        inputs, outputs = units[i % n_layers], units[i % n_layers + 1]
         if weight.shape != (outputs, inputs) or bias.shape != (outputs,):
             rule = f"weights[{i}], biases[{i}] must be [{outputs}, {inputs}], [{outputs}], as degrees has it"
             fail(op, rule, (tuple(weight.shape), tuple(bias.shape)))
-    columns = len(weights) // n_layers * degrees[1].shape[0]
+    columns = len(weights) // n_layers * units[1]
     if cond is not None and cond.shape != (x.shape[0], columns):
         fail(op, f"cond must be {[x.shape[0], columns]}", tuple(cond.shape))
-    if any_dtype:
-        return
-    for argument, tensors in (("weights", weights), ("biases", biases), ("cond", [] if cond is None else [cond])):
+    dtype = x.dtype
+    for argument, tensors in (("weights", weights), ("biases", biases), ("cond", () if cond is None else (cond,))):
         for tensor in tensors:
-            if tensor.dtype != x.dtype:
-                raise TypeError(f"{op}: {argument} must have the dtype of {name}, {x.dtype}, got {tensor.dtype}")
+            if tensor.dtype != dtype and not (autocasts and torch.is_autocast_enabled(x.device.type)):
+                raise TypeError(f"{op}: {argument} must have the dtype of {name}, {dtype}, got {tensor.dtype}")
 
 
 def fail(op: str, rule: str, got: object) -> NoReturn:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -71,10 +71,19 @@ def masked_conv(
     if registry.only_plain_torch_follows("masked_conv", backend, *tensors):
         # a mapped tensor has no memory format
         return reference.masked_conv(x, weight, bias, cond, options, context, context_weight)
-    call = _Call(x, weight, bias, cond, *options[:4], backend, context, context_weight, residual)
     if registry.only_autograd_looks(*tensors):
-        return _MaskedConv.apply(True, *call) if torch.is_grad_enabled() else _forward(*call)
-    return torch.ops.vlae_fast.masked_conv(*call)
+        row = _row(x, backend)
+        return (
+            _MaskedConv.apply((row, backend, options), *tensors)
+            if torch.is_grad_enabled()
+            else _run(row, options, *tensors)
+        )
+    return torch.ops.vlae_fast.masked_conv(*_call(backend, options, tensors))
+
+
+def _row(x: Tensor, backend: str) -> Any:
+    """The module of the row of the table that runs it."""
+    return backends.pick("masked_conv", x, backend).namespace
 
 
 class _Call(NamedTuple):
@@ -103,13 +112,13 @@ class _Call(NamedTuple):
         return ConvOptions(self.mask_type, self.image_channels, self.activation, dilation, self.residual)
 
     @property
-    def row(self) -> Any:
-        """The module of the row of the table that runs it."""
-        return backends.pick("masked_conv", self.x, self.backend).namespace
+    def picked(self) -> tuple[Any, ...]:
+        """The row that runs it, its options and tensors."""
+        return _row(self.x, self.backend), self.options, *self.tensors
 
-    def of_row(self, function: Callable[..., Any]) -> Any:
-        """What a function of the row gives, whose arguments are those of a contract."""
-        return function(self.x, self.weight, self.bias, self.cond, self.options, self.context, self.context_weight)
+
+def _call(backend: str, options: ConvOptions, tensors: Sequence[Tensor | None]) -> _Call:
+    return _Call(*tensors[:4], *options[:4], backend, *tensors[4:], options.residual)  # type: ignore[arg-type, call-arg]
 
 
 def _check(
@@ -121,52 +130,81 @@ def _check(
     context_weight: Tensor | None,
     options: ConvOptions,
 ) -> None:
-    def fail(rule: str, got: object) -> None:
-        raise ValueError(f"masked_conv: {rule}, got {got}")
-
-    mask_type, image_channels, activation, *_ = options
+    mask_type, image_channels, activation, _, residual = options
     if mask_type not in MASK_TYPES:
-        fail(f"mask_type must be one of {', '.join(MASK_TYPES)}", repr(mask_type))
+        _fail(f"mask_type must be one of {', '.join(MASK_TYPES)}", repr(mask_type))
     activations.check("masked_conv", "masked_conv", activation)
     if x.dim() != 4 or not x.is_floating_point():
-        fail("x must be a floating-point tensor [B, C_in, H, W]", f"{x.dtype} {tuple(x.shape)}")
-    if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
-        fail("weight must be [P, C_in, k, k] with k odd", tuple(weight.shape))
-    columns = weight.shape[0]
-    if weight.shape[1] != x.shape[1]:
-        fail(f"x must have the C_in of weight, {weight.shape[1]} channels", x.shape[1])
-    if 0 in (*x.shape[1:], columns):  # a batch may be empty, an image may not
-        fail("x must have C_in, H, W >= 1 and weight P >= 1", (tuple(x.shape), tuple(weight.shape)))
-    if columns % activations.columns(activation):
-        fail(f"weight must have an even P under activation {activation!r}", columns)
-    channels = columns // activations.columns(activation)
+        _fail("x must be a floating-point tensor [B, C_in, H, W]", f"{x.dtype} {tuple(x.shape)}")
+    batch, inputs, height, width = x.shape
+    if weight.dim() != 4 or (shape := weight.shape)[2] != shape[3] or shape[2] % 2 == 0:
+        _fail("weight must be [P, C_in, k, k] with k odd", tuple(weight.shape))
+    columns, of_weight, *_ = shape
+    if of_weight != inputs:
+        _fail(f"x must have the C_in of weight, {of_weight} channels", inputs)
+    if 0 in (inputs, height, width, columns):  # a batch may be empty, an image may not
+        _fail("x must have C_in, H, W >= 1 and weight P >= 1", (tuple(x.shape), tuple(shape)))
+    channels, rest = divmod(columns, activations.columns(activation))
+    if rest:
+        _fail(f"weight must have an even P under activation {activation!r}", columns)
     if image_channels < 1 or (image_channels > 1 and channels % image_channels):
-        fail(f"image_channels must be positive and divide the {channels} output channels", image_channels)
+        _fail(f"image_channels must be positive and divide the {channels} output channels", image_channels)
     if bias is not None and bias.shape != (columns,):
-        fail(f"bias must be [P] = [{columns}]", tuple(bias.shape))
-    batch, _, height, width = x.shape
+        _fail(f"bias must be [P] = [{columns}]", tuple(bias.shape))
     if cond is not None and cond.shape not in ((batch, columns), (batch, columns, height, width)):
-        fail(f"cond must be {[batch, columns]} or {[batch, columns, height, width]}", tuple(cond.shape))
+        _fail(f"cond must be {[batch, columns]} or {[batch, columns, height, width]}", tuple(cond.shape))
     if (context is None) != (context_weight is None):
         given, missing = ("context_weight", "context") if context is None else ("context", "context_weight")
-        fail(f"{missing} must be given with {given}", None)
+        _fail(f"{missing} must be given with {given}", None)
     if context is not None and context_weight is not None:
         if context.dim() != 4 or context.shape[1] < 1 or context.shape != (batch, context.shape[1], height, width):
-            fail(f"context must be [{batch}, D, {height}, {width}] with D >= 1", tuple(context.shape))
+            _fail(f"context must be [{batch}, D, {height}, {width}] with D >= 1", tuple(context.shape))
         if context_weight.shape != (columns, context.shape[1]):
-            fail(f"context_weight must be [P, D] = {[columns, context.shape[1]]}", tuple(context_weight.shape))
-    if options.residual and x.shape[1] != channels:
-        fail(f"residual must be False unless C_in = C = {channels}", f"C_in = {x.shape[1]}")
-    own = {"weight": weight, "bias": bias, "cond": cond, "context": context, "context_weight": context_weight}
-    for name, tensor in own.items():
+            _fail(f"context_weight must be [P, D] = {[columns, context.shape[1]]}", tuple(context_weight.shape))
+    if residual and inputs != channels:
+        _fail(f"residual must be False unless C_in = C = {channels}", f"C_in = {inputs}")
+    dtype = x.dtype
+    for name, tensor in zip(_OWN, (weight, bias, cond, context, context_weight), strict=True):
         # under autocast the op itself brings every tensor to one dtype
-        if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"masked_conv: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
+        if tensor is not None and tensor.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"masked_conv: {name} must have the dtype of x, {dtype}, got {tensor.dtype}")
+
+
+_OWN = ("weight", "bias", "cond", "context", "context_weight")  # tensors beside x
+
+
+def _fail(rule: str, got: object) -> NoReturn:
+    raise ValueError(f"masked_conv: {rule}, got {got}")
+
+
+def _run(row: Any, options: ConvOptions, *tensors: Tensor | None) -> Tensor:
+    return channels_last(row.masked_conv(*tensors[:4], options, *tensors[4:]))
+
+
+def _run_saving(row: Any, options: ConvOptions, *tensors: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    out, sigmoid, activated = row.masked_conv_with_sigmoid(*tensors[:4], options, *tensors[4:])
+    return channels_last(out), _formatted(sigmoid), _formatted(activated)
+
+
+def _run_backward(
+    row: Any,
+    options: ConvOptions,
+    needs: Sequence[bool],
+    of_output: tuple[Tensor, Tensor | None, Tensor | None],  # its gradient, and what was kept
+    tensors: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    x, weight, bias, cond, context, context_weight = row.masked_conv_backward(
+        *of_output, *tensors[:4], options, needs, *tensors[4:]
+    )
+    return [_formatted(x), weight, bias, _formatted(cond), _formatted(context), context_weight]
+
+
+def _formatted(image: Tensor | None) -> Tensor | None:
+    return image if image is None or image.dim() != 4 else channels_last(image)
 
 
 def _forward(*args: Any) -> Tensor:
-    call = _Call(*args)
-    return channels_last(call.of_row(call.row.masked_conv))
+    return _run(*_Call(*args).picked)
 
 
 def _forward_fake(*args: Any) -> Tensor:
@@ -177,9 +215,9 @@ def _forward_fake(*args: Any) -> Tensor:
 
 def _with_sigmoid(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     call = _Call(*args)
-    out, *saved = call.of_row(call.row.masked_conv_with_sigmoid)
-    sigmoid, activated = (channels_last(t) if t.dim() == 4 else t for t in saved)
-    return channels_last(out), sigmoid, activated
+    out, *saved = _run_saving(*call.picked)
+    sigmoid, activated = (call.x.new_empty(0) if t is None else t for t in saved)
+    return out, sigmoid, activated
 
 
 def _with_sigmoid_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,16 +229,10 @@ def _with_sigmoid_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return out, sigmoid, activated
 
 
-def _backward(grad: Tensor, out: Tensor | None, sigmoid: Tensor, *args: Any) -> list[Tensor]:
+def _backward(grad: Tensor, out: Tensor | None, sigmoid: Tensor | None, *args: Any) -> list[Tensor]:
     call, needs = _with_needs(args)
-    x, weight, bias, cond, *of_context = call.tensors
-    tensors = (grad, out, sigmoid, x, weight, bias, cond)
-    grads = call.row.masked_conv_backward(*tensors, call.options, needs, *of_context)
-    return [
-        channels_last(g) if g.dim() == 4 and t is not weight else g
-        for g, t in zip(grads, call.tensors, strict=True)
-        if g is not None
-    ]
+    row, options, *tensors = call.picked
+    return [g for g in _run_backward(row, options, needs, (grad, out, sigmoid), tensors) if g is not None]
 
 
 def _backward_fake(grad: Tensor, out: Any, sigmoid: Any, *args: Any) -> list[Tensor]:
@@ -215,12 +247,11 @@ def _backward_fake(grad: Tensor, out: Any, sigmoid: Any, *args: Any) -> list[Ten
 
 def _with_needs(args: Sequence[Any]) -> tuple[_Call, Sequence[bool]]:
     """The call of a backward's arguments, and which gradients it needs, in the order of its tensors."""
-    before = len(_NAMED) + 4
-    return _Call(*args[:before], *args[before + 1 :]), args[before]
+    return _Call(*args[:_N_BEFORE], *args[_N_BEFORE + 1 :]), args[_N_BEFORE]
 
 
 class _MaskedConv(torch.autograd.Function):
-    """apply(direct, *call). direct: without the dispatcher, cf. `registry.only_autograd_looks`.
+    """apply((row, backend, options), *tensors). row: where nobody but autograd looks on, else None.
 
     Keeps the output without its residual, and the sigmoid of the gate: every activation's slope follows from them.
     Measured on the CPU against computing the pre-activation again: a third less arithmetic in the backward, for one
@@ -228,41 +259,48 @@ class _MaskedConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, direct: bool, *args: Any) -> Tensor:
+    def forward(ctx: Any, how: tuple[Any, str, ConvOptions], *tensors: Tensor | None) -> Tensor:
+        row, backend, options = how
+        call = None if row is not None else _call(backend, options, tensors)
         if not any(ctx.needs_input_grad):
-            return _forward(*args) if direct else registry.below_autograd("masked_conv", *args)
-        saving = _with_sigmoid(*args) if direct else registry.below_autograd("masked_conv_with_sigmoid", *args)
-        (out, sigmoid, activated), call = saving, _Call(*args)
-        kept = None if call.activation == "none" else activated if call.residual else out
-        ctx.options, ctx.backend = call.options, call.backend
-        ctx.save_for_backward(kept, sigmoid, *call.tensors)
+            return _run(row, options, *tensors) if call is None else registry.below_autograd("masked_conv", *call)
+        if call is None:
+            out, sigmoid, activated = _run_saving(row, options, *tensors)
+        else:
+            out, sigmoid, activated = registry.below_autograd("masked_conv_with_sigmoid", *call)
+        kept = None if options.activation == "none" else activated if options.residual else out
+        ctx.how = how
+        ctx.save_for_backward(kept, sigmoid, *tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        _, *of_first = ctx.needs_input_grad[:5]
-        needs = [*of_first, *ctx.needs_input_grad[-3:-1]]
+        (row, backend, options), needs = ctx.how, ctx.needs_input_grad[1:]
         kept = ctx.saved_tensors  # once: a checkpoint computes them again for whoever asks, and refuses a second time
-        out, sigmoid, x, weight, bias, cond, *of_context = kept
-        tensors = (grads[0], out, sigmoid, x, weight, bias, cond)
+        (out, sigmoid, x, weight, bias, cond, *of_context), tensors = kept, kept[2:]
+        of_output = grads[0], out, sigmoid
         if registry.only_plain_torch_differentiates(*grads):
-            found = reference.masked_conv_backward(*tensors, ctx.options, needs, *of_context)
+            found = reference.masked_conv_backward(*of_output, x, weight, bias, cond, options, needs, *of_context)
+        elif registry.only_autograd_looks(grads[0], *kept):
+            found = _run_backward(row or _row(x, backend), options, needs, of_output, tensors)
         else:
-            args = (*tensors, *ctx.options[:4], ctx.backend, needs, *of_context, ctx.options.residual)
-            direct = registry.only_autograd_looks(grads[0], *kept)
-            given = iter(_backward(*args) if direct else registry.below_autograd("masked_conv_backward", *args))
+            call = _call(backend, options, tensors)
+            args = (*of_output, *call[:_N_BEFORE], list(needs), *call[_N_BEFORE:])
+            given = iter(registry.below_autograd("masked_conv_backward", *args))
             found = [next(given) if need else None for need in needs]
-        return None, *found[:4], *(None for _ in _NAMED), *found[4:], None
+        return None, *found
 
 
 def _autograd(*args: Any) -> Tensor:
     if not torch.is_grad_enabled():
         return registry.below_autograd("masked_conv", *args)
-    return _MaskedConv.apply(False, *_Call(*args))
+    call = _Call(*args)
+    return _MaskedConv.apply((None, call.backend, call.options), *call.tensors)
 
 
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? cond"
 _NAMED = ("str mask_type", "int image_channels", "str activation", "int[] dilation", "str backend")
+_N_BEFORE = 4 + len(_NAMED)  # arguments of a call before those of its context
 _OPTIONS = ", ".join(_NAMED)
 _CONTEXT = "Tensor? context=None, Tensor? context_weight=None, bool residual=False"
 _ARGS = f"{_TENSORS}, {_OPTIONS}, {_CONTEXT}"
@@ -273,7 +311,7 @@ registry.define(
     _with_sigmoid_fake,
 )
 registry.define(
-    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor sigmoid, {_TENSORS}, {_OPTIONS}, bool[] needs, {_CONTEXT})"
+    f"masked_conv_backward(Tensor grad, Tensor? out, Tensor? sigmoid, {_TENSORS}, {_OPTIONS}, bool[] needs, {_CONTEXT})"
     " -> Tensor[]",
     _backward,
     _backward_fake,

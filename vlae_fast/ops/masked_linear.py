@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends, reference
+from ..backends.memory_format import contiguous
 from ..reference.arguments import Mask
 from . import registry
 
@@ -52,10 +53,18 @@ def masked_linear(
     _check_mask(weight, in_degrees, out_degrees, adjacency)
     if registry.only_plain_torch_follows("masked_linear", backend, x, weight, bias):
         return reference.masked_linear(x, weight, bias, Mask(in_degrees, out_degrees, adjacency), activation)
+    if registry.only_autograd_looks(x, weight, bias, in_degrees, out_degrees, adjacency):
+        row, mask = _row(x, backend), Mask(in_degrees, out_degrees, adjacency)
+        if torch.is_grad_enabled():
+            return _MaskedLinear.apply((row, backend, activation, mask), x, weight, bias)
+        return _run(row, x, weight, bias, mask, activation)
     args = (x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
-    if registry.only_autograd_looks(*args[:6]):
-        return _MaskedLinear.apply(*args, True) if torch.is_grad_enabled() else _forward(*args)
     return torch.ops.vlae_fast.masked_linear(*args)
+
+
+def _row(x: Tensor, backend: str) -> Any:
+    """The module of the row of the table that runs it."""
+    return backends.pick("masked_linear", x, backend).namespace
 
 
 def _fail(rule: str, got: object) -> NoReturn:
@@ -70,9 +79,11 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> N
         _fail(f"weight must be [O, I] with I = {x.shape[1]} of x", tuple(weight.shape))
     if bias is not None and bias.shape != weight.shape[:1]:
         _fail(f"bias must be [O] = [{weight.shape[0]}]", tuple(bias.shape))
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"masked_linear: {name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
+    dtype = x.dtype
+    if weight.dtype != dtype or (bias is not None and bias.dtype != dtype):
+        name, other = ("weight", weight.dtype) if bias is None or weight.dtype != dtype else ("bias", bias.dtype)
+        if not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"masked_linear: {name} must have the dtype of x, {dtype}, got {other}")
 
 
 def _check_mask(
@@ -91,20 +102,27 @@ def _check_mask(
             _fail(f"{name}_degrees must be integers [{size}]", f"{degrees.dtype} {tuple(degrees.shape)}")
 
 
+def _run(row: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, activation: str) -> Tensor:
+    y: Tensor = row.masked_linear(x, weight, bias, mask, activation)
+    return y.contiguous()
+
+
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
-    row = backends.pick("masked_linear", x, args[-1])
-    return row.namespace.masked_linear(x, weight, bias, Mask(*args[:3]), args[3]).contiguous()
+    return _run(_row(x, args[-1]), x, weight, bias, Mask(*args[:3]), args[3])
 
 
 def _forward_fake(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
+def _run_backward(row: Any, grad: Tensor, *args: Any) -> list[Tensor | None]:
+    return [contiguous(g) for g in row.masked_linear_backward(grad, *args)]
+
+
 def _backward(grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, *args: Any) -> list[Tensor]:
     *mask, activation, backend, needs = args
-    row = backends.pick("masked_linear", x, backend)
-    grads = row.namespace.masked_linear_backward(grad, y, x, weight, Mask(*mask), activation, needs)
-    return [g.contiguous() for g in grads if g is not None]
+    found = _run_backward(_row(x, backend), grad, y, x, weight, Mask(*mask), activation, needs)
+    return [g for g in found if g is not None]
 
 
 def _backward_fake(grad: Tensor, y: Any, x: Tensor, weight: Tensor, *args: Any) -> list[Tensor]:
@@ -113,33 +131,42 @@ def _backward_fake(grad: Tensor, y: Any, x: Tensor, weight: Tensor, *args: Any) 
 
 
 class _MaskedLinear(torch.autograd.Function):
+    """apply((row, backend, activation, mask), x, weight, bias). row: where nobody but autograd looks on, else None."""
+
     @staticmethod
-    def forward(ctx: Any, *call: Any) -> Tensor:
-        *args, direct = call  # without the dispatcher, cf. `registry.only_autograd_looks`
-        y = _forward(*args) if direct else registry.below_autograd("masked_linear", *args)
-        x, weight, _, *mask = args[:6]
+    def forward(ctx: Any, how: tuple[Any, str, str, Mask], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        row, backend, activation, mask = how
+        if row is None:
+            y = registry.below_autograd("masked_linear", x, weight, bias, *mask, activation, backend)
+        else:
+            y = _run(row, x, weight, bias, mask, activation)
         # every activation's derivative follows from its output: nothing is computed again, and y is the next layer's x
-        ctx.save_for_backward(y if args[6] != "none" else None, x, weight, *mask)
-        ctx.options = args[6:]
+        ctx.save_for_backward(y if activation != "none" else None, x, weight, *mask)
+        ctx.how = row, backend, activation
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        needs = list(ctx.needs_input_grad[:3])
+        (row, backend, activation), needs = ctx.how, ctx.needs_input_grad[1:]
+        kept = ctx.saved_tensors
+        y, x, weight, *degrees = kept
+        mask = Mask(*degrees)
         if registry.only_plain_torch_differentiates(*grads):
-            y, x, weight, *mask = ctx.saved_tensors
-            out = reference.masked_linear_backward(grads[0], y, x, weight, Mask(*mask), ctx.options[0], needs)
-            return *out, *(None,) * 6
-        args = (grads[0], *ctx.saved_tensors, *ctx.options, needs)
-        direct = registry.only_autograd_looks(*args[:-3])
-        found = iter(_backward(*args) if direct else registry.below_autograd("masked_linear_backward", *args))
-        return *(next(found) if need else None for need in needs), *(None,) * 6
+            found = reference.masked_linear_backward(grads[0], y, x, weight, mask, activation, needs)
+        elif registry.only_autograd_looks(grads[0], *kept):
+            found = _run_backward(row or _row(x, backend), grads[0], y, x, weight, mask, activation, needs)
+        else:
+            args = (grads[0], *kept, activation, backend, list(needs))
+            given = iter(registry.below_autograd("masked_linear_backward", *args))
+            found = [next(given) if need else None for need in needs]
+        return None, *found
 
 
 def _apply(*args: Any) -> Tensor:
     """Without a gradient to take, no node is made: on a CPU it costs as much as a layer of a few samples."""
     if torch.is_grad_enabled():
-        return _MaskedLinear.apply(*args, False)
+        x, weight, bias, *mask, activation, backend = args
+        return _MaskedLinear.apply((None, backend, activation, Mask(*mask)), x, weight, bias)
     return registry.below_autograd("masked_linear", *args)
 
 

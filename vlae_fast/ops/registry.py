@@ -86,11 +86,9 @@ def only_plain_torch_differentiates(*grads: Tensor) -> bool:
 
     The reference then computes it, which PyTorch differentiates and batches as it does any other code.
     """
-    return (
-        torch.is_grad_enabled()
-        or torch._C._are_functorch_transforms_active()
-        or any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
-    )
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return True
+    return any(map(torch._C._functorch.is_legacy_batchedtensor, grads))
 
 
 def below_autograd(name: str, *args: Any) -> Any:

@@ -49,7 +49,7 @@ def masked_conv_with_sigmoid(
 def masked_conv_backward(
     grad: Tensor,
     out: Tensor | None,
-    sigmoid: Tensor,
+    sigmoid: Tensor | None,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
