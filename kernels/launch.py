@@ -1,4 +1,4 @@
-"""Launch options of kernels: block sizes from a shipped table, the precision that torch is set to."""
+"""Launches of which all but the tensors is known, and their options: block sizes of a table, torch's precision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Launch = Callable[..., None]  # takes tensors, None for one that is not there
 
 
 class Like(NamedTuple):
-    """All of a tensor that a plan may depend on. (Where strides count, a plan is given them apart.)"""
+    """What of a tensor plans may depend on. Where strides count, a plan is given them beside it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -28,7 +28,7 @@ class Like(NamedTuple):
 
 
 def memory(shape: Sequence[int], like: Like, dtype: torch.dtype | None = None, *, images: bool = False) -> New:
-    """What allocates a tensor of so many elements, in like's dtype by default; ``[B, C, H, W]`` as ``[B, H, W, C]``."""
+    """What allocates a tensor of a shape, by default in like's dtype; of images, ``[B, C, H, W]``, in channels_last."""
     order = (0, 2, 3, 1) if images else range(len(shape))
     strides, step = [0] * len(shape), 1
     for axis in reversed(order):
@@ -39,10 +39,10 @@ def memory(shape: Sequence[int], like: Like, dtype: torch.dtype | None = None, *
 def prepared(kernel: Any, grid: tuple[int, ...], **values: Any) -> Launch:
     """The launch of a kernel on tensors, its first arguments in turn; ``values`` are all others, and launch options.
 
-    Triton finds a binary anew in every launch, by every argument and option, which takes longer than all else that a
-    call does on the host. Here tensors alone change, of which a binary depends on dtype and alignment. So the binary
-    for the first tensors is kept, where all are aligned as memory of their own is, and launched on others like them,
-    as Triton's documentation has it: ``binary[grid](*args)``.
+    In every launch Triton looks for the binary anew, by every argument and option: half of what a call costs the host.
+    Here tensors alone change, of which a binary depends on dtype and alignment. So the binary for the first tensors
+    that are all aligned, as memory of their own is, is kept and launched on others like them, as Triton's documentation
+    has it: ``binary[grid](*args)``.
     """
     names = kernel.arg_names[-len(values.keys() & set(kernel.arg_names)) :]
     rest, launch = tuple(values.pop(name) for name in names), kernel[grid]  # by place: names take longer in every call

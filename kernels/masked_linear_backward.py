@@ -17,7 +17,7 @@ from .dot import dot
 from .live_tiles import Mask
 from .masked_linear import PROGRAMS, alive, blocks_of, product
 from .parts import add_parts
-from .slope import slope
+from .slope import Slope, slope
 
 ROWS_PER_PART = 512  # rows of the batch, at least, in a part of a weight's gradient
 
@@ -114,15 +114,66 @@ def masked_linear_backward_kernel(
             )  # fmt: skip
 
 
+class Products(NamedTuple):
+    """The gradients of x and weight before their tensors are known; None for what is not needed, or of nothing."""
+
+    grad_x: launch.New | None
+    sums_x: launch.New | None
+    parts: launch.New | None  # of the weight's gradient; one is the gradient
+    is_one_part: bool
+    walks: tuple[int, int] | None  # blocks of the walks, and of the tiles
+    tiles: tuple[int, int] | None
+    launch: launch.Launch | None
+
+    def __call__(
+        self, pre: Tensor, x: Tensor, weight: Tensor, mask: Mask
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of x and weight, and sums ``[parts of the batch, I]`` of the first."""
+        grad_x, sums_x = self.grad_x and self.grad_x(), self.sums_x and self.sums_x()
+        parts = self.parts and self.parts()
+        if self.launch is not None:
+            walks = self.walks and mask.walks(*self.walks, transposed=True)
+            tiles = self.tiles and mask.tiles(*self.tiles)
+            self.launch(pre, x, weight, mask.data(), walks, tiles, grad_x, parts, sums_x)
+        if parts is None or self.is_one_part:
+            return grad_x, parts, sums_x
+        return grad_x, add_parts(parts.flatten(1), x.dtype).view_as(weight), sums_x
+
+
+@planned
+def _plan(
+    batch: int,
+    weight_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    is_adjacency: bool,
+    activation: str,
+    needs: tuple[bool, ...],
+    precision: str,
+) -> tuple[Slope | None, Products]:
+    needs_x, needs_weight, needs_bias = needs
+    needs_slope = activation != "none" or needs_bias
+    return (
+        slope((batch, weight_shape[0]), dtype, device, activation) if needs_slope else None,
+        _products(batch, weight_shape, dtype, device, is_adjacency, needs_x, needs_weight, None, precision),
+    )
+
+
 def backward(
     grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, mask: Mask, activation: str, needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients of x, weight and bias, None where ``needs`` is False; y, the output, is not read without activation."""
+    """Gradients of x, weight and bias, None where ``needs`` is False. y, the output, is not read without activation."""
+    dtype = x.dtype
+    of_activation, products = _plan(
+        x.shape[0], weight.shape, dtype, x.device, mask.is_adjacency, activation, tuple(needs),
+        launch.matmul_precision(dtype),
+    )  # fmt: skip
     pre, grad_bias = grad, None
-    if activation != "none" or needs[2]:
-        pre, sums = slope(grad, y, activation)
-        grad_bias = add_parts(sums, grad.dtype) if needs[2] else None
-    return [*_products_backward(pre, x, weight, mask, needs[0], needs[1])[:2], grad_bias]
+    if of_activation is not None:
+        pre, sums = of_activation(grad, y)
+        grad_bias = add_parts(sums, dtype) if needs[2] else None
+    grad_x, grad_weight, _ = products(pre, x, weight, mask)
+    return [grad_x, grad_weight, grad_bias]
 
 
 def backward_of_layers(
@@ -141,17 +192,20 @@ def backward_of_layers(
     n, inputs = len(weights), [x, *hidden]
     found: list[Tensor | None] = [None] * len(needs)
     pre: Tensor = grad
-    sums = slope(grad, None, "none")[1] if needs[-1] else None
+    batch, dtype = len(x), x.dtype
+    sums = slope(grad.shape, dtype, x.device, "none")(grad, None)[1] if needs[-1] else None
     for i in reversed(range(n)):
         if needs[2 + n + i] and sums is not None:
-            found[2 + n + i] = add_parts(sums, grad.dtype)
+            found[2 + n + i] = add_parts(sums, dtype)
         if i == 0 and needs[1]:
             found[1] = pre.clone()
         wanted = needs[0] if i == 0 else any((*needs[: 2 + i], *needs[2 + n : 2 + n + i]))
         before = activation if i else None
-        below, found[2 + i], sums = _products_backward(
-            pre, inputs[i], weights[i], masks[i], wanted, needs[2 + i], before
-        )
+        products = _products(
+            batch, weights[i].shape, dtype, x.device, masks[i].is_adjacency, wanted, needs[2 + i], before,
+            launch.matmul_precision(dtype),
+        )  # fmt: skip
+        below, found[2 + i], sums = products(pre, inputs[i], weights[i], masks[i])
         if i == 0:
             found[0] = below
         elif below is None:
@@ -183,20 +237,8 @@ def parts_of(weight: launch.Like, batch: int, config: launch.Config) -> tuple[in
     return parts, rows, tiles * parts
 
 
-class Plan(NamedTuple):
-    """Both products before their tensors are known; None for what is not needed, or of nothing."""
-
-    grad_x: launch.New | None
-    sums_x: launch.New | None
-    parts: launch.New | None  # of the weight's gradient; one is the gradient
-    is_one_part: bool
-    walks: tuple[int, int] | None  # blocks of the walks, and of the tiles
-    tiles: tuple[int, int] | None
-    launch: launch.Launch | None
-
-
 @planned
-def _plan(
+def _products(
     batch: int,
     weight_shape: tuple[int, ...],
     dtype: torch.dtype,
@@ -206,7 +248,8 @@ def _plan(
     needs_weight: bool,
     before: str | None,
     precision: str,
-) -> Plan:
+) -> Products:
+    """before: the activation that x comes from. The gradient of x is then that before it, and has sums."""
     weight, (outputs, inputs) = launch.Like(weight_shape, dtype, device), weight_shape
     config = blocks(weight, batch)
     row_blocks = launch.cdiv(batch, config["BM"])
@@ -227,7 +270,7 @@ def _plan(
     )
     of_weight = weight_shape if parts == 1 else (parts, outputs, inputs)
     sums_x = launch.memory((row_blocks, inputs), weight, torch.float32)
-    return Plan(
+    return Products(
         launch.memory((batch, inputs), weight) if needs_x else None,
         sums_x if needs_x and before is not None else None,
         launch.memory(of_weight, weight, dtype if parts == 1 else torch.float32) if needs_weight else None,
@@ -236,32 +279,3 @@ def _plan(
         (config["BO"], config["BI"]) if needs_weight else None,
         computes if weight_programs + x_programs else None,
     )
-
-
-def _products_backward(
-    pre: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Mask,
-    needs_x: bool,
-    needs_weight: bool,
-    before: str | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x and weight, None where not needed.
-
-    before: the activation that x comes from. The gradient of x is then that before it, and the third tensor has its
-    sums ``[parts of the batch, I]``.
-    """
-    dtype = x.dtype
-    plan = _plan(
-        x.shape[0], weight.shape, dtype, x.device, mask.is_adjacency, needs_x, needs_weight, before,
-        launch.matmul_precision(dtype),
-    )  # fmt: skip
-    grad_x, sums_x, parts = plan.grad_x and plan.grad_x(), plan.sums_x and plan.sums_x(), plan.parts and plan.parts()
-    if plan.launch is not None:
-        walks = plan.walks and mask.walks(*plan.walks, transposed=True)
-        tiles = plan.tiles and mask.tiles(*plan.tiles)
-        plan.launch(pre, x, weight, mask.data(), walks, tiles, grad_x, parts, sums_x)
-    if parts is None or plan.is_one_part:
-        return grad_x, parts, sums_x
-    return grad_x, add_parts(parts.flatten(1), dtype).view_as(weight), sums_x

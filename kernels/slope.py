@@ -109,19 +109,30 @@ def cut(grad: Tensor | launch.Like, images: int, rows: int, channels: int) -> Cu
     return Cut(rows, launch.cdiv(rows, chunks), chunks, n_blocks, config)
 
 
-class Plan(NamedTuple):
-    """A slope before its tensors are known."""
+class Slope(NamedTuple):
+    """The slope of an activation for a gradient ``[B, C]`` of its output, before these are known."""
 
     pre: launch.New | None  # None: the gradient is passed on
     sums: launch.New
     launch: launch.Launch
 
+    def __call__(self, grad: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Gradient of the pre-activation ``[B, C]`` and its sums ``[chunks, C]`` in float32.
+
+        Args:
+            grad, out: ``[B, C]``, contiguous. ``out`` is the activation's output; None where it needs none.
+        """
+        pre, sums = grad if self.pre is None else self.pre(), self.sums()
+        self.launch(grad, out, pre, sums)
+        return pre, sums
+
 
 @planned
-def _plan(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, activation: str) -> Plan:
+def slope(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, activation: str) -> Slope:
+    """The slope for gradients of such a shape, dtype and device."""
     (batch, channels), grad = shape, launch.Like(shape, dtype, device)
     rows, per_chunk, chunks, n_blocks, config = cut(grad, 1, batch, channels)
-    return Plan(
+    return Slope(
         None if activation == "none" else launch.memory(shape, grad),
         launch.memory((chunks, channels), grad, torch.float32),
         launch.prepared(
@@ -134,15 +145,3 @@ def _plan(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, acti
             **config,
         ),
     )
-
-
-def slope(grad: Tensor, out: Tensor | None, activation: str) -> tuple[Tensor, Tensor]:
-    """Gradient of the pre-activation ``[B, C]`` and its sums ``[chunks, C]`` in float32.
-
-    Args:
-        grad, out: ``[B, C]``, contiguous. ``out`` is the activation's output; None where the activation needs none.
-    """
-    plan = _plan(grad.shape, grad.dtype, grad.device, activation)
-    pre, sums = grad if plan.pre is None else plan.pre(), plan.sums()
-    plan.launch(grad, out, pre, sums)
-    return pre, sums

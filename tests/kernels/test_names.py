@@ -47,4 +47,4 @@ def test_an_activation_that_a_kernel_lacks_does_not_compile(activation: str) -> 
             x, torch.ones(16, 16, device=device), None, Mask(torch.ones(16, 16, device=device).bool()), activation
         )
     with pytest.raises(Exception, match="times_slope: ACTIVATION must be"):
-        slope(x, x, activation)
+        slope(x.shape, x.dtype, x.device, activation)(x, x)

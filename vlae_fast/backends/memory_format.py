@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -29,12 +27,8 @@ def in_channels_last(x: Tensor | None) -> Tensor | None:
 
 def channels_last(x: Tensor) -> Tensor:
     """x in the one memory format that outputs have, also where sizes of 1 make a format ambiguous."""
-    if x.stride() == _channels_last_strides(x.shape):
+    _, channels, height, width = x.shape
+    channels, height, width = max(channels, 1), max(height, 1), max(width, 1)
+    if x.stride() == (height * width * channels, 1, width * channels, channels):
         return x
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
-
-
-@lru_cache(maxsize=1024)
-def _channels_last_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    _, channels, height, width = (max(size, 1) for size in shape)
-    return height * width * channels, 1, width * channels, channels

@@ -127,10 +127,11 @@ def _first_able(
 ) -> tuple[Backend | None, list[str]]:
     """The row, None where none is able, and why those before it are not."""
     reasons: list[str] = []
+    auto = backend == "auto"
     for row in TABLE:
-        if backend in ("auto", row.name):
-            reason = (row.only_named(op) if backend == "auto" else None) or row.why_not(op, x, plan, dtype)
-            if reason is None and backend == "auto" and not row.devices and dtype not in (None, x.dtype):
+        if auto or backend == row.name:
+            reason = (row.only_named(op) if auto else None) or row.why_not(op, x, plan, dtype)
+            if reason is None and auto and not row.devices and dtype not in (None, x.dtype):
                 reason = "would take hundreds of times as long: name it, or leave dtype out"
             if reason is None:
                 return row, reasons

@@ -22,7 +22,6 @@ from ..reference.arguments import ConvOptions, Layers, Mask, Transform
 from . import by_layers, gpu
 from .memory_format import contiguous, in_channels_last, nhwc
 
-_KERNELS = "vlae_fast.kernels."
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter runs the kernels, on the CPU: for tests
 
 
@@ -72,10 +71,10 @@ def _live(options: ConvOptions, weight_shape: tuple[int, ...], x_shape: tuple[in
     return _kernels("taps").Live(taps, _centre(options, weight_shape, device))
 
 
+@planned
 def _kernels(name: str) -> Any:
-    """A module of kernels, imported on first use. An import statement takes five times as long in every call."""
-    full = _KERNELS + name
-    return sys.modules.get(full) or import_module(full)
+    """A module of kernels, imported on first use. An import statement takes ten times as long in every call."""
+    return import_module(f"..kernels.{name}", __package__)
 
 
 def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -61,13 +61,13 @@ def made(
     layers = Layers(list(weights), list(biases), list(degrees), cond)
     _check(x, layers, activation)
     tensors = (x, cond, *layers.weights, *layers.biases)
-    if registry.only_plain_torch_follows("made", backend, *tensors):
-        return reference.made(x, layers, activation)
     if registry.only_autograd_looks(*tensors, *layers.degrees):
         row = _row(x, backend)
         if _has_gradient(*tensors):
             return _Made.apply((row, backend, activation, layers.degrees), *tensors)
         return _run(row, x, layers, activation)
+    if registry.only_plain_torch_follows("made", backend, *tensors):
+        return reference.made(x, layers, activation)
     return torch.ops.vlae_fast.made(x, *layers, activation, backend)
 
 

@@ -68,16 +68,14 @@ def masked_conv(
     options = ConvOptions(mask_type, image_channels, activation, dilation_pair("masked_conv", dilation), residual)
     tensors = (x, weight, bias, cond, context, context_weight)
     _check(*tensors, options)
+    if registry.only_autograd_looks(*tensors):
+        row = _row(x, backend)
+        if torch.is_grad_enabled():
+            return _MaskedConv.apply((row, backend, options), *tensors)
+        return _run(row, options, *tensors)
     if registry.only_plain_torch_follows("masked_conv", backend, *tensors):
         # a mapped tensor has no memory format
         return reference.masked_conv(x, weight, bias, cond, options, context, context_weight)
-    if registry.only_autograd_looks(*tensors):
-        row = _row(x, backend)
-        return (
-            _MaskedConv.apply((row, backend, options), *tensors)
-            if torch.is_grad_enabled()
-            else _run(row, options, *tensors)
-        )
     return torch.ops.vlae_fast.masked_conv(*_call(backend, options, tensors))
 
 

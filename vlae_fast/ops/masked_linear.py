@@ -51,15 +51,15 @@ def masked_linear(
     """
     _check(x, weight, bias, activation)
     _check_mask(weight, in_degrees, out_degrees, adjacency)
-    if registry.only_plain_torch_follows("masked_linear", backend, x, weight, bias):
-        return reference.masked_linear(x, weight, bias, Mask(in_degrees, out_degrees, adjacency), activation)
-    if registry.only_autograd_looks(x, weight, bias, in_degrees, out_degrees, adjacency):
-        row, mask = _row(x, backend), Mask(in_degrees, out_degrees, adjacency)
+    mask = Mask(in_degrees, out_degrees, adjacency)
+    if registry.only_autograd_looks(x, weight, bias, *mask):
+        row = _row(x, backend)
         if torch.is_grad_enabled():
             return _MaskedLinear.apply((row, backend, activation, mask), x, weight, bias)
         return _run(row, x, weight, bias, mask, activation)
-    args = (x, weight, bias, in_degrees, out_degrees, adjacency, activation, backend)
-    return torch.ops.vlae_fast.masked_linear(*args)
+    if registry.only_plain_torch_follows("masked_linear", backend, x, weight, bias):
+        return reference.masked_linear(x, weight, bias, mask, activation)
+    return torch.ops.vlae_fast.masked_linear(x, weight, bias, *mask, activation, backend)
 
 
 def _row(x: Tensor, backend: str) -> Any:

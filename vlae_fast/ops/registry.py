@@ -64,16 +64,18 @@ def only_plain_torch_follows(name: str, backend: str, *tensors: Tensor | None) -
 def only_autograd_looks(*tensors: Tensor | None) -> bool:
     """True where nobody but autograd sees a call on a CPU or a GPU: no mode, subclass, transform, trace, autocast.
 
+    Then `only_plain_torch_follows` is False.
+
     PyTorch's dispatcher would ask each of them in turn, which takes as long as a layer of a few samples; an op may then
     be computed without it.
     """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or _in_onnx_export():
         return False
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
         return False
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+    if torch._C._is_any_autocast_enabled():
         return False
     for t in tensors:  # a generator takes three times as long
         if t is not None and (type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda)):
