@@ -1,9 +1,10 @@
 // Prints what the host decides before a launch of the CUDA library, for `benchmarks.cuda_plans`. Numbers come from standard
 // input.
 //   pixelcnn_sample DTYPE HEIGHT WIDTH BATCH PROCESSORS SHARED_BYTES WORDS N word ...
-//     tiles SAMPLES BLOCKS IN_SHARED IS_WHOLE ROWS of a block of rows, then per stage, in the order in which they run:
-//     stage SECTION IS_NORM IS_PAIR PRODUCTS COLUMNS FIRST_WARP ENTRIES (rows in each step), then:
-//     draws PASSES of a thread block's threads
+//     tiles SAMPLES BLOCKS IN_SHARED IS_WHOLE ROWS BUSY: rows of a block of rows, and warps that do not locate a step; then
+//     per stage, in the order in which they run:
+//     stage SECTION IS_NORM IS_JOINED IS_PAIR PRODUCTS COLUMNS FIRST_WARP ENTRIES (rows in each step), then:
+//     draws PASSES SECTIONS ...: passes of a thread block's threads, and of each draw the sections before it
 //   sections MOST N word ...
 //     per section: section STAGE ..., where each stage has one place and a section MOST
 //   made_inverse LAYERS N degree ... N degree ...
@@ -47,12 +48,13 @@ int print_sampler() {
   const ContextKind context = plan.context_dim > 0 ? ContextKind::vector : ContextKind::none;
   static const Program p = bind(kName, plan, packing, height, width, context);
   const Tiling tiling = tiling_of(p, batch, limits);
-  std::printf("tiles %d %d %d %d %d\n", tiling.samples.value, tiling.blocks, tiling.global_size == 0, tiling.is_whole,
-              tiling.rows);
+  std::printf("tiles %d %d %d %d %d %d\n", tiling.samples.value, tiling.blocks, tiling.global_size == 0, tiling.is_whole,
+              tiling.rows, p.busy);
   for (int32_t s = 0, section = 0; s < p.n_stages; ++s) {
     const Stage& stage = p.stages[s];
-    std::printf("stage %d %d %d %d %d %d %d", section, stage.is_norm, is_pair(stage.activation),
-                stage.groups * format_of(dtype).group, stage.columns, stage.warp, stage.n_entries);
+    const bool is_joined = stage.kind == Kind::residual || stage.kind == Kind::factor;
+    std::printf("stage %d %d %d %d %d %d %d %d", section, stage.kind == Kind::norm, is_joined, is_pair(stage.activation),
+                stage.tiles * static_cast<int32_t>(kTile), stage.columns, stage.warp, stage.n_entries);
     for (int32_t step = p.first_step; step < p.steps; ++step) {
       const int32_t wave = step + stage.lead;
       vlae::WaveRows<int32_t> some = {};
@@ -69,7 +71,9 @@ int print_sampler() {
     const int64_t items = int64_t{vlae::wave_rows(p.height, p.width, p.slope, wave).count} * tiling.samples.value;
     passes += p.n_draws * ((items + 32 * kWarps - 1) / (32 * kWarps));
   }
-  std::printf("draws %lld\n", static_cast<long long>(passes));
+  std::printf("draws %lld", static_cast<long long>(passes));
+  for (int32_t d = 0; d < p.n_draws; ++d) std::printf(" %d", p.draws[d].sections);
+  std::printf("\n");
   return 0;
 }
 

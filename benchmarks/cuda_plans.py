@@ -34,6 +34,7 @@ class Stage(NamedTuple):
 
     section: int  # number of the section that it is in
     is_norm: bool
+    is_joined: bool  # has a residual or a factor
     is_pair: bool  # two columns make a channel: gate and glu
     products: int  # of an output, dead ones and padding with them
     columns: int  # outputs before the gate
@@ -48,8 +49,10 @@ class Sampler(NamedTuple):
     in_shared: bool  # are the activations in shared memory?
     is_whole: bool  # is a whole step located at once?
     rows: int  # that a warp multiplies at once
+    busy: int  # warps that have no part in locating a step: they have columns before the last draw
     stages: list[Stage]
     draws: int  # passes of all threads over the pixels that are drawn
+    drawn_after: tuple[int, ...]  # of each draw of a step how many sections come before it
 
 
 class Quad(NamedTuple):
@@ -78,8 +81,15 @@ def sampler(plan: Plan, size: tuple[int, int], batch: int, dtype: torch.dtype, l
     words = plan.words
     lines = _said("pixelcnn_sample", DTYPES.index(dtype), *size, batch, *limits, len(words), *words)
     tiles, *rows, draws = ([int(word) for word in line.split()[1:]] for line in lines)
-    stages = [Stage(row[0], bool(row[1]), bool(row[2]), *row[3:7], tuple(row[7:])) for row in rows]
-    return Sampler(tiles[0], tiles[1], bool(tiles[2]), bool(tiles[3]), tiles[4], stages, draws[0])
+    stages = [_stage(*row) for row in rows]
+    samples, blocks, in_shared, is_whole, at_once, busy = tiles
+    whole, shared = bool(is_whole), bool(in_shared)
+    return Sampler(samples, blocks, shared, whole, at_once, busy, stages, draws[0], tuple(draws[1:]))
+
+
+def _stage(section: int, norm: int, joined: int, pair: int, products: int, columns: int, *rest: int) -> Stage:
+    warp, entries, *rows = rest
+    return Stage(section, bool(norm), bool(joined), bool(pair), products, columns, warp, entries, tuple(rows))
 
 
 def sections(plan: Plan, most: int) -> list[list[int]]:

@@ -23,22 +23,6 @@ inline void check_cuda(const char* op, const char* doing, cudaError_t error) {
   throw std::runtime_error(std::string(op) + ": " + doing + " failed: " + cudaGetErrorString(error));
 }
 
-// The same number, of which the compiler knows nothing: it keeps nothing in registers that follows from it.
-__device__ inline int hidden(int number) {
-#if defined(__CUDACC__)
-  asm volatile("" : "+r"(number));
-#endif
-  return number;
-}
-
-// The same number, which is computed before what follows.
-__device__ inline float settled(float number) {
-#if defined(__CUDACC__)
-  asm volatile("" : "+f"(number));
-#endif
-  return number;
-}
-
 __device__ inline uint32_t bits_of(float number) {
 #if defined(__CUDACC__)
   return __float_as_uint(number);
@@ -63,6 +47,41 @@ __device__ inline void load_if(uint4& to, const uint4* from, bool is_any) {
                : "l"(from), "r"(static_cast<int>(is_any)));
 #else
   if (is_any) to = *from;
+#endif
+}
+
+__device__ inline void load_if(uint2& to, const uint2* from, bool is_any) {
+#if defined(__CUDACC__)
+  asm volatile("{ .reg .pred any; setp.ne.b32 any, %3, 0; @any ld.global.nc.v2.u32 {%0, %1}, [%2]; }"
+               : "+r"(to.x), "+r"(to.y)
+               : "l"(from), "r"(static_cast<int>(is_any)));
+#else
+  if (is_any) to = *from;
+#endif
+}
+
+// The same from a place in shared memory, which may be anything where nothing is to be loaded.
+__device__ inline void load_near_if(float2& to, const float* from, uint32_t place, bool is_any) {
+#if defined(__CUDACC__)
+  asm volatile("{ .reg .pred any; setp.ne.b32 any, %3, 0; @any ld.shared.v2.f32 {%0, %1}, [%2]; }"
+               : "+f"(to.x), "+f"(to.y)
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(from)) + place * static_cast<uint32_t>(sizeof(float))),
+                 "r"(static_cast<int>(is_any)));
+#else
+  if (is_any) to = *reinterpret_cast<const float2*>(from + place);
+#endif
+}
+
+// What is in shared memory, loaded here and not where it is used.
+__device__ inline int4 load_early(const int4* from) {
+#if defined(__CUDACC__)
+  int4 to;
+  asm volatile("ld.volatile.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(from))));
+  return to;
+#else
+  return *from;
 #endif
 }
 

@@ -73,7 +73,8 @@ void add_entries(Program& p, Stage& stage) {
 // Its places begin a batch of reads.
 void add_places(Program& p, Stage& stage) {
   stage.place = p.places;
-  p.places += stage.reads + kPlaces;
+  stage.places += stage.place;
+  p.places += stage.reads() + kPlaces;
 }
 
 void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) {
@@ -88,9 +89,16 @@ void add_taps(const PlanStage& from, Program& p, Stage& stage, int32_t& n_taps) 
   stage.n_taps = n_taps - stage.taps;
 }
 
+Kind kind_of(const PlanStage& stage) {
+  if (stage.kind == StageKind::norm) return Kind::norm;
+  if (stage.factor >= 0) return Kind::factor;
+  if (stage.residual >= 0) return Kind::residual;
+  return stage.activation == Activation::gate ? Kind::gate : Kind::plain;
+}
+
 Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dtype dtype) {
   Stage stage = {};
-  stage.out = static_cast<int32_t>(out);
+  stage.out = static_cast<int8_t>(out);
   stage.stride = divisor_of(from.sites.stride);
   stage.row = static_cast<uint8_t>(from.sites.row);
   stage.column = static_cast<uint8_t>(from.sites.column);
@@ -98,15 +106,15 @@ Stage stage_of(const PlanStage& from, int64_t out, const StagePacking& place, Dt
   stage.channels = static_cast<int32_t>(from.out_channels);
   stage.columns = static_cast<int32_t>(place.columns);
   stage.lead = static_cast<int32_t>(from.lead);
-  stage.residual = static_cast<int32_t>(from.residual);
-  stage.factor = static_cast<int32_t>(from.factor);
-  stage.is_norm = from.kind == StageKind::norm;
-  stage.groups = static_cast<int32_t>(place.groups);
-  stage.reads = std::max(stage.groups, stage.is_norm ? format_of(dtype).batch : 0);
-  stage.bias = static_cast<int32_t>(place.bias / format_of(dtype).aligned());
-  stage.weight = static_cast<int32_t>(place.weight / format_of(dtype).aligned());
+  stage.residual = static_cast<int8_t>(from.residual);
+  stage.factor = static_cast<int8_t>(from.factor);
+  stage.kind = kind_of(from);
+  const Format format = format_of(dtype);
+  stage.tiles = static_cast<int32_t>(place.groups * format.group / kTile);
+  stage.places = std::max(static_cast<int32_t>(place.groups), stage.kind == Kind::norm ? format.batch : 0);  // behind the first
+  stage.bias = static_cast<int32_t>(place.bias * format.bytes / 8);
+  stage.weight = static_cast<int32_t>(place.weight / format.aligned());
   stage.cond = -1;
-  stage.is_plain = stage.factor < 0 && stage.residual < 0;
   return stage;
 }
 
@@ -143,8 +151,6 @@ std::vector<Stage> stages_of(const Plan& plan, const Packing& packing, Program& 
   int32_t cond = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     Stage& stage = stages.emplace_back(stage_of(plan.stages[s], plan.written_by(s), packing.stages[s], p.dtype));
-    stage.first_bias = p.biases;
-    p.biases += stage.columns;
     if (plan.stages[s].context_dim > 0) {
       stage.cond = cond;
       cond += stage.columns;
@@ -161,7 +167,7 @@ void add_section(const std::vector<Stage>& stages, const Section& section, Progr
   for (const size_t s : section) {
     Stage& stage = p.stages[p.n_stages++] = stages[s];
     stage.end = static_cast<uint8_t>(end);
-    stage.warp = static_cast<uint8_t>(warp);
+    stage.warp = warp;
     warp = (warp + stage.columns / static_cast<int32_t>(kTile)) % kWarps;
     add_places(p, stage);
     add_entries(p, stage);
@@ -172,35 +178,45 @@ void add_section(const std::vector<Stage>& stages, const Section& section, Progr
 void add_stages(const Plan& plan, const Packing& packing, Program& p) {
   const std::vector<Stage> stages = stages_of(plan, packing, p);
   std::vector<int64_t> places;
-  for (const Stage& stage : stages) places.push_back(stage.reads + kPlaces);
+  for (const Stage& stage : stages) places.push_back(stage.reads() + kPlaces);
   for (const Section& section : sections_of(plan, places, most_places(p.dtype))) add_section(stages, section, p);
 }
 
-bool has_columns(const Stage& stage, int warp) {
-  return !stage.is_norm && (warp - stage.warp + kWarps) % kWarps < stage.columns / static_cast<int32_t>(kTile);
+// A norm's rows are shared among all warps.
+bool takes_part(const Stage& stage, int warp) {
+  return stage.kind == Kind::norm || (warp - stage.warp + kWarps) % kWarps < stage.columns / static_cast<int32_t>(kTile);
 }
 
-// The next of stages first .. end - 1 behind s, round and round, of which a warp has columns.
-uint8_t turn_after(const Program& p, int32_t s, int32_t first, int32_t end, int warp) {
-  for (int32_t i = 1; i <= end - first; ++i) {
-    const int32_t other = first + (s - first + i) % (end - first);
-    if (has_columns(p.stages[other], warp)) return static_cast<uint8_t>(other);
-  }
+// The first of stages from, from + 1, ... , round and round, in which a warp takes part.
+int32_t turn_from(const Program& p, int32_t from, int warp) {
+  for (int32_t i = 0; i < p.n_stages; ++i)
+    if (const int32_t s = (from + i) % p.n_stages; takes_part(p.stages[s], warp)) return s;
   return kMaxStages;
 }
 
+}  // namespace
+
 void link_stages(Program& p) {
+  p.n_sections = 0;
   for (int32_t s = 0, first = 0; s < p.n_stages; ++s) {
     Stage& stage = p.stages[s];
+    stage.section = p.n_sections;
     for (int warp = 0; warp < kWarps; ++warp) {
-      stage.next[warp] = turn_after(p, s, 0, p.n_stages, warp);
-      stage.again[warp] = turn_after(p, s, first, stage.end, warp);
+      const int32_t next = turn_from(p, s + 1, warp);
+      const bool is_behind = next != kMaxStages && (next <= s || next >= stage.end);
+      stage.next[warp] = static_cast<uint8_t>(next + (is_behind ? kBehind : 0));
+      stage.again[warp] = static_cast<uint8_t>(turn_from(p, first, warp));
     }
-    if (s + 1 == stage.end) first = stage.end;
+    if (s + 1 == stage.end) first = stage.end, ++p.n_sections;
   }
+  for (int32_t d = 0; d < p.n_draws; ++d)
+    p.draws[d].sections = p.draws[d].after ? p.stages[p.draws[d].after - 1].section + 1 : 0;
+  p.busy = 0;
+  for (int32_t s = 0; s < p.n_stages; ++s)
+    if (p.stages[s].section == p.draws[p.n_draws - 1].sections - 1)
+      p.busy += p.stages[s].kind == Kind::norm ? kWarps : p.stages[s].columns / static_cast<int32_t>(kTile);
+  if (p.busy > kWarps / 2) p.busy = 0;
 }
-
-}  // namespace
 
 Program program_of(const char* op, const Plan& plan, const Packing& packing) {
   check_limits(op, plan);

@@ -41,4 +41,9 @@ VLAE_HOST_DEVICE constexpr int64_t weight_at(Dtype dtype, int64_t k, int64_t col
   return lane * 8 + column / 8 * 4 + k / 8 * 2 + k % 2;
 }
 
+// Place of the bias of a column of a tile: those that a lane starts its sums from lie together, 8 bytes of them.
+VLAE_HOST_DEVICE constexpr int64_t bias_at(Dtype dtype, int64_t column) {
+  return dtype == Dtype::float32 ? column : column % 8 / 2 * 4 + column / 8 * 2 + column % 2;
+}
+
 }  // namespace vlae::cuda::pixelcnn_sample

@@ -11,6 +11,8 @@
 // 960 at the full rate of an H100, 1,920 at an A100's, since weights are their left operand and so no row of 8 is idle.
 #pragma once
 
+#include <type_traits>
+
 #include "../matrix_product.h"
 #include "columns.h"
 #include "tiling.h"
@@ -22,8 +24,8 @@ constexpr int kHalf = kAhead<float> / 2;  // tiles that are loaded at once, whil
 
 template <>
 struct Ahead<float> {
-  const uint4* from = nullptr;  // of which columns
-  uint4 at[2][kHalf][2];        // [half][tile][step of 8 products]
+  uint4 at[2][kHalf][2];  // [half][tile][step of 8 products]
+  uint2 bias;
 };
 
 template <int Tiles>
@@ -32,11 +34,16 @@ struct Sums<float, Tiles> {
   float low[Tiles][2][2][4] = {};  // [step of 8 products]: of the low part of the weight, of the other factor
 };
 
+// conditions: [tile of rows][row of it][pair of columns].
 template <int Tiles>
-__device__ inline void start_sums(Sums<float, Tiles>& sums, int, const float2& from) {
+__device__ inline void start_sums(Sums<float, Tiles>& sums, const uint2& bias, const float2 (&conditions)[Tiles][2][1]) {
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile)
-    for (int row = 0; row < 2; ++row) sums.of[tile][row] = from.x, sums.of[tile][row + 2] = from.y;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float2& condition = conditions[tile][row][0];
+      sums.of[tile][row] = float_of(bias.x) + condition.x, sums.of[tile][row + 2] = float_of(bias.y) + condition.y;
+    }
 }
 
 template <int Tiles>
@@ -48,34 +55,45 @@ __device__ inline float2 sum_at(const Sums<float, Tiles>& sums, int tile, int ro
   return {all(row), all(row + 2)};
 }
 
-// Loads tiles first .. first + kHalf - 1, as far as there are.
-__device__ inline void load_half(Ahead<float>& ahead, int half, const ColumnWeights& columns, int first) {
-  const int step = hidden(columns.step);
+// Loads the first kHalf of some tiles, as far as there are.
+__device__ inline void load_half(Ahead<float>& ahead, const void* packed, int half, const ColumnWeights& columns) {
+  const uint4* from = weights_from<float>(packed, columns);
 #pragma unroll
   for (int tile = 0; tile < kHalf; ++tile)
 #pragma unroll
     for (int eight = 0; eight < 2; ++eight)
-      load_if(ahead.at[half][tile][eight], columns.from + (first + tile) * step + 32 * eight, first + tile < columns.tiles);
+      load_if(ahead.at[half][tile][eight], from + tile * kLoads<float> + 32 * eight, tile < columns.tiles);
 }
 
-// Loads what is not there yet.
-__device__ inline void look_ahead(Ahead<float>& ahead, const ColumnWeights& columns) {
-  if (ahead.from != columns.from)
-    for (int half = 0; half < 2; ++half) load_half(ahead, half, columns, half * kHalf);
-  ahead.from = columns.from;
+// The same columns, from a tile on.
+__device__ inline ColumnWeights columns_from(const ColumnWeights& columns, int first) {
+  return {columns.at + first * kLoads<float>, columns.tiles - first, columns.bias};
+}
+
+// Loads what comes next, of which there is nothing yet; none where its tiles are 0.
+__device__ inline void load_next(Ahead<float>& ahead, const void* packed, const ColumnWeights& next) {
+  for (int half = 0; half < 2; ++half) load_half(ahead, packed, half, columns_from(next, half * kHalf));
+  load_bias<float>(ahead.bias, packed, next);
 }
 
 // Nothing: `multiply` has loaded it.
-__device__ inline void load_next(Ahead<float>&, const ColumnWeights&) {}
+template <typename Next>
+__device__ inline void load_behind(Ahead<float>&, const void*, const Next&) {}
 
 // Where a lane reads 4 products of a tile of row lane / 4 of each tile of rows.
 template <int Tiles>
-struct FactorsAt {
-  const float* of[Tiles];
+struct FactorsAt<float, Tiles> {
+  const float* cache;
   const int* reads;  // [tile of products][row][4 products], behind that tile
+  int rows;
+  const float* of[Tiles];
+
+  __device__ FactorsAt(const float* from, const int* first_reads, int n_rows) : cache(from), reads(first_reads), rows(n_rows) {
+    find();
+  }
 
   // What is behind the last tile is found too, and not read.
-  __device__ void find(const float* cache, int rows) {
+  __device__ void find() {
 #pragma unroll
     for (int tile = 0; tile < Tiles; ++tile)
       of[tile] = cache + reads[((lane_of() / 4 + 8 * tile) & (rows - 1)) * 4 + lane_of() % 4];
@@ -89,7 +107,7 @@ __device__ inline Split<4> split_weights(const uint4& w) {
 
 // Adds 16 products.
 template <int Tiles>
-__device__ inline void multiply_tile(Sums<float, Tiles>& sums, const uint4 (&weights)[2], const FactorsAt<Tiles>& at) {
+__device__ inline void multiply_tile(Sums<float, Tiles>& sums, const uint4 (&weights)[2], const FactorsAt<float, Tiles>& at) {
   const Split<4> left[2] = {split_weights(weights[0]), split_weights(weights[1])};
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile) {
@@ -105,41 +123,47 @@ __device__ inline void multiply_tile(Sums<float, Tiles>& sums, const uint4 (&wei
 // Adds the first `left` tiles of a half, which all are where it is full: then no branch parts the instructions of one tile from
 // those of the next.
 template <bool IsFull, int Tiles>
-__device__ inline void multiply_half(Sums<float, Tiles>& sums, const uint4 (&weights)[kHalf][2], int left, const float* cache,
-                                     FactorsAt<Tiles>& at, int rows) {
+__device__ inline void multiply_half(Sums<float, Tiles>& sums, const uint4 (&weights)[kHalf][2], int left,
+                                     FactorsAt<float, Tiles>& at) {
 #pragma unroll
   for (int tile = 0; tile < kHalf; ++tile) {
     if (!IsFull && tile >= left) break;
-    const FactorsAt<Tiles> now = at;
-    at.find(cache, rows);
+    const FactorsAt<float, Tiles> now = at;
+    at.find();
     multiply_tile(sums, weights[tile], now);
   }
 }
 
-// Adds all products of some columns, and loads the first ones of the next. Nobody reads the sums of rows behind the last.
-template <bool InShared, int Tiles>
-__device__ void multiply(Sums<float, Tiles>& sums, Ahead<float>& ahead, const ColumnWeights& columns, const ColumnWeights& next,
-                         const float* cache, const int* reads, int rows) {
-  look_ahead(ahead, columns);
-  FactorsAt<Tiles> at;
-  at.reads = reads;
-  at.find(cache, rows);
-  for (int first = 0; first == 0 || first < columns.tiles; first += 2 * kHalf) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int here = first + half * kHalf, then = here + 2 * kHalf, left = columns.tiles - here;
-      if (first > 0 && left <= 0) break;
-      if (Tiles == 1 && left >= kHalf)  // more would not fit into registers
-        multiply_half<true>(sums, ahead.at[half], left, cache, at, rows);
-      else
-        multiply_half<false>(sums, ahead.at[half], left, cache, at, rows);
-      if (then < columns.tiles)
-        load_half(ahead, half, columns, then);
-      else
-        load_half(ahead, half, next, half * kHalf);
+// Adds all products of some columns, and loads the first ones of the next, which `find_next` finds. Nobody reads the sums of
+// rows behind the last.
+//
+// A warp waits for all of its loads at once. So those into a half that has been multiplied begin when the other half is there,
+// not before: then nothing is waited for that has just begun. That they are behind it, their address shows.
+template <bool InShared, int Tiles, typename Next>
+__device__ void multiply(Sums<float, Tiles>& sums, Ahead<float>& ahead, const void* packed, const ColumnWeights& columns,
+                         const Next& find_next, FactorsAt<float, Tiles>& at) {
+  const ColumnWeights next = find_next();
+  int first = 0;
+  const auto multiply_next = [&]<int Half>(std::integral_constant<int, Half>) {
+    const int left = columns.tiles - first, then = first + kHalf;
+    if (first > 0) {
+      ColumnWeights other = left > kHalf ? columns_from(columns, then) : columns_from(next, (1 - Half) * kHalf);
+      other.at += static_cast<int>(ahead.at[Half][0][0].x) & at.rows >> 31;
+      load_half(ahead, packed, 1 - Half, other);
     }
+    if (Tiles == 1 && left >= kHalf)  // more would not fit into registers
+      multiply_half<true>(sums, ahead.at[Half], left, at);
+    else
+      multiply_half<false>(sums, ahead.at[Half], left, at);
+    first = then;
+    if (left > kHalf) return true;
+    load_half(ahead, packed, Half, columns_from(next, Half * kHalf));
+    if (first == kHalf) load_half(ahead, packed, 1, columns_from(next, kHalf));
+    return false;
+  };
+  while (multiply_next(std::integral_constant<int, 0>{}) && multiply_next(std::integral_constant<int, 1>{})) {
   }
-  ahead.from = next.from;
+  load_bias<float>(ahead.bias, packed, next);
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

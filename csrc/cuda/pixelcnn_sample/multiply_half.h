@@ -17,32 +17,31 @@ static_assert(kReads == kPlaces && kAhead<Float16> % kReads == 0);
 // The weights of the first kAhead groups, each in the place of its number.
 template <typename T>
 struct Ahead {
-  const uint4* from = nullptr;  // of which columns
   uint4 at[kAhead<T>];
+  uint2 bias;
 };
 
 // Loads groups first .. first + kAhead<T> - 1, as far as there are. All are on their way at once: a load between the products
 // would let what is loaded for the next ones wait for it.
 template <typename T>
-__device__ inline void load_ahead(Ahead<T>& ahead, const ColumnWeights& columns, int first) {
-  const int step = hidden(columns.step);
+__device__ inline void load_ahead(Ahead<T>& ahead, const void* packed, const ColumnWeights& columns, int first) {
+  const uint4* from = weights_from<T>(packed, columns) + first * kLoads<T>;
 #pragma unroll
   for (int place = 0; place < kAhead<T>; ++place)
-    load_if(ahead.at[place], columns.from + (first + place) * step, first + place / kReads * kReads < columns.tiles);
+    load_if(ahead.at[place], from + place * kLoads<T>, first + place / kReads * kReads < columns.tiles);
 }
 
 // Loads what comes next, of which there is nothing yet; none where its tiles are 0.
 template <typename T>
-__device__ inline void load_next(Ahead<T>& ahead, const ColumnWeights& next) {
-  load_ahead(ahead, next, 0);
-  ahead.from = next.from;
+__device__ inline void load_next(Ahead<T>& ahead, const void* packed, const ColumnWeights& next) {
+  load_bias<T>(ahead.bias, packed, next);
+  load_ahead(ahead, packed, next, 0);
 }
 
-// Loads what is not there yet.
-template <typename T>
-__device__ inline void look_ahead(Ahead<T>& ahead, const ColumnWeights& columns) {
-  if (ahead.from != columns.from) load_ahead(ahead, columns, 0);
-  ahead.from = columns.from;
+// Loads it behind `multiply`, which has not. next: finds what comes next.
+template <typename T, typename Next>
+__device__ inline void load_behind(Ahead<T>& ahead, const void* packed, const Next& next) {
+  load_next(ahead, packed, next());
 }
 
 // The left operand of 16 products of 16 rows. at: of row lane % 16 the first product.
@@ -62,14 +61,22 @@ __device__ inline void load_left(uint32_t (&left)[4], const T* cache, int at) {
 // A lane's sums: [tile of 16 rows][tile of 8 columns], of even and of odd groups, as a matrix instruction has them.
 template <typename T, int Tiles>
 struct Sums {
-  float of[2][Tiles][2][4] = {};
+  float of[2][Tiles][2][4];
 };
 
+// conditions: [tile of rows][row of it][pair of columns].
 template <typename T, int Tiles>
-__device__ inline void start_sums(Sums<T, Tiles>& sums, int pair, const float2& from) {
+__device__ inline void start_sums(Sums<T, Tiles>& sums, const uint2& bias, const float2 (&conditions)[Tiles][2][2]) {
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile)
-    for (int row = 0; row < 2; ++row) sums.of[0][tile][pair][2 * row] = from.x, sums.of[0][tile][pair][2 * row + 1] = from.y;
+#pragma unroll
+    for (int row = 0; row < 2; ++row)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2& condition = conditions[tile][row][i / 2];
+        sums.of[0][tile][i / 2][2 * row + i % 2] = half_at<T>(i < 2 ? bias.x : bias.y, i % 2);
+        sums.of[1][tile][i / 2][2 * row + i % 2] = i % 2 ? condition.y : condition.x;
+      }
 }
 
 template <typename T, int Tiles>
@@ -79,18 +86,25 @@ __device__ inline float2 sum_at(const Sums<T, Tiles>& sums, int tile, int row, i
 }
 
 // Where a lane reads kReads groups of row lane % 16 of each tile.
-template <int Tiles>
-struct Reads {
+template <typename T, int Tiles>
+struct FactorsAt {
+  const T* cache;
+  const int* reads;  // [kReads groups][row][group], behind those
+  int rows;          // a power of two; lanes behind the last read those of other rows
   int4 of[Tiles];
-};
 
-// reads: [kReads groups][row][group]. rows: a power of two; lanes behind the last read those of other rows.
-template <int Tiles>
-__device__ inline void load_reads(Reads<Tiles>& four, const int* reads, int rows) {
+  __device__ FactorsAt(const T* from, const int* first_reads, int n_rows) : cache(from), reads(first_reads), rows(n_rows) {
+    find();
+  }
+
+  // What is behind the last batch is read too, and not used.
+  __device__ void find() {
 #pragma unroll
-  for (int tile = 0; tile < Tiles; ++tile)
-    four.of[tile] = reinterpret_cast<const int4*>(reads)[(lane_of() % 16 + 16 * tile) & (rows - 1)];
-}
+    for (int tile = 0; tile < Tiles; ++tile)
+      of[tile] = load_early(reinterpret_cast<const int4*>(reads) + ((lane_of() % 16 + 16 * tile) & (rows - 1)));
+    reads += kReads * rows;
+  }
+};
 
 template <bool InShared, int Tiles, typename T>
 __device__ inline void multiply_group(float (&sums)[Tiles][2][4], const uint4& right, const T* cache, int tile, int at) {
@@ -100,31 +114,28 @@ __device__ inline void multiply_group(float (&sums)[Tiles][2][4], const uint4& r
   multiply_matrices<T>(sums[tile][1], left, right.z, right.w);
 }
 
-// Adds all products of some columns. Nobody reads the sums of rows behind the last. What is behind the last batch of `reads` is
-// read too, and not used. The weights of the next columns are for load_next.
-template <bool InShared, int Tiles, typename T>
-__device__ void multiply(Sums<T, Tiles>& sums, Ahead<T>& ahead, const ColumnWeights& columns, const ColumnWeights&,
-                         const T* cache, const int* reads, int rows) {
-  look_ahead(ahead, columns);
-  Reads<Tiles> four;
-  load_reads(four, reads, rows);
+// Adds all products of some columns. Nobody reads the sums of rows behind the last. The weights of the next columns are for
+// load_behind.
+template <bool InShared, int Tiles, typename T, typename Next>
+__device__ void multiply(Sums<T, Tiles>& sums, Ahead<T>& ahead, const void* packed, const ColumnWeights& columns, const Next&,
+                         FactorsAt<T, Tiles>& at) {
   for (int first = 0;;) {
 #pragma unroll
     for (int place = 0; place < kAhead<T>; place += kReads) {
-      if (place > 0 && first + place >= columns.tiles) break;
-      const Reads<Tiles> now = four;
-      load_reads(four, reads += kReads * rows, rows);
+      if (place > 0 && first + place >= columns.tiles) return;
+      const FactorsAt<T, Tiles> now = at;
+      at.find();
 #pragma unroll
       for (int tile = 0; tile < Tiles; ++tile) {
-        multiply_group<InShared>(sums.of[0], ahead.at[place], cache, tile, now.of[tile].x);
-        multiply_group<InShared>(sums.of[1], ahead.at[place + 1], cache, tile, now.of[tile].y);
-        multiply_group<InShared>(sums.of[0], ahead.at[place + 2], cache, tile, now.of[tile].z);
-        multiply_group<InShared>(sums.of[1], ahead.at[place + 3], cache, tile, now.of[tile].w);
+        multiply_group<InShared>(sums.of[0], ahead.at[place], at.cache, tile, now.of[tile].x);
+        multiply_group<InShared>(sums.of[1], ahead.at[place + 1], at.cache, tile, now.of[tile].y);
+        multiply_group<InShared>(sums.of[0], ahead.at[place + 2], at.cache, tile, now.of[tile].z);
+        multiply_group<InShared>(sums.of[1], ahead.at[place + 3], at.cache, tile, now.of[tile].w);
       }
     }
     first += kAhead<T>;
-    if (first >= columns.tiles) break;
-    load_ahead(ahead, columns, first);
+    if (first >= columns.tiles) return;
+    load_ahead(ahead, packed, columns, first);
   }
 }
 

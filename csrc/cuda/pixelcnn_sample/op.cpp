@@ -25,7 +25,7 @@ constexpr int64_t kMaxSide = int64_t{1} << 20;
 constexpr int64_t kMaxValues = (int64_t{1} << 31) - 1;  // in a batch: samples are counted in 32 bits
 
 constexpr int64_t kMagic = 0x564c4143;
-constexpr int64_t kFormat = 2;
+constexpr int64_t kFormat = 3;
 
 std::vector<int64_t> header_of(const Plan& plan, const Packing& packing) {
   return {kMagic, kFormat, static_cast<int64_t>(packing.dtype), packing.size, static_cast<int64_t>(plan.checksum)};
@@ -99,7 +99,7 @@ Tensor conditions(const Tensor& noise, const Tensor& packed, const std::optional
 }
 
 void check_memory(const char* op, const Program& program, const Limits& limits) {
-  const int64_t bytes = least_shared_bytes(program, limits);
+  const int64_t bytes = least_shared_bytes(program);
   VLAE_CHECK(bytes <= limits.shared_bytes, op, "plan", text("need at most ", limits.shared_bytes, " bytes of shared memory"),
              bytes);
 }

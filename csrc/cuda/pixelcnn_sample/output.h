@@ -7,19 +7,6 @@
 
 namespace vlae::cuda::pixelcnn_sample {
 
-__device__ inline float sum_of(float a, float b) { return a + b; }
-__device__ inline float2 sum_of(float2 a, float2 b) { return {a.x + b.x, a.y + b.y}; }
-
-// The biases of a channel's columns, from where they are kept or from the packed weights.
-template <typename Value, typename T>
-__device__ inline Value bias_of(const float* kept, const T* packed) {
-  if (kept) return *reinterpret_cast<const Value*>(kept);
-  if constexpr (sizeof(Value) == sizeof(float))
-    return to_float(packed[0]);
-  else
-    return {to_float(packed[0]), to_float(packed[1])};
-}
-
 // Multiplies an output by its factor, adds the residual, and writes it. place: of its pixel.
 template <typename T>
 __device__ inline void write_output(const Stage& stage, int row, int place, int channel, float out,
@@ -39,12 +26,12 @@ __device__ inline float sum_of_lanes(float x) {
 template <typename T>
 __device__ void normalise_rows(const Stage& stage, const Tensors& t, int rows, const ThreadBlock<T>& block) {
   const T* packed = static_cast<const T*>(t.packed);
-  const T* bias = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
+  const T* bias = packed + 8 / sizeof(T) * static_cast<int64_t>(stage.bias);
   const T* gain = packed + 16 / sizeof(T) * static_cast<int64_t>(stage.weight);
   const float scale = 1.0f / static_cast<float>(stage.channels), eps = to_float(gain[stage.columns]);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += kWarps) {
-    const T* x = block.cache + block.offsets[read_at<T>(stage.place, row, block.rows)];
+    const T* x = block.cache + block.offsets[stage.place + read_at<T>(0, row, block.rows)];
     const int place = place_of(stage, kOut, row, block);
     float sum = 0, squares = 0;
     for (int c = lane; c < stage.channels; c += 32) sum += to_float(x[c]);

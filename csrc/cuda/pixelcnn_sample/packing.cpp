@@ -24,6 +24,8 @@ int64_t packed_column(const PlanStage& stage, int64_t column) {
   return column < stage.out_channels ? 2 * column : 2 * (column - stage.out_channels) + 1;
 }
 
+int64_t bias_place(Dtype dtype, int64_t column) { return column / kTile * kTile + bias_at(dtype, column % kTile); }
+
 void grow(const char* op, int64_t& size, int64_t rows, int64_t columns) {
   VLAE_CHECK(rows <= (kMaxWeights - size) / columns, op, "plan", text("need at most ", kMaxWeights, " weights"),
              text("a stage of ", rows, " x ", columns));
@@ -53,7 +55,7 @@ Packing packing_of(const char* op, const Plan& plan, Dtype dtype) {
 void pack_weights(float* packed, const Plan& plan, const Packing& packing, const float* const* weights) {
   const int64_t group = format_of(packing.dtype).group;
   const auto put = [&](const StagePacking& place, int64_t k, int64_t column, float value) {
-    const int64_t tile = k / kTile * (place.columns / kTile) + column / kTile;
+    const int64_t tile = column / kTile * (place.groups * group / kTile) + k / kTile;
     packed[place.weight + tile * kTile * kTile + weight_at(packing.dtype, k % kTile, column % kTile)] = value;
   };
   int64_t context_column = 0;
@@ -77,7 +79,7 @@ void pack_weights(float* packed, const Plan& plan, const Packing& packing, const
       ++weights;
     }
     for (int64_t column = 0; column < stage.columns(); ++column)
-      packed[place.bias + packed_column(stage, column)] = (*weights)[column];
+      packed[place.bias + bias_place(packing.dtype, packed_column(stage, column))] = (*weights)[column];
     ++weights;
     if (stage.context_dim == 0) continue;
     for (int64_t column = 0; column < stage.columns(); ++column)

@@ -1,5 +1,6 @@
-// Order of the packed weights: per stage its bias and [tile of products][tile of columns], cf. format.h, then [D][columns] for
-// the context, with the columns of all stages that see it. Of a norm bias, gain and eps, each [columns].
+// Order of the packed weights: per stage its bias and [tile of columns][tile of products], cf. format.h, then [D][columns] for
+// the context, with the columns of all stages that see it. Of a norm bias, gain and eps, each [columns]. What a warp reads in
+// its turn, all products of 16 columns, lies in one piece: its loads differ by constants.
 //
 // A product is a tap of a channel; the channels of a source are rounded up to whole groups, cf. format.h. A gated stage has the
 // two halves of a channel in neighbouring columns: one lane holds both.

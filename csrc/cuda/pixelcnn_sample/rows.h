@@ -17,14 +17,14 @@ struct Reached;
 template <typename T>
 struct ThreadBlock {
   // Where a block of rows reads and writes, cf. read_at: of a section, or of all stages in a step. Twice: the next ones are
-  // located while the last are still being finished. The same of what stages have reached.
+  // located while the last are still being finished. reached: what all stages have, in this step; before the
+  // first the pixels that are drawn.
   int* table;
   int* next_table;
   int* offsets;  // the table, from where the first place of all stages would be in it
   Reached* reached;
-  Reached* next_reached;
-  const float* biases;  // of all stages; nullptr where they are too many to be held
-  const Stage* stages;  // of the program: shared memory is nearer than the cache of constants, which is too small for all
+  const float* conditions;  // of its samples; nullptr where they are in global memory
+  const Stage* stages;      // of the program: shared memory is nearer than the cache of constants, which is too small for all
   const Entry* entries;
   int rows;  // the most at a time, 1 << row_bits
   int row_bits;
@@ -37,7 +37,9 @@ struct ThreadBlock {
 struct alignas(16) Entry {
   int32_t dy, dx;      // from the row's pixel
   int32_t at, stride;  // of the ring
-  int32_t waves;       // of the ring, with magic and shift its Divisor; 0: a place of a condition
+  // Of the ring, with magic and shift its Divisor; 0: the place of a condition, in values where there is one a sample, else in
+  // pixels.
+  int32_t waves;
   uint32_t magic;
   int32_t first;                    // number of the first read, among those of all stages
   uint8_t shift, stage, all, live;  // all: how many reads; live: how many of them are no zeros
@@ -61,9 +63,20 @@ __device__ inline int read_at(int read, int row, int rows) {
 
 // Where a row writes, or reads its residual, condition or factor: places are behind the reads.
 template <typename T>
-__device__ inline int place_of(const Stage& stage, int place, int row, const ThreadBlock<T>& block) {
-  return block.offsets[read_at<T>(stage.place + stage.reads + place, row, block.rows)];
+__device__ inline int place_of(const Head& stage, int place, int row, const ThreadBlock<T>& block) {
+  return block.offsets[stage.places + row * kPlaces + place];
 }
+
+// All of them, [kOut .. kFactor]; those that a stage does not have may be anything.
+template <typename T>
+__device__ inline int4 places_of(const Head& stage, int row, const ThreadBlock<T>& block) {
+  static_assert(kOut == 0 && kResidual == 1 && kCondition == 2 && kFactor == 3 && kPlaces == 4);
+  return *reinterpret_cast<const int4*>(block.offsets + (stage.places + row * kPlaces));
+}
+__device__ inline int out_of(const int4& places) { return places.x; }
+__device__ inline int residual_of(const int4& places) { return places.y; }
+__device__ inline int condition_of(const int4& places) { return places.z; }
+__device__ inline int factor_of(const int4& places) { return places.w; }
 
 // Lists the entries of stage s: one per tap and batch of reads, then its places. As many as add_entries counts.
 template <typename T>
@@ -88,17 +101,17 @@ __device__ void list_entries(const Program& p, int s, Entry* to) {
       to++->live = byte(max(0, min(next, last) - read));
     }
   }
-  const auto place = [&](int which, const Ring& ring) { *to++ = entry(ring, 0, 0, stage.reads + which); };
+  const auto place = [&](int which, const Ring& ring) { *to++ = entry(ring, 0, 0, stage.reads() + which); };
   place(kOut, p.rings[stage.out]);
   if (stage.residual >= 0) place(kResidual, p.rings[stage.residual]);
   if (stage.factor >= 0) place(kFactor, p.rings[stage.factor]);
-  if (stage.cond >= 0) place(kCondition, {});
+  if (stage.cond >= 0) place(kCondition, {0, p.cond_pixels == 1 ? p.cond_columns : 1, 0, {}});
 }
 
 // Where a row whose pixel is in row i of sample's image reads or writes; outside the image it reads zeros.
 __device__ inline int place_of(const Program& p, const Entry& entry, int wave, int sample, int i) {
   const int y = i + entry.dy, x = wave - p.slope * i + entry.dx;
-  if (entry.waves == 0) return sample * p.cond_pixels + (p.cond_pixels > 1 ? y * p.width + x : 0);
+  if (entry.waves == 0) return (sample * p.cond_pixels + (p.cond_pixels > 1 ? y * p.width + x : 0)) * entry.stride;
   const bool inside = 0 <= y && y < p.height && 0 <= x && x < p.width;
   const Divisor waves = {entry.waves, entry.magic, entry.shift};
   const int slot = (x + p.slope * y) % waves * p.rows + y % p.rows;
@@ -119,31 +132,40 @@ __device__ inline void note(const Entry& entry, int at, int* to) {
   }
 }
 
-// Finds where rows first, first + 1, ... of entries from .. end - 1 read and write. Rows behind the last read zeros.
+// Some of a block's threads, that share a work among them: this one's number, and how many they are.
+struct Threads {
+  int number, count;
+};
+
+// Finds where rows first, first + 1, ... of entries from .. end - 1 read and write. Rows behind the last read zeros. offsets:
+// as in ThreadBlock.
 template <typename T>
-__device__ void locate(const Program& p, int from, int end, int first, const ThreadBlock<T>& block) {
-  const int r = threadIdx.x & (block.rows - 1), row = first + r, pixel = row / block.samples;
+__device__ void locate(const Program& p, int from, int end, int first, const Reached* reached, int* offsets,
+                       const Threads& threads, const ThreadBlock<T>& block) {
+  const int r = threads.number & (block.rows - 1), row = first + r, pixel = row / block.samples;
   const int sample = row - pixel * block.samples;
-  for (int e = from + (threadIdx.x >> block.row_bits); e < end; e += kThreads >> block.row_bits) {
+  for (int e = from + (threads.number >> block.row_bits); e < end; e += threads.count >> block.row_bits) {
     const Entry entry = block.entries[e];
-    const Reached at = block.reached[entry.stage];
+    const Reached at = reached[entry.stage];
     const int place = row < at.rows ? place_of(p, entry, at.wave, sample, at.top + pixel * at.step) : 0;
-    note<T>(entry, place, block.offsets + read_at<T>(entry.first, r, block.rows));
+    note<T>(entry, place, offsets + read_at<T>(entry.first, r, block.rows));
   }
 }
 
-// Finds what every stage reaches in a step.
+// Finds what every stage reaches in a step, and before the first one the pixels that are drawn.
 template <typename T>
-__device__ inline void reach(const Program& p, int step, Reached* to, const ThreadBlock<T>& block) {
-  const int s = static_cast<int>(threadIdx.x);
-  if (s >= p.n_stages) return;
-  const Stage& stage = block.stages[s];
-  const int wave = step + stage.lead;
-  WaveRows<int> pixels = {};
-  if (0 <= wave && wave < p.steps)
-    pixels = wave_rows_at(wave_rows(p.height, p.width, p.slope, wave), p.slope.value, wave, stage.stride, int{stage.row},
-                          int{stage.column});
-  to[s] = {wave, pixels.top, pixels.step, pixels.count * block.samples};
+__device__ inline void reach(const Program& p, int step, Reached* to, const Threads& threads, const ThreadBlock<T>& block) {
+  for (int s = threads.number - 1; s < p.n_stages; s += threads.count) {
+    const bool is_stage = s >= 0;
+    const Stage& stage = block.stages[is_stage ? s : 0];
+    const int wave = step + (is_stage ? stage.lead : 0);
+    WaveRows<int> pixels = {};
+    if (0 <= wave && wave < p.steps) {
+      pixels = wave_rows(p.height, p.width, p.slope, wave);
+      if (is_stage) pixels = wave_rows_at(pixels, p.slope.value, wave, stage.stride, int{stage.row}, int{stage.column});
+    }
+    to[s] = {wave, pixels.top, pixels.step, pixels.count * block.samples};
+  }
 }
 
 }  // namespace vlae::cuda::pixelcnn_sample

@@ -5,9 +5,9 @@
 // step are a section, whose columns the thread block's 8 warps share, so that even one image at a time reads every weight once
 // a step, at the rate of L2. The last waves of every activation stay in shared memory from the first pixel to the last.
 //
-// Where rows read and write is located by all threads at once: of a whole step where its rows are few enough, else of a section
-// and one block of rows after the other.
-#include "../../pixelcnn_sample/draw.h"
+// Where rows read and write is located by all threads at once, of a section and one block of rows after the other; or, where a
+// step's rows are few enough, of a whole step by the warps that have nothing else to do before the draw of the step before.
+#include "drawing.h"
 #include "kernel.h"
 #include "stage.h"
 
@@ -22,6 +22,8 @@ __device__ inline void swap(Value& a, Value& b) {
   b = before;
 }
 
+__device__ inline Threads all_threads() { return {static_cast<int>(threadIdx.x), kThreads}; }
+
 // Rows of the stage of a section that has the most in this step.
 template <typename T>
 __device__ inline int most_rows_of(int first, int end, const ThreadBlock<T>& block) {
@@ -30,86 +32,24 @@ __device__ inline int most_rows_of(int first, int end, const ThreadBlock<T>& blo
   return rows;
 }
 
-// Runs a section, stages first .. end - 1, block of rows by block of rows. IsLocated: there is one, and it has been located.
-template <bool InShared, bool IsLocated, typename T>
-__device__ void run_section(const Program& p, int first, int end, const Tensors& t, ThreadBlock<T>& block, Ahead<T>& ahead,
-                            Turn& turn) {
-  const Stage &stage = block.stages[first], &last = block.stages[end - 1];
-  const bool is_norm = stage.is_norm;
-  const int rows = IsLocated ? 0 : most_rows_of(first, end, block);
+// Runs the section whose first stage is `first`, block of rows by block of rows; returns its end.
+template <bool InShared, typename T>
+__device__ int run_section(const Program& p, int section, int first, const Tensors& t, ThreadBlock<T>& block, Ahead<T>& ahead,
+                           Turn& turn) {
+  const Stage& stage = block.stages[first];
+  const int end = stage.end, rows = most_rows_of(first, end, block);
+  const Stage& last = block.stages[end - 1];
   int behind = 0;
   do {
     const int row = behind;
-    if (!IsLocated) {
-      block.offsets = block.table - stage.place * block.rows;
-      locate(p, stage.first_entry, last.first_entry + last.n_entries, row, block);
-      swap(block.table, block.next_table);
-    }
+    block.offsets = block.table - stage.place;
+    locate(p, stage.first_entry, last.first_entry + last.n_entries, row, block.reached, block.offsets, all_threads(), block);
+    swap(block.table, block.next_table);
     behind = row + block.rows;
     __syncthreads();  // offsets and activations of the section before are written
-    if (is_norm)
-      normalise_rows(stage, t, min(block.rows, block.reached[first].rows - row), block);
-    else
-      run_columns<InShared>(p, first, end, row, t, behind >= rows, block, ahead, turn);
+    run_turns<InShared>(p, section, row, t, behind >= rows, block, ahead, turn);
   } while (behind < rows);
-}
-
-// A pixel in its sample's rings and in the tensors, where its channels are a plane apart.
-template <typename T>
-struct Pixel {
-  const Program& p;
-  const Tensors& t;
-  int64_t plane, at_noise, at_image;
-  int first;  // of the channels that are drawn: params are theirs
-  const T* params;
-  T* image;
-
-  __device__ double param(int64_t i) const { return to_float(params[i]); }
-  __device__ double noise(int64_t i) const { return to_float(static_cast<const T*>(t.noise)[at_noise + (first + i) * plane]); }
-  __device__ double drawn(int64_t c) const { return to_float(image[first + c]); }
-  __device__ void draw(int64_t channel, double value) const {
-    const int64_t c = first + channel, at = at_image + c * plane;
-    const bool known = t.known_mask && t.known_mask[at];
-    image[c] = known ? static_cast<const T*>(t.known)[at] : from_float<T>(static_cast<float>(value));
-    static_cast<T*>(t.images)[at] = image[c];
-  }
-};
-
-// Gives each pixel to one thread, since the channels of a mixture follow from each other. The first of several draws clears the
-// channels after its own, which stages read before they are drawn.
-template <typename T>
-__device__ void draw(const Program& p, const DrawAt& which, int wave, const Tensors& t, const ThreadBlock<T>& block) {
-  const WaveRows<int> pixels = wave_rows(p.height, p.width, p.slope, wave);
-  const int64_t plane = static_cast<int64_t>(p.height) * p.width;
-  const auto each = [&](int item, const auto& work) {
-    const int pixel = item / block.samples, sample = item - pixel * block.samples, i = pixels.top + pixel;
-    T* cache = block.cache + p.zero_size + sample * p.sample_size;
-    work(static_cast<int64_t>(block.first_sample + sample), static_cast<int64_t>(i) * p.width + wave - p.slope * i,
-         cache + slot_of(p, which.buffer, wave, i), cache + slot_of(p, 0, wave, i));
-  };
-  const int count = block.samples * pixels.count;
-  for (int item = threadIdx.x; item < count * which.params; item += kThreads)
-    each(item / which.params, [&](int64_t sample, int64_t at, const T* params, T*) {
-      const int k = item % which.params;
-      const int64_t to = param_of_draw(p.emit, p.image_channels, which.first, which.count, k);
-      static_cast<T*>(t.params)[(sample * p.params + to) * plane + at] = params[k];
-    });
-  for (int item = threadIdx.x; item < count; item += kThreads)
-    each(item, [&](int64_t sample, int64_t at, const T* params, T* image) {
-      for (int c = which.count; which.first == 0 && c < p.image_channels; ++c) image[c] = from_float<T>(0);
-      draw_pixel(p.emit, which.count, t.temperature,
-                 Pixel<T>{p, t, plane, sample * p.noises * plane + at, sample * p.image_channels * plane + at, which.first,
-                          params, image});
-    });
-}
-
-template <typename T>
-__device__ void keep_biases(const Program& p, const Tensors& t, float* biases) {
-  for (int s = 0; s < p.n_stages; ++s) {
-    const Stage& stage = p.stages[s];
-    const T* packed = static_cast<const T*>(t.packed) + 16 / sizeof(T) * static_cast<int64_t>(stage.bias);
-    for (int c = threadIdx.x; c < stage.columns; c += kThreads) biases[stage.first_bias + c] = to_float(packed[c]);
-  }
+  return end;
 }
 
 // InShared: the compiler must know that the activations are in shared memory to read them at its rate. IsWhole: where rows read
@@ -119,54 +59,73 @@ __global__ void __launch_bounds__(kThreads, 1)
     pixelcnn_sample_sample_kernel(const __grid_constant__ Program p, const __grid_constant__ Tensors t,
                                   const __grid_constant__ Tiling tiling, T* caches) {
   VLAE_SHARED_MEMORY(memory);
-  float* biases = reinterpret_cast<float*>(memory);
-  Entry* entries = reinterpret_cast<Entry*>(biases + tiling.biases);
+  Entry* entries = reinterpret_cast<Entry*>(memory);
   Stage* stages = reinterpret_cast<Stage*>(entries + tiling.entries);
   T* behind = reinterpret_cast<T*>(stages + tiling.stages);
   const int size = p.zero_size + tiling.samples.value * p.sample_size;
   ThreadBlock<T> block;
   Ahead<T> ahead = {};
-  block.biases = tiling.biases ? biases : nullptr;
   block.entries = entries;
   block.stages = stages;
   block.cache = InShared ? behind : caches + blockIdx.x * tiling.global_size;
   block.table = reinterpret_cast<int*>(InShared ? behind + size : behind);
   block.next_table = block.table + tiling.places * tiling.rows;
-  block.reached = reinterpret_cast<Reached*>(block.next_table + tiling.places * tiling.rows);
-  block.next_reached = block.reached + tiling.stages;
-  block.rows = hidden(tiling.rows);
+  block.reached = reinterpret_cast<Reached*>(block.next_table + tiling.places * tiling.rows) + 1;
+  Reached *next_reached = block.reached + tiling.stages + 1, *last_reached = next_reached + tiling.stages + 1;
+  int* kept = reinterpret_cast<int*>(last_reached + tiling.stages);  // constants would be loaded again and again
+  float* conditions = reinterpret_cast<float*>(kept + 4);
+  block.conditions = InShared && tiling.conditions ? conditions : nullptr;
   block.row_bits = tiling.row_bits;
   block.first_sample = blockIdx.x * tiling.samples.value;
   block.samples = blockIdx.x + 1 == gridDim.x ? tiling.left : tiling.samples;
 
-  if (tiling.biases) keep_biases<T>(p, t, biases);
   for (int s = threadIdx.x; s < p.n_stages; s += kThreads) {
     stages[s] = p.stages[s];
+    stages[s].place *= tiling.rows, stages[s].places *= tiling.rows;  // where they are in a table
     list_entries<T>(p, s, entries + p.stages[s].first_entry);
   }
+  if (threadIdx.x == 0) kept[0] = tiling.rows, kept[1] = p.n_draws, kept[2] = p.busy;
   for (int i = threadIdx.x; i < size; i += kThreads) block.cache[i] = from_float<T>(0);
-  reach(p, p.first_step, block.reached, block);  // by the thread that has listed a stage
-  __syncthreads();                               // stages and entries are listed, and what the first step reaches
-  Turn turn;
-  if (const int s = stages[p.n_stages - 1].next[warp_of()]; s < kMaxStages) turn = turn_of(s, -1, t, block);
+  for (int i = threadIdx.x; tiling.conditions && i < block.samples * p.cond_columns; i += kThreads)
+    conditions[i] = t.cond[static_cast<int64_t>(block.first_sample) * p.cond_columns + i];
+  __syncthreads();  // stages and entries are listed
+  reach(p, p.first_step, block.reached, all_threads(), block);
+  reach(p, p.first_step + 1, next_reached, all_threads(), block);
+  __syncthreads();  // what the first step reaches
+  block.rows = kept[0];
+  const int n_draws = kept[1], busy = kept[2];
+  if (IsWhole) locate(p, 0, p.n_entries, 0, block.reached, block.table, all_threads(), block);
+  Turn turn = {};
+  turn.head.section = kMaxStages;
+  if (const int s = stages[p.n_stages - 1].next[warp_of()]; s != kMaxStages) {
+    turn = turn_of(s & (kBehind - 1), kFirst, true, block);
+    load_next(ahead, t.packed, columns_of<T>(turn));
+  }
   for (int step = p.first_step; step < p.steps; ++step) {
-    reach(p, step + 1, block.next_reached, block);
-    if (IsWhole) {
-      block.offsets = block.table;
-      locate(p, 0, p.n_entries, 0, block);
-      swap(block.table, block.next_table);
-    }
-    for (int d = 0, s = 0; d <= p.n_draws; ++d) {
-      const int until = d < p.n_draws ? p.draws[d].after : p.n_stages;
-      for (int end; s < until; s = end) {
-        end = block.stages[s].end;
-        run_section<InShared, IsWhole>(p, s, end, t, block, ahead, turn);
+    if (IsWhole) block.offsets = block.table;
+    for (int d = 0, s = 0, section = 0; d <= n_draws; ++d) {
+      const int until = d < n_draws ? p.draws[d].sections : p.n_sections;
+      for (; section < until; ++section) {
+        if constexpr (IsWhole) {
+          __syncthreads();  // the activations of the section before are written, or where rows read and write in this step
+          run_turns<InShared>(p, section, 0, t, true, block, ahead, turn);
+        } else {
+          s = run_section<InShared>(p, section, s, t, block, ahead, turn);
+        }
       }
-      if (d == p.n_draws) break;
+      if (d == n_draws) break;
+      if (d + 1 == n_draws && warp_of() >= busy) {
+        const Threads idle = {static_cast<int>(threadIdx.x) - 32 * busy, kThreads - 32 * busy};
+        reach(p, step + 2, last_reached, idle, block);
+        if (IsWhole) locate(p, 0, p.n_entries, 0, next_reached, block.next_table, idle, block);
+      }
+      Drawing<T> drawing(p, p.draws[d], t, block);
       __syncthreads();  // the parameters of the wave are written
-      if (step >= 0) draw(p, p.draws[d], step, t, block);
+      drawing.run();
     }
-    swap(block.reached, block.next_reached);
+    if (IsWhole) swap(block.table, block.next_table);
+    swap(block.reached, next_reached);
+    swap(next_reached, last_reached);
   }
 }
 

@@ -29,16 +29,16 @@ struct Tiling {
   int32_t blocks;    // thread blocks
   int32_t shared_bytes;
   int32_t entries, stages;
-  int32_t places;  // in a table of where rows read and write: those of a section, or of all stages
-  bool is_whole;   // of all stages
-  int32_t biases;  // that a thread block keeps in shared memory: all, or none where they would take too much of it
+  int32_t places;      // in a table of where rows read and write: those of a section, or of all stages
+  bool is_whole;       // of all stages
+  int32_t conditions;  // values that a thread block keeps in shared memory: of all its samples, or none
   // Values in a tile's activations in global memory; 0: they are in shared memory.
   int64_t global_size;
 };
 
 // Bytes of shared memory without which no thread block can run a program, on images of any size: beside its activations, which
 // may be in global memory.
-int64_t least_shared_bytes(const Program& program, const Limits& limits);
+int64_t least_shared_bytes(const Program& program);
 
 Tiling tiling_of(const Program& program, int64_t batch, const Limits& limits);
 

@@ -28,6 +28,9 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) int4 {
   int32_t x, y, z, w;
 };
@@ -68,7 +71,6 @@ inline float with_error(float value, float most) {
   std::memcpy(&bits, &value, sizeof bits);
   return value * (bits % 2 ? 1 + most : 1 - most);
 }
-inline float __expf(float x) { return with_error(std::exp(x), 0x1p-21f); }
 inline float __fdividef(float x, float y) { return std::fabs(y) > 0x1p126f ? x * 0 : with_error(x / y, 0x1p-22f); }
 
 inline float normcdff(float x) { return static_cast<float>(std::erfc(-x / std::sqrt(2.0)) / 2); }
@@ -126,6 +128,10 @@ VLAE_UNSEEN T shuffle(T mine, size_t lane) {
 }
 
 inline float tanh_fast(float x) { return with_error(std::tanh(x), 0x1p-11f); }
+inline float exp2_fast(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0 : with_error(y, 0x1p-22f);
+}
 
 inline int setting(const char* name, int otherwise) {
   const char* value = std::getenv(name);

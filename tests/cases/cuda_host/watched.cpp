@@ -52,6 +52,7 @@ void merge_sections(pixelcnn_sample::Program& p) {
   check(0 < end && end < p.n_stages && p.stages[end - 1].end == end, "the stage that is named must end a section");
   for (int32_t s = 0; s < end; ++s)
     if (p.stages[s].end == end) p.stages[s].end = p.stages[end].end;
+  link_stages(p);
 }
 
 template <typename T>
