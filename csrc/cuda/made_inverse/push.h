@@ -43,7 +43,11 @@ class Push {
  public:
   // sums: one per row of the block, for this warp's sample.
   __device__ Push(const Walk& walk, const Batch& batch, const Tile<T>& tile, const Block& block, int quads, const float* sums)
-      : batch_(batch), lane_(threadIdx.x % kLanes), sample_(threadIdx.x / kLanes) {
+      : batch_(batch),
+        lane_(threadIdx.x % kLanes),
+        sample_(threadIdx.x / kLanes),
+        is_relu_(batch.activation == Activation::relu),
+        is_long_(!is_relu_ && batch.activation != Activation::none) {
     x_ = tile.x + static_cast<int64_t>(sample_) * tile.dim;
     known_ = tile.known + static_cast<int64_t>(sample_) * tile.values;
     if (lane_ >= quads) return;
@@ -56,10 +60,16 @@ class Push {
     }
   }
 
-  // weights: the fours of the event.
+  // weights: the fours of the event. Most events are of one value, which is found without a branch for each of a lane's rows.
   __device__ void run(const Event& event, const Four<T>* weights, LogDet& log_det) {
     const int first = event.row % kLaneRows, owner = event.row / kLaneRows, reader = lane_ - event.next_row / kLaneRows;
     const bool reads = 0 <= reader && reader < event.fours;
+    if (event.count == 1) {
+      Four<T> w = {};
+      if (reads) w = weights[reader];
+      push(event.place, event.dimension < 0 ? unit(first, owner) : dimension(first, owner, event.dimension, log_det), w, reads);
+      return;
+    }
     Four<T> w[kLaneRows];
     float values[kLaneRows];
 #pragma unroll
@@ -67,30 +77,44 @@ class Push {
       if (reads && first <= r && r < first + event.count) w[r] = weights[(r - first) * event.fours + reader];
 #pragma unroll
     for (int r = 0; r < kLaneRows; ++r)
-      if (first <= r && r < first + event.count) {
-        values[r] = event.dimension < 0 ? unit(r, owner) : dimension(r, owner, event.dimension, log_det);
-        if (lane_ == 0) known_[event.place + r - first] = values[r];
-      }
+      if (first <= r && r < first + event.count) values[r] = unit(r, owner);
 #pragma unroll
     for (int r = 0; r < kLaneRows; ++r)
-      if (reads && first <= r && r < first + event.count)
-#pragma unroll
-        for (int i = 0; i < kLaneRows; ++i) sums_[i] = fmaf(to_float(w[r].at[i]), values[r], sums_[i]);
+      if (first <= r && r < first + event.count) push(event.place + r - first, values[r], w[r], reads);
   }
 
  private:
-  __device__ float unit(int row, int owner) const { return activate(batch_.activation, __shfl_sync(~0u, sums_[row], owner)); }
+  // Adds the products with a value to the sums of the lanes that read it.
+  __device__ void push(int place, float value, const Four<T>& w, bool reads) {
+    if (lane_ == 0) known_[place] = value;
+    if (!reads) return;
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) sums_[i] = fmaf(to_float(w.at[i]), value, sums_[i]);
+  }
+
+  // Number `row` of a lane's, without a branch.
+  __device__ static float at(const float (&of)[kLaneRows], int row) {
+    const float low = row & 1 ? of[1] : of[0], high = row & 1 ? of[3] : of[2];
+    return row & 2 ? high : low;
+  }
+
+  // Most activations are relu, or none: without a branch at each value.
+  __device__ float unit(int row, int owner) const {
+    const float x = __shfl_sync(~0u, at(sums_, row), owner);
+    if (is_long_) return activate(batch_.activation, x);
+    return is_relu_ && x < 0 ? 0.0f : x;
+  }
 
   // Stores x of the dimension. Returns it as it was stored, which is what other units see.
   __device__ float dimension(int row, int owner, int index, LogDet& log_det) const {
-    const float shift = __shfl_sync(~0u, sums_[row], owner), eps = __shfl_sync(~0u, eps_[row], owner);
+    const float shift = __shfl_sync(~0u, at(sums_, row), owner), eps = __shfl_sync(~0u, at(eps_, row), owner);
     float x = shift + eps;
     if (batch_.scale == MadeScale::bernoulli) {
       x = draw_bernoulli(eps, shift, 1.0) ? 1.0f : 0.0f;
       const float logit = x > 0 ? shift : -shift;
       log_det.add(fminf(logit, 0.0f) - log1pf(expf(-fabsf(logit))));
     } else if (batch_.affine) {
-      const float raw = __shfl_sync(~0u, sums_[(row + 1) % kLaneRows], owner);
+      const float raw = __shfl_sync(~0u, at(sums_, row + 1), owner);
       const bool plain = batch_.scale == MadeScale::exp;
       const float log = plain ? -raw : log_slope(batch_.scale, raw);
       x = plain ? fmaf(expf(raw), eps, shift) : (eps - shift) * expf(-log);
@@ -103,6 +127,7 @@ class Push {
 
   const Batch& batch_;
   int lane_, sample_;
+  bool is_relu_, is_long_;
   T* x_;
   float* known_;
   float sums_[kLaneRows] = {}, eps_[kLaneRows] = {};
