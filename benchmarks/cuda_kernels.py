@@ -24,7 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from .cycle_model import Opcodes, blocks_of, cycles, functions
+from .cuda_events import EVENTS
+from .cycle_model import blocks_of, cycles, functions
 from .machine_code import hot_loops
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,82 +46,6 @@ MODELLED = "sm_90a"  # the one architecture of the model
 HOT = ("hot_divisions", "hot_conversions", "hot_constant_loads")
 SLACK = 1.03  # of cycles: a compiler that orders instructions otherwise costs less
 
-# What a warp does from a barrier to the next, by kernel: a count of 0 says which code is not meant.
-Work = dict[Opcodes, int]
-_NO_OTHERS: Work = {"DFMA": 0, "MUFU.RSQ": 0, "STG": 0, "LDG.E.64": 0}  # no draw, no norm, no condition
-_OF_32_BITS: Work = {**_NO_OTHERS, "CALL": 0, "LDG.E.U": 0}
-_PRODUCTS = ("HMMA", "LDG.E.128")  # with the loads of weights between them
-# Biases are in shared memory; no residual.
-_OF_16_BITS: Work = {**_NO_OTHERS, "CALL": 0, "LDG.E.U16": 0, "LDS.U16": 0}
-# What is located in a whole step is written 16 bytes at once (STS.128), in a section 4 bytes, beside what stages reach
-# (STS.64). Its bytes are read by LDS.U16.
-_IN_A_STEP: Work = {"STS.128": 0, "STS.64": 0}
-_IN_A_SECTION: Work = {"STS.64": 0}
-
-
-def _stages_of_16_bits(around: Work, located: Work) -> dict[str, Work]:
-    """Gates and a relu of 64 channels."""
-
-    def gate(taps: int, rows: int) -> dict[Opcodes, int]:
-        tiles = rows // 16
-        outputs: Work = {"MUFU.TANH": 4 * tiles, "STS.U16": 4 * tiles}
-        return {**around, "HMMA": 8 * taps * tiles, "LDG.E.128": 20, **outputs, **located}
-
-    return {
-        "gate of 64 channels, 1 tap, 16 rows": gate(1, 16),
-        "gate of 64 channels, 5 taps, 16 rows": gate(5, 16),
-        "gate of 64 channels, 5 taps, 32 rows": gate(5, 32),
-        "relu of 64 channels, 1 tap, 16 rows": {**around, "MUFU": 0, "HMMA": 8, "STS.U16": 8, **located},
-    }
-
-
-def _gates_of_32_bits(around: Work, located: int) -> dict[str, Work]:
-    """Of 64 channels. located: stores of 4 bytes beside those of outputs."""
-    return {
-        f"gate of 64 channels, 5 taps, {8 * n} rows": {
-            **_OF_32_BITS,
-            **around,
-            _PRODUCTS: 40 + 120 * n,
-            "FCHK": 2 * n,
-            "STS$": 2 * n + located,
-        }
-        for n in (1, 2)
-    }
-
-
-def _draws(store: str, four: Work) -> dict[str, Work]:
-    """A draw, and behind it what stages reach in the next step and passes of what is located."""
-    work: Work = {"HMMA": 0, store: 2, "STS.64": 2}
-    passes = {1: "draw, 1 pass", 2: "draw, 2 passes"}
-    return {name: {**work, **{opcode: n * count for opcode, n in four.items()}} for count, name in passes.items()}
-
-
-_FOUR: Work = {"STS.128": 1}
-_FOUR_APART: Work = {"STS$": 4}
-_LOCATED: Work = {key: n for key, n in _OF_16_BITS.items() if key != "LDS.U16"}
-EVENTS: dict[str, dict[str, Work]] = {
-    "pixelcnn_sample_sample_kernel<__nv_bfloat16, true, true>": _stages_of_16_bits(_OF_16_BITS | _IN_A_STEP, {})
-    | _draws("STG.E.U16", _FOUR),
-    "pixelcnn_sample_sample_kernel<__nv_bfloat16, true, false>": _stages_of_16_bits(
-        _LOCATED | _IN_A_SECTION, _FOUR_APART
-    )
-    | _draws("STG.E.U16", _FOUR_APART),
-    "pixelcnn_sample_sample_kernel<float, true, true>": _gates_of_32_bits(_IN_A_STEP, 0) | _draws("STG.E", _FOUR),
-    "pixelcnn_sample_sample_kernel<float, true, false>": _gates_of_32_bits(_IN_A_SECTION, 4)
-    | _draws("STG.E", _FOUR_APART),
-}
-_OF_UNITS: Work = {"LDG": 0, "MUFU": 0, "CALL": 0, "F2F": 0}  # relu or none; the block's rows are at hand
-for samples, exchanged in ((1, 6), (2, 9)):  # in a tile; shuffles that add the lanes' sums
-    EVENTS[f"made_inverse_inverse_kernel<float, {samples}>"] = {
-        "4 rows, 256 values": {"FFMA": 32 * samples, "SHFL": exchanged},
-        "4 rows, 512 values": {"FFMA": 64 * samples, "SHFL": exchanged},
-        "a unit": _OF_UNITS | {"SHFL": 1},
-        "a block's rows, then a unit": _OF_UNITS | {"LDG": 3, "SHFL": 1},
-        "a dimension": {"LDG": 0, "CALL": 0, "F2F": 0, "SHFL": 3, "MUFU.EX2": 1, "STG": 2},
-        "4 shuffles": _OF_UNITS | {"SHFL": 4},
-        "5 shuffles": _OF_UNITS | {"SHFL": 5},
-        "4 and 5 shuffles, in two events": _OF_UNITS | {"SHFL": 9},
-    }
 KERNEL = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<arch>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"

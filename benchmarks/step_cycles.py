@@ -6,8 +6,9 @@ the time of the warp that is busy longest with its turns of 16 columns: rows, tu
 barrier to the next). For a stage of another size than the event's they are scaled: a fixed part, and one in proportion
 to the products of the turn. Two events of other numbers of products give both; where there is one alone, a product
 instruction adds the cycle that it takes to issue. No section is shorter than its weights take from L2 or its products
-take the processor. What is located beyond one pass of all threads counts, before a section or in a whole step. A norm
-counts as a stage without products.
+take the processor. Where sections are located one by one, what is beyond one pass of all threads counts. Where a step
+is located whole, that runs beside the section before a draw, and what a draw finds out before its parameters counts
+too. A norm counts as a stage without products.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from .machine_code import LATENCIES
 
 NAMES = dict(zip(DTYPES, ("float", "__nv_bfloat16", "__half"), strict=True))
 WARPS, WARP_COLUMNS = 8, 16  # of a sampler's thread block; that a warp multiplies at once
-AHEAD = 320  # products of an output whose weights are under way at once in 16 bits
-ROWS = {torch.float32: 4, torch.bfloat16: 16, torch.float16: 16}  # to which a block of rows is filled up
-GATE, PLAIN = (re.compile(rf"{kind} of (\d+) channels, (\d+) taps?, (\d+) rows") for kind in ("gate", "relu"))
+AHEAD = 384  # products of an output whose weights are under way at once in 16 bits
+ROWS = {torch.float32: 8, torch.bfloat16: 16, torch.float16: 16}  # to which a block of rows is filled up
+GATE, PLAIN, RESIDUAL = (
+    re.compile(rf"{kind} of (\d+) channels, (\d+) taps?, (\d+) rows") for kind in ("gate", "relu", "residual")
+)
 INVERSE_WARPS = 16  # of a thread block
 
 
@@ -56,13 +59,14 @@ class Events:
 
 
 class Line(NamedTuple):
-    """Cycles of a turn in a stage of a kind: ``fixed + rate * products``."""
+    """Cycles of a turn in a stage of a kind: a fixed part, and a rate of products in one tile of rows, or in two."""
 
     fixed: float
     rate: float
+    rate_of_two: float
 
-    def at(self, products: float) -> float:
-        return self.fixed + self.rate * products
+    def at(self, products: float, rows: int, tile: int) -> float:
+        return self.fixed + (self.rate if rows <= tile else self.rate_of_two) * products
 
 
 def products_of_turn(dtype: torch.dtype, products: int, rows: int) -> int:
@@ -79,24 +83,43 @@ class StageCycles:
     def __init__(self, dtype: torch.dtype, is_whole: bool) -> None:
         self.dtype, self.is_whole = dtype, is_whole
         self.events = Events("pixelcnn_sample_sample_kernel", NAMES[dtype], "true", str(is_whole).lower())
-        gates = sorted(self._points(GATE))
+        gates = self._points(GATE)
         if not gates:
             raise self.events.lacking("'gate of C channels, T taps, R rows'")
-        (least, first), *more = gates
-        rate = (more[-1][1] - first) / (more[-1][0] - least) if more else self._issue_rate()
-        self.gate = Line(first - rate * least, rate)
-        plain = [Line(cycles - rate * products, rate) for products, cycles in self._points(PLAIN)]
+        self.gate = self._line(gates)
+        plain = [
+            self.gate._replace(fixed=cycles - self.gate.rate * products) for products, _, cycles in self._points(PLAIN)
+        ]
         self.plain = plain[0] if plain else self.gate
-        self.draw = self.events.named("draw, 1 pass")
-        self.located = self.events.named("draw, 2 passes") - self.draw
+        residual = [cycles for _, _, cycles in self._points(RESIDUAL)]
+        relu = [cycles for _, _, cycles in self._points(PLAIN)]
+        self.joined = residual[0] - relu[0] if residual and relu else 0  # more, where a stage has a residual
+        if is_whole:
+            self.draw = self.events.named("a pixel")
+            self.around = self.events.named("no columns")
+            self.before = self.events.named("no columns, then a draw") - self.around
+            first, second = (self.events.named(f"what is located, {n}") for n in ("1 pass", "2 passes"))
+        else:
+            first, second = (self.events.named(f"a pixel, {n}") for n in ("1 pass", "2 passes"))
+            self.draw = first
+        self.first, self.located = first, second - first
 
-    def _points(self, kind: re.Pattern[str]) -> list[tuple[int, int]]:
-        """Products of a turn and cycles of each event of a kind of stage."""
+    def _line(self, gates: list[tuple[int, int, int]]) -> Line:
+        """From the least and the most products in one tile of rows, and the most in two."""
+        one = sorted(point for point in gates if point[1] == ROWS[self.dtype])
+        two = sorted(point for point in gates if point[1] > ROWS[self.dtype])
+        (least, _, first), (most, _, last) = one[0], (one if len(one) > 1 else [*one, *two])[-1]
+        rate = (last - first) / (most - least) if most > least else self._issue_rate()
+        fixed = first - rate * least
+        return Line(fixed, rate, (two[-1][2] - fixed) / two[-1][0] if two else rate)
+
+    def _points(self, kind: re.Pattern[str]) -> list[tuple[int, int, int]]:
+        """Products of a turn, rows and cycles of each event of a kind of stage."""
         found = []
         for event, cycles in self.events.cycles.items():
             if cycles and (match := kind.search(event)):
                 channels, taps, rows = map(int, match.groups())
-                found.append((products_of_turn(self.dtype, channels * taps, rows), cycles))
+                found.append((products_of_turn(self.dtype, channels * taps, rows), rows, cycles))
         return found
 
     def _issue_rate(self) -> float:
@@ -109,7 +132,8 @@ class StageCycles:
             return self.plain.fixed
         waits = LATENCIES["LDG"] * (ceil(stage.products / AHEAD) - 1) if self.dtype != torch.float32 else 0
         line = self.gate if stage.is_pair else self.plain
-        return line.at(products_of_turn(self.dtype, stage.products, rows)) + waits
+        products = products_of_turn(self.dtype, stage.products, rows)
+        return line.at(products, rows, ROWS[self.dtype]) + waits + (self.joined if stage.is_joined else 0)
 
     def section(self, stages: Sequence[Stage], rows: Sequence[int], at_once: int) -> float:
         """Of stages that share a barrier, and of each its rows; ``at_once`` is how many rows a warp multiplies."""
@@ -147,15 +171,25 @@ def sampler_cycles(sampler: Sampler, dtype: torch.dtype) -> float:
     cycles = StageCycles(dtype, sampler.is_whole)
     steps = list(zip(*(stage.rows for stage in sampler.stages), strict=True))
     tile = float(sampler.draws * cycles.draw)
-    if sampler.is_whole:
-        entries = sum(stage.entries for stage in sampler.stages)
-        tile += len(steps) * (ceil(entries * sampler.rows / (32 * WARPS)) - 1) * cycles.located
-    for _, numbers in groupby(range(len(sampler.stages)), lambda s: sampler.stages[s].section):
+    for number, numbers in groupby(range(len(sampler.stages)), lambda s: sampler.stages[s].section):
         section = list(numbers)
         stages = [sampler.stages[s] for s in section]
         for rows, count in Counter(tuple(step[s] for s in section) for step in steps).items():
-            tile += count * cycles.section(stages, rows, sampler.rows)
+            one = cycles.section(stages, rows, sampler.rows)
+            if sampler.is_whole and number + 1 in sampler.drawn_after:
+                one += cycles.before
+                if number + 1 == sampler.drawn_after[-1]:
+                    one = _with_located(one, sampler, cycles)
+            tile += count * one
     return ceil(sampler.tiles / PROCESSORS) * tile
+
+
+def _with_located(section: float, sampler: Sampler, cycles: StageCycles) -> float:
+    """The last section before a draw, beside which idle warps locate the next step; else all do it behind."""
+    entries = sum(stage.entries for stage in sampler.stages)
+    passes = ceil(entries * sampler.rows / (32 * (WARPS - sampler.busy)))
+    located = cycles.first + (passes - 1) * cycles.located
+    return max(section, located) if sampler.busy else section + located - cycles.around - cycles.before
 
 
 def samples_of_tile(batch: int) -> int:
@@ -171,13 +205,15 @@ def inverse_cycles(flow: Flow, batch: int, steps: int) -> float:
     """
     samples = samples_of_tile(batch)
     events = Events("made_inverse_inverse_kernel", "float", samples)
-    four, five, both = map(events.named, ("4 shuffles", "5 shuffles", "4 and 5 shuffles, in two events"))
-    around = four + five - both  # of the chain of a block
-    unit, dimension = events.named("a unit") - around, events.named("a dimension") - around
-    more = (five - events.named("a unit")) / 4  # for each value that becomes known with the first
-    chain = sum(dimension if event.is_dimension else unit + more * (event.count - 1) for event in flow.events)
-    opened = events.named("a block's rows, then a unit") - unit
+    one, dimension, both = map(events.named, ("a unit", "a dimension", "a unit, then a dimension"))
+    around = one + dimension - both  # of the chain of a block
+    two, four = (events.named(f"{n} units at once") for n in (2, 4))
+    chain = 0.0
+    for event in flow.events:
+        at_once = two + (four - two) / 2 * (event.count - 2) if event.count > 1 else one
+        chain += (dimension if event.is_dimension else at_once) - around
     products = _products_of_blocks(flow, samples, events)
+    opened = events.named("a block's rows, then a unit") - one + around
     read = 4 * 4 * flow.fours / L2_BYTES
     step = max(sum(products), read) + len(products) * opened + chain
     return ceil(ceil(batch / samples) / PROCESSORS) * steps * step
