@@ -177,7 +177,7 @@ class Writer(fx.Interpreter):
     def _of_condition(self, n: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
         """A linear function of a row of the condition stays one; all else is computed before the image."""
         if n.op == "placeholder":
-            return self._vector(n) if _is_row(n) else Later(n)
+            return self._vector(n) if self._is_row(n) else Later(n)
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Value | Later)]
         if name in ("addmm", "mm") and any(isinstance(leaf, Later) for leaf in leaves):
             args = self._widened(n, args)
@@ -196,10 +196,20 @@ class Writer(fx.Interpreter):
         """The row of a linear layer as a vector, where the layer has not less outputs than inputs."""
         at = 1 if name_of(n) == "addmm" else 0
         row = n.args[at]
-        if isinstance(args[at], Later) and isinstance(row, fx.Node) and _is_row(row):
+        if isinstance(args[at], Later) and isinstance(row, fx.Node) and self._is_row(row):
             if n.meta["val"].shape[1] >= row.meta["val"].shape[1]:
                 return [self._vector(row) if i == at else a for i, a in enumerate(args)]
         return args
+
+    def _is_row(self, node: fx.Node) -> bool:
+        """True of a node ``[B, n]`` of numbers; the pixels of a map may be the rows of a matrix too."""
+        value = node.meta.get("val")
+        return (
+            isinstance(value, Tensor)
+            and value.dim() == 2
+            and len(value) == self.job.batch
+            and value.is_floating_point()
+        )
 
     def _vector(self, node: fx.Node) -> Value:
         """A node ``[B, n]`` of the condition."""
@@ -582,11 +592,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _depends(value: Any) -> bool:
     return isinstance(value, Dependent | Phases | Later | Part)
-
-
-def _is_row(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.dim() == 2 and value.is_floating_point()
 
 
 def _is_raw(entry: Any) -> bool:
