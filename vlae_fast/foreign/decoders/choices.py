@@ -77,6 +77,10 @@ class Choices(Operations):
                 return False
         return bool(node.users)
 
+    def _readers(self) -> list[fx.Node]:
+        """The users of a node but for parts of it that are assigned constants."""
+        return [n for n in super()._readers() if name_of(n) not in ("select", "slice") or not self._is_assigned(n)]
+
     def _is_of_x(self, args: Sequence[Any]) -> bool:
         """True where an argument follows from a placeholder."""
         left = [arg for arg in args if isinstance(arg, fx.Node)]

@@ -109,9 +109,21 @@ class Moves(Writer):
         return x
 
     def _op_roll(self, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Traced:
+        """Of rows and columns: those that come back at the other side are read ahead, unless they are overwritten."""
         for shift, dim in zip(shifts, dims, strict=True):
-            x = self._part(x, dim, _rolling(shift))
+            rolled = self._rolled(x, shift, dim % len(x.axes))
+            x = self._part(x, dim, _rolling(shift)) if rolled is None else rolled
         return x
+
+    def _rolled(self, x: Traced, shift: int, dim: int) -> Traced | None:
+        """Rows or columns in a circle; None of channels."""
+        letter = x.letter(dim) if isinstance(x, Value) else letter_of(x.axes, dim)
+        if letter not in ("H", "W"):
+            return None
+        x = self._open(x) if isinstance(x, Bounded) else self._write_phases(x) if isinstance(x, Phases) else x
+        x, length = Value(self._settle(x.affine), x.axes), length_of(x.axes[dim])
+        at = -shift % length
+        return self._op_cat([self._op_slice(x, dim, at, length), self._op_slice(x, dim, 0, at)], dim) if at else x
 
     def _op_slice(
         self, x: Traced, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1

@@ -99,6 +99,14 @@ class Raster(Choices):
         whole = stretch.part(-len(before), stretch.length)
         return self._whole_again(replace(whole, tokens=(*whole.tokens, *enumerate(parts[:-1]))))
 
+    def _rolled(self, x: Any, shift: int, dim: int) -> Any:
+        stretch = self._stretch(self._open(x) if isinstance(x, Bounded) else x, dim)
+        if stretch is None:
+            return super()._rolled(x, shift, dim)
+        own, by = self._settle(stretch.value.affine), shift % stretch.length
+        wrapped = total(self._moved_on(own, -by), self._moved_on(own, stretch.length - by)) if by else own
+        return Value(wrapped, stretch.value.axes)
+
     @staticmethod
     def _shape_of(part: Any) -> Sequence[int]:
         return part.meta.shape if isinstance(part, Later) else part.shape

@@ -301,11 +301,14 @@ class Writer(fx.Interpreter):
         """True where a value takes more than a copy to compute and several operations read it, a split counted once."""
         if value.buffer >= 0 or not self._is_whole(value):
             return False
-        users = list(self.node.users)
+        users = self._readers()
         while len(users) == 1 and name_of(users[0]) in MOVES:
             users = list(users[0].users)
         parts = [user for user in users if name_of(user) in ("split", "split_with_sizes", "slice", "select", "unbind")]
         return len(self.node.users) > 0 and len(users) > max(1, len(parts))
+
+    def _readers(self) -> list[fx.Node]:
+        return list(self.node.users)
 
     # What stands beside a value
 
@@ -498,7 +501,7 @@ class Writer(fx.Interpreter):
         A mask of pixels, m of 0 and 1, takes sums alone: ``m v = relu(v + a (m - 1)) - relu(-v + a (m - 1))`` for an a
         above all features.
         """
-        data = self._where_it_counts(value, data.expand(value.channels, *data.shape[1:]))
+        value, data = self._where_it_counts(value, data.expand(value.channels, *data.shape[1:]))
         if data.shape[1:] == (1, 1):
             return value.scaled(data[:, 0, 0])
         top = data.flatten(1).gather(1, data.flatten(1).abs().argmax(1, keepdim=True))[:, :, None]
@@ -513,23 +516,29 @@ class Writer(fx.Interpreter):
         eye = torch.eye(value.channels).to(self.like) * top[:, :, 0]
         return self._stage(own, "relu").through(torch.cat([eye, -eye], 1))
 
-    def _where_it_counts(self, value: Affine, data: Tensor) -> Tensor:
-        """The factors of a value, one number for a channel where they are that wherever the pixel it reads exists.
-
-        Outside of the image a value that reads one pixel is 0, whatever its factor is.
+    def _where_it_counts(self, value: Affine, data: Tensor) -> tuple[Affine, Tensor]:
+        """A value without the reads that only pixels of factor 0 have, and its factors, one number for a channel where
+        they are that wherever a pixel that it reads exists: outside of the image a buffer is 0, whatever its factor is.
         """
-        if data.shape[1:] != self.image or value.size != self.image or len(value.buffers) != len(value.terms):
-            return data
-        live = torch.stack([w.any(1) for w in value.terms.values()])
-        out = data.clone()
-        for (_, tap), own in zip(value.buffers, live, strict=True):
+        if data.shape[1:] == (1, 1) or value.size != self.image or len(value.buffers) != len(value.terms):
+            return value, data
+        data = data.expand(-1, *self.image)
+        terms, factor = dict[Read, Tensor](), data.new_full((len(data),), torch.nan)
+        single = value.bias == 0
+        for (buffer, tap), weight in zip(value.buffers, value.terms.values(), strict=True):
             within = [slice(max(0, -d), max(0, n - max(0, d))) for d, n in zip(tap, self.image, strict=True)]
             seen = data[:, within[0], within[1]].flatten(1)
-            if seen.shape[1]:
-                same = own & (live.sum(0) == 1) & (value.bias == 0) & seen.eq(seen[:, :1]).all(1)
-                out[same] = seen[same, :1, None]
+            live = weight.any(1) & seen.any(1)
+            if not live.any():
+                continue
+            terms[buffer, tap] = torch.where(live[:, None], weight, 0)
+            first = seen[:, 0]
+            single &= ~live | (seen.eq(first[:, None]).all(1) & (factor.isnan() | (factor == first)))
+            factor = torch.where(live, first, factor)
+        value, single = replace(value, terms=terms), single & ~factor.isnan()
+        out = torch.where(single[:, None, None], factor[:, None, None], data)
         first = out[:, :1, :1]
-        return first if out.eq(first).all() else out
+        return value, first if out.eq(first).all() else out
 
     def _product_of(self, one: Affine, other: Affine) -> Affine:
         """A stage whose activation is multiplied by a buffer."""
