@@ -46,12 +46,16 @@ class Condition:
         """So many rows of each tensor; those of the example in turn."""
         return [t[torch.arange(count, device=t.device) % len(t)] for t in self.examples]
 
-    def random_rows(self, count: int, generator: torch.Generator) -> list[Tensor]:
-        """As `rows`, real numbers drawn from a normal distribution."""
+    def random_rows(self, count: int, generator: torch.Generator, labels: bool = False) -> list[Tensor]:
+        """As `rows`, real numbers drawn from a normal distribution; labels from 0 to the example's largest, if asked."""
         drawn = []
         for t in self.rows(count):
-            noise = torch.randn(t.shape, generator=generator, device="cpu")
-            drawn.append(noise.to(t) if t.is_floating_point() else t)
+            if t.is_floating_point():
+                t = torch.randn(t.shape, generator=generator, device="cpu").to(t)
+            elif labels and t.numel() and not t.is_complex():
+                share = torch.rand(t.shape, generator=generator, device="cpu")
+                t = (share * (t.amax().cpu().double() + 1)).long().to(t)
+            drawn.append(t)
         return drawn
 
     def rebuilt(self, tensors: Sequence[Tensor]) -> Any:

@@ -311,6 +311,26 @@ class Tracer(fx.Interpreter):
 
     _op__prelu_kernel = _op_prelu
 
+    def _op_rrelu_with_noise(
+        self, value: Any, noise: Any, low: float = 1 / 8, high: float = 1 / 3, training: bool = False, *_: Any
+    ) -> Units:
+        if training:
+            self.refuse("rrelu in training mode")
+        return self._op_leaky_relu(value, (low + high) / 2)
+
+    def _op_native_batch_norm(self, value: Any, *args: Any) -> tuple[Units, None, None]:
+        """Batch normalisation of the first dimension behind the batch, by running statistics."""
+        weight, bias, mean, var, *training, _, eps = args
+        value = self._units(value)
+        if any(training) or value.merged:
+            self.refuse("batch normalisation by statistics of the batch" if any(training) else "one of other dimensions")
+        scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+        shift = (0 if bias is None else bias) - mean * scale
+        scale, shift = (t.view(-1, *[1] * (len(value.shape) - 1)) for t in (scale, shift))
+        return value.times(self._like(scale, value)).plus(self._like(shift, value)), None, None
+
+    _op__native_batch_norm_legit_no_training = _op_native_batch_norm
+
     def _like(self, constant: Any, value: Units) -> Tensor:
         """A constant for each number of a value, ``[P]``."""
         if not isinstance(constant, Tensor):

@@ -51,6 +51,10 @@ class Operations(Unfolded):
         out = convolved(own, weight, bias, padding, dilation).strided(stride)
         return Value(out, self._laid_out(x, out.channels // outer, out.size, letters))
 
+    def _op__convolution(self, *args: Any) -> Value | Phases:
+        """A convolution in a graph of TorchScript; what follows its arguments is for cuDNN."""
+        return self._op_convolution(*args[:9])
+
     @staticmethod
     def _laid_out(x: Value, channels: int, size: Sequence[int], letters: Sequence[str]) -> Axes:
         """The axes of what a convolution of x puts out."""
@@ -303,7 +307,11 @@ class Operations(Unfolded):
         out = self._contracted(x, -1, weight)
         return out if bias is None else self._op_add(out, bias)
 
-    def _op_sum(self, x: Value, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    def _op_sum(self, x: Any, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: Any = None) -> Any:
+        if isinstance(x, Bounded):
+            if self._sums_to_one(x, dims):
+                return self.like.new_ones(self.node.meta["val"].shape)
+            x = self._open(x)
         dims = sorted((d % len(x.axes) for d in (range(len(x.axes)) if not dims else dims)), reverse=True)
         for dim in dims:
             if not {letter for letter, _ in x.axes[dim]} <= {"C", "R"}:
@@ -312,6 +320,17 @@ class Operations(Unfolded):
             if not keepdim:
                 x = Value(x.affine, (*x.axes[:dim], *x.axes[dim + 1 :]))
         return x
+
+    @staticmethod
+    def _sums_to_one(x: Bounded, dims: Sequence[int] | None) -> bool:
+        """True of a softmax, summed over the dimension that it is over."""
+        if x.function != "softmax" or not x.is_plain or x.groups is None or dims is None or len(dims) != 1:
+            return False
+        dim = dims[0] % len(x.axes)
+        if not is_channels(x.axes[dim]):
+            return False
+        groups = x.groups[grid(x.axes)].movedim(dim, 0)
+        return len(groups) == int((x.groups == x.groups[0]).sum()) and bool((groups == groups[:1]).all())
 
     def _op_mean(self, x: Value, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: Any = None) -> Any:
         over = [d % len(x.axes) for d in (range(len(x.axes)) if not dims else dims)]

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Independent, OneHotCategorical
 from torch.utils._pytree import tree_flatten_with_path
 
 from ...plan import Emit
@@ -50,14 +51,28 @@ def pick(result: Any, output: Any, pixels: int) -> Tensor:
             ) from error
     if isinstance(result, Tensor):
         return result
-    if output is None and hasattr(result, "logits") and isinstance(result.logits, Tensor):  # of a distribution
-        return result.logits
+    if output is None and (own := _of_distribution(result)) is not None:
+        return own
     entries = [(p, t) for p, t in tree_flatten_with_path(result)[0] if isinstance(t, Tensor) and t.is_floating_point()]
     fitting = [t for _, t in entries if t.numel() == pixels] or [t for _, t in entries]
     if len(fitting) != 1:
         rule = "output must name one entry of what decoder returns"
         raise ValueError(f"fast_sampler: {rule}, got {output!r} of {_entries(result)}")
     return fitting[0]
+
+
+def _of_distribution(result: Any) -> Tensor | None:
+    """The logits or probabilities that a distribution was made of, or the ``logits`` of anything else."""
+    while isinstance(result, Independent):
+        result = result.base_dist
+    if isinstance(result, OneHotCategorical):
+        result = result._categorical
+    if isinstance(result, Bernoulli | Categorical):  # the other of both follows from what it was given
+        own = vars(result)
+        found = own["logits"] if "logits" in own else own["probs"]
+    else:
+        found = getattr(result, "logits", None)
+    return found if isinstance(found, Tensor) else None
 
 
 def _entries(result: Any) -> str:

@@ -18,6 +18,7 @@ from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
 from .condition import Call, Condition, conditions, usual_call
+from .decisions import check_decisions
 from .flattened import ForeignMADEImageSampler, sampler_of_pixels
 from .mades import asked_of, sampler_of_vectors
 from .operations import BATCH
@@ -121,6 +122,18 @@ class ForeignDecoder:
         with torch.autocast(self.like.device.type, enabled=False):  # the same inside and outside
             traced = self._trace()
             self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
+            if traced.decides:
+                self._check_decisions(traced.like)
+
+    def _check_decisions(self, like: Tensor) -> None:
+        condition, pixels, generator = self.condition, self.written.pixels, torch.Generator().manual_seed(1)
+        assert condition is not None
+
+        def run(x: Tensor, n: int) -> None:
+            rows = condition.rows(len(x)) if n == 0 else condition.random_rows(len(x), generator, True)
+            self._run(self.decoder, pixels.of(x), rows)
+
+        check_decisions(run, like, self.emit.levels)
 
     def _trace(self) -> Trace:
         """The first trace that succeeds, of all ways in which the decoder may be called."""

@@ -11,12 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import (
-    disable_proxy_modes_tracing,
-    get_proxy_mode,
-    get_proxy_slot,
-    make_fx,
-)
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from ...plan import Emit
@@ -24,10 +19,12 @@ from ...sampling.program import Program
 from ...sampling.schedule import derive
 from .attention import Attention
 from .condition import Condition
+from .decisions import Decisions
 from .lookups import Lookups, TracedOneHot, find_lookups
 from .maps import ConditionNetwork, Maps
 from .output import Reading, read_output
 from .pixels import Pixels, as_index, scale_told
+from .rewrites import rewrite
 from .writer import Job, name_of
 
 
@@ -35,7 +32,8 @@ from .writer import Job, name_of
 class Trace:
     """A decoder's forward as a graph of ATen operations, and what it was given.
 
-    like: an image ``[B, C, H, W]`` of zeros. converts: it turns its own input into real numbers.
+    like: an image ``[B, C, H, W]`` of zeros. converts: it turns its own input into real numbers. decides: it asks for
+    values that depend on its input, as asserts do.
     """
 
     graph: fx.GraphModule
@@ -43,6 +41,7 @@ class Trace:
     pixels: Pixels
     condition: Condition
     converts: bool
+    decides: bool
 
 
 class TraceError(Exception):
@@ -83,42 +82,14 @@ class Root:
 
     def __init__(self, decoder: nn.Module, run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Tensor]) -> None:
         self._orig_mod, self._run, self.converts, self.calls = decoder, run, False, 0
+        self.decides = False  # by values of its inputs
 
     def __call__(self, x: Tensor, *others: Tensor) -> Tensor:
-        with TracedOneHot(), _Decisions(), _Conversions(x) as conversions:
+        with TracedOneHot(), Decisions() as decisions, _Conversions(x) as conversions:
             try:
                 return self._run(self._orig_mod, x, others)
             finally:
-                self.converts, self.calls = conversions.found, conversions.calls
-
-
-class _Decisions(TorchFunctionMode):
-    """Lets a forward branch on constants, as that of `torch.nn.TransformerEncoder` does on its mask.
-
-    A trace knows their values; only those of its inputs change.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.__bool__ and _is_constant(args[0]):
-            with disable_proxy_modes_tracing():
-                return bool(args[0].item())
-        return func(*args, **(kwargs or {}))
-
-
-def _is_constant(x: Tensor) -> bool:
-    """True of a traced tensor that depends on no input."""
-    mode = get_proxy_mode()
-    traced = None if mode is None else get_proxy_slot(x, mode.tracer, None)
-    if traced is None:
-        return False
-    found, left = set[fx.Node](), [traced.proxy.node]
-    while left:
-        node = left.pop()
-        if node.op == "placeholder":
-            return False
-        left += [n for n in node.all_input_nodes if n not in found]
-        found.update(left)
-    return True
+                self.converts, self.calls, self.decides = conversions.found, conversions.calls, decisions.of_input
 
 
 class _Conversions(TorchFunctionMode):
@@ -170,10 +141,11 @@ def trace(
     except Exception as error:
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
         raise TraceError(first, root.calls) from error
+    rewrite(graph.graph)
     for node in reversed(list(graph.graph.nodes)):  # what nothing depends on
         if node.op == "call_function" and not node.users and not name_of(node).endswith("_"):
             graph.graph.erase_node(node)
-    return Trace(graph, like, pixels, condition, root.converts)
+    return Trace(graph, like, pixels, condition, root.converts, root.decides)
 
 
 @torch.no_grad()

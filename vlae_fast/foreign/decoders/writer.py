@@ -25,7 +25,8 @@ from .phases import Phases, as_phases
 # the halves of a gate that is open, or that passes its sign: float32 has no number between these and 1
 _ONE = {"tanh": 20.0, "sigmoid": 40.0}
 SAME = ("alias", "clone", "contiguous", "detach", "_to_copy", "dropout", "native_dropout", "lift_fresh_copy")
-FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+_EMPTY = {"empty_like": "zeros_like", "new_empty": "new_zeros"}  # memory that is still to be filled
+FILLED = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like", *_EMPTY)
 MOVES = (
     "view _unsafe_view reshape permute transpose t unsqueeze squeeze select slice split split_with_sizes unbind expand "
     "chunk movedim flatten unflatten alias detach clone contiguous"
@@ -35,7 +36,7 @@ _VIEWS = tuple(n for n in MOVES if n not in ("clone", "contiguous", *_SPLITS))
 _LINEAR = {*MOVES, "addmm", "mm", "add", "sub", "mul", "div", "neg"}  # what is folded where it does not depend on x
 _OF_HALVES = (  # which take a `Bounded`
     *("mul", "add", "sub", "rsub", "div", "neg", "clamp", "clamp_min", "clamp_max"),
-    *("where", "masked_fill", "index_put"),
+    *("where", "masked_fill", "index_put", "sum", "logit"),
 )
 _LARGE = 1e12  # above what features are
 _OF_PHASES = {*MOVES, "constant_pad_nd"}  # which take `Phases`
@@ -223,8 +224,10 @@ class Writer(fx.Interpreter):
         if name in SAME:
             return args[0]
         if name in FILLED:
+            self._refuse_random(name)
             value = self.node.meta["val"]
-            return getattr(torch.ops.aten, name)(self.like.new_zeros(value.shape, dtype=value.dtype), *args[1:])
+            make = getattr(torch.ops.aten, _EMPTY.get(name, name))
+            return make(self.like.new_zeros(value.shape, dtype=value.dtype), *args[1:])
         handler = self._handler(name, args, kwargs)
         if name not in _OF_HALVES and name not in MOVES:
             args = tree_map(lambda a: self._open(a) if isinstance(a, Bounded) else a, args)
@@ -242,11 +245,14 @@ class Writer(fx.Interpreter):
         """The method that runs an operation on these arguments."""
         handler: Callable[..., Any] | None = getattr(self, f"_op_{name}", None)
         if handler is None:
-            drawn = next((n for n in (name, *map(name_of, self.node.users)) if n in _RANDOM), None)
-            if drawn is not None:
-                self._fail("operations that give the same in every call, without dropout that stays on", drawn)
+            self._refuse_random(name)
             self._fail(KNOWN, name)
         return handler
+
+    def _refuse_random(self, name: str) -> None:
+        drawn = next((n for n in (name, *map(name_of, self.node.users)) if n in _RANDOM), None)
+        if drawn is not None:
+            self._fail("operations that give the same in every call, without dropout that stays on", drawn)
 
     def _fail(self, rule: str, got: object, error: type[ValueError] = ValueError) -> NoReturn:
         refuse(self.node, rule, got, error)

@@ -1,0 +1,83 @@
+"""What a forward asks of the values that it computes, to branch by or to calculate with: a trace has one answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot
+from torch.overrides import TorchFunctionMode
+
+_ASKS = (Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.item)
+_RANDOM = 4  # images of levels at random that answers are compared on
+
+
+class Decisions(TorchFunctionMode):
+    """Answers a forward that asks for a value, in a trace too: asserts do, and branches on masks.
+
+    taken: the answers. of_input: one was about what depends on an input of the trace.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Any] = []
+        self.of_input = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _ASKS:
+            return func(*args, **(kwargs or {}))
+        self.of_input |= _is_of_input(args[0])
+        with disable_proxy_modes_tracing():
+            self.taken.append(func(*args, **(kwargs or {})))
+        return self.taken[-1]
+
+
+def _is_of_input(x: Tensor) -> bool:
+    """True of a tensor of a trace that depends on one of its inputs."""
+    mode = get_proxy_mode()
+    traced = None if mode is None else get_proxy_slot(x, mode.tracer, None)
+    if traced is None:
+        return False
+    found, left = set[fx.Node](), [traced.proxy.node]
+    while left:
+        node = left.pop()
+        if node.op == "placeholder":
+            return True
+        left += [n for n in node.all_input_nodes if n not in found]
+        found.update(left)
+    return False
+
+
+@torch.no_grad()
+def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int) -> None:
+    """Raises ValueError unless a forward gets the same answers for every image, as far as a few of them show.
+
+    run: ``run(x, n)`` calls it on images ``[B, C, H, W]`` of pixels in [0, 1], and on the n-th condition. like: an image
+    of zeros, which the trace is of. Then come one of ones, those with the first and the last pixel of 1, and some at
+    random, of so many levels; 0: of any number.
+    """
+    generator = torch.Generator().manual_seed(2)
+    images = [torch.zeros_like(like), torch.ones_like(like), torch.zeros_like(like), torch.zeros_like(like)]
+    images[2][..., 0, 0], images[3][..., -1, -1] = 1, 1
+    for _ in range(_RANDOM):
+        x = torch.rand(like.shape, generator=generator, device="cpu").to(like)
+        images.append((x * (levels - 1)).round() / (levels - 1) if levels else x)
+    first: list[Any] | None = None
+    rule = "fast_sampler: decoder must take the same branches for all images, and compute with the same numbers"
+    for n, x in enumerate(images):
+        with Decisions() as decisions:
+            try:
+                run(x, n)
+            except Exception as error:
+                text, *_ = f"{type(error).__name__}: {error}".splitlines()
+                raise ValueError(f"{rule}, got one that ends in {text}") from error
+        if first is not None and not _same(first, decisions.taken):
+            differing = [f"{a} and {b}" for a, b in zip(first, decisions.taken, strict=False) if not _same([a], [b])]
+            raise ValueError(f"{rule}, got {differing[0] if differing else 'more of them'} for two")
+        first = decisions.taken
+
+
+def _same(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(x == y or (x != x and y != y) for x, y in zip(a, b, strict=True))
