@@ -47,7 +47,7 @@ class Condition:
         return [t[torch.arange(count, device=t.device) % len(t)] for t in self.examples]
 
     def random_rows(self, count: int, generator: torch.Generator, labels: bool = False) -> list[Tensor]:
-        """As `rows`, real numbers drawn from a normal distribution; labels from 0 to the example's largest, if asked."""
+        """As `rows`, real numbers drawn from a normal distribution; labels, if asked, from 0 to the example's last."""
         drawn = []
         for t in self.rows(count):
             if t.is_floating_point():

@@ -1,4 +1,4 @@
-"""What a forward asks of the values that it computes, to branch by or to calculate with: a trace has one answer to it."""
+"""What a forward asks of the values that it computes, to branch by or to calculate with: a trace has one answer."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def _is_of_input(x: Tensor) -> bool:
 def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int) -> None:
     """Raises ValueError unless a forward gets the same answers for every image, as far as a few of them show.
 
-    run: ``run(x, n)`` calls it on images ``[B, C, H, W]`` of pixels in [0, 1], and on the n-th condition. like: an image
-    of zeros, which the trace is of. Then come one of ones, those with the first and the last pixel of 1, and some at
-    random, of so many levels; 0: of any number.
+    run: ``run(x, n)`` calls it on images ``[B, C, H, W]`` of pixels in [0, 1], and on the n-th condition. like: images
+    of zeros, which the trace is of. Then come ones, those with the first and the last pixel of 1, and some at random,
+    of so many levels; 0: of any number.
     """
     generator = torch.Generator().manual_seed(2)
     images = [torch.zeros_like(like), torch.ones_like(like), torch.zeros_like(like), torch.zeros_like(like)]

@@ -17,6 +17,7 @@ from ..flows.structure import NotCoveredError
 from .made_inputs import ROWS, Form, Probes, forms
 from .made_trace import Tracer, traced
 from .made_units import Ended, Units, chained, degrees_of
+from .output import pick
 from .pixels import scale_told
 from .probabilities import logit_of
 from .trace import as_it_is
@@ -28,13 +29,14 @@ _LAYOUTS = {"BDK": "DK", "BKD": "KD"}
 
 @dataclass(frozen=True)
 class Asked:
-    """The arguments of `fast_sampler` for a MADE of D dimensions; levels: None of bits."""
+    """The arguments of `fast_sampler` for a MADE of D dimensions; levels: None of bits. output: of what it returns."""
 
     dim: int
     levels: tuple[int, ...] | None = None
     pixels: Any = None
     layout: str | None = None
     call: Call | None = None
+    output: Any = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -42,7 +44,8 @@ class Asked:
         return self.levels or (2,) * self.dim
 
     def run(self, made: nn.Module, x: Tensor, _: Any = ()) -> Any:
-        return made(x) if self.call is None else self.call(made, x, None)
+        result = made(x) if self.call is None else self.call(made, x, None)
+        return pick(result, self.output, len(x) * sum(self.levels or (1,) * self.dim))
 
 
 class ForeignMADESampler(MADESampler):
@@ -81,8 +84,10 @@ def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
             try:
                 if _is_guess(form, asked):
                     _check_scale(graph, asked.counts)
-                tracer = Tracer(graph, form, probes, like)
-                network = _network(made, asked, form, tracer, tracer.trace())
+                try:
+                    network = _network(made, asked, form, Tracer(graph, form, probes, like))
+                except _SkipError:
+                    network = _network(made, asked, form, Tracer(graph, form, probes, like, activates=True))
             except _OtherFormError:
                 continue
             if converts and _is_guess(form, asked):
@@ -112,7 +117,12 @@ def _check_scale(graph: fx.GraphModule, counts: Sequence[int]) -> None:
         raise _OtherFormError
 
 
-def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer, out: Units | Ended) -> MaskedNetwork:
+class _SkipError(ValueError):
+    """A layer reads several, which an activation cannot carry."""
+
+
+def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer) -> MaskedNetwork:
+    out = tracer.trace()
     logits, rows = _logits(asked, out)
     if len(tracer.activations) > 1:
         names = ", ".join(sorted(tracer.activations))
@@ -220,7 +230,8 @@ def _layers(layers: Sequence[Units], tables: Tensor, inputs_of: Tensor, activati
     tables, layers = tables - least, [_shifted(layer, least) for layer in layers]
     weights, biases, carries = chained(layers, len(inputs_of))
     if carries and activation != "relu":
-        _fail("a sum over layers (a skip connection) must be of a decoder whose activation is relu", activation)
+        rule = "a sum over layers (a skip connection) must be of a decoder whose activation is relu"
+        raise _SkipError(f"fast_sampler: {rule}, got {activation}")
     own = []
     for d, k in enumerate(asked.counts):
         here = inputs_of == d
@@ -282,7 +293,9 @@ def _compare(
         _fail(f"decoder must be {rule}", f"outputs that differ from its trace by {error[~(error <= bound)].max():.3g}")
 
 
-def asked_of(dim: int, likelihood: Any, levels: Any, pixels: Any, layout: Any, call: Call | None) -> Asked:
+def asked_of(
+    dim: int, likelihood: Any, levels: Any, pixels: Any, layout: Any, call: Call | None, output: Any = None
+) -> Asked:
     """The arguments of `fast_sampler` for vectors, checked."""
     emit = getattr(likelihood, "emit", None)
     if likelihood is not None and getattr(emit, "kind", None) not in ("bernoulli", "categorical"):
@@ -301,7 +314,7 @@ def asked_of(dim: int, likelihood: Any, levels: Any, pixels: Any, layout: Any, c
         _fail(f"layout must be BDK or BKD, of as many levels in each dimension, for vectors ({dim},)", repr(layout))
     if not isinstance(pixels, str | None):
         check_pixels("fast_sampler", pixels, counts is not None)
-    return Asked(dim, counts, pixels, layout, call)
+    return Asked(dim, counts, pixels, layout, call, output)
 
 
 def sampler_of_vectors(made: nn.Module, asked: Asked, others: Mapping[str, Any], backend: str) -> ForeignMADESampler:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .affine import Affine, Dependent, Read, Value, total
 from .axes import Axes, axis_of, shape_of
-from .choices import Choices
+from .formulas import Formulas
 from .writer import Bounded, Later, OverPixelsError
 
 RULE = "sequences of all pixels, or shifted ones: a start token and then all pixels but the last"
@@ -45,7 +45,7 @@ class Stretch(Dependent):
         return replace(self, start=self.start + first, length=last - first, tokens=tokens)
 
 
-class Raster(Choices):
+class Raster(Formulas):
     """Slices, joins and padding along a dimension of all pixels; a stretch as long as the image is a value again."""
 
     def _handler(self, name: str, args: Any, kwargs: Any) -> Any:

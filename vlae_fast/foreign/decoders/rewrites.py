@@ -28,6 +28,13 @@ def rewrite(graph: fx.Graph) -> None:
             _erase(graph, node)
 
 
+def drop_unused(graph: fx.Graph) -> None:
+    """Takes out of a graph what nothing depends on."""
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and not name_of(node).endswith("_"):
+            graph.erase_node(node)
+
+
 def _erase(graph: fx.Graph, node: fx.Node) -> None:
     """Takes a node out that nothing reads, and what it alone read, as far as that is written in place."""
     base = node.args[0] if is_in_place(node) else None
@@ -51,7 +58,11 @@ def _norm(node: fx.Node) -> Replacement | None:
         one, other = node.args
         pairs = [(one, _argument(other, "rsqrt")), (other, _argument(one, "rsqrt"))]
     for x, root in pairs:
-        if not isinstance(x, fx.Node) or _called(root).removesuffix("_") != "add" or not isinstance(root.args[1], int | float):
+        if (
+            not isinstance(x, fx.Node)
+            or _called(root).removesuffix("_") != "add"
+            or not isinstance(root.args[1], int | float)
+        ):
             continue
         moment, eps = root.args[0], float(root.args[1])
         whole = _centred(x)
@@ -61,12 +72,12 @@ def _norm(node: fx.Node) -> Replacement | None:
             if _same(variance.args[0], source) and _is_plain_variance(variance, dim):
                 return _layer_norm(source, dim, eps)
             continue
-        square, dim = _mean(moment)
-        if dim is None or not _is_square_of(square, x):
+        square, over = _mean(moment)
+        if over is None or not _is_square_of(square, x):
             continue
-        if whole is not None and whole[1] == dim:
-            return _layer_norm(whole[0], dim, eps)
-        return _layer_norm(x, dim, eps, both=True)
+        if whole is not None and whole[1] == over:
+            return _layer_norm(whole[0], over, eps)
+        return _layer_norm(x, over, eps, both=True)
     return None
 
 
@@ -117,14 +128,14 @@ def _is_plain_variance(node: fx.Node, dim: int) -> bool:
     dims = node.args[1] if len(node.args) > 1 else None
     rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
     own = dims[0] % rank if isinstance(dims, Sequence) and len(dims) == 1 else None
-    return own == dim and options.get("correction") == 0 and bool(options.get("keepdim"))
+    return bool(own == dim and options.get("correction") == 0 and options.get("keepdim"))
 
 
 def _is_square_of(node: Any, x: fx.Node) -> bool:
     name = _called(node)
     if name == "mul":
         return _same(node.args[0], x) and _same(node.args[1], x)
-    return name == "pow" and node.args[1] == 2 and _same(node.args[0], x)
+    return name == "pow" and bool(node.args[1] == 2) and _same(node.args[0], x)
 
 
 def _same(a: Any, b: Any, depth: int = 3) -> bool:
@@ -177,4 +188,3 @@ def _log_softmax(node: fx.Node) -> Replacement | None:
         return new
 
     return make
-

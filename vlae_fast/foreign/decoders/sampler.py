@@ -329,7 +329,7 @@ def fast_sampler(
             ``[B, W]``: the first that it runs on is taken.
         image_shape: (C, H, W); or (D,) of a MADE ``x [B, D] -> logits`` of bits or levels, whose sampler is a
             `MADESampler`; beside `levels` it takes `likelihood`, `pixels` (also ``"one_hot"``), `layout` (``BDK``,
-            ``BKD``), `call` and `backend`.
+            ``BKD``), `output`, `call` and `backend`.
         latent_dim: D of a condition z ``[B, D]`` of real numbers; 1: of labels ``[B]`` where it runs on these alone.
             0: no z.
         condition: an example of what the decoder is called with beside x: a tensor ``[B, ...]`` of any dtype, a tuple
@@ -364,8 +364,8 @@ def fast_sampler(
     check_module("fast_sampler", "decoder", decoder)
     image_shape = _sides(image_shape)
     if len(image_shape) == 1:
-        others = {"latent_dim": latent_dim or None, "condition": condition, "output": output, "isa": isa}
-        asked = asked_of(image_shape[0], likelihood, levels, pixels, layout, call)
+        others = {"latent_dim": latent_dim or None, "condition": condition, "isa": isa}
+        asked = asked_of(image_shape[0], likelihood, levels, pixels, layout, call, output)
         with without_autocast():
             return sampler_of_vectors(decoder, asked, others, backend)
     if levels is not None:

@@ -24,8 +24,8 @@ from .lookups import Lookups, TracedOneHot, find_lookups
 from .maps import ConditionNetwork, Maps
 from .output import Reading, read_output
 from .pixels import Pixels, as_index, scale_told
-from .rewrites import rewrite
-from .writer import Job, name_of
+from .rewrites import drop_unused, rewrite
+from .writer import Job
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +142,7 @@ def trace(
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
         raise TraceError(first, root.calls) from error
     rewrite(graph.graph)
-    for node in reversed(list(graph.graph.nodes)):  # what nothing depends on
-        if node.op == "call_function" and not node.users and not name_of(node).endswith("_"):
-            graph.graph.erase_node(node)
+    drop_unused(graph.graph)
     return Trace(graph, like, pixels, condition, root.converts, root.decides)
 
 
