@@ -368,7 +368,7 @@ def _zeroed(layer: nn.Module) -> None:
             "decoder of levels may end in softmax or log_softmax alone, got sigmoid",
         ),
         (
-            lambda: Blocks(lambda made, x: x + x.roll(1, 1), (1,) * DIM, SAME),
+            lambda: Blocks(lambda made, x: x * x.roll(1, 1), (1,) * DIM, SAME),
             {"levels": K},
             "in turn, where x is a vector, got numbers of several dimensions",
         ),

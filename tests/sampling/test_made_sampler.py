@@ -173,10 +173,11 @@ class Skip(nn.Module):
             nn.Sequential(their_made(nn.ReLU), nn.Linear(DIM, 4)),
             f"must give [B, {DIM}], a logit a dimension, got 4 numbers",
         ),
-        (their_made(nn.ReLU, nn.Sigmoid(), nn.ReLU()), "got sigmoid before the end in Sigmoid at '5'"),
+        (their_made(nn.ReLU, nn.Softmax(1), nn.ReLU()), "got softmax before the end in Softmax at '5'"),
+        (their_made(nn.ReLU, nn.Sigmoid(), nn.ReLU()), "one kind of activation (a sigmoid is tanh), got relu, tanh"),
         (Skip(), "a sum over layers (a skip connection) must be of a decoder whose activation is relu, got tanh"),
     ],
-    ids=["dense", "gelu", "outputs", "sigmoid", "skip"],
+    ids=["dense", "gelu", "outputs", "softmax", "sigmoid", "skip"],
 )
 def test_refusals(made: nn.Module, rule: str) -> None:
     with pytest.raises(ValueError, match=re.escape(rule)):

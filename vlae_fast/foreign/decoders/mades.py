@@ -126,7 +126,7 @@ def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer) -> Maske
     logits, rows = _logits(asked, out)
     if len(tracer.activations) > 1:
         names = ", ".join(sorted(tracer.activations))
-        _fail("a decoder of vectors must have one kind of activation", names)
+        _fail("a decoder of vectors must have one kind of activation (a sigmoid is tanh)", names)
     activation = next(iter(tracer.activations), "relu")
     tables, inputs_of = _inputs(tracer, asked)
     if form.scale == (0.0, 1.0) and asked.pixels is None and _looks_up(tables, inputs_of, asked.counts):
