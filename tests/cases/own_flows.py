@@ -54,6 +54,13 @@ class Own(Base):
         return self.back(u)
 
 
+class Sigmoids(Own):
+    """Two hidden layers of sigmoids, which are those of tanh up to a scale."""
+
+    def __init__(self) -> None:
+        super().__init__(act=nn.Sigmoid)
+
+
 class Interleaved(Base):
     """Parameters side by side, 0.5 log variance, a tuple with log|det dx/du|; other names."""
 

@@ -44,3 +44,13 @@ def test_a_roll_that_is_overwritten_takes_no_stage() -> None:
     kind = KINDS["rolls that are overwritten"]
     stages = vf.fast_sampler(kind.make(), kind.shape).program.stages
     assert [stage.activation for stage in stages] == ["none", "none", "elu", "none"]  # both convolutions are rolled
+
+
+def test_under_the_device_meta() -> None:
+    kind = KINDS["square of relu"]
+    net, noise = kind.make(), torch.rand(2, *kind.shape)
+    with torch.device("meta"):
+        sampler = vf.fast_sampler(net, kind.shape)
+    assert sampler.sample(None, noise).equal(vf.fast_sampler(net, kind.shape).sample(None, noise))
+    with pytest.raises(ValueError, match="decoder must have weights of numbers, got some on the device meta"):
+        vf.fast_sampler(net.to("meta"), kind.shape)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from cases.own_flows import Added, Clamped, Functional, Gelu, Interleaved, Moded, Own, Softly
+from cases.own_flows import Added, Clamped, Functional, Gelu, Interleaved, Moded, Own, Sigmoids, Softly
 from torch import Tensor, nn
 
 import vlae_fast as vf
 
 FLOWS: dict[str, tuple[Callable[[], nn.Module], Callable[[Any, Tensor], Any]]] = {
     "own": (Own, lambda f, u: f.inverse(u)),
+    "sigmoids": (Sigmoids, lambda f, u: f.inverse(u)),
     "side by side": (Interleaved, lambda f, u: f.decode(u)),
     "two networks, added": (Added, lambda f, u: f.g(u)),
     "one method": (Moded, lambda f, u: f(u, mode="inverse")),
@@ -89,7 +90,10 @@ def test_numbers_for_which_it_does_not_hold_take_the_own_inverse() -> None:
 
 
 def test_what_is_not_covered_says_why() -> None:
-    cases = {Gelu: "something else than x or relu, elu, tanh of another layer", Softly: "its scale must be exp"}
+    cases = {
+        Gelu: "something else than x or relu, elu, tanh, sigmoid of another layer",
+        Softly: "its scale must be exp",
+    }
     for make, why in cases.items():
         flow = make()
         u = torch.randn(3, 6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -293,6 +294,14 @@ def _sides(image_shape: Any) -> tuple[int, ...]:
     return tuple(whole("fast_sampler", "each of image_shape", n) for n in sides)
 
 
+@contextmanager
+def _off_meta() -> Iterator[None]:
+    """The CPU as default device where that is meta, as under ``torch.device("meta")``: nothing is computed there."""
+    with torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext():
+        yield
+
+
+@_off_meta()
 def fast_sampler(
     decoder: nn.Module,
     image_shape: tuple[int, ...],
@@ -362,6 +371,8 @@ def fast_sampler(
     torch.Size([1, 1, 28, 28])
     """
     check_module("fast_sampler", "decoder", decoder)
+    if any(t.is_meta for t in (*decoder.parameters(), *decoder.buffers())):
+        raise ValueError("fast_sampler: decoder must have weights of numbers, got some on the device meta")
     image_shape = _sides(image_shape)
     if len(image_shape) == 1:
         others = {"latent_dim": latent_dim or None, "condition": condition, "isa": isa}

@@ -70,7 +70,9 @@ class ProbedNetwork:
         x = torch.randn(4, self.dim, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
         with Tape() as tape:
             first_of(self.fast.of(twin, x.clone()))
-        self.nodes, self.activation = _nodes(tape.products, twin, x)
+        self.nodes, activation = _nodes(tape.products, twin, x)
+        self.sigmoid = activation == "sigmoid"  # (1 + tanh(v / 2)) / 2
+        self.activation = "tanh" if self.sigmoid else activation
         self.heads = [i for i in range(len(self.nodes)) if all(node.parent != i for node in self.nodes)]
         deepest = max(node.depth for node in self.nodes)
         if any(self.nodes[i].depth != deepest for i in self.heads):
@@ -138,11 +140,19 @@ class ProbedNetwork:
 
     def arguments(self, flow: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases of `made_inverse`, of the parameters as they are now."""
-        weights, biases = [], []
+        weights, biases = list[Tensor](), list[Tensor]()
         for level in self.levels:
             found = [self._layer(flow, self.nodes[i]) for i in level]
-            weights.append(self._assembled(level, [weight for weight, _ in found]))
-            biases.append(torch.cat([bias for _, bias in found]))
+            weight, bias = (
+                self._assembled(level, [weight for weight, _ in found]),
+                torch.cat([bias for _, bias in found]),
+            )
+            if self.sigmoid and weights:
+                weight, bias = weight / 2, bias + weight.sum(1) / 2
+            if self.sigmoid and len(weights) + 1 < len(self.levels):
+                weight, bias = weight / 2, bias / 2
+            weights.append(weight)
+            biases.append(bias)
         gains, offsets = (t.to(weights[-1]) for t in (self.tail.gains, self.tail.offsets))
         columns = self.tail.columns.to(weights[-1].device)
         weights[-1] = weights[-1][columns] * gains[:, None]
@@ -194,10 +204,11 @@ def _parent(given: Tensor, products: Sequence[Product]) -> tuple[int, str]:
     """The product whose activation a layer is given, and the activation's name."""
     for i, product in reversed(list(enumerate(products))):
         if product.out.shape == given.shape:
-            for name in ACTIVATIONS:
-                if torch.allclose(reference.activate(product.out, name), given, rtol=1e-9, atol=1e-12):
+            for name in (*ACTIVATIONS, "sigmoid"):
+                own = product.out.sigmoid() if name == "sigmoid" else reference.activate(product.out, name)
+                if torch.allclose(own, given, rtol=1e-9, atol=1e-12):
                     return i, name
-    known = ", ".join(ACTIVATIONS)
+    known = ", ".join((*ACTIVATIONS, "sigmoid"))
     raise NotCoveredError(f"a layer of its network is given something else than x or {known} of another layer")
 
 
