@@ -316,6 +316,11 @@ PROMISES = [
         "The energy is the same with all spins turned over",
         "test_ising.py::test_network_is_a_distribution_that_is_the_same_turned_over",
     ),
+    (
+        "docs/gpu.md",
+        "a test holds both to the same launches",
+        "kernels/test_kept_binaries.py::test_steps",
+    ),
 ]
 
 # Sentences with one of the words that promise nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -23,7 +24,7 @@ GIVEN = ["--presets", "static-mnist,caltech", "--data", "DIR", "--epochs", "2", 
 
 @pytest.fixture(autouse=True)
 def strokes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """12 / 4 / 8 binary images in place of static MNIST; no other files."""
+    """12 / 4 / 8 binary images in place of static MNIST, a small model in place of its recipe's; no other files."""
 
     def load(name: str, folder: Any = None, binarization: str = "fixed", **_: Any) -> data.Images:
         if name != "static-mnist":
@@ -36,6 +37,8 @@ def strokes(monkeypatch: pytest.MonkeyPatch) -> None:
         return data.Images(name, **parts, split="12/4/8", binarization=binarization)
 
     monkeypatch.setattr(data, "load", load)
+    small = {**PRESETS["static-mnist"].model, "hidden_dim": 4, "n_layers": 1, "flow_hidden": 8}
+    monkeypatch.setitem(PRESETS, "static-mnist", dataclasses.replace(PRESETS["static-mnist"], model=small))
 
 
 def test_what_time_did_not_allow_a_second_call_does(
