@@ -192,11 +192,19 @@ def by_the_largest(net: Any, x: Tensor) -> Tensor:
     return logits_of(net, x / (1 + x.max().item()))
 
 
+def by_a_list(net: Any, x: Tensor) -> Tensor:
+    return simple_or_zero(net, x, x.mean().tolist() > 0.9)
+
+
+def by_an_array(net: Any, x: Tensor) -> Tensor:
+    return simple_or_zero(net, x, x.detach().numpy().mean() > 0.9)
+
+
 def by_label(net: Any, x: Tensor, y: Tensor) -> Tensor:
     return simple_or_zero(net, x, y.max() > 1)
 
 
-def simple_or_zero(net: Any, x: Tensor, zero: Tensor) -> Tensor:
+def simple_or_zero(net: Any, x: Tensor, zero: Any) -> Tensor:
     return 0 * logits_of(net, x) if zero else logits_of(net, x)
 
 
@@ -211,6 +219,24 @@ LABELLED = {"condition": torch.tensor([2, 0, 1])}
 REFUSED: dict[str, tuple[Kind, str]] = {
     "a branch on zeros": (black(by_sum), "the same branches for all images, .* got True and False"),
     "a branch on brightness": (black(by_brightness), "the same branches for all images, .* got False and True"),
+    "a branch on a list": (black(by_a_list), "the same branches for all images, .* got 0.0 and 1.0"),
+    "a branch on an array": (black(by_an_array), r"the same branches for all images, .* got \[\[.*\.\.\. and"),
+    "a sigmoid as logits": (
+        _black(lambda v: distributions.Bernoulli(logits=v.sigmoid())),
+        "make a Bernoulli of logits, or of probabilities .* got a sigmoid as its logits",
+    ),
+    "half of a tanh as logits": (
+        _black(lambda v: distributions.Independent(distributions.Bernoulli(logits=(1 + v.tanh()) / 2), 3)),
+        "make a Bernoulli of logits, or of probabilities .* got a sigmoid as its logits",
+    ),
+    "a clamp as probabilities": (
+        _black(lambda v: distributions.Bernoulli(v.clamp(0, 1))),
+        "make a Bernoulli of logits, or of probabilities .* got probabilities that end in something else",
+    ),
+    "a roll of all numbers": (
+        black(lambda net, x: net.last(net.first(x.roll(1)).relu())),
+        "rolls over dimensions that are given, got one of all numbers in a row",
+    ),
     "a number of the image": (black(by_the_largest), "compute with the same numbers, got 0.0 and 1.0"),
     "a branch on labels": (given(by_label, LABELLED["condition"]), "the same branches for all images, .* True|False"),
     "a norm of what was another": (black(written_to_between), "got sqrt"),

@@ -183,3 +183,43 @@ def test_batch_normalisation_by_the_batch_is_refused() -> None:
     net = made(nn.BatchNorm1d(HIDDEN, track_running_stats=False), nn.ReLU())
     with pytest.raises(ValueError, match=r"got batch normalisation by statistics of the batch in BatchNorm1d at '1'"):
         vf.fast_sampler(net, (DIM,))
+
+
+def _tripled(where: Callable[[Tensor], Any]) -> Callable[[Any, Tensor], Tensor]:
+    return lambda net, x: net.net(x) * (-3 if where(x) else 1)
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "a branch on zeros": (_tripled(lambda x: x.sum() == 0), "the same branches for all vectors, .* got True and False"),
+    "a branch on a number": (_tripled(lambda x: x.mean().item() < 0.2), "all vectors, .* got 0.0 and 1.0"),
+    "a branch on a list": (_tripled(lambda x: x.mean().tolist() < 0.2), "all vectors, .* got 0.0 and 1.0"),
+    "a branch on the batch": (_tripled(lambda x: len(x) == 1), "in every call and batch size, got outputs that differ"),
+    "a sigmoid as logits": (
+        lambda net, x: distributions.Bernoulli(logits=net.net(x).sigmoid()),
+        "make a Bernoulli of logits, or of probabilities .* got a sigmoid as its logits",
+    ),
+    "a clamp as probabilities": (
+        lambda net, x: distributions.Bernoulli(net.net(x).clamp(0, 1)),
+        "make a Bernoulli of logits, or of probabilities .* got probabilities that end in something else",
+    ),
+    "a clamp": (lambda net, x: net.net(x).clamp(0, 1), "got outputs that are between 0 and 1 whatever its weights are"),
+    "dropout that stays on": (lambda net, x: F.dropout(net.net(x), 0.3, True), "got dropout that stays on"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name: str) -> None:
+    function, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        vf.fast_sampler(randomized(Net(function)), (DIM,))
+
+
+def test_statistics_of_a_batch_normalisation_that_change() -> None:
+    net, noise = randomized(made(nn.BatchNorm1d(HIDDEN), nn.ReLU())), torch.rand(50, DIM)
+    sampler = vf.fast_sampler(net, (DIM,))
+    before = sampler.sample(noise=noise)
+    net.train()(torch.randn(64, DIM))
+    sampler.refresh()
+    assert net.training and net[1].training
+    after = vf.fast_sampler(net.eval(), (DIM,)).sample(noise=noise)
+    assert sampler.sample(noise=noise).equal(after) and not before.equal(after)

@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_
 from torch.overrides import TorchFunctionMode
 
 _ASKS = (Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.item)
+_LISTS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 _RANDOM = 4  # images of levels at random that answers are compared on
 
 
@@ -26,12 +27,13 @@ class Decisions(TorchFunctionMode):
         self.of_input = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _ASKS:
+        if func not in _ASKS and func not in _LISTS:
             return func(*args, **(kwargs or {}))
         self.of_input |= _is_of_input(args[0])
         with disable_proxy_modes_tracing():
-            self.taken.append(func(*args, **(kwargs or {})))
-        return self.taken[-1]
+            answer = func(*args, **(kwargs or {}))
+            self.taken.append(args[0].tolist() if func in _LISTS else answer)
+        return answer
 
 
 def _is_of_input(x: Tensor) -> bool:
@@ -51,12 +53,12 @@ def _is_of_input(x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int) -> None:
+def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int, what: str = "images") -> None:
     """Raises ValueError unless a forward gets the same answers for every image, as far as a few of them show.
 
     run: ``run(x, n)`` calls it on images ``[B, C, H, W]`` of pixels in [0, 1], and on the n-th condition. like: images
     of zeros, which the trace is of. Then come ones, those with the first and the last pixel of 1, and some at random,
-    of so many levels; 0: of any number.
+    of so many levels; 0: of any number. what: their name in errors.
     """
     generator = torch.Generator().manual_seed(2)
     images = [torch.zeros_like(like), torch.ones_like(like), torch.zeros_like(like), torch.zeros_like(like)]
@@ -65,7 +67,7 @@ def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int
         x = torch.rand(like.shape, generator=generator, device="cpu").to(like)
         images.append((x * (levels - 1)).round() / (levels - 1) if levels else x)
     first: list[Any] | None = None
-    rule = "fast_sampler: decoder must take the same branches for all images, and compute with the same numbers"
+    rule = f"fast_sampler: decoder must take the same branches for all {what}, and compute with the same numbers"
     for n, x in enumerate(images):
         with Decisions() as decisions:
             try:
@@ -74,10 +76,18 @@ def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int
                 text, *_ = f"{type(error).__name__}: {error}".splitlines()
                 raise ValueError(f"{rule}, got one that ends in {text}") from error
         if first is not None and not _same(first, decisions.taken):
-            differing = [f"{a} and {b}" for a, b in zip(first, decisions.taken, strict=False) if not _same([a], [b])]
+            differing = [
+                f"{_cut(a)} and {_cut(b)}" for a, b in zip(first, decisions.taken, strict=False) if not _same([a], [b])
+            ]
             raise ValueError(f"{rule}, got {differing[0] if differing else 'more of them'} for two")
         first = decisions.taken
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(x == y or (x != x and y != y) for x, y in zip(a, b, strict=True))
+
+
+def _cut(answer: Any) -> str:
+    """As text, of a length that fits a sentence."""
+    text = str(answer)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -21,7 +21,7 @@ from .made_units import Ended, Units
 from .made_values import Encoded
 from .rewrites import drop_unused, rewrite
 from .trace import Root
-from .writer import SAME, is_in_place, name_of, shares_memory
+from .writer import RANDOM, SAME, is_in_place, name_of, shares_memory
 
 _ORDERED = (*RESHAPED, "flatten", "unflatten", "squeeze", "unsqueeze", "alias", "detach")  # no number moves
 _MIXING = ("mm", "addmm", "mv", "masked_linear", "made")
@@ -39,8 +39,10 @@ class Branches(TorchFunctionMode):
 
 def traced(
     run: Callable[[nn.Module, Tensor, Sequence[Tensor]], Any], made: nn.Module, x: Tensor
-) -> tuple[fx.GraphModule, bool]:
-    """The graph of ``run(made, x, ())``, and whether it turns x into real numbers without looking anything up by it."""
+) -> tuple[fx.GraphModule, bool, bool]:
+    """The graph of ``run(made, x, ())``, whether it turns x into real numbers without looking anything up by it, and
+    whether it asks for values that depend on x.
+    """
     root = Root(made, run)
 
     def forward(x: Tensor) -> Any:
@@ -58,7 +60,7 @@ def traced(
             of_x.add(node)
     values = [n.meta.get("val") for n in of_x]
     looks_up = any(isinstance(v, Tensor) and not v.is_floating_point() for v in values)
-    return graph, root.converts and not looks_up
+    return graph, root.converts and not looks_up, root.decides
 
 
 class _SeveralError(Exception):
@@ -208,6 +210,8 @@ class Tracer(Moves):
         if n.target is operator.getitem:
             return args[0][args[1]]
         if name == "empty_like":
+            if any(name_of(user) in RANDOM for user in n.users):
+                self.refuse("dropout that stays on")
             return None
         plain = name.removesuffix("_")
         if any(isinstance(a, Ended) for a in args[:2]):

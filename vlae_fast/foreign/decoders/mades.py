@@ -9,11 +9,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, fx, nn
 
-from ... import reference
-from ...reference.arguments import Layers
-from ...sampling.agreement import scales
 from ...sampling.made import MADESampler, MaskedNetwork, check_pixels, levels_of
 from ..flows.structure import NotCoveredError
+from .made_checks import check_end, check_vectors, compare
 from .made_inputs import ROWS, Form, Probes, forms
 from .made_trace import Tracer, traced
 from .made_units import Ended, Units, chained, degrees_of
@@ -23,7 +21,6 @@ from .probabilities import logit_of
 from .trace import as_it_is
 
 Call = Callable[[nn.Module, Tensor, Any], Any]
-_NEAR = 1e-4  # of an output's scale: two orders of the same sums
 _LAYOUTS = {"BDK": "DK", "BKD": "KD"}
 
 
@@ -44,8 +41,10 @@ class Asked:
         return self.levels or (2,) * self.dim
 
     def run(self, made: nn.Module, x: Tensor, _: Any = ()) -> Any:
-        result = made(x) if self.call is None else self.call(made, x, None)
-        return pick(result, self.output, len(x) * sum(self.levels or (1,) * self.dim))
+        return pick(self.result(made, x), self.output, len(x) * sum(self.levels or (1,) * self.dim))
+
+    def result(self, made: nn.Module, x: Tensor) -> Any:
+        return made(x) if self.call is None else self.call(made, x, None)
 
 
 class ForeignMADESampler(MADESampler):
@@ -77,7 +76,7 @@ def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
         probes, errors = Probes(asked.counts), dict[type, list[str]]()
         for form in forms(asked.pixels, asked.counts):
             try:
-                graph, converts = traced(asked.run, made, form.of(probes.values[:ROWS].to(like.device), like))
+                graph, converts, decides = traced(asked.run, made, form.of(probes.values[:ROWS].to(like.device), like))
             except Exception as error:
                 errors.setdefault(type(error), []).append(f"{type(error).__name__}: {error}".splitlines()[0])
                 continue
@@ -90,6 +89,8 @@ def trace_made(made: nn.Module, asked: Asked) -> MaskedNetwork:
                     network = _network(made, asked, form, Tracer(graph, form, probes, like, activates=True))
             except _OtherFormError:
                 continue
+            if decides:
+                check_vectors(made, asked, form, like)
             if converts and _is_guess(form, asked):
                 rule = (
                     "pixels must be given where forward turns its input into real numbers and does not divide it by "
@@ -143,7 +144,9 @@ def _network(made: nn.Module, asked: Asked, form: Form, tracer: Tracer) -> Maske
     if len(fitting) > 1 and not fitting[0][1].equal(fitting[1][1]):
         _fail("layout must be BDK or BKD where the outputs can be read in both ways, as of a last layer of zeros", None)
     network, order = fitting[0]
-    _compare(made, asked, form, network, out, order)
+    compare(made, asked, form, network, out, order)
+    if asked.levels is None:
+        check_end(made, asked, form, tracer.like, isinstance(out, Ended))
     return network
 
 
@@ -264,33 +267,6 @@ def _inputs_of_one(table: Tensor, weight: Tensor, bit: bool) -> tuple[Tensor, Te
     if not inputs:
         return table.new_zeros(levels, 1), weight.new_zeros(len(weight), 1), None
     return (table, weight, None) if inputs <= levels else (torch.eye(levels).to(table), weight @ table.T, None)
-
-
-def _compare(
-    made: nn.Module, asked: Asked, form: Form, network: MaskedNetwork, out: Units | Ended, order: Tensor
-) -> None:
-    """Raises ValueError where the network gives others than the module."""
-    like, generator = network.weights[0], torch.Generator().manual_seed(1)
-    last = torch.tensor(asked.counts, device="cpu")
-    levels = (torch.rand(ROWS, asked.dim, generator=generator, device="cpu") * last).long().minimum(last - 1)
-    levels = levels.to(like.device)
-    rows = levels.to(like)
-    if network.tables is not None:
-        rows = torch.cat([table[levels[:, d]] for d, table in enumerate(network.tables)], 1)
-    layers = Layers(network.weights, network.biases, network.degrees)
-    logits = reference.made(rows, layers, network.activation)
-    expected = asked.run(made, form.of(levels, like)).flatten(1)
-    if isinstance(out, Ended) and asked.levels is None:
-        got = torch.sigmoid(logits)
-    else:
-        got = torch.empty_like(logits)
-        got[:, order] = logits
-        got = out.of(got) if isinstance(out, Ended) else got
-    error = (got - expected).abs()
-    bound = _NEAR * scales(expected.T, (got == expected).T).T.clamp(min=1)
-    if not (error <= bound).all():
-        rule = "a function of x alone, the same in every call"
-        _fail(f"decoder must be {rule}", f"outputs that differ from its trace by {error[~(error <= bound)].max():.3g}")
 
 
 def asked_of(

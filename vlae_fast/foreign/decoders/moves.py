@@ -110,6 +110,8 @@ class Moves(Writer):
 
     def _op_roll(self, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Traced:
         """Of rows and columns: those that come back at the other side are read ahead, unless they are overwritten."""
+        if not dims:
+            self._fail("rolls over dimensions that are given", "one of all numbers in a row")
         for shift, dim in zip(shifts, dims, strict=True):
             rolled = self._rolled(x, shift, dim % len(x.axes))
             x = self._part(x, dim, _rolling(shift)) if rolled is None else rolled

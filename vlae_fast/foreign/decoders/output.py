@@ -68,11 +68,24 @@ def _of_distribution(result: Any) -> Tensor | None:
     if isinstance(result, OneHotCategorical):
         result = result._categorical
     if isinstance(result, Bernoulli | Categorical):  # the other of both follows from what it was given
-        own = vars(result)
-        found = own["logits"] if "logits" in own else own["probs"]
+        found: Any = result._param
     else:
         found = getattr(result, "logits", None)
     return found if isinstance(found, Tensor) else None
+
+
+def is_of_logits(result: Any) -> bool | None:
+    """True of a Bernoulli that was made of logits, False of probabilities, None of anything else."""
+    while isinstance(result, Independent):
+        result = result.base_dist
+    return vars(result).get("logits") is result._param if isinstance(result, Bernoulli) else None
+
+
+def check_bernoulli(of_logits: bool | None, of_probabilities: bool) -> None:
+    """Raises ValueError where a Bernoulli is made of one and its trace is read as the other."""
+    if of_logits is not None and of_logits is of_probabilities:
+        got = "a sigmoid as its logits" if of_logits else "probabilities that end in something else"
+        _refuse("decoder must make a Bernoulli of logits, or of probabilities that end in a sigmoid or tanh", got)
 
 
 def _entries(result: Any) -> str:

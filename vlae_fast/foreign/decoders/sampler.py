@@ -23,7 +23,7 @@ from .decisions import check_decisions
 from .flattened import ForeignMADEImageSampler, sampler_of_pixels
 from .mades import asked_of, sampler_of_vectors
 from .operations import BATCH
-from .output import check_layout, pick
+from .output import check_bernoulli, check_layout, is_of_logits, pick
 from .pixels import candidates, check_pixels
 from .probabilities import refuse_probabilities
 from .trace import Trace, TraceError, Written, as_it_is, kept_sizes, trace, uncompiled, write
@@ -71,6 +71,7 @@ class ForeignDecoder:
         self._given = condition
         self._written: Written | None = None  # known when it is traced, with the condition
         self.condition: Condition | None = None
+        self._of_logits: bool | None = None  # the last result, where it was a Bernoulli
 
     @property
     def code_map(self) -> nn.Module | None:
@@ -107,6 +108,7 @@ class ForeignDecoder:
         assert self.condition is not None
         with as_it_is(decoder), torch.no_grad(), torch.autocast(x.device.type, enabled=False), uncompiled():
             result = self._call(decoder, x, self.condition.rebuilt(tensors))
+            self._of_logits = is_of_logits(result)
             height, width = self.image_size
             return pick(result, self._output, len(x) * self.params * height * width)
 
@@ -123,6 +125,8 @@ class ForeignDecoder:
         with torch.autocast(self.like.device.type, enabled=False):  # the same inside and outside
             traced = self._trace()
             self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
+            if self.emit.kind == "bernoulli":
+                check_bernoulli(self._of_logits, self._written.reading.ends == "sigmoid")
             if traced.decides:
                 self._check_decisions(traced.like)
 

@@ -40,7 +40,7 @@ _OF_HALVES = (  # which take a `Bounded`
 )
 _LARGE = 1e12  # above what features are
 _OF_PHASES = {*MOVES, "constant_pad_nd"}  # which take `Phases`
-_RANDOM = ("bernoulli", "bernoulli_", "native_dropout", "normal_", "rand_like", "randn_like", "uniform_")
+RANDOM = ("bernoulli", "bernoulli_", "native_dropout", "normal_", "rand_like", "randn_like", "uniform_")
 KNOWN = "convolutions, linear layers over channels, their sums and products with constants, activations"
 
 
@@ -250,7 +250,7 @@ class Writer(fx.Interpreter):
         return handler
 
     def _refuse_random(self, name: str) -> None:
-        drawn = next((n for n in (name, *map(name_of, self.node.users)) if n in _RANDOM), None)
+        drawn = next((n for n in (name, *map(name_of, self.node.users)) if n in RANDOM), None)
         if drawn is not None:
             self._fail("operations that give the same in every call, without dropout that stays on", drawn)
 
