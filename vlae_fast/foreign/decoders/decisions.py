@@ -53,8 +53,8 @@ def _is_of_input(x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int, what: str = "images") -> None:
-    """Raises ValueError unless a forward gets the same answers for every image, as far as a few of them show.
+def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int, what: str = "images") -> list[Any]:
+    """The answers of a forward; raises ValueError unless they are the same for every image, as far as a few show.
 
     run: ``run(x, n)`` calls it on images ``[B, C, H, W]`` of pixels in [0, 1], and on the n-th condition. like: images
     of zeros, which the trace is of. Then come ones, those with the first and the last pixel of 1, and some at random,
@@ -81,6 +81,19 @@ def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int
             ]
             raise ValueError(f"{rule}, got {differing[0] if differing else 'more of them'} for two")
         first = decisions.taken
+    return first or []
+
+
+def check_answers(run: Callable[[], Any], expected: list[Any], calls: int) -> None:
+    """Raises ValueError unless a condition has the answers that the program was made by, in each of so many calls."""
+    with Decisions() as decisions:
+        run()
+    if not _same(decisions.taken, expected * calls):
+        rule = (
+            "condition must be one for which decoder takes the branches, and the numbers, that it took for its example"
+        )
+        differing = [b for a, b in zip(expected * calls, decisions.taken, strict=False) if not _same([a], [b])]
+        raise ValueError(f"fast_sampler: {rule}, got {_cut(differing[0]) if differing else 'more of them'}")
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:

@@ -19,7 +19,7 @@ from ...sampling.program import Program
 from ...sampling.sampler import PixelCNNSampler
 from ..probe import ProbeError, without_hooks
 from .condition import Call, Condition, conditions, usual_call
-from .decisions import check_decisions
+from .decisions import check_answers, check_decisions
 from .flattened import ForeignMADEImageSampler, sampler_of_pixels
 from .mades import asked_of, sampler_of_vectors
 from .operations import BATCH
@@ -71,6 +71,7 @@ class ForeignDecoder:
         self._given = condition
         self._written: Written | None = None  # known when it is traced, with the condition
         self.condition: Condition | None = None
+        self._answers: list[Any] | None = None  # what a forward that asks for values was told
         self._of_logits: bool | None = None  # the last result, where it was a Bernoulli
 
     @property
@@ -91,16 +92,18 @@ class ForeignDecoder:
 
     def output(self, x: Tensor, z: Any, decoder: nn.Module | None = None) -> Tensor:
         """The output of the decoder, or of a copy of it, in batches of the size that it is kept to."""
-        written, condition, decoder = self.written, self.condition, decoder or self.decoder
+        written, condition = self.written, self.condition
         assert condition is not None
-        x, tensors = written.pixels.of(x), condition.tensors_of(z)
-        if written.batch == BATCH:
+        return self._in_batches(decoder or self.decoder, written.pixels.of(x), condition.tensors_of(z), written.batch)
+
+    def _in_batches(self, decoder: nn.Module, x: Tensor, tensors: Sequence[Tensor], batch: int) -> Tensor:
+        if batch == BATCH:
             return self._run(decoder, x, tensors)
         parts = []
-        for at in range(0, len(x), written.batch):
-            rows = [t[at : at + written.batch] for t in (x, *tensors)]
+        for at in range(0, len(x), batch):
+            rows = [t[at : at + batch] for t in (x, *tensors)]
             count = len(rows[0])
-            rows = [torch.cat([t, *[t[-1:]] * (written.batch - count)]) for t in rows]
+            rows = [torch.cat([t, *[t[-1:]] * (batch - count)]) for t in rows]
             parts.append(self._run(decoder, rows[0], rows[1:])[:count])
         return torch.cat(parts)
 
@@ -127,10 +130,20 @@ class ForeignDecoder:
             self._written = write(traced, program, self.emit, self.params, self._pixels, self._layout)
             if self.emit.kind == "bernoulli":
                 check_bernoulli(self._of_logits, self._written.reading.ends == "sigmoid")
-            if traced.decides:
-                self._check_decisions(traced.like)
+            self._answers = self._checked_answers(traced.like) if traced.decides else None
 
-    def _check_decisions(self, like: Tensor) -> None:
+    def check_answers(self, z: Any) -> None:
+        """Raises ValueError where a forward that asks for values branches otherwise for the condition z, on zeros."""
+        if self._answers is None:
+            return
+        assert self.condition is not None
+        if tensors := self.condition.tensors_of(z):
+            rows, batch = len(tensors[0]), self.written.batch
+            x = self.written.pixels.of(self.like.new_zeros(rows, self.input_dim, *self.image_size))
+            calls = 1 if batch == BATCH else -(-rows // batch)
+            check_answers(lambda: self._in_batches(self.decoder, x, tensors, batch), self._answers, calls)
+
+    def _checked_answers(self, like: Tensor) -> list[Any]:
         condition, pixels, generator = self.condition, self.written.pixels, torch.Generator().manual_seed(1)
         assert condition is not None
 
@@ -138,7 +151,7 @@ class ForeignDecoder:
             rows = condition.rows(len(x)) if n == 0 else condition.random_rows(len(x), generator, True)
             self._run(self.decoder, pixels.of(x), rows)
 
-        check_decisions(run, like, self.emit.levels)
+        return check_decisions(run, like, self.emit.levels)
 
     def _trace(self) -> Trace:
         """The first trace that succeeds, of all ways in which the decoder may be called."""
@@ -205,6 +218,8 @@ class ForeignSampler(PixelCNNSampler):
     def _context(self, z: Any, rows: int) -> Tensor | None:
         """The context that the stages see, of the condition and of constant maps: the same bits in any batch."""
         try:
+            if rows:
+                self.decoder.check_answers(z)
             return self._context_of(z, rows)
         except torch.OutOfMemoryError:
             raise
