@@ -51,5 +51,5 @@ def test_labels_beyond_the_example(guard: bool) -> None:
         return
     calls: list[Any] = [lambda: sampler.sample(beyond, noise), lambda: sampler.params_of(noise.round(), beyond)]
     for call in calls:
-        with pytest.raises(ValueError, match="condition must be one for which decoder takes the branches.*got True"):
+        with pytest.raises(ValueError, match=r"condition must be one for which decoder takes the branches .*got True"):
             call()
