@@ -89,9 +89,7 @@ def check_answers(run: Callable[[], Any], expected: list[Any], calls: int) -> No
     with Decisions() as decisions:
         run()
     if not _same(decisions.taken, expected * calls):
-        rule = (
-            "condition must be one for which decoder takes the branches, and the numbers, that it took for its example"
-        )
+        rule = "condition must be one for which decoder takes the branches and numbers that it took for its example"
         differing = [b for a, b in zip(expected * calls, decisions.taken, strict=False) if not _same([a], [b])]
         raise ValueError(f"fast_sampler: {rule}, got {_cut(differing[0]) if differing else 'more of them'}")
 
