@@ -11,7 +11,7 @@ __device__ inline int warp_of() { return static_cast<int>(threadIdx.x) / 32; }
 
 // 16-byte parts of a tile of weights, of which a lane has every 32nd.
 template <typename T>
-constexpr int kLoads = kTile * kTile * sizeof(T) / sizeof(uint4);
+constexpr int kLoads = kTile* kTile * sizeof(T) / sizeof(uint4);
 
 // 16 columns of a stage over all of its tiles of 16 products, which lie behind each other.
 struct ColumnWeights {

@@ -179,8 +179,9 @@ __device__ inline void finish_outputs(const Turn& turn, Outputs<T, Tiles>& outpu
     put(tile, half, first / 2 + 4 * right, out.x);
   };
   if (head.kind == Kind::gate) {
-    for_outputs(outputs,
-                [&](const float2& out, int tile, int half, int right) { put_first({gate_of<T>(out), 0}, tile, half, right); });
+    for_outputs(outputs, [&](const float2& out, int tile, int half, int right) {
+      put_first({gate_of<T>(out), 0}, tile, half, right);
+    });
     return;
   }
   activate_outputs(head.activation, outputs);
