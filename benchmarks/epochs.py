@@ -17,6 +17,8 @@ import torch
 from vlae_fast import data, training
 from vlae_fast.models import PRESETS, preset
 
+from .recipes import found
+
 _OF_ALL = {"cifar10": 45_000}  # training images, where DIR may have a cut
 
 
@@ -27,14 +29,8 @@ def main() -> None:
     parser.add_argument("--presets", default="", help="names with commas between them; default: every recipe")
     options = parser.parse_args()
     training.keep_freed_memory()
-    names = options.presets.split(",") if options.presets else [n for n, p in PRESETS.items() if "data_name" in p.run]
     print(f"{torch.get_num_threads()} threads")
-    for name in names:
-        try:
-            images = data.load(PRESETS[name].run["data_name"], options.data, PRESETS[name].run["binarization"])
-        except FileNotFoundError as error:
-            print(f"{name}: {error!s:.100}")
-            continue
+    for name, images in found(options.presets, options.data):
         of_all = _OF_ALL.get(name, len(images.train))
         seconds = seconds_of(name, images, options.images)
         rate = options.images / seconds

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -44,20 +45,26 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     training.keep_freed_memory()
     end = time.monotonic() + 60 * options.minutes
-    undone = [name for name in options.presets.split(",") if name] or list(RECIPES)
-    for name in list(undone):
-        try:
-            images = data.load(PRESETS[name].run["data_name"], options.data, PRESETS[name].run["binarization"])
-        except FileNotFoundError as error:
-            print(f"{name}: {error!s:.100}")
-            undone.remove(name)
-            continue
+    undone = []
+    for name, images in found(options.presets, options.data):
         if train(name, images, options, end):
             evaluate(name, options)
-            undone.remove(name)
+        else:
+            undone.append(name)
     if undone:
         print(f"not done: {', '.join(undone)}; the same command goes on")
     return 0
+
+
+def found(names: str, folder: Path) -> Iterator[tuple[str, data.Images]]:
+    """The recipes of these names, all where there are none, each with its images; a line for one without files."""
+    for name in names.split(",") if names else RECIPES:
+        try:
+            images = data.load(PRESETS[name].run["data_name"], folder, PRESETS[name].run["binarization"])
+        except FileNotFoundError as error:
+            print(f"{name}: {error!s:.100}")
+            continue
+        yield name, images
 
 
 def train(name: str, images: data.Images, options: argparse.Namespace, end: float) -> bool:
@@ -86,8 +93,8 @@ def evaluate(name: str, options: argparse.Namespace) -> None:
     run, figures = options.out / name, options.out / name / "figures.json"
     if figures.exists():
         return
-    small, known = _takes(run) <= packing.MOST_BYTES, ["--data", PRESETS[name].run["data_name"]]
-    known += ["--data-dir", str(options.data)]
+    small = packing.bytes_in_float16(checkpoint.load(run).model) <= packing.MOST_BYTES
+    known = ["--data", PRESETS[name].run["data_name"], "--data-dir", str(options.data)]
     pack = ["pack", str(run), str(run / "packed"), "--name", name]
     if small:
         print(_said([*pack, *known]), end="", flush=True)
@@ -106,11 +113,6 @@ def _said(words: list[str]) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         app(words, standalone_mode=False)
     return out.getvalue()
-
-
-def _takes(run: Path) -> int:
-    """Bytes of a run's weights in float16."""
-    return sum(2 * tensor.numel() for tensor in checkpoint.load(run).model.state_dict().values())
 
 
 if __name__ == "__main__":

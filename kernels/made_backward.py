@@ -22,7 +22,7 @@ from . import launch
 from .live_tiles import Mask
 from .made import narrowed
 from .masked_linear import product_block
-from .masked_linear_backward import blocks, parts_of, weight_gradient
+from .masked_linear_backward import blocks, memory_of_parts, parts_of, weight_gradient, whole
 from .parts import add_parts
 
 COLUMNS = tl.constexpr(64)  # of the last layer, that are summed at once
@@ -111,8 +111,7 @@ class Plan(NamedTuple):
     sums: launch.New  # of the rows of each program: `starts`
     walks: list[tuple[int, int]]  # blocks of each layer's inputs and outputs
     through: launch.Launch  # of the gradient, through all layers
-    weights: list[launch.New]  # parts of their gradients; one is the gradient
-    parts: list[int]
+    weights: list[launch.New]  # parts of their gradients
     tiles: list[tuple[int, int]]
     products: launch.Launch | None  # None where no weight needs a gradient
 
@@ -154,11 +153,7 @@ def _plan(
         launch.memory((programs, starts[-1]), x, torch.float32),
         list(zip(ins, outs, strict=True)),
         through,
-        [
-            launch.memory(weight.shape, weight) if n == 1 else launch.memory((n, *weight.shape), weight, torch.float32)
-            for weight, (n, _, _) in zip(weights, cuts, strict=True)
-        ],
-        [n for n, _, _ in cuts],
+        [memory_of_parts(weight, parts) for weight, (parts, _, _) in zip(weights, cuts, strict=True)],
         [(config["BO"], config["BI"]) for config in configs],
         _products(batch, sizes, configs, cuts, precision) if needs_weights else None,
     )
@@ -216,9 +211,6 @@ def backward(
         parts = tuple([new() for new in plan.weights])
         tiles = tuple([mask.tiles(*blocks) for mask, blocks in zip(masks, plan.tiles, strict=True)])
         plan.products(pres, (x, *hidden), tables, tiles, parts)
-        grad_weights = [
-            one if n_parts == 1 else add_parts(one.flatten(1), dtype).view_as(weight)
-            for one, n_parts, weight in zip(parts, plan.parts, weights, strict=True)
-        ]
+        grad_weights = list(map(whole, parts, weights))
     found = [grad_x, pres[0].clone() if needs[1] else None, *grad_weights, *biases]
     return [one if need else None for one, need in zip(found, needs, strict=True)]

@@ -119,8 +119,7 @@ class Products(NamedTuple):
 
     grad_x: launch.New | None
     sums_x: launch.New | None
-    parts: launch.New | None  # of the weight's gradient; one is the gradient
-    is_one_part: bool
+    parts: launch.New | None  # of the weight's gradient
     walks: tuple[int, int] | None  # blocks of the walks, and of the tiles
     tiles: tuple[int, int] | None
     launch: launch.Launch | None
@@ -135,9 +134,7 @@ class Products(NamedTuple):
             walks = self.walks and mask.walks(*self.walks, transposed=True)
             tiles = self.tiles and mask.tiles(*self.tiles)
             self.launch(pre, x, weight, mask.data(), walks, tiles, grad_x, parts, sums_x)
-        if parts is None or self.is_one_part:
-            return grad_x, parts, sums_x
-        return grad_x, add_parts(parts.flatten(1), x.dtype).view_as(weight), sums_x
+        return grad_x, None if parts is None else whole(parts, weight), sums_x
 
 
 @planned
@@ -237,6 +234,18 @@ def parts_of(weight: launch.Like, batch: int, config: launch.Config) -> tuple[in
     return parts, rows, tiles * parts
 
 
+def memory_of_parts(weight: launch.Like, parts: int) -> launch.New:
+    """Allocates parts of a weight's gradient, ``[parts, O, I]`` in float32; one is the gradient, ``[O, I]``."""
+    if parts == 1:
+        return launch.memory(weight.shape, weight)
+    return launch.memory((parts, *weight.shape), weight, torch.float32)
+
+
+def whole(parts: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of a weight from what `memory_of_parts` allocated."""
+    return parts if parts.dim() == weight.dim() else add_parts(parts.flatten(1), weight.dtype).view_as(weight)
+
+
 @planned
 def _products(
     batch: int,
@@ -268,13 +277,11 @@ def _products(
         PRECISION=precision,
         **config,
     )
-    of_weight = weight_shape if parts == 1 else (parts, outputs, inputs)
     sums_x = launch.memory((row_blocks, inputs), weight, torch.float32)
     return Products(
         launch.memory((batch, inputs), weight) if needs_x else None,
         sums_x if needs_x and before is not None else None,
-        launch.memory(of_weight, weight, dtype if parts == 1 else torch.float32) if needs_weight else None,
-        parts == 1,
+        memory_of_parts(weight, parts) if needs_weight else None,
         (config["BN"], config["BK"]) if needs_x else None,
         (config["BO"], config["BI"]) if needs_weight else None,
         computes if weight_programs + x_programs else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -104,3 +105,9 @@ def write_program(decoder: Decoder) -> Program:
                 stage = stage._replace(sources=(*stage.sources[:i], *far, *stage.sources[i + 1 :]))
         program.stages[s], at = stage, at + stage.n_weights
     return program
+
+
+def random_images(shape: Sequence[int], levels: int, generator: torch.Generator) -> Tensor:
+    """Images of so many levels at random, float32 on the CPU; 0: of any number in [0, 1)."""
+    x = torch.rand(tuple(shape), generator=generator, device="cpu")
+    return (x * (levels - 1)).round() / (levels - 1) if levels else x

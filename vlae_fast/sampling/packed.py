@@ -15,7 +15,7 @@ from ..masks import Offset
 from ..ops import pixelcnn_pack, pixelcnn_sample
 from ..plan import Plan
 from .agreement import largest_excess
-from .emit import emit_of_plan, emit_params, write_program
+from .emit import emit_of_plan, emit_params, random_images, write_program
 from .fixed_order import Spread
 from .levels import in_turn
 from .live import live_weights
@@ -158,10 +158,7 @@ class PackedDecoder:
         """Compares with the decoder once: a `forward` of its own would be sampled wrongly in silence."""
         decoder, generator = self.decoder, torch.Generator().manual_seed(0)
         emit, channels = self.plan.emit, self.plan.image_channels
-        x = torch.rand((1, channels, *self._size), generator=generator, device="cpu")
-        if emit.levels:
-            x = (x * (emit.levels - 1)).round() / (emit.levels - 1)
-        x = x.to(self._device, self._dtype)
+        x = random_images((1, channels, *self._size), emit.levels, generator).to(self._device, self._dtype)
         z = None
         if latent_dim := getattr(decoder, "latent_dim", self.program.context_dim):
             z = torch.randn(1, latent_dim, generator=generator, device="cpu").to(self._device, self._dtype)

@@ -30,6 +30,11 @@ MOST_BYTES = 2_000_000
 _ROWS = 12  # of the curve in the card
 
 
+def bytes_in_float16(model: VLAE) -> int:
+    """What a model's weights take in float16."""
+    return sum(2 * tensor.numel() for tensor in model.state_dict().values())
+
+
 def in_float16(model: VLAE) -> VLAE:
     """A copy in float16; ValueError where a weight is beyond its range."""
     half = copy.deepcopy(model).half()
@@ -50,7 +55,7 @@ def pack(found: Checkpoint, out: Path, *, name: str, command: str | None, figure
     Raises:
         ValueError: a weight is out of float16's range, or the weights take more than 2 MB.
     """
-    size = sum(2 * tensor.numel() for tensor in found.model.state_dict().values())
+    size = bytes_in_float16(found.model)
     if size > MOST_BYTES:
         raise ValueError(f"pack: the weights must take at most {MOST_BYTES:,} bytes in float16, got {size:,}")
     card = card_of_shipped(found, name, command or command_of(found), figures)

@@ -10,6 +10,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
+from ...sampling.emit import random_images
+
 _ASKS = (Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.item)
 _LISTS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 _RANDOM = 4  # images of levels at random that answers are compared on
@@ -63,9 +65,7 @@ def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int
     generator = torch.Generator().manual_seed(2)
     images = [torch.zeros_like(like), torch.ones_like(like), torch.zeros_like(like), torch.zeros_like(like)]
     images[2][..., 0, 0], images[3][..., -1, -1] = 1, 1
-    for _ in range(_RANDOM):
-        x = torch.rand(like.shape, generator=generator, device="cpu").to(like)
-        images.append((x * (levels - 1)).round() / (levels - 1) if levels else x)
+    images += [random_images(like.shape, levels, generator).to(like) for _ in range(_RANDOM)]
     first: list[Any] | None = None
     rule = f"fast_sampler: decoder must take the same branches for all {what}, and compute with the same numbers"
     for n, x in enumerate(images):
@@ -76,10 +76,8 @@ def check_decisions(run: Callable[[Tensor, int], Any], like: Tensor, levels: int
                 text, *_ = f"{type(error).__name__}: {error}".splitlines()
                 raise ValueError(f"{rule}, got one that ends in {text}") from error
         if first is not None and not _same(first, decisions.taken):
-            differing = [
-                f"{_cut(a)} and {_cut(b)}" for a, b in zip(first, decisions.taken, strict=False) if not _same([a], [b])
-            ]
-            raise ValueError(f"{rule}, got {differing[0] if differing else 'more of them'} for two")
+            pair = _differing(first, decisions.taken)
+            raise ValueError(f"{rule}, got {' and '.join(pair) if pair else 'more of them'} for two")
         first = decisions.taken
     return first or []
 
@@ -90,12 +88,17 @@ def check_answers(run: Callable[[], Any], expected: list[Any], calls: int) -> No
         run()
     if not _same(decisions.taken, expected * calls):
         rule = "condition must be one for which decoder takes the branches and numbers that it took for its example"
-        differing = [b for a, b in zip(expected * calls, decisions.taken, strict=False) if not _same([a], [b])]
-        raise ValueError(f"fast_sampler: {rule}, got {_cut(differing[0]) if differing else 'more of them'}")
+        pair = _differing(expected * calls, decisions.taken)
+        raise ValueError(f"fast_sampler: {rule}, got {pair[1] if pair else 'more of them'}")
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(x == y or (x != x and y != y) for x, y in zip(a, b, strict=True))
+
+
+def _differing(a: list[Any], b: list[Any]) -> tuple[str, str] | None:
+    """The first two answers that differ, as text; None where one list has more."""
+    return next(((_cut(p), _cut(q)) for p, q in zip(a, b, strict=False) if not _same([p], [q])), None)
 
 
 def _cut(answer: Any) -> str:

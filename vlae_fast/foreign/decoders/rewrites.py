@@ -106,7 +106,8 @@ def _mean(node: Any) -> tuple[Any, int | None]:
     return node.args[0], dim
 
 
-def _single(dims: Any, node: fx.Node) -> int | None:
+def _single(dims: Any, node: Any) -> int | None:
+    """The one dimension of a node that dims are, None of several."""
     dims = [dims] if isinstance(dims, int) else dims
     return dims[0] % node.meta["val"].dim() if isinstance(dims, Sequence) and len(dims) == 1 else None
 
@@ -125,9 +126,7 @@ def _is_plain_variance(node: fx.Node, dim: int) -> bool:
     options = dict(node.kwargs)
     if len(node.args) > 2:  # (x, dims, unbiased, keepdim)
         options |= {"correction": int(bool(node.args[2])), "keepdim": node.args[3] if len(node.args) > 3 else False}
-    dims = node.args[1] if len(node.args) > 1 else None
-    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
-    own = dims[0] % rank if isinstance(dims, Sequence) and len(dims) == 1 else None
+    own = _single(node.args[1], node.args[0]) if len(node.args) > 1 else None
     return bool(own == dim and options.get("correction") == 0 and options.get("keepdim"))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...arguments import check_module, spelled, whole
 from ...layers.hooked_weight import WEIGHT_HOOKS
 from ...sampling.agreement import largest_excess
-from ...sampling.emit import emit_of, emit_params
+from ...sampling.emit import emit_of, emit_params, random_images
 from ...sampling.fixed_order import FixedOrder
 from ...sampling.made import MADESampler, without_autocast
 from ...sampling.program import Program
@@ -261,9 +261,7 @@ class ForeignSampler(PixelCNNSampler):
         decoder, generator, emit = self.decoder, torch.Generator().manual_seed(0), self.plan.emit
         channels, condition = self.plan.image_channels, decoder.condition
         assert condition is not None
-        x = torch.rand((_ROWS, channels, *self._size), generator=generator, device="cpu")
-        x = (x * (emit.levels - 1)).round() / (emit.levels - 1) if emit.levels else x
-        x = x.to(self._device, self._dtype)
+        x = random_images((_ROWS, channels, *self._size), emit.levels, generator).to(self._device, self._dtype)
         tensors = condition.random_rows(_ROWS, generator)
         z = condition.rebuilt(tensors)
         with torch.autocast(self._device.type, enabled=False):
