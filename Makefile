@@ -12,7 +12,7 @@ SANITIZE := build/sanitize
 FUZZ_SECONDS ?= 60
 OF_SOURCES := $(addprefix test_,docs docstrings extending imports packaging promises releases) kernels/test_names # the tests that read the package's own files
 KERNEL_TESTS := $(addprefix ops/test_,gradients made made_inverse made_sample masked_conv masked_linear pixelcnn_sample) \
-	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu)
+	$(addprefix backends/test_,cpu hostile made_inverse_cpu masked_conv_cpu masked_conv_tiles)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test aarch64 sanitize tsan fuzz kernels notebooks help-pages docs lint lock bench bench-gpu wheel wheel-test clean

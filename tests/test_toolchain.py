@@ -54,7 +54,7 @@ def test_a_compiler_that_names_no_target_compiles_for_this_machine(
 @pytest.mark.parametrize(
     ("machine", "isas"),
     [
-        ("x86_64", ["baseline", "avx2", "avx2_unfused", "avx512", "avx512_bf16"]),
+        ("x86_64", ["baseline", "avx2", "avx2_unfused", "avx512", "avx512_bf16", "amx"]),
         ("aarch64", ["neon", "baseline"]),
         ("riscv64", ["baseline"]),
     ],
@@ -63,8 +63,10 @@ def test_instruction_sets_are_those_that_the_sources_list(toolchain: ModuleType,
     """csrc/cpu/isa.h declares the kernels of each, and csrc/build.json compiles them: one list for both."""
     assert list(toolchain.isas_of(PLAN, toolchain.Target(machine, "linux"))) == isas
     text = (ROOT / "csrc" / "cpu" / "isa.h").read_text(encoding="utf-8")
-    of_all, more = (re.findall(rf"#define VLAE_FOR_EACH_{name}\(use\) (.*)", text) for name in ("ISA", "BFLOAT16_ISA"))
-    lists = [re.findall(r"\buse\((\w+)\)", a + b) for a, b in zip(of_all, more, strict=True)]
+    of_all, more, tiles = (
+        re.findall(rf"#define VLAE_FOR_EACH_{name}\(use\) ?(.*)", text) for name in ("ISA", "BFLOAT16_ISA", "TILE_ISA")
+    )
+    lists = [re.findall(r"\buse\((\w+)\)", a + b + c) for a, b, c in zip(of_all, more, tiles, strict=True)]
     assert lists.count(isas) == 1
 
 

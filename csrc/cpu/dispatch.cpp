@@ -1,5 +1,11 @@
 #include "isa.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <torch/csrc/stable/library.h>
 
 #include "../checks.h"
@@ -38,7 +44,26 @@ std::string names_of(Storage storage) {
 
 std::string runnable_names(std::string dtype) { return names_of(storage_by_name("isas", dtype)); }
 
+// The kernel gives a process the tiles' memory when it asks: 8 KB for each thread.
+bool ask_for_matrix_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned kTiles = 1u << 24, kBfloat16Products = 1u << 22;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTiles) == 0 || (d & kBfloat16Products) == 0) return false;
+  return !runnable_isas(Storage::bfloat16).empty() && runnable_isas(Storage::bfloat16)[0].id == IsaId::avx512_bf16 &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
+
+bool has_matrix_tiles() {
+  static const bool able = ask_for_matrix_tiles();
+  return able;
+}
 
 Storage storage_by_name(const char* op, const std::string& dtype) {
   VLAE_CHECK(dtype == "float32" || dtype == "bfloat16", op, "dtype", "be float32 or bfloat16", dtype);

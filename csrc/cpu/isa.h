@@ -23,16 +23,20 @@ enum class IsaId : int {
 #endif
 };
 
-// Those of csrc/build.json that every family has kernels for, and those of the families that compute in bfloat16 too.
+// Those of csrc/build.json that every family has kernels for, those of the families that compute in bfloat16 too, and those
+// that multiply matrices tile by tile: no numbers of theirs are in packed tensors.
 #if defined(__x86_64__)
 #define VLAE_FOR_EACH_ISA(use) use(baseline) use(avx2) use(avx2_unfused) use(avx512)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use) use(avx512_bf16)
+#define VLAE_FOR_EACH_TILE_ISA(use) use(amx)
 #elif defined(__aarch64__)
 #define VLAE_FOR_EACH_ISA(use) use(neon) use(baseline)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use)
+#define VLAE_FOR_EACH_TILE_ISA(use)
 #else
 #define VLAE_FOR_EACH_ISA(use) use(baseline)
 #define VLAE_FOR_EACH_BFLOAT16_ISA(use) VLAE_FOR_EACH_ISA(use)
+#define VLAE_FOR_EACH_TILE_ISA(use)
 #endif
 
 struct Isa {
@@ -45,6 +49,8 @@ Storage storage_by_name(const char* op, const std::string& dtype);
 
 // Best first. Every one computes in bfloat16, those without its products on numbers widened to float32.
 const std::vector<Isa>& runnable_isas(Storage storage);
+// Whether the processor multiplies matrices of bfloat16 tile by tile, as Intel's AMX does, and the system lets it.
+bool has_matrix_tiles();
 // "" is the best one.
 const Isa& isa_by_name(const char* op, const std::string& name, Storage storage = Storage::float32);
 const Isa& isa_by_id(const char* op, int id, Storage storage);

@@ -26,6 +26,16 @@ struct Float32 {
 typedef uint32_t BitVec __attribute__((vector_size(4 * VLAE_LANES)));
 typedef uint16_t HalfVec __attribute__((vector_size(2 * VLAE_LANES)));
 
+// GCC 12 converts a register of 16 lanes half by half. A mask of all lanes: without one, it takes its header for a read of what
+// nobody set.
+inline BitVec widen(HalfVec v) {
+#if defined(__AVX512F__)
+  return (BitVec)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)v);
+#else
+  return __builtin_convertvector(v, BitVec);
+#endif
+}
+
 // To the nearest, ties to even, as the processors' instruction does it; a NaN stays one.
 inline HalfVec to_bfloat16(Vec v) {
 #if defined(__AVX512BF16__)
@@ -54,7 +64,7 @@ struct Bfloat16 {
 #else
     __builtin_memcpy(&halves, from, static_cast<size_t>(2 * count));
 #endif
-    return (Vec)(__builtin_convertvector(halves, BitVec) << 16);
+    return (Vec)(widen(halves) << 16);
   }
 
   static void store(float* p, int64_t at, Vec v, int64_t count) {
@@ -105,7 +115,7 @@ struct Bfloat16 {
   static Vec half(Vec pairs, bool second) { return (Vec)((BitVec)pairs & mask(second)); }
   static Vec widened(Vec pairs, bool second) { return second ? high(pairs) : low(pairs); }
   static Vec joined(Vec pairs, bool second, Vec v) {
-    const BitVec own = __builtin_convertvector(to_bfloat16(v), BitVec);
+    const BitVec own = widen(to_bfloat16(v));
     return (Vec)(((BitVec)pairs & ~mask(second)) | (second ? own << 16 : own));
   }
 

@@ -39,6 +39,11 @@ def isas(dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
     return tuple(names.split(","))
 
 
+def has_matrix_tiles() -> bool:
+    """Whether masked_conv multiplies bfloat16 by the processor's matrix tiles, Intel's AMX."""
+    return _WHY_NOT is None and bool(torch.ops.vlae_fast_cpu.has_matrix_tiles())
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -55,6 +60,24 @@ def _live(
     taps = options.taps_inside((weight_shape[2], weight_shape[3]), image_size)
     words = tuple(n for (i, j), offset in taps for n in (i * weight_shape[3] + j, *offset))
     return words, options.partial_mask(weight_shape)
+
+
+def _by_tiles(by_tiles: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Runs another function in place of one where its tensors are bfloat16 and the processor has matrix tiles.
+
+    ``isa`` names them "amx", and another instruction set is that of the function itself.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(first: Tensor, *args: Any, isa: str = "", **options: Any) -> Any:
+            if first.dtype == torch.bfloat16 and (isa == "amx" or (isa == "" and has_matrix_tiles())):
+                return by_tiles(first, *args, **options)
+            return function(first, *args, isa=isa, **options)
+
+        return run
+
+    return wrap
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,6 +103,42 @@ def _one_for_all(cond: Tensor | None) -> Tensor | None:
     return cond[:1] if cond is not None and cond.dim() == 4 and len(cond) > 1 and cond.stride(0) == 0 else cond
 
 
+def _floats(tensor: Tensor | None) -> Tensor | None:
+    """What comes to the matrix tiles in float32, though its maps are bfloat16."""
+    return None if tensor is None else tensor.float().contiguous()
+
+
+def _conv_by_tiles(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
+    *,
+    saves: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`masked_conv_with_sigmoid` of bfloat16: products by matrix tiles, summed in float32."""
+    taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
+    return _native(
+        "masked_conv_tiles",
+        nhwc(x),
+        _floats(weight),
+        _floats(bias),
+        nhwc(_one_for_all(cond)),
+        taps,
+        live,
+        options.activation,
+        saves and options.has_sigmoid,
+        nhwc(context),
+        _floats(context_weight),
+        options.residual,
+        saves and options.keeps_activated,
+    )
+
+
+@_by_tiles(_conv_by_tiles)
 @_in_float32
 def masked_conv_with_sigmoid(
     x: Tensor,
@@ -171,6 +230,43 @@ def activate(x: Tensor, activation: str, isa: str = "") -> Tensor:
     return _native("activate", x.contiguous(), activation, isa)
 
 
+def _backward_by_tiles(
+    grad: Tensor,
+    out: Tensor | None,
+    sigmoid: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cond: Tensor | None,
+    options: ConvOptions,
+    needs: Sequence[bool],
+    context: Tensor | None = None,
+    context_weight: Tensor | None = None,
+) -> list[Tensor | None]:
+    """`masked_conv_backward` of bfloat16: products by matrix tiles, summed in float32."""
+    taps, live = _live(options, tuple(weight.shape), (x.shape[2], x.shape[3]))
+    grads = iter(
+        _native(
+            "masked_conv_tiles_backward",
+            nhwc(grad),
+            nhwc(out),
+            nhwc(sigmoid) if options.has_sigmoid else None,
+            nhwc(x),
+            _floats(weight),
+            taps,
+            live,
+            options.activation,
+            list(map(int, needs)),
+            cond is not None and cond.dim() == 4,
+            nhwc(context),
+            _floats(context_weight),
+            options.residual,
+        )
+    )
+    return [next(grads).to(grad.dtype) if need else None for need in needs]
+
+
+@_by_tiles(_backward_by_tiles)
 @_in_float32
 def masked_conv_backward(
     grad: Tensor,

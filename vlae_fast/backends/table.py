@@ -67,14 +67,15 @@ def _cuda_only_named(op: str) -> str | None:
     return None
 
 
-# The CPU kernels of masked_conv take bfloat16 as well, as storage: there they are faster than PyTorch's in the cases of
-# benchmarks/cases.py, also where the processor multiplies bfloat16. Those of masked_linear are so in some shapes only.
+# The CPU kernels of masked_conv take bfloat16 as well, by matrix tiles or as storage: they are faster than PyTorch's in
+# the cases of benchmarks/cases.py. Those of masked_linear are so in some shapes only.
 _CPU: dict[str, tuple[torch.dtype, ...]] = dict.fromkeys(OPS, (torch.float32,))
 _CPU |= dict.fromkeys(("masked_conv", "made_inverse"), (torch.float32, torch.bfloat16))
 
 
 def _cpu_detail() -> str:
-    products = set(cpu.isas(torch.bfloat16)) - set(cpu.isas())
+    products = [name for name in cpu.isas(torch.bfloat16) if name not in cpu.isas()]
+    products += ["amx (masked_conv)"] if cpu.has_matrix_tiles() else []
     of_bfloat16 = f"by {', '.join(products)}" if products else "widened: without products of its own"
     return f": {', '.join(cpu.isas())}; bfloat16 {of_bfloat16}"
 

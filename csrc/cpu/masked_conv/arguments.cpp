@@ -12,10 +12,10 @@ constexpr int64_t kMaxKernel = (int64_t{1} << 15) - 1;  // an empty weight may c
 }  // namespace
 
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
-                         const std::optional<Tensor>& live, const std::string& activation) {
+                         const std::optional<Tensor>& live, const std::string& activation, ScalarType maps) {
   ConvArguments a;
   a.activation = parse_activation(op, activation, kMaskedConv);
-  check_float(op, "x", x);
+  check_data(op, "x", x, maps, maps == ScalarType::Float ? "float32" : "bfloat16");
   VLAE_CHECK(x.dim() == 4, op, "x", "be [B, H, W, C_in]", shape_text(x.sizes()));
   check_float(op, "weight", weight);
   VLAE_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, op, "weight",
@@ -32,7 +32,8 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
     check_data(op, "live", *live, ScalarType::Bool, "bool");
     check_shape(op, "live", *live, {weight.sizes().begin(), weight.sizes().end()});
   }
-  a.x = floats(x), a.weight = floats(weight), a.live = live ? live->const_data_ptr<bool>() : nullptr;
+  a.x = maps == ScalarType::Float ? floats(x) : nullptr, a.weight = floats(weight),
+  a.live = live ? live->const_data_ptr<bool>() : nullptr;
   return a;
 }
 
@@ -54,10 +55,10 @@ void check_residual(const char* op, bool residual, const ConvArguments& a) {
   VLAE_CHECK(!residual || a.c == a.c_in, op, "residual", text("be false unless C_in is C, ", a.c), text("C_in ", a.c_in));
 }
 
-Tensor new_image(const ConvArguments& a, int64_t channels) {
+Tensor new_image(const ConvArguments& a, int64_t channels, ScalarType dtype) {
   const std::vector<int64_t> sizes = {a.batch, channels, a.image.height, a.image.width};
-  return allocated("masked_conv", sizes, sizeof(float), [&] {
-    return torch::stable::empty({sizes.data(), sizes.size()}, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
+  return allocated("masked_conv", sizes, dtype == ScalarType::Float ? 4 : 2, [&] {
+    return torch::stable::empty({sizes.data(), sizes.size()}, dtype, std::nullopt, std::nullopt, std::nullopt,
                                 torch::headeronly::MemoryFormat::ChannelsLast);
   });
 }

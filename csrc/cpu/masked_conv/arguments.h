@@ -24,8 +24,9 @@ struct ConvArguments {
   const bool* live;
 };
 
+// maps: the dtype of x, float32 or bfloat16; the weight is float32. Of another dtype than that, x is not in the arguments.
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
-                         const std::optional<Tensor>& live, const std::string& activation);
+                         const std::optional<Tensor>& live, const std::string& activation, ScalarType maps = ScalarType::Float);
 
 // D of a context [B, H, W, D] and its weight [P, D], 0 where there is none.
 int64_t check_context(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
@@ -35,6 +36,6 @@ int64_t check_context(const char* op, const std::optional<Tensor>& context, cons
 void check_residual(const char* op, bool residual, const ConvArguments& arguments);
 
 // [B, channels, H, W] in channels_last memory.
-Tensor new_image(const ConvArguments& arguments, int64_t channels);
+Tensor new_image(const ConvArguments& arguments, int64_t channels, ScalarType dtype = ScalarType::Float);
 
 }  // namespace vlae::masked_conv

@@ -14,6 +14,8 @@ CASES = [
     testing.conv_case("B", (10, 8, 29, 27), 16, 3, activation="gate", cond="map"),
     testing.conv_case("A", (9, 1, 28, 28), 24, 7, activation="elu", cond="vector"),
     testing.conv_case("B", (6, 12, 16, 16), 12, 3, activation="relu", image_channels=3),
+    testing.conv_case("B", (10, 8, 29, 27), 16, 3, activation="gate", cond="vector", context=3, dtype=torch.bfloat16),
+    testing.conv_case("A", (9, 1, 28, 28), 24, 7, activation="elu", dtype=torch.bfloat16),
     testing.linear_case(150, 96, 130, activation="elu"),
     testing.linear_case(96, 130, 90, adjacency=True, activation="relu"),
     testing.made_layers_case(150, 20, (96, 130, 90), activation="elu", cond=True),
@@ -26,7 +28,7 @@ def differentiate(case: testing.Case) -> None:
     """Forward, and backward where the library has it."""
     outs, _ = testing.run(case, "cpu")
     g = torch.Generator().manual_seed(0)
-    _, grads = testing.run(case, "cpu", [torch.randn(out.shape, generator=g) for out in outs])
+    _, grads = testing.run(case, "cpu", [torch.randn(out.shape, generator=g).to(out.dtype) for out in outs])
     assert grads and all(t.isfinite().all() for t in (*outs, *grads)), f"{case}: not finite"
 
 

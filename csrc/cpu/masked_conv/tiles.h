@@ -1,0 +1,92 @@
+// A masked convolution of bfloat16 maps by a processor's matrix tiles, as its kernels see it. Plain data.
+//
+// A map is [pixel][channel], the pixels of all images one after the other. What a pixel multiplies, its window, is copied side
+// by side: the live taps' channels in the order of the packed weights, 0 outside the image, then the pixel's context. So a
+// product is as deep as there are live taps, whatever the number of channels, and a number that no live tap reads meets none
+// of the weights.
+#pragma once
+
+#include <cstdint>
+
+#include "conv.h"
+
+namespace vlae::masked_conv {
+
+constexpr int64_t kTileSide = 16;              // rows and columns of sums in a tile
+constexpr int64_t kTileBlock = 2 * kTileSide;  // pixels, columns and products that are taken at a time
+constexpr int64_t kTileFloats = kTileSide * kTileSide;
+constexpr int64_t kOuterBlocks = 8;  // of pixels that a weight gradient is summed over while its tiles are at hand
+
+using Half = uint16_t;  // the bits of a bfloat16
+
+struct TapRun {  // neighbouring taps of one row
+  int64_t dy, dx, taps, k;
+};
+
+struct Window {
+  Image image;
+  int64_t channels;  // of the map
+  const TapRun* runs;
+  int n_runs;
+  int64_t products;  // with the map; those with the context are behind them
+  int64_t context_channels;
+  int64_t depth;  // of all products, in whole blocks
+};
+
+struct WindowData {
+  const Half *map, *context;  // nullptr: no context
+};
+
+// out[p] = act(bias + cond + window[p] weights). weight: [panel][block of products][2 tiles][pair of products][column][2].
+struct TileGather {
+  Window window;
+  Activation activation;
+  int64_t out_channels;  // C, after the activation
+  int64_t panels;        // of two tiles of columns: under a gate the same channels of both halves
+  const Half* weight;
+  const float* bias;  // [panel][2 tiles of columns]
+};
+
+struct TileGatherData {
+  WindowData from;
+  const Half* cond;                 // nullptr: none
+  int64_t cond_image, cond_pixel;   // values from one to the next
+  const Half* residual;             // [pixel][C], added after the activation; nullptr: none
+  Half *out, *sigmoid, *activated;  // nullptr: not kept
+  float* sums;  // in place of all of them: [pixel][C], not rounded, of a layer without an activation; nullptr: none
+};
+
+// The gradient of the pre-activation, [pixel][P], from that of the output.
+struct TileSlope {
+  Activation activation;
+  int64_t channels;                  // C, after the gate
+  const Half *grad, *out, *sigmoid;  // what the activation has no use for may be nullptr
+  Half* slope;                       // nullptr: not kept
+  float* sums;                       // [P], of the pixels; nullptr: not wanted
+};
+
+// sums[column][product] += over pixels of slope[p][column] * window[p][product], in tiles: [column tile][product tile][16][16]
+struct TileOuter {
+  Window window;
+  int64_t columns;  // P
+};
+
+struct TileOuterData {
+  WindowData from;
+  const Half* slope;
+  float* sums;
+};
+
+constexpr int64_t whole_blocks(int64_t n) { return (n + kTileBlock - 1) / kTileBlock * kTileBlock; }
+constexpr int64_t outer_halves(const TileOuter& o) {
+  return kTileBlock * (o.window.depth + kOuterBlocks * (o.window.depth + whole_blocks(o.columns)));
+}
+
+// Of the pixels first .. last - 1. scratch: lines of a cache; a block of windows, or outer_halves().
+struct TileKernels {
+  void (*gather)(const TileGather&, const TileGatherData&, int64_t first, int64_t last, Half* scratch) noexcept;
+  void (*slope)(const TileSlope&, int64_t first, int64_t last) noexcept;
+  void (*outer)(const TileOuter&, const TileOuterData&, int64_t first, int64_t last, Half* scratch) noexcept;
+};
+
+}  // namespace vlae::masked_conv

@@ -1,0 +1,237 @@
+"""masked_conv of bfloat16 by a processor's matrix tiles: any call, exact sums, what no pixel reads, its own errors."""
+
+import pytest
+import torch
+from cases.masked_conv import CASES
+from cases.properties import any_call, laid_out, layouts, use_isa
+from cases.rows import require
+from hypothesis import strategies as st
+
+from vlae_fast.backends import cpu
+from vlae_fast.masks import MASK_TYPES
+from vlae_fast.ops import masked_conv
+from vlae_fast.testing import Case, check_op, conv_case
+
+with_tiles = pytest.mark.skipif(not cpu.has_matrix_tiles(), reason="the processor has no matrix tiles")
+
+
+@with_tiles
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.tensors["x"].numel()], ids=str)
+def test_every_case(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_isa("amx", monkeypatch)
+    check_op(case.to(torch.bfloat16), require("cpu"))
+
+
+@with_tiles
+@any_call(
+    mask_type=st.sampled_from(MASK_TYPES),
+    batch=st.integers(0, 3),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    c_in=st.sampled_from([1, 2, 3, 12, 16, 17, 32, 33]),
+    channels=st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
+    image_channels=st.sampled_from([1, 1, 1, 3]),
+    k=st.sampled_from([1, 3, 5, 7, 9]),
+    dilation=st.tuples(*[st.sampled_from([1, 1, 2, 3, 20])] * 2),
+    activation=st.sampled_from(["none", "relu", "elu", "gate"]),
+    cond=st.sampled_from(["none", "vector", "map"]),
+    context=st.sampled_from([0, 0, 1, 3, 16, 150]),
+    residual=st.booleans(),
+    bias=st.booleans(),
+    layout=layouts,
+)
+def test_any_call(
+    mask_type,
+    batch,
+    size,
+    c_in,
+    channels,
+    image_channels,
+    k,
+    dilation,
+    activation,
+    cond,
+    context,
+    residual,
+    bias,
+    layout,
+) -> None:
+    if residual:
+        channels = max(1, c_in // image_channels)
+        c_in = channels * image_channels
+    p = channels * image_channels * (2 if activation == "gate" else 1)
+    options = {
+        "activation": activation,
+        "cond": cond,
+        "context": context,
+        "residual": residual,
+        "bias": bias,
+        "image_channels": image_channels,
+        "dilation": dilation,
+    }
+    case = conv_case(mask_type, (batch, c_in, *size), p, k, **options).to(torch.bfloat16)
+    with pytest.MonkeyPatch.context() as patch:
+        use_isa("amx", patch)
+        check_op(laid_out(case, layout), "cpu", nudges=3)
+
+
+def _integers(*shape: int) -> torch.Tensor:
+    return torch.randint(-2, 3, shape).to(torch.bfloat16)
+
+
+@with_tiles
+@pytest.mark.parametrize("channels", [1, 5, 16, 31, 32, 48, 80])
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (13, 9), (28, 28)])
+def test_sums_are_exact(size: tuple[int, int], channels: int) -> None:
+    """Of whole numbers: the sums are whole and below 2^24, and each is rounded once."""
+    x, weight, cond = _integers(3, channels, *size), _integers(channels + 3, channels, 3, 3), _integers(3, channels + 3)
+    context, of_context = _integers(3, 5, *size), _integers(channels + 3, 5)
+    tensors = (x, weight, _integers(channels + 3), cond, context, of_context)
+    grad = _integers(3, channels + 3, *size)
+
+    def results(backend: str, dtype: torch.dtype) -> list[torch.Tensor]:
+        own = [t.to(dtype).requires_grad_() for t in tensors]
+        x, weight, bias, cond, context, of_context = own
+        y = masked_conv(
+            x, weight, bias, cond, mask_type="B", context=context, context_weight=of_context, backend=backend
+        )
+        return [y, *torch.autograd.grad(y, own, grad.to(dtype))]
+
+    for got, exact in zip(results("cpu", torch.bfloat16), results("reference", torch.float64), strict=True):
+        assert exact.abs().max() < 2**24
+        assert got.equal(exact.to(torch.float32).to(torch.bfloat16))
+
+
+@with_tiles
+def test_what_is_not_finite_reaches_who_reads_it_alone() -> None:
+    """A pixel that is NaN is in no output before it, also where channels do not fill a tile."""
+    x, weight = torch.randn(2, 17, 9, 11).bfloat16(), torch.randn(17, 17, 5, 5).bfloat16()
+    clean = masked_conv(x, weight, mask_type="B", backend="cpu")
+    x[0, 3, 4, 5] = torch.nan
+    y = masked_conv(x, weight, mask_type="B", backend="cpu")
+    raster = torch.arange(99).view(9, 11)
+    reached = (raster >= raster[4, 5]) & (raster // 11 <= 6) & ((raster % 11 - 5).abs() <= 2)
+    assert y[0].isnan().all(0).equal(reached)
+    assert y[0][:, ~reached].equal(clean[0][:, ~reached]) and y[1].equal(clean[1])
+
+
+@with_tiles
+def test_bits_depend_on_no_neighbour_and_no_thread() -> None:
+    case = conv_case("B", (5, 20, 13, 11), 40, 3, activation="gate", cond="vector").to(torch.bfloat16)
+    x, weight, bias, cond = (case.tensors[name] for name in ("x", "weight", "bias", "cond"))
+    leaves = [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), cond.requires_grad_()]
+
+    def run() -> list[torch.Tensor]:
+        y = masked_conv(*leaves, mask_type="B", activation="gate", backend="cpu")
+        return [y, *torch.autograd.grad(y, leaves, torch.ones_like(y))]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = run()
+        torch.set_num_threads(3)
+        assert all(a.equal(b) for a, b in zip(alone, run(), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+    one = masked_conv(x[2:3], weight, bias, cond[2:3], mask_type="B", activation="gate", backend="cpu")
+    assert one.equal(alone[0][2:3])
+
+
+@with_tiles
+def test_nearer_than_pytorchs_own_bfloat16() -> None:
+    """A step rounds its output once; a composition of PyTorch's rounds the sum, both halves and their product."""
+    case = conv_case("B", (4, 32, 14, 14), 64, 3, activation="gate", cond="vector").to(torch.bfloat16)
+    x, weight, bias, cond = (case.tensors[name] for name in ("x", "weight", "bias", "cond"))
+    exact, got, composed = (
+        masked_conv(*(t.to(dtype) for t in (x, weight, bias, cond)), mask_type="B", activation="gate", backend=backend)
+        for dtype, backend in ((torch.float64, "reference"), (torch.bfloat16, "cpu"), (torch.bfloat16, "reference"))
+    )
+    assert (got - exact).abs().mean() < 0.7 * (composed - exact).abs().mean()
+
+
+def _native() -> dict:
+    return {
+        "x": torch.zeros(2, 5, 5, 4, dtype=torch.bfloat16),
+        "weight": torch.zeros(6, 4, 3, 3),
+        "bias": None,
+        "cond": None,
+        "taps": (3, 0, -1, 4, 0, 0),
+        "live": None,
+        "activation": "none",
+        "with_sigmoid": False,
+        "context": None,
+        "context_weight": None,
+        "residual": False,
+        "with_activated": False,
+    }
+
+
+def _halves(*shape: int) -> torch.Tensor:
+    return torch.zeros(*shape, dtype=torch.bfloat16)
+
+
+@with_tiles
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"x": torch.zeros(2, 5, 5, 4)}, "x must be bfloat16"),
+        ({"x": _halves(2, 5, 5, 8)[..., ::2]}, "x must be contiguous"),
+        ({"weight": _halves(6, 4, 3, 3)}, "weight must be float32"),
+        ({"bias": torch.zeros(5)}, r"bias must be \(6,\), got \(5,\)"),
+        ({"cond": torch.zeros(2, 6)}, "cond must be bfloat16"),
+        ({"cond": _halves(2, 5)}, r"cond must be \(2, 6\), got \(2, 5\)"),
+        ({"cond": _halves(2, 6, 5, 5)}, r"cond must be \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
+        ({"with_sigmoid": True}, "with_sigmoid must be false without activation gate, got true"),
+        ({"context": _halves(2, 5, 5, 3)}, "context_weight must be given with context, and only with it, got None"),
+        (
+            {"context": _halves(2, 5, 4, 3), "context_weight": torch.zeros(6, 3)},
+            r"context must be \(2, 5, 5, 3\), got \(2, 5, 4, 3\)",
+        ),
+        (
+            {"context": _halves(2, 5, 5, 3), "context_weight": torch.zeros(6, 4)},
+            r"context_weight must be \(6, 3\), got \(6, 4\)",
+        ),
+        ({"residual": True}, "residual must be false unless C_in is C, 6, got C_in 4"),
+    ],
+)
+def test_errors_of_the_library(changed: dict, match: str) -> None:
+    with pytest.raises(RuntimeError, match=f"masked_conv_tiles: {match}"):
+        torch.ops.vlae_fast_cpu.masked_conv_tiles(**_native() | changed)
+
+
+@with_tiles
+def test_errors_of_the_library_backward() -> None:
+    given = {
+        name: _native()[name] for name in ("x", "weight", "taps", "live", "activation", "context", "context_weight")
+    }
+    grad = _halves(2, 5, 5, 6)
+    given |= {
+        "grad": grad,
+        "out": None,
+        "sigmoid": None,
+        "needs": (1, 1, 1, 1, 0, 0),
+        "cond_map": False,
+        "residual": False,
+    }
+    for changed, match in (
+        ({"grad": torch.zeros(2, 5, 5, 6)}, "grad must be bfloat16"),
+        ({"grad": _halves(2, 6, 5, 5)}, r"grad must be \(2, 5, 5, 6\), got \(2, 6, 5, 5\)"),
+        ({"activation": "elu"}, "out must be given with this activation, got None"),
+        ({"activation": "elu", "out": grad[1:]}, r"out must be \(2, 5, 5, 6\), got \(1, 5, 5, 6\)"),
+        ({"needs": (1, 1)}, "needs must have 6 entries, got 2"),
+        ({"needs": (0, 0, 0, 0, 1, 0)}, "context must be given where its gradients are wanted, got None"),
+    ):
+        with pytest.raises(RuntimeError, match=f"masked_conv_tiles_backward: {match}"):
+            torch.ops.vlae_fast_cpu.masked_conv_tiles_backward(**given | changed)
+
+
+@pytest.mark.skipif(cpu.why_not() is not None or cpu.has_matrix_tiles(), reason="of a processor without matrix tiles")
+def test_where_there_are_no_tiles() -> None:
+    with pytest.raises(RuntimeError, match="masked_conv_tiles: isa must be one that this machine has, got amx"):
+        torch.ops.vlae_fast_cpu.masked_conv_tiles(**_native())
+
+
+def test_float32_has_no_tiles() -> None:
+    require("cpu")
+    x, weight = torch.zeros(1, 3, 3, 2), torch.zeros(2, 2, 3, 3)
+    with pytest.raises(RuntimeError, match=r"masked_conv: isa must be empty or one of .*, got amx"):
+        torch.ops.vlae_fast_cpu.masked_conv(x, weight, None, None, (4, 0, 0), None, "none", False, "amx")
