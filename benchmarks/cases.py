@@ -192,6 +192,8 @@ class TrainingCase:
     dtype: str = "float32"
 
 
+BF16, TF32 = {"dtype": "bfloat16"}, {"dtype": "tf32"}
+
 SAMPLING = (
     SamplingCase("28x28-64ch-3gated-batch1", 1, quick=True),
     SamplingCase("28x28-64ch-3gated-batch16", 16, quick=True, naive_rows=2),
@@ -209,6 +211,9 @@ LAYERS: tuple[ConvCase | LinearCase, ...] = (
     ConvCase("gated-3x3B-160ch-32x32-batch16", "B", 16, 160, 320, 3, 32, "gate"),
     ConvCase("elu-3x3B-12ch-28x28-batch64", "B", 64, 12, 12, 3, 28, "elu"),
     ConvCase("7x7A-1to64ch-28x28-batch64", "A", 64, 1, 64, 7, 28, "none"),
+    ConvCase("gated-3x3B-64ch-28x28-batch64-bf16", "B", 64, 64, 128, 3, 28, "gate", **BF16),
+    ConvCase("gated-3x3B-160ch-32x32-batch16-bf16", "B", 16, 160, 320, 3, 32, "gate", **BF16),
+    ConvCase("7x7A-1to64ch-28x28-batch64-bf16", "A", 64, 1, 64, 7, 28, "none", **BF16),
     LinearCase("made-64-640-640-128-batch128", 128, 64, (640, 640), quick=True),
     LinearCase("made-64-640-640-128-batch1-forward", 1, 64, (640, 640), backward=False),
     LinearCase("made-64-640-640-128-batch128-forward", 128, 64, (640, 640), backward=False),
@@ -229,9 +234,11 @@ TRAINING = (
     TrainingCase("vlae-default-batch64", 64, quick=True),
     TrainingCase("vlae-code-map-batch64", 64, {"z_channels": 16}),
     TrainingCase("vlae-mnist-batch64", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}),
+    TrainingCase(
+        "vlae-mnist-batch64-bf16", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}, **BF16
+    ),
 )
 
-BF16, TF32 = {"dtype": "bfloat16"}, {"dtype": "tf32"}
 GPU: tuple[Any, ...] = (  # in the order of what they are worth: the time may not suffice for the last ones
     ConvCase("gated-3x3B-128ch-32x32-batch128-bf16", "B", 128, 128, 256, 3, 32, "gate", **BF16),
     ConvCase("gated-3x3B-128ch-32x32-batch128-bf16-forward", "B", 128, 128, 256, 3, 32, "gate", False, **BF16),

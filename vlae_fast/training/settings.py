@@ -72,7 +72,7 @@ class Settings:
     autocast: bool = option(
         False,
         Flag(),
-        "Products in bfloat16 by torch.autocast, for a GPU; weights, their steps and validation stay float32",
+        "Products in bfloat16 by torch.autocast, for a GPU or a CPU with AMX; the rest and validation stay float32",
     )
     seed: int = 0
 
