@@ -57,15 +57,19 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
   }
 
   const int64_t pixels = a.batch * area_of(a);
-  std::optional<Tensor> kept = to[3] && cond_map ? to[3] : std::nullopt;
-  if (!kept && a.activation != Activation::none) kept = new_image(a, a.p, ScalarType::BFloat16);
-  if (kept) slope.slope = halves_of_new(*kept);
+  std::vector<Tensor> memory;  // of the slope, where it is no gradient that is wanted
+  if (to[3] && cond_map) {
+    slope.slope = halves_of_new(*to[3]);
+  } else if (a.activation != Activation::none) {
+    memory.push_back(new_image(a, a.p, ScalarType::BFloat16));
+    slope.slope = halves_of_new(memory[0]);
+  }
   ColumnSums sums(kOp, a);
   float* bias = to[2] ? to[2]->mutable_data_ptr<float>() : nullptr;
   float* cond = to[3] && !cond_map ? to[3]->mutable_data_ptr<float>() : nullptr;
-  if (kept || bias || cond) sums.run(kernels, slope, bias || cond);
+  if (slope.slope || bias || cond) sums.run(kernels, slope, bias || cond);
   if (bias || cond) sums.finish(bias, cond);
-  const Half* slopes = kept ? halves(*kept) : slope.grad;
+  const Half* slopes = slope.slope ? slope.slope : slope.grad;
 
   if (to[0]) run_grad_x(kOp, a, kernels, slopes, residual ? slope.grad : nullptr, halves_of_new(*to[0]));
   if (to[1] || to[5]) {
