@@ -147,6 +147,7 @@ def test_sample_and_evaluate(tmp_path: Path) -> None:
     [
         (["sample", "--out", "LICENSE"], "--out: must be a folder for files of images, got the file"),
         (["evaluate", "--keep", "nowhere"], "--keep: must not be given without --samples"),
+        (["evaluate", "--autocast"], "--autocast: must not be given without --samples"),
     ],
 )
 def test_errors_of_folders(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def _rows(figures: Mapping[str, Any], dims: int) -> list[str]:
 
 def _evaluated(name: str, data: str, figures: Mapping[str, Any]) -> list[str]:
     nll = figures.get("nll")
-    samples = f" --samples {nll['samples']}" if nll else ""
+    samples = f" --samples {nll['samples']}{' --autocast' if nll.get('autocast') else ''}" if nll else ""
     limit = f" --limit {figures['images']}" if figures["images"] < figures.get("total", figures["images"]) else ""
     split = "" if figures["split"] == "test" else f" --split {figures['split']}"
     return [f"    vlae-fast evaluate --model {name} --data {data}{split}{samples}{limit}", ""]
