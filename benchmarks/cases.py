@@ -211,9 +211,9 @@ LAYERS: tuple[ConvCase | LinearCase, ...] = (
     ConvCase("gated-3x3B-160ch-32x32-batch16", "B", 16, 160, 320, 3, 32, "gate"),
     ConvCase("elu-3x3B-12ch-28x28-batch64", "B", 64, 12, 12, 3, 28, "elu"),
     ConvCase("7x7A-1to64ch-28x28-batch64", "A", 64, 1, 64, 7, 28, "none"),
-    ConvCase("gated-3x3B-64ch-28x28-batch64-bf16", "B", 64, 64, 128, 3, 28, "gate", **BF16),
-    ConvCase("gated-3x3B-160ch-32x32-batch16-bf16", "B", 16, 160, 320, 3, 32, "gate", **BF16),
-    ConvCase("7x7A-1to64ch-28x28-batch64-bf16", "A", 64, 1, 64, 7, 28, "none", **BF16),
+    ConvCase("gated-3x3B-64ch-28x28-batch64-cpu-bf16", "B", 64, 64, 128, 3, 28, "gate", **BF16),
+    ConvCase("gated-3x3B-160ch-32x32-batch16-cpu-bf16", "B", 16, 160, 320, 3, 32, "gate", **BF16),
+    ConvCase("7x7A-1to64ch-28x28-batch64-cpu-bf16", "A", 64, 1, 64, 7, 28, "none", **BF16),
     LinearCase("made-64-640-640-128-batch128", 128, 64, (640, 640), quick=True),
     LinearCase("made-64-640-640-128-batch1-forward", 1, 64, (640, 640), backward=False),
     LinearCase("made-64-640-640-128-batch128-forward", 128, 64, (640, 640), backward=False),
@@ -235,7 +235,7 @@ TRAINING = (
     TrainingCase("vlae-code-map-batch64", 64, {"z_channels": 16}),
     TrainingCase("vlae-mnist-batch64", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}),
     TrainingCase(
-        "vlae-mnist-batch64-bf16", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}, **BF16
+        "vlae-mnist-batch64-cpu-bf16", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}, **BF16
     ),
 )
 
