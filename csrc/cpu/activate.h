@@ -80,6 +80,14 @@ inline Vec times_slope(Activation activation, Vec grad, Vec out) {
   return splat(__builtin_nanf(""));
 }
 
+// The gradients of both halves of a gate from that of its output tanh * sigmoid. A sigmoid may be 0: of padding, and of a
+// closed gate where it was stored in bfloat16. It is no divisor then, and the first gradient is 0.
+inline void times_gate_slope(Vec grad, Vec out, Vec sigmoid, Vec (&slope)[2]) {
+  const Vec one = splat(1.0f), tanh = out / (sigmoid > Vec{} ? sigmoid : one);
+  slope[0] = grad * sigmoid * (one - tanh * tanh);
+  slope[1] = grad * out * (one - sigmoid);
+}
+
 // Never inlined: one copy of the arithmetic, on whole vectors.
 [[gnu::noinline]] inline void activate(Activation activation, int64_t vecs, float* data) {
   for (int64_t v = 0; v < vecs; ++v) store(data + v * kLanes, apply(activation, load(data + v * kLanes)));

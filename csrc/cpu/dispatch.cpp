@@ -51,8 +51,8 @@ bool ask_for_matrix_tiles() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTiles) == 0 || (d & kBfloat16Products) == 0) return false;
-  return !runnable_isas(Storage::bfloat16).empty() && runnable_isas(Storage::bfloat16)[0].id == IsaId::avx512_bf16 &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  const bool vectors = runnable_isas(Storage::bfloat16)[0].id == IsaId::avx512_bf16;  // which the same kernels need
+  return vectors && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
 #endif
@@ -91,7 +91,13 @@ const Isa& isa_by_id(const char* op, int id, Storage storage) {
 
 }  // namespace vlae
 
-STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) { m.def("isas(str dtype=\"float32\") -> str"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
+  m.def("isas(str dtype=\"float32\") -> str");
+  m.def("has_matrix_tiles() -> bool");
+}
 
-// No tensor among its arguments tells the dispatcher of a device.
-STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) { m.impl("isas", TORCH_BOX(&vlae::runnable_names)); }
+// No tensor among their arguments tells the dispatcher of a device.
+STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) {
+  m.impl("isas", TORCH_BOX(&vlae::runnable_names));
+  m.impl("has_matrix_tiles", TORCH_BOX(&vlae::has_matrix_tiles));
+}

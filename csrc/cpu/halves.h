@@ -20,15 +20,19 @@ inline uint16_t bfloat16_bits(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+inline float bfloat16_value(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
 // Value i of a buffer's pixel.
 inline float get_value(Storage storage, const float* pixel, int64_t i) {
   if (storage == Storage::float32) return pixel[i];
   uint16_t half;
   std::memcpy(&half, reinterpret_cast<const char*>(pixel) + 2 * i, sizeof half);
-  const uint32_t bits = static_cast<uint32_t>(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
+  return bfloat16_value(half);
 }
 
 inline void set_value(Storage storage, float* pixel, int64_t i, float value) {

@@ -1,5 +1,8 @@
 """masked_conv of bfloat16 by a processor's matrix tiles: any call, exact sums, what no pixel reads, its own errors."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from cases.masked_conv import CASES
@@ -134,6 +137,44 @@ def test_bits_depend_on_no_neighbour_and_no_thread() -> None:
         torch.set_num_threads(threads)
     one = masked_conv(x[2:3], weight, bias, cond[2:3], mask_type="B", activation="gate", backend="cpu")
     assert one.equal(alone[0][2:3])
+
+
+@with_tiles
+@pytest.mark.parametrize("closed", [-87.4, -100.0, -1000.0])
+def test_a_closed_gate_has_no_gradient(closed: float) -> None:
+    """Its sigmoid is 0 in bfloat16, which is no divisor."""
+    x, weight = torch.zeros(1, 8, 3, 3).bfloat16(), torch.zeros(16, 8, 3, 3).bfloat16()
+    bias = torch.cat([torch.full((8,), 0.5), torch.full((8,), closed)]).bfloat16().requires_grad_()
+    masked_conv(x, weight, bias, mask_type="B", activation="gate", backend="cpu").sum().backward()
+    assert bias.grad is not None and bias.grad.abs().max() < 1e-30
+
+
+@with_tiles
+def test_peak_memory_of_an_image_s_gradient() -> None:
+    """Of few channels: what a pixel adds to each tap, 101 MB in all, is kept for a band of rows."""
+    code = """
+import resource, torch
+from vlae_fast.ops import masked_conv
+x, weight = torch.randn(1, 4, 512, 512).bfloat16().requires_grad_(), torch.randn(32, 4, 7, 7).bfloat16()
+y = masked_conv(x, weight, mask_type="A", backend="cpu")
+grad = torch.ones_like(y)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+torch.autograd.grad(y, x, grad)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    megabytes = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert megabytes < 40
+
+
+@with_tiles
+def test_few_weights_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a tile would be padding."""
+    taken: list[str] = []
+    monkeypatch.setattr(cpu, "_native", lambda op, *args, real=cpu._native: taken.append(op) or real(op, *args))
+    for channels in (3, 12):
+        weight = torch.randn(channels, channels, 3, 3).bfloat16().requires_grad_()
+        masked_conv(torch.randn(1, channels, 4, 4).bfloat16(), weight, mask_type="B", backend="cpu").sum().backward()
+    assert taken == ["masked_conv", "masked_conv_backward", "masked_conv_tiles", "masked_conv_tiles_backward"]
 
 
 @with_tiles

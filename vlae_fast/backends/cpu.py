@@ -62,17 +62,23 @@ def _live(
     return words, options.partial_mask(weight_shape)
 
 
-def _by_tiles(by_tiles: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+_LEAST_FOR_TILES = 512  # numbers of a weight: of fewer, most of a tile would be padding
+
+
+def _by_tiles(by_tiles: Callable[..., Any], weight: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Runs another function in place of one where its tensors are bfloat16 and the processor has matrix tiles.
 
-    ``isa`` names them "amx", and another instruction set is that of the function itself.
+    ``isa`` names them "amx", and another instruction set is that of the function itself. weight: its place among the
+    arguments behind the first.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def run(first: Tensor, *args: Any, isa: str = "", **options: Any) -> Any:
-            if first.dtype == torch.bfloat16 and (isa == "amx" or (isa == "" and has_matrix_tiles())):
-                return by_tiles(first, *args, **options)
+            if first.dtype == torch.bfloat16:
+                pay = isa == "" and args[weight].numel() >= _LEAST_FOR_TILES
+                if isa == "amx" or (pay and has_matrix_tiles()):
+                    return by_tiles(first, *args, **options)
             return function(first, *args, isa=isa, **options)
 
         return run
@@ -104,7 +110,7 @@ def _one_for_all(cond: Tensor | None) -> Tensor | None:
 
 
 def _floats(tensor: Tensor | None) -> Tensor | None:
-    """What comes to the matrix tiles in float32, though its maps are bfloat16."""
+    """Widens a weight or a bias: the matrix tiles take them in float32, though the maps are bfloat16."""
     return None if tensor is None else tensor.float().contiguous()
 
 
@@ -138,7 +144,7 @@ def _conv_by_tiles(
     )
 
 
-@_by_tiles(_conv_by_tiles)
+@_by_tiles(_conv_by_tiles, weight=0)
 @_in_float32
 def masked_conv_with_sigmoid(
     x: Tensor,
@@ -266,7 +272,7 @@ def _backward_by_tiles(
     return [next(grads).to(grad.dtype) if need else None for need in needs]
 
 
-@_by_tiles(_backward_by_tiles)
+@_by_tiles(_backward_by_tiles, weight=3)
 @_in_float32
 def masked_conv_backward(
     grad: Tensor,

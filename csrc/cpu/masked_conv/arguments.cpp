@@ -7,6 +7,8 @@
 namespace vlae::masked_conv {
 namespace {
 
+constexpr const char* name_of(ScalarType maps) { return maps == ScalarType::Float ? "float32" : "bfloat16"; }
+
 constexpr int64_t kMaxKernel = (int64_t{1} << 15) - 1;  // an empty weight may claim any: no product of two overflows
 
 }  // namespace
@@ -15,7 +17,7 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
                          const std::optional<Tensor>& live, const std::string& activation, ScalarType maps) {
   ConvArguments a;
   a.activation = parse_activation(op, activation, kMaskedConv);
-  check_data(op, "x", x, maps, maps == ScalarType::Float ? "float32" : "bfloat16");
+  check_data(op, "x", x, maps, name_of(maps));
   VLAE_CHECK(x.dim() == 4, op, "x", "be [B, H, W, C_in]", shape_text(x.sizes()));
   check_float(op, "weight", weight);
   VLAE_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, op, "weight",
@@ -38,11 +40,11 @@ ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, 
 }
 
 int64_t check_context(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
-                      const ConvArguments& a) {
+                      const ConvArguments& a, ScalarType maps) {
   VLAE_CHECK(context.has_value() == weight.has_value(), op, "context_weight", "be given with context, and only with it",
              weight ? "a tensor" : "None");
   if (!context) return 0;
-  check_float(op, "context", *context);
+  check_data(op, "context", *context, maps, name_of(maps));
   VLAE_CHECK(context->dim() == 4 && context->size(3) > 0, op, "context", "be [B, H, W, D] with D >= 1",
              shape_text(context->sizes()));
   check_shape(op, "context", *context, {a.batch, a.image.height, a.image.width, context->size(3)});

@@ -24,13 +24,13 @@ struct ConvArguments {
   const bool* live;
 };
 
-// maps: the dtype of x, float32 or bfloat16; the weight is float32. Of another dtype than that, x is not in the arguments.
+// maps: the dtype of x, float32 or bfloat16; the weight is float32. Of the arguments, x is nullptr unless it is float32.
 ConvArguments check_conv(const char* op, const Tensor& x, const Tensor& weight, const std::vector<int64_t>& taps,
                          const std::optional<Tensor>& live, const std::string& activation, ScalarType maps = ScalarType::Float);
 
 // D of a context [B, H, W, D] and its weight [P, D], 0 where there is none.
 int64_t check_context(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
-                      const ConvArguments& arguments);
+                      const ConvArguments& arguments, ScalarType maps = ScalarType::Float);
 
 // A residual is x itself, added to the output.
 void check_residual(const char* op, bool residual, const ConvArguments& arguments);

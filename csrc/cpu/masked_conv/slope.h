@@ -19,16 +19,6 @@ inline Vec slope_of(Activation activation, const SlopePixel& p, int64_t count) {
   return times_slope(activation, grad, load_some(p.out, count));
 }
 
-// out = tanh * sigmoid; padding divides by the 1 that load_some does not give.
-inline void slope_of_gate(const SlopePixel& p, int64_t count, Vec (&slope)[2]) {
-  const Vec grad = load_some(p.grad, count), out = load_some(p.out, count), one = splat(1.0f);
-  Vec sigmoid = load_some(p.sigmoid, count);
-  sigmoid = sigmoid > Vec{} ? sigmoid : one;
-  const Vec tanh = out / sigmoid;
-  slope[0] = grad * sigmoid * (one - tanh * tanh);
-  slope[1] = grad * out * (one - sigmoid);
-}
-
 // A row of one plane, in ascending order: what a vector writes beyond its pixel is written over by the next.
 template <bool Gate, int Vecs>
 void slope_row(const Slope& s, const SlopeData& data, int64_t row, int64_t plane, bool map, float* to) {
@@ -40,7 +30,7 @@ void slope_row(const Slope& s, const SlopeData& data, int64_t row, int64_t plane
       const SlopePixel from = {data.grad + at, data.out + at, data.sigmoid + at};
       Vec slope[2];
       if constexpr (Gate)
-        slope_of_gate(from, count, slope);
+        times_gate_slope(load_some(from.grad, count), load_some(from.out, count), load_some(from.sigmoid, count), slope);
       else
         slope[0] = slope_of(s.activation, from, count);
       for (int half = 0; half < (Gate ? 2 : 1); ++half) {

@@ -32,19 +32,6 @@ const Half* check_map(const char* op, const std::string& name, const std::option
   return halves(*map);
 }
 
-int64_t check_context_map(const char* op, const std::optional<Tensor>& context, const std::optional<Tensor>& weight,
-                          const ConvArguments& a) {
-  VLAE_CHECK(context.has_value() == weight.has_value(), op, "context_weight", "be given with context, and only with it",
-             weight ? "a tensor" : "None");
-  if (!context) return 0;
-  VLAE_CHECK(context->dim() == 4 && context->size(3) > 0, op, "context", "be [B, H, W, D] with D >= 1",
-             shape_text(context->sizes()));
-  check_map(op, "context", context, sizes_of(a, context->size(3)));
-  check_float(op, "context_weight", *weight);
-  check_shape(op, "context_weight", *weight, {a.p, context->size(3)});
-  return context->size(3);
-}
-
 void run_gather(const char* op, const TileKernels& kernels, const TileGather& gather, const TileGatherData& data,
                 int64_t pixels) {
   run_pixels(op, pixels, kTaskPixels, kTileBlock * std::max<int64_t>(gather.window.depth, 1),

@@ -40,7 +40,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
                              std::optional<Tensor> context_weight, bool residual) {
   const TileKernels kernels = tile_kernels_for(kOp);
   const ConvArguments a = check_conv(kOp, x, weight, taps, live, activation, ScalarType::BFloat16);
-  const int64_t context_channels = check_context_map(kOp, context, context_weight, a);
+  const int64_t context_channels = check_context(kOp, context, context_weight, a, ScalarType::BFloat16);
   TileSlope slope = {a.activation, a.c, check_map(kOp, "grad", grad, sizes_of(a, a.c)), nullptr, nullptr, nullptr, nullptr};
   slope.out = check_like_grad("out", out, a.activation != Activation::none, a);
   slope.sigmoid = check_like_grad("sigmoid", sigmoid, a.activation == Activation::gate, a);
@@ -82,7 +82,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
                    to[5]->mutable_data_ptr<float>());
   }
   if (to[4]) {  // a convolution of the slope by the context's weight, transposed
-    const Windows windows(a.image, {{{0, 0}}, {0}, 1, {0, 0, 0, 0}}, a.p, 0);
+    const Windows windows(a.image, own_pixel(), a.p, 0);
     TileWeights transposed = context_weights(*context_weight, a.p, context_channels);
     std::swap(transposed.from, transposed.base);
     const TileLayer layer(windows, Activation::none, context_channels, {transposed}, nullptr);

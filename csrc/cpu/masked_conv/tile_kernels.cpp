@@ -18,6 +18,7 @@ class Tiles {
   Tiles() {
     alignas(64) uint8_t config[64] = {1};
     for (int tile = 0; tile < 8; ++tile) config[16 + 2 * tile] = 64, config[48 + tile] = 16;
+    asm volatile("" ::"r"(config) : "memory");  // GCC does not know that the next one reads all of it
     _tile_loadconfig(config);
   }
   ~Tiles() { _tile_release(); }
@@ -172,18 +173,12 @@ void slope(const TileSlope& s, int64_t first, int64_t last) noexcept {
     LongSum sums[2];
     for (int64_t pixel = first; pixel < last; ++pixel) {
       const int64_t at = pixel * s.channels + channel;
-      const Vec grad = half_vec(s.grad + at, count), one = splat(1.0f);
+      const Vec grad = half_vec(s.grad + at, count);
       Vec of_half[2];
-      if (gate) {
-        const Vec out = half_vec(s.out + at, count);
-        Vec sigmoid = half_vec(s.sigmoid + at, count);
-        sigmoid = sigmoid > Vec{} ? sigmoid : one;  // padding divides by the 1
-        const Vec tanh = out / sigmoid;
-        of_half[0] = grad * sigmoid * (one - tanh * tanh);
-        of_half[1] = grad * out * (one - sigmoid);
-      } else {
+      if (gate)
+        times_gate_slope(grad, half_vec(s.out + at, count), half_vec(s.sigmoid + at, count), of_half);
+      else
         of_half[0] = s.activation == Activation::none ? grad : times_slope(s.activation, grad, half_vec(s.out + at, count));
-      }
       for (int half = 0; half < (gate ? 2 : 1); ++half) {
         if (s.slope) store_half(s.slope + pixel * columns + half * s.channels + channel, of_half[half], count);
         sums[half].add(of_half[half]);

@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Tensor weight, std::optiona
     check_shape(kOp, "bias", *bias, {a.p});
   }
   const Cond condition = check_cond(cond, a);
-  const int64_t context_channels = check_context_map(kOp, context, context_weight, a);
+  const int64_t context_channels = check_context(kOp, context, context_weight, a, ScalarType::BFloat16);
   VLAE_CHECK(!with_sigmoid || a.activation == Activation::gate, kOp, "with_sigmoid", "be false without activation gate",
              "true");
   check_residual(kOp, residual, a);
@@ -58,22 +58,14 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Tensor weight, std::optiona
   return {out, sigmoid, activated};
 }
 
-bool able() { return has_matrix_tiles(); }
-
 }  // namespace
 }  // namespace vlae::masked_conv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vlae_fast_cpu, m) {
-  m.def("has_matrix_tiles() -> bool");
   m.def(
       "masked_conv_tiles(Tensor x, Tensor weight, Tensor? bias, Tensor? cond, int[] taps, Tensor? live, str activation, "
       "bool with_sigmoid, Tensor? context, Tensor? context_weight, bool residual, bool with_activated) "
       "-> (Tensor out, Tensor sigmoid, Tensor activated)");
-}
-
-// No tensor among its arguments tells the dispatcher of a device.
-STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CompositeExplicitAutograd, m) {
-  m.impl("has_matrix_tiles", TORCH_BOX(&vlae::masked_conv::able));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vlae_fast_cpu, CPU, m) { m.impl("masked_conv_tiles", TORCH_BOX(&vlae::masked_conv::forward)); }

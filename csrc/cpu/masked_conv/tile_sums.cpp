@@ -34,13 +34,24 @@ void ColumnSums::finish(float* bias, float* cond) const {
   for (int64_t column = 0; column < a_.p && bias; ++column) bias[column] = static_cast<float>(all[usize(column)]);
 }
 
+namespace {
+
+int64_t chunks_of(int64_t pixels, int64_t floats) {
+  return std::max<int64_t>(1, std::min(pixels / kChunkPixels, kPartialFloats / floats));
+}
+
+}  // namespace
+
 OuterSums::OuterSums(const char* op, const ConvArguments& a, const Windows& windows)
-    : op_(op), a_(a), outer_{windows.window(), a.p}, tiles_(windows.window().depth / kTileSide) {
-  floats_ = std::max<int64_t>(whole_blocks(a.p) * windows.window().depth, 1);
-  const int64_t pixels = a.batch * area_of(a);
-  chunks_ = std::max<int64_t>(1, std::min(pixels / kChunkPixels, kPartialFloats / floats_));
-  step_ = (pixels + chunks_ - 1) / chunks_;
-  sums_.resize(usize(chunks_ * floats_));
+    : op_(op),
+      a_(a),
+      outer_{windows.window(), a.p},
+      tiles_(windows.window().depth / kTileSide),
+      floats_(std::max<int64_t>(whole_blocks(a.p) * windows.window().depth, 1)),
+      chunks_(chunks_of(a.batch * area_of(a), floats_)),
+      step_((a.batch * area_of(a) + chunks_ - 1) / chunks_),
+      sums_(chunks_ * floats_) {
+  VLAE_CHECK(sums_, op, "memory", text("hold ", 4 * chunks_ * floats_, " bytes more"), "none");
 }
 
 void OuterSums::run(const TileKernels& kernels, const WindowData& from, const Half* slope) {
@@ -49,7 +60,7 @@ void OuterSums::run(const TileKernels& kernels, const WindowData& from, const Ha
     kernels.outer(outer_, {from, slope, sums_.data() + first / step_ * floats_}, first, last, scratch);
   });
   for (int64_t chunk = 1; chunk < chunks_; ++chunk)
-    for (int64_t i = 0; i < floats_; ++i) sums_[usize(i)] += sums_[usize(chunk * floats_ + i)];
+    for (int64_t i = 0; i < floats_; ++i) sums_.data()[i] += sums_.data()[chunk * floats_ + i];
 }
 
 void OuterSums::finish(const TileWeights& part, int64_t first, float* to) const {
@@ -62,7 +73,7 @@ void OuterSums::finish(const TileWeights& part, int64_t first, float* to) const 
 
 float OuterSums::sum(int64_t column, int64_t k) const {
   const int64_t tile = column / kTileSide * tiles_ + k / kTileSide;
-  return sums_[usize(tile * kTileFloats + column % kTileSide * kTileSide + k % kTileSide)];
+  return sums_.data()[tile * kTileFloats + column % kTileSide * kTileSide + k % kTileSide];
 }
 
 }  // namespace vlae::masked_conv

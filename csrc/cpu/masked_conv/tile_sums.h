@@ -39,9 +39,9 @@ class OuterSums {
   const char* op_;
   const ConvArguments& a_;
   const TileOuter outer_;
-  const int64_t tiles_;  // of products
-  int64_t floats_, chunks_, step_;
-  std::vector<float> sums_;
+  const int64_t tiles_;                   // of products
+  const int64_t floats_, chunks_, step_;  // of a part; parts; pixels of a part
+  const ZeroedFloats sums_;
 };
 
 }  // namespace vlae::masked_conv

@@ -82,7 +82,8 @@ constexpr int64_t outer_halves(const TileOuter& o) {
   return kTileBlock * (o.window.depth + kOuterBlocks * (o.window.depth + whole_blocks(o.columns)));
 }
 
-// Of the pixels first .. last - 1. scratch: lines of a cache; a block of windows, or outer_halves().
+// Each runs over the pixels first .. last - 1. The scratch memory of gather holds a block of windows, that of outer
+// outer_halves(); both begin at a line of a cache.
 struct TileKernels {
   void (*gather)(const TileGather&, const TileGatherData&, int64_t first, int64_t last, Half* scratch) noexcept;
   void (*slope)(const TileSlope&, int64_t first, int64_t last) noexcept;
