@@ -83,8 +83,8 @@ inline Vec times_slope(Activation activation, Vec grad, Vec out) {
 // The gradients of both halves of a gate from that of its output tanh * sigmoid. A sigmoid may be 0: of padding, and of a
 // closed gate where it was stored in bfloat16. It is no divisor then, and the first gradient is 0.
 inline void times_gate_slope(Vec grad, Vec out, Vec sigmoid, Vec (&slope)[2]) {
-  const Vec one = splat(1.0f), tanh = out / (sigmoid > Vec{} ? sigmoid : one);
-  slope[0] = grad * sigmoid * (one - tanh * tanh);
+  const Vec one = splat(1.0f), tanh = out / (sigmoid > Vec{} ? sigmoid : one), of_tanh = one - tanh * tanh;
+  slope[0] = grad * sigmoid * (of_tanh < Vec{} ? Vec{} : of_tanh);  // both were rounded: tanh may pass 1
   slope[1] = grad * out * (one - sigmoid);
 }
 

@@ -150,6 +150,23 @@ def test_a_closed_gate_has_no_gradient(closed: float) -> None:
 
 
 @with_tiles
+def test_a_gate_that_is_certain_has_no_negative_slope() -> None:
+    """Its output and its sigmoid were both rounded to 8 bits: their quotient may pass 1, as that of these two does."""
+    ops, x, weight = torch.ops.vlae_fast_cpu, torch.zeros(1, 1, 1, 1).bfloat16(), torch.zeros(4, 1, 1, 1)
+    bias = torch.tensor([13.104135, 10.167985, -6.224697, -3.690445])
+    out, sigmoid, _ = ops.masked_conv_tiles(
+        x, weight, bias, None, (0, 0, 0), None, "gate", True, None, None, False, False
+    )
+    out, sigmoid = (t.permute(0, 2, 3, 1).contiguous() for t in (out, sigmoid))
+    assert (out > sigmoid).all()
+    needs, grad = (0, 0, 1, 0, 0, 0), torch.ones_like(out)
+    (found,) = ops.masked_conv_tiles_backward(
+        grad, out, sigmoid, x, weight, (0, 0, 0), None, "gate", needs, False, None, None, False
+    )
+    assert found[:2].equal(torch.zeros(2)) and found[2:].min() > 0
+
+
+@with_tiles
 def test_peak_memory_of_an_image_s_gradient() -> None:
     """Of few channels: what a pixel adds to each tap, 101 MB in all, is kept for a band of rows."""
     code = """
