@@ -15,6 +15,7 @@ VLAE_FOR_EACH_TILE_ISA(VLAE_DECLARE_TILES)
 namespace {
 
 constexpr int64_t kTaskPixels = 8 * kTileBlock;
+constexpr int64_t kBandFloats = 16 << 10;  // of a padded band that tiles read in place
 
 }  // namespace
 
@@ -32,10 +33,19 @@ const Half* check_map(const char* op, const std::string& name, const std::option
   return halves(*map);
 }
 
-void run_gather(const char* op, const TileKernels& kernels, const TileGather& gather, const TileGatherData& data,
-                int64_t pixels) {
-  run_pixels(op, pixels, kTaskPixels, kTileBlock * std::max<int64_t>(gather.window.depth, 1),
-             [&](int64_t first, int64_t last, Half* scratch) { kernels.gather(gather, data, first, last, scratch); });
+void run_gather(const char* op, const ConvArguments& a, const TileKernels& kernels, const TileGather& gather,
+                const TileGatherData& data) {
+  const Window& window = gather.window;
+  if (!window.in_place())
+    return run_pixels(op, a.batch * area_of(a), kTaskPixels, kTileBlock * std::max<int64_t>(window.depth, 1),
+                      [&](int64_t first, int64_t last, Half* scratch) { kernels.gather(gather, data, first, last, scratch); });
+  const int64_t halo = window.reach.above + window.reach.below;
+  const Bands bands = cut_bands(a.batch, a.image, padded_row(window) / 2, halo, kBandFloats);
+  run_tasks(op, {bands.count(), bands.count(), in_place_halves(window, bands.rows) / 2},
+            [&](int64_t task, const Worker& worker) {
+              kernels.gather_in_place(gather, data, task / bands.per_image, band_at(bands, a.image, task),
+                                      reinterpret_cast<Half*>(worker.scratch));
+            });
 }
 
 }  // namespace vlae::masked_conv

@@ -34,7 +34,8 @@ void run_pixels(const char* op, int64_t pixels, int64_t step, int64_t halves, co
   });
 }
 
-void run_gather(const char* op, const TileKernels& kernels, const TileGather& gather, const TileGatherData& data,
-                int64_t pixels);
+// Of all pixels.
+void run_gather(const char* op, const ConvArguments& a, const TileKernels& kernels, const TileGather& gather,
+                const TileGatherData& data);
 
 }  // namespace vlae::masked_conv

@@ -56,7 +56,6 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
     return grads;
   }
 
-  const int64_t pixels = a.batch * area_of(a);
   std::vector<Tensor> memory;  // of the slope, where it is no gradient that is wanted
   if (to[3] && cond_map) {
     slope.slope = halves_of_new(*to[3]);
@@ -88,7 +87,7 @@ std::vector<Tensor> backward(Tensor grad, std::optional<Tensor> out, std::option
     const TileLayer layer(windows, Activation::none, context_channels, {transposed}, nullptr);
     TileGatherData data = {};
     data.from.map = slopes, data.out = halves_of_new(*to[4]);
-    run_gather(kOp, kernels, layer.gather(), data, pixels);
+    run_gather(kOp, a, kernels, layer.gather(), data);
   }
   return grads;
 }

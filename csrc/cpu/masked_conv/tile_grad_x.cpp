@@ -65,7 +65,7 @@ void run_grad_x(const char* op, const ConvArguments& a, const TileKernels& kerne
   const TileLayer layer(windows, Activation::none, a.c_in, {mirrored_weights(a, windows)}, nullptr);
   TileGatherData data = {};
   data.from.map = slope, data.residual = residual, data.out = out;
-  run_gather(op, kernels, layer.gather(), data, a.batch * area_of(a));
+  run_gather(op, a, kernels, layer.gather(), data);
 }
 
 }  // namespace vlae::masked_conv

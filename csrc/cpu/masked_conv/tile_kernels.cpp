@@ -128,6 +128,29 @@ void finish_panel(const TileGather& g, const TileGatherData& data, int64_t panel
   }
 }
 
+// sums[pixel][2 vectors of columns] of a block: products() multiplies all tiles into the four of sums.
+template <typename Products>
+void sum_block(const Products& products, float* sums) {
+  constexpr int64_t kRowBytes = 4 * kTileBlock;
+  stored_before();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  products();
+  _tile_stored(0, sums, kRowBytes);
+  _tile_stored(1, sums + kTileSide, kRowBytes);
+  _tile_stored(2, sums + kTileSide * kTileBlock, kRowBytes);
+  _tile_stored(3, sums + kTileSide * kTileBlock + kTileSide, kRowBytes);
+}
+
+// Of pixels whose numbers lie `stride` halves apart, with their first `count` products; returns the weights behind.
+inline const Half* multiply_run(const Half* pixels, int64_t stride, int64_t count, const Half* weight) {
+  for (int64_t k = 0; k < count; k += kTileBlock, weight += kTileBlock * kTileBlock)
+    multiply_tiles(pixels + k, 2 * stride, kTileSide * stride, weight);
+  return weight;
+}
+
 void gather(const TileGather& g, const TileGatherData& data, int64_t first, int64_t last, Half* scratch) noexcept {
   const Tiles tiles;
   alignas(64) float sums[kTileBlock * kTileBlock];
@@ -137,19 +160,64 @@ void gather(const TileGather& g, const TileGatherData& data, int64_t first, int6
     read_windows(g.window, data.from, pixel, count, scratch);
     clear(scratch + count * depth, (kTileBlock - count) * depth);
     for (int64_t panel = 0; panel < g.panels; ++panel) {
-      const Half* weight = g.weight + panel * depth * kTileBlock;
-      stored_before();
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      for (int64_t k = 0; k < depth; k += kTileBlock)
-        multiply_tiles(scratch + k, 2 * depth, kTileSide * depth, weight + k * kTileBlock);
-      _tile_stored(0, sums, 4 * kTileBlock);
-      _tile_stored(1, sums + kTileSide, 4 * kTileBlock);
-      _tile_stored(2, sums + kTileSide * kTileBlock, 4 * kTileBlock);
-      _tile_stored(3, sums + kTileSide * kTileBlock + kTileSide, 4 * kTileBlock);
+      sum_block([&] { multiply_run(scratch, depth, depth, g.weight + panel * depth * kTileBlock); }, sums);
       finish_panel(g, data, panel, pixel, count, sums);
+    }
+  }
+}
+
+// The band's rows of one image with their border of zeros.
+void pad_rows(const Window& w, const Half* image, const Band& band, Half* to) {
+  const int64_t left = w.reach.left * w.channels, right = w.reach.right * w.channels, inner = w.image.width * w.channels;
+  for (int64_t i = band.first - w.reach.above; i < band.first + band.rows + w.reach.below; ++i, to += left + inner + right) {
+    if (i < 0 || i >= w.image.height) {
+      clear(to, left + inner + right);
+      continue;
+    }
+    clear(to, left);
+    copy(image + i * inner, inner, to + left);
+    clear(to + left + inner, right);
+  }
+}
+
+// Pixels of a padded band in its order: what is summed for the border of a row is not stored.
+void gather_in_place(const TileGather& g, const TileGatherData& data, int64_t n, const Band& band, Half* scratch) noexcept {
+  const Tiles tiles;
+  alignas(64) float sums[kTileBlock * kTileBlock];
+  const Window& w = g.window;
+  const int64_t width = w.image.width, row = padded_row(w), padded = row / w.channels, first = n * w.image.height * width;
+  const int64_t context_depth = w.context_depth();
+  Half* const contexts = scratch + band_halves(w, band.rows);
+  pad_rows(w, data.from.map + first * w.channels, band, scratch);
+  const Half* own = scratch + w.reach.above * row + w.reach.left * w.channels;  // pixel (band.first, 0)
+  // body(place in the block, pixel, count) of the pixels that are no border, row by row
+  const auto each_row = [&](int64_t block, const auto& body) {
+    for (int64_t at = block; at < block + kTileBlock;) {
+      const int64_t i = at / padded, j = at % padded, end = least(block + kTileBlock, (i + 1) * padded);
+      if (i < band.rows && j < width) body(at - block, first + (band.first + i) * width + j, least(end - at, width - j));
+      at = end;
+    }
+  };
+  for (int64_t block = 0; block < (band.rows - 1) * padded + width; block += kTileBlock) {
+    if (context_depth > 0) {
+      clear(contexts, kTileBlock * context_depth);
+      each_row(block, [&](int64_t at, int64_t pixel, int64_t count) {
+        for (int64_t r = 0; r < count; ++r)
+          copy(data.from.context + (pixel + r) * w.context_channels, w.context_channels, contexts + (at + r) * context_depth);
+      });
+    }
+    for (int64_t panel = 0; panel < g.panels; ++panel) {
+      const auto products = [&] {
+        const Half* weight = g.weight + panel * w.depth * kTileBlock;
+        for (const TapRun* run = w.runs; run != w.runs + w.n_runs; ++run)
+          weight = multiply_run(own + block * w.channels + run->dy * row + run->dx * w.channels, w.channels,
+                                run->taps * w.channels, weight);
+        multiply_run(contexts, context_depth, context_depth, weight);
+      };
+      sum_block(products, sums);
+      each_row(block, [&](int64_t at, int64_t pixel, int64_t count) {
+        finish_panel(g, data, panel, pixel, count, sums + at * kTileBlock);
+      });
     }
   }
 }
@@ -257,6 +325,6 @@ void outer(const TileOuter& o, const TileOuterData& data, int64_t first, int64_t
 
 }  // namespace
 
-TileKernels tile_kernels() { return {gather, slope, outer}; }
+TileKernels tile_kernels() { return {gather, gather_in_place, slope, outer}; }
 
 }  // namespace vlae::masked_conv::VLAE_ISA

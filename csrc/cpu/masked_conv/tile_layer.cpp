@@ -25,7 +25,8 @@ Windows::Windows(const Image& image, const Taps& taps, int64_t channels, int64_t
              static_cast<int>(runs_.size()),
              products,
              context_channels,
-             whole_blocks(products + context_channels)};
+             whole_blocks(products + context_channels),
+             mirrored ? vlae::masked_conv::mirrored(taps.reach) : taps.reach};
 }
 
 TileWeights context_weights(const Tensor& weight, int64_t p, int64_t channels) {

@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Tensor weight, std::optiona
   data.out = halves_of_new(out);
   data.sigmoid = with_sigmoid ? halves_of_new(sigmoid) : nullptr;
   data.activated = with_activated ? halves_of_new(activated) : nullptr;
-  run_gather(kOp, kernels, layer.gather(), data, a.batch * area_of(a));
+  run_gather(kOp, a, kernels, layer.gather(), data);
   return {out, sigmoid, activated};
 }
 

@@ -31,6 +31,11 @@ struct Window {
   int64_t products;  // with the map; those with the context are behind them
   int64_t context_channels;
   int64_t depth;  // of all products, in whole blocks
+  Reach reach;    // of the taps
+  // Where the channels are whole blocks, so are the products of a tap: a tile reads them from the map itself, with a border of
+  // zeros, and no window is copied but that of the context.
+  constexpr bool in_place() const { return channels % kTileBlock == 0; }
+  constexpr int64_t context_depth() const { return depth - products; }  // in place
 };
 
 struct WindowData {
@@ -82,10 +87,21 @@ constexpr int64_t outer_halves(const TileOuter& o) {
   return kTileBlock * (o.window.depth + kOuterBlocks * (o.window.depth + whole_blocks(o.columns)));
 }
 
-// Each runs over the pixels first .. last - 1. The scratch memory of gather holds a block of windows, that of outer
-// outer_halves(); both begin at a line of a cache.
+// Halves of a padded row, and those of a band that tiles read in place: the last block of pixels may read behind it.
+constexpr int64_t padded_row(const Window& w) { return (w.reach.left + w.image.width + w.reach.right) * w.channels; }
+constexpr int64_t band_halves(const Window& w, int64_t rows) {
+  const int64_t halo = w.reach.above + w.reach.below;
+  return whole_blocks((rows + halo + 1) * padded_row(w) + kTileBlock * w.channels);
+}
+constexpr int64_t in_place_halves(const Window& w, int64_t rows) {
+  return band_halves(w, rows) + kTileBlock * w.context_depth();
+}
+
+// Each runs over the pixels first .. last - 1, or over a band of image n. The scratch memory of gather holds a block of
+// windows, that of gather_in_place in_place_halves(), that of outer outer_halves(); all begin at a line of a cache.
 struct TileKernels {
   void (*gather)(const TileGather&, const TileGatherData&, int64_t first, int64_t last, Half* scratch) noexcept;
+  void (*gather_in_place)(const TileGather&, const TileGatherData&, int64_t n, const Band&, Half* scratch) noexcept;
   void (*slope)(const TileSlope&, int64_t first, int64_t last) noexcept;
   void (*outer)(const TileOuter&, const TileOuterData&, int64_t first, int64_t last, Half* scratch) noexcept;
 };
