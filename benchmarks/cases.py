@@ -230,13 +230,12 @@ FLOWS = (
     InverseCase("maf-784-2x1024-batch1024-bf16", 1024, 784, (1024, 1024), dtype="bfloat16"),
 )
 
+MNIST = {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}  # the decoder of the model that ships
 TRAINING = (
     TrainingCase("vlae-default-batch64", 64, quick=True),
     TrainingCase("vlae-code-map-batch64", 64, {"z_channels": 16}),
-    TrainingCase("vlae-mnist-batch64", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}),
-    TrainingCase(
-        "vlae-mnist-batch64-cpu-bf16", 64, {"hidden_dim": 32, "n_layers": 4, "residual": True, "z_channels": 16}, **BF16
-    ),
+    TrainingCase("vlae-mnist-batch64", 64, MNIST),
+    TrainingCase("vlae-mnist-batch64-cpu-bf16", 64, MNIST, **BF16),
 )
 
 GPU: tuple[Any, ...] = (  # in the order of what they are worth: the time may not suffice for the last ones

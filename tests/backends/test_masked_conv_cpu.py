@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from cases.masked_conv import CASES
-from cases.properties import any_call, backend_of, dtypes, laid_out, layouts, use_isa
+from cases.masked_conv import CALLS, CASES, case_of
+from cases.properties import any_call, backend_of, dtypes, laid_out, use_isa
 from cases.rows import require
 from hypothesis import strategies as st
 
 from vlae_fast.backends import cpu
-from vlae_fast.masks import MASK_TYPES
-from vlae_fast.testing import Case, check_op, conv_case
+from vlae_fast.testing import Case, check_op
 
 
 @pytest.mark.parametrize("isa", cpu.isas() or ["absent"])
@@ -20,60 +19,12 @@ def test_every_instruction_set(case: Case, isa: str, monkeypatch: pytest.MonkeyP
     check_op(case, "cpu")
 
 
-@any_call(
-    mask_type=st.sampled_from(MASK_TYPES),
-    batch=st.integers(0, 3),
-    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
-    c_in=st.sampled_from([1, 2, 3, 12, 17, 33]),
-    channels=st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
-    image_channels=st.sampled_from([1, 1, 1, 3]),
-    k=st.sampled_from([1, 3, 5, 7, 9]),
-    dilation=st.tuples(*[st.sampled_from([1, 1, 2, 3, 20])] * 2),
-    activation=st.sampled_from(["none", "relu", "elu", "gate"]),
-    cond=st.sampled_from(["none", "vector", "map"]),
-    context=st.sampled_from([0, 0, 1, 3, 16, 150]),
-    residual=st.booleans(),
-    bias=st.booleans(),
-    layout=layouts,
-    dtype=dtypes,
-    isa=st.sampled_from(cpu.isas() or ["absent"]),
-)
-def test_any_call(
-    mask_type,
-    batch,
-    size,
-    c_in,
-    channels,
-    image_channels,
-    k,
-    dilation,
-    activation,
-    cond,
-    context,
-    residual,
-    bias,
-    layout,
-    dtype,
-    isa,
-) -> None:
+@any_call(**CALLS, dtype=dtypes, isa=st.sampled_from(cpu.isas() or ["absent"]))
+def test_any_call(layout, dtype, isa, **call) -> None:
     require("cpu")
-    if residual:
-        channels = max(1, c_in // image_channels)
-        c_in = channels * image_channels
-    p = channels * image_channels * (2 if activation == "gate" else 1)
-    options = {
-        "activation": activation,
-        "cond": cond,
-        "context": context,
-        "residual": residual,
-        "bias": bias,
-        "image_channels": image_channels,
-        "dilation": dilation,
-    }
-    case = conv_case(mask_type, (batch, c_in, *size), p, k, **options)
     with pytest.MonkeyPatch.context() as patch:
         use_isa(isa, patch)
-        check_op(laid_out(case.to(dtype), layout), backend_of(dtype), nudges=3)
+        check_op(laid_out(case_of(**call).to(dtype), layout), backend_of(dtype), nudges=3)
 
 
 NATIVE = {  # arguments of the library's own ops, forward and backward

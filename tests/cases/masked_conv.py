@@ -1,6 +1,12 @@
 """Calls of masked_conv that every backend must get right, by what each is there for."""
 
-from vlae_fast.testing import conv_case
+from typing import Any
+
+from hypothesis import strategies as st
+
+from cases.properties import layouts
+from vlae_fast.masks import MASK_TYPES
+from vlae_fast.testing import Case, conv_case
 
 CASES = {
     "first layer": conv_case("A", (2, 1, 9, 7), 8, 7),
@@ -70,3 +76,32 @@ CASES = {
     "residual, batch of 0": conv_case("B", (0, 4, 5, 5), 8, 3, activation="gate", residual=True),
     "dilated by the most": conv_case("B", (1, 4, 3, 5), 4, 3, activation="gate", dilation=(1 << 15, 1 << 15)),
 }
+
+CALLS: dict[str, st.SearchStrategy] = {  # of any call: what `case_of` takes, and how its tensors lie in memory
+    "mask_type": st.sampled_from(MASK_TYPES),
+    "batch": st.integers(0, 3),
+    "size": st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    "c_in": st.sampled_from([1, 2, 3, 12, 17, 33]),
+    "channels": st.sampled_from([1, 3, 8, 12, 16, 31, 48]),
+    "image_channels": st.sampled_from([1, 1, 1, 3]),
+    "k": st.sampled_from([1, 3, 5, 7, 9]),
+    "dilation": st.tuples(*[st.sampled_from([1, 1, 2, 3, 20])] * 2),
+    "activation": st.sampled_from(["none", "relu", "elu", "gate"]),
+    "cond": st.sampled_from(["none", "vector", "map"]),
+    "context": st.sampled_from([0, 0, 1, 3, 16, 150]),
+    "residual": st.booleans(),
+    "bias": st.booleans(),
+    "layout": layouts,
+}
+
+
+def case_of(
+    mask_type: str, batch: int, size: tuple[int, int], c_in: int, channels: int, k: int, **options: Any
+) -> Case:
+    """A call with as many channels as the image's and a residual allow."""
+    of_image = options["image_channels"]
+    if options["residual"]:
+        channels = max(1, c_in // of_image)
+        c_in = channels * of_image
+    p = channels * of_image * (2 if options["activation"] == "gate" else 1)
+    return conv_case(mask_type, (batch, c_in, *size), p, k, **options)

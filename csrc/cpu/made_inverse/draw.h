@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../activate.h"
+#include "../long_sum.h"
 
 namespace vlae::made_inverse::VLAE_ISA {
 
@@ -25,17 +26,6 @@ inline Vec log_sigmoid(Vec x) {
   for (int lane = 0; lane < kLanes; ++lane) out[lane] -= __builtin_log1pf(tail[lane]);
   return x == x ? out : x;
 }
-
-// A sum that carries its rounding error along (Kahan): as exact as its terms, however many there are.
-struct Sum {
-  Vec total = {}, lost = {};
-
-  void add(Vec x) {
-    const Vec term = x - lost, sum = total + term;
-    lost = (sum - total) - term;
-    total = sum;
-  }
-};
 
 // The first k at which the sum of exp(logits 0..k) exceeds its share u of the whole, for one lane, in double precision.
 [[gnu::noinline]] inline int64_t draw_index(const float* logits, int64_t apart, int64_t levels, double u) {
@@ -60,7 +50,7 @@ inline Draw draw_categorical(Vec u, const float* logits, int64_t apart, int64_t 
     const Vec logit = load(logits + k * apart);
     most = logit > most ? logit : most;
   }
-  Sum total, sum;
+  LongSum total, sum;
   for (int64_t k = 0; k < levels; ++k) total.add(exp(load(logits + k * apart) - most));
   const Vec share = u * total.total, near = splat(4e-6f) * total.total;  // 20 times the error of the sums
   Vec level = {};

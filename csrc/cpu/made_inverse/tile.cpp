@@ -282,7 +282,7 @@ class Inverse {
 
   const MadePlan& plan_;
   const MadeTile& tile_;
-  Sum log_det_[Vecs];
+  LongSum log_det_[Vecs];
 };
 
 template <typename Values>

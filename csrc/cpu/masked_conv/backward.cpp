@@ -164,7 +164,7 @@ std::optional<ConvArguments> context_arguments(const ConvArguments& a, const std
   const int64_t channels = check_context(kOp, context, weight, a);
   if (!context) return std::nullopt;
   ConvArguments of_context = a;
-  of_context.taps = {{{0, 0}}, {0}, 1, {0, 0, 0, 0}};
+  of_context.taps = own_pixel();
   of_context.c_in = channels;
   of_context.x = floats(*context), of_context.weight = floats(*weight), of_context.live = nullptr;
   return of_context;

@@ -21,6 +21,8 @@ struct Taps {
 // words: place, dy, dx of each live tap. A tap that lies outside the image from each of its pixels is refused.
 Taps parse_taps(const char* op, const std::vector<int64_t>& words, int64_t kernel, const Image& image);
 Reach mirrored(const Reach& reach);
+// The one tap of a 1x1 convolution.
+inline Taps own_pixel() { return {{{0, 0}}, {0}, 1, {0, 0, 0, 0}}; }
 
 struct Products {
   std::vector<Run> runs;

@@ -43,8 +43,12 @@ void run_gather(const char* op, const ConvArguments& a, const TileKernels& kerne
   const Bands bands = cut_bands(a.batch, a.image, padded_row(window) / 2, halo, kBandFloats);
   run_tasks(op, {bands.count(), bands.count(), in_place_halves(window, bands.rows) / 2},
             [&](int64_t task, const Worker& worker) {
-              kernels.gather_in_place(gather, data, task / bands.per_image, band_at(bands, a.image, task),
-                                      reinterpret_cast<Half*>(worker.scratch));
+              const int64_t n = task / bands.per_image;
+              const Band band = band_at(bands, a.image, task);
+              const Half* image = data.from.map + n * area_of(a) * window.channels;
+              // two numbers are as wide as a float
+              pad_band(reinterpret_cast<const float*>(image), a.image, window.channels / 2, window.reach, band, worker.scratch);
+              kernels.gather_in_place(gather, data, n, band, reinterpret_cast<Half*>(worker.scratch));
             });
 }
 

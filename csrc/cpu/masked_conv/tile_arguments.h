@@ -18,9 +18,6 @@ inline std::vector<int64_t> sizes_of(const ConvArguments& a, int64_t channels) {
 
 inline int64_t area_of(const ConvArguments& a) { return a.image.height * a.image.width; }
 
-// The one tap of a 1x1 convolution.
-inline Taps own_pixel() { return {{{0, 0}}, {0}, 1, {0, 0, 0, 0}}; }
-
 // The data of a bfloat16 map; nullptr where there is none.
 const Half* check_map(const char* op, const std::string& name, const std::optional<Tensor>& map,
                       const std::vector<int64_t>& sizes);

@@ -1,5 +1,6 @@
 // Products of bfloat16 by Intel's AMX: a block of 32 pixels by 32 columns in four tiles of sums, 32 products at a time.
 #include "../activate.h"
+#include "../long_sum.h"
 #include "../transpose.h"
 #include "../values.h"
 #include "tiles.h"
@@ -166,20 +167,6 @@ void gather(const TileGather& g, const TileGatherData& data, int64_t first, int6
   }
 }
 
-// The band's rows of one image with their border of zeros.
-void pad_rows(const Window& w, const Half* image, const Band& band, Half* to) {
-  const int64_t left = w.reach.left * w.channels, right = w.reach.right * w.channels, inner = w.image.width * w.channels;
-  for (int64_t i = band.first - w.reach.above; i < band.first + band.rows + w.reach.below; ++i, to += left + inner + right) {
-    if (i < 0 || i >= w.image.height) {
-      clear(to, left + inner + right);
-      continue;
-    }
-    clear(to, left);
-    copy(image + i * inner, inner, to + left);
-    clear(to + left + inner, right);
-  }
-}
-
 // Pixels of a padded band in its order: what is summed for the border of a row is not stored.
 void gather_in_place(const TileGather& g, const TileGatherData& data, int64_t n, const Band& band, Half* scratch) noexcept {
   const Tiles tiles;
@@ -188,7 +175,6 @@ void gather_in_place(const TileGather& g, const TileGatherData& data, int64_t n,
   const int64_t width = w.image.width, row = padded_row(w), padded = row / w.channels, first = n * w.image.height * width;
   const int64_t context_depth = w.context_depth();
   Half* const contexts = scratch + band_halves(w, band.rows);
-  pad_rows(w, data.from.map + first * w.channels, band, scratch);
   const Half* own = scratch + w.reach.above * row + w.reach.left * w.channels;  // pixel (band.first, 0)
   // body(place in the block, pixel, count) of the pixels that are no border, row by row
   const auto each_row = [&](int64_t block, const auto& body) {
@@ -222,17 +208,6 @@ void gather_in_place(const TileGather& g, const TileGatherData& data, int64_t n,
   }
 }
 
-// A sum of Kahan's: a gradient of bias is one over all pixels.
-struct LongSum {
-  Vec sum = {}, lost = {};
-
-  void add(Vec term) {
-    const Vec rest = term - lost, after = sum + rest;
-    lost = (after - sum) - rest;
-    sum = after;
-  }
-};
-
 void slope(const TileSlope& s, int64_t first, int64_t last) noexcept {
   const bool gate = s.activation == Activation::gate;
   const int64_t columns = gate ? 2 * s.channels : s.channels;
@@ -253,7 +228,7 @@ void slope(const TileSlope& s, int64_t first, int64_t last) noexcept {
       }
     }
     for (int half = 0; s.sums && half < (gate ? 2 : 1); ++half)
-      store_some(s.sums + half * s.channels + channel, sums[half].sum, count);
+      store_some(s.sums + half * s.channels + channel, sums[half].total, count);
   }
 }
 

@@ -98,7 +98,8 @@ constexpr int64_t in_place_halves(const Window& w, int64_t rows) {
 }
 
 // Each runs over the pixels first .. last - 1, or over a band of image n. The scratch memory of gather holds a block of
-// windows, that of gather_in_place in_place_halves(), that of outer outer_halves(); all begin at a line of a cache.
+// windows, that of gather_in_place in_place_halves() and at first the padded band, that of outer outer_halves(); all begin at a
+// line of a cache.
 struct TileKernels {
   void (*gather)(const TileGather&, const TileGatherData&, int64_t first, int64_t last, Half* scratch) noexcept;
   void (*gather_in_place)(const TileGather&, const TileGatherData&, int64_t n, const Band&, Half* scratch) noexcept;
